@@ -14,11 +14,11 @@ from fedlas.calibrated.file import read_file
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of, laboratory
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
-from fedlas.present.blocks import show_blocks
-from fedlas.present.calibrate import DEFAULT
 from fedlas.present.card import CalibrationCard
 from fedlas.present.card import card as make_card
 from fedlas.present.page import require_page_packages
+from fedlas.present.stages import DEFAULT
+from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 

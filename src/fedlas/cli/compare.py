@@ -13,7 +13,7 @@ from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, add_replicates, columns_of, laboratory
 from fedlas.predictions import Reader, Table
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.blocks import show_blocks
+from fedlas.present.table import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import check_replicates
 from fedlas.stats.two_models import compare

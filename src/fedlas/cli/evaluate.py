@@ -20,10 +20,10 @@ from fedlas.cli.arguments import (
     laboratory,
 )
 from fedlas.predictions import Reader
-from fedlas.present.blocks import show_blocks
-from fedlas.present.calibrate import DEFAULT, HeldOut
 from fedlas.present.evaluation import Evaluation, report
 from fedlas.present.page import require_page_packages
+from fedlas.present.stages import DEFAULT, HeldOut
+from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
 _OWNER = "fedlas evaluate"

@@ -18,9 +18,8 @@ from fedlas.lab.report.report import write_report
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.run_parts import run_held_out, test_part
-from fedlas.present.blocks import show_blocks
 from fedlas.present.page import require_page_packages
-from fedlas.present.table import latex, markdown, terminal
+from fedlas.present.table import latex, markdown, show_blocks, terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
 
 

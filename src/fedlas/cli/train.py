@@ -16,8 +16,8 @@ from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.runs.build import threads_for
 from fedlas.lab.runs.execute import execute
-from fedlas.present.blocks import show_blocks
-from fedlas.present.metric_tables import metric_blocks
+from fedlas.present.metric_tables import short_table
+from fedlas.present.table import show_blocks
 
 
 def add_train(add: AddSubcommand) -> None:
@@ -46,7 +46,7 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     with limited_to(threads_for(run)):
         metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
-    show_blocks(metric_blocks(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
+    show_blocks([short_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")])
     say(*metrics["notes"], *alarms_of([run], run.folder), wrap=True)
     say(f"run folder: {run.folder}")
     return 0

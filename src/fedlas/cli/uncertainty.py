@@ -14,8 +14,8 @@ from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
-from fedlas.present.blocks import show_blocks
-from fedlas.present.metric_tables import metric_blocks
+from fedlas.present.metric_tables import short_table
+from fedlas.present.table import show_blocks
 
 
 def add_uncertainty(add: AddSubcommand) -> None:
@@ -41,7 +41,7 @@ def _uncertainty(args: argparse.Namespace) -> int:
     if metrics["test_calibrated"]:
         columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_calibrated"]
     title = f"{UNCERTAINTY[args.method].metadata['title']} on {metrics['recipe']}, test set"
-    show_blocks(metric_blocks(columns, title=title))
+    show_blocks([short_table(columns, title=title)])
     say(*metrics["notes"], f"folder: {derived.folder}")
     return 0
 

@@ -1,28 +1,33 @@
-"""``fedlas.card``: what a model may be trusted with, as one object to print, show or save."""
+"""``fedlas.card``: what a model may be trusted with, as one object to print, show in a notebook or save."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.extras import require
 from fedlas._core.files import write_json, write_text
+from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.blocks import Block, text_of
-from fedlas.present.calibrate import DEFAULT, is_same
-from fedlas.present.card_page import card_answers, card_metrics, card_page, thresholds_table
-from fedlas.present.intervals import estimates_by_stage
-from fedlas.present.metric_tables import classes_of
-from fedlas.stats.estimates import REPLICATES
+from fedlas.present.metric_tables import NoiseText, cell_of_metric, classes_of, noise_legend, noise_text
+from fedlas.present.page import Answer, diagram, render
+from fedlas.present.stages import DEFAULT, estimates_by_stage, is_same
+from fedlas.present.table import DASH, Block, Cell, Column, Table, column, html_table, table_of, text_of
+from fedlas.stats.estimates import REPLICATES, Estimate
 from fedlas.stats.selective_risk import DEFAULT_RISKS
+
+_GLANCE = ("accuracy", "nll", "ece")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +65,48 @@ class CalibrationCard:
 
     def html(self) -> str:
         """Return a page that needs no other file."""
-        return card_page(self.content, self.stages, num_bins=self.num_bins)
+        content = self.content
+        model, data, metrics = content["model"], content["data"], content["metrics"]
+        noise = [_noise(each, column(name)) for measured in metrics.values() for name, each in measured.items()]
+        return render(
+            "card.html.j2",
+            name=model["run"],
+            statement=_statement(content),
+            answers=card_answers(content),
+            whole=card_metrics(content),
+            noise_notes=noise_legend(noise),
+            num_bins=self.num_bins,
+            thresholds=thresholds_table(content),
+            selective=content["selective"],
+            level=f"{100 * content['selective']['level']:g}",
+            diagrams=[diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()],
+            limits=content["limits"],
+            classes=model["classes"],
+            exported=content.get("exported"),
+            about=[(key, _text(value)) for key, value in _about(model, data) if value not in (None, {}, [])],
+        )
+
+    def to_frame(self) -> Any:
+        """Return the thresholds as a pandas DataFrame, a row for each risk.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        rows = [
+            {
+                "risk": row["risk"],
+                "threshold": row["threshold"],
+                **{f"test {k}": v for k, v in row.get("test", {}).items()},
+            }
+            for row in self.content["selective"]["thresholds"]
+        ]
+        return require("pandas", extra="tables").DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        sentences = "".join(
+            f"<p>{escape(printable(f'{a.question}: {a.text}'))}</p>" for a in card_answers(self.content)
+        )
+        return sentences + html_table(thresholds_table(self.content)) + html_table(card_metrics(self.content))
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page beside it; return its place.
@@ -130,3 +176,91 @@ def card(
         replicates=replicates,
     )
     return CalibrationCard(content, stages_of(test, calibration), num_bins)
+
+
+def card_answers(content: Mapping[str, Any]) -> list[Answer]:
+    """Return accuracy, NLL and ECE on test with their intervals, and the calibration."""
+    answers = []
+    for name in filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
+        about, entry = column(name), content["metrics"]["calibrated"][name]
+        text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
+        answers.append(Answer(about.title, f"{text}  {_noise(entry, about).text}".strip()))
+    return [*answers, Answer(*_calibration(content["calibration"]))]
+
+
+def card_metrics(content: Mapping[str, Any]) -> Table:
+    """Return a row a metric, a column a stage."""
+    stages = content["metrics"]
+    rows = []
+    for about in map(column, stages["calibrated"]):
+        entries = [measured[about.metric] for measured in stages.values()]
+        cells = [cell_of_metric(about, entry["value"], _noise(entry, about)) for entry in entries]
+        rows.append((Cell(about.head, tip=about.about), *cells))
+    return Table((Column("Metric", words=True), *map(Column, stages)), tuple(rows), "Metrics on the test part")
+
+
+def _noise(entry: Mapping[str, Any], about: Column) -> NoiseText:
+    """Interval, floor and p-value of a card's entry."""
+    return noise_text([Estimate.of(entry)] if "low" in entry else [], about.format)
+
+
+def thresholds_table(content: Mapping[str, Any]) -> Table:
+    """Return the threshold for each risk, and its risk and coverage on test."""
+    heads = ("Wanted risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
+             "At most %", "Note")  # fmt: skip
+    rows = []
+    for row in content["selective"]["thresholds"]:
+        risk = f"{100 * row['risk']:g}"
+        if row["threshold"] is None:
+            rows.append([risk, "none", *[DASH] * 5, f"needs {row['needed']:,} accepted samples without a mistake"])
+            continue
+        val, test = row["val"], row["test"]
+        share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
+        on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
+        on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
+        everything = val["coverage"] == 1 == test["coverage"]
+        rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test, ""])
+    return table_of(heads, rows, title="What may be accepted", text=(0, 7))
+
+
+def _statement(content: Mapping[str, Any]) -> str:
+    model, data = content["model"], content["data"]
+    samples = data["samples"]
+    parts = ", ".join(f"{samples[part]:,} {part}" for part in ("train", "val", "test") if part in samples)
+    trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
+    classes = f"{model['num_classes']} classes" if model["num_classes"] else "confidences of the predicted class only"
+    return f"{trained}{data['name']}: {classes}; {parts} samples."
+
+
+def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
+    """The calibration, as question and answer."""
+    method, temperature = calibration["method"], calibration.get("temperature")
+    if method == "none":
+        return "Calibration", "none"
+    what = method if temperature is None else f"{method} {temperature:.3f}"
+    return "Calibration", f"{what}, fitted on {calibration['fitted on']}"
+
+
+def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    fingerprint = data.get("fingerprint", {})
+    return [
+        ("recipe", model.get("recipe")),
+        ("loss", model.get("loss")),
+        ("seed", model.get("seed")),
+        ("architecture", model.get("architecture")),
+        ("parameters", model.get("parameters")),
+        ("epoch", model.get("best_epoch")),
+        ("chosen by", model.get("selected_by")),
+        ("data", data.get("settings")),
+        *((f"{part} part", fingerprint.get(part)) for part in ("train", "test")),
+        ("split", fingerprint.get("split")),
+        ("commit", model.get("commit")),
+        ("uncommitted changes", model.get("dirty")),
+        ("fedlas", model.get("fedlas")),
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items() if item not in (None, {}, []))
+    return value if isinstance(value, str) else json.dumps(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -17,12 +18,18 @@ from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions import Table as PredictionTable
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
-from fedlas.present.blocks import Block, text_of
-from fedlas.present.calibrate import ALL, DEFAULT, Calibrated, HeldOut, calibrated, remarks
 from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
-from fedlas.present.intervals import estimates_by_stage
-from fedlas.present.metric_tables import COMPARED, classes_of, metric_blocks, metrics_table, short_table, size_of
-from fedlas.present.noise_text import Known, Measured
+from fedlas.present.metric_tables import (
+    COMPARED,
+    Estimates,
+    Measured,
+    ZTests,
+    classes_of,
+    metrics_table,
+    short_table,
+    size_of,
+    with_meaning,
+)
 from fedlas.present.page import diagram, diagram_svg, render
 from fedlas.present.positive_class import (
     benefit_table,
@@ -33,10 +40,21 @@ from fedlas.present.positive_class import (
     positive_diagrams,
 )
 from fedlas.present.ranking import SELECTION, lead, ranking, ranking_table, signs
-from fedlas.present.reject import Rejections, plain_rejections, rejection_blocks, rejections
-from fedlas.present.table import Table, column, html_table, latex
+from fedlas.present.stages import (
+    ALL,
+    DEFAULT,
+    Calibrated,
+    HeldOut,
+    Rejections,
+    calibrated,
+    estimates_by_stage,
+    is_same,
+    rejection_blocks,
+    rejections,
+)
+from fedlas.present.table import Block, Table, column, html_table, latex, text_of
 from fedlas.present.verdict import Stage, Verdict, effect, training_data, verdict
-from fedlas.stats import GroupEstimate, group_estimates
+from fedlas.stats import GroupEstimate, group_estimates, spiegelhalter_test
 from fedlas.stats.estimates import REPLICATES, Estimate, check_replicates
 
 RAW = "as predicted"
@@ -54,6 +72,7 @@ class Evaluation:
         stages: Predictions by stage: ``"as predicted"``, and ``"after NAME"`` for each calibrator.
         measured: Metrics by stage, then by registry name, as fractions.
         estimates: Their intervals, noise floors and calibration tests, where there are any.
+        z: Spiegelhalter's test by stage, where tests were asked for and confidences differ.
         positive: Measures of the positive class by stage, of two classes.
         groups: Accuracy and ECE by stage, then by group, the worst group first.
         rejected: Confidence to accept predictions from, by stage.
@@ -69,7 +88,8 @@ class Evaluation:
     name: str
     stages: Mapping[str, AnyPredictions]
     measured: Measured
-    estimates: Known
+    estimates: Estimates
+    z: ZTests = field(default_factory=dict)
     positive: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     groups: Mapping[str, Mapping[Any, GroupEstimate]] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
@@ -94,6 +114,7 @@ class Evaluation:
                 self.estimates.get(stage, {}),
                 self.positive.get(stage, {}),
                 predictions,
+                z=self.z.get(stage),
                 positive=name,
             )
             for stage, predictions in self.stages.items()
@@ -134,31 +155,31 @@ class Evaluation:
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         if self.estimates:
             content["intervals"] = {
-                stage: {name: each.plain() for name, each in known.items()} for stage, known in self.estimates.items()
+                stage: {name: each.plain() for name, each in by_name.items()}
+                for stage, by_name in self.estimates.items()
             }
+        if self.z:
+            content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
         if self.groups:
             content["groups"] = {stage: plain_groups(by_group) for stage, by_group in self.groups.items()}
         if self.positive:
             content["positive class"] = plain_measures(self.positive)
         if self.rejected:
-            content["reject"] = plain_rejections(self.rejected)
+            content["reject"] = {stage: [each.plain() for each in row] for stage, row in self.rejected.items()}
         if self._compares:
-            content["not run"] = dict(self.outcome.not_run)
-            content["ranking"] = [asdict(place) for place in ranking(self.measured, self._of_all_classes)]
+            content["not run"] = {name: str(error) for name, error in self.outcome.errors.items()}
+            content["ranking"] = [asdict(rank) for rank in ranking(self.measured, self._of_all_classes)]
         return json.dumps(content, indent=2)
 
     def html(self) -> str:
         """Return a page that needs no other file: verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
         if self._compares:
-            options: dict[str, Any] = {"noise": self.estimates}
-            notes = tuple(filter(None, [signs(self.measured, self._of_all_classes, self.estimates)]))
-            short = ranking_table(self.measured, self._of_all_classes, title="Main metrics", **options)
-            short = replace(short, notes=notes)
-            whole = ranking_table(self.measured, self._of_all_classes, title="All metrics", metrics=names, **options)
+            notes = tuple(filter(None, [self._signs]))
+            short = replace(self._ranking("Main metrics"), notes=notes)
+            whole = self._ranking("All metrics", metrics=names)
         else:
-            short = self._short("Main metrics")
-            whole = metrics_table(self.measured, title="All metrics", noise=self.estimates)
+            short, whole = self._short("Main metrics"), self._whole("All metrics")
         # Beside the sentence stands its subject: the positive class of two, else the predicted class.
         diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
         beside = positive_diagrams(self.stages, self.positive) or ([] if self._compares else diagrams)
@@ -173,7 +194,7 @@ class Evaluation:
             groups=self._group_tables(most=None),
             selection=SELECTION if self._compares else "",
             columns=[(c.title, c.about) for c in map(column, names)],
-            remarks=[*remarks(self.outcome), *self.notes],
+            remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
             diagrams=[] if beside is diagrams else diagrams,
             positive=measures_table(self.positive, details=True) if self.positive else None,
@@ -188,9 +209,10 @@ class Evaluation:
         rows = []
         for stage, values in self.measured.items():
             for name, value in values.items():
-                known = self.estimates.get(stage, {}).get(name)
-                numbers = (known.low, known.high, known.floor, known.p) if known else (None,) * 4
-                rows.append((stage, name, value, *numbers))
+                each = self.estimates.get(stage, {}).get(name)
+                rows.append((stage, name, value, *((each.low, each.high, each.floor, each.p) if each else [None] * 4)))
+            if stage in self.z:
+                rows.append((stage, "spiegelhalter_z", self.z[stage].z, None, None, 0.0, self.z[stage].p_value))
         return require("pandas", extra="tables").DataFrame(
             rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
         )
@@ -217,21 +239,19 @@ class Evaluation:
         """Return the sentences and tables that :meth:`text` prints."""
         blocks: list[Block] = [*self.verdict]
         if self._compares:
-            options: dict[str, Any] = {"title": self.title, "noise": self.estimates}
-            options |= {"metrics": COMPARED} if details else {}
-            table = ranking_table(self.measured, self._of_all_classes, **options)
-            meaning = signs(self.measured, self._of_all_classes, self.estimates)
-            blocks += [table if details else replace(table, notes=()), *filter(None, [meaning]), SELECTION]
-        elif details or not self.groups:  # a table of groups and one of metrics do not fit a terminal
-            options = {"details": details, "num_classes": classes_of(self.stages[RAW])}
-            blocks += metric_blocks(self.measured, title=self.title, noise=self.estimates, **options)
+            table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
+            blocks += [table if details else replace(table, notes=()), *filter(None, [self._signs]), SELECTION]
+        elif details:
+            blocks.append(self._whole(self.title))
+        elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
+            blocks += with_meaning(self._short(self.title))
         if self.positive and not self.groups:
             blocks.append(measures_table(self.positive, details=details))
             if details:
                 first = check_predictions(_OWNER, self.stages[next(iter(self.positive))])
                 blocks += [bins_table(first), benefit_table(first)]
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
-        return [*blocks, *remarks(self.outcome, short=self._compares), *rejection_blocks(self.rejected)]
+        return [*blocks, *self.outcome.remarks(short=self._compares), *rejection_blocks(self.rejected)]
 
     @property
     def _compares(self) -> bool:
@@ -247,9 +267,19 @@ class Evaluation:
         verdict = self.verdicts[stage]
         return Stage(self.stages[stage], verdict, self.measured[stage]["ece"], None if ici is None else ici.value)
 
+    @property
+    def _signs(self) -> str:
+        return signs(self.measured, self._of_all_classes, self.estimates)
+
+    def _ranking(self, title: str, **options: Any) -> Table:
+        return ranking_table(self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options)
+
     def _short(self, title: str) -> Table:
         classes = classes_of(self.stages[RAW])
-        return short_table(self.measured, title=title, noise=self.estimates, num_classes=classes)
+        return short_table(self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes)
+
+    def _whole(self, title: str) -> Table:
+        return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int | None) -> list[tuple[str, Table]]:
         samples = self.stages[RAW].num_samples
@@ -305,8 +335,7 @@ def report(
         >>> import torch
         >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
-        >>> found = report(Predictions(logits, target), replicates=99)
-        >>> found.verdict[0]
+        >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples).'
     """
     check_replicates(_OWNER, replicates)
@@ -320,7 +349,7 @@ def report(
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
     _check(predictions, held_out, calibrate, reject, groups)
-    # The stages: what the calibrators make of the predictions.
+    # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome, notes = Calibrated(), list(about.pop("notes", ()))
     if held_out is not None:
@@ -328,22 +357,22 @@ def report(
         notes += filter(None, [training_data(held_out.val, test) if held_out.val is not None else ""])
         if calibrate is not None:
             outcome = calibrated(calibrate, test, held_out)
-            stages |= {f"after {each}": made for each, made in outcome.predictions.items()}
+            stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     if predictions.weights is not None and classes_of(predictions) == 2:
         notes.append("Measures of the positive class count every sample once, so with weights there are none.")
     # Their metrics, intervals and tests.
+    options = {"num_bins": num_bins, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    estimates = estimates_by_stage(
-        stages,
-        COMPARED if calibrate == ALL else list(measured[RAW]),
-        num_bins=num_bins,
-        replicates=replicates,
-        values=measured,
-    )
+    names = COMPARED if calibrate == ALL else list(measured[RAW])
+    estimates = estimates_by_stage(stages, names, values=measured, **options)
+    z: dict[str, Any] = {}
+    for stage, each in stages.items() if replicates else ():
+        with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
+            z[stage] = spiegelhalter_test(each)
     by_group: dict[str, Any] = {}
     if groups is not None:
-        options = {"num_bins": num_bins, "replicates": replicates}
         by_group = {stage: group_estimates(each, groups, **options) for stage, each in stages.items()}
+    positive = positive_class(stages, replicates=replicates) if classes_of(predictions) == 2 else {}
     rejected: Rejections = {}
     if reject and held_out is not None:
         fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
@@ -353,7 +382,8 @@ def report(
         stages,
         measured,
         estimates,
-        positive_class(stages, replicates=replicates),
+        z,
+        positive,
         by_group,
         rejected,
         outcome,
@@ -372,24 +402,40 @@ def _check(
     groups: Sequence[Any] | None,
 ) -> None:
     """Refuse what cannot be meant before anything is computed."""
-    if held_out is None and (calibrate is not None or reject):
-        option = "calibrate" if calibrate is not None else "reject"
-        fix = "Pass --on val.npz, or on= in Python; those of the test set would flatter it."
-        raise InputError(_OWNER, f"--{option} needs held-out predictions", "no --on", fix)
-    if calibrate == ALL and reject:
-        fix = "Name one calibrator, or leave --calibrate out."
-        raise InputError(_OWNER, "--reject is for one model", "--calibrate all", fix)
-    if calibrate == ALL and groups is not None:
-        fix = "Name one calibrator, or leave --groups out."
-        raise InputError(_OWNER, "--groups goes with one calibrator at most", "--calibrate all", fix)
-    confidences = isinstance(predictions, TopLabel)
-    if calibrate == ALL and confidences:
-        fix = "Name one calibrator, or leave --calibrate out for auto."
-        raise InputError(_OWNER, "--calibrate all needs the probabilities of all classes", "confidences", fix)
-    val = None if held_out is None else held_out.val
-    if val is not None and isinstance(val, TopLabel) != confidences:
-        fix = "Pass two files of scores of all classes, or two of confidences."
-        raise InputError(_OWNER, "--on must hold what FILE holds", "confidences in one of them alone", fix)
-    if held_out is not None and held_out.is_of(predictions):
-        fix = "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it."
-        raise InputError(_OWNER, "--on must be other predictions than FILE", "the same", fix)
+    confidences, val = isinstance(predictions, TopLabel), None if held_out is None else held_out.val
+    one = "Name one calibrator, or leave"
+    for refused, expected, got, fix in (
+        (
+            held_out is None and (calibrate is not None or bool(reject)),
+            f"--{'reject' if calibrate is None else 'calibrate'} needs held-out predictions",
+            "no --on",
+            "Pass --on val.npz, or on= in Python; those of the test set would flatter it.",
+        ),
+        (calibrate == ALL and bool(reject), "--reject is for one model", "--calibrate all", f"{one} --calibrate out."),
+        (
+            calibrate == ALL and groups is not None,
+            "--groups goes with one calibrator at most",
+            "--calibrate all",
+            f"{one} --groups out.",
+        ),
+        (
+            calibrate == ALL and confidences,
+            "--calibrate all needs the probabilities of all classes",
+            "confidences",
+            f"{one} --calibrate out for auto.",
+        ),
+        (
+            val is not None and isinstance(val, TopLabel) != confidences,
+            "--on must hold what FILE holds",
+            "confidences in one of them alone",
+            "Pass two files of scores of all classes, or two of confidences.",
+        ),
+        (
+            val is not None and is_same(val, predictions),
+            "--on must be other predictions than FILE",
+            "the same",
+            "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
+        ),
+    ):
+        if refused:
+            raise InputError(_OWNER, expected, got, fix)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fedlas.present.noise_text import noise_in
+from fedlas.present.metric_tables import noise_in
 from fedlas.present.table import DASH, Cell, Column, Table, column
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate

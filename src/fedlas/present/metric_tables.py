@@ -1,37 +1,235 @@
-"""Tables of the metrics of predictions, before and after calibrators."""
+"""Tables of the metrics of predictions, and the interval, noise floor and p-value in their cells."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.blocks import Block, Note
-from fedlas.present.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Table, column, is_detail
+from fedlas.present.table import ARROWS, FEWEST_CLASSES, Block, Cell, Column, Note, Table, column, is_detail
+from fedlas.stats import ALPHA, SpiegelhalterTest
+from fedlas.stats.estimates import COSTLY, Estimate
+from fedlas.stats.noise_floor import rejects
+from fedlas.stats.p_text import p_said, p_text
 
+Measured = Mapping[str, Mapping[str, float]]
+"""Metrics by stage, then by registry name."""
+Estimates = Mapping[str, Mapping[str, Estimate]]
+"""Their intervals and noise floors."""
+ZTests = Mapping[str, SpiegelhalterTest]
+"""Spiegelhalter's test by stage."""
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
 WITHIN = "~ within noise: the test does not reject calibration. That is no proof of it."
+_Z = Column(
+    "Spiegelhalter's z", arrow=ARROWS[None], about="Standard normal if the confidences are calibrated.", places=2
+)
 
 
-def metrics_table(measured: Measured, *, title: str, noise: Known | None = None) -> Table:
-    """A row a metric, a column a stage.
+@dataclass(frozen=True)
+class NoiseText:
+    """Interval, floor and p-value as text, in the unit of the column; empty where there is none.
+
+    Attributes:
+        interval: ``"[1.37, 2.31]"``; of several runs from the lowest to the highest end.
+        floor: Mean noise floor.
+        p_value: ``"p = 0.31"``; ``"p ≤ 0.001"`` where no replicate was as bad as the value, so that more of them could
+            make it smaller; of several runs ``"p ≤ 0.001 to 0.61"``, the smallest and the largest.
+        calibrated: Whether the calibration test rejects for no run: of ``n`` p-values the smallest is above
+            ``0.05 / n`` (Bonferroni, which holds for runs that depend on each other, as those on one test set do).
+        floor_value: The floor as a number, in the unit of the metric.
+        replicates: Replicates of the test; the fewest of several runs. 0 where there is none.
+    """
+
+    interval: str = ""
+    floor: str = ""
+    p_value: str = ""
+    calibrated: bool = False
+    floor_value: float | None = None
+    replicates: int = 0
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Interval, floor, such as ``"~ floor 0.48"``, and p-value."""
+        floor = f"{'~ ' * self.calibrated}floor {self.floor}" if self.floor else ""
+        return tuple(filter(None, (self.interval, floor, self.p_value)))
+
+    @property
+    def text(self) -> str:
+        """Everything on one line."""
+        return ", ".join(self.lines)
+
+    @property
+    def short_p(self) -> str:
+        """The p-value without its name, for a column of p-values."""
+        return self.p_value.removeprefix("p ").removeprefix("= ")
+
+
+def noise_in(estimates: Mapping[str, Estimate], about: Column) -> NoiseText:
+    """Return interval, floor and p-value of a metric, from its estimates by registry name."""
+    estimate = estimates.get(about.metric)
+    return noise_text([estimate] if estimate else [], about.format)
+
+
+def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> NoiseText:
+    """Return interval, floor and p-value of one metric as text: of one run, or of one method's runs.
+
+    Args:
+        estimates: One for each run; none gives empty text.
+        form: How the column prints a number.
+    """
+    if not estimates:
+        return NoiseText()
+    interval = f"[{form(min(n.low for n in estimates))}, {form(max(n.high for n in estimates))}]"
+    tested = [(n.p, n.floor, n.least_p) for n in estimates if n.p is not None and n.floor is not None]
+    if len(tested) < len(estimates):
+        return NoiseText(interval)
+    lowest, _, least = min(tested)
+    low, high = p_text(lowest), p_text(max(tested)[0])
+    said, floor = p_said(lowest, least), sum(n for _, n, _ in tested) / len(tested)
+    return NoiseText(
+        interval,
+        form(floor),
+        said if low == high else f"{said.replace('p = ', 'p ')} to {high}",
+        calibrated=not seeds_reject([p for p, _, _ in tested]),
+        floor_value=floor,
+        replicates=min(n.replicates for n in estimates),
+    )
+
+
+def seeds_reject(p_values: Sequence[float]) -> bool:
+    """Whether the calibration test rejects for some of a method's runs, at 0.05 over all of them (Bonferroni).
+
+    Example:
+        >>> seeds_reject([0.001, 0.61, 0.3]), seeds_reject([0.03, 0.61, 0.3]), seeds_reject([0.03])
+        (True, False, True)
+    """
+    return rejects(len(p_values) * min(p_values), ALPHA)
+
+
+NOISE_LEGEND = (
+    "[low, high]: 95 % bootstrap interval over the test samples{over}. It says how far another test set could move the "
+    "number; only seeds show how far another training would."
+)
+FLOOR_LEGEND = (
+    "floor: the mean of the number for a perfectly calibrated model with the same confidences; the interval allows for "
+    "a bias between none and that, if the number has one. p: of the test that the model is calibrated{p}. p ≤ means "
+    "that none of the {replicates} replicates was as bad as the number, so that p is known only to be no "
+    "larger{fewer}. ~: {rule}: this test does not reject calibration with this number of samples. That is absence of "
+    "evidence, not evidence of calibration; {interval} reaches down to 0, and which of two such numbers is smaller "
+    "says little."
+)
+_ONE = {"p": "", "rule": f"p > {ALPHA:g}", "interval": "the interval"}
+_SEVERAL = {
+    "p": ", the smallest and the largest of all seeds",
+    "rule": f"the smallest p times the number of seeds is above {ALPHA:g} (Bonferroni)",
+    "interval": f"the interval of each seed with p > {ALPHA:g}",
+}
+
+
+def noise_legend(texts: Iterable[NoiseText], *, several: bool = False) -> list[str]:
+    """Return sentences that explain interval, floor and p-value.
+
+    Args:
+        texts: Texts of the cells; without any there is nothing to explain.
+        several: Whether a number is the mean of several runs.
+    """
+    shown = [text for text in texts if text.interval]
+    if not shown:
+        return []
+    over = ", from the lowest to the highest end of all seeds" if several else ""
+    legend = [NOISE_LEGEND.format(over=over)]
+    if counts := [text.replicates for text in shown if text.floor]:
+        most = max(counts)
+        costly = [f"{METRICS[name].metadata['title']} has {least}" for name, least in COSTLY.items() if least < most]
+        costly += [f"some have {few}" for few in sorted({*counts} - {most, *COSTLY.values()})]
+        fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
+        legend.append(FLOOR_LEGEND.format(**(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer))
+    return legend
+
+
+def legend_of(estimates: Estimates) -> tuple[str, ...]:
+    """Return the sentences of :func:`noise_legend` for these estimates."""
+    texts = [noise_in(by_name, column(name)) for by_name in estimates.values() for name in by_name]
+    return tuple(noise_legend(texts))
+
+
+def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
+    """Return a number with its interval, noise floor and p-value."""
+    return Cell(about.format(value), mark="calibrated" if noise.calibrated else "", details=noise.lines, number=value)
+
+
+def metrics_table(
+    measured: Measured, *, title: str, estimates: Estimates | None = None, z: ZTests | None = None
+) -> Table:
+    """Return a row a metric, a column a stage.
 
     Args:
         measured: Metrics by stage, then by registry name.
         title: Above the table.
-        noise: Intervals and noise floors of some of them.
+        estimates: Intervals and noise floors of some of them.
+        z: Spiegelhalter's test by stage, for a last row.
     """
-    names = list(dict.fromkeys(name for values in measured.values() for name in values))
-    rows = []
-    for about in map(column, names):
-        cells = [
-            cell_of_metric(about, values.get(about.metric), noise_in((noise or {}).get(stage, {}), about))
-            for stage, values in measured.items()
-        ]
-        rows.append((Cell(about.head, tip=about.about), *cells))
-    return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(noise or {}))
+    estimates, rows = estimates or {}, []
+    for about in (column(name) for name in dict.fromkeys(name for values in measured.values() for name in values)):
+        noise = [noise_in(estimates.get(stage, {}), about) for stage in measured]
+        values = [each.get(about.metric) for each in measured.values()]
+        rows.append((Cell(about.head, tip=about.about), *map(cell_of_metric, [about] * len(noise), values, noise)))
+    if z:
+        rows.append((Cell(_Z.head, tip=_Z.about), *(_cell_of_z(z.get(stage)) for stage in measured)))
+    return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(estimates))
+
+
+def _cell_of_z(test: SpiegelhalterTest | None) -> Cell:
+    return Cell() if test is None else cell_of_metric(_Z, test.z, _noise_of_z(test))
+
+
+def _noise_of_z(test: SpiegelhalterTest) -> NoiseText:
+    return NoiseText(p_value=p_said(test.p_value, None), calibrated=not rejects(test.p_value, ALPHA))
+
+
+def short_table(
+    measured: Measured,
+    *,
+    title: str,
+    estimates: Estimates | None = None,
+    z: ZTests | None = None,
+    num_classes: int = 10,
+) -> Table:
+    """Return the main metrics, one line each: of one stage with interval, floor and p, of several the values.
+
+    Args:
+        measured: As in :func:`metrics_table`, and so are the others.
+        title: Above the table.
+        estimates: Intervals and noise floors.
+        z: Spiegelhalter's test by stage.
+        num_classes: Number of classes; of few the top-5 accuracy, which says nothing, is left out.
+    """
+    few = {"top5"} if num_classes < FEWEST_CLASSES else set()
+    main = {
+        stage: {name: value for name, value in values.items() if not is_detail(name) and name not in few}
+        for stage, values in measured.items()
+    }
+    table = metrics_table(main, title=title, estimates=estimates, z=z)
+    if len(measured) > 1 or not any((estimates or {}).values()):
+        return Table(table.columns, table.rows, title)
+    # A single stage leaves room for interval, floor and p-value in columns of their own.
+    ((stage, names),) = main.items()
+    noise = [noise_in((estimates or {}).get(stage, {}), column(name)) for name in names]
+    noise += [_noise_of_z(z[stage])] if z and stage in z else []
+    rows = [
+        (*row, *map(Cell, (each.interval, each.floor, each.short_p)))
+        for row, each in zip(table.rows, noise, strict=True)
+    ]
+    return Table((*table.columns, *map(Column, ("95 % interval", "floor", "p"))), tuple(rows), title)
+
+
+def with_meaning(table: Table) -> list[Block]:
+    """Return the table, and what the mark ``~`` means if it has one."""
+    marked = any(cell.mark == "calibrated" for row in table.rows for cell in row)
+    return [table, *([Note(WITHIN)] if marked else [])]
 
 
 def size_of(predictions: AnyPredictions) -> str:
@@ -45,46 +243,3 @@ def size_of(predictions: AnyPredictions) -> str:
 def classes_of(predictions: AnyPredictions) -> int:
     """Number of classes; 0 where only the top label is known."""
     return predictions.num_classes if isinstance(predictions, Predictions) else 0
-
-
-def short_table(measured: Measured, *, title: str, noise: Known | None = None, num_classes: int = 10) -> Table:
-    """The main metrics, one line each: of one stage with interval, floor and p, of several the values.
-
-    Args:
-        measured: As in :func:`metrics_table`.
-        title: As there.
-        noise: As there.
-        num_classes: Of few classes the top-5 accuracy is left out.
-    """
-    # Top-5 accuracy says nothing with few classes, so the short table leaves it out.
-    main = {
-        stage: {
-            name: value
-            for name, value in values.items()
-            if not is_detail(name) and (name != "top5" or num_classes >= FEWEST_CLASSES)
-        }
-        for stage, values in measured.items()
-    }
-    whole = replace(metrics_table(main, title=title, noise=noise), notes=())
-    if len(measured) > 1 or not any((noise or {}).values()):
-        return whole
-    # A single stage leaves room for interval, floor and p-value in columns of their own.
-    ((stage, known),) = ((stage, (noise or {}).get(stage, {})) for stage in measured)
-    rows = []
-    for name, row in zip(main[stage], whole.rows, strict=True):
-        found = noise_in(known, column(name))
-        texts = (found.interval, found.floor, found.p_value.removeprefix("p = ").removeprefix("p "))
-        rows.append((row[0], row[1], *map(Cell, texts)))
-    heads = (*whole.columns, *map(Column, ("95 % interval", "floor", "p")))
-    return Table(heads, tuple(rows), title)
-
-
-def metric_blocks(
-    measured: Measured, *, title: str, noise: Known | None = None, details: bool = False, num_classes: int = 10
-) -> list[Block]:
-    """Return a table of metrics by stage: the main ones, or all with interval, noise floor and p-value."""
-    if details:
-        return [metrics_table(measured, title=title, noise=noise)]
-    short = short_table(measured, title=title, noise=noise, num_classes=num_classes)
-    marked = any(cell.mark == "calibrated" for row in short.rows for cell in row)
-    return [short, *([Note(WITHIN)] if marked else [])]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlas.predictions import Predictions
-from fedlas.present.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
+from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
 from fedlas.present.table import Cell, Column, Table, column
 
 RANKED = ("accuracy", "nll", "brier", "ece")
@@ -17,8 +17,8 @@ WITHIN = "~ ECE within noise of calibrated"
 
 
 @dataclass(frozen=True)
-class Place:
-    """What one calibrator does, in addition to its metrics.
+class Rank:
+    """Rank of a stage, with what its calibrator does to the predictions.
 
     Attributes:
         stage: ``"as predicted"`` or ``"after NAME"``.
@@ -37,8 +37,8 @@ class Place:
         return self.stage.removeprefix("after ")
 
 
-def ranking(measured: Measured, stages: Mapping[str, Predictions]) -> list[Place]:
-    """Return the places of all stages, the lowest NLL first; equal ones keep their order.
+def ranking(measured: Measured, stages: Mapping[str, Predictions]) -> list[Rank]:
+    """Rank all stages, the lowest NLL first; equal ones keep their order.
 
     Args:
         measured: Metrics by stage, then by registry name.
@@ -46,15 +46,15 @@ def ranking(measured: Measured, stages: Mapping[str, Predictions]) -> list[Place
     """
     first = next(iter(measured))
     before, predicted = measured[first], stages[first].predicted
-    places = [
-        Place(
+    ranks = [
+        Rank(
             stage,
             float((stages[stage].predicted != predicted).double().mean()),
             values["ece"] < before["ece"] and values["nll"] > before["nll"],
         )
         for stage, values in measured.items()
     ]
-    return sorted(places, key=lambda place: measured[place.stage]["nll"])
+    return sorted(ranks, key=lambda rank: measured[rank.stage]["nll"])
 
 
 def ranking_table(
@@ -62,7 +62,7 @@ def ranking_table(
     stages: Mapping[str, Predictions],
     *,
     title: str,
-    noise: Known | None = None,
+    estimates: Estimates | None = None,
     metrics: Sequence[str] = RANKED,
 ) -> Table:
     """Return a row a calibrator, the lowest NLL first.
@@ -71,39 +71,37 @@ def ranking_table(
         measured: As in :func:`ranking`.
         stages: As there.
         title: Above the table.
-        noise: Intervals and noise floors by stage, then by registry name.
+        estimates: Intervals and noise floors by stage, then by registry name.
         metrics: Registry names of the columns; those that were not measured have none.
     """
     columns = [column(name) for name in metrics if name in next(iter(measured.values()))]
-    known, rows = noise or {}, []
-    for place in ranking(measured, stages):
+    estimates, rows = estimates or {}, []
+    for rank in ranking(measured, stages):
         cells = []
         for about in columns:
-            noise_text = noise_in(known.get(place.stage, {}), about)
-            cell = cell_of_metric(about, measured[place.stage][about.metric], noise_text)
-            cells.append(
-                replace(cell, extra=f"({noise_text.floor})") if about.metric == "ece" and noise_text.floor else cell
-            )
-        changed = Cell(f"{100 * place.changed:.2f}" if place.changed else "kept", number=place.changed)
-        rows.append((Cell(place.name, extra="!" if place.lower_ece_higher_nll else ""), *cells, changed))
-    if any(known.values()):
+            noise = noise_in(estimates.get(rank.stage, {}), about)
+            cell = cell_of_metric(about, measured[rank.stage][about.metric], noise)
+            cells.append(replace(cell, extra=f"({noise.floor})") if about.metric == "ece" and noise.floor else cell)
+        changed = Cell(f"{100 * rank.changed:.2f}" if rank.changed else "kept", number=rank.changed)
+        rows.append((Cell(rank.name, extra="!" if rank.lower_ece_higher_nll else ""), *cells, changed))
+    if any(estimates.values()):
         columns = [replace(c, unit="% (floor)") if c.metric == "ece" else c for c in columns]
     about_class = Column("new class", "%", about="Share of the samples whose predicted class changes.")
     heads = (Column("calibrator", words=True), *columns, about_class)
-    return Table(heads, tuple(rows), title, legend_of(known))
+    return Table(heads, tuple(rows), title, legend_of(estimates))
 
 
-def signs(measured: Measured, stages: Mapping[str, Predictions], noise: Known) -> str:
+def signs(measured: Measured, stages: Mapping[str, Predictions], estimates: Estimates) -> str:
     """Return the meaning of the signs of the short table, on one line; nothing without signs."""
-    meanings = [WITHIN] * any(map(bool, noise.values()))
-    meanings += [TRADES] * any(place.lower_ece_higher_nll for place in ranking(measured, stages))
+    meanings = [WITHIN] * any(map(bool, estimates.values()))
+    meanings += [TRADES] * any(rank.lower_ece_higher_nll for rank in ranking(measured, stages))
     return ". ".join([*meanings, ""]).strip()
 
 
-def lead(measured: Measured, noise: Known) -> str:
+def lead(measured: Measured, estimates: Estimates) -> str:
     """Return the lowest NLL, and how many calibration errors are within noise, on one line."""
     best = min(measured, key=lambda stage: measured[stage]["nll"])
     text = f"NLL: {best} is lowest, {column('nll').format(measured[best]['nll'])}."
-    tested = [noise_in(noise_text, column("ece")) for noise_text in noise.values() if noise_text]
-    within = sum(noise_text.calibrated for noise_text in tested)
+    tested = [noise_in(by_name, column("ece")) for by_name in estimates.values() if by_name]
+    within = sum(noise.calibrated for noise in tested)
     return f"{text} ECE within noise: {within} of {len(tested)}." if tested else text

@@ -1,4 +1,4 @@
-"""The table of every report: columns, rows of cells, and how a terminal, Markdown and CSV show them.
+"""The table of every report: columns, rows of cells, and how a terminal, Markdown, LaTeX and CSV show them.
 
 Pages show it with the macro ``table`` of ``macros.html.j2``.
 """
@@ -9,11 +9,13 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from html import escape
 from math import isnan
 from typing import Any, Literal
 
+from fedlas._core.terminal import say, show
 from fedlas._core.terminal import table as rich_table
 from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
@@ -299,3 +301,39 @@ def code_block(lines: Iterable[str]) -> str:
 def bullets(lines: Iterable[str]) -> str:
     """A Markdown list of sentences."""
     return "\n".join(f"- {plain(line)}" for line in lines)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence that explains the block above it."""
+
+    text: str
+
+
+Block = str | Note | Table
+
+
+def show_blocks(blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False) -> None:
+    """Print sentences and tables.
+
+    Args:
+        blocks: In their order.
+        details: Print the further lines of cells, such as intervals.
+        as_markdown: Print Markdown tables rather than those of a terminal, and break no line.
+    """
+    for block in blocks:
+        if isinstance(block, Table) and as_markdown:
+            say(block.title, "", *markdown(block).split("\n"), "", *block.notes)
+        elif isinstance(block, Table):
+            show(terminal(block, details=details))
+        elif isinstance(block, Note):
+            say(block.text, style="dim", wrap=not as_markdown)
+        else:
+            say(block, wrap=not as_markdown)
+
+
+def text_of(blocks: Iterable[Block], *, details: bool = False) -> str:
+    """Return what :func:`show_blocks` prints."""
+    with redirect_stdout(io.StringIO()) as text:
+        show_blocks(blocks, details=details)
+    return text.getvalue().rstrip("\n")

@@ -10,16 +10,16 @@ from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import as_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.noise_text import noise_in
+from fedlas.present.metric_tables import noise_in
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
-from fedlas.stats import ALPHA
+from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.noise_floor import rejects
 from fedlas.stats.p_text import p_said
 from fedlas.stats.two_models import compare
 
-Estimates = Mapping[str, Estimate]
+ByName = Mapping[str, Estimate]
 _MOST = 2
 """Tests that a sentence names."""
 
@@ -66,27 +66,31 @@ class Verdict:
 
 def verdict(
     values: Mapping[str, float],
-    known: Estimates,
-    measures: Estimates,
+    estimates: ByName,
+    measures: ByName,
     predictions: AnyPredictions,
     *,
+    z: SpiegelhalterTest | None = None,
     positive: str = "class 1",
 ) -> Verdict:
     """Judge predictions by every test that a table shows.
 
     Args:
         values: Metrics by registry name; accuracy, ``o_ece``, ``u_ece`` and ``ece`` among them.
-        known: Their estimates, with the tests of calibration; empty if there were no replicates.
+        estimates: Their estimates, with the tests of calibration; empty if there were no replicates.
         measures: Measures of the positive class; empty for other than two classes.
         predictions: The predictions themselves.
+        z: Spiegelhalter's test of the confidences, if it was made.
         positive: Name of the positive class.
     """
-    tests = {**_tests_of_measures(measures), **_tests_of_metrics(known)}
+    tests = {**_tests_of_measures(measures), **_tests_of_metrics(estimates)}
     if measures and isinstance(predictions, Predictions):
         claim, direction = _of_positive_class(predictions, measures, tests, positive)
     else:
-        claim, direction, gap = _of_top_label(values, known, predictions.num_samples)
+        claim, direction, gap = _of_top_label(values, estimates, predictions.num_samples)
         tests |= {"confidence": gap} if gap else {}
+    if z is not None:
+        tests["spiegelhalter"] = Evidence(f"Spiegelhalter's z {z.z:.2f} ({p_said(z.p_value, None)})", z.p_value)
     judged = Verdict("", tests, direction)
     if not tests:
         text = f"{claim[0].upper()}{claim[1:]}. No test was made of whether that is chance."
@@ -97,15 +101,15 @@ def verdict(
     elif judged.rejected:
         text = f"No clear miscalibration: {claim}; {_chance(judged)}: {_few(judged.rejected)}."
     else:
-        ece = noise_in(known, column("ece"))
+        ece = noise_in(estimates, column("ece"))
         floor = f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %" if ece.floor else ""
         text = f"No miscalibration shows: {claim}{floor}."
     return replace(judged, text=text)
 
 
-def _tests_of_metrics(known: Estimates) -> dict[str, Evidence]:
+def _tests_of_metrics(estimates: ByName) -> dict[str, Evidence]:
     tests = {}
-    for name, each in known.items():
+    for name, each in estimates.items():
         if each.p is not None:
             about = column(name)
             unit = f" {about.unit}" if about.unit else ""
@@ -114,7 +118,7 @@ def _tests_of_metrics(known: Estimates) -> dict[str, Evidence]:
     return tests
 
 
-def _tests_of_measures(measures: Estimates) -> dict[str, Evidence]:
+def _tests_of_measures(measures: ByName) -> dict[str, Evidence]:
     tests = {}
     for name, (title, ideal, text) in described(measures).items():
         each = measures[name]
@@ -131,13 +135,13 @@ def _p_of(estimate: Estimate, ideal: float) -> float:
     return erfc(abs(estimate.value - ideal) / max(side, 1e-12) * 1.96 / sqrt(2))
 
 
-def _of_top_label(values: Mapping[str, float], known: Estimates, samples: int) -> tuple[str, str, Evidence | None]:
+def _of_top_label(values: Mapping[str, float], estimates: ByName, samples: int) -> tuple[str, str, Evidence | None]:
     """Mean confidence against accuracy: as a clause, the direction if it is beyond chance, and the test of it."""
     accuracy, confidence = values["accuracy"], values["accuracy"] + values["o_ece"] - values["u_ece"]
     claim = (
         f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} % ({samples:,} samples)"
     )
-    hits = known.get("accuracy")
+    hits = estimates.get("accuracy")
     if hits is None or not hits.replicates:
         return claim, "", None
     gap = Evidence(
@@ -148,7 +152,7 @@ def _of_top_label(values: Mapping[str, float], known: Estimates, samples: int) -
 
 
 def _of_positive_class(
-    predictions: Predictions, measures: Estimates, tests: Mapping[str, Evidence], name: str
+    predictions: Predictions, measures: ByName, tests: Mapping[str, Evidence], name: str
 ) -> tuple[str, str]:
     """How often the positive class is expected and occurs, and the direction if it is beyond chance."""
     expected = float(predictions.probs[:, 1].double().mean())

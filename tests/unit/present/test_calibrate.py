@@ -15,8 +15,8 @@ from fedlas.lab.studies import run_parts
 from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
-from fedlas.present.calibrate import ALL, Calibrated, HeldOut, calibrated, part_of, remarks
 from fedlas.present.ranking import SELECTION, TRADES, WITHIN, ranking, ranking_table, signs
+from fedlas.present.stages import ALL, Calibrated, HeldOut, calibrated
 from fedlas.present.table import terminal
 
 # Fits on tiny runs have much to warn of; the notes are what is tested.
@@ -57,6 +57,10 @@ def add(registry, name, **changes):
     registry.register(name, **metadata)(type(name.title(), (TemperatureScaling,), changes))
 
 
+def part_of(entry):
+    return entry.metadata.get("part", "val")
+
+
 def made_entries():
     return [entry for entry in CALIBRATORS.entries() if part_of(entry) != "val"]
 
@@ -74,8 +78,8 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     outcome = calibrated(entry.name, test, run_held_out(folder, show=shown.append))
     assert path.is_file()
     assert any(path.name in text for text in shown)
-    assert outcome.made == {entry.name: path.name}
-    assert remarks(outcome) == [f"{entry.name} is fitted on {path.name}, not on val.npz."]
+    assert outcome.parts == {entry.name: part_of(entry)}
+    assert outcome.remarks() == [f"{entry.name} is fitted on {path.name}, not on val.npz."]
     val = Predictions.load(folder / "predictions" / "val.npz")
     made = Predictions.load(path)
     assert torch.equal(made.logits[: val.num_samples], val.logits)
@@ -103,15 +107,15 @@ def test_a_named_file_is_for_the_one_calibrator(folder, test):
     given = folder / "predictions" / "val.npz"
     for entry in made_entries():
         outcome = calibrated(entry.name, test, run_held_out(folder, val=Predictions.load(given)))
-        assert outcome.made == {}
+        assert outcome.parts == {}
         expected = entry.value().fit(Predictions.load(given)).transform(test)
         assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
 
 
 def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
     outcome = everything
-    assert set(outcome.predictions) | set(outcome.not_run) == set(CALIBRATORS)
-    assert not outcome.not_run
+    assert set(outcome.predictions) | set(outcome.errors) == set(CALIBRATORS)
+    assert not outcome.errors
     assert list(outcome.predictions) == list(CALIBRATORS)
     for name in ("temperature", *(entry.name for entry in made_entries())):
         alone = calibrated(name, test, run_held_out(folder)).predictions[name]
@@ -124,15 +128,15 @@ def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry)
     add(registry, "lacking", _fit=lambda self, val: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")))
     outcome = calibrated(ALL, bare, HeldOut(Predictions.load(val)))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
-    assert set(outcome.not_run) == needy | {entry.name for entry in made_entries()} | {"lacking"}
+    assert set(outcome.errors) == needy | {entry.name for entry in made_entries()} | {"lacking"}
     assert needy
     for name in needy:
-        assert "must hold features" in outcome.not_run[name]
+        assert "must hold features" in str(outcome.errors[name])
     for entry in made_entries():
-        assert "--on val-drift.npz" in outcome.not_run[entry.name]
-    assert outcome.not_run["lacking"] == "fedlas[x]: needs y"
-    lines = remarks(outcome)
-    assert all(any(line.startswith(f"{name} did not run. ") for line in lines) for name in outcome.not_run)
+        assert "--on val-drift.npz" in str(outcome.errors[entry.name])
+    assert str(outcome.errors["lacking"]) == "fedlas[x]: needs y"
+    lines = outcome.remarks()
+    assert all(any(line.startswith(f"{name} did not run. ") for line in lines) for name in outcome.errors)
 
 
 def test_if_none_can_run_the_first_reason_is_the_error(folder, test):
@@ -204,4 +208,4 @@ def test_lower_ece_with_higher_nll_is_marked(test):
 
 
 def test_nothing_to_remark():
-    assert remarks(Calibrated({})) == []
+    assert Calibrated().remarks() == []

@@ -15,6 +15,7 @@ from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.present.evaluation import report
 from fedlas.present.verdict import verdict
+from fedlas.stats import SpiegelhalterTest, spiegelhalter_test
 from fedlas.stats.estimates import Estimate
 
 
@@ -56,7 +57,11 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
     assert page.count("<figure>") == notebook.count("<img") == 2
     frame = sharp.to_frame()
     assert list(frame.columns) == ["stage", "metric", "value", "low", "high", "floor", "p"]
-    assert len(frame) == 2 * len(content["as predicted"])
+    assert len(frame) == 2 * (len(content["as predicted"]) + 1)
+    z = spiegelhalter_test(drawn(sharpness=3))
+    assert content["spiegelhalter"]["as predicted"] == z._asdict()
+    (row,) = [line for line in sharp.text().split("\n") if "Spiegelhalter's z" in line]
+    assert f"{z.z:.2f}" in row
     assert r"\begin{tabular}{lrr}" in sharp.to_latex()
 
 
@@ -78,14 +83,16 @@ def tables(draw):
     known = {name: Estimate(0.1, 0.0, 0.2, 0.05, draw(st.floats(1e-3, 1)), 1e-3, 999) for name in names}
     hits = values["accuracy"]
     known["accuracy"] = Estimate(hits, min(hits, draw(share)), max(hits, draw(share)), replicates=999)
-    return values, known
+    z = draw(st.none() | st.builds(SpiegelhalterTest, st.floats(-9, 9), st.floats(0, 1)))
+    return values, known, z
 
 
 @given(tables())
 def test_no_headline_is_contradicted_by_its_table(table):
-    values, known = table
-    found = verdict(values, known, {}, TopLabel([0.5], [1]))
+    values, known, z = table
+    found = verdict(values, known, {}, TopLabel([0.5], [1]), z=z)
     rejecting = [each.p for each in known.values() if each.p is not None and each.p <= 0.05]
+    rejecting += [z.p_value] if z is not None and z.p_value <= 0.05 else []
     assert ("No miscalibration shows" in found.text) == (not found.rejected)
     assert len(found.rejected) >= len(rejecting)
     if rejecting and min(rejecting) * len(found.tests) <= 0.05:
@@ -174,6 +181,8 @@ def test_confidences_alone_are_calibrated():
 def test_a_card_and_a_monitor_in_python(tmp_path):
     card = fedlas.card(drawn(sharpness=3), drawn(sharpness=3, seed=1), replicates=0, name="net", classes=list("abcd"))
     assert repr(card) == card.text()
+    assert "What may be accepted" in card._repr_html_()
+    assert list(card.to_frame()["risk"]) == [row["risk"] for row in card.content["selective"]["thresholds"]]
     assert card.save(tmp_path / "net.json").name == "net.html"
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)

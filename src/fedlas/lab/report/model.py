@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
-from fedlas.present.noise_text import NoiseText, noise_text
+from fedlas.present.metric_tables import NoiseText, noise_text
 from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
 

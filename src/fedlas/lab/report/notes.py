@@ -7,7 +7,7 @@ from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
 from fedlas.lab.report.verdict import TEST
 from fedlas.lab.runs.intervals import reasons
 from fedlas.lab.runs.summary import is_ranked
-from fedlas.present.noise_text import noise_legend
+from fedlas.present.metric_tables import noise_legend
 from fedlas.present.table import SYMBOLS, Mark, column
 from fedlas.stats import ALPHA
 

@@ -14,7 +14,7 @@ from fedlas._core.files import is_file, parse_json, path_inside, write_json
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
-from fedlas.present.intervals import SEED, progress_bar
+from fedlas.present.stages import SEED, progress_bar
 from fedlas.stats.draws import CLASS_REPLICATES
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,

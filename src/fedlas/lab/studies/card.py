@@ -14,7 +14,7 @@ from fedlas.lab.runs.build import splits_at_hand
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.present.card import CalibrationCard
-from fedlas.present.intervals import estimates_by_stage
+from fedlas.present.stages import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 

@@ -15,7 +15,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.calibrate import HeldOut
+from fedlas.present.stages import HeldOut
 
 Show = Callable[[str], None]
 _LEVELS = 10
@@ -43,7 +43,7 @@ def run_held_out(
         folder: The run folder.
         val: Predictions that the user named; None for the run's own.
         data: Where the run's data is; None searches the usual places.
-        show: As in :class:`~fedlas.present.calibrate.HeldOut`.
+        show: As in :class:`~fedlas.present.stages.HeldOut`.
 
     Raises:
         InputError: If the validation predictions cannot be read.

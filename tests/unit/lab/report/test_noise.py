@@ -21,7 +21,7 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
-from fedlas.present.noise_text import noise_legend, noise_text
+from fedlas.present.metric_tables import noise_legend, noise_text
 from fedlas.present.table import column, terminal
 from fedlas.stats import bootstrap_interval, noise_floor
 from fedlas.stats.estimates import COSTLY, Estimate, is_calibration_error

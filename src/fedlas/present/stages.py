@@ -1,0 +1,262 @@
+"""The stages of test predictions: as predicted, after calibrators, and which of them may be accepted; their estimates.
+
+Calibrators and thresholds are fitted on held-out predictions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice
+from fedlas._core.extras import MissingExtraError
+from fedlas._core.registry import Entry
+from fedlas._core.terminal import Bar, say
+from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators.notes import fit_with_notes
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.present.table import DASH, Block, Note, table_of
+from fedlas.stats.estimates import Estimate, estimated, measurable
+from fedlas.stats.reject_option import RejectOption, reject_option
+
+ALL = "all"
+"""In place of a name: every calibrator that can run."""
+DEFAULT = "auto"
+"""The calibrator where none is named."""
+SEED = 0
+"""Of all replicates: runs on the same test set are resampled alike."""
+_QUIET = 10.0
+"""Seconds between two lines where there is no terminal for a bar."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions that calibrators are fitted on.
+
+    Args:
+        val: Predictions of the validation part; None if there are none.
+        named: Whether the user named them: then they are for the one calibrator, whatever part it asks for.
+        parts: By name of another part, makes its predictions with the fields that the calibrator needs.
+        show: Called with what is being done, where that may take long; see :func:`fedlas._core.terminal.status`.
+    """
+
+    val: AnyPredictions | None
+    named: bool = True
+    parts: Mapping[str, Callable[[frozenset[str]], Predictions]] = field(default_factory=dict)
+    show: Callable[[str], None] = lambda _text: None
+
+    def validation(self) -> AnyPredictions:
+        """Return the validation predictions.
+
+        Raises:
+            InputError: If there are none.
+        """
+        if self.val is None:
+            raise InputError("fedlas evaluate", "held-out predictions are needed", "no --on", "Pass --on val.npz.")
+        return self.val
+
+    def part_for(self, entry: Entry[type[Calibrator]], *, alone: bool) -> tuple[AnyPredictions, str]:
+        """Return the predictions that a calibrator is fitted on, and the part if they were made for it.
+
+        Args:
+            entry: The calibrator.
+            alone: Whether it is the only one.
+
+        Raises:
+            InputError: If there are none for it, or they cannot be made.
+        """
+        part = str(entry.metadata.get("part", "val"))
+        if part == "val" or (self.named and alone):
+            return self.validation(), ""
+        if part not in self.parts:
+            raise InputError(
+                f"calibrator {entry.name}",
+                f"it needs predictions of the part {part!r}, which are made from a run",
+                "a file",
+                f"Pass the run folder instead of its test.npz, or --calibrate {entry.name} --on {part}.npz.",
+            )
+        return self.parts[part](entry.value.needs), part
+
+
+@dataclass
+class Calibrated:
+    """Test predictions after each calibrator.
+
+    Attributes:
+        predictions: By registry name.
+        fitted: The calibrators, by registry name.
+        notes: What fits warned of.
+        parts: Part that some were fitted on instead of the validation predictions, by registry name.
+        errors: Why the others did not run, by registry name.
+    """
+
+    predictions: dict[str, AnyPredictions] = field(default_factory=dict)
+    fitted: dict[str, Calibrator] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, InputError | MissingExtraError] = field(default_factory=dict)
+
+    def remarks(self, *, short: bool = False) -> list[str]:
+        """Return sentences for below a table: which calibrators are fitted on another file, and which did not run.
+
+        Args:
+            short: Whether to leave out what to do about those that did not run.
+        """
+        lines = [f"{name} is fitted on {part}.npz, not on val.npz." for name, part in self.parts.items()]
+        for name, error in self.errors.items():
+            brief = f": {error.parts[1]}." if isinstance(error, InputError) else f": {error}."
+            lines.append(f"{name} did not run{brief if short else f'. {error}'}")
+        return lines
+
+
+def is_same(a: AnyPredictions, b: AnyPredictions) -> bool:
+    """Return whether two sets of predictions hold the same logits, or confidences and outcomes, sample by sample."""
+    pairs = zip(_numbers_of(a), _numbers_of(b), strict=False)
+    return type(a) is type(b) and all(torch.equal(one, other) for one, other in pairs)
+
+
+def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
+    if isinstance(predictions, Predictions):
+        return (predictions.logits,)
+    return predictions.confidence, predictions.correct
+
+
+def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
+    """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
+
+    Raises:
+        InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
+        MissingExtraError: If the named calibrator needs a package that is not installed.
+    """
+    check_choice("fedlas evaluate", "--calibrate", name, (*CALIBRATORS, ALL))
+    outcome = Calibrated()
+    entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
+    # One that cannot run does not stop the others; alone it is the answer.
+    for number, entry in enumerate(entries, start=1):
+        held_out.show(f"{entry.name} ({number} of {len(entries)})")
+        try:
+            val, part = held_out.part_for(entry, alone=name != ALL)
+            calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
+            outcome.predictions[entry.name], outcome.fitted[entry.name] = calibrator.transform(test), calibrator
+            outcome.notes += doubts
+            outcome.parts |= {entry.name: part} if part else {}
+        except (InputError, MissingExtraError) as error:
+            outcome.errors[entry.name] = error
+    # Nothing to compare: the first reason is the error.
+    if not outcome.predictions:
+        raise next(iter(outcome.errors.values()))
+    return outcome
+
+
+Rejections = Mapping[str, Sequence[RejectOption]]
+"""The reject option by stage, one for each risk."""
+
+
+def rejections(
+    stages: Mapping[str, AnyPredictions], risks: Sequence[float], val: AnyPredictions, fitted: Mapping[str, Calibrator]
+) -> Rejections:
+    """Return thresholds that are chosen on held-out predictions for every stage and applied to its test predictions.
+
+    Args:
+        stages: Test predictions by stage.
+        risks: Shares of wrong among accepted predictions, each in (0, 1).
+        val: Held-out predictions.
+        fitted: The calibrator of each stage but the first. They are fitted on these very samples, so that thresholds
+            after them are slightly optimistic.
+    """
+    held_out = {stage: fitted[stage].transform(val) if stage in fitted else val for stage in stages}
+    return {
+        stage: [reject_option(held_out[stage], test, risk=risk) for risk in risks] for stage, test in stages.items()
+    }
+
+
+def rejection_blocks(rejected: Rejections) -> list[Block]:
+    """Return a table for every stage, and sentences on what its numbers mean."""
+    heads = ("risk %", "accept from", "accepted %", "wrong %", "at most %")
+    blocks: list[Block] = []
+    needed: dict[float, int] = {}
+    for stage, options in rejected.items():
+        rows = [[f"{100 * each.chosen.risk:g}", *_cells(each)] for each in options]
+        blocks.append(table_of(heads, rows, title=f"Reject option, {stage}"))
+        needed |= {each.chosen.risk: each.chosen.needed for each in options if each.threshold is None}
+    blocks += [
+        f"No threshold for {100 * risk:g} %: even without a mistake it takes {samples:,} accepted samples."
+        for risk, samples in needed.items()
+    ]
+    if rejected:
+        level = f"{next(iter(rejected.values()))[0].chosen.confidence_level:.0%}"
+        blocks.append(
+            Note(
+                f"Thresholds are chosen on the held-out predictions so that the risk holds with {level}; the other "
+                f"columns are of the test predictions, 'at most' with {level}."
+            )
+        )
+    return blocks
+
+
+def _cells(each: RejectOption) -> list[str]:
+    if each.threshold is None:
+        return ["none", *[DASH] * 3]
+    wrong = DASH if each.risk is None else f"{100 * each.risk:.2f}"
+    accept = "all" if each.coverage == 1 == each.chosen.coverage else f"{each.threshold:.4f}"
+    return [accept, f"{100 * each.coverage:.1f}", wrong, f"{100 * each.upper:.2f}"]
+
+
+def estimates_by_stage(
+    stages: Mapping[str, AnyPredictions],
+    metrics: Sequence[str],
+    *,
+    num_bins: int,
+    replicates: int,
+    values: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, dict[str, Estimate]]:
+    """Return estimates by stage, then by registry name, and show a progress bar.
+
+    Args:
+        stages: Predictions by stage.
+        metrics: What to compute, where it can be.
+        num_bins: Bins of the metrics that have any.
+        replicates: 0 computes nothing; nor are intervals of a single sample.
+        values: The metrics by stage, if they have been computed.
+    """
+    if not replicates:
+        return {}
+    results: dict[str, dict[str, Estimate]] = {stage: {} for stage in stages}
+    many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
+    options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
+    with progress_bar(len(many)) as advance:
+        for stage, each in many.items():
+            options |= {"values": None if values is None else values[stage], "advance": partial(advance, stage)}
+            results[stage] = estimated("intervals", each, measurable(metrics, each), **options)[0]
+    return results
+
+
+@contextmanager
+def progress_bar(total: int, console: Any = None) -> Iterator[Callable[[str, float], None]]:
+    """A function ``advance(name, steps)`` that moves a bar with the time left; plain lines where there is no terminal.
+
+    Args:
+        total: Steps in all, which can be taken in parts; a bar of 0 is not shown.
+        console: A ``rich.console.Console``; None makes one on standard error.
+    """
+    done, shown = 0.0, time.monotonic()
+
+    def advance(name: str, steps: float) -> None:
+        nonlocal done, shown
+        done += steps
+        bar.advance(steps)
+        bar.update(text=name)
+        if not bar.live and time.monotonic() - shown > _QUIET:
+            shown = time.monotonic()
+            say(f"intervals: {done / max(total, 1):.0%}, {name}", on=bar.console)
+
+    with Bar("intervals", total=total, on=console, quiet=total == 0) as bar:
+        yield advance
