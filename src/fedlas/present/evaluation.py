@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.metrics import evaluate
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions import Predictions
 from fedlas.predictions import Table as PredictionTable
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
@@ -47,8 +47,8 @@ from fedlas.present.stages import (
     HeldOut,
     Rejections,
     calibrated,
+    check_stages,
     estimates_by_stage,
-    is_same,
     rejection_blocks,
     rejections,
 )
@@ -348,7 +348,7 @@ def report(
     held_out = HeldOut(on) if isinstance(on, AnyPredictions) else on
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
-    _check(predictions, held_out, calibrate, reject, groups)
+    check_stages(predictions, held_out, calibrate, reject, groups)
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome, notes = Calibrated(), list(about.pop("notes", ()))
@@ -392,50 +392,3 @@ def report(
         notes=(*notes, *outcome.notes),
         **about,
     )
-
-
-def _check(
-    predictions: AnyPredictions,
-    held_out: HeldOut | None,
-    calibrate: str | None,
-    reject: Sequence[float],
-    groups: Sequence[Any] | None,
-) -> None:
-    """Refuse what cannot be meant before anything is computed."""
-    confidences, val = isinstance(predictions, TopLabel), None if held_out is None else held_out.val
-    one = "Name one calibrator, or leave"
-    for refused, expected, got, fix in (
-        (
-            held_out is None and (calibrate is not None or bool(reject)),
-            f"--{'reject' if calibrate is None else 'calibrate'} needs held-out predictions",
-            "no --on",
-            "Pass --on val.npz, or on= in Python; those of the test set would flatter it.",
-        ),
-        (calibrate == ALL and bool(reject), "--reject is for one model", "--calibrate all", f"{one} --calibrate out."),
-        (
-            calibrate == ALL and groups is not None,
-            "--groups goes with one calibrator at most",
-            "--calibrate all",
-            f"{one} --groups out.",
-        ),
-        (
-            calibrate == ALL and confidences,
-            "--calibrate all needs the probabilities of all classes",
-            "confidences",
-            f"{one} --calibrate out for auto.",
-        ),
-        (
-            val is not None and isinstance(val, TopLabel) != confidences,
-            "--on must hold what FILE holds",
-            "confidences in one of them alone",
-            "Pass two files of scores of all classes, or two of confidences.",
-        ),
-        (
-            val is not None and is_same(val, predictions),
-            "--on must be other predictions than FILE",
-            "the same",
-            "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
-        ),
-    ):
-        if refused:
-            raise InputError(_OWNER, expected, got, fix)

@@ -21,7 +21,7 @@ from fedlas._core.registry import Entry
 from fedlas._core.terminal import Bar, say
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.notes import fit_with_notes
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
 from fedlas.stats.estimates import Estimate, estimated, measurable
@@ -127,6 +127,39 @@ def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
     if isinstance(predictions, Predictions):
         return (predictions.logits,)
     return predictions.confidence, predictions.correct
+
+
+def check_stages(
+    predictions: AnyPredictions,
+    held_out: HeldOut | None,
+    calibrate: str | None,
+    reject: Sequence[float],
+    groups: Sequence[Any] | None,
+) -> None:
+    """Refuse what cannot be meant before anything is computed; the arguments are those of :func:`fedlas.report`."""
+    owner, fix = "report", "Name one calibrator, or leave {} out."
+    if held_out is None:
+        if calibrate is not None or reject:
+            option = "calibrate" if calibrate is not None else "reject"
+            fix = "Pass --on val.npz, or on= in Python; those of the test set would flatter it."
+            raise InputError(owner, f"--{option} needs held-out predictions", "no --on", fix)
+        return
+    confidences = isinstance(predictions, TopLabel)
+    if calibrate == ALL:
+        got = "--calibrate all"
+        if reject:
+            raise InputError(owner, "--reject is for one model", got, fix.format("--calibrate"))
+        if groups is not None:
+            raise InputError(owner, "--groups goes with one calibrator at most", got, fix.format("--groups"))
+        if confidences:
+            expected = f"{got} needs the probabilities of all classes"
+            raise InputError(owner, expected, "confidences", fix.format("--calibrate"))
+    if held_out.val is not None and isinstance(held_out.val, TopLabel) != confidences:
+        fix = "Pass two files of scores of all classes, or two of confidences."
+        raise InputError(owner, "--on must hold what FILE holds", "confidences in one of them alone", fix)
+    if held_out.val is not None and is_same(held_out.val, predictions):
+        fix = "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it."
+        raise InputError(owner, "--on must be other predictions than FILE", "the same", fix)
 
 
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:

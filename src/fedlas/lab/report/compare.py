@@ -16,10 +16,9 @@ from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
 from fedlas.plots.theme import LIGHT, legend_outside
-from fedlas.present.table import Block
 from fedlas.present.metric_tables import noise_text
 from fedlas.present.page import write_picture
-from fedlas.present.table import DASH, Table, column, table_of
+from fedlas.present.table import DASH, Block, Table, column, table_of
 from fedlas.stats import (
     holm,
     mean_interval,
