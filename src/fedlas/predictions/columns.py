@@ -11,17 +11,25 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import InputError, check_choice, describe, suggestion
-from fedlas.predictions.class_labels import OWNER, few, whole
+from fedlas.predictions.cells import OWNER, few, whole_number
 
 _DEFAULTS = (
-    {"logits": "logits", "target": "target", "label_probs": "label_probs", "weights": "weights"},
-    {"confidence": "confidence", "correct": "correct", "weights": "weights"},
-    {"confidence": "confidence", "predicted": "predicted", "target": "target", "weights": "weights"},
+    ("logits", "target", "label_probs", "weights"),
+    ("confidence", "correct", "weights"),
+    ("confidence", "predicted", "target", "weights"),
 )
-"""Names of arrays in an ``.npz`` that need no naming, in sets of which some are optional."""
+"""Arrays of an ``.npz`` that need no naming, in sets of which some are optional."""
 _OPTIONAL = {"target", "label_probs", "weights"}
 _SCORES = ("logits", "probs", "confidence")
-
+_PARTNERS = {
+    "correct": ("confidence",),
+    "predicted": ("confidence",),
+    "normalize": ("probs", "label_probs"),
+    "percent": ("probs", "confidence"),
+    "classes": ("logits", "probs"),
+    "label_probs": ("logits", "probs"),
+}
+"""Columns that an option needs one of."""
 
 Names = str | Sequence[str] | None
 ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
@@ -93,43 +101,31 @@ class Columns:
             if not isinstance(flag := getattr(self, option), bool):
                 raise InputError(OWNER, f"{option_of(option)} must be True or False", describe(flag), "Pass True.")
         object.__setattr__(self, "classes", tuple(_words(self.classes)))
-        for option in ("logits", "probs", "label_probs"):
+        for option in ("logits", "probs", "label_probs", "classes"):
             words = _words(getattr(self, option))
             if not all(words) or len(set(words)) < len(words):
-                expected, got = f"{option_of(option)} must name columns, each once", describe(getattr(self, option))
+                expected, got = f"{option_of(option)} must hold names, each once", describe(getattr(self, option))
                 raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma.")
-        named = [name for name in _SCORES if getattr(self, name) is not None]
-        if len(named) > 1:
-            got = " and ".join(f"{name} {getattr(self, name)!r}" for name in named)
+        # Then options that contradict each other.
+        kinds = [option_of(name) for name in _SCORES if getattr(self, name) is not None]
+        if len(kinds) > 1:
             fix = "Say what the columns hold: the file does not show it."
-            raise InputError(OWNER, "only one of --logits, --probs and --confidence can name columns", got, fix)
-        for option, others, fix in (
-            ("correct", ("confidence",), "Name the column of confidences too."),
-            ("predicted", ("confidence",), "Name the column of confidences too; where all scores are, they tell."),
-            ("normalize", ("probs", "label_probs"), "Name columns of probabilities, or leave it out."),
-            ("percent", ("probs", "confidence"), "Name columns of probabilities, or leave it out."),
-        ):
-            if getattr(self, option) and named and not any(getattr(self, other) for other in others):
-                needed = " or ".join(map(option_of, others))
-                raise InputError(OWNER, f"{option_of(option)} goes with {needed}", option_of(named[0]), fix)
-        for option in ("classes", "label_probs"):
-            if self.confidence is not None and getattr(self, option):
-                fix = "Pass --probs with the columns of all classes, or leave it out."
-                raise InputError(OWNER, f"{option_of(option)} needs the scores of all classes", "--confidence", fix)
+            expected = "only one of --logits, --probs and --confidence can name columns"
+            raise InputError(OWNER, expected, " and ".join(kinds), fix)
+        for option, partners in _PARTNERS.items():
+            if getattr(self, option) and kinds and not any(getattr(self, name) for name in partners):
+                expected = f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}"
+                raise InputError(OWNER, expected, kinds[0], "Name such columns, or leave it out.")
         if self.correct is not None and (self.predicted is not None or self.target is not None):
-            got = "--correct with " + " and ".join(f"--{n}" for n in ("predicted", "target") if getattr(self, n))
-            fix = "Leave one or the other out."
-            raise InputError(
-                OWNER, "outcomes must be named once, by --correct or by --predicted and --target", got, fix
-            )
+            got, fix = "--correct with one of these", "Leave one or the other out."
+            expected = "outcomes must be named once, by --correct or by --predicted and --target"
+            raise InputError(OWNER, expected, got, fix)
         check_choice(OWNER, "--confidence-as", self.confidence_as, CONFIDENCE_FORMS)
         if self.format is not None:
             check_choice(OWNER, "--format", self.format, ["table", "lm-eval"])
         if self.separator is not None and len(self.separator) != 1:
             fix = "Write ';' or ',', or leave it out."
             raise InputError(OWNER, "the separator must be one character", repr(self.separator), fix)
-        if any(not name for name in self.classes) or len(set(self.classes)) < len(self.classes):
-            raise InputError(OWNER, "--classes must name classes, each once", ",".join(self.classes), "Write a,b,c.")
 
     @property
     def kind(self) -> str | None:
@@ -150,17 +146,11 @@ class Columns:
         named = (self.target, self.correct, self.predicted, self.groups, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
-    def or_default(self, names: Sequence[str]) -> Columns | None:
-        """These columns, with the scores of an ``.npz`` that need no naming; None if it has no such array."""
-        if self.kind is not None:
-            return self
-        for line in _DEFAULTS:
-            if {*line.values()} - _OPTIONAL <= {*names}:
-                default: dict[str, Any] = {
-                    option: name for option, name in line.items() if name in names and not getattr(self, option)
-                }
-                return replace(self, **default)
-        return None
+    def or_default(self, names: Sequence[str]) -> Columns:
+        """Return these columns, with the scores of an ``.npz`` that need no naming."""
+        arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
+        default: dict[str, Any] = {name: name for name in arrays if name in names and not getattr(self, name)}
+        return self if self.kind is not None else replace(self, **default)
 
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
         """Return the number columns among ``names``.
@@ -173,27 +163,20 @@ class Columns:
             InputError: If one is missing, a pattern matches fewer than two or its matches are numbered out of order, a
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
-        for name, times in Counter(names).most_common(1):
-            if times > 1:
-                raise InputError(
-                    OWNER, "column names must differ", f"{name!r} {times} times in {where}", "Rename them."
-                )
+        _check_once(names, f"column names of {where} must differ", "Rename them.")
+        options = {name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups")}
+        single = {option: name for option, name in options.items() if name is not None}
+        for option, name in single.items():
+            _check_exists(name, names, option_of(option), where)
         kind = self.kind or "logits"
-        single = [name for option in ("target", "correct", "predicted", "weights") if (name := getattr(self, option))]
-        words = _words(getattr(self, kind), names)
-        scores, parts = _find(words, names, {*single, self.groups}, option_of(kind), where)
+        scores, parts = _find(_words(getattr(self, kind), names), names, {*single.values()}, option_of(kind), where)
         if kind == "confidence" and len(scores) > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
-        words = _words(self.label_probs, names)
-        votes, _ = _find(words, names, {*single, self.groups, *scores}, "--label-probs", where)
-        for name, times in Counter([*scores, *votes, *single]).most_common(1):
-            if times > 1:
-                fix = "Name each column for one thing."
-                raise InputError(OWNER, "a column must be named once", f"{name!r} twice", fix)
-        for option in ("target", "correct", "predicted", "weights", "groups"):
-            if (name := getattr(self, option)) is not None:
-                _existing(name, names, option_of(option), where)
+        used = {*single.values(), *scores}
+        votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
+        single.pop("groups", None)  # may be one of the others
+        _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
         return NumberColumns(tuple(scores), tuple(parts), tuple(votes))
 
 
@@ -235,35 +218,37 @@ def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
 
 
 def _find(
-    patterns: Sequence[str], names: Sequence[str], used: Container[str | None], option: str, where: str
+    patterns: Sequence[str], names: Sequence[str], used: Container[str], option: str, where: str
 ) -> tuple[list[str], list[str]]:
     """Return the columns that ``patterns`` name, and their names as classes; wildcards leave out ``used`` columns."""
     columns: list[str] = []
     parts: list[str] = []
     for pattern in patterns:
         if pattern in names or not set(pattern) & set("*?["):
-            matches = [_existing(pattern, names, option, where)]
-            parts.append(pattern)
+            _check_exists(pattern, names, option, where)
+            matches = matched = [pattern]
         else:
             matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
             if len(matches) < 2:
-                raise InputError(
-                    OWNER,
-                    f"{option} {pattern!r} must match at least two columns",
-                    f"{len(matches)} of {few(names)} in {where}",
-                    "Name the columns; a single one is the positive class of two.",
-                )
+                got = f"{len(matches)} of {few(names)} in {where}"
+                fix = "Name the columns; a single one is the positive class of two."
+                raise InputError(OWNER, f"{option} {pattern!r} must match at least two columns", got, fix)
             matched = _matched(pattern, matches)
             _check_order(matched, pattern, where)
-            parts += matched
         columns += matches
+        parts += matched
     return columns, parts
 
 
-def _existing(name: str, names: Sequence[str], option: str, where: str) -> str:
-    if name in names:
-        return name
-    raise InputError(OWNER, f"{option} must name a column of {where}", repr(name), suggestion(name, names))
+def _check_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
+    if name not in names:
+        raise InputError(OWNER, f"{option} must name a column of {where}", repr(name), suggestion(name, names))
+
+
+def _check_once(names: Sequence[str], expected: str, fix: str) -> None:
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise InputError(OWNER, expected, f"{name!r} {times} times", fix)
 
 
 def _matched(pattern: str, names: Sequence[str]) -> list[str]:
@@ -276,15 +261,9 @@ def _matched(pattern: str, names: Sequence[str]) -> list[str]:
 
 def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:
     """Refuse columns that are numbered and not in order, as after sorting by name: 0, 1, 10, 2."""
-    numbers = [whole(part) for part in parts]
-    plain = [number for number in numbers if number is not None]
-    if len(plain) < len(parts):
-        return
-    start = min(plain)
-    if start not in (0, 1) or plain != list(range(start, start + len(plain))):
-        raise InputError(
-            OWNER,
-            f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order",
-            f"{few(parts)} in {where}",
-            "Name them one by one in the order of the classes, a,b,c.",
-        )
+    numbers = [number for part in parts if (number := whole_number(part)) is not None]
+    start = min(numbers, default=0)
+    if len(numbers) == len(parts) and (start not in (0, 1) or numbers != [*range(start, start + len(numbers))]):
+        expected = f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order"
+        fix = "Name them one by one in the order of the classes, a,b,c."
+        raise InputError(OWNER, expected, f"{few(parts)} in {where}", fix)

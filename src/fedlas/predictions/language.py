@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.check import InputError, check_choice, describe, reason
 from fedlas._core.files import parse_json
-from fedlas.predictions.class_labels import OWNER
+from fedlas.predictions.cells import OWNER, Chunk
 
 WORDS = {
     "certain": 1.0, "almost certain": 0.93, "very likely": 0.93, "highly likely": 0.93, "probable": 0.75,
@@ -130,17 +132,25 @@ def _floats(values: Any) -> NDArray[np.float64]:
         return np.empty(0)
 
 
-def confidences_as(kind: str, values: Sequence[Any]) -> NDArray[np.float64]:
-    """Return confidences from the cells of a column: texts, or lists of log-probabilities, in JSON perhaps.
+def confidences_as(form: str, chunk: Chunk, column: str) -> Tensor:
+    """Return confidences ``(n, 1)`` from a column of texts, or of lists of log-probabilities, in JSON perhaps.
 
     Raises:
         InputError: If a cell holds something else.
     """
-    if kind == "words":
-        return stated_confidence(values)
+    cells = chunk.each(column, lambda value, _: value)
+    if form == "words":
+        values = stated_confidence(cells)
+        for row in np.flatnonzero(np.isnan(values))[:1]:
+            fix = "Remove the row, or write a number, a percentage or a word such as 'likely'."
+            expected, got = f"column {column!r} must state a confidence", f"none in {chunk.where(row)} of {chunk.file}"
+            raise InputError(OWNER, expected, got, fix)
+        return torch.from_numpy(values).unsqueeze(1)
     try:
-        lists = [parse_json(value) if isinstance(value, str) else value for value in values]
+        lists = [parse_json(cell) if isinstance(cell, str) else cell for cell in cells]
+        read = p_true(lists) if form == "p-true" else token_confidence(lists, form)  # type: ignore[arg-type]  # checked
     except ValueError as error:
+        got = f"{reason(error)} among the rows from {chunk.rows[0]} of {chunk.file}"
         fix = "Write lists such as [-0.1, -0.3]."
-        raise InputError(OWNER, "cells must be lists of log-probabilities", error, fix) from error
-    return p_true(lists) if kind == "p-true" else token_confidence(lists, kind)  # type: ignore[arg-type]  # checked
+        raise InputError(OWNER, f"column {column!r} must hold lists of log-probabilities", got, fix) from error
+    return torch.from_numpy(read).unsqueeze(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError
-from fedlas.predictions.class_labels import OWNER, few
+from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions
@@ -41,25 +43,25 @@ class Table:
         return isinstance(self.predictions, TopLabel) and self.labels is None
 
 
-def open_table(path: str | Path, columns: Columns | None) -> TableReader:
-    """Return a reader of the table in ``path``; an ``.npz`` may have arrays that need no ``columns``.
+def open_table(path: Any, columns: Columns | None) -> TableReader:
+    """Return a reader of the table in ``path``, or of a frame; an ``.npz`` may have arrays that need no ``columns``.
 
     Raises:
         InputError: As :class:`TableReader`; or if ``columns`` are missing for another file, whose columns are then
             named.
-        MissingExtraError: For all but ``.npz`` without pyarrow.
+        MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
-    columns = columns or Columns()
-    source = source_of(path, columns.separator)
-    archive = Path(path).suffix.lower() == ".npz"
-    resolved = columns.or_default(source.names) if archive else columns
-    if resolved is not None and resolved.kind is not None:
-        return TableReader(source, resolved)
+    columns, is_path = columns or Columns(), isinstance(path, str | Path)
+    source = source_of(path, columns.separator) if is_path else Frame(path)
+    is_archive = is_path and Path(path).suffix.lower() == ".npz"
+    columns = columns.or_default(source.names) if is_archive else columns
+    if columns.kind is not None:
+        return TableReader(source, columns)
+    hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
     raise InputError(
         OWNER,
-        "it must be said which columns hold the scores and which the labels"
-        + (", where arrays are not called 'logits' and 'target'" if archive else ""),
-        f"{source.label} with {'arrays' if archive else 'columns'} {few(source.names)}",
+        f"options must say which columns hold the scores and which the labels{hint}",
+        f"{source.label} with columns {few(source.names)}",
         "Add --logits 'PREFIX*' (or a,b,c) or --probs likewise, and --target NAME; or --confidence and --correct NAME.",
     )
 
@@ -86,40 +88,35 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = Columns(**names) if names else columns
-    named = columns or Columns()
-    predictions: AnyPredictions
-    if isinstance(path, str | Path) and (named.format == "lm-eval" or _is_log(Path(path), named)):
+    named, is_path = columns or Columns(), isinstance(path, str | Path)
+    suffix = Path(path).suffix.lower() if is_path else ""
+    is_unnamed = suffix in (".jsonl", ".ndjson") and named == Columns(groups=named.groups)
+    if is_path and (named.format == "lm-eval" or (is_unnamed and is_lm_eval(Path(path)))):
         predictions, groups, notes = read_lm_eval(Path(path), named.groups)
         return Table(predictions, (), tuple(notes), groups)
-    if not isinstance(path, str | Path):
-        reader = TableReader(Frame(path), named)
-    elif columns is None and Path(path).suffix.lower() == ".npz" and _is_saved(path, labels):
+    if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
         return Table(Predictions.load(path))
-    else:
-        reader = open_table(path, columns)
+    reader = open_table(path, columns)
+    of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
-        if reader.columns.kind == "confidence":
-            fix = "Add --correct NAME, or --predicted NAME and --target NAME."
-            raise InputError(OWNER, "columns must say which predictions are right", "none", fix)
-        raise InputError(OWNER, "--target must name the column of the labels", "none", "Add --target NAME.")
+        fix = "Add --correct NAME, or --predicted NAME and --target NAME." if of_top_label else "Add --target NAME."
+        name = "--correct must say which predictions are right" if of_top_label else "--target must name the labels"
+        raise InputError(OWNER, name, "none", fix)
     samples = Samples.joined(reader.samples(), reader.label)
-    if reader.columns.kind == "confidence":
-        outcome: Any = samples.outcome
-        predictions = TopLabel(samples.scores, outcome, samples.weights)
-    else:
-        predictions = Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
-    return Table(predictions, reader.classes, reader.notes(), samples.groups, samples.labels)
+    outcome: Any = samples.outcome
+    table: AnyPredictions = (
+        TopLabel(samples.scores, outcome, samples.weights)
+        if of_top_label
+        else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
+    )
+    return Table(table, reader.classes, reader.notes(), samples.groups, samples.labels)
 
 
-def _is_saved(path: str | Path, labels: bool) -> bool:
-    """Return whether :meth:`Predictions.load` reads the file; with ``labels``, whether it holds some too."""
-    return {"logits", "target"} & set(source_of(path).names) >= ({"logits", "target"} if labels else {"logits"})
-
-
-def _is_log(path: Path, columns: Columns) -> bool:
-    """Return whether a file is noticed as samples of lm-evaluation-harness."""
-    lines = path.suffix.lower() in (".jsonl", ".ndjson")
-    return lines and columns.kind is None and columns.format is None and is_lm_eval(path)
+def _is_saved(path: str | Path, names: set[str]) -> bool:
+    """Return whether a file is an archive with these arrays."""
+    with suppress(OSError, ValueError), open_arrays(Path(path)) as archive:
+        return names <= {*archive.names}
+    return False
 
 
 class Reader:

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError, describe
-from fedlas.predictions.chunk import Chunk
-from fedlas.predictions.class_labels import OWNER
+from fedlas.predictions.cells import OWNER, Values
 
 ROWS = 4096
 """Rows of a chunk."""
+Cells = tuple[dict[str, NDArray[np.floating[Any]]], dict[str, Values]]
+"""Columns of numbers by name, ``(n,)`` or ``(n, C)``, NaN for a missing one, and other columns, of some rows."""
+Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
+"""Shape of a column, and its values, ``ROWS`` at a time."""
 
 
 class Source(Protocol):
@@ -38,14 +41,15 @@ class Source(Protocol):
     notes: list[str]
     in_percent: frozenset[str]
 
-    def chunks(self, numbers: Sequence[Sequence[str]], others: Sequence[str]) -> Iterator[Chunk]:
-        """Yield all rows of some groups of number columns and of other columns, in order."""
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+        """Yield all rows of some columns of numbers and of other columns, in order."""
 
 
 class Frame:
     """A data frame of pandas or polars, or a mapping from names to columns."""
 
     label = "the frame"
+    missing: tuple[str, ...] = ()
     in_percent: frozenset[str] = frozenset()
 
     def __init__(self, frame: Any) -> None:
@@ -54,44 +58,35 @@ class Frame:
             fix = "Pass a data frame of pandas or polars, or a mapping from names to columns."
             raise InputError(OWNER, "the table must have columns", describe(frame), fix)
         self.names = [str(name) for name in columns]
-        self._columns = dict(zip(self.names, columns, strict=True))
-        self._frame, self.notes = frame, list[str]()
-        self.missing: tuple[str, ...] = ()
+        self._columns = {str(name): frame[name] for name in columns}
+        self.notes: list[str] = []
 
-    def chunks(self, numbers: Sequence[Sequence[str]], others: Sequence[str]) -> Iterator[Chunk]:
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """As :meth:`Source.chunks`."""
-        groups = [[self._numbers(name) for name in names] for names in numbers]
-        values = {name: self._values(name) for name in others}
-        lists = tuple(columns[0].ndim == 2 for columns in groups)
-        counts = {len(column) for column in values.values()} | {len(each) for columns in groups for each in columns}
-        if len(counts) > 1 or any(c.ndim != 1 for columns in groups if len(columns) > 1 for c in columns):
-            got = f"lengths {', '.join(map(str, sorted(counts)))}"
-            raise InputError(OWNER, "columns must have one length, and lists a column alone", got, "Name others.")
-        joined = [columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1) for columns in groups]
-        for start in range(0, counts.pop(), ROWS):
-            part = slice(start, start + ROWS)
-            cells: dict[str, Any] = {name: each[part] for name, each in values.items()}
-            arrays = tuple(group[part] for group in joined)
-            rows = np.arange(start + 1, start + 1 + len(next(iter([*arrays, *cells.values()]))))
-            yield Chunk(rows, arrays, lists, cells, self.label)
+        values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
+        yield from _together(
+            {name: _pieces(self._numbers(name)) for name in numbers},
+            {name: _pieces(column) for name, column in values.items()},
+            self.label,
+        )
 
     def _numbers(self, name: str) -> NDArray[Any]:
-        column = self._frame[self._columns[name]]
-        if hasattr(column, "notna"):  # pandas, whose missing values may be objects
-            plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiu"
-            column = column if plain else column.astype(object).where(column.notna(), None)
+        column = self._columns[name]
+        if hasattr(column, "notna") and not isinstance(column.dtype, np.dtype):  # types of pandas' own
+            column = self._plain(name)
         try:
-            array = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+            array = np.asarray(column)
             if array.dtype == object:
                 array = np.array([np.nan if value is None else value for value in array.tolist()])
-            return array if array.dtype == np.float32 else array.astype(np.float64)
+            return floating(name, array, self.label)
         except (TypeError, ValueError) as error:  # text, or lists of several lengths
-            got = f"{getattr(column, 'dtype', 'other values')} in {self.label}"
+            if isinstance(error, InputError):
+                raise
             fix = "Name columns of scores, or one of lists of one length."
-            raise InputError(OWNER, f"column {name!r} must hold numbers", got, fix) from error
+            raise InputError(OWNER, f"column {name!r} must hold numbers", describe(column), fix) from error
 
-    def _values(self, name: str) -> list[Any]:
-        column = self._frame[self._columns[name]]
+    def _plain(self, name: str) -> list[Any]:
+        column = self._columns[name]
         if hasattr(column, "notna"):
             column = column.astype(object).where(column.notna(), None)
         return list(column.tolist() if hasattr(column, "tolist") else column)
@@ -107,30 +102,41 @@ class Archive:
     in_percent: frozenset[str] = frozenset()
 
     def __init__(self, path: Path) -> None:
-        self.path, self.label, self.notes = path, path.name, list[str]()
+        self.path, self.label = path, path.name
+        self.notes: list[str] = []
         with self._archive() as archive:
             self.names = archive.names
 
-    def chunks(self, numbers: Sequence[Sequence[str]], others: Sequence[str]) -> Iterator[Chunk]:
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """As :meth:`Source.chunks`."""
         with self._archive() as archive:
-            # A group of several arrays, and an array of anything but numbers, is one value a row.
-            groups = [[_Member(archive, name, self.path) for name in group] for group in numbers]
-            rest = {name: _Member(archive, name, self.path) for name in others}
-            flat = [*rest.values(), *(member for group in groups if len(group) > 1 for member in group)]
-            alone = [group[0] for group in groups if len(group) == 1]
-            counts = {member.shape[0] for member in (*alone, *flat)}
-            if len(counts) > 1 or any(len(m.shape) != 1 for m in flat) or any(len(m.shape) > 2 for m in alone):
-                got = ", ".join(f"{member.name!r} {member.shape}" for member in (*alone, *flat))
-                expected = "arrays must be (N, C), or (N,) where several are named, and labels (N,), of one N"
-                raise InputError(OWNER, expected, f"{got} in {self.path.name}", "Save them so.")
-            for start in range(0, counts.pop(), ROWS):
-                parts = [[_floating(member) for member in group] for group in groups]
-                lists = tuple(columns[0].ndim == 2 for columns in parts)
-                joined = tuple(each[0] if each[0].ndim == 2 else np.stack(each, axis=1) for each in parts)
-                values = {name: member.rows(ROWS) for name, member in rest.items()}
-                rows = np.arange(start + 1, start + 1 + len(next(iter([*joined, *values.values()]))))
-                yield Chunk(rows, joined, lists, values, self.label)
+            pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
+            rest = {name: self._pieces(archive, name) for name in others}
+            for name, (shape, _) in rest.items():
+                if len(shape) > 1:
+                    raise InputError(OWNER, f"array {name!r} must be (N,)", f"{shape} in {self.label}", "Save it so.")
+            yield from _together(pieces, rest, self.label)
+
+    def _pieces(self, archive: Arrays, name: str) -> Pieces:
+        """Return an array of the archive, which is read from its beginning to its end."""
+        array = archive.open(name)
+        row = math.prod(array.shape[1:]) * array.dtype.itemsize
+        if not array.shape or not row:
+            got = f"{array.dtype} {array.shape} in {self.label}"
+            raise InputError(OWNER, f"array {name!r} must hold something in each row", got, "Save one row a sample.")
+        check_fits(min(ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
+        if array.by_column:
+            return _pieces(archive[name])
+
+        def read() -> Iterator[NDArray[Any]]:
+            for start in range(0, array.shape[0], ROWS):
+                shape = (min(ROWS, array.shape[0] - start), *array.shape[1:])
+                content = array.file.read(shape[0] * row)
+                if len(content) < shape[0] * row:
+                    raise EOFError("an array ends too early")
+                yield np.frombuffer(content, array.dtype).reshape(shape)
+
+        return array.shape, read()
 
     @contextmanager
     def _archive(self) -> Iterator[Arrays]:
@@ -144,37 +150,29 @@ class Archive:
             raise InputError(OWNER, "it must be an .npz of plain arrays", got, "Write it with numpy.savez.") from error
 
 
-class _Member:
-    """One array of an archive, read from its beginning to its end."""
-
-    def __init__(self, archive: Arrays, name: str, path: Path) -> None:
-        array = archive.open(name)
-        self.name, self._file, self.shape, self.dtype = name, array.file, array.shape, array.dtype
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        if not self.shape or not row:
-            got = f"{self.dtype} {self.shape} in {path.name}"
-            raise InputError(OWNER, f"array {name!r} must hold something in each row", got, "Save one row a sample.")
-        check_fits(min(ROWS, self.shape[0]) * row, f"a chunk of array {name!r}")
-        self._whole = archive[name] if array.by_column else None
-        self._row = 0
-
-    def rows(self, count: int) -> NDArray[Any]:
-        """Return the next ``count`` rows, or the rest."""
-        count = min(count, self.shape[0] - self._row)
-        self._row += count
-        if self._whole is not None:
-            return self._whole[self._row - count : self._row]
-        shape = (count, *self.shape[1:])
-        size = int(np.prod(shape)) * self.dtype.itemsize
-        content = self._file.read(size)
-        if len(content) < size:
-            raise EOFError("an array ends too early")
-        return np.frombuffer(content, self.dtype).reshape(shape)
+def _pieces(array: NDArray[Any]) -> Pieces:
+    return array.shape, (array[start : start + ROWS] for start in range(0, len(array), ROWS))
 
 
-def _floating(member: _Member) -> NDArray[np.floating[Any]]:
-    """Return the next numbers: single precision stays, half becomes single, all else double."""
-    if member.dtype.kind not in "fiu":
-        raise InputError(OWNER, f"array {member.name!r} must hold numbers", str(member.dtype), "Name arrays of scores.")
-    values = member.rows(ROWS)
+def _together(numbers: dict[str, Pieces], others: dict[str, Pieces], label: str) -> Iterator[Cells]:
+    """Yield some rows of all columns at a time, whose lengths are checked."""
+    shapes = {name: shape for name, (shape, _) in (numbers | others).items()}
+    if len({shape[0] for shape in shapes.values()}) > 1 or any(len(shape) > 2 for shape in shapes.values()):
+        got = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
+        expected = "columns must be (N,) or (N, C), all of one length N"
+        raise InputError(OWNER, expected, f"{got} in {label}", "Name others, or save them so.")
+    for _ in range(0, next(iter(shapes.values()))[0], ROWS):
+        values = {name: next(pieces) for name, (_, pieces) in others.items()}
+        yield {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}, dict(values)
+
+
+def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
+    """Return numbers: single precision stays, half becomes single, all else double.
+
+    Raises:
+        InputError: If they are no numbers.
+    """
+    if values.dtype.kind not in "fiu":
+        fix = "Name columns of scores."
+        raise InputError(OWNER, f"column {name!r} must hold numbers", f"{values.dtype} in {label}", fix)
     return values.astype(np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.chunk import Chunk
-from fedlas.predictions.class_labels import OWNER, Labels, few, plain_values
+from fedlas.predictions.cells import OWNER, Chunk, Labels, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import confidences_as
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
@@ -24,6 +24,11 @@ MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts in a CSV that stand for no number, where rows without a value are left out."""
 NO_GROUP = "missing"
 """Group of the rows without one, where rows without a value are left out."""
+_FIXES = {
+    "logits": "name them with --logits.",
+    "percent": "add --percent, or divide by 100.",
+    "normalize": "Add --normalize to divide each row by its sum.",
+}
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,45 @@ class Samples:
         Raises:
             InputError: If there are none.
         """
-        parts = list(parts)
-        if not parts:
+        tensors: dict[str, _Rows] = {}
+        texts: dict[str, list[tuple[str, ...]]] = {}
+        for part in parts:
+            for name in (field.name for field in fields(cls)):
+                value = getattr(part, name)
+                if isinstance(value, Tensor):
+                    tensors.setdefault(name, _Rows()).append(value.numpy())
+                elif value is not None:
+                    texts.setdefault(name, []).append(value)
+        if not tensors:
             raise InputError(OWNER, "there must be at least one row", f"none in {where}", "Check the file.")
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            columns = [getattr(part, field.name) for part in parts]
-            if columns[0] is not None:
-                tensors = isinstance(columns[0], Tensor)
-                values[field.name] = torch.cat(columns) if tensors else tuple(chain.from_iterable(columns))
-        return cls(**values)
+        values: dict[str, Any] = {name: rows.tensor() for name, rows in tensors.items()}
+        return cls(**values | {name: tuple(chain.from_iterable(each)) for name, each in texts.items()})
+
+
+class _Rows:
+    """An array that grows in place: a table in memory takes an eighth more than its numbers, not twice as much."""
+
+    def __init__(self) -> None:
+        self._array: NDArray[Any] = np.empty(0)
+        self._size = 0
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows of one shape and dtype."""
+        size = self._size + len(rows)
+        if not self._size:
+            self._array = np.empty(rows.shape, dtype=rows.dtype)
+        elif rows.shape[1:] != self._array.shape[1:]:
+            got = f"{rows.shape[1:]} after {self._array.shape[1:]}"
+            raise InputError(OWNER, "every row must have as many numbers as the first", got, "Check the file.")
+        if size > len(self._array):
+            self._array.resize((max(size, self._size * 9 // 8), *rows.shape[1:]), refcheck=False)
+        self._array[self._size : size] = rows
+        self._size = size
+
+    def tensor(self) -> Tensor:
+        """Return all rows; nothing can be added then."""
+        self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
+        return torch.from_numpy(self._array)
 
 
 class TableReader:
@@ -84,26 +118,17 @@ class TableReader:
         if columns.drop_missing:
             source.missing = MISSING
         self._names = columns.find(source.names, where=source.label)
-        self.num_rows = 0
-        self._dropped, self._zeros, self._zero_labels = Counter[str](), 0, 0
-        self._labels: Labels | None = None
-        self._binary = False
-        self._classes: tuple[str, ...] = ()
-        fixes = {
-            "logits": "name them with --logits.",
-            "percent": "add --percent, or divide by 100.",
-            "normalize": "Add --normalize to divide each row by its sum.",
-        }
-        self._probs, self._votes = (
-            Probabilities(OWNER, normalize=columns.normalize, fixes=fixes, file=source.label) for _ in range(2)
-        )
-        scores = self._names.scores
-        self._scale = 0.01 if columns.percent and not source.in_percent.intersection(scores) else 1.0
-
-    @property
-    def classes(self) -> tuple[str, ...]:
+        self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
-        return self._classes
+        self._dropped, self._rows, self._zeros, self._zero_labels = Counter[str](), 0, 0, 0
+        self._labels: Labels | None = None
+        self._binary, self._num_classes = False, 0
+        self._is_probs = columns.kind == "probs"
+        self._probs, self._votes = (
+            Probabilities(OWNER, normalize=columns.normalize, fixes=_FIXES, file=source.label) for _ in range(2)
+        )
+        self._percent = bool(source.in_percent.intersection(self._names.scores))
+        self._scale = 0.01 if columns.percent and not self._percent else 1.0
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
@@ -122,48 +147,45 @@ class TableReader:
         Raises:
             InputError: As :meth:`blocks`.
         """
-        columns, names = self.columns, self._names
-        groups = [names.scores] if columns.confidence_as == "number" else []
-        groups += [names.label_probs] if names.label_probs else []
-        groups += [] if columns.weights is None else [(columns.weights,)]
+        columns, votes = self.columns, self._names.label_probs
+        weights = () if columns.weights is None else (columns.weights,)
+        scores = self._names.scores if columns.confidence_as == "number" else ()
         optional = None if columns.groups in (columns.target, columns.correct, columns.predicted) else columns.groups
-        for chunk in self._source.chunks(groups, columns.others):
+        missing = NO_GROUP if columns.drop_missing and optional is not None else None
+        first = 1
+        for numbers, values in self._source.chunks([*scores, *votes, *weights], columns.others):
+            count = len(next(iter([*numbers.values(), *values.values()])))
+            chunk = Chunk(np.arange(first, first := first + count), numbers, values, self.label)
             if columns.drop_missing:
-                before = len(chunk.rows)
-                chunk, lacking = chunk.complete(groups, optional=optional)
-                self._dropped += lacking + Counter({"": before - len(chunk.rows)})
+                chunk, lacking = chunk.complete(optional=optional)
+                self._dropped += lacking + Counter({"": count - len(chunk.rows)})
             if not len(chunk.rows):
                 continue
-            self.num_rows += len(chunk.rows)
-            scores, outcome, labels = self._top_label(chunk) if columns.kind == "confidence" else self._all(chunk)
-            missing = NO_GROUP if columns.drop_missing and optional is not None else None
+            self._rows += len(chunk.rows)
+            read, outcome, labels = self._top_label(chunk) if columns.kind == "confidence" else self._all(chunk)
             yield Samples(
-                scores,
+                read,
                 outcome,
-                self._label_probs(chunk) if names.label_probs else None,
-                None if columns.weights is None else chunk.finite(-1, (columns.weights,), "weights")[:, 0],
-                None if columns.groups is None else tuple(chunk.names(columns.groups, missing=missing)),
+                self._shares(self._votes, chunk.finite(votes, "label probabilities"), chunk, votes) if votes else None,
+                chunk.finite(weights, "weights")[:, 0] if weights else None,
+                None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
             )
 
     def notes(self) -> tuple[str, ...]:
         """Say how the rows so far were read, as sentences."""
-        lines = list(self._source.notes)
-        dropped = self._dropped[""]
+        lines, dropped = list(self._source.notes), self._dropped[""]
         if dropped:
             columns = [f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name]
-            lines.append(
-                f"{dropped:,} of {self.num_rows + dropped:,} rows lack a value and were left out: {few(columns)}."
-            )
+            rows = f"{dropped:,} of {self._rows + dropped:,} rows"
+            lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
-        if self._source.in_percent.intersection(self._names.scores):
+        if self._percent:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
-            lines.append(
-                f"The one column {self._names.scores[0]!r} is the {'probability' if self._is_probs else 'logit'} "
-                "of the second of two classes."
-            )
+            kind = "probability" if self._is_probs else "logit"
+            lines.append(f"The one column {self._names.scores[0]!r} is the {kind} of the second of two classes.")
         lines += self._probs.notes() + [f"Label distributions: {note}" for note in self._votes.notes()]
         if self._zeros:
             text = f"{self._zeros:,} probabilities are exactly 0 and count as {FLOOR:.2g} in logarithms"
@@ -175,17 +197,13 @@ class TableReader:
             lines.append(f"{text}.")
         return tuple(lines)
 
-    @property
-    def _is_probs(self) -> bool:
-        return self.columns.kind == "probs"
-
     def _top_label(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
         """Return confidences, whether they came true, and the labels."""
         columns, names = self.columns, self._names.scores
         if columns.confidence_as == "number":
-            confidence = chunk.finite(0, names, "confidences") * self._scale
+            confidence = chunk.finite(names, "confidences") * self._scale
         else:
-            confidence = self._converted(chunk, names[0])
+            confidence = confidences_as(columns.confidence_as, chunk, names[0])
         if confidence.shape[1] > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)
@@ -196,68 +214,44 @@ class TableReader:
             return scores, chunk.outcomes(columns.correct), None
         if columns.predicted is None or columns.target is None:
             return scores, None, None
-        labels = chunk.names(columns.target)
-        right = [one == other for one, other in zip(chunk.names(columns.predicted), labels, strict=True)]
+        labels = chunk.texts(columns.target)
+        right = [one == other for one, other in zip(chunk.texts(columns.predicted), labels, strict=True)]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
-
-    def _converted(self, chunk: Chunk, name: str) -> Tensor:
-        """Return confidences ``(n, 1)`` from words or log-probabilities."""
-        try:
-            values = confidences_as(self.columns.confidence_as, plain_values(chunk.values[name]))
-        except InputError as error:
-            got = f"{error.parts[2]} among the rows from {chunk.rows[0]} of {self.label}"
-            raise InputError(OWNER, f"column {name!r}: {error.parts[1]}", got, error.parts[3]) from error
-        if np.isnan(values).any():
-            where = f"none in {chunk.where(int(np.isnan(values).argmax()))} of {self.label}"
-            fix = "Remove the row, or write a number, a percentage or a word such as 'likely'."
-            raise InputError(OWNER, f"every cell of column {name!r} must state a confidence", where, fix)
-        return torch.from_numpy(values).unsqueeze(1)
 
     def _all(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, None]:
         """Return logits or probabilities of all classes, and class numbers."""
-        scores = self._scores(chunk)
+        names = self._names.scores
+        scores = chunk.finite(names, "scores")
+        width, first = scores.shape[1], self._labels is None
+        if first:
+            self._binary = width == 1
+        elif width != (1 if self._binary else self._num_classes):
+            expected = f"rows must have as many scores as the first, {1 if self._binary else self._num_classes}"
+            raise InputError(OWNER, expected, f"{width} in {chunk.where(0)}", "Check the file.")
+        if self._is_probs:
+            scores = self._shares(self._probs, scores if self._scale == 1.0 else scores * self._scale, chunk, names)
+        elif self._binary:
+            scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
         if self._labels is None:
-            self._set_classes(scores.shape[1], chunk)
-        if scores.shape[1] != self._num_classes:
-            got = f"{scores.shape[1]} in {chunk.where(0)}"
-            raise InputError(OWNER, f"all rows must have {self._num_classes} classes", got, "Check the file.")
-        target = None
-        if self.columns.target is not None and self._labels is not None:
-            target = torch.from_numpy(self._labels.numbers(chunk.values[self.columns.target], chunk.rows.tolist()))
+            self._labels = self._first_labels(scores.shape[1], chunk)
+        target = None if self.columns.target is None else self._labels.numbers(chunk)
         if self._is_probs:
             self._zeros += int((scores <= 0).sum())
             if target is not None:
                 self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
         return scores, target, None
 
-    def _set_classes(self, num_classes: int, chunk: Chunk) -> None:
-        names, parts = self.columns.classes, () if self._binary or chunk.lists[0] else self._names.parts
+    def _first_labels(self, num_classes: int, chunk: Chunk) -> Labels:
+        lists = chunk.numbers[self._names.scores[0]].ndim > 1
+        names, parts = self.columns.classes, () if self._binary or lists else self._names.parts
         if names and len(names) != num_classes:
             got = f"{len(names)} for {num_classes} classes"
             raise InputError(OWNER, "--classes must name every class, in the order of the columns", got, "Name all.")
-        self._classes, self._num_classes = names or parts, num_classes
-        column = self.columns.target or ""
-        self._labels = Labels(num_classes, self._classes, column=column, where=self._source.label)
+        self.classes, self._num_classes = names or parts, num_classes
+        return Labels(num_classes, self.classes, self.columns.target or "")
 
-    def _scores(self, chunk: Chunk) -> Tensor:
-        """Return scores of every class ``(n, C)``, checked; the missing class of two added."""
-        scores = chunk.finite(0, self._names.scores, "scores")
-        binary, column = scores.shape[1] == 1, chunk.column_of(self._names.scores)
-        if self._labels is not None and binary is not self._binary:  # chunks after the first must be of its kind
-            raise InputError(
-                OWNER,
-                f"every row must have as many scores as the first, {'one' if self._binary else self._num_classes}",
-                f"{scores.shape[1]} in {chunk.where(0)}",
-                "Check the file.",
-            )
-        self._binary = binary
-        if self._is_probs:
-            check = self._probs.both if binary else self._probs.checked
-            return check(scores if self._scale == 1.0 else scores * self._scale, chunk.where, column)
-        return torch.cat([torch.zeros_like(scores), scores], dim=1) if binary else scores
-
-    def _label_probs(self, chunk: Chunk) -> Tensor:
-        names = self._names.label_probs
-        votes = chunk.finite(1, names, "label probabilities")
-        check = self._votes.both if votes.shape[1] == 1 else self._votes.checked
-        return check(votes, chunk.where, chunk.column_of(names))
+    @staticmethod
+    def _shares(check: Probabilities, values: Tensor, chunk: Chunk, names: tuple[str, ...]) -> Tensor:
+        """Return probabilities of all classes ``(n, C)``, checked; one column is the second of two classes."""
+        checked = check.both if values.shape[1] == 1 else check.checked
+        return checked(values, chunk.where, chunk.column_of(names))

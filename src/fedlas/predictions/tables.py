@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import is_file, parse_json
+from fedlas._core.files import parse_json
 from fedlas.predictions import sources
-from fedlas.predictions.chunk import Chunk
-from fedlas.predictions.class_labels import OWNER
-from fedlas.predictions.sources import Archive, Source
+from fedlas.predictions.cells import OWNER, Values
+from fedlas.predictions.sources import Archive, Cells, Source, floating
 
 BYTES = 1 << 20
 """Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""
@@ -65,29 +66,16 @@ class Arrow:
         with self._guard():
             self.names = self._names()
 
-    def chunks(self, numbers: Sequence[Sequence[str]], others: Sequence[str]) -> Iterator[Chunk]:
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """As :meth:`~fedlas.predictions.sources.Source.chunks`."""
         self._rows = 0
-        scores = [name for group in numbers for name in group]
         with self._guard():
-            for whole in self._batches(scores, list(others)):
-                for start in range(0, whole.num_rows, sources.ROWS):
-                    batch = whole.slice(start, sources.ROWS)
-                    groups = [self._side_by_side(batch, names) for names in numbers]
-                    values = {name: _plain_values(batch.column(name)) for name in others}
-                    arrays, lists = zip(*groups, strict=True) if groups else ((), ())
-                    rows = np.arange(self._rows + 1, self._rows + 1 + batch.num_rows)
-                    yield Chunk(rows, arrays, lists, values, self.label)
+            for block in self._batches(numbers, list(others)):
+                for start in range(0, block.num_rows, sources.ROWS):
+                    batch = block.slice(start, sources.ROWS)
+                    values: dict[str, Values] = {name: _plain_values(batch.column(name)) for name in others}
+                    yield {name: self._column(batch.column(name), name) for name in numbers}, values
                     self._rows += batch.num_rows
-
-    def _side_by_side(self, batch: Any, names: Sequence[str]) -> tuple[NDArray[Any], bool]:
-        """Return numbers ``(n, columns)`` of some columns, and whether they come from one column of lists."""
-        columns = [self._column(batch.column(name), name) for name in names]
-        lists = columns[0].ndim == 2
-        if lists and len(columns) > 1:
-            got = f"{len(columns)} columns in {self.label}"
-            raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
-        return columns[0] if lists else np.stack(columns, axis=1), lists
 
     def _names(self) -> list[str]:
         raise NotImplementedError
@@ -131,11 +119,7 @@ class Arrow:
             values = _arrow().array(numbers, "float64")
         if types.is_integer(values.type) or types.is_decimal(values.type):
             values = values.cast("float64")
-        if not types.is_floating(values.type):
-            got = f"{values.type} in {self.label}"
-            raise InputError(OWNER, f"column {name!r} must hold numbers", got, "Name columns of scores.")
-        array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-        return array.reshape(shape)
+        return floating(name, values.to_numpy(zero_copy_only=False), self.label).reshape(shape)
 
 
 class Delimited(Arrow):
@@ -244,12 +228,11 @@ class Parquet(Arrow):
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         names = {*scores, *labels}
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
-        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=labels) as file:
+        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=labels) as file, self.path.open("rb") as raw:
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
             columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-            # Lists have more values than rows, and text more bytes than values.
             size = sum(
-                max(8 * column.num_values, column.total_uncompressed_size)
+                _expanded(raw, column)
                 for column in columns
                 if names & {column.path_in_schema, column.path_in_schema.split(".")[0]}
             )
@@ -259,6 +242,57 @@ class Parquet(Arrow):
                 got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
                 raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
             yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
+
+
+def _expanded(file: IO[bytes], column: Any) -> int:
+    """Return the bytes that a column chunk takes in memory, by the headers of its pages: the footer may claim less."""
+    offsets = [column.data_page_offset, *([column.dictionary_page_offset] if column.has_dictionary_page else [])]
+    file.seek(min(offset for offset in offsets if offset))
+    end, values, size = file.tell() + column.total_compressed_size, 0, 0
+    while file.tell() < end:
+        # Fields of PageHeader in parquet.thrift: 2 and 3 are the sizes of the page, expanded and in the file; 5, 7 and
+        # 8 the headers of data, dictionary and data of version 2, whose field 1 is the number of values.
+        page = _thrift(file)
+        size += page[2]
+        values += sum(page[kind][1] for kind in (5, 7, 8) if kind in page)
+        if min(page[2], page[3], values) < 0:
+            raise ValueError("a page of negative size")
+        file.seek(page[3], os.SEEK_CUR)
+    return max(8 * values, size)  # lists have more values than rows, and text more bytes than values
+
+
+def _thrift(file: IO[bytes]) -> dict[int, Any]:
+    """Return the fields of a struct in Thrift's compact protocol, by their numbers; binary fields are skipped."""
+    fields: dict[int, Any] = defaultdict(int)
+    number = 0
+    while head := _varint(file, most=1):
+        kind = head & 15
+        number = number + (head >> 4) if head >> 4 else _signed(_varint(file))
+        if kind in (4, 5, 6):
+            fields[number] = _signed(_varint(file))
+        elif kind == 12:
+            fields[number] = _thrift(file)
+        elif kind == 8:
+            file.seek(_varint(file), os.SEEK_CUR)
+        elif kind not in (1, 2):
+            raise ValueError(f"a page header with a field of kind {kind}")
+    return fields
+
+
+def _varint(file: IO[bytes], most: int = 10) -> int:
+    value = 0
+    for shift in range(0, 7 * most, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError("a page ends too early")
+        value |= (byte[0] & 127 if most > 1 else byte[0]) << shift
+        if byte[0] < 128:
+            break
+    return value
+
+
+def _signed(number: int) -> int:
+    return (number >> 1) ^ -(number & 1)
 
 
 def _plain_values(column: Any) -> list[Any]:
@@ -300,12 +334,10 @@ FORMATS: dict[str, Callable[[Path], Source]] = {
     ".npz": Archive,
 }
 """Reader of a file, by the end of its name."""
-_OTHERS = {
-    ".xlsx": "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame.",
-    ".json": "Write one object a line, and name it .jsonl.",
-    ".pkl": "Save the arrays with numpy.savez; pickles can run code.",
-}
-_OTHERS |= dict.fromkeys((".xls", ".ods"), _OTHERS[".xlsx"]) | dict.fromkeys((".pt", ".pth"), _OTHERS[".pkl"])
+_SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
+_PICKLE = "Save the arrays with numpy.savez; pickles can run code."
+_OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys((".pkl", ".pt", ".pth"), _PICKLE)
+_OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
 
 
 def source_of(path: str | Path, separator: str | None = None) -> Source:
@@ -322,12 +354,10 @@ def source_of(path: str | Path, separator: str | None = None) -> Source:
     if not isinstance(path, str | Path):
         raise InputError(OWNER, "the file must be named by a path", describe(path), "Pass its path.")
     path = Path(path)
-    if not is_file(path):
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may not be searched
         raise InputError(OWNER, "the file must exist", path, "Check the path.")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         fix = _OTHERS.get(suffix, "Rename or convert the file.")
         raise InputError(OWNER, f"the name must end in {', '.join(FORMATS)}", path.name, fix)
-    if suffix in (".csv", ".tsv"):
-        return Delimited(path, separator)
-    return FORMATS[suffix](path)
+    return Delimited(path, separator) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)

@@ -1,0 +1,224 @@
+"""Cells of a table: numbers, labels, outcomes and groups of some rows, and the places of cells in messages."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe, shortened
+
+OWNER = "predictions"
+"""Named in errors about a table."""
+_FIX = "Fill it in, remove the row, or add --drop-missing."
+_PADDED = re.compile(r"0\d")
+_RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
+_WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
+Values = Sequence[Any] | NDArray[Any]
+"""Values of a column, as the file holds them."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a table.
+
+    Attributes:
+        rows: Number of each row in the file ``(n,)``, counted from 1; a header is no row.
+        numbers: Columns of numbers by name: ``(n,)``, or ``(n, C)`` of a column of lists; NaN for a missing one.
+        values: Values of other columns by name, ``n`` of each.
+        file: Name of the file, for messages.
+    """
+
+    rows: NDArray[np.int64]
+    numbers: Mapping[str, NDArray[np.floating[Any]]]
+    values: Mapping[str, Values]
+    file: str
+
+    def complete(self, *, optional: str | None) -> tuple[Chunk, Counter[str]]:
+        """Return the rows without missing values, and how many rows lack one in each column but ``optional``."""
+        lacking = {name: np.isnan(each).reshape(len(each), -1).any(axis=1) for name, each in self.numbers.items()}
+        plain = {name: _plain(each) for name, each in self.values.items()}
+        for name, column in plain.items():
+            if name != optional:
+                lacking[name] = np.array([not text_of(value) for value in column], dtype=bool)
+        whole = ~np.logical_or.reduce(list(lacking.values()))
+        counts = Counter({name: int(missing.sum()) for name, missing in lacking.items() if missing.any()})
+        if whole.all():
+            return self, counts
+        values = {name: [column[row] for row in np.flatnonzero(whole).tolist()] for name, column in plain.items()}
+        numbers = {name: each[whole] for name, each in self.numbers.items()}
+        return replace(self, rows=self.rows[whole], numbers=numbers, values=values), counts
+
+    def where(self, row: int) -> str:
+        """Return the name of a row in messages."""
+        return f"row {self.rows[row]}"
+
+    def column_of(self, names: Sequence[str]) -> Callable[[int], str]:
+        """Return a function from the number of a column among ``names`` to its name in messages."""
+
+        def name_of(number: int) -> str:
+            in_lists = f", number {number}" if len(names) == 1 and number else ""
+            return f"{names[number if len(names) > 1 else 0]!r}{in_lists} of {self.file}"
+
+        return name_of
+
+    def finite(self, names: Sequence[str], what: str) -> Tensor:
+        """Return columns of numbers side by side ``(n, columns)``, or ``(n, C)`` of one column of lists.
+
+        Raises:
+            InputError: If a number is missing or infinite (row and column are named), or there are several columns and
+                one holds lists.
+        """
+        columns = [self.numbers[name] for name in names]
+        if len(columns) > 1 and any(column.ndim > 1 for column in columns):
+            got = f"{len(columns)} columns in {self.file}"
+            raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
+        values = columns[0].reshape(len(self.rows), -1) if len(columns) == 1 else np.stack(columns, axis=1)
+        if not np.isfinite(values).all():
+            row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(values)))
+            number = "no number" if np.isnan(values[row, column]) else f"{values[row, column]:.6g}"
+            got = f"{number} in {self.where(row)}, column {self.column_of(names)(column)}"
+            raise InputError(OWNER, f"{what} must be finite numbers", got, _FIX)
+        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+
+    def each(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
+        """Return ``convert(value, place)`` of the values of a column; equal values are converted once."""
+        cache: dict[Any, T] = {}
+        results = []
+        for row, value in enumerate(_plain(self.values[column])):
+            key = (type(value), value) if value.__hash__ is not None else (str, str(value))
+            if key not in cache:
+                cache[key] = convert(value, f"{self.where(row)} of {self.file}")
+            results.append(cache[key])
+        return results
+
+    def texts(self, column: str, *, missing: str | None = None) -> list[str]:
+        """Return the values of a column as text, by which labels and groups are compared: 3 and 3.0 are the same.
+
+        Args:
+            column: Its name.
+            missing: Stands for no value.
+
+        Raises:
+            InputError: For a missing value, if ``missing`` is None; row and column are named.
+        """
+
+        def text(value: Any, place: str) -> str:
+            plain = text_of(value) or missing
+            if plain is None:
+                raise InputError(OWNER, f"every row must have a value in column {column!r}", f"none in {place}", _FIX)
+            # Leading zeros are part of a name: 007 is not 7.
+            number = None if _PADDED.match(plain) else whole_number(plain)
+            return plain if number is None else str(number)
+
+        return self.each(column, text)
+
+    def outcomes(self, column: str) -> Tensor:
+        """Return whether each prediction is right ``(n,)``: 0 and 1, true and false, yes and no, correct and wrong.
+
+        Raises:
+            InputError: For anything else; row and column are named.
+        """
+
+        def is_right(value: Any, place: str) -> bool:
+            text = text_of(value)
+            number = whole_number(text)
+            word = text.lower() if number is None else str(number)
+            if word not in _RIGHT | _WRONG:
+                expected = f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect"
+                fix = _FIX if not text else "Name columns of labels with --predicted and --target."
+                raise InputError(OWNER, expected, f"{shortened(repr(value), 60) if text else 'none'} in {place}", fix)
+            return word in _RIGHT
+
+        return torch.tensor(self.each(column, is_right), dtype=torch.bool)
+
+
+class Labels:
+    """Converts labels of a file to class numbers.
+
+    A label is the name of a class (of ``names``), or, if no name is a whole number, its number from 0 in the order of
+    the columns; all labels of a file are of one kind. ``True`` and ``False`` are 1 and 0 where there are two classes.
+
+    Args:
+        num_classes: ``C``.
+        names: Names of the classes, in the order of the columns; empty if they have none.
+        column: Column of the labels.
+
+    State:
+        The kind of the first label.
+    """
+
+    def __init__(self, num_classes: int, names: Sequence[str], column: str) -> None:
+        self.num_classes, self.column = num_classes, column
+        self.names = {name: number for number, name in enumerate(names)}
+        self.numbered = any(whole_number(name) is not None for name in names)  # then a number is a name
+        self.by_name: bool | None = None
+
+    def numbers(self, chunk: Chunk) -> Tensor:
+        """Return class numbers ``(n,)`` of the rows.
+
+        Raises:
+            InputError: For a missing or unknown label (row and column are named), or two kinds in one file.
+        """
+        return torch.tensor(chunk.each(self.column, self._number), dtype=torch.int64)
+
+    def note(self) -> str:
+        """Say how labels were read, as a sentence."""
+        if self.by_name is None:
+            return "There were no labels."
+        if self.by_name:
+            return f"Labels name classes: {few(list(self.names))}, in the order of the columns."
+        return f"Labels are class numbers, 0 to {self.num_classes - 1} in the order of the columns."
+
+    def _number(self, label: Any, place: str) -> int:
+        text = text_of(label)
+        if not text:
+            raise InputError(OWNER, f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX)
+        got, as_number = f"{shortened(repr(label), 60)} in {place}", whole_number(text, two=self.num_classes == 2)
+        by_name = next((form for form in (text, str(as_number)) if form in self.names), None)
+        number = as_number if by_name is None else self.names[by_name]
+        if number is None or (by_name is None and self.numbered) or not 0 <= number < self.num_classes:
+            kinds = [few(list(self.names))] if self.names else []
+            kinds += [] if self.numbered else [f"a number from 0 to {self.num_classes - 1}"]
+            fix = "Name the classes in the order of the columns with --classes, or correct the label."
+            raise InputError(OWNER, f"labels in column {self.column!r} must be {', or '.join(kinds)}", got, fix)
+        if self.by_name not in (None, by_name is not None):
+            kind = "the name of a class" if self.by_name else "the number of one"
+            raise InputError(OWNER, f"all labels must be {kind}, as the first is", got, "Use one kind only.")
+        self.by_name = by_name is not None
+        return number
+
+
+def text_of(value: Any) -> str:
+    """Return a value as text, empty for a missing one."""
+    return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
+
+
+def whole_number(text: str, *, two: bool = False) -> int | None:
+    """Return the whole number that a text is, 3.0 and with ``two`` true and false among them; None for other text."""
+    if two and text.lower() in ("true", "false"):
+        return int(text.lower() == "true")
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def few(names: Sequence[str], most: int = 12) -> str:
+    """List the first names, and say how many more there are."""
+    shown = ", ".join(shortened(str(name), 60) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
+
+
+def _plain(values: Values) -> Sequence[Any]:
+    """Return the values of a column as Python objects."""
+    return values.tolist() if isinstance(values, np.ndarray) else values
