@@ -518,7 +518,7 @@ def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
     assert "no change is shown in confidence, classes." in said
     assert "class 2" in said
     assert main(["monitor", str(card), str(good), "--target", "y"]) == 2
-    assert "it must be said which columns hold the scores" in capsys.readouterr().err
+    assert "options must say which columns hold the scores" in capsys.readouterr().err
 
 
 def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
