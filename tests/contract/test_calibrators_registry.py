@@ -115,7 +115,7 @@ def test_what_it_needs(entry):
         with pytest.raises(ValueError, match=rf"{entry.value.__name__}.transform: predictions must hold {name}"):
             calibrator.transform(replace(test, **{name: None}))
         wider = torch.cat([getattr(test, name), torch.ones(200, 1)], dim=1)
-        with pytest.raises(ValueError, match=rf"{name} must be \(N, 6\) like those it was fitted on; got \(N, 7\)"):
+        with pytest.raises(ValueError, match=rf"{name} must be \(N, 6\) like those it was fitted on; got \(200, 7\)"):
             calibrator.transform(replace(test, **{name: wider}))
     bare = {name: None for name in ("features", "label_probs") if name not in entry.value.needs}
     after = entry.value().fit(replace(val, **bare)).transform(replace(test, **bare))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,22 +12,15 @@ from fedlas._core.check import InputError, check_choice, describe
 from fedlas.calibrated.batches import Outputs, bare
 from fedlas.calibrated.before_after import in_sample
 from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrators import (
-    CALIBRATORS,
-    AutoCalibration,
-    CalibrationWarning,
-    Calibrator,
-    StreamFit,
-    TemperatureScaling,
-)
+from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.features import FeatureTap, find_head
 from fedlas.predictions import Predictions
 
 __all__ = ["calibrate"]
 
 _OWNER = "fedlas.calibrate"
-MOST_KEPT = 2**28
-"""Logits that are kept in memory, 1 GiB of float32; a fit of more reads the loader several times."""
+MOST_LOGITS = 2**28
+"""Logits that a fit takes, 1 GiB of float32; of more, a random sample of the rows."""
 
 
 def calibrate(
@@ -62,9 +54,8 @@ def calibrate(
             fit, the calibrator is unknown or cannot be part of a model, or there are no samples.
 
     Note:
-        More than 2^28 logits (1 GiB; dense outputs) are not kept if the method has a
-        :class:`~fedlas.calibrators.StreamFit`, which then iterates the loader about ten to twenty times in constant
-        memory, with the same result within 1e-6. ``"auto"`` is temperature scaling there, with a warning.
+        Of more than 2^28 logits (1 GiB; dense outputs) a random sample of the positions is fitted on, at least 2^27 of
+        them: the sampling error of so many is far below what a calibrator can change.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -77,33 +68,23 @@ def calibrate(
         >>> round(calibrated.calibrator.temperature)
         3
     """
-    given: object = model
-    if not isinstance(given, nn.Module):
+    anything: object = model
+    if not isinstance(anything, nn.Module):
         fix = "Build it first."
-        if hasattr(given, "predict_proba") or hasattr(given, "decision_function"):
+        if hasattr(anything, "predict_proba") or hasattr(anything, "decision_function"):
             fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
         raise InputError(_OWNER, "the model must be an nn.Module", describe(model), fix)
     calibrator, network = _calibrator(method), bare(model)
     tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
     try:
         outputs = Outputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
-        # A stream can be read several times instead of being kept; an iterator cannot.
-        simple = TemperatureScaling() if isinstance(calibrator, AutoCalibration) else calibrator
-        stream = simple if isinstance(simple, StreamFit) and not isinstance(val_loader, Iterator) else None
-        kept = _kept(outputs, most=None if stream is None else MOST_KEPT)
-        if kept is not None:
-            calibrator.fit(kept)
-        elif stream is not None:
-            if stream is not calibrator:
-                text = f"{_OWNER}: this is temperature scaling, not auto, which would keep over {MOST_KEPT:,} logits."
-                warnings.warn(text, CalibrationWarning, stacklevel=2)
-            calibrator = stream.fit_stream(outputs)
-        before_after = None if kept is None else in_sample(calibrator, kept)
+        val, total = _predictions(outputs)
     finally:
         if tap is not None:
             tap.remove()
-    calibrated = CalibratedModel(network, calibrator, head, ignore_index=ignore_index)
-    calibrated.fitted_on = before_after
+    calibrated = CalibratedModel(network, calibrator.fit(val), head, ignore_index=ignore_index)
+    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
+    calibrated.fitted_on = share + in_sample(calibrator, val)
     return calibrated
 
 
@@ -123,14 +104,21 @@ def _calibrator(method: object) -> Calibrator:
     return entry.value()
 
 
-def _kept(outputs: Outputs, *, most: int | None) -> Predictions | None:
-    """All predictions; None if they hold more than ``most`` logits."""
+def _predictions(outputs: Outputs) -> tuple[Predictions, int]:
+    """All predictions, or a random sample of at most :data:`MOST_LOGITS`; and the number of rows that there were."""
+    # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
     parts: list[list[Tensor]] = []
-    numbers = 0
-    for found in outputs:
-        numbers += found[0].numel()
-        if most is not None and numbers > most:
-            return None
-        parts.append(found)
-    logits, target, *features = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Predictions(logits, target, features=features[0] if features else None)
+    total, share, random = 0, 1.0, torch.Generator().manual_seed(0)
+
+    def below(columns: list[Tensor]) -> list[Tensor]:
+        return [column[columns[0] < share] for column in columns]
+
+    for columns in outputs:
+        total += len(columns[1])
+        columns = [torch.rand(len(columns[1]), generator=random), *columns]
+        parts.append(columns if share == 1 else below(columns))
+        while sum(part[1].numel() for part in parts) > MOST_LOGITS:
+            share /= 2
+            parts = [below(part) for part in parts]
+    _, logits, target, *features = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Predictions(logits, target, features=features[0] if features else None), total

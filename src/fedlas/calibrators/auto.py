@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count
-from fedlas.calibrators._affine import read_map
-from fedlas.calibrators._fit.affine_map import AffineMap
-from fedlas.calibrators._fit.bias_corrected import bias_corrected_temperature
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
+from fedlas.calibrators.affine import read_map
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, MappedCalibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
 from fedlas.calibrators.spline import SplineCalibration
@@ -297,7 +296,7 @@ class _HeldOut:
         """Weight of each member, and the map that follows the mixture."""
         log_probs = torch.cat(self._parts, dim=1)
         label = log_probs.gather(2, self._target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
-        weights = mixture_weights(label.exp().clamp(min=_NEVER), self._weights, self._prior)
+        weights, _ = mixture_weights(label.exp().clamp(min=_NEVER), self._weights, self._prior, most_steps=_STEPS)
         mixture = (log_probs + weights.log().view(-1, 1, 1)).logsumexp(dim=0)
         if float(self._weights.sum()) < _FEWEST_TO_SHARPEN:
             return weights.tolist(), _identity(mixture.shape[1])
@@ -326,22 +325,3 @@ def _held_out(
         rows.append(held.nonzero().squeeze(1))
     order = torch.cat(rows)
     return _HeldOut(parts, target[order], weights[order], list(whole))
-
-
-def mixture_weights(probs: Tensor, weights: Tensor, prior: Tensor) -> Tensor:
-    """Weights ``w`` on the simplex that maximize ``sum_i weights_i log sum_k w_k p_ik + sum_k prior_k log w_k``, by EM.
-
-    Args:
-        probs: Probability that member ``k`` gives the label of sample ``i``, ``(N, K)`` float64, above 0.
-        weights: ``(N,)``.
-        prior: Samples that each member counts in addition ``(K,)``.
-    """
-    total = weights.sum() + prior.sum()
-    shares = torch.full_like(prior, 1 / len(prior))
-    for _ in range(_STEPS):
-        joint = probs * shares
-        following = (weights @ (joint / joint.sum(dim=1, keepdim=True)) + prior) / total
-        if float((following - shares).abs().max()) < 1e-5:
-            break
-        shares = following
-    return shares

@@ -13,20 +13,20 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number
-from fedlas._core.files import write_json
+from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number, warn_user
+from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
-from fedlas.calibrators._file import FORMAT, check_outside, read_content
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.prepare import floored, least_log, prepared
-from fedlas.calibrators._fit.rowwise import map_rows
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
+
+FORMAT = "fedlas.calibrator/1"
 
 CALIBRATORS: Registry[type[Calibrator]] = Registry("calibrator")
 """Calibrator classes, constructible without arguments.
@@ -98,7 +98,7 @@ class Calibrator(ABC):
         self.num_classes, self.num_features = val.num_classes, num_features
         self.top_label, self.least_log = top_label, least
         if doubt is not None:
-            warnings.warn(f"{self._owner}: {doubt}", CalibrationWarning, stacklevel=2)
+            warn_user(f"{self._owner}: {doubt}")
         return self
 
     @overload
@@ -119,19 +119,13 @@ class Calibrator(ABC):
             logits = self._apply(as_predictions(owner, test))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
         test = check_predictions(owner, test)
-        num_classes = fitted(owner, self.num_classes)
-        num_features = self._check_needs(owner, test)
-        for name, expected, given, shape in (
-            ("logits", num_classes, test.num_classes, tuple(test.logits.shape)),
-            ("features", self.num_features, num_features, f"(N, {num_features})"),
-        ):
-            if given != expected:
-                raise InputError(
-                    owner,
-                    f"{name} must be (N, {expected}) like those it was fitted on",
-                    shape,
-                    "Fit it on predictions of the same model.",
-                )
+        wide = {"logits": fitted(owner, self.num_classes), "features": self.num_features}
+        got = {"logits": test.num_classes, "features": self._check_needs(owner, test)}
+        for name, columns in got.items():
+            if columns != wide[name]:
+                expected = f"{name} must be (N, {wide[name]}) like those it was fitted on"
+                fix = "Fit it on predictions of the same model."
+                raise InputError(owner, expected, f"({test.num_samples}, {columns})", fix)
         return test.with_logits(self._apply(test))
 
     def _apply(self, test: Predictions) -> Tensor:
@@ -188,7 +182,15 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        return cls.from_plain(read_content(f"{cls.__name__}.load", Path(path)), source=path)
+        owner = f"{cls.__name__}.load"
+        try:
+            content = read_json(Path(path))
+        except FileNotFoundError as error:
+            raise InputError(owner, "the file must exist", path, "Check the path.") from error
+        except (OSError, ValueError) as error:
+            expected = "the file must be JSON written by Calibrator.save"
+            raise InputError(owner, expected, f"{path} ({error})", "Save it again.") from error
+        return cls.from_plain(content, source=path)
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
@@ -202,7 +204,16 @@ class Calibrator(ABC):
             InputError: If it is something else, or holds another calibrator.
         """
         owner = f"{cls.__name__}.load"
-        check_outside(owner, content, source)
+        fields = {"calibrator": str, "num_classes": int, "options": dict, "state": dict}
+        if (
+            not isinstance(content, dict)
+            or content.get("format") != FORMAT
+            or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
+            or content["num_classes"] < 1
+        ):
+            expected = f"the file must have format {FORMAT!r} with {', '.join(fields)}"
+            fix = "Write it with Calibrator.save of this version."
+            raise InputError(owner, expected, f"{source} without", fix)
         kind = CALIBRATORS[content["calibrator"]].value
         if not issubclass(kind, cls):
             raise InputError(
@@ -342,3 +353,23 @@ class MappedCalibrator(Calibrator, Generic[M]):
 
     def _row_map(self) -> nn.Module:
         return copy.deepcopy(self._fitted("module"))
+
+
+C = TypeVar("C", bound=Calibrator)
+
+
+def fit_with_notes(
+    calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
+) -> tuple[C, tuple[str, ...]]:
+    """Fit the calibrator on ``val``; return it with the texts of its warnings.
+
+    One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
+    """
+    notes: tuple[str, ...] = ()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        calibrator.fit(val)
+        if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
+            calibrator.adapt(unlabeled)
+            notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
+    return calibrator, (*notes, *(str(warning.message) for warning in caught))

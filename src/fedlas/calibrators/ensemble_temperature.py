@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import check_number
 from fedlas.calibrators._fit.doubts import at_bound
-from fedlas.calibrators._fit.golden_section import golden_section
+from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.source import weights_of
-from fedlas.calibrators._fit.temperature_search import nll_temperature, temperature_range
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
@@ -26,10 +22,8 @@ __all__ = ["MAX_UNIFORM", "EnsembleTemperatureScaling", "Mixture"]
 MAX_UNIFORM = 0.99
 """Largest weight of the uniform part; with a weight of 1 every class would be as likely as any other."""
 
-_GRID = 25
-_TOLERANCE = 1e-6
-_WEIGHT_TOLERANCE = 1e-11
-_MOST_STEPS = 200
+_SMALLEST = 1e-6
+"""Parts of a smaller weight are left out."""
 
 
 class Mixture(nn.Module):
@@ -66,15 +60,12 @@ class Mixture(nn.Module):
 class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
     """Mixes scaled, raw and uniform predictions, ``w1 softmax(z / T) + w2 softmax(z) + w3 / C``; keeps the arg-max.
 
-    Temperature ``T`` and weights ``w`` on the simplex minimize the negative log-likelihood on validation predictions.
-    Every part keeps the order of the classes, and so does their mixture.
+    ``T`` is that of temperature scaling; the weights ``w`` on the simplex then minimize the negative log-likelihood on
+    validation predictions. Every part keeps the order of the classes, and so does their mixture.
 
     Note:
-        ``T`` and ``w`` are optimized together, as in the paper: for each ``T`` the best ``w`` is a convex problem, and
-        over ``T`` the grid point with the lowest minimum is refined by golden section. The grid contains the
-        temperature of temperature scaling, so on validation data this is never worse. It reaches from the temperature
-        at which the model expects two mistakes among the validation samples (see :class:`TemperatureScaling`) to 100
-        times the spread of the logits. The paper's alternative loss, the squared error, is not implemented.
+        The paper minimizes over ``T`` and ``w`` together. Its published code, like this, fits ``T`` first. The paper's
+        alternative loss, the squared error, is not implemented.
 
         ``w3`` is at most 0.99, since a uniform mixture would lose the class. Warns (:class:`CalibrationWarning`) when
         ``w3`` or ``T`` ends at its bound, when few mistakes hold ``T``, and when the fit changes nothing.
@@ -103,15 +94,24 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         return self._fitted("mixture")
 
     def _fitted_map(self, val: Predictions) -> tuple[Mixture, list[str | None]]:
-        mixture, doubt = best_mixture(val)
-        scaled, raw, uniform = mixture.weights
-        ends = []
-        if uniform > MAX_UNIFORM:
-            kept = (scaled, raw) if scaled + raw > 0 else (1.0, 0.0)
-            share = (1 - MAX_UNIFORM) / sum(kept)
-            mixture = Mixture(mixture.temperature, (kept[0] * share, kept[1] * share, MAX_UNIFORM))
-            ends.append(f"weight {MAX_UNIFORM:g} of the uniform part")
-        return mixture, [doubt, at_bound(*ends)]
+        best, target = nll_temperature(val), val.target.cpu()
+
+        def label_probs(temperature: float) -> Tensor:
+            chunks = double_rows(val.logits)
+            logs = [(rows / temperature).log_softmax(dim=1).gather(1, target[at].unsqueeze(1)) for at, rows in chunks]
+            return torch.cat(logs).exp()
+
+        raw = label_probs(1.0)
+        parts = torch.cat([label_probs(best.value), raw, torch.full_like(raw, 1 / val.num_classes)], dim=1)
+        weights, _ = mixture_weights(parts, weights_of(val))
+        weights = torch.where(weights < _SMALLEST, 0.0, weights)
+        scaled, as_predicted, uniform = (weights / weights.sum()).tolist()
+        if uniform <= MAX_UNIFORM:
+            return Mixture(best.value, (scaled, as_predicted, uniform)), [best.doubt]
+        scaled = scaled if scaled + as_predicted else 1.0
+        share = (1 - MAX_UNIFORM) / (scaled + as_predicted)
+        doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
+        return Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)), [best.doubt, doubt]
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.mixture.temperature, "weights": list(self.mixture.weights)}
@@ -123,104 +123,3 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
             raise ValueError(f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}")
         scaled, raw, uniform = weights.tolist()
         self._map = Mixture(temperature, (scaled, raw, uniform))
-
-
-def best_mixture(val: Predictions) -> tuple[Mixture, str | None]:
-    """The mixture with the lowest negative log-likelihood on ``val``, and what to warn about in its temperature."""
-    raw = _label_probs(val, 1.0)
-    uniform = torch.full_like(raw, 1 / val.num_classes)
-
-    def solve(log_temperature: float) -> tuple[float, Tensor]:
-        scaled = _label_probs(val, math.exp(log_temperature))
-        return mixture_weights(torch.stack([scaled, raw, uniform], dim=1), weights_of(val))
-
-    # On a logarithmic scale, since temperatures of 0.1 and 10 are equally far from none.
-    known = nll_temperature(val)
-    surest, highest = temperature_range(val)
-    low, high = math.log(min(surest, known.value)), math.log(highest)
-    # The minimum over weights need not be convex in the temperature: golden section only refines the best grid point.
-    grid = [low + (high - low) * step / (_GRID - 1) for step in range(_GRID)]
-    start = math.log(known.value)
-    best = min([start, *grid], key=lambda point: solve(point)[0])
-    spacing = (high - low) / (_GRID - 1)
-    ends = max(low, best - spacing), min(high, best + spacing)
-    refined = golden_section(lambda point: solve(point)[0], *ends, _TOLERANCE)
-    best = min((best, refined), key=lambda point: solve(point)[0])
-    scaled, unscaled, even = solve(best)[1].tolist()
-    mixture = Mixture(known.value if best == start else math.exp(best), (scaled, unscaled, even))
-    if scaled == 0 or low == high:
-        return mixture, None
-    if best == start and known.doubt is not None:
-        return mixture, known.doubt
-    return mixture, at_bound(*([f"temperature {mixture.temperature:g}"] if best in (low, high) else []))
-
-
-def mixture_weights(parts: Tensor, counts: Tensor | None = None) -> tuple[float, Tensor]:
-    """Weights on the simplex with the lowest ``-mean_i log sum_j w_j parts_ij``, and that value.
-
-    Without the constraint that weights sum to 1, but with ``sum_j w_j`` added, the minimum is the same: the slope along
-    ``w`` vanishes there exactly if they sum to 1. Each Newton step is therefore a quadratic problem with ``w >= 0``
-    only, which is solved exactly by trying every set of weights that are 0.
-
-    Args:
-        parts: Probability of each sample's label under each part ``(N, J)``, float64, positive in one part at least;
-            few parts.
-        counts: Weight of each sample ``(N,)``; None: 1.
-    """
-    probs = parts.numpy()  # several times faster than torch for so few weights
-    weights = np.full(probs.shape[1], 1 / probs.shape[1])
-    share = np.full(len(probs), 1 / len(probs)) if counts is None else (counts / counts.sum()).numpy()
-
-    def value(at: NDArray[np.float64]) -> float:
-        with np.errstate(divide="ignore"):  # a weight of 0 may leave a sample without any probability
-            return float(at.sum() - share @ np.log(probs @ at)) - 1
-
-    current = value(weights)
-    for _ in range(_MOST_STEPS):
-        ratio = probs / (probs @ weights)[:, None]
-        slope = 1 - share @ ratio
-        # At the minimum no used weight has a slope, and none that is 0 would lower the value by growing (KKT).
-        if np.where(weights > 0, np.abs(slope), -slope).max() <= _WEIGHT_TOLERANCE:
-            break
-        step = _nonnegative_step((ratio.T * share) @ ratio, slope, weights)
-        size = 1.0
-        while value(weights + size * step) > current and size > 1e-12:
-            size /= 2
-        following = (weights + size * step).clip(min=0)
-        # A step that does not lower the value has reached the rounding of float64.
-        if value(following) >= current:
-            break
-        weights, current = following, value(following)
-    weights = weights / weights.sum()
-    return value(weights), torch.from_numpy(weights)
-
-
-def _nonnegative_step(
-    hessian: NDArray[np.float64], slope: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The step to the minimum of the quadratic model over weights that are at least 0."""
-    count = len(weights)
-    # Two equal parts make the Hessian singular. The addition damps the step and does not move the minimum.
-    hessian = hessian + 1e-9 * hessian.diagonal().max() * np.eye(count)
-    wanted = hessian @ weights - slope
-    best, best_step = 0.0, np.zeros(count)
-    for used in itertools.product((True, False), repeat=count):
-        kept = np.flatnonzero(used)
-        target = np.zeros(count)
-        target[kept] = np.linalg.solve(hessian[np.ix_(kept, kept)], wanted[kept])
-        if (target >= 0).all():
-            step = target - weights
-            change = float(slope @ step + 0.5 * step @ hessian @ step)
-            if change < best:
-                best, best_step = change, step
-    return best_step
-
-
-def _label_probs(val: Predictions, temperature: float) -> Tensor:
-    """Probability of the label ``(N,)`` after division by ``temperature``, float64."""
-    target = val.target.cpu()
-    parts = [
-        (rows / temperature).log_softmax(dim=1).gather(1, target[part].unsqueeze(1))
-        for part, rows in double_rows(val.logits)
-    ]
-    return torch.cat(parts).squeeze(1).exp()

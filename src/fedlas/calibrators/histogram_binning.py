@@ -9,8 +9,13 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
 from fedlas.calibrators._fit.doubts import less_accurate, when
-from fedlas.calibrators._fit.edges import edges_below, padded_edges
-from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
+from fedlas.calibrators._fit.one_vs_rest import (
+    class_columns,
+    edges_below,
+    floored_log,
+    padded_edges,
+    smallest_probability,
+)
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import map_rows
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator

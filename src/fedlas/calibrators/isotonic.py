@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.calibrators._fit.doubts import some, when
-from fedlas.calibrators._fit.edges import edges_below, padded_edges
-from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
+from fedlas.calibrators._fit.one_vs_rest import (
+    class_columns,
+    edges_below,
+    floored_log,
+    padded_edges,
+    smallest_probability,
+)
 from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 

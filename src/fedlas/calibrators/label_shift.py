@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Self, get_args
 
@@ -11,19 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import CalibrationWarning, InputError, check_choice, check_finite, check_logits, describe
-from fedlas.calibrators._affine import temperature_start
-from fedlas.calibrators._fit.affine_map import AffineMap
-from fedlas.calibrators._fit.bias_corrected import bias_corrected_temperature
-from fedlas.calibrators._fit.class_shares import class_shares
+from fedlas._core.check import (
+    CalibrationWarning,
+    InputError,
+    check_choice,
+    check_finite,
+    check_logits,
+    describe,
+    warn_user,
+)
 from fedlas.calibrators._fit.doubts import unconverged, when
+from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
+from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["LabelShift"]
+
+_LEAST = 1e-12
+"""Least share of a class, which the logarithm can hold."""
 
 Base = Literal["bias-corrected", "temperature", "none"]
 
@@ -135,15 +143,13 @@ class LabelShift(MappedCalibrator[AffineMap]):
                 "Pass logits of the same model.",
             )
         check_finite(owner, "logits", logits)
-        found = class_shares(_probs(logits, before), source)
-        self._adopt(before, source, found.shares)
-        if not found.converged:
-            warnings.warn(
-                f"LabelShift: EM stopped after {found.steps:,} steps before the shares were certain. Check that "
-                "the classes can be distinguished by these logits.",
-                CalibrationWarning,
-                stacklevel=2,
-            )
+        ratio = _probs(logits, before) / source
+        shares, converged = mixture_weights(ratio, ratio.new_ones(len(ratio)), start=source / source.sum())
+        shares = shares.clamp(min=_LEAST)
+        self._adopt(before, source, shares / shares.sum())
+        if not converged:
+            text = "EM stopped before the shares were certain. Check that these logits distinguish the classes."
+            warn_user(f"LabelShift: {text}", CalibrationWarning)
         return self
 
     def _fit(self, val: Predictions) -> str | None:
@@ -176,9 +182,9 @@ class LabelShift(MappedCalibrator[AffineMap]):
         # Where few mistakes hold the temperature, they would not hold the offsets.
         if self.base == "temperature" or start.doubt is not None or val.num_classes == 1:
             return AffineMap(zero + start.scale, zero), [start.doubt]
-        found = bias_corrected_temperature(val.logits, val.target, val.weights, scale=start.scale, width=start.width)
+        affine = bias_corrected_temperature(val.logits, val.target, val.weights, scale=start.scale, width=start.width)
         reversed_ = "the fitted factor is not above 0: a higher logit means a lower probability. Check the labels."
-        return found, [unconverged(found.converged), when(float(found.weight[0]) <= 0, reversed_)]
+        return affine, [unconverged(affine.converged), when(float(affine.weight[0]) <= 0, reversed_)]
 
     def _adopt(self, before: AffineMap, source: Tensor, target: Tensor) -> AffineMap:
         """Set the state, and the map that it makes."""

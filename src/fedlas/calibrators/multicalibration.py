@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
-from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length
+from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length, predicted_log_odds, with_log_odds
 from fedlas.calibrators._fit.doubts import joined, unchanged, when
 from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
 from fedlas.calibrators._fit.parameters import fitted
-from fedlas.calibrators._fit.predicted_confidence import predicted_log_odds, with_log_odds
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator

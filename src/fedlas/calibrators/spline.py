@@ -10,11 +10,9 @@ from torch.nn.functional import logsigmoid
 
 from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import unconverged
-from fedlas.calibrators._fit.one_vs_rest import log_odds
-from fedlas.calibrators._fit.one_vs_rest_logistic import fit_one_vs_rest
+from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
 from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 

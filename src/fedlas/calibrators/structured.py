@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
-from fedlas.calibrators._affine import read_map
-from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.doubts import unconverged, when
-from fedlas.calibrators._fit.rowwise import total_nll
-from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import total_nll, weights_of
+from fedlas.calibrators._fit.softmax_regression import AffineMap, SoftmaxRegression
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
+from fedlas.calibrators.affine import read_map
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 

@@ -1,27 +1,23 @@
-"""Temperature scaling: one divisor of all logits."""
+"""Temperature scaling: one divisor of all logits, from clean inputs or from drifting ones."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
-from itertools import chain
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
-from fedlas.calibrators._fit.doubts import at_bound
+from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged
 from fedlas.calibrators._fit.parameters import fitted
-from fedlas.calibrators._fit.source import InMemory, Source, Stream
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.metrics.binning import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 
-__all__ = ["ECE_GRID", "TemperatureScaling"]
+__all__ = ["ECE_GRID", "DriftTemperature", "TemperatureScaling"]
 
 ECE_GRID = tuple(step / 10 for step in range(1, 101))
 """Temperatures that the ECE objective tries."""
@@ -84,7 +80,7 @@ class SingleTemperature(Calibrator):
     year=2017,
     url="https://arxiv.org/abs/1706.04599",
 )
-class TemperatureScaling(StreamFit, SingleTemperature):
+class TemperatureScaling(SingleTemperature):
     """Divides all logits by one positive number, fitted on validation predictions; keeps the predicted class.
 
     Args:
@@ -131,34 +127,72 @@ class TemperatureScaling(StreamFit, SingleTemperature):
         self.num_bins = check_count("TemperatureScaling", "num_bins", num_bins)
 
     def _fit(self, val: Predictions) -> str | None:
-        return self._searched(InMemory(val), [val])
-
-    def _fit_stream(self, stream: Stream) -> str | None:
-        return self._searched(stream, stream)
-
-    def _searched(self, source: Source, parts: Iterable[Predictions]) -> str | None:
         if self.objective == "nll":
-            best = nll_temperature(source)
+            best = nll_temperature(val)
             temperature, doubt = best.value, best.doubt
         else:
-            temperature = ece_temperature(parts, num_bins=self.num_bins)
+            temperature = ece_temperature(val, num_bins=self.num_bins)
             ends = [f"temperature {temperature:g}"] if temperature in (ECE_GRID[0], ECE_GRID[-1]) else []
             doubt = at_bound(*ends, objective="ECE")
         self._temperature = temperature
         if doubt is None and abs(math.log(temperature)) < _UNCHANGED:
-            return (
-                f"the fitted temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
-            )
+            return f"the temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
         return doubt
 
 
-def ece_temperature(parts: Iterable[Predictions], num_bins: int = 15) -> float:
-    """The temperature of :data:`ECE_GRID` with the lowest ECE on all parts together, the first among equals."""
+def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
+    """The temperature of :data:`ECE_GRID` with the lowest ECE, the first among equals."""
     sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
-    for chunk in chain.from_iterable(
-        map(chunks, parts)
-    ):  # outside, so that the logits come from memory once and not once for each temperature
+    # Chunks outside, so that the logits come from memory once and not once for each temperature.
+    for chunk in chunks(val):
         for temperature, bins in sums.items():
             confidence = (chunk.logits / temperature).softmax(dim=1).amax(dim=1)
             bins.add(confidence.cpu(), chunk.correct)
     return min(ECE_GRID, key=lambda temperature: float(mean_gap(sums[temperature].table())))
+
+
+@CALIBRATORS.register(
+    "drift-temperature",
+    title="Drift temperature",
+    paper="Post-hoc Uncertainty Calibration for Domain Drift Scenarios",
+    year=2021,
+    url="https://arxiv.org/abs/2012.10988",
+    part="val-drift",
+)
+class DriftTemperature(SingleTemperature):
+    """Divides all logits by one number that suits clean inputs and drifted ones together; keeps the predicted class.
+
+    The number minimizes the negative log-likelihood, as that of :class:`TemperatureScaling` does, on predictions for
+    validation inputs under growing noise, from none to an amount that reduces the accuracy to chance. Networks stay
+    confident when inputs drift away; a temperature fitted on clean inputs cannot correct that.
+
+    Note:
+        Fit it on ``fedlas.objective.drifted_predictions(model, validation_batches)``; the command line,
+        ``fedlas evaluate RUN --calibrate drift-temperature``, makes these from the run. Fitted on clean predictions it
+        is temperature scaling.
+
+        It is a compromise between clean and drifted inputs: use it where drift is expected. An over-confident
+        multi-layer perceptron on the synthetic data set had an ECE of 0.34 over ten levels of drift after temperature
+        scaling and 0.09 after this, but 0.36 instead of 0.02 on clean inputs, where it was left under-confident.
+
+        Warns (:class:`CalibrationWarning`) as :class:`TemperatureScaling` does.
+
+    Example:
+        >>> import torch
+        >>> clean = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0]], [0, 0, 0, 0])
+        >>> drifted = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 0, 0])  # as sure as before
+        >>> union = Predictions(torch.cat([clean.logits, drifted.logits]), torch.cat([clean.target, drifted.target]))
+        >>> calibrated = DriftTemperature().fit(union).transform(clean)
+        >>> round(float(calibrated.confidence[0]), 4)  # 5 of 8 are right
+        0.625
+
+    Source:
+        Tomani et al. 2021 (CVPR), applied to temperature scaling ("TS-P").
+    """
+
+    def _fit(self, val: Predictions) -> str | None:
+        best = nll_temperature(val)
+        self._temperature = best.value
+        check = "Check that these are predictions on drifted inputs (fedlas.objective.drifted_predictions)."
+        doubt = None if best.doubt is None else f"{best.doubt} {check}"
+        return joined(doubt, unchanged(val, lambda rows: rows / best.value))

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.edges import edges_below, padded_edges
-from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log
+from fedlas.calibrators._fit.one_vs_rest import class_columns, edges_below, floored_log, padded_edges
 from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator, as_predictions
 from fedlas.predictions import Predictions, TopLabel
 

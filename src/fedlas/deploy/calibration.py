@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, reason
 from fedlas.calibrators import CALIBRATORS, Calibrator, MatrixScaling, TemperatureScaling, VectorScaling
-from fedlas.calibrators._file import FORMAT
-from fedlas.calibrators.notes import fit_with_notes
+from fedlas.calibrators.base import FORMAT, fit_with_notes
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 

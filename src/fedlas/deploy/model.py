@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedlas._core.pixels import multiply_add
 from fedlas.calibrated import CalibratedModel
-from fedlas.calibrators._fit.affine_map import apply_weight
+from fedlas.calibrators._fit.softmax_regression import apply_weight
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
 from fedlas.objective.calling import class_logits

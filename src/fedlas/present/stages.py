@@ -20,7 +20,7 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import Bar, say
 from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators.notes import fit_with_notes
+from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of

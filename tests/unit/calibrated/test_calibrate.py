@@ -8,7 +8,7 @@ from torch import nn
 
 from fedlas import Predictions, calibrate, estimates
 from fedlas._core.check import InputError
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling, VectorScaling
+from fedlas.calibrators import CALIBRATORS, AutoCalibration, CalibrationWarning, TemperatureScaling, VectorScaling
 from fedlas.stats import noise_floor
 
 module = sys.modules["fedlas.calibrated.calibrate"]
@@ -34,20 +34,18 @@ def flat(batches, factor=2.0):
     return Predictions(logits, torch.cat([part[:, 2:].reshape(-1) for _, part in batches]))
 
 
-@pytest.mark.parametrize("kept", [10**9, 100], ids=["in memory", "streamed"])
 @pytest.mark.parametrize("method", [TemperatureScaling, lambda: VectorScaling(num_folds=None)])
-def test_dense_outputs(monkeypatch, method, kept):
-    monkeypatch.setattr(module, "MOST_KEPT", kept)
+def test_dense_outputs(method):
     fitted = calibrate(Pixels(), images(), method(), ignore_index=255)
     wanted = method().fit(flat(images()))
     test = images(1)
-    given = torch.cat([part for part, _ in test])
-    found = fitted(given)
-    assert found.shape == given.shape
+    inputs = torch.cat([part for part, _ in test])
+    after = fitted(inputs)
+    assert after.shape == inputs.shape
     rows = wanted.transform(flat(test)).logits
-    torch.testing.assert_close(found.movedim(1, -1)[:, 2:].reshape(-1, 3), rows, rtol=1e-5, atol=1e-5)
-    last = fitted(given.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(last, found)
+    torch.testing.assert_close(after.movedim(1, -1)[:, 2:].reshape(-1, 3), rows, rtol=1e-5, atol=1e-5)
+    last = fitted(inputs.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, after)
     measured = fitted.before_after(test)
     assert measured.samples == 6 * 6 * 5
     assert measured.after.nll == pytest.approx(estimates(wanted.transform(flat(test)), ["nll"])["nll"].value, rel=1e-5)
@@ -55,8 +53,7 @@ def test_dense_outputs(monkeypatch, method, kept):
     assert measured.after.nll < measured.before.nll
 
 
-def test_a_generator_is_read_once(monkeypatch):
-    monkeypatch.setattr(module, "MOST_KEPT", 100)
+def test_a_generator_is_read_once():
     once = calibrate(Pixels(), (batch for batch in images()), "temperature", ignore_index=255)
     assert once.calibrator.temperature == pytest.approx(
         calibrate(Pixels(), images(), "temperature", ignore_index=255).calibrator.temperature
@@ -163,11 +160,12 @@ def test_the_line_that_is_printed_names_model_members_samples_and_errors():
     assert text.count("\n") == 0
 
 
-def test_auto_keeps_no_more_logits_than_memory_holds(monkeypatch):
-    monkeypatch.setattr(sys.modules["fedlas.calibrated.calibrate"], "MOST_KEPT", 10)
-    with pytest.warns(CalibrationWarning, match="this is temperature scaling, not auto"):
-        found = calibrate(Pixels(), images(), ignore_index=255)
-    assert isinstance(found.calibrator, TemperatureScaling)
+def test_of_too_many_logits_a_random_sample_is_fitted_on(monkeypatch):
+    monkeypatch.setattr(module, "MOST_LOGITS", 300)
+    some = calibrate(Pixels(), images(count=60), ignore_index=255)
+    assert some.fitted_on.startswith("a random sample of 1,800: ")
+    assert 50 <= int(some.fitted_on.split(": ")[1].split()[0]) <= 100
+    assert isinstance(some.calibrator, AutoCalibration)
 
 
 def test_a_classifier_of_scikit_learn_is_shown_the_way():

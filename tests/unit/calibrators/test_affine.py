@@ -11,8 +11,8 @@ from fedlas.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
-from fedlas.calibrators._affine import temperature_start
 from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators.affine import temperature_start
 from fedlas.metrics import negative_log_likelihood
 
 each = pytest.mark.parametrize("kind", [VectorScaling, MatrixScaling, DirichletCalibration])

@@ -76,17 +76,6 @@ def test_the_order_of_the_samples_does_not_matter(generated):
     torch.testing.assert_close(other.transform(val).probs, AutoCalibration().fit(val).transform(val).probs)
 
 
-def test_weights_maximize_the_likelihood():
-    probs = torch.tensor([[0.9, 0.2], [0.1, 0.6], [0.8, 0.3], [0.7, 0.5]]).double()
-    for prior in (torch.zeros(2).double(), torch.tensor([2.0, 0.0]).double()):
-        best = auto.mixture_weights(probs, torch.tensor([1.0, 2.0, 1.0, 1.0]).double(), prior)
-        grid = torch.linspace(0.001, 0.999, 999).double()
-        weights = torch.stack([grid, 1 - grid], dim=1)
-        counts = torch.tensor([1.0, 2.0, 1.0, 1.0]).double()
-        value = (probs @ weights.T).log().T @ counts + weights.log() @ prior
-        assert float(best[0]) == pytest.approx(float(grid[value.argmax()]), abs=2e-3)
-
-
 @pytest.mark.parametrize("change", [{"members": []}, {"last": {"weight": [1.0], "bias": [0.0]}}, {"members": None}])
 def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
     path = AutoCalibration().fit(generated(100)).save(tmp_path / "a.json")

@@ -149,7 +149,7 @@ def test_features_that_are_missing():
             ValueError, match=r"predictions must hold features; got .*save_features=true, or .*predict\("
         ):
             act(bare)
-    with pytest.raises(ValueError, match=r"features must be \(N, 3\) like those it was fitted on; got \(N, 1\)"):
+    with pytest.raises(ValueError, match=r"features must be \(N, 3\) like those it was fitted on; got \(4, 1\)"):
         fitted.transform(Predictions(VAL.logits, VAL.target, features=torch.ones(4, 1)))
     assert fitted.num_features == 3
 

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from fedlas.calibrators._fit.affine_map import AffineMap
-from fedlas.calibrators._fit.held_out import HeldOutLoss, nll
-from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
+from fedlas.calibrators._fit.softmax_regression import AffineMap, HeldOutLoss, Penalties, SoftmaxRegression, nll
+
+ONE = Penalties(freedom=1.0)
 
 
-def problem(inputs, target, weights, freedom):
-    return SoftmaxRegression(inputs, target, weights, diagonal=True, scale=0.5, freedom=freedom)
+def problem(inputs, target, weights, penalties):
+    return SoftmaxRegression(inputs, target, weights, diagonal=True, scale=0.5, freedom=penalties.freedom)
 
 
 def loss_of(val, num_folds=4):
@@ -18,26 +18,30 @@ def loss_of(val, num_folds=4):
 def test_a_warm_start_changes_no_score(generated):
     val = generated(200)
     used, fresh = loss_of(val), loss_of(val)
-    used(0.01)
+    used.losses(Penalties(freedom=0.01))
     # Fits of the search end at a gradient of 1e-5; what counts as a gain is 200 times that.
-    assert used(1.0) == pytest.approx(fresh(1.0), abs=1e-4)
+    sums = [float(loss.losses(ONE).sum()) for loss in (used, fresh)]
+    assert sums[0] == pytest.approx(sums[1], abs=1e-4)
 
 
 def test_each_sample_is_predicted_without_its_fold(generated):
     val = generated(40)
-    losses = loss_of(val).losses(1.0)
+    losses = loss_of(val).losses(ONE)
     held = torch.arange(40) % 4 == 1
-    fit = problem(val.logits[~held], val.target[~held], None, 1.0).solve()
+    fit = problem(val.logits[~held], val.target[~held], None, ONE).solve()
     torch.testing.assert_close(losses[held], nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4)
 
 
 def test_the_search_ends_where_the_loss_rises(generated, monkeypatch):
     score = loss_of(generated(40))
     tried = []
-    losses = {1.0: 5.0, 2.0: 4.0, 3.0: 4.0 - 1e-6, 4.0: 1.0}
-    monkeypatch.setattr(HeldOutLoss, "__call__", lambda self, value: tried.append(value) or losses[value])
-    assert score.first_best(list(losses)) == 2.0
-    assert tried == [1.0, 2.0, 3.0]
+    sums = {0.1: 5.0, 0.2: 4.0, 0.3: 4.0 - 1e-6, 0.4: 1.0}
+    share = torch.full((40,), 1 / 40).double()
+    monkeypatch.setattr(
+        HeldOutLoss, "losses", lambda self, value: tried.append(value.freedom) or sums[value.freedom] * share
+    )
+    assert score.first_best([Penalties(freedom=value) for value in sums]).freedom == 0.2
+    assert tried == [0.1, 0.2, 0.3]
 
 
 def test_a_gain_counts_beyond_its_standard_error(generated, monkeypatch):
@@ -48,4 +52,4 @@ def test_a_gain_counts_beyond_its_standard_error(generated, monkeypatch):
     noise = torch.tensor([1.0, -1.0]).repeat(50)  # a standard error of 0.1
     for gain, beats in ((0.12, True), (0.08, False), (-0.5, False)):
         monkeypatch.setattr(HeldOutLoss, "losses", lambda self, value, gain=gain: plain - gain - noise)
-        assert score.beats(scaled, 1.0) is beats
+        assert score.beats(scaled, ONE) is beats

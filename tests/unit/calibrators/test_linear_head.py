@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.linear_head import given_head, recover_head
+from fedlas.calibrators.feature_clipping import given_head, recover_head
 
 
 def draw(samples=200, dim=8, classes=5, seed=0):
@@ -103,9 +103,9 @@ def test_a_layer_or_its_parameters():
     layer = nn.Linear(8, 5, dtype=torch.float64)
     layer.load_state_dict({"weight": weight, "bias": bias})
     for head in (layer, (weight, bias)):
-        found = given_head("x", head, features, logits)
-        torch.testing.assert_close(found.weight, centered(weight, bias)[0])
-        found.check("x", features, logits, "y")
+        passed = given_head("x", head, features, logits)
+        torch.testing.assert_close(passed.weight, centered(weight, bias)[0])
+        passed.check("x", features, logits, "y")
     given_head("x", (weight, None), features, features @ weight.T).check("x", features, features @ weight.T, "y")
     with pytest.raises(InputError, match="linear function"):
         given_head("x", (weight, None), features, logits).check("x", features, logits, "y")

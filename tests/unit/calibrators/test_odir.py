@@ -8,11 +8,11 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling
-from fedlas.calibrators import _odir as odir
-from fedlas.calibrators._affine import temperature_start
+from fedlas.calibrators import matrix as odir
 from fedlas.calibrators._fit.folds import stratified_folds
-from fedlas.calibrators._fit.held_out import FREEDOMS
-from fedlas.calibrators._odir import Penalties, penalty_grids, regression
+from fedlas.calibrators._fit.softmax_regression import FREEDOMS
+from fedlas.calibrators.affine import temperature_start
+from fedlas.calibrators.matrix import Penalties, penalty_grids, regression
 from fedlas.metrics import negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()

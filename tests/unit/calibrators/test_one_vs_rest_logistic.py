@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedlas.calibrators._fit import rowwise
-from fedlas.calibrators._fit.one_vs_rest_logistic import HOLD, OneVsRestLogistic, fit_one_vs_rest
+from fedlas.calibrators._fit.one_vs_rest import HOLD, OneVsRestLogistic, fit_one_vs_rest
 
 
 def features(rows):

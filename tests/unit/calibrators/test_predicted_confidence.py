@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas.calibrators._fit.predicted_confidence import predicted_log_odds, with_log_odds
+from fedlas.calibrators._fit.confidence_cells import predicted_log_odds, with_log_odds
 
 
 def rows(samples=200, classes=6, scale=3.0, seed=0):

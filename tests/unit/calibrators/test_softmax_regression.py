@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from fedlas.calibrators._fit import rowwise
-from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
-from fedlas.calibrators._fit.softmax_regression import FREEDOM, HOLD, SoftmaxRegression
+from fedlas.calibrators._fit.softmax_regression import FREEDOM, HOLD, AffineMap, SoftmaxRegression
 
 
 def sample(samples=300, classes=3, offset=0.0, seed=0):

@@ -33,7 +33,7 @@ def test_a_second_fit_finds_nothing_left_and_says_so():
     p = generated(2.5, dtype=torch.float64)
     once = TemperatureScaling().fit(p).transform(p)
     again = TemperatureScaling()
-    with pytest.warns(CalibrationWarning, match="TemperatureScaling: the fitted temperature is 1, so predictions stay"):
+    with pytest.warns(CalibrationWarning, match="TemperatureScaling: the temperature is 1, so predictions stay"):
         again.fit(once)
     assert again.temperature == pytest.approx(1, abs=1e-8)
 
@@ -68,7 +68,7 @@ def test_ece_objective_is_the_best_of_the_grid():
     errors = {t: expected_calibration_error(p.with_logits(p.logits / t), num_bins=10) for t in ECE_GRID}
     assert len(ECE_GRID) == 100
     assert (ECE_GRID[0], ECE_GRID[9], ECE_GRID[-1]) == (0.1, 1.0, 10.0)
-    assert ece_temperature([p], num_bins=10) == min(ECE_GRID, key=errors.__getitem__)
+    assert ece_temperature(p, num_bins=10) == min(ECE_GRID, key=errors.__getitem__)
 
 
 def test_transform_keeps_accuracy_dtype_and_the_other_arrays():

@@ -13,6 +13,7 @@ Note:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,7 @@ _MOST_HALVINGS = 60
 # Share of the linear prediction by which a step must lower the value (Armijo's rule).
 _ENOUGH = 1e-4
 _ROUNDING = 1e-15
+_SHRINK = (5**0.5 - 1) / 2
 
 
 class ConvexProblem(Protocol):
@@ -121,3 +123,27 @@ def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
         search = rough + following / size * search
         size = following
     return direction
+
+
+def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+    """Where ``function`` is lowest in ``[low, high]``, if it falls and then rises there.
+
+    Args:
+        function: Evaluated once at each point.
+        low: Left end.
+        high: Right end.
+        tolerance: Width of the last bracket, of which the middle is returned.
+    """
+    values: dict[float, float] = {}
+    left, right = high - _SHRINK * (high - low), low + _SHRINK * (high - low)
+    while high - low > tolerance:
+        for point in (left, right):
+            if point not in values:
+                values[point] = function(point)
+        if values[left] <= values[right]:
+            high, right = right, left
+            left = high - _SHRINK * (high - low)
+        else:
+            low, left = left, right
+            right = low + _SHRINK * (high - low)
+    return (low + high) / 2

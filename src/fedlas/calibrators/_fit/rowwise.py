@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fedlas.predictions import Predictions
+
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
 _LARGE = 2.0**600
@@ -23,6 +25,11 @@ def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, logits.shape[0], rows):
         part = slice(start, min(start + rows, logits.shape[0]))
         yield part, logits[part].detach().cpu().double()
+
+
+def weights_of(val: Predictions) -> Tensor:
+    """Weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
+    return torch.ones(val.num_samples, dtype=torch.float64, device="cpu") if val.weights is None else val.weights
 
 
 def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -60,37 +67,19 @@ def column_moments(
         Two float64 tensors of the shape of one row of the result.
     """
     weights = torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
-    return moments(
-        lambda: ((function(rows), weights[part]) for part, rows in double_rows(logits)), float(weights.sum())
-    )
 
+    def average(of: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = (torch.tensordot(weights[part], of(function(rows)), dims=1) for part, rows in double_rows(logits))
+        return torch.stack(list(parts)).sum(dim=0) / weights.sum()
 
-Parts = Callable[[], Iterator[tuple[Tensor, Tensor]]]
-
-
-def moments(parts: Parts, total: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column, see :func:`column_moments`.
-
-    Args:
-        parts: Gives all rows ``(n, ...)`` and their weights ``(n,)``, some at a time, float64; it is called twice, or
-            four times.
-        total: Sum of the weights.
-    """
     # Sums and squares of numbers near the end of float64's range overflow; then they are divided by a large unit.
-    mean, deviation = _moments(parts, total, 1.0)
-    if not bool(mean.isfinite().all() and deviation.isfinite().all()):
-        mean, deviation = _moments(parts, total, _LARGE)
+    for unit in (1.0, _LARGE):
+        mean = average(lambda rows: rows / unit)  # noqa: B023 (called at once)
+        deviation = average(lambda rows: (rows / unit - mean).square()).sqrt() * unit  # noqa: B023
+        mean = mean * unit
+        if bool(mean.isfinite().all() and deviation.isfinite().all()):
+            break
     # The deviation of a constant column is rounding, and must not be divided by.
     # Nor may the rounding of a huge constant stay huge, so there the constant itself is the unit.
     constant = torch.where(mean.abs() > _LARGE, mean.abs(), 1.0)
     return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, constant)
-
-
-def _moments(parts: Parts, total: float, unit: float) -> tuple[Tensor, Tensor]:
-    def summed(rows: Tensor, weights: Tensor) -> Tensor:
-        return torch.tensordot(weights, rows, dims=1)
-
-    nothing = torch.zeros((), dtype=torch.float64, device="cpu")
-    mean = sum((summed(rows / unit, weights) for rows, weights in parts()), nothing) / total
-    square = sum((summed((rows / unit - mean).square(), weights) for rows, weights in parts()), nothing)
-    return mean * unit, (square / total).sqrt() * unit

@@ -1,13 +1,14 @@
-"""The regression of vector, matrix and Dirichlet calibration: ``softmax(W x + b)`` with quadratic penalties."""
+"""The regression of all affine calibrators: ``softmax(W x + b)`` with quadratic penalties, and its held-out loss."""
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict, Unpack
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from fedlas.calibrators._fit.affine_map import AffineMap, apply_weight
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import column_moments, double_rows
 
@@ -20,17 +21,55 @@ FREEDOM = 10.0
 INTERCEPTS = 3.0
 """Standard deviation that it allows the intercepts, in nats, where it allows the diagonal 1."""
 
+FREEDOMS = (0.03, 0.1, 0.3, 1.0, 3.0)
+"""Freedoms of the hold that cross-validation tries, see ``SoftmaxRegression``; fits without it have more."""
 
-class Penalties(TypedDict):
-    """What :class:`SoftmaxRegression` adds to the likelihood; its arguments of these names."""
+NO_GAIN = "held-out samples do not show that it beats temperature scaling, so this is temperature scaling."
 
-    diagonal: bool
-    scale: float
-    off_diagonal: NotRequired[float]
-    intercept: NotRequired[float]
-    freedom: NotRequired[float]
-    width: NotRequired[float | None]
-    diagonal_penalty: NotRequired[float | None]
+# Held-out scores need fewer digits than the parameters that are kept.
+_SEARCH_TOLERANCE = 1e-5
+# A weaker penalty must lower the held-out NLL by this many nats a sample.
+_GAIN = 1e-5
+
+
+class AffineMap(nn.Module):
+    """``x -> W x + b`` in float64.
+
+    Attributes:
+        weight: ``W (C, C)``, or its diagonal ``(C,)`` if all else is 0.
+        bias: ``b (C,)``.
+        converged: Whether the gradient vanished where the fit ended.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, converged: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.converged = converged
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The map of each row of ``inputs (n, C)``."""
+        return apply_weight(self.weight, inputs) + self.bias
+
+
+def apply_weight(weight: Tensor, rows: Tensor) -> Tensor:
+    """``W x`` for each row ``x``; ``W`` is a matrix or the diagonal of one."""
+    return rows * weight if weight.ndim == 1 else rows @ weight.T
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """ODIR: ``off_diagonal / (C (C - 1)) * sum_{i != j} W_ij^2 + intercept / C * sum_j b_j^2``, its lambda and mu.
+
+    ``freedom`` is how far the diagonal may differ from temperature scaling, see :class:`SoftmaxRegression`.
+    """
+
+    off_diagonal: float = 0.0
+    intercept: float = 0.0
+    freedom: float = FREEDOM
 
 
 class SoftmaxRegression:
@@ -54,15 +93,13 @@ class SoftmaxRegression:
         inputs: ``x (N, C)``.
         target: ``(N,)``.
         weights: ``(N,)`` float64; None: 1 each. A weight of 2 counts as a repeated sample.
-        **penalties: :class:`Penalties`, as follows.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
-        off_diagonal: Penalty of each weight off the diagonal; 0 by default.
-        intercept: Penalty of each ``b_j``; 0 by default.
-        freedom: See above, greater than 0; :data:`FREEDOM` by default.
-        width: See above; None, the default: ``scale``.
-        diagonal_penalty: Penalty of ``(W_jj - scale)^2`` in place of the second part of the hold; None, the default:
-            that part.
+        off_diagonal: Penalty of each weight off the diagonal.
+        intercept: Penalty of each ``b_j``.
+        freedom: See above, greater than 0.
+        width: See above; None: ``scale``.
+        diagonal_penalty: Penalty of ``(W_jj - scale)^2`` in place of the second part of the hold; None: that part.
 
     Note:
         The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. One array
@@ -70,28 +107,33 @@ class SoftmaxRegression:
     """
 
     def __init__(
-        self, inputs: Tensor, target: Tensor, weights: Tensor | None = None, **penalties: Unpack[Penalties]
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        weights: Tensor | None = None,
+        *,
+        diagonal: bool,
+        scale: float,
+        off_diagonal: float = 0.0,
+        intercept: float = 0.0,
+        freedom: float = FREEDOM,
+        width: float | None = None,
+        diagonal_penalty: float | None = None,
     ) -> None:
         self._inputs, self._target = inputs.cpu(), target.cpu()
         self._weights = torch.ones(len(inputs), dtype=torch.float64, device="cpu") if weights is None else weights
         self._probs = torch.empty(inputs.shape, dtype=torch.float64, device="cpu")
         self._diagonal = torch.empty(0)  # until the first evaluation
-        moments = column_moments(self._inputs, lambda rows: rows, self._weights)
-        self._set_penalties(float(self._weights.sum()), *moments, **penalties)
-
-    def _set_penalties(self, samples: float, mean: Tensor, deviation: Tensor, **penalties: Unpack[Penalties]) -> None:
-        diagonal, scale, width = penalties["diagonal"], penalties["scale"], penalties.get("width")
-        off_diagonal, intercept = penalties.get("off_diagonal", 0.0), penalties.get("intercept", 0.0)
-        freedom = penalties.get("freedom", FREEDOM)
-        self._samples, self._mean = samples, mean
+        mean, deviation = column_moments(self._inputs, lambda rows: rows, self._weights)
+        self._samples, self._mean = float(self._weights.sum()), mean
         ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
         self._intercept = 2 * intercept
         self._hold = (HOLD + 1 / (INTERCEPTS * freedom) ** 2) / self._samples
         deviations = freedom * (scale if width is None else width)
         close = 1 / deviations / deviations / self._samples  # not its square, which may overflow
-        if (fixed := penalties.get("diagonal_penalty")) is not None:
-            self._hold, close = HOLD / self._samples, 2 * fixed
+        if diagonal_penalty is not None:
+            self._hold, close = HOLD / self._samples, 2 * diagonal_penalty
         self._weight_penalty = HOLD / self._samples * deviation.square() + close
         if not diagonal:
             self._weight_penalty = self._weight_penalty + (2 * off_diagonal - close) * (1 - torch.diag(ones))
@@ -143,12 +185,6 @@ class SoftmaxRegression:
 
         one = torch.ones_like(curve_c)
         self._diagonal = self._with_penalties(curve, curve_c, one, one, self._mean.square(), one, sign=1.0)
-        return self._penalized(value, slope, slope_c, weight, centered)
-
-    def _penalized(
-        self, value: float, slope: Tensor, slope_c: Tensor, weight: Tensor, centered: Tensor
-    ) -> tuple[float, Tensor]:
-        """Value and gradient, from their sums over the samples."""
         away, away_c = weight - self._anchor, centered - apply_weight(self._anchor, self._mean)
         bias = centered - apply_weight(weight, self._mean)
         value = value / self._samples + 0.5 * float(
@@ -197,3 +233,132 @@ class SoftmaxRegression:
 def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
     """``sum_n left[n] right[n]^T``, or its diagonal if ``like`` is one."""
     return (left * right).sum(dim=0) if like.ndim == 1 else left.T @ right
+
+
+def bias_corrected_temperature(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, *, scale: float, width: float, prior: float = 0.0
+) -> AffineMap:
+    """The map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
+
+    At the minimum the mean probability of each class is its share of the labels, up to the weak hold of
+    :class:`SoftmaxRegression`.
+
+    Args:
+        logits: ``(N, C)``.
+        target: ``(N,)``.
+        weights: ``(N,)``; None: 1 each.
+        scale: Factor of temperature scaling, where the search starts.
+        width: As in :class:`SoftmaxRegression`.
+        prior: Penalty ``prior / N`` of the square of each offset, in nats. Unless 0, there is one of ``1 / N`` of
+            the square of the factor's difference from ``scale``, in units of the width, too.
+    """
+    samples = len(target) if weights is None else float(weights.sum())
+    regression = SoftmaxRegression(
+        logits,
+        target,
+        weights,
+        diagonal=True,
+        scale=scale,
+        width=width,
+        intercept=prior / samples,
+        diagonal_penalty=1 / (samples * logits.shape[1]) / width / width if prior else None,
+    )
+    problem = _OneFactor(regression, logits.shape[1])
+    start = torch.cat([regression.start[:1], regression.start[logits.shape[1] :]])
+    minimum = minimize(problem, start)
+    return regression.to_map(problem.expand(minimum.point), converged=minimum.converged)
+
+
+class _OneFactor:
+    """A regression with a factor for each class, on the points where all factors are equal; a ``ConvexProblem``."""
+
+    def __init__(self, regression: SoftmaxRegression, classes: int) -> None:
+        self._regression, self._classes = regression, classes
+
+    def expand(self, point: Tensor) -> Tensor:
+        """``(1 + C,)`` to ``(C + C,)``."""
+        return torch.cat([point[:1].expand(self._classes), point[1:]])
+
+    def _summed(self, vector: Tensor) -> Tensor:
+        """The transpose of :meth:`expand`."""
+        return torch.cat([vector[: self._classes].sum().unsqueeze(0), vector[self._classes :]])
+
+    def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
+        """Value and gradient."""
+        value, gradient = self._regression.evaluate(self.expand(point))
+        return value, self._summed(gradient)
+
+    def curvature(self, direction: Tensor) -> Tensor:
+        """The Hessian times ``direction``."""
+        return self._summed(self._regression.curvature(self.expand(direction)))
+
+    def precondition(self, vector: Tensor) -> Tensor:
+        """``vector`` divided by sums of the diagonal of the Hessian."""
+        ones = torch.ones(2 * self._classes, dtype=vector.dtype, device=vector.device)
+        return vector / self._summed(1 / self._regression.precondition(ones))
+
+
+class HeldOutLoss:
+    """Negative log-likelihood on held-out folds, as a function of the penalties.
+
+    Args:
+        inputs: ``x (N, C)`` on the CPU.
+        target: ``(N,)``.
+        folds: The fold of each sample ``(N,)``, from 0; two at least, and none is empty.
+        weights: Weight of each sample ``(N,)``.
+        problem: The regression on some inputs, labels and weights, with some penalties.
+
+    State:
+        Caches losses, and the last fit of each fold as the start of the next.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        *,
+        folds: Tensor,
+        weights: Tensor,
+        problem: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
+    ) -> None:
+        self._inputs, self._target, self._weights, self._problem = inputs, target, weights, problem
+        self._folds = [folds == fold for fold in range(int(folds.max()) + 1)]
+        self._last: list[AffineMap | None] = [None] * len(self._folds)
+        self._losses: dict[Penalties, Tensor] = {}
+
+    def losses(self, penalties: Penalties) -> Tensor:
+        """``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
+        if penalties not in self._losses:
+            losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
+            for fold, test in enumerate(self._folds):
+                problem = self._problem(self._inputs[~test], self._target[~test], self._weights[~test], penalties)
+                self._last[fold] = affine = problem.solve(self._last[fold], tolerance=_SEARCH_TOLERANCE)
+                losses[test] = nll(self._inputs[test], self._target[test], affine)
+            self._losses[penalties] = losses
+        return self._losses[penalties]
+
+    def first_best(self, values: Sequence[Penalties]) -> Penalties:
+        """The value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
+        best, lowest = values[0], float(self._weights @ self.losses(values[0]))
+        for value in values[1:]:
+            following = float(self._weights @ self.losses(value))
+            if following > lowest - _GAIN * float(self._weights.sum()):
+                break
+            best, lowest = value, following
+        return best
+
+    def beats(self, scaled: AffineMap, penalties: Penalties) -> bool:
+        """Whether the loss is below that of ``scaled``, the map of temperature scaling, by more than a standard error.
+
+        The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
+        """
+        gain = nll(self._inputs, self._target, scaled) - self.losses(penalties)
+        total = float(self._weights.sum())
+        mean = float(self._weights @ gain) / total
+        return mean > (float(self._weights @ (gain - mean).square()) / total / total) ** 0.5
+
+
+def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
+    """``-log softmax(W x + b)[y]`` of each row of ``inputs (N, C)``, float64."""
+    parts = [cross_entropy(affine(rows), target[part], reduction="none") for part, rows in double_rows(inputs)]
+    return torch.cat(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.doubts import CHECK, at_bound
-from fedlas.calibrators._fit.source import InMemory, Source
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
@@ -44,7 +44,7 @@ class BestTemperature:
     spread: float = 1.0
 
 
-def nll_temperature(val: Predictions | Source) -> BestTemperature:
+def nll_temperature(val: Predictions) -> BestTemperature:
     """The temperature with the lowest NLL on ``val``, unless there are too few mistakes to lower it that far.
 
     Without a mistake the NLL falls as the temperature goes to 0, and a few mistakes do not show how sure the model may
@@ -68,7 +68,7 @@ def nll_temperature(val: Predictions | Source) -> BestTemperature:
 
         With 300 and more samples this changed no fit of these; the prior changes each.
     """
-    nll = _ScaledNLL(InMemory(val) if isinstance(val, Predictions) else val)
+    nll = _ScaledNLL(val)
     if nll.spread == 0:
         return BestTemperature(1.0)
     scale, doubt = _best_scale(nll)
@@ -82,7 +82,7 @@ def nearby_temperature(val: Predictions, near: BestTemperature) -> float:
     """
     if near.doubt is not None:
         return near.value
-    nll = _ScaledNLL(InMemory(val))
+    nll = _ScaledNLL(val)
     scale = start = nll.spread / near.value
     for _ in range(2 if nll.spread else 0):
         point = nll.at(scale)
@@ -93,18 +93,19 @@ def nearby_temperature(val: Predictions, near: BestTemperature) -> float:
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     """The scale, and what to warn about, with ``{}`` for the temperature."""
-    given = nll.at(nll.spread)
-    # A temperature above 1: between the given logits and nearly uniform predictions.
-    if given.slope > 0:
+    start = nll.at(nll.spread)
+    # A temperature above 1: between the logits as they are and nearly uniform predictions.
+    if start.slope > 0:
         lowest = min(1.0, nll.spread) / MAX_SPREADS
         if nll.at(lowest).slope >= 0:
             return lowest, at_bound("temperature {:g}")
         return _minimum(nll.at, lowest, nll.spread, nll.spread), None
 
     # One below 1: no further than the model still expects two mistakes.
-    held = _held(nll.source)
-    if (given := nll.with_mistakes(nll.spread)).mistakes < LEAST_MISTAKES or given.slope == 0:
-        return nll.spread, held if given.mistakes < LEAST_MISTAKES else None
+    too_few = _too_few_mistakes(nll.val)
+    start = nll.with_mistakes(nll.spread)
+    if start.mistakes < LEAST_MISTAKES or start.slope == 0:
+        return nll.spread, too_few if start.mistakes < LEAST_MISTAKES else None
     low, high = _bracket(
         nll.with_mistakes, nll.spread, lambda point: point.slope > 0 or point.mistakes < LEAST_MISTAKES
     )
@@ -112,23 +113,7 @@ def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
         high = _minimum(nll.at, low, high, low)
         if nll.with_mistakes(high).mistakes >= LEAST_MISTAKES:
             return high, None
-    return _surest(nll.with_mistakes, nll.spread, high), held
-
-
-def temperature_range(val: Predictions) -> tuple[float, float]:
-    """Temperatures at which the model expects two mistakes in ``val``, and at which it is nearly uniform.
-
-    Both are the highest one if the model expects fewer mistakes at any; 1 if the logits of every row are equal.
-    """
-    nll = _ScaledNLL(InMemory(val))
-    if nll.spread == 0:
-        return 1.0, 1.0
-    lowest = min(1.0, nll.spread) / MAX_SPREADS
-    highest = nll.temperature(lowest)
-    if nll.with_mistakes(lowest).mistakes < LEAST_MISTAKES:
-        return highest, highest
-    low, high = _bracket(nll.with_mistakes, lowest, lambda point: point.mistakes < LEAST_MISTAKES)
-    return nll.temperature(_surest(nll.with_mistakes, low, high)), highest
+    return _surest(nll.with_mistakes, nll.spread, high), too_few
 
 
 @dataclass(frozen=True)
@@ -151,24 +136,25 @@ class _ScaledNLL:
             the scale of the given logits.
     """
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, val: Predictions) -> None:
+        self.val, self._target, self._weights = val, val.target.cpu(), weights_of(val)
+        self._total = float(self._weights.sum())
         # Distances from the largest logit are halved, which no float64 logits overflow.
         self._unit = 1.0
-        self._unit = max((-float(rows.min()) for rows, _, _ in self._rows()), default=0.0)
+        self._unit = max(-float(rows.min()) for _, rows in self._rows())
         self.spread = 0.0
         if self._unit == 0:
             return
         square = sum(
-            float(weights @ (rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1))
-            for rows, _, weights in self._rows()
+            float(self._weights[part] @ (rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1))
+            for part, rows in self._rows()
         )
-        self._unit *= math.sqrt(square / source.total)
+        self._unit *= math.sqrt(square / self._total)
         self.spread = min(2 * self._unit, sys.float_info.max)
 
     def temperature(self, scale: float) -> float:
         """The temperature that belongs to a scale, within the range of the logits' dtype."""
-        limits = torch.finfo(self.source.dtype)
+        limits = torch.finfo(self.val.logits.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
     def at(self, scale: float) -> _Point:
@@ -182,64 +168,36 @@ class _ScaledNLL:
     @torch.no_grad()
     def _pass(self, scale: float, tie: float | None) -> _Point:
         slope = curvature = mistakes = 0.0
-        for number, (rows, target, weights) in enumerate(self._rows()):
+        for part, rows in self._rows():
+            weights = self._weights[part]
             probs = (rows * scale).softmax(dim=1)
             mean = (probs * rows).sum(dim=1, keepdim=True)
-            slope += float(weights @ (mean - rows.gather(1, target.unsqueeze(1))).squeeze(1))
+            slope += float(weights @ (mean - rows.gather(1, self._target[part].unsqueeze(1))).squeeze(1))
             # The variance of z under p comes from centered values: a difference of two moments would cancel.
             curvature += float(weights @ (probs * (rows - mean).square()).sum(dim=1))
             if tie is not None:
-                gap = self._gaps[number][0] if self.source.in_memory else _gap(rows)
+                gap = self._gaps[part]
                 mistakes += float(weights @ (1 - probs.amax(dim=1)).where((gap > 0) & (gap >= tie), 0.0))
-        samples = self.source.total
-        return _Point(slope / samples, curvature / samples, math.nan if tie is None else mistakes)
+        return _Point(slope / self._total, curvature / self._total, math.nan if tie is None else mistakes)
 
     @cached_property
     def _tie(self) -> float:
-        """Distance of the two largest logits below which they are tied."""
-        return _TIE * lower_median(
-            lambda: (
-                self._gaps if self.source.in_memory else ((_gap(rows), weights) for rows, _, weights in self._rows())
-            )
-        )
+        """Distance of the two largest logits below which they are tied: a share of the weighted lower median."""
+        ordered, order = self._gaps.sort()
+        below = self._weights[order].cumsum(0)
+        middle = int((below <= max(0.0, (self._total - 1) // 2)).sum())
+        return _TIE * float(ordered[min(middle, len(ordered) - 1)])
 
     @cached_property
-    def _gaps(self) -> list[tuple[Tensor, Tensor]]:
-        """Distance of the two largest logits of each row, and its weight, in the chunks of :meth:`_rows`."""
-        return [(_gap(rows), weights) for rows, _, weights in self._rows()]
+    def _gaps(self) -> Tensor:
+        """Distance of the two largest logits of each row ``(N,)``."""
+        return torch.cat([rows.topk(2, dim=1).values[:, 1].abs() for _, rows in self._rows()])
 
-    def _rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Half the distances of each row from its largest logit, divided by the unit; labels; and weights."""
-        for rows, target, weights in self.source.rows():
+    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
+        """Half the distances of each row from its largest logit, divided by the unit."""
+        for part, rows in double_rows(self.val.logits):
             half = rows * 0.5
-            yield half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit), target, weights
-
-
-def _gap(rows: Tensor) -> Tensor:
-    """Distance of the second largest from the largest ``(n,)``, which is 0."""
-    return rows.topk(2, dim=1).values[:, 1].abs()
-
-
-def lower_median(parts: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    """The median of weighted numbers, as ``torch.median`` defines it for repeated ones, in constant memory.
-
-    Args:
-        parts: Gives numbers and their weights in float64, some at a time, all at least 0; it is called several times.
-    """
-    # Floats of one sign are in the order of their bits: each pass finds sixteen more bits of the median.
-    prefix, rank = 0, -1.0
-    for shift in (48, 32, 16, 0):
-        counts = torch.zeros(2**16, dtype=torch.float64, device="cpu")
-        for part, weights in parts():
-            bits = part.view(torch.int64)
-            inside = torch.ones_like(bits, dtype=torch.bool) if shift == 48 else (bits >> (shift + 16)) == prefix
-            counts += torch.bincount((bits[inside] >> shift) & 0xFFFF, weights[inside], minlength=2**16)
-        below = counts.cumsum(0)
-        rank = max(0.0, (float(below[-1]) - 1) // 2) if shift == 48 else rank
-        place = min(int((below <= rank).sum()), int(counts.nonzero()[-1]))
-        rank -= float(below[place - 1]) if place else 0
-        prefix = prefix << 16 | place
-    return float(torch.tensor([prefix], dtype=torch.int64, device="cpu").view(torch.float64))
+            yield part, half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit)
 
 
 def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
@@ -276,8 +234,8 @@ def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
     return low
 
 
-def _held(source: Source) -> str:
-    wrong, samples = source.mistakes, source.num_samples
+def _too_few_mistakes(val: Predictions) -> str:
+    wrong, samples = val.num_samples - int(val.correct.sum()), val.num_samples
     return (
         f"{wrong} of {samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "
         "to show how sure the model may be. The temperature is held at {:.4g}, though the NLL falls below. " + CHECK

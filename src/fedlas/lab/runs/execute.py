@@ -18,7 +18,7 @@ from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import Purpose, derive, restore_rng_state, rng_state, stream
 from fedlas._core.terminal import say
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.notes import fit_with_notes
+from fedlas.calibrators.base import fit_with_notes
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part

@@ -9,7 +9,7 @@ from typing import Any
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas.calibrators import CALIBRATORS
-from fedlas.calibrators.notes import fit_with_notes
+from fedlas.calibrators.base import fit_with_notes
 from fedlas.features import find_head
 from fedlas.lab.runs.build import Trained, load_trained
 from fedlas.lab.runs.execute import held_out_predictions, predictions_of

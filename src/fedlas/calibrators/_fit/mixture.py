@@ -1,0 +1,40 @@
+"""Weights of a mixture by expectation maximization: of calibrators, of temperatures, or of shifted classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GAP = 0.01
+
+
+@torch.no_grad()
+def mixture_weights(
+    parts: Tensor, counts: Tensor, prior: Tensor | None = None, *, start: Tensor | None = None, most_steps: int = 10_000
+) -> tuple[Tensor, bool]:
+    """The weights ``w`` that maximize ``sum_i counts_i log sum_k w_k parts_ik + sum_k prior_k log w_k``.
+
+    A step multiplies ``w_k`` by ``d_k = (sum_i counts_i parts_ik / sum_j w_j parts_ij + prior_k / w_k) / n``, where
+    ``n`` is the sum of counts and prior. The objective is concave, so its distance from the maximum is at most
+    ``n (max_k d_k - 1)``, and the search stops when this bound is 0.01 nats: that is a seventh of a standard error.
+
+    Args:
+        parts: What each part gives the sample ``(N, K)`` float64, at least 0, and above 0 in one part.
+        counts: Weight of each sample ``(N,)``.
+        prior: Samples that count for one part alone ``(K,)``; None: 0.
+        start: First weights ``(K,)``, above 0; None: equal ones.
+        most_steps: Steps after which the search stops anyway.
+
+    Returns:
+        Weights ``(K,)``, float64, summing to 1; and whether the bound was reached.
+    """
+    prior = torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
+    weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
+    total = float(counts.sum() + prior.sum())
+    for _ in range(most_steps):
+        share = (weights * ((counts / (parts @ weights)) @ parts) + prior) / total
+        growth = float((share / weights.clamp(min=torch.finfo(torch.float64).tiny)).max())
+        weights = share / share.sum()
+        if (growth - 1) * total <= _GAP:
+            return weights, True
+    return weights, False

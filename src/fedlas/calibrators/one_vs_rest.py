@@ -1,0 +1,251 @@
+"""Platt scaling and beta calibration: a logistic regression for each class against the rest."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from fedlas.calibrators._fit.doubts import some, unconverged, when
+from fedlas.calibrators._fit.one_vs_rest import class_and_rest, fit_one_vs_rest, log_odds, separated_classes
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.predictions import Predictions
+
+__all__ = ["BetaCalibration", "PlattScaling"]
+
+Features = Callable[[Tensor], Tensor]
+"""From float64 logits ``(n, C)`` to the features of each class ``(n, C, F)``."""
+
+
+class Sigmoids(nn.Module):
+    """``log sigmoid(sum_f a_kf x_ikf + c_k)`` for each class ``k``.
+
+    Attributes:
+        features: ``x``; a function of a module, so that the map can be pickled.
+        numbers: ``a`` and ``c`` as ``(C, F + 1)``, float64.
+    """
+
+    numbers: Tensor
+
+    def __init__(self, features: Features, numbers: Tensor) -> None:
+        super().__init__()
+        self.features = features
+        self.register_buffer("numbers", numbers, persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        factors, offset = self.numbers[:, :-1], self.numbers[:, -1]
+        return logsigmoid((self.features(rows) * factors).sum(dim=2) + offset)
+
+
+class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
+    """One logistic regression for each class; a subclass names the parameters and fits them."""
+
+    keeps_argmax = False
+    _names: ClassVar[tuple[str, ...]]
+
+    @staticmethod
+    @abstractmethod
+    def _features(rows: Tensor) -> Tensor:
+        """See :data:`Features`."""
+
+    def _parameter(self, name: str) -> Tensor:
+        """One of the parameters for each class ``(C,)``."""
+        return self._fitted(name).numbers[:, self._names.index(name)]
+
+    def _state(self) -> dict[str, Any]:
+        return {name: self._parameter(name).tolist() for name in self._names}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        parameters = torch.stack([read_numbers(state, name, self.num_classes) for name in self._names], dim=1)
+        self._map = Sigmoids(self._features, parameters)
+
+
+@CALIBRATORS.register(
+    "platt",
+    title="Platt",
+    paper="Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood Methods",
+    year=1999,
+    url="https://research.microsoft.com/~jplatt/abstracts/SVprob.html",
+)
+class PlattScaling(OneVsRestCalibrator):
+    """A sigmoid for each class against the rest, ``sigmoid(a_k s_k + c_k)``; rows are then divided by their sum.
+
+    ``s_k = log p_k - log(1 - p_k)`` is the class's logit against the rest, ``p`` the softmax of the logits. ``a_k`` and
+    ``c_k`` minimize the logistic loss on validation predictions, whose labels are not 1 and 0 but, with ``N+`` samples
+    of the class and ``N-`` others, ``(N+ + 1) / (N+ + 2)`` and ``1 / (N- + 2)``.
+
+    Note:
+        Platt has one score for two classes. For more, the score here is ``s_k`` rather than the logit ``z_k``: for two
+        classes it is the same problem, and ``a = 1, c = 0`` changes nothing.
+
+        Newton's method fits all classes at once, in as many passes over the logits as one class takes. scikit-learn's
+        ``LogisticRegression`` takes neither such labels nor more than one class against the rest a call. A penalty with
+        the weight of one observation keeps ``a_k`` finite where ``s_k`` is the same for all samples.
+
+        The predicted class can change, since each class has its own map. Warns (:class:`CalibrationWarning`) when
+        ``a_k`` is not above 0 (a higher score then means a lower probability), when a class has no sample, and when the
+        fit changes nothing.
+
+    Example:
+        >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 1, 1, 0])
+        >>> scaled = PlattScaling().fit(val).transform(val)
+        >>> [round(float(p), 2) for p in scaled.probs[:, 0]]
+        [0.62, 0.62, 0.62, 0.52, 0.52]
+
+    Source:
+        Platt 1999 (the sigmoid and its labels); one against the rest and division by the sum: Zadrozny and Elkan 2002,
+        "Transforming classifier scores into accurate multiclass probability estimates", section 4.
+    """
+
+    _names = ("slope", "offset")
+
+    @property
+    def slope(self) -> Tensor:
+        """``a (C,)``, float64.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._parameter("slope")
+
+    @property
+    def offset(self) -> Tensor:
+        """``c (C,)``, float64.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._parameter("offset")
+
+    @staticmethod
+    def _features(rows: Tensor) -> Tensor:
+        return log_odds(rows).unsqueeze(2)
+
+    def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
+        weights = weights_of(val)
+        own = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
+        labels = ((own + 1) / (own + 2), 1 / (weights.sum() - own + 2))
+        parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, weights, labels=labels)
+        falling = ((parameters[:, 0] <= 0) & (own > 0)).nonzero().squeeze(1).tolist()
+        return Sigmoids(self._features, parameters), [
+            unconverged(converged),
+            when(
+                falling,
+                f"the fitted slope is not above 0 for {some(falling)}: a higher score means a lower probability there, "
+                "or means nothing. Check that logits and labels belong together.",
+            ),
+        ]
+
+
+@CALIBRATORS.register(
+    "beta",
+    title="Beta",
+    paper="Beta Calibration: A Well-Founded and Easily Implemented Improvement on Logistic Calibration for Binary "
+    "Classifiers",
+    year=2017,
+    url="https://proceedings.mlr.press/v54/kull17a.html",
+)
+class BetaCalibration(OneVsRestCalibrator):
+    """A beta map for each class against the rest, ``sigmoid(a ln p - b ln(1 - p) + c)``; rows then sum to 1.
+
+    ``a_k >= 0``, ``b_k >= 0`` and ``c_k`` minimize the logistic loss of class ``k`` on validation predictions; ``p_k``
+    is its softmax probability. ``a = b = 1, c = 0`` changes nothing; ``a = b`` is Platt's sigmoid.
+
+    Note:
+        Where the loss is lowest at a negative ``a`` or ``b``, the paper fits again without that term. This does the
+        same; if the other one then becomes negative, it finds the minimum under both constraints.
+
+        The paper has no penalty; here a penalty with the weight of one observation keeps the parameters finite where a
+        class can be separated from the rest, or has no sample. ``ln p`` and ``ln(1 - p)`` come from the logits and need
+        no clipping. Newton's method fits all classes at once.
+
+        Rows are divided by their sum. The predicted class can change, since each class has its own map. Warns
+        (:class:`CalibrationWarning`) when ``a_k`` or ``b_k`` ends at its bound 0, when only the penalty keeps the
+        parameters finite, when a class has no sample, and when the fit changes nothing.
+
+    Example:
+        >>> import torch
+        >>> random = torch.Generator().manual_seed(0)
+        >>> logits = torch.randn(20_000, 2, generator=random, dtype=torch.float64)
+        >>> val = Predictions(2 * logits, torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1))
+        >>> beta = BetaCalibration().fit(val)
+        >>> bool(((beta.a - 0.5).abs() < 0.1).all() and ((beta.b - 0.5).abs() < 0.1).all())
+        True
+
+    Source:
+        Kull, Silva Filho and Flach 2017 (the map, and the refit of a negative ``a`` or ``b``); one against the rest and
+        division by the sum: as in Kull et al. 2019 (arXiv 1910.12656).
+    """
+
+    _names = ("a", "b", "c")
+
+    @property
+    def a(self) -> Tensor:
+        """Factor of ``ln p`` ``(C,)``, float64, at least 0.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._parameter("a")
+
+    @property
+    def b(self) -> Tensor:
+        """Factor of ``-ln(1 - p)`` ``(C,)``, float64, at least 0.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._parameter("b")
+
+    @property
+    def c(self) -> Tensor:
+        """Offset ``(C,)``, float64.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._parameter("c")
+
+    @staticmethod
+    def _features(rows: Tensor) -> Tensor:
+        own, rest = class_and_rest(rows)
+        return torch.stack([own, -rest], dim=2)
+
+    def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
+        parameters, converged = fit_one_vs_rest(
+            val.logits,
+            val.target,
+            self._features,
+            weights_of(val),
+            nonnegative=True,
+            hold=torch.ones(3, dtype=torch.float64, device="cpu"),
+            anchor=torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64, device="cpu"),
+        )
+        present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
+        bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
+        apart = separated_classes(val)
+        return Sigmoids(self._features, parameters), [
+            unconverged(converged),
+            when(
+                apart,
+                f"the probability of {some(apart)} separates all of its samples from the rest, so the likelihood has "
+                "no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
+            ),
+            when(
+                bounded,
+                f"a or b is at its bound 0 for {some(bounded)}: the map of such a class is not a sigmoid but one half "
+                "of it. Few samples, or few of them where the probability is near 0 or 1, do that.",
+            ),
+        ]
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        if bool((self._fitted("load").numbers[:, :2] < 0).any()):
+            raise ValueError("a and b must be at least 0")
