@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -326,17 +325,14 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
         From the ``D x D`` moments of the standardized features, in float64: ``N D^2 + D^3`` operations, and no copy of
         the features. Directions whose spread is rounding are left out rather than divided by it.
     """
-    samples = len(features)
-    # Squares of features and logits near the ends of float64's range would overflow: both are divided by a unit.
-    unit, logit_unit = _unit(features), _unit(logits)
-    mean = sum((rows.sum(dim=0) for _, rows in _in_units(features, unit)), torch.zeros(())) / samples
-    logit_mean = _mean(logits) / logit_unit
+    samples, logit_mean = len(features), _mean(logits)
+    mean = sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros(())) / samples
     moments = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     mixed = torch.zeros(len(mean), logits.shape[1], dtype=torch.float64)
-    for part, rows in _in_units(features, unit):
+    for part, rows in double_rows(features):
         rows = rows - mean
         moments += rows.T @ rows
-        mixed += rows.T @ (_centered(logits[part]) / logit_unit - logit_mean)
+        mixed += rows.T @ (_centered(logits[part]) - logit_mean)
 
     # A pseudo-inverse in standardized coordinates, where one threshold serves features of any scale.
     deviation = moments.diagonal().clamp(min=0).sqrt()
@@ -347,8 +343,7 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
     divided = torch.where(spread, 1 / values.where(spread, 1.0), 0.0).unsqueeze(1)
     weight = (inverse * (vectors @ (divided * (vectors.T @ (inverse * mixed))))).T
     undetermined = int(varies.sum()) - int(spread.sum())
-    bias = (logit_mean - weight @ mean) * logit_unit
-    return LinearHead(weight * (logit_unit / unit), bias, _scale(logits), max(undetermined, 0))
+    return LinearHead(weight, logit_mean - weight @ mean, _scale(logits), max(undetermined, 0))
 
 
 def given_head(
@@ -386,21 +381,12 @@ def _centered(logits: Tensor) -> Tensor:
     return rows - rows.mean(dim=1, keepdim=True)
 
 
-def _unit(values: Tensor) -> float:
-    """The power of 2 next to the largest absolute value, so that division by it rounds nothing; 1 for zeros."""
-    return math.ldexp(1.0, min(math.frexp(float(values.abs().max()))[1], 1023))
-
-
-def _in_units(values: Tensor, unit: float) -> Iterator[tuple[slice, Tensor]]:
-    return ((part, rows / unit) for part, rows in double_rows(values))
-
-
 def _mean(logits: Tensor) -> Tensor:
     total = sum((_centered(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros(()))
     return total / len(logits)
 
 
 def _scale(logits: Tensor) -> float:
-    mean, unit = _mean(logits), _unit(logits)
-    total = sum(float(((_centered(rows) - mean) / unit).square().sum()) for _, rows in double_rows(logits))
-    return float((total / len(logits)) ** 0.5) * unit + _ROUNDING / _MISFIT * float(logits.abs().max())
+    mean = _mean(logits)
+    total = sum(float((_centered(rows) - mean).square().sum()) for _, rows in double_rows(logits))
+    return float((total / len(logits)) ** 0.5) + _ROUNDING / _MISFIT * float(logits.abs().max())
