@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fedlas.cli import main
-from fedlas.stats.estimates import COSTLY
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=200",
@@ -33,7 +32,6 @@ def probs(folder, part="test"):
 def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setitem(COSTLY, "smooth_ece", 39)  # this and the figures of ten runs would take most of the time
     seeds = ["0", "1", "2"]
     call(capsys, "bench", "synthetic", "--losses", "ce", "ls", "--seeds", *seeds, "--out", "b", *OVERRIDES)
     runs = [f"b/ce-s{seed}" for seed in seeds]

@@ -30,9 +30,7 @@ from fedlas.metrics.classwise import classwise_calibration_error
 from fedlas.metrics.smooth import smooth_calibration_error
 from fedlas.metrics.signed import (
     confidence_gap,
-    overconfidence,
     overconfident_calibration_error,
-    underconfidence,
     underconfident_calibration_error,
 )
 from fedlas.metrics.debiased import debiased_squared_calibration_error
@@ -96,7 +94,6 @@ __all__ = [
     "ks_calibration_error",
     "maximum_calibration_error",
     "negative_log_likelihood",
-    "overconfidence",
     "overconfident_calibration_error",
     "reliability_bins",
     "root_mean_square_calibration_error",
@@ -106,6 +103,5 @@ __all__ = [
     "soft_negative_log_likelihood",
     "top_k_accuracy",
     "true_calibration_error",
-    "underconfidence",
     "underconfident_calibration_error",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlas.metrics.base import METRICS, Approximation, OnePass
-from fedlas.metrics.class_grid import ClassGrid
+from fedlas.metrics.grids import ClassGrid
 from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import UNIT_BITS

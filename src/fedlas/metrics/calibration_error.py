@@ -8,7 +8,7 @@ import torch
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, Approximation, OnePass, Variant
 from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mean_gap
-from fedlas.metrics.fine_grid import FineGrid
+from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.ranking import Floats, equal_mass_gaps
 from fedlas.metrics.weighted import nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel

@@ -16,7 +16,7 @@ from fedlas.predictions.top_label import needs_all_classes
 
 
 def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
-    """Every default metric of ``predictions``, in one pass over chunks of the logits.
+    """Compute every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``, which decides only some of the metrics;
@@ -54,21 +54,23 @@ def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_
         )
     check_measurable("evaluate", predictions)
     check_count("evaluate", "num_bins", num_bins)
-    entries = [
-        entry for entry in METRICS.entries() if entry.metadata.get("default", True) and not lacking(entry, predictions)
-    ]
-    return values_of(predictions, entries, num_bins)
+    return values_of(predictions, default_metrics(predictions), num_bins)
+
+
+def default_metrics(predictions: AnyPredictions) -> list[MetricEntry]:
+    """Return the metrics that ``evaluate`` computes of these predictions."""
+    return [e for e in METRICS.entries() if e.metadata.get("default", True) and not lacking(e, predictions)]
 
 
 def lacking(entry: MetricEntry, predictions: AnyPredictions) -> bool:
-    """Whether a metric needs what ``predictions`` do not hold: the other classes, or an optional array."""
+    """Return whether a metric needs what ``predictions`` do not hold: the other classes, or an optional array."""
     if isinstance(predictions, TopLabel):
         return not top_label_is_enough(entry)
     return any(getattr(predictions, name) is None for name in entry.metadata.get("needs", ()))
 
 
 def values_of(predictions: AnyPredictions, entries: Sequence[MetricEntry], num_bins: int) -> dict[str, float]:
-    """The metrics of ``entries``, in one pass; each equals what its own function returns, to the last bit.
+    """Return the metrics of ``entries``, from one pass; each equals what its own function returns, to the last bit.
 
     Raises:
         InputError: If one of them needs the probabilities of all classes, and only the top label is known.

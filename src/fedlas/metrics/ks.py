@@ -6,7 +6,7 @@ import numpy as np
 
 from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import EqualMass
-from fedlas.metrics.fine_grid import FineGrid
+from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
 from fedlas.predictions import Predictions, TopLabel
 

@@ -7,7 +7,7 @@ import torch
 
 from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import EqualMass
-from fedlas.metrics.fine_grid import FineGrid
+from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
 from fedlas.metrics.weighted import nonzero
 from fedlas.predictions import Predictions, TopLabel

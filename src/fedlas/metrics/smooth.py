@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, OnePass, Variant
 from fedlas.metrics.binning import EqualMass
-from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid
+from fedlas.metrics.grids import WIDTH_BITS, FineGrid
 from fedlas.metrics.ranking import Floats, Integers
 from fedlas.metrics.weighted import refuse_weights
 from fedlas.predictions import Predictions, TopLabel
@@ -22,46 +23,46 @@ STEPS = 2**WIDTH_BITS
 _PRECISION = 1e-12
 _NODES_TIMES_SCALE = 16.0
 _MOST_ROUNDS = 200
-_TOGETHER = 64
-"""Rows whose transforms are held together: 16 MiB of complex numbers."""
 _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
 _NOTHING = 800.0
 """``exp(-_NOTHING)`` is 0 in float64."""
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
-    """Gaps on the nodes of the confidence axis, and how the scale is sought; a row for each replicate.
+class Spectra:
+    """Cosine transforms of gaps along the confidence axis, and how the scale is sought; a row for each replicate.
 
     Attributes:
-        gaps: Sum of the gaps on each node, divided by ``N``: ``(R, STEPS + 1)``.
+        values: ``2 / N * sum_i gap_i * cos(pi * k * position_i)`` for the lowest frequencies ``k`` ``(R, K)``. Smoothed
+            on a scale of ``s``, a function has next to nothing left beyond frequency ``2 / s``.
         guess: Scale at which the search begins.
         precision: Of the scale.
-        fewest: Nodes that integrate at least. Smoothed on a scale of ``s``, a function has next to nothing left beyond
-            frequency ``2 / s``, so that :data:`STEPS` are needed for the smallest scales alone.
+        fewest: Nodes that integrate at least.
     """
 
-    gaps: Floats
+    values: Floats | NDArray[np.complex128]
     guess: float = 0.0
     precision: float = _PRECISION
     fewest: int = STEPS
 
 
-def on_nodes(position: Floats, gap: Floats, row: Integers | None = None, rows: int = 1) -> Floats:
-    """Gaps divided between the two nodes around their positions ``(rows, STEPS + 1)``: a sum keeps size and center.
-
-    Args:
-        position: In ``[0, 1]``, ``(G,)``.
-        gap: ``(G,)``.
-        row: Row of each, ``(G,)``; None is the first.
-        rows: How many there are.
-    """
+def on_nodes(position: Floats, gap: Floats) -> Floats:
+    """Divide gaps ``(G,)`` between the nodes around their positions ``(STEPS + 1,)``: size and center stay."""
     place = position * STEPS
     node = np.minimum(np.floor(place).astype(np.int64), STEPS - 1)
-    upper, size = place - node, rows * (STEPS + 1)
-    at = node if row is None else row * (STEPS + 1) + node
-    sums = np.bincount(at, gap * (1 - upper), size) + np.bincount(at + 1, gap * upper, size)
-    return sums.reshape(rows, STEPS + 1).astype(np.float64)  # integers if there is no gap at all
+    upper = place - node
+    sums = np.bincount(node, gap * (1 - upper), STEPS + 1) + np.bincount(node + 1, gap * upper, STEPS + 1)
+    return sums.astype(np.float64)  # integers if there is no gap at all
+
+
+def spectrum(nodes: Floats) -> NDArray[np.complex128]:
+    """Return the cosine transform of gaps on the nodes ``(STEPS + 1,)``.
+
+    It is the Fourier transform of the gaps and their mirror image, whose ends are not repeated.
+    """
+    mirrored = np.concatenate((nodes, nodes[-2:0:-1]))
+    mirrored[[0, STEPS]] *= 2.0  # a node at an end has half the width of the others to spread over
+    return np.fft.rfft(mirrored)
 
 
 class SmoothedGaps:
@@ -72,29 +73,26 @@ class SmoothedGaps:
     stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the integral.
 
     Args:
-        gaps: ``(R, STEPS + 1)`` as in :class:`Nodes`.
+        spectra: ``(R, K)`` as in :class:`Spectra`.
         fewest: As there.
     """
 
-    def __init__(self, gaps: Floats, *, fewest: int = STEPS) -> None:
-        # The cosine transform of a row is the Fourier transform of the row and its mirror image, the ends not repeated.
-        mirrored = np.concatenate((gaps, gaps[:, -2:0:-1]), axis=1)
-        mirrored[:, [0, STEPS]] *= 2.0  # a node at an end has half the width of the others to spread over
-        self._spectra = np.fft.rfft(mirrored)
-        self._fewest = fewest
+    def __init__(self, spectra: NDArray[Any], *, fewest: int = STEPS) -> None:
+        self._spectra, self._fewest = spectra, fewest
 
     def __call__(self, scales: Floats, rows: Integers) -> Floats:
-        """The integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
-        wanted = np.maximum(self._fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
-        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(wanted)).astype(np.int64))
+        """Return the integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
+        least = np.maximum(self._fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
         integrals = np.empty(len(scales))
-        for count in np.unique(nodes):  # three sizes at most
+        for count in np.unique(nodes):  # few sizes
             which = np.flatnonzero(nodes == count)
             # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
             steps = (scales[which, None] * STEPS) ** 2
             # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
-            left = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), _NOTHING)) or 1
-            spectra = self._spectra[rows[which], :left] * np.exp(-_DECAY[:left] * steps)
+            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), _NOTHING)) or 1
+            some = min(some, self._spectra.shape[1])
+            spectra = self._spectra[rows[which], :some] * np.exp(-_DECAY[:some] * steps)
             smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
             integrals[which] = smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
         return integrals
@@ -146,18 +144,16 @@ def fixed_scales(
     return result
 
 
-def smooth_error(source: FineGrid | Nodes) -> Floats:
-    """The scale of every row that equals the integral of its gaps smoothed on it."""
+def smooth_error(source: FineGrid | Spectra) -> Floats:
+    """Return the scale of every row that equals the integral of its gaps smoothed on it."""
     if isinstance(source, FineGrid):
         masses = source.masses()
-        source = Nodes(on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples))
-        return smooth_error(source)[0]
-    parts = []
-    for start in range(0, len(source.gaps), _TOGETHER):
-        gaps = source.gaps[start : start + _TOGETHER]
-        smoothed, total = SmoothedGaps(gaps, fewest=source.fewest), np.abs(gaps.sum(axis=1))
-        parts.append(fixed_scales(smoothed, total, guess=source.guess, precision=source.precision))
-    return np.concatenate(parts)
+        nodes = on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples)
+        return smooth_error(Spectra(spectrum(nodes)[None]))[0]
+    # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
+    total = np.abs(source.values[:, 0].real) / 2
+    smoothed = SmoothedGaps(source.values, fewest=source.fewest)
+    return fixed_scales(smoothed, total, guess=source.guess, precision=source.precision)
 
 
 def _published(statistic: EqualMass) -> float:

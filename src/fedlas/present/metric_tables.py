@@ -10,7 +10,7 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import ARROWS, FEWEST_CLASSES, Block, Cell, Column, Note, Table, column, is_detail
 from fedlas.stats import ALPHA, SpiegelhalterTest
-from fedlas.stats.estimates import COSTLY, Estimate
+from fedlas.stats.estimates import Estimate
 from fedlas.stats.noise_floor import rejects
 from fedlas.stats.p_text import p_said, p_text
 
@@ -143,8 +143,7 @@ def noise_legend(texts: Iterable[NoiseText], *, several: bool = False) -> list[s
     legend = [NOISE_LEGEND.format(over=over)]
     if counts := [text.replicates for text in shown if text.floor]:
         most = max(counts)
-        costly = [f"{METRICS[name].metadata['title']} has {least}" for name, least in COSTLY.items() if least < most]
-        costly += [f"some have {few}" for few in sorted({*counts} - {most, *COSTLY.values()})]
+        costly = [f"some have {few}" for few in sorted({*counts} - {most})]
         fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
         legend.append(FLOOR_LEGEND.format(**(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer))
     return legend

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
-from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics import METRICS
 from fedlas.metrics.base import MetricEntry
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluate import default_metrics, values_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
-from fedlas.stats.draws import resampled, rows_for, values_in
+from fedlas.stats.draws import Purpose, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
-from fedlas.stats.noise_floor import floor_values, rejects, share_at_least
+from fedlas.stats.noise_floor import rejects, share_at_least
 from fedlas.stats.proportion import clopper_pearson, weighted_share
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import replicate_values, share_of
+from fedlas.stats.tables import share_of
 
 
 def bootstrap_interval(
@@ -114,17 +114,9 @@ def bootstrap_interval(
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
         Methods and their Application" (1997), section 5.2, for the basic interval.
     """
-    found = _intervals(
-        "bootstrap_interval",
-        predictions,
-        [METRICS[metric]],
-        confidence_level=confidence_level,
-        replicates=replicates,
-        seed=seed,
-        num_bins=num_bins,
-        method=method,
-    )
-    return found[metric]
+    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    options |= {"num_bins": num_bins, "method": method}
+    return _intervals("bootstrap_interval", predictions, [METRICS[metric]], **options)[metric]
 
 
 def bootstrap_intervals(
@@ -156,22 +148,15 @@ def bootstrap_intervals(
 
     Example:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], [0, 0, 0, 1])
-        >>> found = bootstrap_intervals(p, metrics=["accuracy", "nll"], replicates=99)
-        >>> found["accuracy"].value, found["accuracy"].low, found["accuracy"].high
+        >>> accuracy = bootstrap_intervals(p, metrics=["accuracy", "nll"], replicates=99)["accuracy"]
+        >>> accuracy.value, accuracy.low, accuracy.high
         (0.75, 0.1941..., 0.9936...)
     """
     check_measurable("bootstrap_intervals", predictions)
-    names = evaluate(predictions) if metrics is None else metrics
-    return _intervals(
-        "bootstrap_intervals",
-        predictions,
-        [METRICS[name] for name in dict.fromkeys(names)],
-        confidence_level=confidence_level,
-        replicates=replicates,
-        seed=seed,
-        num_bins=num_bins,
-        method=method,
-    )
+    entries = default_metrics(predictions) if metrics is None else [METRICS[name] for name in dict.fromkeys(metrics)]
+    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    options |= {"num_bins": num_bins, "method": method}
+    return _intervals("bootstrap_intervals", predictions, entries, **options)
 
 
 def _intervals(
@@ -188,30 +173,25 @@ def _intervals(
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
     rows = rows_for(owner, predictions, num_bins)
     values = values_of(predictions, entries, num_bins)
-    forms = {entry.name: (partial(replicate_values, entry), replicates) for entry in entries}
-    samples = values_in(resampled, rows, forms, seed=seed)
+    samples = values_in(Purpose.BOOTSTRAP, rows, entries, replicates=replicates, seed=seed)
     errors = [entry for entry in entries if method == "auto" and is_error(entry)]
+
     # The floor can only lower what is above 0, so it is drawn for no other metric.
-    lows = {
-        e.name: floor_interval(values[e.name], samples[e.name], floor=0.0, confidence_level=confidence_level).low
-        for e in errors
-    }
-    floors = floor_values(rows, [e for e in errors if lows[e.name] > 0], replicates=replicates, seed=seed)
-    biases = {entry.name: cell_bias(entry, rows) for entry in errors if entry.name in floors}
-    return {
-        entry.name: error_interval(
-            values[entry.name],
-            samples[entry.name],
-            floors.get(entry.name),
-            confidence_level=confidence_level,
-            bias=biases.get(entry.name, 0.0),
-        )
-        if entry in errors
-        else plain_interval(
-            entry, rows, values[entry.name], samples[entry.name], confidence_level=confidence_level, method=method
-        )
-        for entry in entries
-    }
+    def can_fall(name: str) -> bool:
+        return floor_interval(values[name], samples[name], floor=0.0, confidence_level=confidence_level).low > 0
+
+    above = [entry for entry in errors if can_fall(entry.name)]
+    floors = values_in(Purpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
+    biases = {entry.name: cell_bias(entry, rows) for entry in above}
+
+    def interval(entry: MetricEntry) -> Interval:
+        value, drawn = values[entry.name], samples[entry.name]
+        if entry not in errors:
+            return plain_interval(entry, rows, value, drawn, confidence_level=confidence_level, method=method)
+        bias = biases.get(entry.name, 0.0)
+        return error_interval(value, drawn, floors.get(entry.name), confidence_level=confidence_level, bias=bias)
+
+    return {entry.name: interval(entry) for entry in entries}
 
 
 def is_error(entry: MetricEntry) -> bool:
@@ -233,8 +213,8 @@ def error_interval(
     """
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0
-    found = floor_interval(value, samples, floor=floor, confidence_level=confidence_level, bias=bias)
-    return replace(found, low=max(0.0, found.low) if rejected else 0.0)
+    interval = floor_interval(value, samples, floor=floor, confidence_level=confidence_level, bias=bias)
+    return replace(interval, low=max(0.0, interval.low) if rejected else 0.0)
 
 
 def plain_interval(
@@ -243,12 +223,12 @@ def plain_interval(
     """The interval of any other metric: that of a share of the samples, with every ``method``."""
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
-        found = interval_from(value, samples, confidence_level=confidence_level, method="percentile")
+        interval = interval_from(value, samples, confidence_level=confidence_level, method="percentile")
         if rows.weights is not None:
             low, high = weighted_share(hits, rows.weights, confidence_level=confidence_level)
-            return replace(found, low=low, high=high, method="wilson")
+            return replace(interval, low=low, high=high, method="wilson")
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)
-        return replace(found, low=low, high=high, method="exact")
+        return replace(interval, low=low, high=high, method="exact")
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
     centered = method == "auto" and entry.metadata.get("unbiased", False)
     return interval_from(value, samples, confidence_level=confidence_level, method="centered" if centered else method)

@@ -20,9 +20,9 @@ from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.stats.draws import Purpose, random_state
-from fedlas.stats.replicates import Resampled
+from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import Filled, SortedClasses, class_table
+from fedlas.stats.tables import Filled, SortedClasses
 from fedlas.stats.weights import effective_samples
 
 DRAWS = 100
@@ -135,10 +135,6 @@ def _variance(labels: Floats, count: Floats) -> Floats:
     return labels * (1.0 - labels / np.maximum(count, 1.0))
 
 
-def _all_once(rows: Rows) -> Resampled:
-    return Resampled(rows, np.ones((1, rows.num_samples)))
-
-
 def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
     """With weights, sums scaled to as many samples as these are worth: labels of few heavy samples vary more."""
     if rows.weights is None:
@@ -155,17 +151,21 @@ def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
 
 
 def _width_cells(rows: Rows) -> ClassTable:
-    """Sums over the bins of equal width of every class."""
-    table = class_table(_all_once(rows)).table()
-    count = table.count()[0]
-    table = replace(table, probs=table.probs[0], labels=table.labels[0], count=lambda: count)
+    """Return sums over the bins of equal width of every class."""
+    if rows.are_many:
+        sums = class_blocks(rows)
+        probs, labels, count = (each.sum(axis=0) for each in (sums.probs, sums.labels, sums.counts))
+    else:
+        every = Resampled(rows, np.ones((1, rows.num_samples))).class_table
+        probs, labels, count = (each[0] for each in (every.probs, every.labels, every.count()))
+    table = ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)
     return _by_effective_samples(table, rows)
 
 
 def _mass_cells(rows: Rows) -> ClassTable:
     """The same over the bins of equal mass."""
     sums = []
-    for runs in SortedClasses(_all_once(rows)).rankings():
+    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_samples)))).rankings():
         right = runs.count - runs.wrong
         cuts = equal_mass_cuts(runs, rows.num_bins)
         sums.append([sums_between(cuts, each) for each in (runs.gaps + right, right, runs.count)])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fedlas.stats.rows import CACHED, Floats, Integers, Rows, starts_of_runs
+from fedlas.metrics.binning import width_bin
+from fedlas.metrics.scan import Chunk
+from fedlas.stats.rows import Floats, Integers, Rows, starts_of_runs
 
 FIXED_POINT = 2.0**30
 """Probabilities are rounded to multiples of its inverse, 1e-9, so that float64 sums of fewer than 2**23 of them are
 exact, and do not depend on the order in which a matrix product of so many threads happens to add. With weights of
 samples they round, and depend on it in the last digits."""
+_MOST_BLOCKS, _FEWEST_BLOCKS, _BLOCK_SUMS = 2**10, 2**8, 2**23
+FEW_CLASSES = 10
+"""With fewer, the labels of two classes depend on each other too much to be drawn apart."""
 
 
 class ClassCells:
@@ -28,26 +31,31 @@ class ClassCells:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._num_bins = rows.num_bins
         self._num_cells = rows.num_classes * rows.num_bins
-        step = max(1, CACHED // rows.num_classes)
-        self._parts = [slice(start, start + step) for start in range(0, rows.num_samples, step)]
+        self._fixed = _fixed_point(rows.probs)
+        probs = rows.probs.ravel()
+        place = np.flatnonzero(probs >= 0.99 / rows.num_bins)  # all that are beyond the first bin, and few others
+        place = place[rows.bins_of(probs[place]) > 0]
+        index, label = np.divmod(place, rows.num_classes)
+        self._beyond = _Entries(index, self._cell_of(index, label), self._num_cells)
+        self._beyond_probs = self._fixed.ravel()[place][self._beyond.order] / FIXED_POINT
+        every = np.arange(rows.num_samples)
+        self._labels = _Entries(every, self._cell_of(every, rows.target), self._num_cells)
 
     def probs(self, weights: Floats) -> Floats:
-        """Sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
-        beyond = self._beyond
-        return self._with_first(beyond.sums(weights, beyond.value), self._class_sums(weights))
+        """Return the sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
+        return self._with_first(self._beyond.sums(weights, self._beyond_probs), self._class_sums(weights))
 
     def counts(self, weights: Floats) -> Floats:
-        """Number of rows ``(R, cells)``; those of each class add up to ``N``."""
+        """Return the number of rows ``(R, cells)``; those of each class add up to ``N``."""
         return self._with_first(self._beyond.sums(weights), weights.sum(axis=1, keepdims=True))
 
     def labels(self, weights: Floats) -> Floats:
-        """Number of rows of which the class is the label ``(R, cells)``."""
-        return self._own_labels.sums(weights)
+        """Return the number of rows of which the class is the label ``(R, cells)``."""
+        return self._labels.sums(weights)
 
     def drawn_labels(self, place: Integers, row: Integers, label: Integers, replicates: int) -> Floats:
-        """The same for drawn labels, every row counted once, times its weight.
+        """Return the same for drawn labels, every row counted once, times its weight.
 
         Args:
             place: Where another class than the predicted one was drawn, as :meth:`Rows.draw_others` has it.
@@ -67,66 +75,92 @@ class ClassCells:
         return counts.astype(np.float64)
 
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:
-        """``sums (R, cells)`` with what they leave of ``totals (R, C or 1)`` in the first bin of every class."""
-        by_class = sums.reshape(len(sums), self._rows.num_classes, self._num_bins)
+        """Put what ``sums (R, cells)`` leave of ``totals (R, C or 1)`` into the first bin of every class."""
+        by_class = sums.reshape(len(sums), self._rows.num_classes, self._rows.num_bins)
         # Both sides are exact multiples of 1 / FIXED_POINT, so an empty first bin gets 0 and no rounding error.
         by_class[:, :, 0] = totals - by_class.sum(axis=2)
         return sums
 
     def _cell_of(self, row: Integers, label: Integers) -> Integers:
-        """Cell of each row's probability of ``label``."""
-        return label * self._num_bins + self._rows.bins_of(self._rows.probs[row, label])
+        """Return the cell of each row's probability of ``label``."""
+        return label * self._rows.num_bins + self._rows.bins_of(self._rows.probs[row, label])
 
     def _class_sums(self, weights: Floats) -> Floats:
-        sums = np.zeros((len(weights), self._rows.num_classes))
-        for part in self._parts:
-            sums += weights[:, part] @ self._fixed(part)
-        return sums / FIXED_POINT
-
-    def _fixed(self, part: slice) -> Floats:
-        """Probabilities of some rows as multiples of ``1 / FIXED_POINT``; few are remembered."""
-        if len(self._parts) == 1:
-            return self._fixed_of_all
-        return _fixed_point(self._rows.probs[part])
-
-    @cached_property
-    def _fixed_of_all(self) -> Floats:
-        return _fixed_point(self._rows.probs)
-
-    @cached_property
-    def _beyond(self) -> _Entries:
-        """The probabilities that are not in the first bin."""
-        probs = self._rows.probs.ravel()
-        place = np.flatnonzero(probs >= 0.99 / self._num_bins)  # all that are beyond, and few others
-        place = place[self._rows.bins_of(probs[place]) > 0]
-        index, label = np.divmod(place, self._rows.num_classes)
-        return _Entries(index, self._cell_of(index, label), _fixed_point(probs[place]) / FIXED_POINT, self._num_cells)
-
-    @cached_property
-    def _own_labels(self) -> _Entries:
-        index = np.arange(self._rows.num_samples)
-        return _Entries(index, self._cell_of(index, self._rows.target), None, self._num_cells)
+        return np.asarray(weights @ self._fixed / FIXED_POINT)
 
 
-def _fixed_point(probs: NDArray[Any]) -> Floats:
+class ClassBlocks:
+    """Statistic: the same sums of blocks of rows that were put together at random.
+
+    Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
+
+    Args:
+        rows: The rows and the number of bins.
+
+    Attributes:
+        probs: Sum of the class's probability in each cell of each block ``(M, cells)``.
+        labels: Number of labels.
+        counts: Number of rows.
+        drawn: Number of labels that were drawn from the probabilities, once for each row; of few classes alone.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._classes, self._num_bins = rows.num_classes, rows.num_bins
+        cells = self._classes * self._num_bins
+        blocks = min(_MOST_BLOCKS, rows.num_samples, max(_FEWEST_BLOCKS, _BLOCK_SUMS // cells))
+        random = np.random.RandomState(0)
+        # Rows may come in the order of their classes, so neighbors must not be a block.
+        self._block = torch.from_numpy(random.permutation(rows.num_samples) % blocks)
+        self._uniforms = torch.from_numpy(random.random_sample(rows.num_samples))
+        self._sums = [torch.zeros(blocks, self._classes, self._num_bins, dtype=torch.float64) for _ in range(4)]
+        self._sums[2][:, :, 0] = torch.bincount(self._block, minlength=blocks)[:, None]
+        self.probs, self.labels, self.counts, self.drawn = (each.view(blocks, -1).numpy() for each in self._sums)
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        rows, classes, num_bins = len(chunk.target), self._classes, self._num_bins
+        block, uniforms = self._block[:rows], self._uniforms[:rows]
+        self._block, self._uniforms = self._block[rows:], self._uniforms[rows:]
+        probs = chunk.probs.cpu()
+        exact = torch.from_numpy(_fixed_point(probs.numpy()) / FIXED_POINT)
+        all_probs, all_labels, all_counts, all_drawn = self._sums
+        # All probabilities go to the first bin; then those beyond it move to theirs.
+        all_probs[:, :, 0].index_add_(0, block, exact)
+        place = np.flatnonzero(probs.numpy() > 0.99 / num_bins)
+        row = place // classes
+        start = (block.numpy()[row] * classes + place - row * classes) * num_bins
+        bins = width_bin(probs.reshape(-1)[place], num_bins).numpy()
+        for sums, terms in ((all_probs, exact.reshape(-1)[place]), (all_counts, torch.ones(len(place)).double())):
+            sums.view(-1).index_add_(0, torch.from_numpy(start + bins), terms)
+            sums.view(-1).index_add_(0, torch.from_numpy(start), -terms)
+        labels = [(all_labels, chunk.target.unsqueeze(1))]
+        if classes < FEW_CLASSES:
+            total = exact.cumsum(dim=1)
+            above = torch.searchsorted(total, (uniforms * total[:, -1]).unsqueeze(1), right=True)
+            labels.append((all_drawn, above.clamp_(max=classes - 1)))
+        for sums, label in labels:
+            cell = (block.unsqueeze(1) * classes + label) * num_bins + width_bin(probs.gather(1, label), num_bins)
+            sums.view(-1).index_add_(0, cell.squeeze(1), torch.ones(rows, dtype=torch.float64))
+
+
+def _fixed_point(probs: NDArray[np.floating]) -> Floats:
     fixed = probs * np.float64(FIXED_POINT)
     return np.rint(fixed, out=fixed)
 
 
 class _Entries:
-    """What rows add to cells: ``value`` of row ``index`` to ``cell``, all ``(E,)``."""
+    """What rows add to cells: row ``index`` to ``cell``, both ``(E,)``."""
 
-    def __init__(self, index: Integers, cell: Integers, value: Floats | None, num_cells: int) -> None:
+    def __init__(self, index: Integers, cell: Integers, num_cells: int) -> None:
         # Sorted by cell, the entries of each are one run, which reduceat adds for all replicates in one call.
-        order = np.argsort(cell, kind="stable")
-        cell = cell[order]
-        self.value = None if value is None else value[order]
-        self._index, self._num_cells = index[order], num_cells
+        self.order = np.argsort(cell, kind="stable")
+        cell = cell[self.order]
+        self._index, self._num_cells = index[self.order], num_cells
         self._starts = starts_of_runs(cell) if len(cell) else np.zeros(0, dtype=np.int64)
         self._filled = cell[self._starts]
 
     def sums(self, weights: Floats, value: Floats | None = None) -> Floats:
-        """Sums ``(R, cells)`` of the entries, those of row ``i`` times ``weights[:, i]``, and ``value`` if given."""
+        """Return the sums ``(R, cells)`` of the entries, those of row ``i`` times ``weights[:, i]``, and ``value``."""
         sums = np.zeros((len(weights), self._num_cells))
         if len(self._starts):
             weighted = weights.take(self._index, axis=1)

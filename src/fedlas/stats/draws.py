@@ -6,28 +6,26 @@ number of threads plays a part. They come from NumPy's ``RandomState``, whose ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedlas._core.check import InputError, check_count
+from fedlas.metrics.base import MetricEntry
+from fedlas.metrics.classwise import errors_by_class
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
-from fedlas.stats.replicates import Redrawn, Replicates, Resampled
+from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled
 from fedlas.stats.rows import Floats, Rows, rows_of
+from fedlas.stats.tables import knows_groups, replicate_values
 
-K = TypeVar("K")
 BLOCK = 2**18
 """Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
-MANY_PROBS = 2**23
-"""Probabilities from which on it is their sums by class that take the time: these come from wide blocks."""
-CLASS_REPLICATES = 199
-"""At most so many replicates of what is computed of so many probabilities."""
-_WIDE, _WIDE_BLOCK = 99, 2**23
+BY_CLASS = "by class"
+"""Name of the errors of each class among the values of metrics."""
 
 
 class Purpose(IntEnum):
@@ -36,15 +34,19 @@ class Purpose(IntEnum):
     BOOTSTRAP = 0
     NOISE_FLOOR = 1
     CELL_BIAS = 2
+    RIGHT = 3
+    BLOCKS = 4
+    LABELS = 5
+    MEANS = 6
 
 
 def random_state(purpose: Purpose, seed: int) -> np.random.RandomState:
-    """The random numbers of a seed for one purpose."""
+    """Return the random numbers of a seed for one purpose."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
 
 def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
-    """The rows of ``predictions``, without those of weight 0: drawing them would change nothing but the random numbers.
+    """Return the rows of ``predictions`` without those of weight 0: drawing them would only use up random numbers.
 
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
@@ -58,14 +60,12 @@ def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
     return Rows(predictions, check_count(owner, "num_bins", num_bins))
 
 
-def resampled_weights(
-    *rows: Rows, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
-) -> Iterator[Floats]:
-    """Blocks of bootstrap draws: how often each of ``N`` rows, the same for one or more sets of them, ``(R, N)``.
+def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
+    """Yield blocks of bootstrap draws: how often each of ``N`` rows, the same for one or more sets of them, ``(R, N)``.
 
     There are ``replicates`` rows in all.
     """
-    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed, cuts, wide):
+    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
         index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
         # Each replicate counts in a range of its own, so that one bincount serves the whole block.
@@ -73,111 +73,114 @@ def resampled_weights(
         yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
 
 
-def resampled(
-    rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
-) -> Iterator[Resampled]:
-    """Blocks of bootstrap replicates, ``replicates`` in all."""
-    for drawn in resampled_weights(rows, replicates=replicates, seed=seed, cuts=cuts, wide=wide):
-        yield Resampled(rows, drawn)
+def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+    """Yield blocks of bootstrap replicates, ``replicates`` in all."""
+    for times in resampled_weights(rows, replicates=replicates, seed=seed):
+        yield Resampled(rows, times)
 
 
-def redrawn(
-    rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
-) -> Iterator[Redrawn]:
-    """Blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
-    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed, cuts, wide):
+def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+    """Yield blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
+    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed):
         yield Redrawn(rows, uniforms)
 
 
+def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+    """Yield blocks of bootstrap replicates of groups of rows, ``replicates`` in all."""
+    purposes = (Purpose.BOOTSTRAP, Purpose.RIGHT, Purpose.BLOCKS, Purpose.MEANS)
+    random, random_right, blocks, normal = (random_state(each, seed) for each in purposes)
+    groups = rows.groups
+    for size in _sizes(len(groups.count), [rows], replicates):
+        counts = random.multinomial(rows.num_samples, groups.count / rows.num_samples, size=size)
+        right = random_right.binomial(counts, groups.right / groups.count).astype(np.float64)
+        yield GroupsResampled(rows, counts.astype(np.float64), right, blocks, normal.standard_normal(size))
+
+
+def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
+    """Yield blocks of replicates of groups of rows with labels drawn anew, ``replicates`` in all."""
+    random, labels = (random_state(each, seed) for each in (Purpose.NOISE_FLOOR, Purpose.LABELS))
+    count, confidence = rows.groups.count.astype(np.int64), np.clip(rows.groups.confidence, 0.0, 1.0)
+    for size in _sizes(len(count), [rows], replicates):
+        right = random.binomial(count, confidence, size=(size, len(count))).astype(np.float64)
+        yield GroupsRedrawn(rows, right, labels)
+
+
+_DRAWS: dict[Purpose, tuple[Callable[..., Iterator[Replicates]], Callable[..., Iterator[Replicates]]]] = {
+    Purpose.BOOTSTRAP: (resampled, groups_resampled),
+    Purpose.NOISE_FLOOR: (redrawn, groups_redrawn),
+}
+
+
 def values_in(
-    draw: Callable[..., Iterator[Replicates]],
+    purpose: Purpose,
     rows: Rows,
-    forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
+    entries: Sequence[MetricEntry],
     *,
+    replicates: int,
     seed: int,
-    narrow: Collection[K] = (),
-    advance: Callable[[int], None] | None = None,
-) -> dict[K, Floats]:
-    """Values of several quantities over one set of replicates, which each block of is drawn once for all of them.
+    by_class: bool = False,
+    advance: Callable[[float], None] | None = None,
+) -> dict[str, Floats]:
+    """Values of several metrics over one set of replicates, of which each block is drawn once for all of them.
 
     Args:
-        draw: :func:`resampled` or :func:`redrawn`.
+        purpose: ``BOOTSTRAP`` draws rows, ``NOISE_FLOOR`` labels.
         rows: What is drawn from.
-        forms: By name, the quantity of a block ``(R, ...)``, and of how many replicates, from the first, it is wanted.
+        entries: The metrics.
+        replicates: ``R``.
         seed: Of the random numbers.
-        narrow: Quantities that do little with each row. Of many probabilities they have a pass of their own over the
-            same replicates, in blocks that a processor's cache holds; sums by class take wide ones.
-        advance: Called after each block with the number of its replicates; of two passes in the last one.
+        by_class: Whether to compute the errors of each class ``(R, C)``, too; their name is :data:`BY_CLASS`.
+        advance: Called after each block with its share of the work; all calls add up to 1.
 
     Returns:
-        ``(replicates, ...)`` by name.
+        ``(R,)`` by name.
     """
-    wide = {name: form for name, form in forms.items() if name not in narrow or not _has_many(rows)}
-    others = {name: form for name, form in forms.items() if name not in wide}
-    found: dict[K, Floats] = {}
-    if wide:
-        found |= _values_in(draw(rows, **_extent(wide), seed=seed), wide, None if others else advance)
-    if others:
-        found |= _values_in(draw(rows, **_extent(others), seed=seed, wide=False), others, advance)
-    return found
+    of_groups = [
+        entry for entry in entries if rows.are_many and knows_groups(entry, means=purpose is Purpose.BOOTSTRAP)
+    ]
+    of_rows = [entry for entry in entries if entry not in of_groups]
+    row_draws, group_draws = _DRAWS[purpose]
+    passes = [(row_draws, of_rows, by_class and not rows.are_many)]
+    passes.append((group_draws, of_groups, by_class and rows.are_many))
+    passes = [each for each in passes if each[1] or each[2]]
+    parts: dict[str, list[Floats]] = {}
+    for draw, some, classes in passes:
+        for block in draw(rows, replicates=replicates, seed=seed):
+            for entry in some:
+                parts.setdefault(entry.name, []).append(replicate_values(entry, block))
+            if classes:
+                parts.setdefault(BY_CLASS, []).append(errors_by_class(block.class_table))
+            block.release()
+            if advance is not None:
+                advance(block.size / replicates / len(passes))
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def values_in_both(
-    rows: Rows,
-    forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
-    tested: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
-    **options: Any,
-) -> tuple[dict[K, Floats], dict[K, Floats]]:
-    """:func:`values_in` of ``forms`` over resampled rows, and of ``tested`` over redrawn labels.
+    rows: Rows, entries: Sequence[MetricEntry], tested: Sequence[MetricEntry], **options: Any
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """:func:`values_in` of ``entries`` over rows drawn anew, and of ``tested`` over labels drawn anew.
 
     The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
     """
-    floors = partial(values_in, redrawn, rows, tested, **options)
+
+    def floors() -> dict[str, Floats]:
+        return values_in(Purpose.NOISE_FLOOR, rows, tested, **options)
+
     if torch.get_num_threads() == 1:
-        return values_in(resampled, rows, forms, **options), floors()
+        return values_in(Purpose.BOOTSTRAP, rows, entries, **options), floors()
     with ThreadPoolExecutor(1) as other:
         drawn = other.submit(floors)
-        return values_in(resampled, rows, forms, **options), drawn.result()
+        return values_in(Purpose.BOOTSTRAP, rows, entries, **options), drawn.result()
 
 
-def _extent(forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]]) -> dict[str, Any]:
-    wanted = {replicates for _, replicates in forms.values()}
-    return {"replicates": max(wanted, default=0), "cuts": wanted}
+def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
+    """Yield the numbers of replicates of blocks; how large a block is changes no number that is drawn."""
+    # Besides arrays of so many columns there are (R, C * num_bins) arrays.
+    step = max(1, BLOCK // max(columns, *(each.num_classes * each.num_bins for each in rows)))
+    yield from (min(step, replicates - start) for start in range(0, replicates, step))
 
 
-def _values_in(
-    blocks: Iterator[Replicates],
-    forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
-    advance: Callable[[int], None] | None,
-) -> dict[K, Floats]:
-    parts: dict[K, list[Floats]] = {name: [] for name in forms}
-    done = 0
-    for block in blocks:
-        for name, (form, replicates) in forms.items():
-            if done < replicates:
-                parts[name].append(form(block))
-        block.release()
-        done += block.size
-        if advance is not None:
-            advance(block.size)
-    return {name: np.concatenate(found) for name, found in parts.items()}
-
-
-def _has_many(*rows: Rows) -> bool:
-    return max(each.num_samples * each.num_classes for each in rows) > MANY_PROBS
-
-
-def _uniforms(
-    purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int, cuts: Iterable[int], wide: bool
-) -> Iterator[Floats]:
-    random = random_state(purpose, seed)
-    # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
-    largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
-    narrow = max(1, BLOCK // largest)
-    many = wide and _has_many(*rows)
-    start = 0
-    for stop in sorted({replicates, *(cut for cut in cuts if cut < replicates)}):
-        step = max(narrow, min(_WIDE, _WIDE_BLOCK // largest)) if many and stop <= CLASS_REPLICATES else narrow
-        for size in (min(step, stop - at) for at in range(start, stop, step)):
-            yield random.random_sample((size, rows[0].num_samples))
-        start = stop
+def _uniforms(purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
+    random, samples = random_state(purpose, seed), rows[0].num_samples
+    yield from (random.random_sample((size, samples)) for size in _sizes(samples, rows, replicates))

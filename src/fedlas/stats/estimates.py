@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import Any
 
-import numpy as np
-
 from fedlas._core.check import InputError, check_number
-from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics import METRICS
 from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluate import lacking, values_of
+from fedlas.metrics.evaluate import default_metrics, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
-from fedlas.stats.draws import MANY_PROBS, rows_for, values_in_both
+from fedlas.stats.class_cells import ClassBlocks
+from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
 from fedlas.stats.intervals import ALPHA, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
-from fedlas.stats.replicates import Replicates
+from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
-from fedlas.stats.tables import class_table, mean_quantity, replicate_values
+from fedlas.stats.tables import mean_quantity
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
-COSTLY = {"smooth_ece": 99}
-"""At most so many replicates of metrics that take a hundred times as long as the others on small test sets."""
-MANY_CLASS_REPLICATES = 99
-"""At most so many replicates of metrics of every class's probability from :data:`MANY_PROBS` probabilities on."""
 CONFIDENCE_LEVEL = 1.0 - ALPHA
 """Level of the intervals."""
 
@@ -60,12 +54,12 @@ class Estimate:
     replicates: int = 0
 
     def plain(self) -> dict[str, float]:
-        """Its numbers by name, as JSON has them; without those that there are not."""
+        """Return the fields as a dict for JSON; omit missing values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Estimate:
-        """What :meth:`plain` returned.
+        """Return the estimate of which :meth:`plain` returned ``content``.
 
         Raises:
             InputError: If a number is missing, or is none.
@@ -84,8 +78,8 @@ def estimates(
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> dict[str, Estimate]:
-    """Metrics with their bootstrap intervals, noise floors and calibration tests.
+) -> ResultTable[str, Estimate]:
+    """Estimate metrics with bootstrap intervals, noise floors and calibration tests.
 
     Every number is what the metric's own function, :func:`~fedlas.stats.bootstrap_interval` and
     :func:`~fedlas.stats.noise_floor` return, but samples and labels are drawn once for all metrics. The ends of an
@@ -96,12 +90,13 @@ def estimates(
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. What takes long has fewer at
-            that level: the smooth ECE 99, and so has the classwise ECE from 8 million probabilities on.
+        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. From 32,768 samples or 4
+            million probabilities on, they draw groups of rows, see :mod:`fedlas.stats.replicates`; with sample weights
+            always rows.
         seed: The same seed draws the same samples and labels.
 
     Returns:
-        Estimate by registry name.
+        Estimate by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame of it.
 
     Raises:
         InputError: For an unknown metric, options out of range, too few replicates for the level, or fewer than 2
@@ -116,20 +111,14 @@ def estimates(
         >>> import torch
         >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-        >>> found = estimates(Predictions(2 * logits, target), ["accuracy", "ece"], replicates=199)
-        >>> found["ece"].low > found["ece"].floor > 0, found["ece"].p, found["accuracy"].floor
+        >>> table = estimates(Predictions(2 * logits, target), ["accuracy", "ece"], replicates=199)
+        >>> table["ece"].low > table["ece"].floor > 0, table["ece"].p, table["accuracy"].floor
         (True, 0.005, None)
     """
     check_measurable("estimates", predictions)
-    values = evaluate(predictions, num_bins=num_bins) if metrics is None else None
-    names = list(values or ()) if metrics is None else list(metrics)
-    options: dict[str, Any] = {
-        "num_bins": num_bins,
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    return estimated("estimates", predictions, names, values=values, **options)[0]
+    names = [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
+    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    return ResultTable(estimated("estimates", predictions, names, num_bins=num_bins, **options)[0])
 
 
 def class_estimates(
@@ -167,18 +156,13 @@ def class_estimates(
         >>> import torch
         >>> logits = 2 * torch.randn(800, 3, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-        >>> found = class_estimates(Predictions(logits, target), replicates=199)[0]
-        >>> found.p > 0.05, found.low, found.floor > 0.01
+        >>> first = class_estimates(Predictions(logits, target), replicates=199)[0]
+        >>> first.p > 0.05, first.low, first.floor > 0.01
         (True, 0.0, True)
     """
     check_predictions("class_estimates", predictions)
-    options: dict[str, Any] = {
-        "num_bins": num_bins,
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    return estimated("class_estimates", predictions, [], class_replicates=replicates, **options)[1]
+    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    return estimated("class_estimates", predictions, [], num_bins=num_bins, by_class=True, **options)[1]
 
 
 def estimated(
@@ -189,7 +173,7 @@ def estimated(
     num_bins: int,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
-    class_replicates: int = 0,
+    by_class: bool = False,
     seed: int = 0,
     values: Mapping[str, float] | None = None,
     advance: Callable[[float], None] | None = None,
@@ -203,65 +187,52 @@ def estimated(
         num_bins: As there.
         confidence_level: As there.
         replicates: As there.
-        class_replicates: Of the classes, at most ``replicates``; 0 leaves them out.
+        by_class: Whether to estimate the errors of each class, too.
         seed: As there.
         values: The metrics, if they have been computed.
         advance: Called with the share of the work that has been done since the last call; all calls add up to 1.
     """
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto")
     rows = rows_for(owner, predictions, num_bins)
-    entries = {name: METRICS[name] for name in dict.fromkeys(metrics)}
+    entries = [METRICS[name] for name in dict.fromkeys(metrics)]
+    tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, list(entries.values()), num_bins)
+        values = values_of(predictions, entries, num_bins)
+
     # What most need is computed in one pass.
-    means = [quantity for entry in entries.values() if (quantity := mean_quantity(entry, rows))]
-    classwise = [name for name, entry in entries.items() if _is_by_class(entry)]
-    rows.gather([*means, confidence_of, *([probs_of] if class_replicates or classwise else [])])
+    means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
+    if not (by_class or any(_is_by_class(entry) for entry in entries)):
+        rows.gather([*means, confidence_of])
+    elif rows.are_many:
+        rows.gather([*means, confidence_of], ClassBlocks)
+    else:
+        rows.gather([*means, confidence_of, probs_of])
 
-    forms: dict[str | None, tuple[Callable[[Replicates], Floats], int]] = {
-        name: (
-            partial(replicate_values, entry),
-            max(_at_most(entry, rows, replicates), fewest_replicates(confidence_level)),
+    # Replicates of the metrics, and of what they would be if the model were calibrated.
+    draws = 2 if tested or by_class else 1
+    share = None if advance is None else lambda part: advance(part / draws)
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed, "by_class": by_class, "advance": share}
+    samples, floors = values_in_both(rows, entries, tested, **options)
+    table = {
+        e.name: _estimate(
+            e, rows, values[e.name], samples[e.name], floors.get(e.name), confidence_level, cell_bias(e, rows)
         )
-        for name, entry in entries.items()
+        for e in entries
     }
-    if class_replicates:
-        forms[None] = (_errors_by_class, min(class_replicates, replicates))
-    tested = {name: form for name, form in forms.items() if name is None or is_calibration_error(name)}
-    total = sum(max((drawn for _, drawn in each.values()), default=0) for each in (forms, tested))
-
-    count = (lambda drawn: advance(drawn / total)) if advance is not None else (lambda _drawn: None)
-    options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
-    samples, floors = values_in_both(rows, forms, tested, **options)
-    found = {
-        name: _estimate(
-            entry, rows, values[name], samples[name], floors.get(name), confidence_level, cell_bias(entry, rows)
-        )
-        for name, entry in entries.items()
+    if not by_class:
+        return table, {}
+    entry, biases = METRICS["classwise_ece"], class_bias(rows, errors_by_class)
+    drawn, calibrated = samples[BY_CLASS], floors[BY_CLASS]
+    classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
+    return table, {
+        k: _estimate(entry, rows, each.ece, drawn[:, k], calibrated[:, k], confidence_level, biases[k])
+        for k, each in classes.items()
     }
-    classes = calibration_by_class(rows.of_all_classes, num_bins=num_bins) if class_replicates else {}
-    of_class = METRICS["classwise_ece"]
-    biases = class_bias(rows, errors_by_class) if class_replicates else np.empty(0)
-    return found, {
-        label: _estimate(
-            of_class, rows, row.ece, samples[None][:, label], floors[None][:, label], confidence_level, biases[label]
-        )
-        for label, row in classes.items()
-    }
-
-
-def _at_most(entry: MetricEntry, rows: Rows, replicates: int) -> int:
-    many = _is_by_class(entry) and rows.num_samples * rows.num_classes > MANY_PROBS
-    return min(replicates, COSTLY.get(entry.name, replicates), MANY_CLASS_REPLICATES if many else replicates)
 
 
 def _is_by_class(entry: MetricEntry) -> bool:
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
     return one_pass is not None and one_pass.statistic is ClasswiseSums
-
-
-def _errors_by_class(block: Replicates) -> Floats:
-    return errors_by_class(block.table(class_table).table())
 
 
 def _estimate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -14,9 +13,8 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.stats.draws import redrawn, rows_for, values_in
-from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import replicate_values
+from fedlas.stats.draws import Purpose, rows_for, values_in
+from fedlas.stats.rows import Floats
 
 _TIE = 1e-9
 """Relative difference up to which a replicate counts as equal to the observed value: rounding, in another order."""
@@ -126,7 +124,7 @@ def noise_floor(
     )
     rows = rows_for("noise_floor", predictions, num_bins)
     value = values_of(predictions, [entry], num_bins)[metric]
-    values = floor_values(rows, [entry], replicates=replicates, seed=seed)[metric]
+    values = values_in(Purpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[metric]
     return NoiseFloor(
         metric=metric,
         value=value,
@@ -139,12 +137,6 @@ def noise_floor(
         alternative=alternative,
         replicates=replicates,
     )
-
-
-def floor_values(rows: Rows, entries: Sequence[MetricEntry], *, replicates: int, seed: int) -> dict[str, Floats]:
-    """Each metric of ``replicates`` sets of labels drawn from the model's probabilities, ``(replicates,)`` by name."""
-    forms = {entry.name: (partial(replicate_values, entry), replicates) for entry in entries}
-    return values_in(redrawn, rows, forms, seed=seed)
 
 
 def p_value(entry: MetricEntry, value: float, values: Floats, alternative: str) -> float:

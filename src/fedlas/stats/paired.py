@@ -154,7 +154,7 @@ def paired_bootstraps(
 
 
 def _scores(rows: Rows) -> NDArray[Any]:
-    return rows.confidence if isinstance(rows.predictions, TopLabel) else rows.logits
+    return rows.confidence if isinstance(rows.predictions, TopLabel) else rows.all_classes.logits.cpu().numpy()
 
 
 def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None:

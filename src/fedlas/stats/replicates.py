@@ -1,8 +1,11 @@
-"""Replicates of a set of predictions, many at a time: the same rows with other weights, or with other labels.
+"""Replicates of a set of predictions, many at a time: the same rows drawn anew, or with labels drawn anew.
 
-A bootstrap replicate draws ``N`` rows with replacement; all that matters of it is how often it drew each, its weights.
-A replicate of the noise floor keeps the rows and draws their labels anew. In both, a metric of all ``R`` replicates of
-a block is a few array operations on ``(R, N)``.
+A bootstrap replicate draws ``N`` rows with replacement; all that matters of it is how often it drew each. A replicate
+of the noise floor keeps the rows and draws their labels from the model's probabilities. In both, a metric of all ``R``
+replicates of a block is a few array operations on ``(R, N)``; where there are many rows, on ``(R, G)`` of groups of
+neighbors in confidence, and on sums of blocks of rows. Both vary as the rows do: what differs is that rows of a group
+share one confidence, that a mean over rows is drawn from its normal limit, and that labels of ten or more classes are
+drawn class by class.
 """
 
 from __future__ import annotations
@@ -16,81 +19,57 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from fedlas.metrics.classwise import ClassTable
 from fedlas.predictions import TopLabel
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.stats.class_cells import ClassCells
-from fedlas.stats.redrawn import RedrawnLabels
-from fedlas.stats.rows import Floats, Integers, Quantity, Rows, rows_of
+from fedlas.stats.class_cells import FEW_CLASSES, ClassBlocks, ClassCells
+from fedlas.stats.rows import Floats, Groups, Integers, Quantity, Rows, rows_of
 
 T = TypeVar("T")
-RELABELLED_LOGITS = 2**22
-"""Elements of logits that a metric may ask for at a time when labels are drawn anew."""
 
 
 class Replicates(ABC):
     """A block of ``R`` replicates of the same rows. Arrays in which all replicates agree may have one row, not ``R``.
 
-    *Ordered* arrays are by ascending confidence, as in :class:`~fedlas.stats.rows.Rows`.
+    Attributes:
+        rows: What was drawn from.
+        groups: The columns of the arrays below, by ascending confidence.
+        size: ``R``.
+        counts: How much each group counts ``(R or 1, G)``; adds up to ``N``. That is how often its rows occur or, if
+            rows have weights, so many times their weights, scaled.
+        right: The same for rows whose predicted class is the label ``(R, G)``.
+        squares: Sum of the squared weights of every occurrence of a row ``(R or 1, G)``; None if rows have no weights.
     """
 
     rows: Rows
+    groups: Groups
     size: int
+    counts: Floats
+    right: Floats
+    squares: Floats | None = None
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """``counts * confidence - right`` ``(R, G)``."""
+        return np.asarray(self.counts * self.groups.confidence - self.right)
+
+    @property
+    def expected_right(self) -> Floats:
+        """Sum of the label probabilities of the predicted class ``(R or 1, G)``."""
+        return self.counts * self.rows.expected_right(self.groups)
+
+    def mean(self, _quantity: Quantity) -> Floats | None:
+        """Mean over the rows of a quantity of each ``(R,)``; None where labels that were drawn change it."""
+        return None
 
     @property
     @abstractmethod
-    def weights(self) -> Floats:
-        """How much each row counts ``(R or 1, N)``, in the order of the rows; adds up to ``N``.
+    def class_table(self) -> ClassTable:
+        """Sums over every class and bin of its probability."""
 
-        That is how often it occurs or, if rows have weights, so many times its weight, scaled.
-        """
-
-    @property
-    @abstractmethod
-    def labels(self) -> Integers:
-        """Labels ``(R or 1, N)``, in the order of the rows."""
-
-    @property
-    @abstractmethod
-    def ordered_weights(self) -> Floats:
-        """The weights by ascending confidence ``(R or 1, N)``."""
-
-    @property
-    @abstractmethod
-    def ordered_squares(self) -> Floats | None:
-        """Sum of the squared weights of every occurrence of a row ``(R or 1, N)``; None if rows have no weights."""
-
-    @property
-    @abstractmethod
-    def ordered_correct(self) -> Floats:
-        """1 where the predicted class is the label, else 0 ``(R or 1, N)``."""
-
-    @property
-    @abstractmethod
-    def ordered_known(self) -> Floats:
-        """Known probability that the predicted class is right ``(1, N)``."""
-
-    @abstractmethod
-    def mean(self, quantity: Quantity) -> Floats:
-        """Mean over the rows of a ``quantity`` of each ``(R,)``."""
-
-    @property
-    @abstractmethod
-    def class_probs(self) -> Floats:
-        """Sum of the class's probability in each cell of :class:`ClassCells` ``(R or 1, cells)``."""
-
-    @property
-    @abstractmethod
-    def class_counts(self) -> Floats:
-        """Number of rows in each cell ``(R or 1, cells)``."""
-
-    @property
-    @abstractmethod
-    def class_labels(self) -> Floats:
-        """Number of rows in each cell of which its class is the label ``(R, cells)``."""
-
-    @abstractmethod
     def predictions(self) -> Iterator[AnyPredictions]:
-        """The replicates one by one, for metrics of which nothing more is known."""
+        """Yield the replicates one by one, for metrics of which nothing more is known."""
+        raise NotImplementedError
 
     def table(self, make: Callable[[Replicates], T]) -> T:
         """``make(self)``, remembered: what several metrics are computed from."""
@@ -106,95 +85,70 @@ class Replicates(ABC):
     def _tables(self) -> dict[Any, Any]:
         return {}
 
-    @cached_property
-    def ordered_right(self) -> Floats:
-        """``weight * correct`` ``(R, N)``."""
-        return self.ordered_weights * self.ordered_correct
-
-    @cached_property
-    def ordered_gaps(self) -> Floats:
-        """``weight * (confidence - correct)`` ``(R, N)``."""
-        gaps: Floats = self.rows.ordered_confidence - self.ordered_correct
-        # In place where every replicate has its own.
-        return np.multiply(self.ordered_weights, gaps, out=gaps if len(gaps) == self.size else None)
-
 
 class Resampled(Replicates):
     """Rows drawn with replacement.
 
     Args:
         rows: What was drawn from.
-        drawn: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
+        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
     """
 
-    def __init__(self, rows: Rows, drawn: Floats) -> None:
-        self.rows = rows
-        self.size = len(drawn)
-        self._drawn = drawn
+    def __init__(self, rows: Rows, times: Floats) -> None:
+        self.rows, self.groups, self.size = rows, rows.singles, len(times)
+        self._times = times
 
     @cached_property
     def weights(self) -> Floats:
-        """How often each row was drawn ``(R, N)``, times its weight."""
-        return self._drawn if self._own is None else self._drawn * self._own
+        """How often each row was drawn ``(R, N)``, in the order of the rows, times its weight."""
+        return self._times if self._of_rows is None else self._times * self._of_rows
 
     @cached_property
-    def _own(self) -> Floats | None:
+    def _of_rows(self) -> Floats | None:
         """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
         weights = self.rows.weights
         if weights is None:
             return None
-        scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._drawn, weights)
+        scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._times, weights)
         return scale[:, None] * weights
 
     @property
     def labels(self) -> Integers:
-        """The rows' own labels ``(1, N)``."""
+        """The rows' own labels ``(1, N)``, in the order of the rows."""
         return self.rows.target[None]
 
     @cached_property
-    def ordered_weights(self) -> Floats:
-        """As ``weights`` ``(R, N)``."""
+    def counts(self) -> Floats:  # type: ignore[override]
+        """As the weights, by ascending confidence."""
         return self.weights.take(self.rows.order, axis=1)
 
     @cached_property
-    def ordered_squares(self) -> Floats | None:
-        """Of every draw ``(R, N)``."""
-        return None if self._own is None else (self.weights * self._own).take(self.rows.order, axis=1)
+    def right(self) -> Floats:  # type: ignore[override]
+        """With the rows' own labels."""
+        return self.counts * self.groups.right
 
-    @property
-    def ordered_correct(self) -> Floats:
-        """Of the rows' own labels ``(1, N)``."""
-        return self.rows.ordered_correct[None]
-
-    @property
-    def ordered_known(self) -> Floats:
-        """Of the rows' own label probabilities ``(1, N)``."""
-        return self.rows.ordered_known[None]
+    @cached_property
+    def squares(self) -> Floats | None:  # type: ignore[override]
+        """Of every draw."""
+        return None if self._of_rows is None else (self.weights * self._of_rows).take(self.rows.order, axis=1)
 
     def mean(self, quantity: Quantity) -> Floats:
         """Weighted mean ``(R,)``; the quantity is computed once."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
-        return np.einsum("rn,n->r", self.weights, self.rows.floats(quantity)) / self.rows.num_samples
+        values = self.rows.column(quantity).astype(np.float64)
+        return np.einsum("rn,n->r", self.weights, values) / self.rows.num_samples
 
-    @cached_property
-    def class_probs(self) -> Floats:
-        """Of the drawn rows ``(R, cells)``."""
-        return self.rows.table(ClassCells).probs(self.weights)
-
-    @cached_property
-    def class_counts(self) -> Floats:
-        """Of the drawn rows ``(R, cells)``."""
-        return self.rows.table(ClassCells).counts(self.weights)
-
-    @cached_property
-    def class_labels(self) -> Floats:
-        """Of the drawn rows ``(R, cells)``."""
-        return self.rows.table(ClassCells).labels(self.weights)
+    @property
+    def class_table(self) -> ClassTable:
+        """Of the drawn rows."""
+        cells, weights, rows = self.rows.table(ClassCells), self.weights, self.rows
+        probs, labels = cells.probs(weights), cells.labels(weights)
+        return ClassTable(probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes)
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate with its rows copied as often as they were drawn."""
-        for drawn in self._drawn:
-            index = np.repeat(np.arange(len(drawn)), drawn.astype(np.int64))
+        for times in self._times:
+            index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield rows_of(self.rows.predictions, torch.from_numpy(index))
 
 
@@ -207,90 +161,131 @@ class Redrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
-        self.rows = rows
-        self.uniforms = uniforms
-        self.size = len(uniforms)
+        self.rows, self.groups, self.size = rows, rows.singles, len(uniforms)
+        self._uniforms = uniforms
 
     @property
     def weights(self) -> Floats:
-        """Every row once ``(1, N)``, times its weight."""
+        """Every row once ``(1, N)``, in the order of the rows, times its weight."""
         return self.rows.all_once
 
     @cached_property
-    def ordered_weights(self) -> Floats:
-        """Every row once ``(1, N)``, times its weight."""
-        weights = self.rows.all_once
-        return weights if self.rows.weights is None else weights.take(self.rows.order, axis=1)
-
-    @property
-    def ordered_squares(self) -> Floats | None:
-        """Of every row once ``(1, N)``."""
-        return None if self.rows.weights is None else self.ordered_weights**2
+    def labels(self) -> Integers:
+        """The drawn labels ``(R, N)``, in the order of the rows."""
+        return self.rows.draw(self._uniforms)
 
     @cached_property
-    def ordered_correct(self) -> Floats:
+    def counts(self) -> Floats:  # type: ignore[override]
+        """Every row once ``(1, N)``, times its weight."""
+        return self.weights if self.rows.weights is None else self.weights.take(self.rows.order, axis=1)
+
+    @cached_property
+    def right(self) -> Floats:  # type: ignore[override]
         """Without drawing the label itself, which costs much more."""
         # Rows.draw compares the same numbers, so both agree on which predictions are right.
-        correct = self.uniforms < self.rows.confidence
-        return correct.take(self.rows.order, axis=1).astype(np.float64)
+        correct = (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)
+        return correct.astype(np.float64) if self.rows.weights is None else self.counts * correct
 
     @property
-    def ordered_right(self) -> Floats:
-        """What is right ``(R, N)``."""
-        return self.ordered_correct if self.rows.weights is None else self.ordered_weights * self.ordered_correct
+    def squares(self) -> Floats | None:  # type: ignore[override]
+        """Of every row once ``(1, N)``."""
+        return None if self.rows.weights is None else self.counts**2
 
     @property
-    def ordered_known(self) -> Floats:
-        """The confidence itself ``(1, N)``."""
-        return self.rows.ordered_confidence[None]
-
-    @cached_property
-    def labels(self) -> Integers:
-        """The drawn labels ``(R, N)``."""
-        return self.rows.draw(self.uniforms)
-
-    def mean(self, quantity: Quantity) -> Floats:
-        """Mean ``(R,)``; the quantity is computed for all drawn labels."""
-        samples = self.rows.num_samples
-        weights = self.rows.weights
-        step = max(1, RELABELLED_LOGITS // (samples * self.rows.num_classes))
-        means = np.empty(self.size)
-        for start in range(0, self.size, step):
-            labels = self.labels[start : start + step]
-            values = quantity(RedrawnLabels(self.rows, labels)).cpu().double().numpy()
-            values = values.reshape(labels.shape)
-            means[start : start + step] = values.mean(axis=1) if weights is None else values @ weights / samples
-        return means
+    def expected_right(self) -> Floats:
+        """The confidence itself: the known probabilities are those of the labels that were drawn."""
+        return self.counts * self.groups.confidence
 
     @property
-    def class_probs(self) -> Floats:
-        """Of every row once ``(1, cells)``."""
-        return self.rows.table(_class_probs)
-
-    @property
-    def class_counts(self) -> Floats:
-        """Of every row once ``(1, cells)``."""
-        return self.rows.table(_class_counts)
-
-    @cached_property
-    def class_labels(self) -> Floats:
-        """Of the drawn labels ``(R, cells)``."""
-        return self.rows.table(ClassCells).drawn_labels(*self.rows.draw_others(self.uniforms), self.size)
+    def class_table(self) -> ClassTable:
+        """Of the drawn labels; probabilities and rows are those of every row once."""
+        rows, cells = self.rows, self.rows.table(ClassCells)
+        labels = cells.drawn_labels(*rows.draw_others(self._uniforms), self.size)
+        probs = rows.table(_probs_once)
+        return ClassTable(probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes)
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
-        given = self.rows.predictions
-        if isinstance(given, TopLabel):
-            yield from (TopLabel(given.confidence, labels == 0, given.weights) for labels in self.labels)
+        predictions = self.rows.predictions
+        if isinstance(predictions, TopLabel):
+            yield from (TopLabel(predictions.confidence, labels == 0, predictions.weights) for labels in self.labels)
             return
-        known = None if given.label_probs is None else given.probs
+        label_probs = None if predictions.label_probs is None else predictions.probs
         for labels in self.labels:
-            yield replace(given, target=torch.from_numpy(labels), label_probs=known)
+            yield replace(predictions, target=torch.from_numpy(labels), label_probs=label_probs)
 
 
-def _class_probs(rows: Rows) -> Floats:
+def _probs_once(rows: Rows) -> Floats:
     return rows.table(ClassCells).probs(rows.all_once)
 
 
-def _class_counts(rows: Rows) -> Floats:
-    return rows.table(ClassCells).counts(rows.all_once)
+class GroupsResampled(Replicates):
+    """Rows drawn with replacement, of which one knows the group alone.
+
+    Args:
+        rows: What was drawn from.
+        counts: Rows of each group that were drawn ``(R, G)``.
+        right: Right ones among them.
+        blocks: Draws blocks of :class:`~fedlas.stats.class_cells.ClassBlocks`.
+        normal: Standard normal numbers ``(R,)``, which move the means of quantities of each row.
+    """
+
+    def __init__(
+        self, rows: Rows, counts: Floats, right: Floats, blocks: np.random.RandomState, normal: Floats
+    ) -> None:
+        self.rows, self.groups, self.size = rows, rows.groups, len(counts)
+        self.counts, self.right = counts, right
+        self._blocks, self._normal = blocks, normal
+
+    def mean(self, quantity: Quantity) -> Floats:
+        """The mean over all rows, moved by its standard error times normal numbers: the limit of the bootstrap."""
+        mean, error = self.rows.mean_and_error(quantity)
+        return np.asarray(mean + error * self._normal)
+
+    @cached_property
+    def class_table(self) -> ClassTable:
+        """Of the blocks that were drawn."""
+        sums, rows = class_blocks(self.rows), self.rows
+        number = len(sums.probs)
+        times = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size).astype(np.float64)
+        probs, labels = times @ sums.probs, times @ sums.labels
+        return ClassTable(probs, labels, lambda: times @ sums.counts, rows.num_samples, rows.num_classes)
+
+
+class GroupsRedrawn(Replicates):
+    """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree.
+
+    Args:
+        rows: The rows, whose own labels play no part.
+        right: Right predictions of each group ``(R, G)``.
+        random: Draws the labels of classes.
+    """
+
+    def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
+        self.rows, self.groups, self.size = rows, rows.groups, len(right)
+        self.counts, self.right, self._random = rows.groups.count[None], right, random
+
+    @property
+    def expected_right(self) -> Floats:
+        """The confidence itself: the known probabilities are those of the labels that were drawn."""
+        return self.counts * self.groups.confidence
+
+    @cached_property
+    def class_table(self) -> ClassTable:
+        """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
+        sums, rows = class_blocks(self.rows), self.rows
+        counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
+        if rows.num_classes < FEW_CLASSES:
+            signs = self._random.standard_normal((self.size, len(sums.probs)))
+            labels = probs + signs @ (sums.drawn - sums.probs)
+        else:
+            share = np.clip(np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0), 0.0, 1.0)
+            size = (self.size, len(counts))
+            labels = self._random.binomial(counts.astype(np.int64), share, size=size).astype(np.float64)
+        return ClassTable(probs[None], labels, lambda: counts[None], rows.num_samples, rows.num_classes)
+
+
+def class_blocks(rows: Rows) -> ClassBlocks:
+    """Return the sums of blocks of rows, filled."""
+    rows.gather([], ClassBlocks)
+    return rows.table(ClassBlocks)

@@ -1,8 +1,10 @@
-"""What all replicates of one set of predictions share, computed once: quantities of each row, and probabilities."""
+"""Rows of one set of predictions, alone or in groups of neighbors: computed once for all replicates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from fedlas.metrics.binning import width_bin
 from fedlas.metrics.ranking import starts_of_ties
-from fedlas.metrics.scan import Chunk, scan
+from fedlas.metrics.scan import Chunk, Statistic, scan
 from fedlas.metrics.true_error import label_probs_of
 from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions, TopLabel
@@ -23,10 +25,31 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Quantity = Callable[[Chunk], Tensor]
 T = TypeVar("T")
-KEPT = 2**23
-"""Probabilities up to which what is computed of each is kept from one block of replicates to the next."""
-CACHED = 2**18
-"""Elements of what is computed in parts: 2 MiB of float64."""
+MANY_SAMPLES, MANY_PROBS = 2**15, 2**22
+"""Samples, or probabilities, from which on replicates draw groups of rows in place of rows."""
+GROUPS = 2**10
+"""Groups of neighbors in confidence, besides those that end at the edge of a bin."""
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Samples by ascending confidence: every row alone, or neighbors together. All arrays are ``(G,)`` but the starts.
+
+    Attributes:
+        confidence: Mean confidence of each group.
+        count: Number of rows.
+        right: Number of rows whose predicted class is the label.
+        first: First sorted row.
+        width_starts: First group of each bin of equal width that is not empty.
+        tie_starts: First group of each run of equal confidences.
+    """
+
+    confidence: Floats
+    count: Floats
+    right: Floats
+    first: Integers
+    width_starts: Integers
+    tie_starts: Integers
 
 
 class _Column:
@@ -37,11 +60,11 @@ class _Column:
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``; copied, because a chunk's buffers are used again."""
-        found = self._quantity(chunk)
+        values = self._quantity(chunk)
         if not self._filled:
-            self._all = torch.empty((self._num_samples, *found.shape[1:]), dtype=found.dtype)
-        self._all[self._filled : self._filled + len(found)] = found
-        self._filled += len(found)
+            self._all = torch.empty((self._num_samples, *values.shape[1:]), dtype=values.dtype)
+        self._all[self._filled : self._filled + len(values)] = values
+        self._filled += len(values)
 
     def array(self) -> NDArray[Any]:
         return self._all.numpy()
@@ -49,9 +72,6 @@ class _Column:
 
 class Rows:
     """Rows of ``predictions`` for resampling and for drawing labels; everything is computed when first asked for.
-
-    Arrays called *ordered* are sorted by confidence, ascending, so that a bin is a range of columns; all others are in
-    the order of ``predictions``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``: then class 0 is the predicted one of each
@@ -62,42 +82,44 @@ class Rows:
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.predictions = predictions
         self.num_bins = num_bins
+        self.num_samples = predictions.num_samples
+        self.num_classes = 2 if isinstance(predictions, TopLabel) else predictions.num_classes
         self._columns: dict[Quantity, NDArray[Any]] = {}
-        self._floats: dict[Quantity, Floats] = {}
+        self._means: dict[Quantity, tuple[float, float]] = {}
         self._tables: dict[Callable[[Rows], Any], Any] = {}
 
     @property
-    def num_samples(self) -> int:
-        """``N``."""
-        return self.predictions.num_samples
-
-    @property
-    def num_classes(self) -> int:
-        """``C``; 2 of a top label."""
-        return 2 if isinstance(self.predictions, TopLabel) else self.predictions.num_classes
-
-    @property
-    def of_all_classes(self) -> Predictions:
+    def all_classes(self) -> Predictions:
         """The predictions; an InputError if they are a top label."""
         return check_predictions("metrics", self.predictions)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether replicates draw groups of rows: there are many, and they have no weights."""
+        many = self.num_samples >= MANY_SAMPLES or self.num_samples * self.num_classes > MANY_PROBS
+        return many and self.weights is None
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
         """``quantity`` of each row ``(N, ...)``, in the type it comes in; one pass over the logits, then remembered."""
         self.gather([quantity])
         return self._columns[quantity]
 
-    def floats(self, quantity: Quantity) -> Floats:
-        """``quantity`` of each row ``(N,)`` in double precision."""
-        if quantity not in self._floats:
-            self._floats[quantity] = self.column(quantity).astype(np.float64)
-        return self._floats[quantity]
-
-    def gather(self, quantities: Iterable[Quantity]) -> None:
-        """Compute the columns of several quantities in one pass."""
+    def gather(self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Statistic]) -> None:
+        """Compute the columns of several quantities, and make and fill ``statistics``, in one pass."""
         columns = {each: _Column(each, self.num_samples) for each in quantities if each not in self._columns}
-        if columns:
-            scan(self.predictions, columns.values())
+        made = {make: make(self) for make in statistics if make not in self._tables}
+        if columns or made:
+            scan(self.predictions, [*columns.values(), *made.values()])
             self._columns |= {each: column.array() for each, column in columns.items()}
+            self._tables |= made
+
+    def mean_and_error(self, quantity: Quantity) -> tuple[float, float]:
+        """Mean of a ``quantity`` of each row, and its standard error."""
+        if quantity not in self._means:
+            values = self.column(quantity)
+            error = float(values.std(dtype=np.float64)) / math.sqrt(len(values))
+            self._means[quantity] = float(values.mean(dtype=np.float64)), error
+        return self._means[quantity]
 
     @cached_property
     def weights(self) -> Floats | None:
@@ -135,95 +157,66 @@ class Rows:
         return self.column(probs_of)
 
     @cached_property
-    def squared_probs(self) -> Floats:
-        """Sum of the squares of each row's probabilities ``(N,)``."""
-        return np.einsum("nc,nc->n", self.probs, self.probs, dtype=np.float64)
-
-    @cached_property
-    def logits(self) -> NDArray[Any]:
-        """Logits ``(N, C)``."""
-        return self.of_all_classes.logits.cpu().numpy()
-
-    @cached_property
-    def rank(self) -> Integers:
-        """How many classes stand before each class in its row ``(N, C)``; of equal logits the first leads."""
-        order = np.argsort(-self.logits, axis=1, kind="stable")
-        # Ranks are the inverse of the permutation: scattering is cheaper than a second sort.
-        rank = np.empty_like(order)
-        np.put_along_axis(rank, order, np.broadcast_to(np.arange(self.num_classes), order.shape), axis=1)
-        return rank
-
-    @cached_property
     def order(self) -> Integers:
         """Rows by ascending confidence ``(N,)``; equal ones stay in their order."""
         return np.argsort(self.confidence, kind="stable")
 
     @cached_property
-    def ordered_confidence(self) -> Floats:
-        """Confidences ``(N,)``, ascending."""
-        return self.confidence[self.order].astype(np.float64)
+    def singles(self) -> Groups:
+        """Every row as a group of its own."""
+        confidence = self.confidence[self.order]
+        right = self.predictions.correct.cpu().numpy()[self.order].astype(np.float64)
+        return Groups(
+            confidence.astype(np.float64),
+            np.ones(self.num_samples),
+            right,
+            np.arange(self.num_samples),
+            starts_of_runs(self.bins_of(confidence)),
+            starts_of_ties(confidence),
+        )
 
     @cached_property
-    def width_starts(self) -> Integers:
-        """First ordered row of each bin of equal width that is not empty."""
-        return starts_of_runs(self.bins_of(self.confidence[self.order]))
-
-    @cached_property
-    def tie_starts(self) -> Integers:
-        """First ordered row of each run of equal confidences."""
-        return starts_of_ties(self.confidence[self.order])
+    def groups(self) -> Groups:
+        """Neighbors in confidence together, in about :data:`GROUPS` groups that divide neither bins nor ties."""
+        rows = self.singles
+        ranks = np.linspace(0, self.num_samples, GROUPS, endpoint=False).astype(np.int64)
+        runs = rows.tie_starts[np.searchsorted(rows.tie_starts, ranks, side="right") - 1]
+        first = np.union1d(runs, rows.width_starts)
+        count = np.diff(first, append=self.num_samples).astype(np.float64)
+        confidence, right = (np.add.reduceat(each, first) for each in (rows.confidence, rows.right))
+        bins = np.searchsorted(first, rows.width_starts)
+        return Groups(confidence / count, count, right, first, bins, np.arange(len(first)))
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
         """Bin of equal width of each value, see :func:`fedlas.metrics.binning.width_bin`."""
         return width_bin(torch.from_numpy(values), self.num_bins).numpy()
 
-    @cached_property
-    def ordered_correct(self) -> Floats:
-        """1 where the predicted class is the label, else 0 ``(N,)``."""
-        return (self.predicted == self.target)[self.order].astype(np.float64)
-
-    @cached_property
-    def ordered_known(self) -> Floats:
-        """Known probability that the predicted class is right ``(N,)``; needs ``label_probs``."""
-        return self.column(_known_outcome)[self.order].astype(np.float64)
+    def expected_right(self, groups: Groups) -> Floats:
+        """Mean of the label probabilities of the predicted class in each group ``(G,)``; needs ``label_probs``."""
+        outcome = self.column(_expected_outcome)[self.order].astype(np.float64)
+        return np.add.reduceat(outcome, groups.first) / groups.count
 
     def table(self, make: Callable[[Rows], T]) -> T:
-        """``make(self)``, remembered: what one metric needs of the rows beyond what is here."""
+        """Return ``make(self)``, remembered: what one metric needs of the rows beyond what is here."""
         if make not in self._tables:
             self._tables[make] = make(self)
         return self._tables[make]
 
     @cached_property
-    def _cumulative_of_all(self) -> Floats:
-        return self._cumulative(slice(None))
-
-    def _cumulative(self, part: slice) -> Floats:
-        """Cumulative probabilities ``(n, C)`` of some rows, the predicted class first: it and class 0 change places.
+    def _cumulative(self) -> Floats:
+        """Cumulative probabilities ``(N, C)``, the predicted class first: it and class 0 change places.
 
         The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
         a class that has nothing.
         """
-        rest, predicted = self.probs[part].astype(np.float64), self.predicted[part]
-        rest[np.arange(len(rest)), predicted] = rest[:, 0]
+        rest = self.probs.astype(np.float64)
+        rest[np.arange(len(rest)), self.predicted] = rest[:, 0]
         rest[:, 0] = 0.0
         np.cumsum(rest, axis=1, out=rest)
-        confidence, total = self.confidence[part].astype(np.float64), rest[:, -1]
+        confidence, total = self.confidence.astype(np.float64), rest[:, -1]
         rest *= np.divide(1.0 - confidence, total, out=np.zeros_like(total), where=total > 0)[:, None]
         rest += confidence[:, None]
         return rest
-
-    def _cumulative_parts(self) -> Iterator[tuple[slice, Floats]]:
-        """The cumulative probabilities, all rows at once; of many probabilities as much as a processor's cache holds.
-
-        An array of all of many is slower to write and to read than a part of them is to compute again.
-        """
-        if self.num_samples * self.num_classes <= KEPT:
-            yield slice(0, self.num_samples), self._cumulative_of_all
-            return
-        step = max(1, CACHED // self.num_classes)
-        for start in range(0, self.num_samples, step):
-            part = slice(start, start + step)
-            yield part, self._cumulative(part)
 
     def draw(self, uniforms: Floats) -> Integers:
         """Labels ``(R, N)`` drawn from the probabilities: the predicted class where ``uniforms < confidence``.
@@ -234,8 +227,8 @@ class Rows:
         if isinstance(self.predictions, TopLabel):
             return (uniforms >= self.confidence).astype(np.int64)
         labels = np.broadcast_to(self.predicted, uniforms.shape).copy()
-        place, _, drawn = self.draw_others(uniforms)
-        labels.ravel()[place] = drawn
+        place, _, others = self.draw_others(uniforms)
+        labels.ravel()[place] = others
         return labels
 
     def draw_others(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
@@ -246,10 +239,7 @@ class Rows:
         """
         # By row, so that all replicates read a row's probabilities while they are in the cache.
         row, replicate = np.nonzero((uniforms >= self.confidence).T)
-        value, label = uniforms[replicate, row], np.empty_like(row)
-        for part, cumulative in self._cumulative_parts():
-            drawn = slice(*np.searchsorted(row, (part.start, part.stop)))
-            label[drawn] = _first_above(value[drawn], cumulative, row[drawn] - part.start)
+        label = _first_above(uniforms[replicate, row], self._cumulative, row)
         # Class 0 stands where the predicted class was.
         return replicate * self.num_samples + row, row, np.where(label == self.predicted[row], 0, label)
 
@@ -290,5 +280,5 @@ def probs_of(chunk: Chunk) -> Tensor:
     return chunk.probs
 
 
-def _known_outcome(chunk: Chunk) -> Tensor:
+def _expected_outcome(chunk: Chunk) -> Tensor:
     return label_probs_of("resampling", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)

@@ -7,9 +7,9 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import smooth_calibration_error
-from fedlas.metrics.fine_grid import FineGrid
+from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.scan import scan
-from fedlas.metrics.smooth import STEPS, SmoothedGaps, fixed_scales, on_nodes
+from fedlas.metrics.smooth import STEPS, SmoothedGaps, fixed_scales, on_nodes, spectrum
 
 
 def sampled(samples, classes=5, over=1.0, scale=2.0, seed=0):
@@ -43,7 +43,8 @@ def smoothed_gap(predictions):
     grid = FineGrid(predictions, 15)
     scan(predictions, [grid])
     masses = grid.masses()
-    gaps = SmoothedGaps(on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples))
+    nodes = on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples)
+    gaps = SmoothedGaps(spectrum(nodes)[None])
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 

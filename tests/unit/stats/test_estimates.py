@@ -9,7 +9,7 @@ from fedlas import Predictions, evaluate
 from fedlas.metrics import METRICS, OnePass
 from fedlas.metrics.binning import EqualWidth
 from fedlas.stats import Estimate, bootstrap_interval, class_estimates, draws, estimates, noise_floor
-from fedlas.stats.estimates import COSTLY, estimated, is_calibration_error
+from fedlas.stats.estimates import estimated, is_calibration_error
 from fedlas.stats.rows import Rows
 from fedlas.stats.tables import replicate_values
 
@@ -27,7 +27,7 @@ def test_each_is_what_the_single_functions_return(sharpness):
     found = fedlas.estimates(p, replicates=120, num_bins=9, seed=3)
     assert {name: each.value for name, each in found.items()} == evaluate(p, num_bins=9)
     for name, each in found.items():
-        options = {"metric": name, "replicates": min(120, COSTLY.get(name, 120)), "num_bins": 9, "seed": 3}
+        options = {"metric": name, "replicates": 120, "num_bins": 9, "seed": 3}
         interval = bootstrap_interval(p, **options)
         high = min(interval.high, 1.0) if METRICS[name].metadata["percent"] else interval.high
         assert (each.low, each.high, each.replicates) == (interval.low, high, options["replicates"])
@@ -39,19 +39,19 @@ def test_each_is_what_the_single_functions_return(sharpness):
 
 
 def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
-    drawn = []
+    purposes = []
     real = draws._uniforms
 
-    def counted(purpose, rows, replicates, *options):
-        drawn.append((purpose, replicates))
-        return real(purpose, rows, replicates, *options)
+    def counted(purpose, rows, replicates, seed):
+        purposes.append((purpose, replicates))
+        return real(purpose, rows, replicates, seed)
 
     monkeypatch.setattr(draws, "_uniforms", counted)
     names = [entry.name for entry in METRICS.entries() if not entry.metadata.get("needs")]
-    found, classes = estimated("test", sampled(), names, num_bins=15, replicates=100, class_replicates=50)
-    assert sorted(drawn) == [(draws.Purpose.BOOTSTRAP, 100), (draws.Purpose.NOISE_FLOOR, 100)]
-    assert list(found) == names
-    assert classes == class_estimates(sampled(), replicates=50)
+    table, classes = estimated("test", sampled(), names, num_bins=15, replicates=100, by_class=True)
+    assert sorted(purposes) == [(draws.Purpose.BOOTSTRAP, 100), (draws.Purpose.NOISE_FLOOR, 100)]
+    assert list(table) == names
+    assert classes == class_estimates(sampled(), replicates=100)
 
 
 def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
@@ -62,15 +62,44 @@ def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
     assert sum(done) == pytest.approx(1.0)
 
 
-def test_of_many_probabilities_class_sums_have_fewer_replicates(monkeypatch):
+@pytest.mark.parametrize(("classes", "sharpness"), [(2, 1.0), (4, 1.5), (12, 1.0)])
+def test_groups_of_many_rows_vary_as_the_rows_do(classes, sharpness, monkeypatch):
+    """Ends, floors and p-values agree with those of rows drawn one by one, up to the chance of 1,000 replicates."""
+    p = sampled(4000, classes, sharpness)
+    names = [e.name for e in METRICS.entries() if not e.metadata.get("needs") and e.name not in ("ace", "top5")]
+    rows, rows_by_class = estimated("test", p, names, num_bins=15, by_class=True)
+    monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", 1000)
+    groups, groups_by_class = estimated("test", p, names, num_bins=15, by_class=True)
+    for name, expected in (*rows.items(), *rows_by_class.items()):
+        each = groups[name] if isinstance(name, str) else groups_by_class[name]
+        width = expected.high - expected.low
+        assert each.value == expected.value, name
+        assert (each.low, each.high) == pytest.approx((expected.low, expected.high), abs=0.15 * width), name
+        if expected.floor is not None:
+            assert each.floor == pytest.approx(expected.floor, rel=0.1, abs=0.001), name
+            assert each.p == pytest.approx(expected.p, abs=0.1), name
+    assert groups["ece"] != rows["ece"]
+
+
+def test_groups_draw_the_same_whatever_the_block(monkeypatch):
+    monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", 100)
     p = sampled()
-    whole = estimates(p, ["ece", "classwise_ece"], replicates=250)
-    monkeypatch.setattr("fedlas.stats.draws.MANY_PROBS", 1000)
-    monkeypatch.setitem(estimates.__globals__, "MANY_PROBS", 1000)
-    found = estimates(p, ["ece", "classwise_ece"], replicates=250)
-    assert found["ece"] == whole["ece"]
-    assert found["classwise_ece"] == estimates(p, ["classwise_ece"], replicates=99)["classwise_ece"]
-    assert found["classwise_ece"].replicates == 99
+    whole = estimates(p, replicates=60)
+    assert estimates(p, replicates=60) == whole
+    assert estimates(p, replicates=60, seed=1) != whole
+    monkeypatch.setattr(draws, "BLOCK", 3000)
+    for name, each in estimates(p, replicates=60).items():
+        assert (each.low, each.high) == pytest.approx((whole[name].low, whole[name].high), rel=1e-9, abs=1e-12), name
+
+
+def test_results_are_a_table_in_a_notebook_and_a_data_frame():
+    results = estimates(sampled(), ["accuracy", "ece"], replicates=39)
+    html = results._repr_html_()
+    assert html.count("<tr>") == 3
+    assert f"<td>{results['ece'].value:.4g}</td>" in html
+    frame = results.to_frame()
+    assert list(frame.index) == ["accuracy", "ece"]
+    assert frame.loc["ece", "floor"] == results["ece"].floor
 
 
 def test_as_json_and_back():

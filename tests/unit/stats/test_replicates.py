@@ -7,11 +7,9 @@ from scipy import stats as scipy_stats
 
 from fedlas import Predictions
 from fedlas._core.check import InputError
-from fedlas.metrics.scan import Chunk, chunks
 from fedlas.stats import draws as module
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.draws import redrawn, resampled_weights, rows_for
-from fedlas.stats.redrawn import RedrawnLabels
 from fedlas.stats.replicates import Redrawn, Resampled
 from fedlas.stats.rows import Rows
 
@@ -88,7 +86,7 @@ def test_labels_that_uniforms_choose_by_hand():
     given = Rows(Predictions(torch.tensor([[0.2, 0.5, 0.3]]).double().log(), [0]), 15)
     uniforms = np.array([[0.0], [0.49], [0.51], [0.69], [0.71], [0.9999999]])
     assert given.draw(uniforms)[:, 0].tolist() == [1, 1, 0, 0, 2, 2]
-    assert Redrawn(given, uniforms).ordered_correct[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert Redrawn(given, uniforms).right[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
 def test_a_class_without_probability_is_never_drawn():
@@ -102,7 +100,7 @@ def test_correct_is_drawn_with_probability_equal_to_confidence_and_agrees_with_t
     given = rows(40)
     block = next(redrawn(given, replicates=2000, seed=0))
     correct = block.labels == given.predicted
-    assert np.array_equal(block.ordered_correct, correct[:, given.order])
+    assert np.array_equal(block.right, correct[:, given.order])
     confidence = given.predictions.confidence.numpy()
     np.testing.assert_allclose(correct.mean(axis=0), confidence, atol=5 * 0.5 / 2000**0.5)
 
@@ -112,31 +110,6 @@ def test_the_same_rows_are_drawn_for_every_model():
     expected = all_weights(one, replicates=100, seed=0)
     assert np.array_equal(all_weights(other, replicates=100, seed=0), expected)
     assert np.array_equal(np.concatenate(list(resampled_weights(one, other, replicates=100, seed=0))), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_redrawn_labels_rows_are_what_a_chunk_of_them_would_be(dtype):
-    """Every public quantity that a chunk offers, those of the future included."""
-    given = rows(13, 5, dtype=dtype)
-    labels = np.random.default_rng(0).integers(0, 5, (3, 13))
-    repeated = Predictions(
-        given.predictions.logits.repeat(3, 1),
-        labels.ravel(),
-        label_probs=given.predictions.logits.softmax(1).repeat(3, 1),
-    )
-    expected = next(iter(chunks(repeated)))
-    names = [name for name in dir(Chunk) if not name.startswith("_")] + ["logits", "label_probs"]
-    assert len(names) > 8
-    for name in names:
-        ours = getattr(RedrawnLabels(given, labels), name)
-        torch.testing.assert_close(ours, getattr(expected, name), rtol=1e-6, atol=1e-6, check_dtype=False, msg=name)
-
-
-def test_redrawn_labels_rows_have_no_label_probs_where_the_given_have_none():
-    given = Rows(Predictions([[1.0, 0.0], [0.0, 1.0]], [0, 1]), 15)
-    assert RedrawnLabels(given, np.array([[0, 0]])).label_probs is None
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = RedrawnLabels(given, np.array([[0, 0]])).nonsense
 
 
 def by_counting(probs, target, weights, num_bins):
@@ -154,16 +127,17 @@ def test_class_cells_by_counting(num_bins):
     given = rows(25, 3, num_bins=num_bins)
     weights = all_weights(given, replicates=4, seed=0)
     labels = all_labels(given, replicates=4, seed=0)
-    resampled, redrawn_labels = Resampled(given, weights), next(redrawn(given, replicates=4, seed=0))
+    drawn_rows = Resampled(given, weights).class_table
+    drawn_labels = next(redrawn(given, replicates=4, seed=0)).class_table
     for r in range(4):
         probs, counts, own = by_counting(given.probs, given.target, weights[r], num_bins)
-        np.testing.assert_allclose(resampled.class_probs[r], probs, atol=1e-7)
-        assert np.array_equal(resampled.class_counts[r], counts)
-        assert np.array_equal(resampled.class_labels[r], own)
+        np.testing.assert_allclose(drawn_rows.probs[r], probs, atol=1e-7)
+        assert np.array_equal(drawn_rows.count()[r], counts)
+        assert np.array_equal(drawn_rows.labels[r], own)
         probs, counts, drawn = by_counting(given.probs, labels[r], np.ones(25), num_bins)
-        np.testing.assert_allclose(redrawn_labels.class_probs[0], probs, atol=1e-7)
-        assert np.array_equal(redrawn_labels.class_counts[0], counts)
-        assert np.array_equal(redrawn_labels.class_labels[r], drawn)
+        np.testing.assert_allclose(drawn_labels.probs[0], probs, atol=1e-7)
+        assert np.array_equal(drawn_labels.count()[0], counts)
+        assert np.array_equal(drawn_labels.labels[r], drawn)
 
 
 def test_class_sums_do_not_depend_on_the_order_of_summation():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import METRICS, smooth
+from fedlas.metrics import METRICS
 from fedlas.stats import tables
 from fedlas.stats.draws import redrawn, resampled
 from fedlas.stats.replicates import Resampled
@@ -39,14 +39,6 @@ def test_the_given_rows_once():
     rows = Rows(sampled(1.3, 0.2), 15)
     value = replicate_values(METRICS["smooth_ece"], Resampled(rows, np.ones((1, 400))))
     assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-7)
-
-
-def test_how_many_are_held_together_does_not_matter(monkeypatch):
-    rows = Rows(sampled(1.3, 0.2), 15)
-    weights = next(resampled(rows, replicates=7, seed=0)).weights
-    whole = replicate_values(METRICS["smooth_ece"], Resampled(rows, weights))
-    monkeypatch.setattr(smooth, "_TOGETHER", 2)
-    np.testing.assert_allclose(replicate_values(METRICS["smooth_ece"], Resampled(rows, weights)), whole, atol=1e-8)
 
 
 def test_a_worse_guess_finds_the_same(monkeypatch):

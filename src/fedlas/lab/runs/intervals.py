@@ -15,7 +15,6 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
 from fedlas.present.stages import SEED, progress_bar
-from fedlas.stats.draws import CLASS_REPLICATES
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     REPLICATES,
@@ -157,7 +156,7 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
             names,
             num_bins=run.folder.num_bins,
             replicates=replicates,
-            class_replicates=CLASS_REPLICATES if stage == "test" else 0,
+            by_class=stage == "test",
             seed=SEED,
             advance=partial(advance, run.name) if wanted else None,
         )

@@ -52,7 +52,7 @@ def test_halves_of_an_error_have_no_best(tmp_path, write_run):
             write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test=test, test_calibrated={})
     summary = collect(tmp_path)
     assert summary.compare("ece").best == "ce"
-    for metric in ("o_ece", "u_ece", "debiased_ece2", "overconfidence", "underconfidence", "confidence_gap"):
+    for metric in ("o_ece", "u_ece", "debiased_ece2", "confidence_gap"):
         assert summary.compare(metric) is None
     model = report_model(summary)
     table = model.table()

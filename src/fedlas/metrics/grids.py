@@ -1,0 +1,175 @@
+"""Fixed grids of probabilities, kept in place of all samples when a metric streams that has to sort them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlas.metrics.ranking import Ranking
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import CellSums
+from fedlas.metrics.weighted import has_weights
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
+
+WIDTH_BITS = 14
+"""Cells of confidence are ``2**-14`` wide, and narrower near 1, where the confidences of most networks crowd."""
+_CROWD = 2.0**-7
+# From there on, every octave of 1 - confidence has 2**7 cells: as many as the seven highest bits of its mantissa tell.
+_EVEN_CELLS = round((1 - _CROWD) * 2**WIDTH_BITS)
+_KEY_BITS = 16
+# Keys grow with 1 - confidence. 127 is the exponent bias of float32; the octaves go from 2**-24 to 2**-7.
+_LOWEST_KEY = (127 - 24 << 7) - 1
+_HIGHEST_KEY = 127 - 7 << 7
+NUM_CELLS = _EVEN_CELLS + _HIGHEST_KEY - _LOWEST_KEY + 1
+_OCTAVES = 24
+"""Octaves of a class's probability that have cells of their own, on either side of 1/2."""
+
+
+def confidence_cell(confidence: Tensor) -> Tensor:
+    """Return the cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with it.
+
+    Cells are ``[a, a + 2**-14)`` up to ``1 - 2**-7``. Beyond, ``1 - confidence`` is resolved to seven bits after the
+    leading one, down to ``2**-24``, the distance of 1 from the float32 below it. The last cell is what is closer to 1.
+    """
+    even = (confidence * 2.0**WIDTH_BITS).long()
+    # The bits of a positive float32 ascend with it.
+    key = (1 - confidence).clamp(min=0).float().view(torch.int32) >> _KEY_BITS
+    crowded = _EVEN_CELLS + _HIGHEST_KEY - key.clamp(min=_LOWEST_KEY).long()
+    return torch.where(key < _HIGHEST_KEY, crowded, even.clamp(max=_EVEN_CELLS))
+
+
+def octave_bits(num_classes: int) -> int:
+    """Return ``bits`` for ``2**bits`` cells an octave: the fewer classes the more; at most 35 MiB up to 511 classes."""
+    return min(10, max(5, 14 - num_classes.bit_length()))
+
+
+def num_cells(bits: int) -> int:
+    """Return the cells of a class: all octaves on either side, what is beyond them, and one that begins at 1/2."""
+    return 2 * ((_OCTAVES - 1 << bits) + 1) + 1
+
+
+def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
+    """Return the cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with it.
+
+    Every octave of ``p`` below 1/2, and of ``1 - p`` above, has ``2**bits`` cells, down to ``2**-24``; the first cell
+    is what is below that and the last one what is closer to 1.
+    """
+    probs = probs.float()
+    # The bits of a positive float32 ascend with it: the exponent's, then as many of the mantissa's as are asked for.
+    key = torch.minimum(probs, 1 - probs).clamp(min=0).view(torch.int32) >> (23 - bits)
+    # All that lies below 2**-_OCTAVES shares cell 0.
+    near = (key - ((127 - _OCTAVES << bits) - 1)).clamp(min=0).long()
+    return torch.where(probs > 0.5, num_cells(bits) - 1 - near, near)
+
+
+def class_probs(logits: Tensor) -> Tensor:
+    """Return the softmax in float64 on the CPU; up to some ten thousand classes, a row does not depend on the others.
+
+    The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
+    rows, between which no bin may be cut, would not be equal any more.
+    """
+    below = logits.cpu().double() - logits.amax(dim=1, keepdim=True).cpu().double()
+    return (below - below.logsumexp(dim=1, keepdim=True)).exp_()
+
+
+class _Grid:
+    """Number and sum of the probabilities in each cell, apart for wrong and right: ``(groups, 2, cells)``.
+
+    With weights, ``rows`` counts those above 0, to which the weights are scaled.
+    """
+
+    takes_weights = True
+
+    def __init__(self, predictions: AnyPredictions, num_bins: int, groups: int, cells: int) -> None:
+        self.num_bins, self._shape = num_bins, (groups, 2, cells)
+        weighted = has_weights(predictions)
+        self._count = CellSums(2 * groups * cells, weighted, bits=0)
+        self._probs = CellSums(2 * groups * cells, weighted)
+        self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
+
+    def _add(self, cell: Tensor, probs: Tensor, weights: Tensor | None, *, each: int = 1) -> None:
+        """Take in ``each`` probabilities of every row, in flat arrays, and the rows' weights."""
+        if self._rows is not None and weights is not None:
+            self._rows += torch.count_nonzero(weights)
+            weights = weights.repeat_interleave(each)
+        self._count.add(cell, weights=weights)
+        self._probs.add(cell, probs, weights)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        sums = {"count": self._count.values, "probs": self._probs.values}
+        return sums if self._rows is None else {**sums, "rows": self._rows}
+
+    def rankings(self) -> Iterator[Ranking]:
+        """Yield the cells of each group that are not empty, by ascending probability; weights average 1."""
+        total = self._count.floats()
+        scale = 1.0 if self._rows is None else self._shape[0] * float(self._rows / total.sum())
+        count, probs = (scale * each.view(self._shape).numpy() for each in (total, self._probs.floats()))
+        for (wrong, right), (wrong_probs, right_probs) in zip(count, probs, strict=True):
+            filled = (wrong + right) > 0
+            yield Ranking(right[filled], wrong[filled], right_probs[filled], wrong_probs[filled])
+
+
+@dataclass(frozen=True, eq=False)
+class Masses:
+    """Groups of samples that lie close together: how many, where, and with what gap; ``(G,)`` float64 on the CPU.
+
+    Attributes:
+        position: Mean confidence of the group.
+        gap: Sum of ``confidence - correct``.
+        num_samples: ``N``, of all groups together.
+    """
+
+    position: Tensor
+    gap: Tensor
+    num_samples: float
+
+
+class FineGrid(_Grid):
+    """Statistic: number and sum of confidences of right and of wrong predictions, in each cell of a fixed grid."""
+
+    top_label = True
+
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
+        super().__init__(predictions, num_bins, 1, NUM_CELLS)
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        self._add(confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct, chunk.confidence, chunk.weights)
+
+    def ranking(self) -> Ranking:
+        """Return the cells that are not empty, by ascending confidence."""
+        return next(self.rankings())
+
+    def masses(self) -> Masses:
+        """Return right and wrong predictions of each cell as a group each: there gaps and positions go together."""
+        total = self._count.floats()
+        filled = total > 0
+        count, confidence = total[filled], self._probs.floats()[filled]
+        right = filled.nonzero().squeeze(1) >= NUM_CELLS
+        return Masses(confidence / count, confidence - count * right, total.sum().item())
+
+
+class ClassGrid(_Grid):
+    """Statistic: for each class and cell of its grid, number and sum of its probabilities, and those of its label.
+
+    Args:
+        predictions: Any with as many classes as those to come.
+        num_bins: ``B``.
+    """
+
+    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+        self.num_classes, self._bits = predictions.num_classes, octave_bits(predictions.num_classes)
+        super().__init__(predictions, num_bins, self.num_classes, num_cells(self._bits))
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        probs, cells = class_probs(chunk.logits), self._shape[2]
+        cell = probability_cell(probs, bits=self._bits) + 2 * cells * torch.arange(self.num_classes, device="cpu")
+        cell.scatter_add_(1, chunk.target[:, None], torch.full_like(cell[:, :1], cells))
+        # Logits of any layout: what is computed of column-major ones is column-major, too, and has no flat view.
+        self._add(cell.reshape(-1), probs.reshape(-1), chunk.weights, each=self.num_classes)

@@ -1,0 +1,31 @@
+"""Results by name that a notebook shows as a table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from html import escape
+from typing import Any, TypeVar
+
+from fedlas._core.extras import require
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class ResultTable(dict[K, V]):
+    """Dataclasses by name, a row for each."""
+
+    def to_frame(self) -> Any:
+        """Return a pandas data frame with a row for each name and a column for each field."""
+        rows: dict[Any, Any] = {name: asdict(result) for name, result in self.items()}  # type: ignore[call-overload]
+        return require("pandas", extra="tables").DataFrame.from_dict(rows, orient="index")
+
+    def _repr_html_(self) -> str:
+        rows: list[dict[str, Any]] = [{"": name} | asdict(each) for name, each in self.items()]  # type: ignore[call-overload]
+        lines = [list(rows[0]), *(row.values() for row in rows)] if rows else []
+        cells = ("".join(f"<td>{escape(_shown(cell))}</td>" for cell in line) for line in lines)
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def _shown(cell: object) -> str:
+    return "" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,145 @@
+"""Cells of the grids ascend with what is sorted into them, and hold the samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions, TopLabel
+from fedlas.metrics import StreamingMetrics, ace, classwise_adaptive_calibration_error
+from fedlas.metrics.grids import (
+    NUM_CELLS,
+    WIDTH_BITS,
+    ClassGrid,
+    FineGrid,
+    class_probs,
+    confidence_cell,
+    num_cells,
+    octave_bits,
+    probability_cell,
+)
+from fedlas.metrics.ranking import ranking
+from fedlas.metrics.scan import scan
+
+
+def filled(confidence, correct):
+    top = TopLabel(confidence, correct)
+    grid = FineGrid(top, 15)
+    scan(top, [grid])
+    return grid
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cells_ascend_with_confidence_and_are_all_reached(dtype):
+    even = torch.arange(2**WIDTH_BITS + 1, dtype=torch.float64) / 2**WIDTH_BITS
+    crowd = 1 - 2.0 ** -torch.linspace(7, 24, 200_001, dtype=torch.float64)
+    values = torch.cat((even, crowd, torch.rand(100_000, dtype=torch.float64))).to(dtype).sort().values
+    cells = confidence_cell(values)
+    assert (cells.diff() >= 0).all()
+    assert int(cells[0]) == 0
+    assert int(cells[-1]) == NUM_CELLS - 1
+    if dtype is torch.float64:  # float32 has fewer numbers next to 1 than there are cells
+        assert len(cells.unique()) == NUM_CELLS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cells_are_narrow_and_within_one_step(dtype):
+    values = torch.cat((torch.rand(300_000), 1 - torch.rand(300_000) ** 8 * 2**-6)).to(dtype).sort().values
+    cells = confidence_cell(values)
+    first = torch.searchsorted(cells, torch.arange(NUM_CELLS))
+    last = torch.searchsorted(cells, torch.arange(NUM_CELLS), right=True) - 1
+    held = last >= first
+    low, high = values[first[held]].double(), values[last[held]].double()
+    assert (high - low).max() < 2.0**-WIDTH_BITS
+    crowded = (1 - high) >= 2.0**-23
+    assert ((high - low) / (1 - low))[crowded & (low > 1 - 2**-7)].max() < 2.0**-6
+    step = 2.0**WIDTH_BITS
+    assert ((high * step).ceil() - (low * step).floor() <= 1).all()
+
+
+def test_single_floats_are_told_apart_next_to_one():
+    below = 1 - torch.arange(129, dtype=torch.float64) * 2.0**-24
+    assert len(confidence_cell(below.float()).unique()) == 129
+
+
+def test_ranking_and_masses_hold_the_samples():
+    torch.manual_seed(0)
+    confidence, correct = torch.rand(3000).clamp(min=0.1), torch.rand(3000) > 0.4
+    grid = filled(confidence, correct)
+    runs, masses = grid.ranking(), grid.masses()
+    assert runs.num_samples == masses.num_samples == 3000
+    assert float(runs.right.sum()) == int(correct.sum())
+    assert float(runs.right_confidence.sum()) == pytest.approx(float(confidence[correct].double().sum()), rel=1e-12)
+    assert float(runs.wrong_confidence.sum()) == pytest.approx(float(confidence[~correct].double().sum()), rel=1e-12)
+    assert float(masses.gap.sum()) == pytest.approx(float((confidence.double() - correct.double()).sum()), rel=1e-12)
+    assert (masses.position.sort().values.diff() >= 0).all()
+
+
+def test_where_cells_hold_one_value_each_the_ranking_is_that_of_the_samples():
+    values = torch.tensor([0.25, 0.5, 0.75, 0.875])
+    confidence, correct = values[torch.randint(4, (200,))], torch.rand(200) > 0.5
+    coarse, fine = filled(confidence, correct).ranking(), ranking(confidence, correct)
+    for name in ("right", "wrong", "right_confidence", "wrong_confidence"):
+        assert np.array_equal(getattr(coarse, name), getattr(fine, name)), name
+
+
+@pytest.mark.parametrize("bits", [5, 7, 10])
+def test_cells_ascend_with_the_probability_and_are_narrow(bits):
+    small = 2.0 ** -torch.linspace(1, 30, 300_001, dtype=torch.float64)
+    values = torch.cat((small, 1 - small, torch.rand(100_000, dtype=torch.float64), torch.tensor([0.0, 0.5, 1.0])))
+    values = values.sort().values
+    cells = probability_cell(values, bits=bits)
+    assert (cells.diff() >= 0).all()
+    assert int(cells[0]) == 0
+    assert int(cells[-1]) == num_cells(bits) - 1
+    told_apart = (values > 2.0**-24) & (values < 1 - 2.0**-20)
+    for cell, inside in ((c, values[told_apart & (cells == c)]) for c in cells.unique()[:: 97 if bits > 5 else 7]):
+        if len(inside):
+            low, high = float(inside[0]), float(inside[-1])
+            assert high - low <= 2.0**-bits * min(high, 1 - low) + 2.0**-23, cell
+
+
+def test_float32_and_float64_agree_on_order():
+    """A float64 is rounded first, which keeps the order: no cell holds what lies on both sides of another."""
+    values = (0.5 + 2.0**-26 * torch.arange(-300, 300, dtype=torch.float64)).sort().values
+    assert (probability_cell(values, bits=10).diff() >= 0).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 127, 511])
+def test_size_is_as_stated(classes):
+    state = StreamingMetrics(classes, metrics=["ace"]).state_dict()
+    assert sum(t.numel() * t.element_size() for t in state.values()) <= 35 * 2**20
+    assert 48 * num_cells(octave_bits(2000)) < 72_000
+
+
+def test_rankings_hold_the_samples():
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(400, 4)
+    p = Predictions(logits, torch.randint(4, (400,)))
+    grid = ClassGrid(p, 15)
+    scan(p, [grid])
+    for label, found in enumerate(grid.rankings()):
+        probs, own = class_probs(logits)[:, label], p.target == label
+        assert found.num_samples == 400
+        assert float(found.right.sum()) == int(own.sum())
+        assert float(found.right_confidence.sum()) == pytest.approx(float(probs[own].sum()), abs=1e-7)
+        assert float(found.wrong_confidence.sum()) == pytest.approx(float(probs[~own].sum()), abs=1e-7)
+        position = (found.right_confidence + found.wrong_confidence) / found.count
+        assert (np.diff(position) > 0).all()
+        assert found.num_samples == ranking(probs, own).num_samples
+
+
+def test_equals_the_exact_one_where_a_cell_holds_one_value():
+    """Eight kinds of rows; the bins of both are cut between the same ones."""
+    torch.manual_seed(1)
+    kinds = 2 * torch.randn(8, 5)
+    p = Predictions(kinds[torch.randint(8, (300,))], torch.randint(5, (300,)))
+    streaming = StreamingMetrics(5, metrics=["ace"])
+    for rows in torch.arange(300).split(70):
+        streaming.update(p.logits[rows], p.target[rows])
+    assert streaming.compute()["ace"] == pytest.approx(classwise_adaptive_calibration_error(p), rel=1e-9)
+
+
+def test_columns_and_rows_give_the_same_probabilities(monkeypatch):
+    monkeypatch.setattr(ace, "_ELEMENTS", 130)
+    p = Predictions(torch.tensor([1e4, 0, 1]) + torch.randn(50, 3), torch.zeros(50, dtype=torch.long))
+    assert torch.equal(torch.stack(list(ace._columns(p)), dim=1), class_probs(p.logits))
