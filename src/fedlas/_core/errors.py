@@ -53,7 +53,7 @@ class CalibrationWarning(UserWarning):
 
 
 def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> None:
-    """Warn at the line of the user's code that led here: the innermost frame outside of this package."""
+    """Warn at the line of the user's code that led here: the innermost frame outside of this package and of torch."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_internal(frame):
         frame, level = frame.f_back, level + 1
@@ -61,9 +61,9 @@ def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> Non
 
 
 def _is_internal(frame: FrameType) -> bool:
-    """Return whether a frame runs code of this package, or code that dataclasses generated for it."""
+    """Return whether a frame runs code of this package or of torch, or code that dataclasses generated."""
     module: str = frame.f_globals.get("__name__", "")
-    return f"{module}.".startswith("fedlas.") or frame.f_code.co_filename == "<string>"
+    return f"{module}.".startswith(("fedlas.", "torch.")) or frame.f_code.co_filename == "<string>"
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_logits, describe
 from fedlas.objective import Objective
 from fedlas.objective.batches import LABELS, as_integers, moved, read_batch
-from fedlas.objective.calling import Arguments, class_logits, unwrapped
+from fedlas.objective.objective import Arguments, class_logits, unwrapped
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
-from fedlas.objective.calling import class_logits
+from fedlas.objective.objective import class_logits
 
 __all__ = ["CalibratedModel"]
 

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError
 from fedlas._core.files import path_argument, write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
 from fedlas.cli.arguments import AddSubcommand, add_data, add_details
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose.groups import RunGroup, grouped
-from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
+from fedlas.lab.studies.diagnose.study import RunGroup, Study, grouped, lacking, study_run
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import DASH, Table, table_of, terminal
 from fedlas.stats.intervals import Interval
@@ -32,15 +31,11 @@ def add_diagnose(add: AddSubcommand) -> None:
     parser = add(_diagnose, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
     parser.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
-    parser.add_argument(
-        "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
-    )
     add_data(parser, "where the images are")
     add_details(parser, "print the gate and every alarm, too (default: the indicator)")
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    check_count("fedlas diagnose", "replicates", args.replicates, low=39)
     require_page_packages()
     wanted = "finished runs with predictions and features"
     found, left_out = find_runs("fedlas diagnose", args.runs, _why_not, wanted=wanted, data=args.data)
@@ -49,7 +44,7 @@ def _diagnose(args: argparse.Namespace) -> int:
     studies: list[Study] = []
     for folder in track(runs, "studying runs"):
         try:
-            studies.append(study_run(folder, replicates=args.replicates))
+            studies.append(study_run(folder))
         except InputError as error:
             # What is wrong with one run of a bench is no reason not to study the others.
             if folder.path in args.runs or (folder == runs[-1] and not studies):

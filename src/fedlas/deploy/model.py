@@ -14,7 +14,7 @@ from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators._fit.softmax_regression import apply_weight
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
-from fedlas.objective.calling import class_logits
+from fedlas.objective.objective import class_logits
 
 EXTRA_LAYER = "calibration"
 """Name of the layer that calibrates where there is no head to fold it into."""

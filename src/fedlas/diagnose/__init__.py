@@ -14,8 +14,15 @@ from fedlas.diagnose.indicator import (
     indicator_numbers,
     indicator_report,
 )
-from fedlas.diagnose.monitor import Monitor, alarm_kind, find_gated, gate_outputs, monitor_of
-from fedlas.diagnose.norms import NormMonitor, monitors
+from fedlas.diagnose.monitor import (
+    Monitor,
+    NormMonitor,
+    alarm_kind,
+    find_gated,
+    gate_outputs,
+    monitor_of,
+    monitors,
+)
 
 __all__ = [
     "Associations",

@@ -1,28 +1,27 @@
 """Association of two numbers per sample: Pearson, Spearman and AUROC, each with an interval.
 
+The intervals come from the infinitesimal jackknife: the influence of each sample in closed form, without resampling.
+
 Source:
     Spearman: The Proof and Measurement of Association between Two Things, Am. J. Psychology 15 (1904).
-    Hanley, McNeil: The Meaning and Use of the Area under a ROC Curve, Radiology 143 (1982).
+    Jaeckel: The Infinitesimal Jackknife, Bell Laboratories Memorandum 72-1215-11 (1972).
+    DeLong, DeLong, Clarke-Pearson: Comparing the Areas under Two or More Correlated Receiver Operating Characteristic
+    Curves, Biometrics 44 (1988).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from statistics import NormalDist
 
 import numpy as np
 from torch import Tensor
 
-from fedlas._core.check import check_choice
-from fedlas.diagnose.jackknife import jackknife
-from fedlas.diagnose.ranked import RankedScores, centered, is_boolean, pair_of
-from fedlas.stats.auroc import auroc
-from fedlas.stats.intervals import Interval, check_bootstrap, check_level, interval_from
+from fedlas._core.check import InputError, describe
+from fedlas.stats.intervals import Interval, check_level
 from fedlas.stats.rows import Floats
-
-Method = Literal["bootstrap", "jackknife"]
-_CELLS = 2_000_000  # weights of one chunk of replicates: 16 MB
 
 
 @dataclass(frozen=True)
@@ -41,125 +40,141 @@ class Associations:
     auroc: Interval | None
 
 
-def associations(
-    score: Tensor | Floats,
-    value: Tensor | Floats,
-    *,
-    confidence_level: float = 0.95,
-    replicates: int = 1000,
-    seed: int = 0,
-    method: Method = "bootstrap",
-) -> Associations:
+def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_level: float = 0.95) -> Associations:
     """Pearson and Spearman correlation of ``score`` and ``value``, and the score's AUROC if the value is boolean.
+
+    The interval of a correlation is symmetric on Fisher's scale ``atanh``, that of an AUROC on the scale of its
+    log-odds, so that no end leaves the range. A value at the end of its range has an interval of no width.
 
     Args:
         score: ``(N,)``, finite.
         value: ``(N,)``, finite, or boolean.
         confidence_level: Confidence level in ``(0, 1)``.
-        replicates: Bootstrap replicates, each of ``N`` samples drawn with replacement.
-        seed: The same seed draws the same samples, so intervals of several scores are paired.
-        method: ``"bootstrap"``, or ``"jackknife"`` (the infinitesimal jackknife), which draws nothing and costs about
-            as much as one replicate, so that every epoch's log can have it. It ignores ``replicates`` and ``seed``.
 
     Returns:
-        The numbers with percentile intervals, or the jackknife's. The correlations are NaN if the score or the value is
-        the same for all samples; the AUROC of such a score is 1/2. If an interval cannot be estimated, as for an AUROC
-        with a single true sample, only its ends are NaN.
+        The numbers with their intervals, in ``O(N log N)``. The correlations are NaN if the score or the value is the
+        same for all samples; the AUROC of such a score is 1/2. If an interval cannot be estimated, as for an AUROC with
+        a single true sample, only its ends are NaN.
 
     Raises:
-        InputError: For other shapes, fewer than three samples, values that are not finite, or options out of range.
+        InputError: For other shapes, fewer than three samples, values that are not finite, or a level out of range.
 
     Note:
-        Intervals from few samples are too narrow. In 600 draws, the jackknife's 95 % intervals held the truth in 92 %
-        (Pearson), 94 % (Spearman) and 86 % (AUROC, 85 % true) with 20 samples, and in 92 to 95 % with 100 samples.
-
-        Replicates are weights: a sample drawn twice counts twice. So the ranks of a replicate come from cumulative
-        sums in one fixed order, without sorting again: ``O(N)`` per replicate.
+        Intervals from few samples are too narrow. In 600 draws, 95 % intervals held the truth in 92 % (Pearson), 94 %
+        (Spearman) and 86 % (AUROC, 85 % true) with 20 samples, and in 92 to 95 % with 100 samples.
 
     Example:
-        >>> import torch
-        >>> found = associations(torch.arange(10.0), torch.arange(10.0) ** 3, replicates=100)
-        >>> found.spearman.value, round(found.pearson.value, 2)
-        (1.0, 0.91)
+        >>> result = associations(np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, False, True, True]))
+        >>> round(result.pearson.value, 3), result.auroc.value
+        (0.894, 1.0)
     """
-    check_choice("associations", "method", method, get_args(Method))
     check_level("associations", confidence_level)
-    x, y = pair_of(score, value)
-    if method == "jackknife":
-        by_name = jackknife(x, y, boolean=is_boolean(value), level=confidence_level)
-        return Associations(by_name["pearson"], by_name["spearman"], by_name.get("auroc"))
-    check_bootstrap(
-        "associations", confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile"
+    (x, _), (y, boolean) = _numbers("score", score), _numbers("value", value)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
+        raise InputError(
+            "associations",
+            "score and value must be (N,) with at least 3 samples",
+            f"{describe(score)} and {describe(value)}",
+            "Pass one number per sample.",
+        )
+    a, b = _centered(x), _centered(y)
+    by_x, by_y = _Ranked(x), _Ranked(y)
+    u, v = (ranked.below(np.ones_like(x)) / len(x) - 0.5 for ranked in (by_x, by_y))
+    # A sample changes a mean over ranks by its own term and by moving the ranks of the samples above it.
+    uv = u * v + by_x.above(v) + by_y.above(u)
+    uu, vv = u * u + 2 * by_x.above(u), v * v + 2 * by_y.above(v)
+    return Associations(
+        pearson=_correlation(a, b, a * b, a * a, b * b, confidence_level),
+        spearman=_correlation(u, v, uv, uu, vv, confidence_level),
+        auroc=_auroc(by_x, y, confidence_level) if boolean else None,
     )
-    statistics = _statistics(x, y, is_boolean(value))
-    # The first row of weights is the sample itself, the others are replicates.
-    chunks = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
-
-    def interval(name: str) -> Interval:
-        values = np.concatenate([chunk[name] for chunk in chunks])
-        whole, rest = float(values[0]), values[1:]
-        rest = rest[np.isfinite(rest)]
-        # If most replicates have no value, such as an AUROC with one true sample, their quantiles mean nothing.
-        if not np.isfinite(whole) or len(rest) < replicates / 2:
-            nan = float("nan")
-            return Interval(whole, nan, nan, confidence_level, len(rest), nan, nan, "percentile")
-        return interval_from(whole, rest, confidence_level=confidence_level, method="percentile")
-
-    auroc = interval("auroc") if "auroc" in chunks[0] else None
-    return Associations(interval("pearson"), interval("spearman"), auroc)
 
 
-def _statistics(x: Floats, y: Floats, boolean: bool) -> Callable[[Floats], dict[str, Floats]]:
-    """A function from weights ``(R, N)`` to each number ``(R,)``."""
-    ranked_x, ranked_y = RankedScores(x), RankedScores(y)
-    # Moments come from matrix products. Values are centered first, so that a large mean costs no digits.
-    centered_x, centered_y = centered(x), centered(y)
-
-    def of(weights: Floats) -> dict[str, Floats]:
-        values = {
-            "pearson": _correlation(weights, centered_x, centered_y),
-            "spearman": _rank_correlation(weights, ranked_x, ranked_y),
-        }
-        if boolean:
-            values["auroc"] = auroc(ranked_x.groups(weights * (1 - y)), ranked_x.groups(weights * y))
-        return values
-
-    return of
+def _numbers(name: str, values: Tensor | Floats) -> tuple[Floats, bool]:
+    """The values in float64, and whether they are boolean."""
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        numbers = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        fix = "Pass one number per sample."
+        raise InputError("associations", f"{name} must be numbers", describe(values), fix) from error
+    if not np.isfinite(numbers).all():
+        raise InputError("associations", f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
+    return numbers, array.dtype == bool
 
 
-def _weights(samples: int, replicates: int, seed: int) -> Iterator[Floats]:
-    """How often each sample counts ``(R, N)``, in chunks: first once each, then in ``replicates`` draws."""
-    generator = np.random.default_rng(seed)
-    yield np.ones((1, samples))
-    chunk = max(1, _CELLS // samples)
-    for start in range(0, replicates, chunk):
-        rows = min(chunk, replicates - start)
-        indices = generator.integers(samples, size=(rows, samples))
-        indices += np.arange(rows)[:, None] * samples
-        yield np.bincount(indices.ravel(), minlength=rows * samples).reshape(rows, samples).astype(np.float64)
+def _centered(values: Floats) -> Floats:
+    """Distances from the mean, scaled by a power of two to a largest size of 0.5 to 1: no product of them underflows.
+
+    A power of two changes no digit.
+    """
+    about = values - values.mean()
+    return np.ldexp(about, -np.frexp(np.abs(about).max())[1])
 
 
-def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
-    total = weights.sum(axis=1)
-    mean_x, mean_y = weights @ x / total, weights @ y / total
-    covariance = weights @ (x * y) / total - mean_x * mean_y
-    var_x, var_y = weights @ (x * x) / total - mean_x**2, weights @ (y * y) / total - mean_y**2
-    return _ratio(covariance, var_x, var_y, float(np.mean(x * x)), float(np.mean(y * y)))
+class _Ranked:
+    """Samples in the order of their values."""
+
+    def __init__(self, values: Floats) -> None:
+        self.group = np.unique(values, return_inverse=True)[1]  # equal values are one group
+
+    def below(self, weights: Floats) -> Floats:
+        """Sum of the weights ``(N,)`` of the samples below each, ties counting half."""
+        sums = np.bincount(self.group, weights)
+        return np.asarray((sums.cumsum() - sums / 2)[self.group])
+
+    def above(self, weights: Floats) -> Floats:
+        """Sum of the weights ``(N,)`` of the samples above each, ties counting half, divided by ``N``."""
+        return (weights.sum() - self.below(weights)) / len(weights)
 
 
-def _rank_correlation(weights: Floats, x: RankedScores, y: RankedScores) -> Floats:
-    half = weights.sum(axis=1, keepdims=True) / 2  # the mean rank for any weights
-    ranks_x, ranks_y = x.ranks(weights) - half, y.ranks(weights) - half
-    covariance = np.einsum("rn,rn,rn->r", weights, ranks_x, ranks_y)
-    var_x, var_y = (np.einsum("rn,rn,rn->r", weights, r, r) for r in (ranks_x, ranks_y))
-    scale = float(weights.shape[1]) ** 3
-    return _ratio(covariance, var_x, var_y, scale, scale)
+def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float) -> Interval:
+    """The correlation of the centered ``u`` and ``v``; a sample moves their moments by ``uv``, ``uu`` and ``vv``."""
+    if not np.ptp(u) or not np.ptp(v):
+        return _interval(math.nan, math.nan, math.nan, level, math.atanh, math.tanh)
+    covariance, var_u, var_v = (float(np.mean(product)) for product in (u * v, u * u, v * v))
+    scale = math.sqrt(var_u * var_v)
+    value = min(max(covariance / scale, -1.0), 1.0)
+    # It is the derivative of cov / sqrt(var_u * var_v) by the weight of each sample, from those of the three moments.
+    influence = (uv - uv.mean()) / scale - value / 2 * ((uu - uu.mean()) / var_u + (vv - vv.mean()) / var_v)
+    error = float(influence.std(ddof=1)) / math.sqrt(len(influence))
+    return _interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
 
 
-def _ratio(covariance: Floats, var_x: Floats, var_y: Floats, scale_x: float, scale_y: float) -> Floats:
-    """The correlation; NaN where a variance is only rounding."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = covariance / np.sqrt(var_x * var_y)
-    # A variance is a difference of larger sums here: what is this far below them is their rounding.
-    constant = (var_x <= 1e-12 * scale_x) | (var_y <= 1e-12 * scale_y)
-    return np.where(constant, np.nan, np.clip(value, -1.0, 1.0))
+def _auroc(ranked: _Ranked, truth: Floats, level: float) -> Interval:
+    """The AUROC, with DeLong's variance.
+
+    It adds the variances of each true sample's share of false samples below it, and of each false sample's share of
+    true samples above it.
+    """
+    right, positive, negative = truth == 1, truth.sum(), (1 - truth).sum()
+    value = error = math.nan
+    if positive and negative:
+        below = ranked.below(1 - truth)[right] / negative
+        above = ranked.above(truth)[~right] * len(truth) / positive
+        value = float(below.mean())
+        if min(positive, negative) > 1:  # the variance of one sample cannot be estimated
+            error = math.sqrt(below.var(ddof=1) / positive + above.var(ddof=1) / negative)
+    return _interval(value, error, value * (1 - value), level, lambda p: math.log(p / (1 - p)), _logistic)
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def _interval(
+    value: float,
+    error: float,
+    slack: float,
+    level: float,
+    scale: Callable[[float], float],
+    inverse: Callable[[float], float],
+) -> Interval:
+    """Symmetric on a scale whose derivative is ``1 / slack``; of no width at the end of the range, where that is 0."""
+    low = high = math.nan
+    if slack <= 2e-12 and not math.isnan(error):
+        low = high = value
+    elif not math.isnan(error):
+        half = -NormalDist().inv_cdf((1 - level) / 2) * error / slack
+        low, high = inverse(scale(value) - half), inverse(scale(value) + half)
+    return Interval(value, low, high, level, 0, math.nan, error, "jackknife")

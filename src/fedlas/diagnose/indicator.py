@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.diagnose.association import Associations, Method, associations
+from fedlas.diagnose.association import Associations, associations
 from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
@@ -33,24 +32,13 @@ class IndicatorReport:
     baseline: Associations
 
 
-def indicator_report(
-    score: Tensor,
-    predictions: Predictions,
-    *,
-    confidence_level: float = 0.95,
-    replicates: int = 1000,
-    seed: int = 0,
-    method: Method = "bootstrap",
-) -> IndicatorReport:
+def indicator_report(score: Tensor, predictions: Predictions, *, confidence_level: float = 0.95) -> IndicatorReport:
     """Correlations of a score with confidence, correctness and signed gap, with intervals.
 
     Args:
         score: One number per sample ``(N,)``: NCI's ``Z``, or a norm.
         predictions: Predictions of the same samples.
         confidence_level: Confidence level in ``(0, 1)``.
-        replicates: Bootstrap replicates; all numbers share the same draws.
-        seed: Seed of the draws.
-        method: As for :func:`associations`.
 
     Raises:
         InputError: If score is not ``(N,)`` or not finite, or there are fewer than three samples.
@@ -61,13 +49,12 @@ def indicator_report(
         shows what the gap adds to correctness.
     """
     _check_rows("indicator_report", score, predictions)
-    options: Any = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed, "method": method}
     states = _states(predictions.confidence.double(), predictions.correct)
     return IndicatorReport(
-        confidence=associations(score, states["confidence"], **options),
-        correctness=associations(score, states["correct"], **options),
-        gap=associations(score, states["gap"], **options),
-        baseline=associations(states["confidence"], states["correct"], **options),
+        confidence=associations(score, states["confidence"], confidence_level=confidence_level),
+        correctness=associations(score, states["correct"], confidence_level=confidence_level),
+        gap=associations(score, states["gap"], confidence_level=confidence_level),
+        baseline=associations(states["confidence"], states["correct"], confidence_level=confidence_level),
     )
 
 
@@ -77,7 +64,7 @@ def _states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
 
 
 def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
-    """The numbers of :func:`indicator_report` by name, with 95 % jackknife intervals, for every epoch's log.
+    """The numbers of :func:`indicator_report` by name, with 95 % intervals, for every epoch's log.
 
     Args:
         score: ``(N,)``. Samples whose score is not finite, such as an overflowing norm, are left out.
@@ -97,7 +84,7 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
     enough = int(finite.sum()) >= 3  # two samples always correlate perfectly
     numbers: dict[str, float] = {}
     for name, value_of in _states(predictions.confidence.double(), predictions.correct).items():
-        against = associations(score[finite], value_of[finite], method="jackknife") if enough else None
+        against = associations(score[finite], value_of[finite]) if enough else None
         for measure in ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman"):
             interval: Interval | None = None if against is None else getattr(against, measure)
             ends = (math.nan,) * 3 if interval is None else (interval.value, interval.low, interval.high)

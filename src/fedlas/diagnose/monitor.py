@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
 from fedlas.diagnose.indicator import indicator_numbers
+from fedlas.losses.nci import feature_norms
 from fedlas.predictions import Predictions
 
 STUCK = 0.999
@@ -101,7 +102,7 @@ class Monitor:
     def __init__(self, criterion: Gated) -> None:
         self.criterion = criterion
         self.decisions = Decisions()
-        self._held_out: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._psi = torch.empty(0, dtype=torch.int8)
         self._means: list[float] = []  # the running mean after each of the last epochs
         self._stuck, self._stuck_on = 0, ""
@@ -119,7 +120,7 @@ class Monitor:
     @torch.no_grad()
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:
         """Collect a held-out batch of the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
-        self._held_out.append(gate_outputs(self.criterion, logits, features))
+        self._parts.append(gate_outputs(self.criterion, logits, features))
 
     def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:
         """The epoch's record.
@@ -137,11 +138,11 @@ class Monitor:
         Raises:
             InputError: If :meth:`on_held_out` was not called since the last epoch.
         """
-        if not self._held_out:
+        if not self._parts:
             fix = "Call on_held_out(logits, features) for each validation batch first."
             raise InputError("Monitor.on_epoch", "an epoch must have at least one held-out batch", "none", fix)
-        score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
-        self._held_out = []
+        score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
+        self._parts = []
         psi8 = psi.to(torch.int8)
         # Decisions on the held-out samples, compared with the last epoch's.
         flips = flip_share(self._psi, psi8) if len(self._psi) == len(psi8) else math.nan
@@ -225,3 +226,61 @@ class Monitor:
             raise ValueError(f"means are {describe(means)}")
         self.decisions.load_state_dict(decisions)
         self._psi, self._means, self._stuck, self._stuck_on = psi, list(means), int(stuck), str(on)
+
+
+class NormMonitor:
+    """Monitor of the L1 norm of the features, as :class:`~fedlas.diagnose.Monitor` but without gate and alarms.
+
+    Its correlations are the baseline for those of an indicator: a network's norms follow its confidence to some degree
+    without any gate.
+
+    State:
+        :meth:`on_held_out` collects; :meth:`on_epoch` summarizes and clears. Nothing is kept between epochs.
+    """
+
+    def __init__(self) -> None:
+        self._norms: list[Tensor] = []
+
+    def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
+        """Do nothing with a training batch."""
+
+    @torch.no_grad()
+    def on_held_out(self, logits: Tensor, features: Tensor) -> None:  # noqa: ARG002 (the signature of a hook)
+        """Collect a held-out batch of the model in ``eval()``: ``features (B, D)``, the head's input."""
+        self._norms.append(feature_norms(features.float()).cpu())
+
+    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:  # noqa: ARG002 (the signature of a hook)
+        """The epoch's record.
+
+        Args:
+            predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
+            gather: Not used.
+
+        Returns:
+            ``indicator``: mean and standard deviation of the held-out norms, and the numbers of
+            :func:`~fedlas.diagnose.indicator_numbers` (standardizing the norms would change no correlation). None where
+            there is no number.
+        """
+        norms, self._norms = torch.cat(self._norms), []
+        moments = {"mean": float(norms.mean()), "std": float(norms.std(correction=0))}
+        return {"indicator": without_nan({**moments, **indicator_numbers(norms, predictions)})}
+
+    def state_dict(self) -> dict[str, Any]:
+        """An empty state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: there is no state."""
+
+
+def monitors(criterion: nn.Module, *, norms: bool = False) -> list[Monitor | NormMonitor]:
+    """Monitors for a model that trains with a loss: of gate and indicator, if the loss has them.
+
+    Args:
+        criterion: The loss.
+        norms: Whether to monitor the feature norm if the loss has no indicator.
+    """
+    monitor = monitor_of(criterion)
+    if monitor is not None:
+        return [monitor]
+    return [NormMonitor()] if norms else []

@@ -16,7 +16,7 @@ from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, refuse_mixing
 from fedlas.integrations._huggingface_checkpoints import CRITERION_FILE, CriterionCheckpoints
 from fedlas.integrations._huggingface_metrics import CalibrationMetrics, rows_of
-from fedlas.objective.calling import logits_of
+from fedlas.objective.objective import logits_of
 from fedlas.predictions import Predictions
 
 _transformers = require("transformers", extra="hf")

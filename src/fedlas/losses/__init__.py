@@ -56,7 +56,6 @@ from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.sphor import SpHOR, orthogonality_penalty, orthonormal_rows
 from fedlas.losses.tempered import Tempered, TemperedPast, class_bias_step, log_temperature_step
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
-from fedlas.losses.vmf_normalizer import log_normalizer, resultant_rate
 
 __all__ = [
     "ACLS",
@@ -126,7 +125,6 @@ __all__ = [
     "generalized_cross_entropy",
     "kernel_calibration_error",
     "label_pairs",
-    "log_normalizer",
     "log_temperature_step",
     "margin_penalty",
     "normalized_logits",
@@ -136,7 +134,6 @@ __all__ = [
     "phr_penalty",
     "ranking_penalty",
     "reduce",
-    "resultant_rate",
     "signed_focal",
     "smoothed_cross_entropy",
     "squared_error",

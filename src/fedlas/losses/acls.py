@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, paper, row_max, row_min
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, paper
 
 __all__ = ["ACLS", "adaptive_penalty"]
 
@@ -34,8 +34,8 @@ def adaptive_penalty(
         variant: ``"paper"``, or ``"reference"`` as in published code: without ``- min_k z_k``, so that adding a
             constant to all logits changes the loss.
     """
-    top = row_max(logits)
-    floor = row_min(logits) if variant == "paper" else 0.0
+    top = logits.amax(dim=1, keepdim=True)
+    floor = logits.amin(dim=1, keepdim=True) if variant == "paper" else 0.0
     pull_down = F.relu(top - floor - margin).square().squeeze(1)
     # The arg-max itself adds nothing to the sum over the others: its gap is relu(-m) = 0.
     gaps = F.relu((top.detach() - margin) - logits)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper, smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, cross_entropy, paper
 from fedlas.losses.nci import NormConfidenceIndicator
 
 __all__ = ["AdaFace", "adaptive_margin"]
@@ -118,7 +118,7 @@ class AdaFace(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this moves the moments once."""
-        features, head_weight = batch.linear_inputs(type(self).__name__)
+        features, head_weight = batch.linear_inputs()
         quality = self._quality(batch)
         favored = batch.favored()
         weight = head_weight[favored]
@@ -133,11 +133,11 @@ class AdaFace(Loss):
             logits = self.scale * F.linear(F.normalize(features, dim=1), F.normalize(head_weight, dim=1))
             change = self.scale * change
         moved = logits.scatter_add(1, favored[:, None], change[:, None])
-        return smoothed_nll(moved, batch.target, 0.0, batch.weight)
+        return cross_entropy(moved, batch.target, batch.weight)
 
     def _quality(self, batch: Batch) -> Tensor:
         """``clip(spread Z, -1, 1)`` of each position ``(M,)``, without a gradient; 0 where it is ignored."""
-        features = batch.need(type(self).__name__, "features")
+        features = batch.need("features")
         valid = batch.valid_rows(len(features))
         scores: Tensor = self.indicator(features, valid=valid)
         if valid is not None:

@@ -21,7 +21,6 @@ from fedlas.losses._base import (
     paper,
 )
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["AdaFocal", "signed_focal"]
 
@@ -129,14 +128,12 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         """The exponent of a true class of each probability, of the shape and dtype of ``probs``."""
         return self.gammas[torch.bucketize(probs, self.edges.to(probs.dtype))].to(probs.dtype)
 
-    @torch.no_grad()
-    def update_from_validation(self, predictions: Predictions) -> None:
+    def learn_from(self, predictions: Predictions) -> None:
         """Cut the validation confidences into bins and update each bin's exponent.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        predictions = check_predictions(type(self).__name__, predictions)
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
         edges = _equal_mass_edges(confidence, self.num_bins)
         gap, filled = _calibration_gaps(torch.bucketize(confidence, edges), confidence, correct, self.num_bins)
@@ -147,7 +144,6 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
-        self._note_validation()
 
 
 def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:

@@ -6,49 +6,12 @@ Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas.losses._base import LOSSES, Batch, Loss
 
 __all__ = ["BrierLoss", "squared_error"]
-
-
-class _Brier(torch.autograd.Function):
-    """``||p - t||^2`` of each row; its gradient is ``2 p (p - t - p . (p - t))``."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, target)
-        return _squared_norm(_minus_target(F.softmax(logits, dim=1), target)).squeeze(1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        logits, target = ctx.saved_tensors
-        probs, grad = F.softmax(logits, dim=1), 2 * grad[:, None]
-        on_target = probs.gather(1, target[:, None]) if target.ndim == 1 else (probs * target).sum(dim=1, keepdim=True)
-        centered = _minus_target(probs - (_squared_norm(probs) - on_target), target)
-        grad_target = -grad * (probs - target) if ctx.needs_input_grad[1] else None
-        if torch.is_grad_enabled():  # create_graph=True: nothing in place
-            return probs * grad * centered, grad_target
-        return probs.mul_(grad).mul_(centered), grad_target
-
-
-def _minus_target(rows: Tensor, target: Tensor) -> Tensor:
-    """``rows - t``, in place."""
-    if target.ndim == 2:
-        return rows.sub_(target)
-    return rows.scatter_add_(1, target[:, None], rows.new_full((1, 1), -1.0).expand(len(target), 1))
-
-
-def _squared_norm(rows: Tensor) -> Tensor:
-    """``||row||^2``, ``(M, 1)``; without a graph by the norm, which needs no second ``(M, C)``."""
-    if torch.is_grad_enabled():
-        return rows.square().sum(dim=1, keepdim=True)
-    return torch.linalg.vector_norm(rows, 2, dim=1, keepdim=True).square()
 
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
@@ -58,8 +21,11 @@ def squared_error(logits: Tensor, target: Tensor) -> Tensor:
         logits: ``(N, C)``.
         target: Class indices ``(N,)`` in ``[0, C)``, or soft targets ``(N, C)``.
     """
-    value: Tensor = _Brier.apply(logits, target)
-    return value
+    probs = F.softmax(logits, dim=1)
+    if target.ndim == 2:
+        return (probs - target).square().sum(dim=1)
+    minus_one = probs.new_full((1, 1), -1.0).expand(len(target), 1)
+    return probs.scatter_add(1, target[:, None], minus_one).square().sum(dim=1)
 
 
 @LOSSES.register(

@@ -71,8 +71,7 @@ class BayesianSelfDistillation(Remembering):
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
         """The mean of the updated distribution."""
-        label = batch.target if batch.soft else torch.nn.functional.one_hot(batch.target, probs.shape[1])
-        mean = torch.where((visits > 0)[:, None], rows, label.to(probs.dtype))
+        mean = torch.where((visits > 0)[:, None], rows, batch.probabilities())
         # The total after v visits: prior d^v + (1 + d + ... + d^(v - 1)).
         decay = torch.full_like(probs[:, 0], self.discount).pow(visits)
         added = visits.to(probs.dtype) if self.discount == 1 else (1 - decay) / (1 - self.discount)

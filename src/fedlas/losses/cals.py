@@ -6,55 +6,26 @@ Source: Liu, Rony, Galdran, Dolz, Ben Ayed 2023, "Class Adaptive Network Calibra
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.check import check_count, check_number
 from fedlas.losses._base import (
     LOSSES,
     Batch,
     LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
-    equal_to,
     paper,
-    row_max,
 )
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["CALS", "phr_penalty"]
 
 _ELEMENTS = 1 << 22  # of the validation logits at a time
-
-
-class _PHR(torch.autograd.Function):
-    """:func:`phr_penalty`; its slope in the distance of each class is ``max(0, l + rho h) / (margin C)``."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, multipliers: Tensor, rho: Tensor, margin: float) -> Tensor:
-        top = logits.amax(dim=1, keepdim=True)
-        # l + rho h = (l - rho) + (rho / margin) (max_j z_j - z_k)
-        active = (top - logits).mul_(rho / margin).add_(multipliers - rho).relu_()
-        share = 1 / (2 * rho * logits.shape[1])
-        ctx.margin = margin
-        ctx.save_for_backward(logits, top, active, multipliers, rho)
-        return torch.linalg.vecdot(active * share, active) - (multipliers.square() * share).sum()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, top, active, multipliers, rho = ctx.saved_tensors
-        place = equal_to(logits, top)
-        scale = (grad / (ctx.margin * logits.shape[1]))[:, None]
-        again = torch.is_grad_enabled()  # create_graph=True: what was saved has no graph of its own
-        if again:
-            active = F.relu(torch.addcmul(multipliers - rho, row_max(logits) - logits, rho / ctx.margin))
-        share = active.sum(dim=1, keepdim=True) / place.sum(dim=1, keepdim=True)
-        grad_logits = scale * (place * share - active) if again else place.mul_(share).sub_(active).mul_(scale)
-        return grad_logits, None, None, None
 
 
 def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: float) -> Tensor:
@@ -73,8 +44,10 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
         >>> phr_penalty(torch.tensor([[30.0, 0.0]]), torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0]), margin=10.0)
         tensor([2.7500])
     """
-    value: Tensor = _PHR.apply(logits, multipliers, rho, margin)
-    return value
+    # l + rho h = (l - rho) + (rho / margin) (max_j z_j - z_k)
+    active = F.relu((logits.amax(dim=1, keepdim=True) - logits) * (rho / margin) + (multipliers - rho))
+    share = 1 / (2 * rho * logits.shape[1])
+    return torch.linalg.vecdot(active * share, active) - (multipliers.square() * share).sum()
 
 
 @LOSSES.register(
@@ -132,6 +105,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
     """
 
     precise: ClassVar[tuple[str, ...]] = ("multipliers", "rho", "violation")
+    num_classes: int
     multipliers: Tensor
     rho: Tensor
     violation: Tensor
@@ -171,28 +145,18 @@ class CALS(PreciseBuffers, LearnsFromValidation):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        batch.check_classes(type(self).__name__, self.num_classes)
         multipliers, rho = self.multipliers.to(batch.logits.dtype), self.rho.to(batch.logits.dtype)
         penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
         return batch.cross_entropy() + batch.weighted(penalty)
 
-    @torch.no_grad()
-    def update_from_validation(self, predictions: Predictions) -> None:
+    def learn_from(self, predictions: Predictions) -> None:
         """Update the multipliers, and every ``rho_every`` validations rho, from how far the constraints are violated.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        if check_predictions(type(self).__name__, predictions).num_classes != self.num_classes:
-            raise InputError(
-                type(self).__name__,
-                f"predictions must have num_classes = {self.num_classes} columns",
-                tuple(predictions.logits.shape),
-                "Pass predictions of the model that is trained with this loss.",
-            )
         number = int(self.num_updates) + 1
         self.num_updates.add_(1)
-        self._note_validation()
         if number % self.every:
             return
         # Means over the validation set, in float64 and some rows at a time.

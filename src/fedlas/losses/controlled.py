@@ -22,7 +22,6 @@ from fedlas.losses._base import (
     PreciseBuffers,
 )
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["Controlled"]
 
@@ -36,7 +35,7 @@ __all__ = ["Controlled"]
     signed=("low",),
     tune={"rate": "0.1:2:log"},
 )
-class Controlled(PreciseBuffers, OnBase, LearnsFromValidation):
+class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
     """A loss whose strength is moved after each validation: ``a <- clip(a + rate * mean(confidence - correct))``.
 
     Where held-out predictions claim too much, the strength grows; where they claim too little, it shrinks. So data set
@@ -99,18 +98,13 @@ class Controlled(PreciseBuffers, OnBase, LearnsFromValidation):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        batch.check_classes(type(self).__name__, self.num_classes)
         return self.base.with_strength(batch, self.value.to(batch.logits.dtype).expand(len(batch.logits)))
 
-    @torch.no_grad()
-    def update_from_validation(self, predictions: Predictions) -> None:
+    def learn_from(self, predictions: Predictions) -> None:
         """Move the strength by the gap between mean confidence and accuracy.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        predictions = check_predictions(type(self).__name__, predictions)
         gap = float((predictions.confidence.double() - predictions.correct.double()).mean())
         self.value.fill_(min(max(float(self.value) + self.rate * gap, self.low), self.high))
-        super().update_from_validation(predictions)
-        self._note_validation()

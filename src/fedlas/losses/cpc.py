@@ -8,15 +8,14 @@ Written from the paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Unpack, get_args
+from functools import partial
+from typing import Unpack, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look, in_blocks
 
 __all__ = ["CPC", "pairwise_constraints"]
 
@@ -24,64 +23,15 @@ _PAIRS_IN_CACHE = 1 << 18  # pairs of classes a block on a CPU: small enough for
 _PAIRS_AT_ONCE = 1 << 24  # elsewhere each block is a kernel to launch or a part of a graph to compile: few and large
 
 
-class _PairSum(torch.autograd.Function):
+def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
     """``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row, ``T = sum_k t_k``, ``(M,)``.
 
-    For a hard target: a times the target's constraints plus b times those among the other classes. The gradient is
-    computed together with the value, one block of pairs at a time: no ``(M, C, C)`` is ever held.
+    For a hard target: a times the target's constraints plus b times those among the other classes.
     """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, a: float, b: float, needed: tuple[bool, bool]) -> Tensor:
-        value, for_logits, for_target = _pair_sums(logits, target, a, b, needed)
-        ctx.settings = a, b, needed
-        ctx.save_for_backward(logits, target, for_logits, for_target)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        logits, target, for_logits, for_target = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
-            _, for_logits, for_target = _pair_sums(logits, target, *ctx.settings)
-        for_logits, for_target = (None if each is None else each * grad[:, None] for each in (for_logits, for_target))
-        return for_logits, for_target, None, None, None
-
-
-def _pair_sums(
-    logits: Tensor, target: Tensor, a: float, b: float, needed: tuple[bool, bool]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The value of :class:`_PairSum`, and its derivatives with respect to logits and target if ``wanted``."""
-    value = logits.new_zeros(logits.shape[0])
-    for_logits = torch.zeros_like(logits) if needed[0] else None
-    for_target = torch.zeros_like(logits) if needed[1] else None
-    # Two classes j and k weigh own_j - b t_k: a if j is the target, 0 if k is, else b; soft targets mix these.
+    gap = logits[:, None, :] - logits[:, :, None]  # z_k - z_j at [i, j, k]
+    # Two classes j and k weigh claim_j - b t_k: a if j is the target, 0 if k is, else b; soft targets mix these.
     claim = a * target + b * (target.sum(dim=1, keepdim=True) - target)
-    for rows, columns in _blocks(logits):
-        gap = logits[rows, None, :] - logits[rows, columns, None]  # z_k - z_j at [i, j, k]
-        share = claim[rows, columns, None] - b * target[rows, None, :]
-        cost = F.softplus(gap)
-        value[rows] += (cost * share).sum(dim=(1, 2))
-        if for_target is not None:
-            for_target[rows] += b * (cost.sum(dim=(1, 2))[:, None] - cost.sum(dim=1))
-            for_target[rows, columns] += (a - b) * cost.sum(dim=2)
-        if for_logits is not None:
-            # The sigmoid is the slope of softplus: of each pair, z_k gets what z_j loses.
-            pull = gap.sigmoid() * share
-            for_logits[rows] += pull.sum(dim=1)
-            for_logits[rows, columns] -= pull.sum(dim=2)
-    return value, for_logits, for_target
-
-
-def _blocks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Blocks of pairs: some rows, and some classes, each paired with all classes."""
-    rows, classes = logits.shape
-    pairs = _PAIRS_IN_CACHE if can_look(logits) else _PAIRS_AT_ONCE
-    # As many whole rows as fit; of a row that does not fit, as many classes as fit.
-    height = max(1, pairs // classes**2)
-    width = max(1, pairs // (height * classes))
-    for top in range(0, rows, height):
-        for start in range(0, classes, width):
-            yield slice(top, top + height), slice(start, start + width)
+    return (F.softplus(gap) * (claim[:, :, None] - b * target[:, None, :])).sum(dim=(1, 2))
 
 
 def pairwise_constraints(
@@ -101,7 +51,7 @@ def pairwise_constraints(
             constant ``lambda2 log(2) / (2 C - 4)`` more.
 
     Note:
-        Costs O(N C^2) time, and memory for O(N C) numbers and one block of pairs. A second derivative holds all pairs.
+        Costs O(N C^2) time, and memory for one block of pairs.
 
     Example:
         >>> pairwise_constraints(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]), lambda1=1.0, lambda2=0.0)
@@ -109,19 +59,15 @@ def pairwise_constraints(
     """
     classes = logits.shape[1]
     a, b = lambda1 / max(classes - 1, 1), lambda2 / (2 * max((classes - 1) * (classes - 2), 1))
-    mass: Tensor | float = 1.0
     if target.ndim == 1:
         target = F.one_hot(target, classes).to(logits.dtype)
-    else:
-        mass = target.sum(dim=1)
-    graph = torch.is_grad_enabled()
-    needed = (graph and logits.requires_grad, graph and target.requires_grad)
-    value: Tensor = _PairSum.apply(logits, target, a, b, needed)
+    pairs = _PAIRS_IN_CACHE if can_look(logits) else _PAIRS_AT_ONCE
+    value = in_blocks(partial(_pair_sums, a=a, b=b), max(1, pairs // classes**2), logits, target)
     # The sum holds the pairs j = k too, at softplus(0) = log 2 each.
     diagonal = a + b * (classes - 2)
     if variant == "reference" and classes > 2:
         diagonal -= b * (classes - 1)
-    return value - mass * (math.log(2) * diagonal)
+    return value - target.sum(dim=1) * (math.log(2) * diagonal)
 
 
 @LOSSES.register(

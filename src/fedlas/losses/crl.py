@@ -22,9 +22,7 @@ from fedlas.losses._base import (
     LossOptions,
     PreciseBuffers,
     check_index,
-    nll_and_confidence,
     paper,
-    smoothed_nll,
 )
 from fedlas.losses.entropy_penalty import entropy
 
@@ -138,7 +136,7 @@ class CRL(PreciseBuffers, Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this adds the batch to the histories."""
-        index = batch.need(type(self).__name__, "index")
+        index = batch.need("index")
         rows = len(index)
         check_index(type(self).__name__, index, self.num_samples)
         nll, confidence, correct = _nll_confidence_correct(batch, self.confidence)
@@ -171,9 +169,9 @@ class CRL(PreciseBuffers, Loss):
 def _nll_confidence_correct(batch: Batch, kind: Confidence) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy with class weights, the kind of confidence, and whether the top class is right, each ``(M,)``."""
     if kind == "max":
-        return nll_and_confidence(batch)
+        return batch.nll_and_confidence()
     logits, classes = batch.logits, batch.logits.shape[1]
-    nll = smoothed_nll(logits, batch.target, 0.0, batch.weight)
+    nll = batch.cross_entropy()
     correct = logits.argmax(dim=1) == batch.favored()
     if classes == 1:
         return nll, torch.ones_like(nll), correct

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas.losses._base import LOSSES, Batch, Informed, LossOptions, PredictionMemory, paper, recalled
+from fedlas.losses._base import LOSSES, LossOptions, Remembering, paper
 
 __all__ = ["CrossFitted"]
 
@@ -24,7 +24,7 @@ __all__ = ["CrossFitted"]
     note="cross-fitting is the paper's, its use as a target next to the label this library's",
     tune={"alpha": "0.1:1", "gamma": "0:1"},
 )
-class CrossFitted(Informed):
+class CrossFitted(Remembering):
     """``CE((1 - alpha) t + alpha q, p)``, in which ``q`` comes from models that were trained without the sample.
 
     Args:
@@ -51,8 +51,6 @@ class CrossFitted(Informed):
         tensor(0.5268)
     """
 
-    needs = frozenset({"index"})
-
     def __init__(
         self,
         *,
@@ -62,8 +60,7 @@ class CrossFitted(Informed):
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(alpha=alpha, gamma=gamma, **options)
-        self.memory = PredictionMemory(type(self).__name__, num_classes=num_classes, num_samples=num_samples)
+        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options)
 
     def set_targets(self, probs: Tensor) -> None:
         """Adopt the probabilities ``(N, C)`` of all samples, in the order of ``index``.
@@ -82,8 +79,3 @@ class CrossFitted(Informed):
             )
         device = self.memory.rows.device
         self.memory.record(torch.arange(len(probs), device=device), probs.to(device), None)
-
-    def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The targets of the batch."""
-        rows, visits = recalled(self, self.memory, batch)
-        return rows, visits > 0

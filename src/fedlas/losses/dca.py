@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, nll_and_confidence, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
 __all__ = ["DCA"]
 
@@ -65,5 +65,5 @@ class DCA(Penalized):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
-        nll, confidence, correct = nll_and_confidence(batch)
+        nll, confidence, correct = batch.nll_and_confidence()
         return nll, _absolute_gap(confidence, correct, valid=batch.valid)

@@ -6,7 +6,7 @@ Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confide
 
 from __future__ import annotations
 
-from typing import Any, Unpack, get_args
+from typing import Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,37 +18,11 @@ from fedlas.losses._base import LEAST, LOSSES, Batch, LossOptions, Penalized, Va
 __all__ = ["EntropyPenalty", "entropy"]
 
 
-class _Entropy(torch.autograd.Function):
-    """Entropy of each row's softmax; its gradient is ``-p_k (log p_k + H)``."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        log_probs = _log_probs(logits)
-        probs = log_probs.exp()
-        value = -torch.linalg.vecdot(probs, log_probs)
-        ctx.save_for_backward(logits, log_probs, probs, value)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        logits, log_probs, probs, value = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
-            log_probs, probs = _log_probs(logits), F.softmax(logits, dim=1)
-            value = -(probs * log_probs).sum(dim=1)
-            return -probs * (log_probs + value[:, None]) * grad[:, None]
-        return (log_probs + value[:, None]).mul_(probs).mul_(-grad[:, None])
-
-
-def _log_probs(logits: Tensor) -> Tensor:
-    """``log p``, finite for a masked class too: its share of the entropy, 0 times this, is then 0."""
-    log_probs = F.log_softmax(logits, dim=1)
-    return log_probs.clamp(min=LEAST) if torch.is_grad_enabled() else log_probs.clamp_(min=LEAST)
-
-
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of the softmax of each row in nats, ``(N,)``, in ``[0, log C]``; differentiable twice."""
-    value: Tensor = _Entropy.apply(logits)
-    return value
+    # Finite for a masked class too: its share of the entropy, 0 times this, is then 0.
+    log_probs = F.log_softmax(logits, dim=1).clamp(min=LEAST)
+    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
 @LOSSES.register(

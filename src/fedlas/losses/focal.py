@@ -30,8 +30,9 @@ def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) ->
         missing = missing + rival
     if isinstance(gamma, Tensor) and gamma.ndim < nll.ndim:
         gamma = gamma[:, None]
-    # The bound keeps a power's derivative finite where p is 1.
-    return missing.clamp(min=torch.finfo(nll.dtype).tiny).pow(gamma) * nll
+    if isinstance(gamma, Tensor) or gamma < 1:  # a bound keeps a power's derivative finite where p is 1
+        missing = missing.clamp(min=torch.finfo(nll.dtype).tiny)
+    return missing.pow(gamma) * nll
 
 
 @LOSSES.register("focal", **paper("Focal Loss for Dense Object Detection", 2017, "1708.02002"), tune={"gamma": "0.5:8"})

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import Literal, Unpack, get_args
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, paper, smoothed_nll
+from fedlas.losses._base import LOSSES, LossOptions, paper
 from fedlas.losses.cross_fitted import CrossFitted
 
 __all__ = ["InstanceSmoothing"]
@@ -65,7 +63,7 @@ class InstanceSmoothing(CrossFitted):
     Example:
         >>> criterion = InstanceSmoothing(num_samples=1, num_classes=3, alpha=0.2)
         >>> criterion.set_targets(torch.tensor([[0.5, 0.4, 0.1]]))
-        >>> criterion.targets(torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]]), 0.2)
+        >>> criterion.targets(torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.2]]))
         tensor([[0.8000, 0.1600, 0.0400]])
         >>> criterion(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
         tensor(0.6476)
@@ -86,22 +84,12 @@ class InstanceSmoothing(CrossFitted):
         self.form = check_choice(name, "form", form, get_args(_Form))
         self.temperature = check_number(name, "temperature", temperature, low=1)
 
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        q, there = self.second_target(batch)
-        label = batch.target if batch.soft else F.one_hot(batch.target, q.shape[1]).to(q.dtype)
-        target = self.targets(q, label, strength)
-        if there is not None:  # without a teacher the target is the label alone
-            target = torch.where(there[:, None], target, label)
-        return smoothed_nll(batch.logits, target, 0.0, batch.weight)
-
-    def targets(self, q: Tensor, label: Tensor, strength: Tensor | float) -> Tensor:
-        """Targets ``(M, C)`` of labels ``(M, C)``, one-hot or soft, for a teacher's probabilities ``q (M, C)``."""
+    def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
+        """Targets ``(M, C)`` of labels, one-hot or soft, and a teacher's probabilities; ``strength`` is ``(M, 1)``."""
         q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
-        mass = torch.as_tensor(strength, dtype=q.dtype, device=q.device).reshape(-1, 1)
         # What each class of the label gives away, and to the share q_k / (1 - q_y) or 1 / (C - 1) of which others.
         if self.form == "amount":
-            moved = label * mass * q
+            moved = label * strength * q
             return label - moved + (moved.sum(dim=1, keepdim=True) - moved) / (q.shape[1] - 1)
-        moved = label * mass / (q.sum(dim=1, keepdim=True) - q)
-        return label * (1 - mass) + q * (moved.sum(dim=1, keepdim=True) - moved)
+        moved = label * strength / (q.sum(dim=1, keepdim=True) - q)
+        return label * (1 - strength) + q * (moved.sum(dim=1, keepdim=True) - moved)

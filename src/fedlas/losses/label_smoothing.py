@@ -6,8 +6,9 @@ Smoothing Help?" (arXiv 1906.02629).
 
 from __future__ import annotations
 
-from typing import Unpack, get_args
+from typing import Any, Unpack, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,13 +21,66 @@ from fedlas.losses._base import (
     LossWithStrength,
     Reduction,
     can_look,
+    cross_entropy,
     paper,
     prepare,
     reduce,
-    smoothed_nll,
 )
 
 __all__ = ["CrossEntropy", "LabelSmoothing", "smoothed_cross_entropy"]
+
+
+_LARGE = 1 << 24
+"""Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
+
+
+class _SmoothedNLL(torch.autograd.Function):
+    """Smoothed negative log-likelihood of hard targets, with a strength for each row.
+
+    With ``q_k = (1 - a) [k = y] + a / C`` the loss is ``-sum_k q_k log p_k`` and its gradient ``p - q``: one softmax
+    pass forward, one ``exp`` backward, and no one-hot rows in between. The log-softmax is kept for backward, as
+    ``F.cross_entropy`` does. Of large logits it is not: another softmax costs less than the memory of a second
+    vocabulary-sized tensor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: Tensor) -> Tensor:
+        log_probs = F.log_softmax(logits, dim=1)
+        hit = log_probs.gather(1, target[:, None]).squeeze(1)
+        excess = hit - log_probs.mean(dim=1)
+        ctx.save_for_backward(logits, log_probs if logits.numel() <= _LARGE else None, target, alpha, excess)
+        return excess.mul(alpha).sub_(hit)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+        logits, log_probs, target, alpha, excess = ctx.saved_tensors
+        target, share, on_target = target[:, None], (alpha / logits.shape[1])[:, None], (grad * (alpha - 1))[:, None]
+        if torch.is_grad_enabled():  # create_graph=True: what was kept has no graph of its own, and nothing is in place
+            log_probs = F.log_softmax(logits, dim=1)
+            excess = log_probs.gather(1, target).squeeze(1) - log_probs.mean(dim=1)
+            slopes = ((log_probs.exp() - share) * grad[:, None]).scatter_add(1, target, on_target)
+        else:
+            probs = F.softmax(logits, dim=1) if log_probs is None else log_probs.exp()
+            slopes = probs.sub_(share).mul_(grad[:, None]).scatter_add_(1, target, on_target)
+        return slopes, None, grad * excess
+
+
+def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
+    """``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs, ``(N,)``.
+
+    Args:
+        logits: ``(N, C)``.
+        target: Class indices ``(N,)``, or soft targets ``(N, C)``.
+        alpha: Strength, a float or one for each row ``(N,)``.
+        weight: Class weights ``(C,)``, in both terms.
+    """
+    if not isinstance(alpha, Tensor):
+        return F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=alpha)
+    if target.ndim == 1 and weight is None:
+        values: Tensor = _SmoothedNLL.apply(logits, target, alpha)
+        return values
+    uniform = F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=1.0)
+    return torch.lerp(cross_entropy(logits, target, weight), uniform, alpha)
 
 
 def smoothed_cross_entropy(

@@ -6,55 +6,18 @@ Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit No
 
 from __future__ import annotations
 
-from typing import Any, Unpack, get_args
+from typing import Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, paper, smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, cross_entropy, paper
 
 __all__ = ["LogitNorm", "normalized_logits"]
 
 _SHORTEST = 1e-12  # a shorter row has no direction
 _EPS = 1e-7  # published code adds it to the norm
-
-
-class _Normalized(torch.autograd.Function):
-    """``z / (temperature (||z|| + eps))``; its gradient is ``s (g - z (z . g) / (||z|| (||z|| + eps)))``, s the scale.
-
-    A row without a direction becomes 0 and gets the gradient 0 if eps is 0.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, temperature: float, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(logits, 2, dim=1, keepdim=True)
-        scale, bend = _factors(norm, temperature, eps)
-        ctx.save_for_backward(logits, scale, bend)
-        ctx.temperature, ctx.eps = temperature, eps
-        return logits * scale
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        logits, scale, bend = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
-            # The square root of a masked sum: the slope of the norm itself is NaN at 0.
-            squared = logits.square().sum(dim=1, keepdim=True)
-            norm = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0)
-            scale, bend = _factors(norm, ctx.temperature, ctx.eps)
-            return (grad - logits * ((logits * grad).sum(dim=1, keepdim=True) * bend)) * scale, None, None
-        buffer = logits * grad
-        along = buffer.sum(dim=1, keepdim=True).mul_(bend)
-        return torch.addcmul(grad, logits, along, value=-1, out=buffer).mul_(scale), None, None
-
-
-def _factors(norm: Tensor, temperature: float, eps: float) -> tuple[Tensor, Tensor]:
-    """``1 / (temperature (norm + eps))`` and ``1 / (norm (norm + eps))``; 0 where there is no direction."""
-    # A division by 0 would reach the gradient even through a mask, so such rows are divided by 1.
-    exists = norm > _SHORTEST
-    safe = torch.where(exists, norm, 1.0)
-    scale = 1 / (temperature * (norm + eps)) if eps else exists / (temperature * safe)
-    return scale, exists / (safe * (safe + eps))
 
 
 def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
@@ -74,8 +37,13 @@ def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = 
         tensor([[1.2000, 1.6000],
                 [0.0000, 0.0000]])
     """
-    scaled: Tensor = _Normalized.apply(logits, temperature, _EPS if variant == "reference" else 0.0)
-    return scaled
+    # The square root of a masked sum: the slope of the norm itself is NaN at 0.
+    squared = logits.square().sum(dim=1, keepdim=True)
+    exists = squared > _SHORTEST**2
+    norm = torch.where(exists, squared, 1.0).sqrt()
+    if variant == "reference":
+        return logits / (temperature * (norm * exists + _EPS))
+    return logits * (exists / (temperature * norm))
 
 
 @LOSSES.register(
@@ -115,4 +83,4 @@ class LogitNorm(Loss):
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         scaled = normalized_logits(batch.logits, temperature=self.temperature, variant=self.variant)
-        return smoothed_nll(scaled, batch.target, 0.0, batch.weight)
+        return cross_entropy(scaled, batch.target, batch.weight)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper, row_max
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
 __all__ = ["MbLS", "margin_penalty"]
 
@@ -30,7 +30,7 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
         The mean is over all C classes and includes the zero term of the arg-max, as in the published code. The gradient
         flows through the maximum too.
     """
-    return F.relu((row_max(logits) - margin) - logits).mean(dim=1)
+    return F.relu((logits.amax(dim=1, keepdim=True) - margin) - logits).mean(dim=1)
 
 
 @LOSSES.register(

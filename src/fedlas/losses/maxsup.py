@@ -6,34 +6,14 @@ Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label S
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, equal_to, paper
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
 __all__ = ["MaxSup", "top_excess"]
-
-
-class _TopExcess(torch.autograd.Function):
-    """``max_k z_k - mean_k z_k`` of each row, with one buffer in backward for both parts."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        top = logits.amax(dim=1, keepdim=True)
-        ctx.save_for_backward(logits, top)
-        return top.squeeze(1) - logits.mean(dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        place = equal_to(*ctx.saved_tensors)
-        each = grad[:, None] / place.sum(dim=1, keepdim=True)
-        everywhere = grad[:, None] / place.shape[1]
-        if torch.is_grad_enabled():  # create_graph=True: nothing in place
-            return place * each - everywhere
-        return place.mul_(each).sub_(everywhere)
 
 
 def top_excess(logits: Tensor) -> Tensor:
@@ -45,8 +25,7 @@ def top_excess(logits: Tensor) -> Tensor:
     Note:
         Equal maxima share the gradient evenly.
     """
-    value: Tensor = _TopExcess.apply(logits)
-    return value
+    return logits.amax(dim=1) - logits.mean(dim=1)
 
 
 @LOSSES.register(

@@ -93,5 +93,4 @@ class MDCA(Penalized, OnBase):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""
-        batch.check_classes("MDCA", self.num_classes)
         return self.base.per_sample(batch), class_gap(batch.logits, batch.target, valid=batch.valid)

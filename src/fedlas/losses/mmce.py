@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, nll_and_confidence
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, in_blocks
 
 __all__ = ["MMCE", "WeightedMMCE", "kernel_calibration_error"]
 
@@ -20,37 +20,14 @@ _PAIRS = 1 << 22  # of the kernel matrix at a time: 16 MiB in float32
 _FLOOR = 1e-10  # under the root, whose slope would be infinite at 0
 
 
-class _KernelForm(torch.autograd.Function):
-    """``sum_ij e_i e_j exp(-|r_i - r_j| / width)``, some rows of the kernel matrix K at a time.
+def _kernel_form(residual: Tensor, confidence: Tensor, width: float) -> Tensor:
+    """``sum_ij e_i K_ij e_j`` with the kernel ``K_ij = exp(-|r_i - r_j| / width)``."""
 
-    The gradients ``2 sum_j K_ij e_j`` and ``-2 e_i sum_j K_ij sign(r_i - r_j) e_j / width`` need the same matrix, so
-    they are computed together with the value, and no ``(M, M)`` is kept.
-    """
+    def block(left: Tensor, rows: Tensor) -> Tensor:
+        kernel = ((rows[:, None] - confidence).abs() / -width).exp()
+        return left * (kernel @ residual)
 
-    @staticmethod
-    def forward(ctx: Any, residual: Tensor, confidence: Tensor, width: float) -> Tensor:
-        mean, tilt = _kernel_sums(residual, confidence, width)
-        ctx.width = width
-        ctx.save_for_backward(residual, confidence, mean, tilt)
-        return residual @ mean
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        residual, confidence, mean, tilt = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
-            mean, tilt = _kernel_sums(residual, confidence, ctx.width)
-        return mean * (2 * grad), residual * tilt * (-2 / ctx.width * grad), None
-
-
-def _kernel_sums(residual: Tensor, confidence: Tensor, width: float) -> tuple[Tensor, Tensor]:
-    """``sum_j K_ij e_j`` and ``sum_j K_ij sign(r_i - r_j) e_j``, both ``(M,)``."""
-    means, tilts = [], []
-    for rows in confidence.split(max(1, _PAIRS // confidence.shape[0])):
-        apart = rows[:, None] - confidence
-        kernel = (apart.abs() / -width).exp()
-        means.append(kernel @ residual)
-        tilts.append((kernel * apart.sign()) @ residual)
-    return torch.cat(means), torch.cat(tilts)
+    return in_blocks(block, max(1, _PAIRS // len(confidence)), residual, confidence).sum()
 
 
 def kernel_calibration_error(
@@ -90,15 +67,15 @@ def kernel_calibration_error(
         counted = valid.to(confidence.dtype)
         residual, confidence = torch.where(valid, residual, 0.0), torch.where(valid, confidence, 0.0)
     if not balanced:
-        squared: Tensor = _KernelForm.apply(residual / counted.sum().clamp(min=1), confidence, width)
+        squared = _kernel_form(residual / counted.sum().clamp(min=1), confidence, width)
         return squared if variant == "reference" else _root(squared)
     # Right and wrong predictions have equal weight: each residual is divided by the number of its own kind.
     right = (counted * correct).sum()
     wrong = counted.sum() - right
     count = torch.where(correct, right, wrong).clamp(min=1)
     if variant == "paper":
-        return _root(_KernelForm.apply(residual / count, confidence, width))
-    return _root(_KernelForm.apply(residual / count.square(), confidence, width)) * ((right > 0) & (wrong > 0))
+        return _root(_kernel_form(residual / count, confidence, width))
+    return _root(_kernel_form(residual / count.square(), confidence, width)) * ((right > 0) & (wrong > 0))
 
 
 def _root(squared: Tensor) -> Tensor:
@@ -130,7 +107,7 @@ class _OnKernel(Penalized):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each position ``(M,)``, and the calibration error of the batch, a scalar."""
-        nll, confidence, correct = nll_and_confidence(batch)
+        nll, confidence, correct = batch.nll_and_confidence()
         return nll, kernel_calibration_error(
             confidence, correct, width=self.width, balanced=self.balanced, variant=self.variant, valid=batch.valid
         )

@@ -191,7 +191,7 @@ class Modulated(OnBase):
         name = type(self).__name__
         logits = check_logits(name, logits)
         target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
-        batch = prepare(name, logits, target, features)
+        batch = prepare(name, logits, target, features=features, num_classes=self.num_classes)
         with without_autocast(logits.device.type):
             alpha = self._strength(batch)
         return alpha if batch.per_image else alpha.reshape(batch.shape)
@@ -199,8 +199,7 @@ class Modulated(OnBase):
     def _strength(self, batch: Batch) -> Tensor:
         """``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
         name = type(self).__name__
-        batch.check_classes(name, self.num_classes)
-        features = batch.need(name, "features")
+        features = batch.need("features")
         rows = len(features)
 
         # The gate comes first: an error in it must not move NCI. Of an image it reads the mean logits.

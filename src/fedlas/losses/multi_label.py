@@ -111,12 +111,11 @@ class _PerLabel(OnBase):
         labels = torch.where(labeled, target, 0).reshape(-1)
         soft = target.is_floating_point()
         return Batch(
+            owner=owner,
             logits=two_logits(wide.reshape(-1)),
             target=torch.stack((1 - labels, labels), dim=1).to(wide.dtype) if soft else labels.long(),
             valid=labeled.reshape(-1),
             weight=None,
-            features=None,
-            index=None,
             shape=tuple(logits.shape),
         )
 
@@ -220,7 +219,7 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
         # A sample without a known label is ignored by NCI; the class of the others has no effect on the strength.
         present = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         counted = torch.where(labeled.any(dim=1), present, self.ignore_index)
-        rows = prepare(type(self).__name__, logits, counted, features, ignore_index=self.ignore_index)
+        rows = prepare(type(self).__name__, logits, counted, ignore_index=self.ignore_index, features=features)
         return self.base.with_strength(pairs, self._strength(rows).repeat_interleave(logits.shape[1]))
 
 

@@ -15,7 +15,6 @@ from fedlas._core.check import check_count
 from fedlas._core.collective import sum_across_ranks
 from fedlas.losses._base import LOSSES, Batch, Informed, LearnsFromValidation, LossOptions, PreciseBuffers, paper
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["OnlineLabelSmoothing"]
 
@@ -54,6 +53,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
     """
 
     precise: ClassVar[tuple[str, ...]] = ("soft_labels", "sums")
+    num_classes: int
     soft_labels: Tensor
     sums: Tensor
 
@@ -66,7 +66,6 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
 
     def second_target(self, batch: Batch) -> tuple[Tensor, None]:
         """The soft label of each position's class; in training the batch adds to the sums."""
-        batch.check_classes("OnlineLabelSmoothing", self.num_classes)
         label = batch.favored()
         if self.training and torch.is_grad_enabled():
             self._add(batch, label)
@@ -82,11 +81,8 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         added = torch.zeros_like(self.sums).index_add_(0, label, torch.where(counted[:, None], probs, 0.0))
         self.sums.add_(sum_across_ranks(added))
 
-    @torch.no_grad()
-    def update_from_validation(self, predictions: Predictions) -> None:
+    def learn_from(self, predictions: Predictions) -> None:  # noqa: ARG002 (the signature)
         """Turn the sums of this epoch into soft labels; the predictions mark its end."""
-        check_predictions(type(self).__name__, predictions)
         total = self.sums.sum(dim=1, keepdim=True)
         self.soft_labels.copy_(torch.where(total > 0, self.sums / total.clamp(min=1e-6), self.soft_labels))
         self.sums.zero_()
-        self._note_validation()

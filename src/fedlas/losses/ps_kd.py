@@ -75,7 +75,7 @@ class PSKD(Remembering):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        epoch = self.memory.visits[batch.need("PSKD", "index").clamp(0, self.memory.num_samples - 1)] + 1
+        epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
         return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002

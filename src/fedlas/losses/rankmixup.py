@@ -22,11 +22,8 @@ from fedlas.losses._base import (
     Loss,
     LossOptions,
     Mixed,
-    check_mixable,
-    draw_partners,
-    draw_share,
-    row_max,
 )
+from fedlas.losses.mixup import check_mixable, draw_partners, draw_share
 
 __all__ = ["RankMixupMRL", "RankMixupNDCG"]
 
@@ -40,8 +37,8 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
         share: Of the main class in each, ``(M, K)``; 1 where both samples are of one class.
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
     """
-    tops = row_max(mixed.flatten(0, 1)).reshape(mixed.shape[:2])
-    return (F.relu(tops - row_max(logits) + margin) * (share < 1)).mean(dim=1)
+    tops = mixed.amax(dim=2)
+    return (F.relu(tops - logits.amax(dim=1, keepdim=True) + margin) * (share < 1)).mean(dim=1)
 
 
 def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:

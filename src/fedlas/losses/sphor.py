@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, paper, smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, cross_entropy, paper
+from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.logit_norm import normalized_logits
 from fedlas.losses.mixup import mix_batch
 
@@ -126,6 +127,7 @@ class SpHOR(Loss):
 
     needs: ClassVar[frozenset[str]] = frozenset({"features", "head_weight"})
     masked_classes = True
+    num_classes: int
     vectors: Tensor | None
 
     def __init__(
@@ -179,11 +181,9 @@ class SpHOR(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``, the penalty of the embeddings in each."""
-        name = type(self).__name__
-        batch.check_classes(name, self.num_classes)
-        features, head_weight = batch.linear_inputs(name)
+        features, head_weight = batch.linear_inputs()
         # In the closed form the smoothing spreads over all classes, the target's own among them: C / (C - 1) as much.
-        spread = self.smoothing * self.num_classes / max(self.num_classes - 1, 1)
+        spread = min(self.smoothing * self.num_classes / max(self.num_classes - 1, 1), 1.0)
         vectors = self._vectors(features)
         # A row of zeros has no direction: its cosines are 0 and its gradient is 0.
         cosines = normalized_logits(self._projected(features), temperature=self.temperature)
@@ -192,7 +192,7 @@ class SpHOR(Loss):
             values = values + self.ortho * orthogonality_penalty(vectors, self.temperature)
         # Subtracting W h, which has the value 0 here, takes its gradient off the features and leaves it in W.
         still = batch.logits - (features - features.detach()) @ head_weight.detach().T
-        return batch.weighted(values + self.probe * smoothed_nll(still, batch.target, 0.0))
+        return batch.weighted(values + self.probe * cross_entropy(still, batch.target))
 
     def _projected(self, features: Tensor) -> Tensor:
         if self.projector is None:

@@ -27,7 +27,6 @@ from fedlas.losses._base import (
 )
 from fedlas.losses.ps_kd import PSKD
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["Tempered", "TemperedPast", "class_bias_step", "log_temperature_step"]
 
@@ -99,7 +98,7 @@ def _weights(predictions: Predictions) -> Tensor:
     note="this library's own",
     tune={"rate": "0.1:1:log"},
 )
-class Tempered(PreciseBuffers, OnBase, LearnsFromValidation):
+class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
     """``T * base((logits + bias) / T)``; T and bias follow held-out predictions until the logits are calibrated.
 
     The base may ask for softer or sharper predictions than are right, or for other classes. What the loss sees meets
@@ -175,7 +174,6 @@ class Tempered(PreciseBuffers, OnBase, LearnsFromValidation):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        batch.check_classes(type(self).__name__, self.num_classes)
         mixed = None if batch.mixed is None else self._tempered(batch.mixed)
         values: Tensor = self.base.per_sample(replace(batch, logits=self._tempered(batch.logits), mixed=mixed))
         return self.temperature.to(batch.logits.dtype) * values
@@ -186,27 +184,15 @@ class Tempered(PreciseBuffers, OnBase, LearnsFromValidation):
             logits = logits + self.bias.to(logits.dtype)
         return logits / self.temperature.to(logits.dtype)
 
-    @torch.no_grad()
-    def update_from_validation(self, predictions: Predictions) -> None:
+    def learn_from(self, predictions: Predictions) -> None:
         """Move T, so that logits become smaller where held-out predictions are too sure, and the bias.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        name = type(self).__name__
-        predictions = check_predictions(name, predictions)
-        if self.bias is not None and predictions.num_classes != len(self.bias):
-            raise InputError(
-                name,
-                f"predictions must have num_classes = {len(self.bias)} columns",
-                tuple(predictions.logits.shape),
-                "Pass predictions of the model that is trained with this loss.",
-            )
         self.log_temperature -= max(-STEP, min(STEP, self.rate * log_temperature_step(predictions)))
         if self.bias is not None:
             self.bias -= (self.bias_rate * class_bias_step(predictions)).clamp(-STEP, STEP).to(self.bias)
-        super().update_from_validation(predictions)
-        self._note_validation()
 
 
 @LOSSES.register(

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.features import FeatureTap, find_head
 from fedlas.objective.batches import checked_labels, moved, read_batch
-from fedlas.objective.calling import Arguments, class_logits
-from fedlas.objective.objective import network_of
+from fedlas.objective.objective import Arguments, class_logits, network_of
 from fedlas.predictions import Predictions
 
 

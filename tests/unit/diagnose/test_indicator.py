@@ -16,7 +16,7 @@ def predictions():
 
 
 def test_confidence_as_the_score_is_its_own_baseline(predictions):
-    found = indicator_report(predictions.confidence, predictions, replicates=50)
+    found = indicator_report(predictions.confidence, predictions)
     assert found.confidence.spearman.value == pytest.approx(1)
     assert found.correctness == found.baseline
     assert found.gap.auroc is None
@@ -60,7 +60,7 @@ def test_refuse_a_score_of_another_length(predictions):
 
 def test_the_numbers_of_an_epoch_are_those_of_the_report_with_the_jackknifes_ends(predictions):
     score = predictions.confidence + 0.3 * torch.randn(300, generator=torch.Generator().manual_seed(1))
-    numbers, report = indicator_numbers(score, predictions), indicator_report(score, predictions, method="jackknife")
+    numbers, report = indicator_numbers(score, predictions), indicator_report(score, predictions)
     assert numbers["auroc_correct"] == report.correctness.auroc.value
     assert numbers["spearman_gap_low"] == report.gap.spearman.low
     assert numbers["pearson_confidence_high"] == report.confidence.pearson.high

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, CutMix, FedLAS, Mixup
-from fedlas.losses._base import draw_share
+from fedlas.losses.mixup import draw_share
 
 IMAGES = torch.rand(6, 2, 8, 8)
 TARGET = torch.tensor([0, 1, 2, 3, 4, 0])

@@ -12,8 +12,7 @@ import torch
 from fedlas.lab.data.base import Part
 from fedlas.lab.report.thumbnails import thumbnail
 from fedlas.lab.runs.build import splits_at_hand
-from fedlas.lab.studies.diagnose.groups import RunGroup
-from fedlas.lab.studies.diagnose.study import Study
+from fedlas.lab.studies.diagnose.study import RunGroup, Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.present.page import MOST_WIDTH, axes, figure, render

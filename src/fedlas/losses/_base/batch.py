@@ -1,27 +1,37 @@
-"""The checked, flattened batch that every loss works on, and its reduction."""
+"""The checked, flattened batch that every loss works on, how arguments become one, and its reduction.
+
+Ignored positions stay in the batch, with a mask: selecting them would make shapes depend on data, which stalls an
+accelerator and breaks ``torch.compile(fullgraph=True)``. On a CPU, where a look at the targets is free, the mask is
+None if nothing is ignored, and then costs nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError
-from fedlas.losses._base.smoothed import LEAST, smoothed_nll
+from fedlas._core.check import InputError, NonFiniteError, check_logits, describe, is_dense
 
 Reduction = Literal["mean", "sum", "none"]
 
-_SHAPES = {
-    "features": "the classifier head's input, (N, D)",
-    "index": "positions in the training set, (N,)",
-    "mixed": "logits of mixed samples, (N, K, C)",
-    "mixed_share": "the main class's share of each, (N, K)",
-    "head_weight": "the classifier head's weight, (C, D)",
+LEAST = -1e30
+"""Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
+
+_ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
+
+_EXTRAS = {
+    "features": ("the classifier head's input, (N, D)", "Pass the input of the classifier head."),
+    "index": ("positions in the training set, (N,)", "Pass each sample's position in the data set."),
+    "mixed": ("logits of mixed samples, (N, K, C)", "Stack the logits of K mixed versions: torch.stack(views, dim=1)."),
+    "mixed_share": ("the main class's share of each, (N, K)", "Pass the shares that mix(inputs, target) returns."),
+    "head_weight": ("the classifier head's weight, (C, D)", "Pass the weight of the linear layer behind the logits."),
 }
+"""The tensors that only some losses need: a description, and how to pass one."""
 
 
 @dataclass(slots=True, eq=False)  # frozen costs a microsecond for each attribute
@@ -29,27 +39,29 @@ class Batch:
     """One checked batch, flattened to ``M`` independent positions.
 
     Attributes:
+        owner: Name of the loss, for errors.
         logits: ``(M, C)``, float32 or float64. ``M = N`` for plain classification, ``N * d1 * ...`` for dense inputs.
         target: ``(M,)`` int64 in ``[0, C)`` (0 where ignored), or soft ``(M, C)`` in the dtype of ``logits``.
         valid: ``(M,)`` bool, False at ignored positions; None if every position counts.
         weight: Class weights ``(C,)``, or None.
+        shape: Shape of the unflattened target: ``(N,)`` or ``(N, d1, ...)``.
+        per_image: Whether a dense input has one feature vector an image rather than one a position.
         features: ``(M, D)``, or ``(N, D)`` if a dense input has one feature vector an image; None if not passed.
         index: ``(N,)`` int64 position of each sample in the training set; None if not passed.
         mixed: ``(M, K, C)`` logits of K mixed versions of each sample, in the dtype of ``logits``; None if not passed.
         mixed_share: ``(M, K)`` share of each that is of its main class, in the dtype of ``logits``; None if not passed.
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
-        shape: Shape of the unflattened target: ``(N,)`` or ``(N, d1, ...)``.
-        per_image: Whether a dense input has one feature vector an image rather than one a position.
     """
 
+    owner: str
     logits: Tensor
     target: Tensor
     valid: Tensor | None
     weight: Tensor | None
-    features: Tensor | None
-    index: Tensor | None
     shape: tuple[int, ...]
     per_image: bool = False
+    features: Tensor | None = None
+    index: Tensor | None = None
     mixed: Tensor | None = None
     mixed_share: Tensor | None = None
     head_weight: Tensor | None = None
@@ -59,7 +71,7 @@ class Batch:
         """Whether targets are probabilities ``(M, C)``."""
         return self.target.ndim == 2
 
-    def need(self, owner: str, name: str) -> Tensor:
+    def need(self, name: str) -> Tensor:
         """The attribute ``name``, one of the tensors that a loss may declare in ``needs``.
 
         Raises:
@@ -67,12 +79,12 @@ class Batch:
         """
         value: Tensor | None = getattr(self, name)
         if value is None:
-            raise missing(owner, name)
+            raise missing(self.owner, name)
         return value
 
     def cross_entropy(self) -> Tensor:
         """``-log p_y`` of each position ``(M,)``, class weights included; soft targets: ``-sum_k t_k log p_k``."""
-        return smoothed_nll(self.logits, self.target, 0.0, self.weight)
+        return cross_entropy(self.logits, self.target, self.weight)
 
     def weighted(self, values: Tensor) -> Tensor:
         """``values (M,)`` times the class weight of each position's target (soft targets: the expected weight)."""
@@ -88,13 +100,25 @@ class Batch:
                 of one number a position costs far less than one of ``(M, C)``.
         """
         if not self.soft:
-            return self.weighted(cost(smoothed_nll(self.logits, self.target, 0.0)))
+            return self.weighted(cost(F.cross_entropy(self.logits, self.target, reduction="none")))
         costs = cost(-F.log_softmax(self.logits, dim=1).clamp(min=LEAST))
         return (self.target * (costs if self.weight is None else costs * self.weight)).sum(dim=1)
+
+    def nll_and_confidence(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy (weighted), largest probability, and whether its class is the target's: all ``(M,)``."""
+        log_probs = F.log_softmax(self.logits, dim=1)
+        top = log_probs.detach().argmax(dim=1, keepdim=True)
+        confidence = log_probs.gather(1, top).squeeze(1).exp()
+        nll = self.cross_entropy() if self.soft else self.weighted(F.nll_loss(log_probs, self.target, reduction="none"))
+        return nll, confidence, top.squeeze(1) == self.favored()
 
     def favored(self) -> Tensor:
         """The class that a target favors ``(M,)``: a hard target itself, the arg-max of a soft one."""
         return self.target.argmax(dim=1) if self.soft else self.target
+
+    def probabilities(self) -> Tensor:
+        """The target as probabilities ``(M, C)`` in the dtype of the logits: hard ones as one-hot rows."""
+        return self.target if self.soft else F.one_hot(self.target, self.logits.shape[1]).to(self.logits.dtype)
 
     def valid_rows(self, rows: int) -> Tensor | None:
         """Which of ``rows`` samples have a valid position ``(rows,)`` bool; None if all positions count."""
@@ -115,7 +139,7 @@ class Batch:
         repeats = len(self.logits) // len(values)
         return values if repeats == 1 else values.repeat_interleave(repeats, dim=0)
 
-    def linear_inputs(self, owner: str) -> tuple[Tensor, Tensor]:
+    def linear_inputs(self) -> tuple[Tensor, Tensor]:
         """Features ``(M, D)``, one row a position, and the head's weight ``(C, D)``, both in the dtype of the logits.
 
         Features of ignored positions are returned as 0, so that their content, even NaN, does not reach the gradient of
@@ -124,12 +148,12 @@ class Batch:
         Raises:
             TypeError: If one of both was not passed.
         """
-        features = self.at_positions(self.need(owner, "features").to(self.logits.dtype))
+        features = self.at_positions(self.need("features").to(self.logits.dtype))
         if self.valid is not None:
             features = torch.where(self.valid[:, None], features, 0.0)
-        return features, self.need(owner, "head_weight")
+        return features, self.need("head_weight")
 
-    def check_classes(self, owner: str, num_classes: int | None) -> None:
+    def check_classes(self, num_classes: int | None) -> None:
         """Refuse logits with another number of classes than the loss was built for; None accepts any.
 
         Raises:
@@ -137,7 +161,7 @@ class Batch:
         """
         if num_classes is not None and self.logits.shape[1] != num_classes:
             raise InputError(
-                owner,
+                self.owner,
                 f"logits must have num_classes = {num_classes} columns",
                 tuple(self.logits.shape),
                 "Build the loss with the number of classes of the model.",
@@ -153,6 +177,14 @@ class Batch:
             total = each.sum() if self.valid is None else (each * self.valid).sum()
             return total.clamp(min=torch.finfo(total.dtype).tiny)
         return self.logits.shape[0] if self.valid is None else self.valid.sum().clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """``-log p_y`` of each row of checked inputs ``(N,)``, or ``-sum_k t_k log p_k``; class weights in both."""
+    if target.ndim == 1:
+        return F.cross_entropy(logits, target, weight, reduction="none")
+    terms = F.log_softmax(logits, dim=1).clamp(min=LEAST) * target
+    return -(terms.sum(dim=1) if weight is None else terms @ weight)
 
 
 def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
@@ -171,7 +203,7 @@ def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
 def missing(owner: str, need: str) -> TypeError:
     """The error for a tensor that a loss needs and was not passed."""
     return TypeError(
-        f"{owner}: {need} must be passed ({_SHAPES[need]}); got None. "
+        f"{owner}: {need} must be passed ({_EXTRAS[need][0]}); got None. "
         f"Call {owner}(...)(logits, target, {need}={need}), or wrap model and loss in fedlas.Objective."
     )
 
@@ -179,3 +211,246 @@ def missing(owner: str, need: str) -> TypeError:
 def can_look(tensor: Tensor) -> bool:
     """Whether values of ``tensor`` may be read: on an accelerator, or while compiling, that would stall or fail."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+# From arguments to a batch ------------------------------------------------------------------------------------------
+
+
+def prepare(
+    owner: str,
+    logits: Any,
+    target: Any,
+    *,
+    ignore_index: int = -100,
+    weight: Tensor | None = None,
+    averaged: bool = True,
+    masked_classes: bool = False,
+    num_classes: int | None = None,
+    **extras: Any,
+) -> Batch:
+    """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes.
+
+    Args:
+        owner: Name of the loss, for errors.
+        logits: As there.
+        target: As there.
+        ignore_index: Target value of positions that are left out.
+        weight: Class weights ``(C,)``.
+        averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
+        masked_classes: Whether logits of -inf are accepted; see :attr:`Loss.masked_classes`.
+        num_classes: Number of classes that the loss was built for; None accepts any.
+        **extras: The other arguments there, by name; None if not passed.
+
+    Raises:
+        InputError: As :meth:`Loss.forward`.
+    """
+    # Logits and class weights.
+    logits = check_logits(owner, logits)
+    rows, classes, *dense = logits.shape
+    shape = (rows, *dense)
+    if 0 in shape:
+        got = f"logits {tuple(logits.shape)}"
+        raise InputError(owner, "a batch must hold at least one position", got, "Skip empty batches.")
+    flat = _rows(logits)
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    if weight is not None:
+        if not isinstance(weight, Tensor) or weight.shape != (classes,):
+            expected = f"weight must be ({classes},) like logits {tuple(logits.shape)}"
+            raise InputError(owner, expected, describe(weight), "Pass one weight for each class.")
+        _check_device(owner, "weight", weight, logits)
+        weight = weight.to(flat.dtype)
+
+    # Targets: class indices, or probabilities shaped like the logits.
+    valid: Tensor | None = None
+    look = can_look(flat)
+    if is_dense(target) and target.shape == shape and not _is_real(target):
+        _check_device(owner, "target", target, logits)
+        target, valid = _hard_target(owner, target, classes, ignore_index, look)
+    elif _floating(target) and target.shape == logits.shape:
+        _check_device(owner, "target", target, logits)
+        target = _soft_target(owner, _rows(target), look).to(flat.dtype)
+    else:
+        raise InputError(
+            owner,
+            f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
+            describe(target),
+            _ONE_OUTPUT
+            if classes == 1
+            else "Put the classes second: logits.movedim(-1, 1)."
+            if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
+            else "Pass class indices, or one row of class probabilities a sample.",
+        )
+    if look and float(flat.detach().amin()) == float("-inf"):
+        _check_masked(owner, flat.detach(), target, valid, masked_classes)
+    if weight is not None and averaged:
+        valid = _unless_weightless(target, valid, weight)
+
+    # The tensors that only some losses need, flattened like the logits.
+    batch = Batch(owner, flat, target, valid, weight, shape)
+    batch.check_classes(num_classes)
+    for name, value in extras.items():
+        if value is not None:
+            setattr(batch, name, _checked_extra(owner, name, value, logits, extras))
+    if batch.features is not None:
+        batch.per_image = logits.ndim > 2 and batch.features.ndim == 2
+        batch.features = _rows(batch.features)
+    if batch.mixed is not None:
+        batch.mixed = (batch.mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1) if dense else batch.mixed).to(
+            flat.dtype
+        )
+    if batch.mixed_share is not None:
+        share = batch.mixed_share
+        repeated = share.repeat_interleave(len(flat) // rows, dim=0) if share.ndim == 2 else _rows(share)
+        batch.mixed_share = repeated.to(flat.dtype)
+    if batch.head_weight is not None:
+        batch.head_weight = batch.head_weight.to(flat.dtype)
+    return batch
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """``(N, C, d1, ...)`` as ``(N * d1 * ..., C)``."""
+    return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+def _floating(value: Any) -> TypeGuard[Tensor]:
+    return is_dense(value) and value.is_floating_point()
+
+
+def _is_real(target: Tensor) -> bool:
+    return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
+
+
+def _check_device(owner: str, name: str, value: Tensor, logits: Tensor) -> None:
+    if value.device != logits.device:
+        expected = f"{name} must be on {logits.device} like logits"
+        raise InputError(owner, expected, value.device, f"Move it: {name}.to(logits.device).")
+
+
+def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: dict[str, Any]) -> Tensor:
+    """Check one of the tensors of :data:`_EXTRAS` and return it.
+
+    A letter in a shape stands for any length above 0.
+    """
+    rows, classes, *dense = logits.shape
+    views, width = _length(extras.get("mixed"), "K"), _length(extras.get("features"), "D")
+    forms: dict[str, list[tuple[int | str, ...]]] = {
+        "features": [(rows, "D"), (rows, "D", *dense)],
+        "index": [(rows,)],
+        "mixed": [(rows, "K", classes, *dense)],
+        "mixed_share": [(rows, views), (rows, views, *dense)],
+        "head_weight": [(classes, width)],
+    }
+    shapes = forms[name]
+    is_index = name == "index"
+    kind_fits = is_dense(value) and (value.dtype == torch.int64 if is_index else value.is_floating_point())
+    if not kind_fits or not any(_has_shape(value, shape) for shape in shapes):
+        listed = " or ".join(dict.fromkeys(f"({', '.join(map(str, shape))}{',' * is_index})" for shape in shapes))
+        expected = f"{name} must be {listed}{' int64' * is_index} for logits {tuple(logits.shape)}"
+        fix = _EXTRAS[name][1]
+        if name == "features" and isinstance(value, Tensor) and value.ndim > 2 and not dense:
+            axes = tuple(range(2, value.ndim))
+            fix = f"Pool them first, e.g. features.mean({axes if len(axes) > 1 else axes[0]})."
+        raise InputError(owner, expected, describe(value), fix)
+    if not is_index or value.device.type != "cpu":  # an index on the CPU finds its place in a buffer on any device
+        _check_device(owner, name, value, logits)
+    return value
+
+
+def _length(value: Any, letter: str) -> int | str:
+    return value.shape[1] if isinstance(value, Tensor) and value.ndim > 1 else letter
+
+
+def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:
+    sizes = zip(value.shape, shape, strict=False)
+    return value.ndim == len(shape) and all(
+        size == wish or (isinstance(wish, str) and size > 0) for size, wish in sizes
+    )
+
+
+def _soft_target(owner: str, target: Tensor, look: bool) -> Tensor:
+    """Soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
+    if look:
+        low, high = (float(bound) for bound in target.detach().aminmax())
+        if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
+            raise InputError(
+                owner,
+                "soft targets must be probabilities in [0, 1]",
+                f"values from {low:g} to {high:g}",
+                "Pass one row of class probabilities a sample, e.g. scores.softmax(1).",
+            )
+    return target
+
+
+def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
+    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
+
+    Raises:
+        NonFiniteError: If the loss does not support them at all, or a target is masked.
+    """
+    masked = logits == float("-inf")
+    if valid is not None:
+        masked &= valid[:, None]
+    if not bool(masked.any()):
+        return
+    first = tuple(int(i) for i in masked.nonzero()[0])
+    got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
+    if not supported:
+        raise NonFiniteError(
+            owner,
+            "logits must be above -inf, since its formula is infinite or not defined for masked classes",
+            got,
+            "Leave masked classes out of the logits, or choose a loss of probabilities, such as ce, focal or brier.",
+        )
+    hit = (masked & (target > 0)).any(1) if target.ndim == 2 else masked.gather(1, target[:, None]).squeeze(1)
+    if bool(hit.any()):
+        raise NonFiniteError(
+            owner,
+            "logits must be above -inf for the class of the target",
+            got,
+            "Mask other classes only: the loss of a class that cannot be is infinite.",
+        )
+
+
+def _unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The mask of positions that count; none does where all that would have a class weight of 0.
+
+    Otherwise such a batch has a mean of 0 / 0: one step, and the gate and the model are NaN for good.
+    """
+    each = target @ weight if target.ndim == 2 else weight[target]
+    some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
+    if can_look(some) and bool(some):
+        return valid
+    return some.expand(len(target)) if valid is None else valid & some
+
+
+def _hard_target(
+    owner: str, target: Tensor, classes: int, ignore_index: int, look: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
+    if target.ndim > 1:
+        target = target.reshape(-1)
+    if target.dtype != torch.int64:
+        target = target.long()
+    if look:
+        smallest, largest = target.aminmax()
+        low, high = int(smallest), int(largest)
+        if low >= 0 and high < classes and not low <= ignore_index <= high:
+            return target, None  # the usual case: no mask from here on, which is worth the two comparisons
+    valid = target != ignore_index
+    if look and not bool(valid.any()):
+        raise InputError(
+            owner,
+            "a batch must hold at least one position that counts",
+            f"{target.numel()} targets that all equal ignore_index {ignore_index}",
+            "Skip such batches: their mean is not defined.",
+        )
+    masked = torch.where(valid, target, 0)
+    if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
+        raise InputError(
+            owner,
+            f"target must be in [0, {classes}) or ignore_index {ignore_index}",
+            f"values from {int(target[valid].min())} to {int(target[valid].max())}",
+            _ONE_OUTPUT if classes == 1 else "Check the labels and the number of classes of the model.",
+        )
+    return masked, valid

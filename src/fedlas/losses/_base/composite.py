@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from torch import nn
-
 from fedlas._core.check import InputError, check_count, describe
+from fedlas.losses._base.held_out import pass_validation_on
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions
 from fedlas.predictions import Predictions
 
@@ -48,13 +47,6 @@ def as_loss(owner: str, base: Base, **sizes: int | None) -> Loss:
             f"Pass them to {owner}.",
         )
     return base
-
-
-def pass_validation_on(criterion: nn.Module, predictions: Predictions) -> None:
-    """Pass validation predictions on to a criterion that learns from them."""
-    update = getattr(criterion, "update_from_validation", None)
-    if update is not None:
-        update(predictions)
 
 
 class BaseOptions(LossOptions, total=False):

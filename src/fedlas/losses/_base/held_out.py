@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from abc import abstractmethod
-from typing import Self, Unpack
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from fedlas._core.check import CalibrationWarning
-from fedlas.losses._base.loss import Loss, LossOptions
+from fedlas._core.check import InputError, warn_user
+from fedlas.losses._base.loss import Loss
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 
 class LearnsFromValidation(Loss):
     """A loss with a method ``update_from_validation(predictions)``, which the training loop must call.
 
-    It warns once if training continues without any call: at the third pass over the training set, if the loss has
-    ``num_samples``, or at the second ``eval()`` after training batches. Inside ``torch.compile`` nothing is counted.
+    A subclass writes ``learn_from``. The loss warns once if training continues without any call: at the third pass over
+    the training set, if it has ``num_samples``, or at the second ``eval()`` after training batches. Inside
+    ``torch.compile`` nothing is counted.
     """
 
-    def __init__(self, **options: Unpack[LossOptions]) -> None:
-        super().__init__(**options)
-        self._calls = _Calls()
+    @cached_property
+    def _calls(self) -> _Calls:
+        return _Calls()
 
     @abstractmethod
-    def update_from_validation(self, predictions: Predictions) -> None:
-        """Learn from validation predictions; call it after each epoch, never with the test set."""
+    def learn_from(self, predictions: Predictions) -> None:
+        """Learn from checked predictions, without gradients."""
 
-    def _note_validation(self) -> None:
-        """Remember that the training loop passes validation predictions on."""
+    @torch.no_grad()
+    def update_from_validation(self, predictions: Predictions) -> None:
+        """Learn from validation predictions; call it after each epoch, never with the test set.
+
+        Raises:
+            InputError: If they are no Predictions, or have another number of classes than the loss. Nothing has changed
+                then.
+        """
+        name = type(self).__name__
+        if self.num_classes not in (None, check_predictions(name, predictions).num_classes):
+            raise InputError(
+                name,
+                f"predictions must have num_classes = {self.num_classes} columns",
+                tuple(predictions.logits.shape),
+                "Pass predictions of the model that is trained with this loss.",
+            )
+        self.learn_from(predictions)
+        pass_validation_on(getattr(self, "base", None), predictions)
         self._calls.updated = True
 
     def train(self, mode: bool = True) -> Self:
@@ -55,17 +72,15 @@ class LearnsFromValidation(Loss):
         if not due or self._calls.updated:
             return
         self._calls.updated = True  # once
-        warnings.warn(
+        warn_user(
             f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in {after}, "
             "so the loss has learned nothing from validation. Call it after each epoch, e.g. "
             "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
-            CalibrationWarning,
-            stacklevel=_outside(),
         )
 
 
 class _Calls:
-    """What a training loop has done so far; not a part of the state."""
+    """The calls of a training loop so far; not a part of the state."""
 
     updated = False
     trained = False
@@ -73,9 +88,8 @@ class _Calls:
     samples = 0
 
 
-def _outside() -> int:
-    """The ``stacklevel`` of the nearest caller that is neither in this package nor in torch."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("fedlas", "torch"):
-        level, frame = level + 1, frame.f_back
-    return level
+def pass_validation_on(criterion: Any, predictions: Predictions) -> None:
+    """Pass validation predictions on to a criterion that learns from them."""
+    update = getattr(criterion, "update_from_validation", None)
+    if update is not None:
+        update(predictions)

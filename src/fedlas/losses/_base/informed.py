@@ -1,20 +1,18 @@
-"""Losses whose target mixes the label with a second one, which depends on the sample or on its class."""
+"""Losses whose target mixes the label with a second one, and the memory of earlier predictions behind some of them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_number
-from fedlas.losses._base.batch import Batch
-from fedlas.losses._base.loss import LossOptions
-from fedlas.losses._base.memory import PredictionMemory
-from fedlas.losses._base.smoothed import smoothed_nll
-from fedlas.losses._base.strength import LossWithStrength
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.collective import gather_across_ranks
+from fedlas.losses._base.batch import Batch, can_look, cross_entropy
+from fedlas.losses._base.loss import LossOptions, LossWithStrength, PreciseBuffers
 
 
 class Informed(LossWithStrength):
@@ -37,18 +35,20 @@ class Informed(LossWithStrength):
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """``q (M, C)`` without a gradient, and for which positions there is one ``(M,)`` bool; None is for all."""
 
+    def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
+        """Targets ``(M, C)`` of labels ``(M, C)``, one-hot or soft, and second targets; ``strength`` is ``(M, 1)``."""
+        return torch.lerp(label, q, strength)
+
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        q, there = self.second_target(batch)
-        label = batch.cross_entropy()
-        if there is not None:  # without a second target the label is the only one
-            strength = torch.where(there, strength, 0.0)
-        mixed = label + strength * (smoothed_nll(batch.logits, q, 0.0, batch.weight) - label)
-        if not self.gamma:
-            return mixed
-        onehot = batch.target if batch.soft else F.one_hot(batch.target, q.shape[1]).to(q.dtype)
-        share = torch.as_tensor(strength, dtype=q.dtype, device=q.device).detach().reshape(-1, 1)
-        return target_distance(batch.logits, torch.lerp(onehot, q, share)) ** self.gamma * mixed
+        q, present = self.second_target(batch)
+        label = batch.probabilities()
+        share = torch.as_tensor(strength, dtype=q.dtype, device=q.device).expand(len(q))[:, None]
+        target = self.targets(q, label, share)
+        if present is not None:  # without a second target the label is the only one
+            target = torch.where(present[:, None], target, label)
+        values = cross_entropy(batch.logits, target, batch.weight)
+        return target_distance(batch.logits, target) ** self.gamma * values if self.gamma else values
 
 
 def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
@@ -67,7 +67,7 @@ def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Ten
 
 
 class Remembering(Informed):
-    """An informed loss whose ``q`` comes from a memory of the model's own predictions.
+    """An informed loss whose ``q`` is a row of class probabilities for each training sample, in a memory.
 
     Args:
         num_classes: Number of classes C.
@@ -85,33 +85,100 @@ class Remembering(Informed):
         super().__init__(alpha=alpha, gamma=gamma, **options)
         self.memory = PredictionMemory(type(self).__name__, num_classes=num_classes, num_samples=num_samples)
 
-    @abstractmethod
-    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
-        """The rows ``(M, C)`` to remember, from those of before, how often they were recorded, and the prediction."""
+    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002 (for subclasses)
+        """The rows ``(M, C)`` to remember, from those of before, how often they were recorded, and the prediction.
+
+        None leaves the memory as it is.
+        """
+        return None
 
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Recall, and in training record this visit afterward."""
-        rows, visits = recalled(self, self.memory, batch)
+        rows, visits = self.memory.recall(batch)
         if self.training and torch.is_grad_enabled():
             new = self.updated(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
-            self.memory.record(batch.need(type(self).__name__, "index"), new, batch.valid)
+            if new is not None:
+                self.memory.record(batch.need("index"), new, batch.valid)
         return rows, visits > 0
 
 
-def recalled(loss: Informed, memory: PredictionMemory, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Rows ``(N, C)`` of a batch and how often each was recorded.
+def check_index(owner: str, index: Tensor, num_samples: int) -> None:
+    """Refuse positions ``(N,)`` outside the training set; on an accelerator nothing is read.
 
     Raises:
-        InputError: For another number of classes, dense logits, or on CPU an index outside the training set.
+        InputError: If one is outside ``[0, num_samples)``.
     """
-    name = type(loss).__name__
-    batch.check_classes(name, memory.num_classes)
-    index = batch.need(name, "index")
-    if len(index) != len(batch.logits):
-        raise InputError(
-            name,
-            "it remembers one prediction a sample, so logits must be (N, C)",
-            f"{len(batch.logits)} positions of {len(index)} samples",
-            "Use a loss without a memory, such as ls, for dense outputs.",
-        )
-    return memory.recall(index, batch.logits.dtype)
+    if can_look(index):
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= num_samples:
+            raise InputError(
+                owner,
+                f"index must be in [0, {num_samples}), the positions in the training set",
+                f"values from {low} to {high}",
+                "Build the loss with num_samples = the size of the training set. A data set whose samples have no "
+                "fixed position, such as a stream, cannot be used.",
+            )
+
+
+class PredictionMemory(PreciseBuffers):
+    """One row of class probabilities for each training sample, shared by all ranks.
+
+    Args:
+        owner: Name of the loss, for errors.
+        num_classes: C.
+        num_samples: Size N of the training set.
+
+    Attributes:
+        rows: Buffer ``(N, C)`` float16: ``2 N C`` bytes, also in every checkpoint (1 MB for CIFAR-10, 10 for
+            CIFAR-100).
+        visits: Buffer ``(N,)`` int32, how often each sample was recorded.
+
+    State:
+        Changed by :meth:`record` alone, in place. Under DDP every rank records the samples of all ranks.
+    """
+
+    precise: ClassVar[tuple[str, ...]] = ("rows", "visits")
+    rows: Tensor
+    visits: Tensor
+
+    def __init__(self, owner: str, *, num_classes: int, num_samples: int) -> None:
+        super().__init__()
+        self.owner = owner
+        self.num_samples = check_count(owner, "num_samples", num_samples)
+        self.num_classes = check_count(owner, "num_classes", num_classes)
+        self.register_buffer("rows", torch.zeros(self.num_samples, self.num_classes, dtype=torch.float16))
+        self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.int32))
+
+    def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; rows of new ones are 0.
+
+        Raises:
+            InputError: For another number of classes, dense logits, or on CPU an index outside ``[0, N)``.
+        """
+        batch.check_classes(self.num_classes)
+        index = batch.need("index")
+        if len(index) != len(batch.logits):
+            raise InputError(
+                self.owner,
+                "it remembers one prediction a sample, so logits must be (N, C)",
+                f"{len(batch.logits)} positions of {len(index)} samples",
+                "Use a loss without a memory, such as ls, for dense outputs.",
+            )
+        check_index(self.owner, index, self.num_samples)
+        # Compiled code may read a small memory again in backward, after record() has changed it. Of all ways to gather
+        # rows, the compiler never repeats this one.
+        rows = F.embedding(index.to(self.rows.device), self.rows).to(batch.logits.dtype)
+        # Half precision rounds: a row that no longer sums to 1 would scale its sample's loss.
+        return rows / rows.sum(dim=1, keepdim=True).clamp(min=1e-6), self.visits[index]
+
+    @torch.no_grad()
+    def record(self, index: Tensor, rows: Tensor, valid: Tensor | None) -> None:
+        """Replace the rows of the samples at ``index`` by ``rows (M, C)``; only where ``valid (M,)``."""
+        # Ignored samples write back what is there: selecting the others would make shapes depend on data.
+        visits = self.visits[index] + (1 if valid is None else valid.to(self.visits.dtype))
+        rows = rows.to(self.rows.dtype)
+        if valid is not None:
+            rows = torch.where(valid[:, None], rows, self.rows[index])
+        index, rows, visits = (gather_across_ranks(part) for part in (index, rows, visits))
+        self.rows[index] = rows
+        self.visits[index] = visits

@@ -3,27 +3,25 @@
 ``Loss.forward`` leaves autocast, checks its input and flattens everything to a ``Batch`` of ``M`` positions (``M = N``
 for plain classification). A subclass sees only that batch.
 
-On a CPU a boolean mask of ``(N, C)`` costs a third of a softmax, ``exp`` half of one, a power with a real exponent
-four. So the focal family raises one number a sample to a power, and the penalties of MbLS and ACLS find their extremes
-with one reused buffer (``extremes.py``).
+On a CPU ``exp`` of ``(N, C)`` costs half a softmax, and a power with a real exponent two. So the focal family raises
+one number a sample to a power.
 """
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict, Unpack, get_args
+from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
-from fedlas.losses._base.batch import Batch, Reduction, missing, reduce
-from fedlas.losses._base.prepare import prepare
+from fedlas.losses._base.batch import Batch, Reduction, missing, prepare, reduce
 
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or that of published code where the two differ."""
@@ -108,6 +106,8 @@ class Loss(nn.Module, ABC):
     """Whether logits of -inf are accepted, as those of classes that cannot be; see the Note of the class."""
     strength_bound: float = float("inf")
     """The largest valid strength."""
+    num_classes: int | None = None
+    """Number of classes that the loss was built for; None accepts any."""
     weight: Tensor | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -197,7 +197,7 @@ class Loss(nn.Module, ABC):
                     raise missing(owner, need)
         batch = prepare(
             owner, logits, target, **extras, ignore_index=self.ignore_index, weight=self.weight,
-            averaged=self.reduction == "mean", masked_classes=self.masked_classes,
+            averaged=self.reduction == "mean", masked_classes=self.masked_classes, num_classes=self.num_classes,
         )  # fmt: skip
         return self.reduced(batch)
 
@@ -214,6 +214,55 @@ class Loss(nn.Module, ABC):
             for key, value in values.items()
             if isinstance(value, int | float | str) and value != usual.get(key)
         )
+
+
+class LossWithStrength(Loss):
+    """A loss with one option that sets its strength, named by ``strength``; a subclass writes ``with_strength``."""
+
+    strength = "alpha"
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return self.with_strength(batch, getattr(self, self.strength))
+
+    @abstractmethod
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``."""
+
+
+class Penalized(LossWithStrength):
+    """A classification loss plus ``alpha`` times a penalty; a subclass writes ``parts``.
+
+    The penalty of a position is weighted like its cross-entropy.
+    """
+
+    @abstractmethod
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The weighted classification loss ``(M,)``, and the unweighted penalty ``(M,)`` or scalar."""
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or one for each position ``(M,)``."""
+        values, penalty = self.parts(batch)
+        return values + strength * batch.weighted(penalty)
+
+
+class PreciseBuffers(nn.Module):
+    """A module whose buffers in ``precise`` keep their dtype through ``.half()``, ``.bfloat16()`` and ``.double()``.
+
+    An average or a count in half precision would stop moving. The buffers still follow the module to other devices.
+    """
+
+    precise: ClassVar[tuple[str, ...]] = ()
+    """Names of those buffers; one may be None."""
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        before = {name: buffer for name in self.precise if (buffer := getattr(self, name)) is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            converted = getattr(self, name)
+            if converted.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(converted.device))
+        return self
 
 
 def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.objective.batches import tensors_in
-from fedlas.objective.calling import Arguments, logits_of
+from fedlas.objective.objective import Arguments, logits_of
 
 
 def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:

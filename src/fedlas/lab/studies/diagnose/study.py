@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,15 +119,11 @@ class Study:
         return dict(plain(content))
 
 
-def study_run(
-    folder: RunFolder, *, replicates: int = 1000, seed: int = 0, num_bins: int = 10, cases: int = 12
-) -> Study:
+def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Study:
     """Study the test predictions of a finished run; needs its data and model only if its loss reads maps.
 
     Args:
         folder: A run folder with ``predictions/{val,test}.npz`` and ``checkpoint.pt``.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
         num_bins: Groups of samples by score.
         cases: Failure cases of each kind.
 
@@ -153,7 +151,7 @@ def study_run(
             score, psi, alpha_i = _asked_on_maps(folder)
         alpha = float(criterion.alpha)
         gate = gate_report(psi, alpha_i, test.correct, alpha=alpha)
-        strength = associations(alpha_i, test.correct, replicates=replicates, seed=seed)
+        strength = associations(alpha_i, test.correct)
         source = "Z of the run's own indicator, at the best epoch"
         if not isinstance(criterion.nci, NormConfidenceIndicator):
             source = "what this loss has in place of the indicator, which is no feature norm"
@@ -164,7 +162,7 @@ def study_run(
         predictions=test,
         score=score,
         score_source=source,
-        indicator=indicator_report(score, test, replicates=replicates, seed=seed),
+        indicator=indicator_report(score, test),
         bins=binned_scores(score, test, num_bins=min(num_bins, test.num_samples)),
         failures=failure_cases(score, test, count=cases),
         psi=psi,
@@ -250,3 +248,60 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        place: What distinguishes it from groups of the same loss, and a space; empty if the loss does.
+        studies: At least one, each of another seed.
+    """
+
+    place: str
+    studies: tuple[Study, ...]
+
+    @property
+    def name(self) -> str:
+        """Place and loss."""
+        return self.place + self.studies[0].run.loss
+
+    def name_of(self, study: Study) -> str:
+        """Place and name of one of its runs."""
+        return self.place + study.run.name
+
+
+def grouped(studies: Sequence[Study]) -> list[RunGroup]:
+    """The studies in groups, in the order in which each begins.
+
+    What tells groups apart is the first of these that does: the loss, recipe and loss, the bench's folder and loss, a
+    number. Runs of several recipes are always named by more than their loss. A run that is there twice is in a second
+    group, since a mean over it and itself would be one over two seeds by name only.
+    """
+    members: dict[tuple[str, int], list[Study]] = {}
+    for study in studies:
+        key, copy = _but_seed(study.run), 0
+        while any(member.run.seed == study.run.seed for member in members.get((key, copy), ())):
+            copy += 1
+        members.setdefault((key, copy), []).append(study)
+    groups = [tuple(group) for group in members.values()]
+    places = _places([group[0].run for group in groups])
+    return [RunGroup(place, group) for place, group in zip(places, groups, strict=True)]
+
+
+def _but_seed(run: Run) -> str:
+    return json.dumps({key: value for key, value in run.config().items() if key != "seed"}, sort_keys=True, default=str)
+
+
+def _places(runs: Sequence[Run]) -> list[str]:
+    ways: list[Callable[[Run], str]] = [
+        lambda run: f"{run.recipe.name} ",
+        lambda run: f"{run.folder.resolve().parent.name} ",
+    ]
+    if len({run.recipe.name for run in runs}) == 1:
+        ways.insert(0, lambda _run: "")
+    for way in ways:
+        if len({(way(run), run.loss) for run in runs}) == len(runs):
+            return [way(run) for run in runs]
+    return [f"#{number} " for number in range(1, len(runs) + 1)]

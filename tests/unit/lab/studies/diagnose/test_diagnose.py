@@ -14,7 +14,7 @@ from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.diagnose import study_run
-from fedlas.lab.studies.diagnose.groups import grouped
+from fedlas.lab.studies.diagnose.study import grouped
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def folder(runs, tmp_path_factory):
 
 
 def test_numbers_are_those_of_the_trained_loss(folder):
-    study = study_run(RunFolder(folder / "fedlas-s1"), replicates=50)
+    study = study_run(RunFolder(folder / "fedlas-s1"))
     trained = load_trained(folder / "fedlas-s1")
     test = study.predictions
     with torch.no_grad():
@@ -36,7 +36,7 @@ def test_numbers_are_those_of_the_trained_loss(folder):
 
 
 def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
-    study = study_run(RunFolder(folder / "ce-s0"), replicates=50)
+    study = study_run(RunFolder(folder / "ce-s0"))
     assert study.gate is None
     assert study.psi is None
     norms = study.predictions.features.abs().sum(1)
@@ -45,15 +45,15 @@ def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
 
 
 def test_the_log_has_a_record_an_epoch(folder):
-    study = study_run(RunFolder(folder / "fedlas-s0"), replicates=50)
+    study = study_run(RunFolder(folder / "fedlas-s0"))
     assert [set(record) >= {"indicator", "gate", "alarms"} for record in study.history] == [True] * 3
     assert study.history[0]["gate"]["train_flips"] is None
     assert 0 <= study.history[1]["gate"]["train_flips"] <= 1
-    assert "gate" not in study_run(RunFolder(folder / "ce-s0"), replicates=50).history[0]
+    assert "gate" not in study_run(RunFolder(folder / "ce-s0")).history[0]
 
 
 def test_command_writes_page_and_numbers(folder, capsys):
-    assert main(["diagnose", str(folder), "--replicates", "60"]) == 0
+    assert main(["diagnose", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "fedlas x 2" in printed
     content = json.loads((folder / "diagnose.json").read_text())
@@ -84,7 +84,7 @@ def names(studies):
 
 
 def test_only_seeds_of_one_configuration_are_averaged(folder):
-    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}"), replicates=50) for seed in (0, 1))
+    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}")) for seed in (0, 1))
     assert names([first, second]) == ["fedlas-s0", "fedlas-s1", "fedlas x 2"]
     recipe = first.run.recipe
     other = replace(first, run=replace(first.run, recipe=replace(recipe, name="other")))
@@ -101,14 +101,14 @@ def test_only_seeds_of_one_configuration_are_averaged(folder):
 
 
 def test_the_page_keeps_them_apart_too(folder):
-    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}"), replicates=50) for seed in (0, 1))
+    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}")) for seed in (0, 1))
     other = replace(second, run=replace(second.run, recipe=replace(second.run.recipe, name="other")))
     page = diagnose_page(grouped([first, other]))
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
 
 
 def test_all_kinds_of_alarm_are_told_once(folder):
-    study = study_run(RunFolder(folder / "fedlas-s0"), replicates=50)
+    study = study_run(RunFolder(folder / "fedlas-s0"))
     told = ["gate stuck on -1 for 3 epochs", "gate stuck on -1 for 4 epochs", "indicator saturated: 22% of the samples"]
     history = [{"epoch": epoch, "alarms": [alarm]} for epoch, alarm in enumerate(told, start=3)]
     history[1]["alarms"].append(told[2])
@@ -126,19 +126,19 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
     bare = bench / "fedlas-s1" / "predictions" / "test.npz"
     with np.load(bare) as arrays:
         np.savez(bare, **{name: arrays[name] for name in arrays if name != "features"})
-    assert main(["diagnose", str(bench), "--replicates", "60"]) == 0
+    assert main(["diagnose", str(bench)]) == 0
     printed = capsys.readouterr().out
     assert "ce-s0 is left out: no checkpoint.pt" in printed
     assert "fedlas-s1 is left out: predictions/test.npz without features (train.save_features=true)" in printed
     assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == ["ce-s1", "fedlas-s0"]
-    assert main(["diagnose", str(bench / "fedlas-s1"), "--replicates", "60"]) == 2
+    assert main(["diagnose", str(bench / "fedlas-s1")]) == 2
     assert "predictions must hold the features" in capsys.readouterr().err
 
 
 def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
     run = tmp_path / "fedlas-s0"
     shutil.copytree(folder / "fedlas-s0", run)
-    assert main(["diagnose", str(run), "--replicates", "60"]) == 0
+    assert main(["diagnose", str(run)]) == 0
     assert (run / "diagnose.html").is_file()
 
 
@@ -148,7 +148,7 @@ def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch
     monkeypatch.setattr(page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there"))
     out = tmp_path / "out"
     out.mkdir()
-    assert main(["diagnose", str(folder / "fedlas-s0"), "--replicates", "60", "--out", str(out)]) == 0
+    assert main(["diagnose", str(folder / "fedlas-s0"), "--out", str(out)]) == 0
     text = (out / "diagnose.html").read_text()
     assert "No images: digits: data must be there" in text
     assert 'alt="test image' not in text
@@ -158,7 +158,6 @@ def test_errors_say_what_to_do(folder, tmp_path, capsys):
     for arguments, words in (
         ([str(tmp_path)], "a folder must be a run, or hold finished runs"),
         ([str(tmp_path / "none")], "it must be the folder of a run"),
-        ([str(folder), "--replicates", "3"], "at least 39"),
     ):
         assert main(["diagnose", *arguments]) == 2
         assert words in capsys.readouterr().err
@@ -182,7 +181,7 @@ def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch)
         return replace(splits, test=splits.test.take(torch.arange(len(splits.test)).flip(0))), ""
 
     monkeypatch.setattr(page, "splits_at_hand", other)
-    assert main(["diagnose", str(folder / "ce-s0"), "--replicates", "60", "--out", str(tmp_path)]) == 0
+    assert main(["diagnose", str(folder / "ce-s0"), "--out", str(tmp_path)]) == 0
     text = (tmp_path / "diagnose.html").read_text()
     assert "not the one that was predicted" in text
     assert 'alt="test image' not in text
