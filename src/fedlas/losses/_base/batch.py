@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, NonFiniteError, check_logits, describe, is_dense
+from fedlas._core.check import InputError, check_logits, describe, is_dense
+from fedlas.losses._base.refusals import check_masked, soft_target
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -142,11 +143,7 @@ class Batch:
     def linear_inputs(self) -> tuple[Tensor, Tensor]:
         """Features ``(M, D)``, one row a position, and the head's weight ``(C, D)``, both in the dtype of the logits.
 
-        Features of ignored positions are returned as 0, so that their content, even NaN, does not reach the gradient of
-        the weight.
-
-        Raises:
-            TypeError: If one of both was not passed.
+        Features of ignored positions are 0: their content, even NaN, does not reach the gradient of the weight.
         """
         features = self.at_positions(self.need("features").to(self.logits.dtype))
         if self.valid is not None:
@@ -154,11 +151,7 @@ class Batch:
         return features, self.need("head_weight")
 
     def check_classes(self, num_classes: int | None) -> None:
-        """Refuse logits with another number of classes than the loss was built for; None accepts any.
-
-        Raises:
-            InputError: If the numbers differ.
-        """
+        """Refuse logits with another number of classes than the loss was built for; None accepts any."""
         if num_classes is not None and self.logits.shape[1] != num_classes:
             raise InputError(
                 self.owner,
@@ -213,9 +206,6 @@ def can_look(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-# From arguments to a batch ------------------------------------------------------------------------------------------
-
-
 def prepare(
     owner: str,
     logits: Any,
@@ -228,7 +218,7 @@ def prepare(
     num_classes: int | None = None,
     **extras: Any,
 ) -> Batch:
-    """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes.
+    """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes and errors.
 
     Args:
         owner: Name of the loss, for errors.
@@ -240,9 +230,6 @@ def prepare(
         masked_classes: Whether logits of -inf are accepted; see :attr:`Loss.masked_classes`.
         num_classes: Number of classes that the loss was built for; None accepts any.
         **extras: The other arguments there, by name; None if not passed.
-
-    Raises:
-        InputError: As :meth:`Loss.forward`.
     """
     # Logits and class weights.
     logits = check_logits(owner, logits)
@@ -269,7 +256,7 @@ def prepare(
         target, valid = _hard_target(owner, target, classes, ignore_index, look)
     elif _floating(target) and target.shape == logits.shape:
         _check_device(owner, "target", target, logits)
-        target = _soft_target(owner, _rows(target), look).to(flat.dtype)
+        target = soft_target(owner, _rows(target), look).to(flat.dtype)
     else:
         raise InputError(
             owner,
@@ -282,7 +269,7 @@ def prepare(
             else "Pass class indices, or one row of class probabilities a sample.",
         )
     if look and float(flat.detach().amin()) == float("-inf"):
-        _check_masked(owner, flat.detach(), target, valid, masked_classes)
+        check_masked(owner, flat.detach(), target, valid, masked_classes)
     if weight is not None and averaged:
         valid = _unless_weightless(target, valid, weight)
 
@@ -366,50 +353,6 @@ def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:
     return value.ndim == len(shape) and all(
         size == wish or (isinstance(wish, str) and size > 0) for size, wish in sizes
     )
-
-
-def _soft_target(owner: str, target: Tensor, look: bool) -> Tensor:
-    """Soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
-    if look:
-        low, high = (float(bound) for bound in target.detach().aminmax())
-        if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
-            raise InputError(
-                owner,
-                "soft targets must be probabilities in [0, 1]",
-                f"values from {low:g} to {high:g}",
-                "Pass one row of class probabilities a sample, e.g. scores.softmax(1).",
-            )
-    return target
-
-
-def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
-    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
-
-    Raises:
-        NonFiniteError: If the loss does not support them at all, or a target is masked.
-    """
-    masked = logits == float("-inf")
-    if valid is not None:
-        masked &= valid[:, None]
-    if not bool(masked.any()):
-        return
-    first = tuple(int(i) for i in masked.nonzero()[0])
-    got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
-    if not supported:
-        raise NonFiniteError(
-            owner,
-            "logits must be above -inf, since its formula is infinite or not defined for masked classes",
-            got,
-            "Leave masked classes out of the logits, or choose a loss of probabilities, such as ce, focal or brier.",
-        )
-    hit = (masked & (target > 0)).any(1) if target.ndim == 2 else masked.gather(1, target[:, None]).squeeze(1)
-    if bool(hit.any()):
-        raise NonFiniteError(
-            owner,
-            "logits must be above -inf for the class of the target",
-            got,
-            "Mask other classes only: the loss of a class that cannot be is infinite.",
-        )
 
 
 def _unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor | None:

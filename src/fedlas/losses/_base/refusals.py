@@ -1,0 +1,51 @@
+"""Checks of values that few batches need: soft targets, and logits of -inf."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedlas._core.check import InputError, NonFiniteError
+
+
+def soft_target(owner: str, target: Tensor, look: bool) -> Tensor:
+    """Soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
+    if look:
+        low, high = (float(bound) for bound in target.detach().aminmax())
+        if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
+            raise InputError(
+                owner,
+                "soft targets must be probabilities in [0, 1]",
+                f"values from {low:g} to {high:g}",
+                "Pass one row of class probabilities a sample, e.g. scores.softmax(1).",
+            )
+    return target
+
+
+def check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
+    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
+
+    Raises:
+        NonFiniteError: If the loss does not support them at all, or a target is masked.
+    """
+    masked = logits == float("-inf")
+    if valid is not None:
+        masked &= valid[:, None]
+    if not bool(masked.any()):
+        return
+    first = tuple(int(i) for i in masked.nonzero()[0])
+    got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
+    if not supported:
+        raise NonFiniteError(
+            owner,
+            "logits must be above -inf, since its formula is infinite or not defined for masked classes",
+            got,
+            "Leave masked classes out of the logits, or choose a loss of probabilities, such as ce, focal or brier.",
+        )
+    hit = (masked & (target > 0)).any(1) if target.ndim == 2 else masked.gather(1, target[:, None]).squeeze(1)
+    if bool(hit.any()):
+        raise NonFiniteError(
+            owner,
+            "logits must be above -inf for the class of the target",
+            got,
+            "Mask other classes only: the loss of a class that cannot be is infinite.",
+        )
