@@ -88,7 +88,7 @@ class Remembering(Informed):
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002 (for subclasses)
         """The rows ``(M, C)`` to remember, from those of before, how often they were recorded, and the prediction.
 
-        None leaves the memory as it is.
+        None leaves the memory unchanged.
         """
         return None
 
