@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -88,17 +88,35 @@ class Registry(Generic[T]):
             InputError: For an unknown name or option; the message names the nearest one.
         """
         value: Any = self[name].value
-        chosen: Any = options
-        if chosen is not None and not isinstance(chosen, Mapping):
+        self.check_options(name, options, offered)
+        parameters = inspect.signature(value).parameters
+        return value(**{key: offer for key, offer in offered.items() if key in parameters}, **(options or {}))
+
+    def check_options(
+        self, name: str, options: Mapping[str, Any] | None = None, /, offered: Container[str] = ()
+    ) -> dict[str, Any]:
+        """Return all options of the class or function under ``name``: the user's choices, else the defaults.
+
+        Args:
+            name: Registry name.
+            options: The user's choices.
+            offered: Parameters that are no options, since the caller provides them.
+
+        Raises:
+            InputError: For an unknown name or option; the message names the nearest one.
+        """
+        entry: Any = self[name].value
+        chosen: Any = {} if options is None else options
+        if not isinstance(chosen, Mapping):
             expected, fix = "options must be a mapping", "Pass them by name, such as {'alpha': 0.1}."
             raise InputError(f"{self.kind} {name}", expected, describe(chosen), fix)
-        parameters = inspect.signature(value).parameters
-        options_of_value = [key for key in parameters if key not in offered]
-        for key in options or {}:
-            if key not in options_of_value:
-                fix = suggestion(str(key), options_of_value) if options_of_value else "Leave it out."
+        parameters = inspect.signature(entry).parameters.items()
+        defaults = {key: parameter.default for key, parameter in parameters if key not in offered}
+        for key in chosen:
+            if key not in defaults:
+                fix = suggestion(str(key), defaults) if defaults else "Leave it out."
                 raise InputError(f"{self.kind} {name}", "options must be its own", repr(key), fix)
-        return value(**{key: offer for key, offer in offered.items() if key in parameters}, **(options or {}))
+        return {**defaults, **chosen}
 
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self:

@@ -113,7 +113,7 @@ def card(
     if len(places) == 1:
         if columns is not None:
             raise InputError("fedlas card", "columns are for files", f"the run {places[0]}", "Leave their options out.")
-        card_of_run = laboratory("studies.card", "card_of_run")
+        card_of_run = laboratory("studies.export", "card_of_run")
         made = card_of_run(places[0], calibrate=calibrate or DEFAULT, data=data, **options)
     else:
         made = _of_files(places, calibrate, columns, options)

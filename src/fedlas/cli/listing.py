@@ -157,7 +157,7 @@ def _calibrator(entry: Entry[Any]) -> dict[str, str]:
 
 def _ood(entry: Entry[Any]) -> dict[str, str]:
     room = import_module("fedlas.zoo.ood.base")
-    needs = [word for name, word in room.GIVEN.items() if name in room.needs_of(entry) and word]
+    needs = [word for name, word in room.INPUTS.items() if name in room.needs_of(entry) and word]
     return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
 
 

@@ -15,8 +15,7 @@ from fedlas._core.terminal import say, show, status
 from fedlas.cli.arguments import AddSubcommand, add_data, add_details
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
-from fedlas.lab.report.ood_files import write_files
-from fedlas.lab.report.ood_summary import (
+from fedlas.lab.report.ood import (
     MAIN,
     SELECTION,
     OodSummary,
@@ -25,17 +24,18 @@ from fedlas.lab.report.ood_summary import (
     statement,
     verdicts,
     warnings,
+    write_files,
 )
 from fedlas.lab.runs.claim import find_runs, finished, leave_out, must_be_finished
 from fedlas.lab.runs.comparable import check_alike
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.ood.measure import measure_run
-from fedlas.lab.studies.ood.outputs import Chosen
+from fedlas.lab.studies.ood.measure import Chosen, measure_run
 from fedlas.lab.studies.ood.sets import parse_sets
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import terminal
 from fedlas.stats.intervals import check_bootstrap
-from fedlas.zoo.ood import OOD_SCORES, options_of
+from fedlas.zoo.ood import OOD_SCORES
+from fedlas.zoo.ood.base import INPUTS
 
 _OWNER = "fedlas ood"
 
@@ -116,8 +116,8 @@ def choose(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
         check_choice(_OWNER, "--scores", name, OOD_SCORES)
     if len(set(names)) != len(names):
         raise InputError(_OWNER, "--scores must differ from each other", " ".join(names), "Name each once.")
-    for name, given in options.items():
-        if name not in names or not isinstance(given, Mapping):
+    for name, values in options.items():
+        if name not in names or not isinstance(values, Mapping):
             raise InputError(
                 _OWNER,
                 "--set must be SCORE.KEY=VALUE of a score that is computed",
@@ -125,11 +125,7 @@ def choose(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
                 suggestion(name, names) if name not in names else f"Write e.g. --set {name}.KEY=VALUE.",
             )
         # A misspelled option must not pass unnoticed and leave the default in place.
-        known = options_of(OOD_SCORES[name])
-        for key in given:
-            if key not in known:
-                fix = suggestion(str(key), known) if known else "Leave it out: it has none."
-                raise InputError(f"OOD score {name}", "options must be its own", repr(key), fix)
+        OOD_SCORES.check_options(name, values, INPUTS)
     return Chosen(names, options)
 
 
@@ -139,17 +135,17 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     Raises:
         InputError: If there is none, one comes twice or is not finished, or they differ in more than loss and seed.
     """
-    found, skipped = find_runs(_OWNER, folders, _why_not, wanted="finished runs", data=data)
-    shown = ", ".join(str(folder.path) for folder in found)
-    if len({folder.path.resolve() for folder in found}) != len(found):
+    runs, skipped = find_runs(_OWNER, folders, _why_not, wanted="finished runs", data=data)
+    shown = ", ".join(str(folder.path) for folder in runs)
+    if len({folder.path.resolve() for folder in runs}) != len(runs):
         raise InputError(_OWNER, "each run must be named once", shown, "Leave one out.")
-    for folder in found:
+    for folder in runs:
         must_be_finished(_OWNER, folder)
     fix = "Name only runs of one recipe with the same settings; measure others in a call of their own."
-    check_alike(_OWNER, [(folder.name, folder.run.config()) for folder in found], fix)
-    if len({(folder.run.loss, folder.run.seed) for folder in found}) != len(found):
+    check_alike(_OWNER, [(folder.name, folder.run.config()) for folder in runs], fix)
+    if len({(folder.run.loss, folder.run.seed) for folder in runs}) != len(runs):
         raise InputError(_OWNER, "runs must differ in loss or seed", shown, "Leave one out.")
-    return found, skipped
+    return runs, skipped
 
 
 def _why_not(folder: RunFolder) -> str | None:

@@ -13,9 +13,8 @@ from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_details, add_replicates
 from fedlas.lab.report.bench_tables import PAGE, long_table, short_table
 from fedlas.lab.report.model import ReportModel
-from fedlas.lab.report.notes import missing_notes, short_legend
 from fedlas.lab.report.report import write_report
-from fedlas.lab.report.verdict import answers
+from fedlas.lab.report.verdict import answers, missing_notes, short_legend
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.run_parts import run_held_out, test_part
 from fedlas.present.page import require_page_packages

@@ -55,19 +55,19 @@ def _shift(args: argparse.Namespace) -> int:
     for folder, trained in zip(folders, loaded, strict=True):
         with Bar(folder.name, total=len(chosen)) as bar:
             save_to = (lambda part, folder=folder: folder.writable(folder.part_path(part))) if args.save else None
-            found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
-        write_json(folder.shift_path, found)
-        show(terminal(_table(folder, found), details=True))
-        say(*([_CAPTION] if args.replicates else []), *found["notes"], wrap=True)
+            measured = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
+        write_json(folder.shift_path, measured)
+        show(terminal(_table(folder, measured), details=True))
+        say(*([_CAPTION] if args.replicates else []), *measured["notes"], wrap=True)
         say(f"all figures: {folder.shift_path}")
     return 0
 
 
-def _table(folder: RunFolder, found: Mapping[str, Any]) -> Table:
+def _table(folder: RunFolder, measured: Mapping[str, Any]) -> Table:
     """Means over corruptions, a row each severity; percent but for NLL."""
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
-    by_severity = {"clean": [found["clean"]]}
-    for row in found["corrupted"]:
+    by_severity = {"clean": [measured["clean"]]}
+    for row in measured["corrupted"]:
         by_severity.setdefault(str(row["severity"]), []).append(row)
     rows: list[Sequence[str | Cell]] = []
     for severity, entries in by_severity.items():
@@ -79,7 +79,7 @@ def _table(folder: RunFolder, found: Mapping[str, Any]) -> Table:
         ece = [_with_chance(stage["ece"], entries, key) for key, stage in stages]
         nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
         rows.append((severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1]))
-    corruptions = len({row["corruption"] for row in found["corrupted"]})
+    corruptions = len({row["corruption"] for row in measured["corrupted"]})
     title = f"{folder.name}: test images under corruption, means over {corruptions} corruptions"
     return table_of(heads, rows, title=title)
 
@@ -90,8 +90,8 @@ def _percent(value: float) -> str:
 
 def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -> Cell:
     """A mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
-    known = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
-    if not known:
+    noises = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
+    if not noises:
         return Cell(_percent(ece))
-    low, high, floor = (_percent(fmean(noise[name] for noise in known)) for name in ("low", "high", "floor"))
+    low, high, floor = (_percent(fmean(noise[name] for noise in noises)) for name in ("low", "high", "floor"))
     return Cell(_percent(ece), details=(f"[{low}, {high}]", f"floor {floor}"))

@@ -12,8 +12,7 @@ from fedlas.cli.arguments import AddSubcommand, add_data
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
+from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.present.metric_tables import short_table
 from fedlas.present.table import show_blocks
 

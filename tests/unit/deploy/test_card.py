@@ -13,7 +13,7 @@ from fedlas.deploy.card import Card
 from fedlas.deploy.card_limits import known_limits
 from fedlas.deploy.make_card import make_card
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.card import run_card
+from fedlas.lab.studies.export import run_card
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.stats.proportion import clopper_pearson

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.report.model import ReportModel, run_cell
-from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
+from fedlas.lab.report.verdict import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.runs.claim import HEAD
 from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -19,6 +22,9 @@ from fedlas.stats.estimates import is_calibration_error
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
+_DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
+_MODELS = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
+_METRICS = ("accuracy", "ece", "adaptive_ece")
 _LONG = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
 
 
@@ -32,16 +38,16 @@ def results_table(summary: Summary) -> Table:
     columns = [*about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
     rows = []
     for run in summary.runs:
-        known = {
+        entries = {
             "run": run.name, "recipe": run.recipe, "loss": run.loss, "seed": run.seed, "temperature": run.temperature,
             "best_epoch": run.best_epoch, "epochs": run.epochs, "seconds": run.seconds, "parameters": run.parameters,
         }  # fmt: skip
         for stage, word in STAGES.items():
             if values := run.measured[stage]:
-                row: dict[str, Any] = {**known, "stage": word, **values}
+                row: dict[str, Any] = {**entries, "stage": word, **values}
                 for metric in values:
-                    if run.estimates and (found := run.estimates.get(metric, stage)):
-                        ends = (found.low, found.high, found.floor, found.p)
+                    if run.estimates and (estimate := run.estimates.get(metric, stage)):
+                        ends = (estimate.low, estimate.high, estimate.floor, estimate.p)
                         row |= dict(zip(_csv_columns(metric)[1:], ends, strict=False))
                 rows.append([row.get(name) for name in columns])
     return table_of(columns, rows)
@@ -105,13 +111,8 @@ def long_table(model: ReportModel) -> Table:
     word = "auto" if model.after == AUTO else "after T"
     columns = (*before.columns, *(replace(c, title=f"{c.title} {word}") for c in after.columns[2:]))
     rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
-    notes = [
-        spread_note(model),
-        *marks_notes(model),
-        *noise_notes(model),
-        *missing_notes(model),
-    ]
-    return Table(columns, rows, f"{model.summary.recipe}: test set", tuple(notes))
+    notes = (spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model))
+    return Table(columns, rows, f"{model.summary.recipe}: test set", notes)
 
 
 def runs_table(summary: Summary) -> Table:
@@ -129,10 +130,10 @@ def runs_table(summary: Summary) -> Table:
     return table_of(heads, rows, title="Runs", text=(0, 1, len(heads) - 1))
 
 
-def environment_table(found: Mapping[str, Sequence[str]]) -> Table:
+def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
     """With what the runs were made; several values where the runs or their starts differ."""
     several = " (differs between runs or their starts)"
-    rows = [[key, "; ".join(values) + several * (len(values) > 1)] for key, values in found.items()]
+    rows = [[key, "; ".join(values) + several * (len(values) > 1)] for key, values in environment.items()]
     return table_of(["key", "value"], rows, title="Environment", text=(0, 1))
 
 
@@ -156,3 +157,32 @@ def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
 
 def _number(value: float | None, form: str) -> str:
     return DASH if value is None else format(value, form)
+
+
+@cache
+def published_numbers() -> tuple[dict[str, str], ...]:
+    """Return the rows: source, protocol, data, model, method, metrics in percent, note."""
+    text = (files("fedlas.lab.report") / "published_numbers.csv").read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
+
+
+def published_table(summary: Summary) -> Table | None:
+    """Return published numbers before temperature, of the model of the runs if there are any; None if there are none.
+
+    They are of one seed, or of a number of seeds that is not stated, so there is no spread to test against.
+    """
+    configs = [run.folder.config for run in summary.runs if not run.folder.is_derived]
+    config = next(filter(None, configs), None)
+    if config is None or "model" not in config:
+        return None
+    data, model = _DATA.get(str(config["data"]["name"])), _MODELS.get(str(config["model"]["name"]))
+    rows = [row for row in published_numbers() if row["data"] == data and row["method"] in summary.methods]
+    rows = [row for row in rows if row["model"] == model] or rows
+    if not rows:
+        return None
+    cells = [
+        (row["method"], row["source"], row["protocol"], row["model"], *(row[m] or DASH for m in _METRICS), row["note"])
+        for row in sorted(rows, key=lambda row: summary.methods.index(row["method"]))
+    ]
+    heads = ("method", "source", "protocol", "model", "accuracy %", "ECE %", "adaptive ECE %", "note")
+    return table_of(heads, cells, title=f"Published numbers on {data}, test set", text=(0, 1, 2, 3, 7))

@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
 from fedlas.plots.theme import LIGHT, legend_outside
-from fedlas.present.metric_tables import noise_text
 from fedlas.present.page import write_picture
 from fedlas.present.table import DASH, Block, Table, column, table_of
 from fedlas.stats import (
@@ -25,7 +23,6 @@ from fedlas.stats import (
     paired_t_test,
     seeds_needed,
 )
-from fedlas.stats.estimates import Estimate
 
 LEVEL = 0.05
 STAGES = {"before": "test", "after": "test_calibrated"}
@@ -39,7 +36,6 @@ class Difference:
         pair: The two methods.
         seeds: The seeds.
         values: Of each method, ``(n,)`` each, in the order of ``seeds``.
-        noise: What chance over the test samples does to these values of each method, where all its runs know.
         mean: Mean difference.
         interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
         t: p-value of the paired t-test; None where there is none.
@@ -51,7 +47,6 @@ class Difference:
     pair: tuple[str, str]
     seeds: tuple[int, ...]
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    noise: tuple[tuple[Estimate, ...], ...]
     mean: float
     interval: tuple[float, float] | None
     t: float | None
@@ -62,11 +57,6 @@ class Difference:
 CAPTION = (
     "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. needed: seeds for "
     "80 % power if the difference is as large as it looks; from few seeds a rough guess."
-)
-A_AND_B = (
-    "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
-    "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
-    "the smallest and the largest; ~: the test rejects calibration for no run (Bonferroni)."
 )
 _HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed")
 NARROW = (0, 1, 4, 5, 6, 7)
@@ -89,7 +79,7 @@ def compare_methods(
         pairs: ``A:B`` each: A minus B.
         metrics: Registered metrics that the runs measured.
         stage: Before or after temperature scaling.
-        details: Include the other tests, and A and B with their intervals and noise floors.
+        details: Include the means of A and of B.
         plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
             .png, .pdf) says of which kind.
 
@@ -97,7 +87,7 @@ def compare_methods(
         InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
             no seed in common, or the picture cannot be written.
     """
-    summary = with_estimates(collect(folder), replicates=0)  # intervals that runs have: none are computed here
+    summary = collect(folder)
     names = [metric.lower() for metric in metrics]
     by_metric = {name: differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names}
     if plot is not None:
@@ -107,15 +97,13 @@ def compare_methods(
         table = differences_table(each, metric, f"{stage} temperature scaling, {summary.recipe}")
         blocks += [*(sentence(difference, metric) for difference in each), table if details else table.where(NARROW)]
     blocks.append(CAPTION)
-    if details and any(any(difference.noise) for each in by_metric.values() for difference in each):
-        blocks.append(A_AND_B)
     return blocks
 
 
-def differences_table(found: Sequence[Difference], metric: str, about: str) -> Table:
+def differences_table(rows: Sequence[Difference], metric: str, about: str) -> Table:
     """A row for each pair; ``about`` follows the metric's name in the title."""
     title = f"{f'{column(metric).title} {column(metric).unit}'.strip()}, {about}"
-    return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in found], title=title)
+    return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in rows], title=title)
 
 
 def sentence(difference: Difference, metric: str) -> str:
@@ -130,9 +118,9 @@ def sentence(difference: Difference, metric: str) -> str:
         more = "" if difference.needed is None else f" About {difference.needed} seeds would show one of this size."
         return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
     way = "lower" if difference.mean < 0 else "higher"
-    said = _p(difference.holm)
-    said = f"p {said}" if said.startswith("<") else f"p = {said}"
-    return f"The {about.title} of {first} is {way} than that of {second} by {size} ({said}, {n} seeds)."
+    p = _p(difference.holm)
+    p = f"p {p}" if p.startswith("<") else f"p = {p}"
+    return f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
 
 
 def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
@@ -148,15 +136,12 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
         InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
     """
     if metric not in summary.metrics:
-        known = list(summary.metrics)
-        fix = suggestion(metric, known) if metric not in METRICS else f"They measured {', '.join(known)}."
+        measured = list(summary.metrics)
+        fix = suggestion(metric, measured) if metric not in METRICS else f"They measured {', '.join(measured)}."
         raise InputError("fedlas compare", "the runs must have measured the metric", repr(metric), fix)
-    found = [_difference(summary, _methods(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)]
-    tested = [number for number, difference in enumerate(found) if difference.t is not None]
-    adjusted = holm([float(found[number].t or 0.0) for number in tested])
-    for number, p_value in zip(tested, adjusted, strict=True):
-        found[number] = replace(found[number], holm=p_value)
-    return found
+    every = [_difference(summary, _methods(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)]
+    adjusted = iter(holm([difference.t for difference in every if difference.t is not None]))
+    return [d if d.t is None else replace(d, holm=next(adjusted)) for d in every]
 
 
 def _methods(summary: Summary, pair: str) -> tuple[str, str]:
@@ -198,7 +183,6 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         pair,
         tuple(int(seed) for seed in seeds),
         (first, second),
-        tuple(tuple(summary.estimates(method, metric, stage, seeds=seeds)) for method in pair),
         mean,
         interval,
         test.p_value,
@@ -221,9 +205,6 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     def form(value: float) -> str:
         return f"{value * scale:.{digits}f}"
 
-    def average(values: Sequence[float], noise: Sequence[Estimate]) -> str:
-        return f"{form(fmean(values))} {noise_text(noise, form).text}".strip()
-
     def signed(value: float) -> str:
         return f"{value * scale:+.{digits}f}"
 
@@ -231,24 +212,24 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     return [
         " - ".join(difference.pair),
         str(len(difference.seeds)),
-        *(average(values, noise) for values, noise in zip(difference.values, difference.noise, strict=True)),
+        *(form(fmean(values)) for values in difference.values),
         signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
         *(_p(value) for value in (difference.t, difference.holm)),
         DASH if difference.needed is None else str(difference.needed),
     ]
 
 
-def differences_figure(asked: Mapping[str, Sequence[Difference]]) -> Any:
+def differences_figure(by_metric: Mapping[str, Sequence[Difference]]) -> Any:
     """Draw the differences seed by seed, one panel for each metric, one row for each pair.
 
     Args:
-        asked: For each metric the differences, the same pairs in the same order.
+        by_metric: For each metric the differences, the same pairs in the same order.
     """
-    rows = max(map(len, asked.values()))
-    axes = new_axes(LIGHT, size=(1.1 + 2.6 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
-    for ax, (metric, found) in zip(axes, asked.items(), strict=True):
+    rows = max(map(len, by_metric.values()))
+    axes = new_axes(LIGHT, size=(1.1 + 2.6 * len(by_metric), 1.1 + 0.26 * rows), panels=len(by_metric))
+    for ax, (metric, rows_of_metric) in zip(axes, by_metric.items(), strict=True):
         scale = 100 if column(metric).unit == "%" else 1
-        values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in found}
+        values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in rows_of_metric}
         unit = " (points)" if scale == 100 else ""
         first = ax is axes[0]
         seed_values(values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, legend=False)

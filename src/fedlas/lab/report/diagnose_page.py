@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +11,10 @@ from typing import Any
 
 import torch
 
+from fedlas._core.extras import require
+from fedlas.lab.data import Files
 from fedlas.lab.data.base import Part
-from fedlas.lab.report.thumbnails import thumbnail
+from fedlas.lab.data.disk import open_image
 from fedlas.lab.runs.build import splits_at_hand
 from fedlas.lab.studies.diagnose.study import RunGroup, Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
@@ -19,6 +23,8 @@ from fedlas.present.page import MOST_WIDTH, axes, figure, render
 from fedlas.present.table import DASH, Table, table_of
 from fedlas.stats.intervals import Interval
 
+LONGEST_SIDE = 96
+"""Pixels of a picture; larger images are reduced, so that a page stays small."""
 _COURSES = {
     "gate.plus": "Share of held-out samples sent up (psi = +1)",
     "gate.train_flips": "Share of training samples whose direction flips per epoch",
@@ -65,9 +71,8 @@ def _has(record: dict[str, Any], path: str) -> bool:
 
 def _course(history: dict[str, list[dict[str, Any]]], path: str, title: str) -> Any:
     ax = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))
-    drawn = training_curves(history, metric=path, ax=ax)
-    drawn.set_ylabel(path.split(".")[1].replace("_", " "))
-    return figure(drawn, title)
+    training_curves(history, metric=path, ax=ax).set_ylabel(path.split(".")[1].replace("_", " "))
+    return figure(ax, title)
 
 
 def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
@@ -109,12 +114,12 @@ def _association_table(name: str, study: Study) -> Table:
 
 
 def _associations(study: Study) -> list[tuple[str, Any]]:
-    found = study.indicator
+    indicator = study.indicator
     return [
-        ("Z and confidence", found.confidence),
-        ("Z and being right", found.correctness),
-        ("Z and signed gap (confidence - right)", found.gap),
-        ("for comparison: confidence and being right", found.baseline),
+        ("Z and confidence", indicator.confidence),
+        ("Z and being right", indicator.correctness),
+        ("Z and signed gap (confidence - right)", indicator.gap),
+        ("for comparison: confidence and being right", indicator.baseline),
         *([] if study.strength is None else [("strength alpha_i and being right", study.strength)]),
     ]
 
@@ -146,3 +151,29 @@ def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Cas
         )
         for i in chosen
     ]
+
+
+def thumbnail(part: Part, row: int) -> str:
+    """The image at a position of a part, as the model sees it, as a data URI.
+
+    Args:
+        part: In memory or in files.
+        row: Position, from 0.
+
+    Returns:
+        A PNG; of two or more than three channels the first is shown.
+
+    Raises:
+        InputError: If its file is gone or broken.
+    """
+    if isinstance(part, Files):
+        view = part.view.pipeline(augment=False, flip=False)
+        image = view(open_image("report", part.path(row), channels=part.channels))
+    else:
+        image = part.images[row].cpu()
+    pixels = (image if len(image) == 3 else image[:1]).permute(1, 2, 0).numpy()
+    picture = require("PIL.Image", extra="data").fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -55,24 +55,24 @@ class ReportModel:
         return noise_text(self.summary.estimates(method, about.metric, stage, seeds=self.seeds[method]), about.format)
 
     def mark(self, method: str, metric: str, stage: str = "test") -> Mark:
-        """What the comparison with the best found; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
-        found = self.comparisons.get((metric, stage))
-        if found is None or found.best is None or found.n < FEWEST_SEEDS or len(self.summary.tested) == 1:
+        """Return the mark of a method; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
+        comparison = self.comparisons.get((metric, stage))
+        if (
+            comparison is None
+            or comparison.best is None
+            or comparison.n < FEWEST_SEEDS
+            or len(self.summary.tested) == 1
+        ):
             return ""
-        if method == found.best:
-            return "leading" if found.not_distinguishable or found.untested else "best"
-        if method in found.not_distinguishable:
-            return "same"
-        if method in found.distinguishable:
-            return "worse"
         apart = method in self.summary.incomplete(metric, stage) and bool(self.values(method, metric, stage))
-        return "untested" if method in found.untested or apart else ""
+        alone = len(self.summary.tested) == 1
+        return "" if alone else "untested" if apart else mark_of(method, comparison)
 
     def cell(self, method: str, about: Column, stage: str = "test") -> Cell:
         """Mean and sample standard deviation over seeds, the mark, and below them interval, floor and p-value."""
         values = self.values(method, about.metric, stage)
-        found = self.comparisons.get((about.metric, stage))
-        p_value = found.p_values.get(method) if found else None
+        comparison = self.comparisons.get((about.metric, stage))
+        p_value = comparison.p_values.get(method) if comparison else None
         noise = self.noise(method, about, stage)
         mean = fmean(values) if values else None
         return Cell(
@@ -96,8 +96,8 @@ class ReportModel:
             places: Decimals of what is not in percent.
         """
         if metrics is None:
-            known = [name for name in self.summary.metrics if name != "top5" or self.classes >= FEWEST_CLASSES]
-            metrics = sorted(known, key=is_detail)
+            shown = (name for name in self.summary.metrics if name != "top5" or self.classes >= FEWEST_CLASSES)
+            metrics = sorted(shown, key=is_detail)
         columns = [column(name, shown=not is_detail(name)) for name in metrics]
         columns = [about if about.unit else replace(about, places=places) for about in columns]
         rows = [
@@ -109,18 +109,17 @@ class ReportModel:
     @cached_property
     def classes(self) -> float:
         """Number of classes, as far as the intervals say it; infinite where they do not."""
-        known = [len(run.estimates.classes) for run in self.summary.runs if run.estimates and run.estimates.classes]
-        return min(known, default=float("inf"))
+        counts = (len(run.estimates.classes) for run in self.summary.runs if run.estimates and run.estimates.classes)
+        return min(counts, default=float("inf"))
 
     @cached_property
     def tables(self) -> tuple[tuple[str, Table], ...]:
         """Stage and table of everything that was measured."""
-        whole = [
+        return tuple(
             (stage, self.table(stage, title=f"{when.capitalize()} temperature scaling"))
             for stage, when in STAGES.items()
             if any(run.measured.get(stage) for run in self.summary.runs)
-        ]
-        return tuple(whole)
+        )
 
     @cached_property
     def marks(self) -> frozenset[Mark]:
@@ -156,6 +155,15 @@ def report_model(summary: Summary) -> ReportModel:
     return replace(model, methods=tuple(sorted(model.methods, key=nll)))
 
 
+def mark_of(method: str, comparison: Comparison) -> Mark:
+    """Return the mark of a method in a comparison with the best."""
+    if method == comparison.best:
+        return "leading" if comparison.not_distinguishable or comparison.untested else "best"
+    if method in comparison.not_distinguishable:
+        return "same"
+    return "worse" if method in comparison.distinguishable else "untested" if method in comparison.untested else ""
+
+
 def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
     """The number of one run, with its own interval, noise floor and p-value."""
     value = run.measured[stage].get(about.metric)
@@ -170,9 +178,9 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
     What is made of other runs has fewer, where it represents several seeds at once.
     """
     common = summary.common_seeds
-    own = {m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods}
-    made = {m: tuple(seed for seed in own[m] if seed in common) or own[m] for m in summary.derived}
-    return {method: made.get(method) or tuple(common) or own[method] for method in summary.methods}
+    every = {m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods}
+    derived = {m: tuple(seed for seed in every[m] if seed in common) or every[m] for m in summary.derived}
+    return {method: derived.get(method) or tuple(common) or every[method] for method in summary.methods}
 
 
 def _samples(run: FinishedRun) -> int | None:

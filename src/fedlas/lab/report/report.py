@@ -1,4 +1,7 @@
-"""The report over a bench folder: ``report.html`` to read, ``report.md`` to paste, ``results.csv`` to compute with."""
+"""The report over a bench folder: ``report.html`` to read, ``report.md`` to paste, ``results.csv`` to compute with.
+
+The page needs nothing else: no script, no network, light and dark, screen and print.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.check import InputError
 from fedlas._core.files import write_text
-from fedlas.lab.report.after_auto import with_auto
-from fedlas.lab.report.bench_tables import results_table
-from fedlas.lab.report.html import html_report
-from fedlas.lab.report.markdown import markdown_report
+from fedlas._core.registry import Entry
+from fedlas.lab.report.after_auto import AUTO, with_auto
+from fedlas.lab.report.bench_tables import (
+    environment_table,
+    link,
+    published_table,
+    results_table,
+    runs_table,
+    short_table,
+)
 from fedlas.lab.report.model import ReportModel, report_model
+from fedlas.lab.report.verdict import (
+    answers,
+    marks_notes,
+    missing_notes,
+    noise_notes,
+    short_legend,
+    spread_note,
+    title,
+    what_was_run,
+)
 from fedlas.lab.runs.claim import RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
-from fedlas.present.table import csv_text
+from fedlas.lab.studies.uncertainty import UNCERTAINTY
+from fedlas.losses import LOSSES
+from fedlas.plots import seed_values, training_curves
+from fedlas.plots.theme import legend_height
+from fedlas.predictions import Predictions
+from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, render
+from fedlas.present.table import bullets, code_block, column, csv_text, markdown, plain, plain_summary
 from fedlas.stats.estimates import REPLICATES
 
 __all__ = ["Report", "collect", "write_report"]
+
+_CALIBRATORS = {"test_calibrated": "temperature scaling", AUTO: "auto"}
 
 
 @dataclass(frozen=True)
@@ -31,18 +59,8 @@ class Report:
     csv: Path
     model: ReportModel
 
-    @property
-    def summary(self) -> Summary:
-        """The runs, with their intervals."""
-        return self.model.summary
 
-
-def write_report(
-    folder: str | Path,
-    *,
-    replicates: int = REPLICATES,
-    console: Any = None,
-) -> Report:
+def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
     """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` beside them.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
@@ -51,12 +69,11 @@ def write_report(
     Args:
         folder: A bench folder, see :func:`collect`.
         replicates: Of intervals and noise floors; 0 computes none and shows those that are kept in the run folders.
-        console: A ``rich.console.Console`` for progress bars; None makes one on standard error.
 
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
     """
-    model = report_model(with_auto(with_estimates(collect(folder), replicates=replicates, console=console)))
+    model = report_model(with_auto(with_estimates(collect(folder), replicates=replicates)))
     summary = model.summary
     texts = {
         "report.md": markdown_report(model),
@@ -65,3 +82,122 @@ def write_report(
     }
     markdown, html, results = (write_text(summary.folder / name, text) for name, text in texts.items())
     return Report(markdown, html, results, model)
+
+
+def markdown_report(model: ReportModel) -> str:
+    """``report.md``; names from the runs are escaped."""
+    summary = model.summary
+    parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
+    if commands := summary.commands:
+        parts.append(code_block(commands))
+    parts += [
+        bullets(f"{answer.question}: {answer.text}" for answer in answers(model)),
+        markdown(short_table(model, aurc=True)),
+    ]
+    for _, table in model.tables:
+        parts += [f"## {table.title}", markdown(table)]
+    parts.append(bullets([spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]))
+    if published := published_table(summary):
+        parts += [f"## {published.title}", markdown(published)]
+    runs = runs_table(summary)
+    parts += ["## Runs", markdown(runs.where(range(len(runs.columns) - 1)))]
+    if notes := [f"{run.name}: {note}" for run in summary.runs for note in run.notes]:
+        parts.append(bullets(notes))
+    for heading, problems in (("Failed", summary.failed), ("Not readable", summary.unreadable)):
+        if problems:
+            parts += [f"## {heading}", bullets(f"{p.name}: {p.reason}" for p in problems)]
+    if summary.unfinished:
+        parts += ["## Unfinished", bullets(summary.unfinished)]
+    if environment := summary.environment:
+        parts += ["## Environment", markdown(environment_table(environment))]
+    return "\n\n".join(parts) + "\n"
+
+
+def html_report(model: ReportModel) -> str:
+    """``report.html``; everything that comes from the runs is escaped."""
+    summary = model.summary
+    diagrams, diagram_notes, seed = _diagrams(model)
+    first = model.tables[0][1]
+    return render(
+        "report.html.j2",
+        room="fedlas.lab.report",
+        summary=summary,
+        title=title(summary),
+        statement=what_was_run(summary),
+        commands=summary.commands,
+        answers=answers(model),
+        by_seed=_by_seed(model, "test"),
+        after=_by_seed(model, model.after),
+        calibrator=_CALIBRATORS[model.after],
+        short=short_table(model, aurc=True),
+        short_notes=short_legend(model),
+        tables=[table for _, table in model.tables],
+        notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],
+        missing=missing_notes(model),
+        published=published_table(summary),
+        columns=[(c.title, c.about or "not a registered metric, shown as recorded") for c in first.columns if c.metric],
+        methods=_methods(summary),
+        diagrams=diagrams,
+        diagram_notes=diagram_notes,
+        diagram_seed=seed,
+        curves=_curves(model),
+        runs=runs_table(summary),
+        run_notes=[f"{run.name}: {note}" for run in summary.runs for note in run.notes],
+        link=link,
+        plain=plain_summary,
+        configurations=summary.configurations,
+        environment=environment_table(summary.environment),
+    )
+
+
+def _by_seed(model: ReportModel, stage: str) -> list[Any]:
+    """Draw ECE and NLL, method by method and seed by seed, with noise floors; leave out a metric without values."""
+    pictures, when = [], "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
+    for about in (column("ece"), column("nll")):
+        scale = 100 if about.unit else 1
+        values = {m: [scale * value for value in model.values(m, about.metric, stage)] for m in model.methods}
+        floors = {m: model.noise(m, about, stage).floor_value for m in model.methods if values[m]}
+        if floors:
+            shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
+            ax = seed_values(values, floors=shown, label=f"{about.head}, {when}")
+            pictures.append(figure(ax, f"{about.title} {when}, one row per method with a dot for each seed"))
+    return pictures
+
+
+def _methods(summary: Summary) -> list[Entry[Any]]:
+    """What is registered of the losses and of the methods on top of them."""
+    made_by = dict.fromkeys(run.made_by for run in summary.runs if run.made_by in UNCERTAINTY)
+    return [
+        *(LOSSES[name] for name in summary.methods if name in LOSSES),
+        *(UNCERTAINTY[name] for name in made_by if name),
+    ]
+
+
+def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
+    """One reliability diagram per method, of the first seed all have; notes on those that cannot be drawn; the seed."""
+    summary = model.summary
+    seed = summary.common_seeds[0] if summary.common_seeds else None
+    pictures, notes = [], []
+    for method in model.methods:
+        runs = [r for r in summary.runs if r.loss == method]
+        run = next((r for r in runs if r.seed == seed), runs[0])
+        predictions = run.folder.test_predictions()
+        if isinstance(predictions, Predictions):
+            name = method if run.seed == seed else f"{method}, seed {run.seed}"
+            pictures.append(diagram(name, predictions, run.folder.num_bins))
+        else:
+            notes.append(predictions)
+    return pictures, notes, seed
+
+
+def _curves(model: ReportModel) -> list[Any]:
+    history = model.summary.history
+    pictures = []
+    for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
+        ax = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))
+        try:
+            training_curves(history, metric=metric, ax=ax)
+        except InputError:
+            continue  # no run logged it; the template says so when nothing at all can be drawn
+        pictures.append(figure(ax, f"Validation {what} by epoch, one line per method"))
+    return pictures

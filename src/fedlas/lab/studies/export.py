@@ -1,8 +1,8 @@
-"""Exports the model of a finished run."""
+"""The files for others of a finished run: its exported model and its calibration card."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from fedlas._core.check import InputError
 from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.export import OWNER, Exported, export_model
+from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.models import build_model
-from fedlas.lab.runs.build import Trained, load_trained
+from fedlas.lab.runs.build import Trained, load_trained, splits_at_hand
+from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.data import as_tested
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.card import run_card
+from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.present.card import CalibrationCard
+from fedlas.present.stages import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES
+from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
 def export_run(
@@ -51,14 +54,14 @@ def export_run(
         raise InputError(OWNER, "the model must say the same each time", f"{run.path}, which draws weights", fix)
     calibration = fit_calibration(calibrate, run.predictions("val"))
     # The graph takes raw pixels, so the normalization goes into it.
-    mean, std = _normalization(trained)
+    tested = as_tested(trained.run, trained.splits)
     exported = export_model(
         _plain_model(trained),
         out,
         form=form,
         calibration=calibration,
-        mean=mean,
-        std=std,
+        mean=tested.mean,
+        std=tested.std,
         images=partial(test_images, trained),
         expected=run.predictions("test"),
         build=build_model,
@@ -71,7 +74,7 @@ def export_run(
 
 
 def test_images(trained: Trained) -> Iterator[Tensor]:
-    """The test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
+    """Yield the test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
     splits = trained.splits
     scale, shift = multiply_add(splits.mean, splits.std, channels=splits.in_channels, device=torch.device("cpu"))
     for images, *_ in splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size):
@@ -79,7 +82,7 @@ def test_images(trained: Trained) -> Iterator[Tensor]:
 
 
 def _plain_model(trained: Trained) -> nn.Module:
-    """The run's model built anew, so that it carries none of the hooks that a loss may have put into it."""
+    """Return the run's model built anew, so that it carries none of the hooks that a loss may have put into it."""
     with torch.random.fork_rng(devices=[]):
         model = build_model(trained.run.recipe.model.name, **_shape(trained), **trained.run.recipe.model.options).eval()
     model.load_state_dict(trained.objective.model.state_dict())
@@ -105,7 +108,84 @@ def _shape(trained: Trained) -> dict[str, int]:
     return {"num_classes": splits.num_classes, "in_channels": splits.in_channels, "image_size": splits.image_size}
 
 
-def _normalization(trained: Trained) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels, as the run's test images had them."""
-    tested = as_tested(trained.run, trained.splits)
-    return tested.mean, tested.std
+def card_of_run(folder: Path, *, calibrate: str, data: str | None = None, **options: Any) -> CalibrationCard:
+    """Return the calibration card of a finished run whose calibration is yet to be fitted.
+
+    Args:
+        folder: The run folder.
+        calibrate: Calibrator to fit on its validation predictions, or none.
+        data: Where its data is, for the names of its classes; None searches the usual places.
+        **options: Of :func:`run_card`.
+
+    Raises:
+        InputError: As :func:`run_card`, or for an unknown calibrator.
+    """
+    run = RunFolder(folder)
+    calibration = fit_calibration(calibrate, run.predictions("val"))
+    # Class names need the data set, which may be on another machine; the card can do without them.
+    splits, _ = splits_at_hand(folder, data=data)
+    return run_card(run, calibration, classes=None if splits is None else splits.classes, **options)
+
+
+def run_card(
+    folder: RunFolder,
+    calibration: Calibration,
+    *,
+    risks: Sequence[float] = DEFAULT_RISKS,
+    replicates: int = REPLICATES,
+    classes: Sequence[str] | None = None,
+    exported: Mapping[str, Any] | None = None,
+) -> CalibrationCard:
+    """Return the calibration card of a finished run, made of its predictions.
+
+    Args:
+        folder: The run, with validation and test predictions.
+        calibration: Fitted on its validation predictions.
+        risks: Wanted risks, each in (0, 1).
+        replicates: Of intervals and noise floors; 0 computes none.
+        classes: Names of the classes, where they are known.
+        exported: The file that the card lies beside, and how it was checked.
+
+    Raises:
+        InputError: If it is no finished run, its files cannot be read, or a number is out of range.
+    """
+    try:
+        run = read_run(folder)
+    except ValueError as error:
+        fix = "Rerun its fedlas command: it resumes."
+        raise InputError("card", "it must be the folder of a finished run", f"{folder.path}: {error}", fix) from error
+    # What the card says about the model and its data stands in the run's own files.
+    test = folder.predictions("test")
+    config, last = folder.config or {}, folder.starts[-1] if folder.starts else {}
+    content = make_card(
+        folder.predictions("val"),
+        test,
+        calibration,
+        model={
+            "run": run.name,
+            **{key: getattr(run, key) for key in ("recipe", "loss", "seed", "parameters", "best_epoch", "selected_by")},
+            "architecture": config.get("model"),
+            **{key: last.get(key) for key in ("commit", "dirty", "fedlas")},
+            "classes": list(classes) if classes is not None else None,
+        },
+        data={
+            "name": (config.get("data") or {}).get("name"),
+            "settings": config.get("data"),
+            "fingerprint": folder.data or {},
+            "samples": _split_sizes(folder),
+        },
+        num_bins=folder.num_bins,
+        risks=risks,
+        intervals=partial(estimates_by_stage, num_bins=folder.num_bins, replicates=replicates),
+        replicates=replicates,
+        exported=exported,
+    )
+    return CalibrationCard(content, stages_of(test, calibration), folder.num_bins)
+
+
+def _split_sizes(folder: RunFolder) -> dict[str, int]:
+    """Return the number of samples of each part; none where the split was not saved."""
+    try:
+        return {part: len(indices) for part, indices in folder.splits.items()}
+    except UnreadableError:
+        return {}

@@ -18,6 +18,8 @@ from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.stages import HeldOut
 
 Show = Callable[[str], None]
+DRIFT = "val-drift"
+"""Part that a run does not leave; it is made from its model when first asked for."""
 _LEVELS = 10
 
 
@@ -51,40 +53,32 @@ def run_held_out(
     State:
         A part that is made is saved in the run's folder, and read from there the next time.
     """
-    parts = {name: partial(_made, folder, name, data=data, show=show) for name in MADE}
-    own = RunFolder(folder).predictions("val") if val is None else val
-    return HeldOut(own, named=val is not None, parts=parts, show=show)
+    held_out = RunFolder(folder).predictions("val") if val is None else val
+    parts = {DRIFT: partial(_drifted, folder, data, show)}
+    return HeldOut(held_out, named=val is not None, parts=parts, show=show)
 
 
-def _made(folder: Path, part: str, needs: frozenset[str], *, data: str | None, show: Show) -> Predictions:
-    """Read a part, or make and save it if it is missing or lacks a field of ``needs``."""
-    path = RunFolder(folder).part_path(part)
+def _drifted(folder: Path, data: str | None, show: Show, needs: frozenset[str]) -> Predictions:
+    """Return predictions on the run's validation images under growing noise: those saved, if they have the fields."""
+    run = RunFolder(folder)
+    path = run.part_path(DRIFT)
     if path.is_file():
         saved = Predictions.load(path)
         if all(getattr(saved, name) is not None for name in needs):
             return saved
-    predictions = MADE[part](folder, data, show, bool(needs))
-    predictions.save(RunFolder(folder).writable(path))
-    return predictions
-
-
-def _drifted(folder: Path, data: str | None, show: Show, features: bool) -> Predictions:
-    """The run's model on its validation images under growing noise."""
     trained = load_trained(folder, data=data).to(new_accelerator().device)
     splits, train = trained.splits, trained.run.recipe.train
 
     def on_level(level: int, noise: float, accuracy: float) -> None:
-        show(f"val-drift.npz: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
+        show(f"{path.name}: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
 
-    return drifted_predictions(
+    predictions = drifted_predictions(
         trained.objective,
         splits.batches(splits.val, batch_size=train.batch_size),
         levels=_LEVELS,
         seed=trained.run.seed,
-        features=features,
+        features=bool(needs),
         on_level=on_level,
     )
-
-
-MADE: dict[str, Callable[[Path, str | None, Show, bool], Predictions]] = {"val-drift": _drifted}
-"""Parts that a run does not leave and that are made from its model when first asked for; with or without features."""
+    predictions.save(run.writable(path))
+    return predictions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,28 +66,26 @@ def measure_shift(
 
     def measured(predictions: Predictions) -> dict[str, Any]:
         stages = {"test": predictions, "test_calibrated": scaling.transform(predictions)}
-        found: dict[str, Any] = {stage: recorded(each, bins) for stage, each in stages.items()}
+        metrics: dict[str, Any] = {stage: recorded(each, bins) for stage, each in stages.items()}
         if replicates:
-            found["noise"] = {
-                stage: {"ece": estimates(each, ["ece"], num_bins=bins, replicates=replicates)["ece"].plain()}
-                for stage, each in stages.items()
+            ece = {
+                s: estimates(each, ["ece"], num_bins=bins, replicates=replicates)["ece"] for s, each in stages.items()
             }
-        return found
+            metrics["noise"] = {stage: {"ece": estimate.plain()} for stage, estimate in ece.items()}
+        return metrics
 
-    # One corruption at a time: a corrupted test part is as large as the data itself.
-    def each() -> Iterator[dict[str, Any]]:
-        for corruption in corruptions:
-            predictions = predicted(tested, corrupted(splits.test, corruption))
-            if save_to is not None:
-                predictions.save(save_to(f"test-{corruption.name}-{corruption.severity}"))
-            if on_step is not None:
-                on_step()
-            about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
-            yield {**about, **measured(predictions)}
-
+    rows = []
+    for corruption in corruptions:
+        predictions = predicted(tested, corrupted(splits.test, corruption))
+        if save_to is not None:
+            predictions.save(save_to(f"test-{corruption.name}-{corruption.severity}"))
+        if on_step is not None:
+            on_step()
+        about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
+        rows.append({**about, **measured(predictions)})
     return {
         "temperature": scaling.temperature,
         "notes": list(notes),
         "clean": measured(predicted(tested, splits.test)),
-        "corrupted": list(each()),
+        "corrupted": rows,
     }

@@ -21,7 +21,6 @@ from fedlas.zoo.ood.fitted_scores import (
 )
 from fedlas.zoo.ood.odin import odin_score
 from fedlas.zoo.ood.outputs import Outputs
-from fedlas.zoo.ood.separability import angular_separability, norm_separability
 
 __all__ = [
     "DETECTION",
@@ -30,7 +29,6 @@ __all__ = [
     "Reference",
     "Score",
     "adapt_images",
-    "angular_separability",
     "compute_score",
     "count_duplicates",
     "detection_intervals",
@@ -46,7 +44,6 @@ __all__ = [
     "max_logit_score",
     "msp_score",
     "negative_aware_norm_score",
-    "norm_separability",
     "odin_score",
     "options_of",
     "relative_mahalanobis_score",

@@ -25,26 +25,26 @@ class Counts:
     """Numbers of samples at each distinct score, ascending, of ``R`` replicates; no row is all 0.
 
     Attributes:
-        known: In-distribution samples ``(R, G)``.
-        unknown: OOD samples ``(R, G)``.
-        right: Correctly classified in-distribution samples ``(R, G)``; None if that is not known.
+        inside: In-distribution samples ``(R, G)``.
+        outside: OOD samples ``(R, G)``.
+        correct: Correctly classified in-distribution samples ``(R, G)``; None where nobody says.
     """
 
-    known: Floats
-    unknown: Floats
-    right: Floats | None = None
+    inside: Floats
+    outside: Floats
+    correct: Floats | None = None
 
     @cached_property
     def low(self) -> tuple[Floats, Floats]:
-        """Known and unknown samples with each score or a lower one, each ``(R, G)``."""
-        return self.known.cumsum(axis=1), self.unknown.cumsum(axis=1)
+        """In-distribution and OOD samples with each score or a lower one, each ``(R, G)``."""
+        return self.inside.cumsum(axis=1), self.outside.cumsum(axis=1)
 
     @cached_property
     def high(self) -> tuple[Floats, Floats]:
-        """Known and unknown samples with each score or a higher one, each ``(R, G)``."""
-        known, unknown = self.low
+        """In-distribution and OOD samples with each score or a higher one, each ``(R, G)``."""
+        inside, outside = self.low
         # Counts are whole numbers, so these differences are exact and no second cumulative sum is needed.
-        return known[:, -1:] - known + self.known, unknown[:, -1:] - unknown + self.unknown
+        return inside[:, -1:] - inside + self.inside, outside[:, -1:] - outside + self.outside
 
 
 class Counter:
@@ -63,62 +63,66 @@ class Counter:
     def __init__(
         self, owner: str, id_score: ArrayLike, ood_score: ArrayLike, id_correct: ArrayLike | None = None
     ) -> None:
-        known, unknown = _checked(owner, "id_score", id_score), _checked(owner, "ood_score", ood_score)
-        self._right = None if id_correct is None else _array(owner, "id_correct must be bool", id_correct)
-        if self._right is not None and (self._right.shape != known.shape or self._right.dtype != np.bool_):
-            expected = f"id_correct must be ({len(known)},) bool"
-            raise InputError(owner, expected, describe(self._right), "One for each in-distribution.")
-        values, place = np.unique(np.concatenate((known, unknown)), return_inverse=True)
+        inside, outside = _checked(owner, "id_score", id_score), _checked(owner, "ood_score", ood_score)
+        self._correct = None if id_correct is None else _array(owner, "id_correct must be bool", id_correct)
+        if self._correct is not None and (self._correct.shape != inside.shape or self._correct.dtype != np.bool_):
+            expected = f"id_correct must be ({len(inside)},) bool"
+            raise InputError(owner, expected, describe(self._correct), "One for each in-distribution.")
+        values, place = np.unique(np.concatenate((inside, outside)), return_inverse=True)
         self._groups = len(values)
-        self._known, self._unknown = place[: len(known)], place[len(known) :]
+        self._inside, self._outside = place[: len(inside)], place[len(inside) :]
 
     @property
     def pairs(self) -> int:
         """Most pairs of an in-distribution and an OOD sample of which no two have a sample in common."""
-        return min(len(self._known), len(self._unknown))
+        return min(len(self._inside), len(self._outside))
 
     def all_samples(self) -> Counts:
-        """Of all samples, in one row."""
-        right = None if self._right is None else self._count(self._known[self._right][None])
-        return Counts(self._count(self._known[None]), self._count(self._unknown[None]), right)
+        """Return the counts of all samples, in one row."""
+        correct = None if self._correct is None else self._count(self._inside[self._correct][None])
+        return Counts(self._count(self._inside[None]), self._count(self._outside[None]), correct)
 
     def replicates(self, number: int, seed: int) -> Iterator[Counts]:
-        """Of bootstrap replicates, in blocks; the samples drawn do not depend on the size of a block."""
+        """Yield the counts of bootstrap replicates, in blocks; replicates do not depend on the size of a block."""
         rows = max(1, _BLOCK // self._groups)
         # Each side has its own generator, so its draws depend neither on the other side nor on the size of a block.
         sides = [np.random.Generator(np.random.PCG64([seed, side])) for side in range(2)]
         for start in range(0, number, rows):
             size = min(rows, number - start)
-            drawn, unknown = (
+            rows_inside, rows_outside = (
                 random.integers(0, len(places), size=(size, len(places)), dtype=np.int64)
-                for random, places in zip(sides, (self._known, self._unknown), strict=True)
+                for random, places in zip(sides, (self._inside, self._outside), strict=True)
             )
-            right = None if self._right is None else self._count(self._known[drawn], weights=self._right[drawn])
-            yield Counts(self._count(self._known[drawn]), self._count(self._unknown[unknown]), right)
+            correct = (
+                None
+                if self._correct is None
+                else self._count(self._inside[rows_inside], weights=self._correct[rows_inside])
+            )
+            yield Counts(self._count(self._inside[rows_inside]), self._count(self._outside[rows_outside]), correct)
 
     def _count(self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None) -> Floats:
-        """How often each group occurs in each row of ``places (R, N)``: ``(R, G)``."""
+        """Return how often each group occurs in each row of ``places (R, N)``: ``(R, G)``."""
         rows = len(places)
         flat = (places + self._groups * np.arange(rows)[:, None]).ravel()
         counted = np.bincount(flat, None if weights is None else weights.ravel(), minlength=rows * self._groups)
         return counted.reshape(rows, self._groups).astype(np.float64)
 
 
-def _array(owner: str, expected: str, given: ArrayLike | Tensor) -> NDArray[Any]:
-    """The numbers as an array, those of a tensor wherever it is; NumPy has no bfloat16."""
+def _array(owner: str, expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
+    """Return the numbers as an array, also those of a tensor on a device; NumPy has no bfloat16."""
     try:
-        if isinstance(given, Tensor):
-            given = given.detach().cpu()
-            given = given.float() if given.dtype == torch.bfloat16 else given
-        return np.asarray(given)
+        if isinstance(array, Tensor):
+            array = array.detach().cpu()
+            array = array.float() if array.dtype == torch.bfloat16 else array
+        return np.asarray(array)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(owner, expected, describe(given), "Pass one a sample.") from error
+        raise InputError(owner, expected, describe(array), "Pass one a sample.") from error
 
 
 def _checked(owner: str, name: str, score: ArrayLike | Tensor) -> Floats:
-    found = _array(owner, f"{name} must be numbers", score)
+    array = _array(owner, f"{name} must be numbers", score)
     try:
-        values = found.astype(np.float64) if found.dtype.kind != "c" else None
+        values = array.astype(np.float64) if array.dtype.kind != "c" else None
     except (TypeError, ValueError):
         values = None
     if values is None:

@@ -17,10 +17,10 @@ Score = Callable[..., Tensor]
 
 OOD_SCORES: Registry[Score] = Registry("OOD score")
 """Scores by name. Metadata: ``title`` (its name in tables), ``paper`` (its title), ``year``, ``url``; ``packages``, the
-optional ones that it needs. Parameters in :data:`GIVEN` are the inputs of a score; the others are options with a
+optional ones that it needs. Parameters in :data:`INPUTS` are the inputs of a score; the others are options with a
 default."""
 
-GIVEN = {
+INPUTS = {
     "logits": "logits",
     "features": "features",
     "val": "validation predictions",
@@ -37,22 +37,21 @@ channel by which they were divided."""
 
 
 def needs_of(entry: Entry[Score]) -> frozenset[str]:
-    """The inputs of the score, out of :data:`GIVEN`.
+    """Return the inputs of the score, out of :data:`INPUTS`.
 
     Example:
         >>> import fedlas.zoo.ood
         >>> sorted(needs_of(OOD_SCORES["kl-matching"]))
         ['logits', 'val']
     """
-    return frozenset(inspect.signature(entry.value).parameters) & GIVEN.keys()
+    return frozenset(inspect.signature(entry.value).parameters) & INPUTS.keys()
 
 
 def options_of(entry: Entry[Score]) -> dict[str, Any]:
-    """Options of the score with their defaults."""
-    parameters = inspect.signature(entry.value).parameters
-    return {name: about.default for name, about in parameters.items() if name not in GIVEN}
+    """Return the options of the score with their defaults."""
+    return OOD_SCORES.check_options(entry.name, offered=INPUTS)
 
 
 def follows_temperature(entry: Entry[Score]) -> bool:
-    """Whether the score depends on the saved logits, and so on a temperature; ViM and ODIN compute their own logits."""
+    """Return whether the score depends on the saved logits, and so on a temperature."""
     return "logits" in needs_of(entry)

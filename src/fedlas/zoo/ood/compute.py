@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions
-from fedlas.zoo.ood.base import GIVEN, OOD_SCORES, needs_of
+from fedlas.zoo.ood.base import INPUTS, OOD_SCORES, needs_of
 from fedlas.zoo.ood.outputs import Outputs
 
 __all__ = ["Reference", "compute_score"]
@@ -66,16 +66,16 @@ def compute_score(
         >>> compute_score("max-logit", Outputs(torch.tensor([[2.0, 1.0]]))).tolist()
         [-2.0]
     """
-    entry, given = OOD_SCORES[name], Reference() if reference is None else reference
+    entry, fitted_on = OOD_SCORES[name], Reference() if reference is None else reference
     needs = needs_of(entry)
     owner = f"OOD score {name}"
     if isinstance(outputs, Predictions):
         outputs = Outputs.of(outputs)
-    if not isinstance(outputs, Outputs) or not isinstance(given, Reference):
+    if not isinstance(outputs, Outputs) or not isinstance(fitted_on, Reference):
         raise InputError(
             owner,
             "outputs must be Outputs or Predictions, and the reference a Reference",
-            f"{type(outputs).__name__} and {type(given).__name__}",
+            f"{type(outputs).__name__} and {type(fitted_on).__name__}",
             "Wrap arrays: Predictions(logits, features=features).",
         )
     if "model" in needs:
@@ -89,12 +89,12 @@ def compute_score(
         return outputs.scores[name].double().cpu()
     # Fitted scores take what they need of the outputs and the reference.
     offered: dict[str, Any] = {
-        "logits": outputs.logits, "features": outputs.features, "val": given.val, "train": given.train,
-        "head": given.head,
+        "logits": outputs.logits, "features": outputs.features, "val": fitted_on.val, "train": fitted_on.train,
+        "head": fitted_on.head,
     }  # fmt: skip
     for need in sorted(needs):
         if offered[need] is None:
-            raise InputError(owner, f"it needs {GIVEN[need]}", "none", "Pass them, or choose another score.")
+            raise InputError(owner, f"it needs {INPUTS[need]}", "none", "Pass them, or choose another score.")
 
     score: Tensor = OOD_SCORES.build(name, options, **offered)
     score = score.detach().double().cpu()

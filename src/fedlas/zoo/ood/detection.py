@@ -31,25 +31,25 @@ DetectionMetric = Callable[[Counts], Floats]
 DETECTION: Registry[DetectionMetric] = Registry("detection metric")
 """Functions of :class:`Counts` to one value a replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``, the
 class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no difference; ``higher_is_better``;
-``needs_right``."""
+``needs_correct``."""
 
 
 @DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
 def _auroc(counts: Counts) -> Floats:
     """Probability that an OOD sample scores above an in-distribution one, plus half of that of a tie; 0.5 is chance."""
-    return auroc(counts.known, counts.unknown)
+    return auroc(counts.inside, counts.outside)
 
 
 @DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)
 def _aupr_in(counts: Counts) -> Floats:
     """Average precision with in-distribution as the positive class, lowest scores first; chance is its share."""
-    return _average_precision(counts.known, *counts.low)
+    return _average_precision(counts.inside, *counts.low)
 
 
 @DETECTION.register("aupr-out", title="AUPR-out", positive="out", higher_is_better=True)
 def _aupr_out(counts: Counts) -> Floats:
     """Average precision with OOD as the positive class, highest scores first; chance is its share."""
-    return _average_precision(counts.unknown, *reversed(counts.high))
+    return _average_precision(counts.outside, *reversed(counts.high))
 
 
 @DETECTION.register("fpr95-in", title="FPR95-in", positive="in", higher_is_better=False)
@@ -64,19 +64,19 @@ def _fpr95_out(counts: Counts) -> Floats:
     return _false_positive_rate(counts, "out", 0.95)
 
 
-@DETECTION.register("oscr", title="OSCR", positive="in", higher_is_better=True, needs_right=True)
+@DETECTION.register("oscr", title="OSCR", positive="in", higher_is_better=True, needs_correct=True)
 def _oscr(counts: Counts) -> Floats:
     """Area under correct classification rate over false positive rate: AUROC where a wrong class counts as a miss."""
-    if counts.right is None:
+    if counts.correct is None:
         raise InputError("oscr", "it must be known which samples are correct", "None", "Pass id_correct.")
-    pairs = counts.known.sum(axis=1) * counts.unknown.sum(axis=1)
-    return pairs_in_order(counts.right, counts.unknown) / pairs
+    pairs = counts.inside.sum(axis=1) * counts.outside.sum(axis=1)
+    return pairs_in_order(counts.correct, counts.outside) / pairs
 
 
 def detection_metrics(
     id_score: ArrayLike, ood_score: ArrayLike, *, id_correct: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Every detection metric of a score.
+    """Return every detection metric of a score.
 
     Args:
         id_score: Scores of in-distribution samples ``(N,)``, finite, higher = more OOD.
@@ -114,7 +114,7 @@ def detection_intervals(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Every detection metric of a score with a percentile interval of the stratified bootstrap.
+    """Return every detection metric of a score with a percentile interval of the stratified bootstrap.
 
     Each replicate draws ``N`` in-distribution and ``M`` OOD samples with replacement, each from their own set. The
     intervals cover the variation of the two test sets for a given model, and not that between trainings.
@@ -158,10 +158,10 @@ def detection_intervals(
 
 
 def _interval(value: float, replicates: Floats, *, confidence_level: float, pairs: int) -> Interval:
-    """The percentile interval; where all replicates are equal, that of a share of ``pairs`` independent pairs."""
-    found = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
-    if found.low < found.high:
-        return found
+    """Return the percentile interval; where all replicates are equal, that of a share of ``pairs`` pairs."""
+    interval = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
+    if interval.low < interval.high:
+        return interval
     # Perfectly separated samples are so in every replicate, too. Of pairs without a common sample each is in order
     # with probability AUROC, so all of them are with probability AUROC**pairs.
     few, many = math.floor(value * pairs + 1e-9), math.ceil(value * pairs - 1e-9)
@@ -169,11 +169,11 @@ def _interval(value: float, replicates: Floats, *, confidence_level: float, pair
         clopper_pearson(few, pairs, confidence_level=confidence_level)[0],
         clopper_pearson(many, pairs, confidence_level=confidence_level)[1],
     )
-    return replace(found, low=low, high=high, method="exact")
+    return replace(interval, low=low, high=high, method="exact")
 
 
 def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, positive: Positive = "in") -> float:
-    """False positive rate at the first threshold that reaches a true positive rate.
+    """Return the false positive rate at the first threshold that reaches a true positive rate.
 
     Args:
         id_score: As in :func:`detection_metrics`.
@@ -190,7 +190,7 @@ def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, posi
 
 
 def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) -> tuple[Floats, Floats]:
-    """The ROC curve with OOD as the positive class.
+    """Return the ROC curve with OOD as the positive class.
 
     Args:
         id_score: As in :func:`detection_metrics`.
@@ -205,32 +205,32 @@ def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) ->
     """
     check_count("roc_points", "most", most, low=2)
     counts = Counter("roc_points", id_score, ood_score).all_samples()
-    false, true = (np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.known, counts.unknown))
+    false, true = (np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.inside, counts.outside))
     false, true = false / false[-1], true / true[-1]
     if len(false) <= most:
         return false, true
     # Evenly spaced along the curve, so that neither steep nor flat parts are lost.
     along = false + true
-    kept = np.unique(np.concatenate((np.searchsorted(along, np.linspace(0.0, 2.0, most)), [0, len(along) - 1])))
-    kept = kept[kept < len(along)]
-    return false[kept], true[kept]
+    points = np.unique(np.concatenate((np.searchsorted(along, np.linspace(0.0, 2.0, most)), [0, len(along) - 1])))
+    points = points[points < len(along)]
+    return false[points], true[points]
 
 
 def _measured(counts: Counts) -> dict[str, Floats]:
-    entries = (e for e in DETECTION.entries() if counts.right is not None or not e.metadata.get("needs_right"))
+    entries = (e for e in DETECTION.entries() if counts.correct is not None or not e.metadata.get("needs_correct"))
     return {entry.name: entry.value(counts) for entry in entries}
 
 
-def _average_precision(positive: Floats, found: Floats, false: Floats) -> Floats:
-    """Mean over the positives of the precision at the threshold that just takes each: ``found / (found + false)``."""
-    taken = np.maximum(found + false, 1.0)  # a replicate may have no sample on this side of the threshold
-    return (positive * found / taken).sum(axis=1) / positive.sum(axis=1)
+def _average_precision(positive: Floats, true: Floats, false: Floats) -> Floats:
+    """Return the mean over the positives of the precision at the threshold that just takes each."""
+    flagged = np.maximum(true + false, 1.0)  # a replicate may have no sample on this side of the threshold
+    return (positive * true / flagged).sum(axis=1) / positive.sum(axis=1)
 
 
 def _false_positive_rate(counts: Counts, positive: Positive, share: float) -> Floats:
-    """Share of the negative class at the first threshold that takes enough of the positive one."""
-    found, false = counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
-    enough = math.ceil(share * float(found[0, -1]) - 1e-9)  # the same for every replicate; less the product's rounding
-    first = (found >= enough).argmax(axis=1)
+    """Return the share of the negative class at the first threshold that takes enough of the positive one."""
+    true, false = counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
+    enough = math.ceil(share * float(true[0, -1]) - 1e-9)  # the same for every replicate; less the product's rounding
+    first = (true >= enough).argmax(axis=1)
     rates: Floats = false[np.arange(len(false)), first] / false[:, -1]
     return rates

@@ -1,4 +1,4 @@
-"""Images of other data sets: adapted to a model's input, and searched for those the model knows."""
+"""Images of other data sets: adapted to a model's input, and searched for the model's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 4096
 
 
 def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, list[str]]:
-    """Images with the channels and the size that a model was trained on, and the changes made to them.
+    """Return images with the channels and the size that a model was trained on, and the changes made to them.
 
     Args:
         images: ``(N, channels', H, W)`` uint8, gray or color.
@@ -42,17 +42,17 @@ def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, l
     owner = "adapt_images"
     check_count(owner, "size", size)
     _check_images(owner, "images", images)
-    given, height, width = images.shape[1:]
-    if given != channels and (given, channels) not in ((1, 3), (3, 1)):
+    colors, height, width = images.shape[1:]
+    if colors != channels and (colors, channels) not in ((1, 3), (3, 1)):
         raise InputError(
             owner,
             f"images must have {channels} channel{'s' * (channels != 1)}, or be gray for color or color for gray",
-            f"{given} channels",
+            f"{colors} channels",
             "Convert them first.",
         )
     notes: list[str] = []
-    if given != channels:
-        notes.append(f"gray repeated to {channels} channels" if given == 1 else "color converted to gray")
+    if colors != channels:
+        notes.append(f"gray repeated to {channels} channels" if colors == 1 else "color converted to gray")
     if (height, width) != (size, size):
         notes.append(f"scaled from {height} x {width} to {size} x {size} pixels")
     if not notes:
@@ -71,7 +71,7 @@ def _adapted(images: Tensor, channels: int, size: int) -> Tensor:
 
 
 def count_duplicates(images: Tensor, others: Tensor) -> int:
-    """How many of ``images`` are pixel for pixel among ``others``.
+    """Return how many of ``images`` are pixel for pixel among ``others``.
 
     Args:
         images: ``(N, channels, H, W)`` uint8.
@@ -91,12 +91,12 @@ def count_duplicates(images: Tensor, others: Tensor) -> int:
         _check_images("count_duplicates", name, value)
     if images.shape[1:] != others.shape[1:]:
         return 0
-    known = set(_digests(others))
-    return sum(digest in known for digest in _digests(images))
+    digests = set(_digests(others))
+    return sum(digest in digests for digest in _digests(images))
 
 
 def _digests(images: Tensor) -> list[bytes]:
-    """A fingerprint of each image, long enough that two different images never share it by chance."""
+    """Return a fingerprint of each image, long enough that two different images never share it by chance."""
     return [blake2b(image.numpy().data, digest_size=16).digest() for image in images.cpu().contiguous()]
 
 

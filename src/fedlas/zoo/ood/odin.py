@@ -74,8 +74,8 @@ def odin_score(
         )
 
     def logits(images: Tensor) -> Tensor:
-        found: Tensor = model(images)
-        return found.double()  # at temperature 1000 all probabilities are near 1/C: float32 would cause ties
+        outputs: Tensor = model(images)
+        return outputs.double()  # at temperature 1000 all probabilities are near 1/C: float32 would cause ties
 
     detector = require("pytorch_ood.detector", extra="ood").ODIN(logits, eps=step, temperature=heat, norm_std=colors)
     with torch.enable_grad():

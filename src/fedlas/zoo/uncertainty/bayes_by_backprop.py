@@ -126,8 +126,8 @@ def _kl(layer: Any, kind: str) -> Tensor:
     mu, sigma = getattr(layer, f"{kind}_mu"), F.softplus(getattr(layer, f"{kind}_sigma"))
     if layer.prior_pi == 1:
         return gaussian_kl(mu, sigma, layer.prior_sigma_1)
-    drawn = getattr(layer, f"{kind}_sampler").weight
-    if drawn is None:
+    weights = getattr(layer, f"{kind}_sampler").weight
+    if weights is None:
         raise InputError(
             OWNER,
             "with a mixture prior the weights must have been drawn",
@@ -136,5 +136,5 @@ def _kl(layer: Any, kind: str) -> Tensor:
         )
     # The entropy of a Gaussian is known; only the mixture prior has to be sampled.
     entropy = (sigma.log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
-    log_prior: Tensor = getattr(layer, f"{kind}_prior_dist").log_prob(drawn)
+    log_prior: Tensor = getattr(layer, f"{kind}_prior_dist").log_prob(weights)
     return -entropy - log_prior

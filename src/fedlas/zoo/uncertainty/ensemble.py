@@ -64,9 +64,9 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         ).to(dtype)
         for start in range(0, first.num_samples, rows)
     ]
-    known = next((p.label_probs for p in predictions if p.label_probs is not None), None)
+    label_probs = next((p.label_probs for p in predictions if p.label_probs is not None), None)
     target = first.target if first.has_target else None
-    return Predictions(torch.cat(parts), target, label_probs=known, weights=first.weights)
+    return Predictions(torch.cat(parts), target, label_probs=label_probs, weights=first.weights)
 
 
 def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
@@ -119,13 +119,15 @@ def _same_target(a: Predictions, b: Predictions) -> bool:
 
 
 def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
-    given = [1.0] * members if weights is None else [check_number(_OWNER, "weights", float(w), low=0) for w in weights]
-    if len(given) != members or sum(given) <= 0:
+    numbers = (
+        [1.0] * members if weights is None else [check_number(_OWNER, "weights", float(w), low=0) for w in weights]
+    )
+    if len(numbers) != members or sum(numbers) <= 0:
         raise InputError(
             _OWNER,
             f"weights must be {members} numbers >= 0, one for each, not all 0",
-            given,
+            numbers,
             "Leave them out for equal weights.",
         )
-    shares = torch.tensor(given, dtype=torch.float64)
+    shares = torch.tensor(numbers, dtype=torch.float64)
     return shares / shares.sum()

@@ -171,10 +171,10 @@ class LastLayerLaplace:
 
     def _jacobians(self, features: Tensor, **_options: Any) -> tuple[Tensor, Tensor]:
         """Derivatives ``(n, C, P)`` of the logits to weights and bias, and the logits; the head is linear."""
-        own = torch.eye(self._head.out_features).to(features)
-        derivatives = torch.einsum("ck,nd->nckd", own, features).flatten(2)
+        identity = torch.eye(self._head.out_features).to(features)
+        derivatives = torch.einsum("ck,nd->nckd", identity, features).flatten(2)
         if self._head.bias is not None:
-            derivatives = torch.cat([derivatives, own.expand(len(features), -1, -1)], dim=2)
+            derivatives = torch.cat([derivatives, identity.expand(len(features), -1, -1)], dim=2)
         return derivatives, self._head(features)
 
     def _fitted(self) -> Any:
@@ -199,12 +199,12 @@ def _features(predictions: Predictions, head: nn.Linear) -> Tensor:
 def _check_logits(predictions: Predictions, features: Tensor, head: nn.Linear) -> None:
     with torch.no_grad():
         logits = head(features[:512])
-    given = predictions.logits[:512].to(logits)
-    if logits.shape == given.shape and torch.allclose(logits, given, rtol=0.01, atol=0.01 * float(1 + given.std())):
+    saved = predictions.logits[:512].to(logits)
+    if logits.shape == saved.shape and torch.allclose(logits, saved, rtol=0.01, atol=0.01 * float(1 + saved.std())):
         return
     raise InputError(
         _OWNER,
         "the head must turn the features into the logits",
-        f"logits {tuple(given.shape)} that {head} does not make of them",
+        f"logits {tuple(saved.shape)} that {head} does not make of them",
         "Pass the layer that makes the logits, and predictions of its model.",
     )

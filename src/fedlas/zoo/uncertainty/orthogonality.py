@@ -36,15 +36,15 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
         >>> {name: tuple(rows.shape) for name, rows in filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).items()}
         {'0': (8, 75)}
     """
-    found = {name: layer.weight.flatten(1) for name, layer in model.named_modules() if isinstance(layer, _LAYERS)}
-    if not found:
+    rows = {name: layer.weight.flatten(1) for name, layer in model.named_modules() if isinstance(layer, _LAYERS)}
+    if not rows:
         raise InputError(
             "orthogonality",
             "the model must have linear or convolutional layers",
             type(model).__name__,
             "Use another method: there are no filters to decorrelate.",
         )
-    return found
+    return rows
 
 
 def self_orthogonality(rows: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from fedlas._core.check import InputError
 from fedlas.cli import main
 from fedlas.lab.report.compare import compare_methods, differences, differences_figure
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_estimates
 from fedlas.stats import holm, paired_t_test
 
 ECE = {
@@ -79,25 +78,6 @@ def test_the_table(tmp_path, capsys):
     assert "ECE %, after temperature scaling, digits\n\n| A - B" in out
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
     assert "paired t-test over seeds" in out
-
-
-def test_the_table_in_full_has_interval_and_floor_of_what_is_compared(tmp_path, capsys):
-    write(tmp_path)
-    for seed in range(5):
-        noise = {"value": 0.02, "low": 0.01, "high": 0.03 + seed / 100, "replicates": 99}
-        noise |= {"floor": 0.008, "p": 0.01 + seed / 10, "least_p": 0.01}
-        folder = tmp_path / f"fedlas-s{seed}"
-        noise["value"] = json.loads((folder / "metrics.json").read_text())["test"]["ece"]
-        (folder / "intervals.json").write_text(json.dumps({"format": 3, "stages": {"test": {"ece": noise}}}))
-    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown"]) == 0
-    out = capsys.readouterr().out
-    assert "[1.00, 7.00], floor 0.80, p ≤ 0.01 to 0.41 |" in out
-    assert "A and B: means over the seeds" in out
-    (difference,) = differences(with_estimates(collect(tmp_path), replicates=0), ["fedlas:ls"], metric="ece")
-    assert [len(noise) for noise in difference.noise] == [5, 0]
-    (tmp_path / "fedlas-s3" / "intervals.json").unlink()
-    main(["compare", str(tmp_path), "fedlas:ls", "--markdown"])
-    assert "floor" not in capsys.readouterr().out
 
 
 def test_the_picture_shows_the_differences_of_each_metric(tmp_path):

@@ -12,11 +12,9 @@ import rich.console
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.bench_tables import long_table
-from fedlas.lab.report.html import html_report
-from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.notes import legend
-from fedlas.lab.report.report import write_report
+from fedlas.lab.report.report import html_report, markdown_report, write_report
+from fedlas.lab.report.verdict import legend
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
 from fedlas.metrics import METRICS
@@ -56,7 +54,7 @@ def noise(folder, **options):
 
 
 def test_numbers_are_those_of_the_statistics(measured):
-    run = measured.summary.runs[0]
+    run = measured.model.summary.runs[0]
     test = Predictions.load(run.path / "predictions" / "test.npz")
     scaled = test.with_logits(test.logits / run.temperature)
     for stage, predictions in (("test", test), ("test_calibrated", scaled)):
@@ -88,9 +86,9 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
                     assert f"{noise.interval}<br>{noise.test}" in markdown
                     assert f">{noise.interval}<" in html
                     assert f">{noise.test}<" in html
-    assert seen == 2 * 2 * sum(map(is_calibration_error, measured.summary.metrics))
-    terminal = shown(measured.summary)
-    for method in measured.summary.methods:
+    assert seen == 2 * 2 * sum(map(is_calibration_error, measured.model.summary.metrics))
+    terminal = shown(measured.model.summary)
+    for method in measured.model.summary.methods:
         noise = model.noise(method, column("ece"))
         assert noise.interval in terminal
         assert f"{noise.sign} floor {noise.floor}".strip() in terminal
@@ -99,7 +97,7 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
 def test_csv_has_them_in_full(measured):
     rows = list(csv.DictReader(measured.csv.read_text(encoding="utf-8").splitlines()))
     for row in rows:
-        run = measured.summary.run(row["loss"], int(row["seed"]))
+        run = measured.model.summary.run(row["loss"], int(row["seed"]))
         found = run.estimates.get("ece", "test" if row["stage"] == "before" else "test_calibrated")
         assert [float(row[f"ece_{end}"]) for end in ("low", "high", "floor", "p")] == [
             found.low, found.high, found.floor, found.p
@@ -154,7 +152,7 @@ def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()
     again = write_report(folder, replicates=REPLICATES)
-    assert [run.estimates for run in again.summary.runs] == [run.estimates for run in measured.summary.runs]
+    assert [run.estimates for run in again.model.summary.runs] == [run.estimates for run in measured.model.summary.runs]
     assert again.csv.read_bytes() == measured.csv.read_bytes()
 
 
@@ -162,7 +160,7 @@ def test_without_either_there_is_a_dash_and_a_reason(folder):
     shutil.rmtree(folder / "ce-s1" / "predictions")
     (folder / "ce-s1" / FILE).unlink()
     report = write_report(folder, replicates=REPLICATES)
-    (reason,) = reasons(report.summary)
+    (reason,) = reasons(report.model.summary)
     assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
@@ -208,7 +206,7 @@ def changed(summary, **p_values):
 
 def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(measured, tmp_path):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
-    summary = changed(measured.summary, ece=0.001)
+    summary = changed(measured.model.summary, ece=0.001)
     model = report_model(summary)
     told, untold = (model.noise(method, column("ece")) for method in ("ce", "ls"))
     assert (told.calibrated, untold.calibrated) == (False, True)

@@ -76,7 +76,7 @@ def test_pages_rank_methods_by_aurc_too(full_report):
     """A column of the first table, which a terminal has no room for."""
     head = next(line for line in full_report.markdown.read_text(encoding="utf-8").splitlines() if line.startswith("| "))
     assert [cell.strip() for cell in head.split("|")[2:5]] == ["Accuracy % ↑", "NLL raw ↓", "AURC % ↓"]
-    assert "AURC" not in shown(full_report.summary, details=False)
+    assert "AURC" not in shown(full_report.model.summary, details=False)
 
 
 def test_links_lead_to_files(full_bench, full_report):
@@ -99,7 +99,7 @@ def test_csv_is_one_row_per_run_and_stage_in_full_precision(full_report):
     rows = list(csv.DictReader(full_report.csv.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 18 * 2
     for row in rows:
-        run = full_report.summary.run(row["loss"], int(row["seed"]))
+        run = full_report.model.summary.run(row["loss"], int(row["seed"]))
         measured = run.measured["test" if row["stage"] == "before" else "test_calibrated"]
         assert float(row["ece"]) == measured["ece"]
         assert float(row["temperature"]) == run.temperature
@@ -111,8 +111,8 @@ def test_every_form_shows_the_same_numbers(full_report):
         full_report.markdown.read_text(encoding="utf-8"),
         Page(full_report.html.read_text(encoding="utf-8")).text,
     )
-    terminal = shown(full_report.summary)
-    for method in full_report.summary.methods:
+    terminal = shown(full_report.model.summary)
+    for method in full_report.model.summary.methods:
         cell = full_report.model.cell(method, column("ece"))
         assert f"{cell.value} ± {cell.spread}" in markdown
         assert f"{cell.value} ± {cell.spread}{cell.symbol}" in html
@@ -123,10 +123,10 @@ def test_every_form_shows_the_same_numbers(full_report):
 
 
 def test_details_come_last_and_are_folded_at_first(full_report):
-    details = [name for name in full_report.summary.metrics if METRICS[name].metadata.get("detail")]
+    details = [name for name in full_report.model.summary.metrics if METRICS[name].metadata.get("detail")]
     columns = full_report.model.tables[0][1].columns[2:]
     assert [c.metric for c in columns if not c.shown] == [c.metric for c in columns][-len(details) :] == details
-    assert [c.metric for c in columns if c.shown] == [m for m in full_report.summary.metrics if m not in details]
+    assert [c.metric for c in columns if c.shown] == [m for m in full_report.model.summary.metrics if m not in details]
     page = Page(full_report.html.read_text(encoding="utf-8")).text
     for text in (full_report.markdown.read_text(encoding="utf-8"), page):
         for c in columns:
@@ -193,7 +193,7 @@ def test_missing_seeds_are_named_and_left_out_of_tests(tmp_path, write_bench, wr
     for text in (
         report.markdown.read_text(encoding="utf-8"),
         Page(report.html.read_text(encoding="utf-8")).text,
-        " ".join(shown(report.summary).split()),
+        " ".join(shown(report.model.summary).split()),
     ):
         assert "fedlas has no finished run for seed 1." in text
         assert "what every method has, seeds 0, 2;" in text
@@ -228,7 +228,7 @@ def test_names_cannot_become_markup(tmp_path, write_run):
     assert "<script>" not in re.sub(
         r"\\<", "", report.markdown.read_text(encoding="utf-8").replace("    a </pre><script>", "")
     )
-    assert "<script>alert(1)</script>|`x`" in shown(report.summary, width=140)
+    assert "<script>alert(1)</script>|`x`" in shown(report.model.summary, width=140)
 
 
 def test_what_is_missing_or_broken_in_a_run_is_said(tmp_path, write_bench):

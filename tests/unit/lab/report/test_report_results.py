@@ -7,7 +7,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.notes import legend
+from fedlas.lab.report.verdict import legend
 from fedlas.lab.runs.collect import collect
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions

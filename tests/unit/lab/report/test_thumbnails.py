@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from fedlas.lab.data.base import Images
-from fedlas.lab.report.thumbnails import thumbnail
+from fedlas.lab.report.diagnose_page import thumbnail
 
 
 def decoded(uri):

@@ -199,7 +199,7 @@ def test_a_damaged_entry_is_one_run_less(packed):
 def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(packed):
     few = ("metrics.json", "log.jsonl")
     changed(packed, lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()})
-    assert len(write_report(packed, replicates=0).summary.runs) == 6
+    assert len(write_report(packed, replicates=0).model.summary.runs) == 6
     with pytest.raises(InputError, match=r"must say in config\.yaml what it was made with"):
         run_all(planned(packed, losses=["ce"], seeds=[0]))
 

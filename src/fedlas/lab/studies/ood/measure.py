@@ -3,57 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.ranks import new_accelerator
 from fedlas.features import find_head
-from fedlas.lab.runs.build import load_trained
+from fedlas.lab.data import Splits
+from fedlas.lab.data.base import Part
+from fedlas.lab.runs.build import Trained, load_trained
+from fedlas.lab.runs.data import as_tested, outputs_fingerprint
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.ood.outputs import Chosen, Speaker, linear_head
-from fedlas.lab.studies.ood.sets import Named, Unknown, unknown_sets
+from fedlas.lab.studies.ood.sets import Named, unknown_sets
+from fedlas.objective import predict
 from fedlas.predictions import Predictions
 from fedlas.stats import Interval
-from fedlas.zoo.ood import (
-    OOD_SCORES,
-    Outputs,
-    Reference,
-    compute_score,
-    detection_intervals,
-)
-from fedlas.zoo.ood.base import follows_temperature
+from fedlas.zoo.ood import OOD_SCORES, Outputs, Reference, compute_score, detection_intervals, options_of
+from fedlas.zoo.ood.base import follows_temperature, needs_of
 
 Floats = NDArray[np.float64]
 
 BEFORE, AFTER = "before", "after"
 """Stages: with the model's own logits, and with those divided by the temperature that its validation part gave."""
+MOST_TRAINING = 50_000
+"""Training images that scores are fitted on; of more, as many of each class as its share."""
 
 
 @dataclass(frozen=True)
-class Detected:
-    """How well one score of one run separates its test images and those of one other data set.
+class Chosen:
+    """Scores to compute, and their options.
 
     Attributes:
-        run: Name of the run folder.
-        loss: Its loss.
-        seed: Its seed.
-        data: Label of the other data set.
-        score: Registry name.
-        stage: :data:`BEFORE` or :data:`AFTER` temperature.
-        metrics: Value and interval by name of the metric.
+        names: Registry names.
+        options: Options that the user set, by score.
     """
 
-    run: str
-    loss: str
-    seed: int
-    data: str
-    score: str
-    stage: str
-    metrics: Mapping[str, Interval]
+    names: Sequence[str]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, name: str) -> dict[str, Any]:
+        """Return all options of a score, defaults included."""
+        return options_of(OOD_SCORES[name]) | dict(self.options.get(name, {}))
+
+    def needing(self, need: str) -> list[str]:
+        """Return the scores that need an input."""
+        return [name for name in self.names if need in needs_of(OOD_SCORES[name])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,30 +61,39 @@ class RunResult:
     """One run.
 
     Attributes:
-        run: Name of its folder.
-        loss: Its loss.
-        seed: Its seed.
-        data: Name of its data set.
+        folder: The run.
         temperature: By which logits are divided after.
-        num_test: Its test images.
-        sets: The others' labels with the number of images of each.
+        num_test: Number of its test images.
+        sets: Number of images of each other data set, by label.
         notes: What was done to the others and what a reader must know, by label.
-        detected: All results.
-        scores: Score of each sample before temperature, by data set's label and name: in-distribution, OOD.
+        detected: Detection metrics with intervals, by label, score and stage (:data:`BEFORE` or :data:`AFTER`).
+        scores: Score of each sample before temperature, by label and score: in-distribution, OOD.
         not_run: Why a score could not be computed, by name.
     """
 
-    run: str
-    loss: str
-    seed: int
-    data: str
+    folder: RunFolder
     temperature: float | None
     num_test: int
     sets: Mapping[str, int]
     notes: Mapping[str, Sequence[str]]
-    detected: Sequence[Detected]
+    detected: Mapping[tuple[str, str, str], Mapping[str, Interval]]
     scores: Mapping[tuple[str, str], tuple[Floats, Floats]]
     not_run: Mapping[str, str]
+
+    @property
+    def loss(self) -> str:
+        """Name of the run's loss."""
+        return self.folder.run.loss
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.folder.run.seed
+
+    @property
+    def data(self) -> str:
+        """Name of the run's data set."""
+        return self.folder.run.recipe.data.name
 
 
 def measure_run(
@@ -112,100 +121,158 @@ def measure_run(
             none can.
     """
     trained = load_trained(folder)
-    # Scores that cannot be computed are left out by name, unless they were asked for.
-    not_run = {} if strict else _lacking(chosen)
-    chosen = Chosen([name for name in chosen.names if name not in not_run], chosen.options)
-    speaker = Speaker(trained, chosen, show)
-    name = folder.name
-    # Outputs on the known images and on every other set; one array, so that a score sees all at once.
-    others = unknown_sets(trained.run, trained.splits, named)
-    known, test, reference = _known(folder, speaker, chosen)
-    said = {other.label: speaker.outputs(f"ood-{other.label}", other.part) for other in others}
-    stacked = _stacked([known, *said.values()])
-    # Scores of logits are measured before and after the run's temperature.
-    temperature = trained.metrics["temperature"]
-    stages = {BEFORE: (stacked, reference)}
-    if temperature is not None:
-        scaled = Outputs(stacked.logits / temperature, stacked.features, stacked.scores)
-        stages[AFTER] = (scaled, reference.scaled(temperature))
-    sizes = [known.num_samples, *(outputs.num_samples for outputs in said.values())]
-    # Each score at each stage, then each data set against the known one.
-    right = test.correct.cpu().numpy()
-    detected: list[Detected] = []
-    kept: dict[tuple[str, str], tuple[Floats, Floats]] = {}
-    for score in chosen.names:
-        for stage, (outputs, given) in stages.items():
-            if stage == AFTER and not follows_temperature(OOD_SCORES[score]):
-                continue
-            show(f"{name}: {score}, {stage} temperature")
-            try:
-                values = compute_score(score, outputs, reference=given, options=chosen.options.get(score))
-            except (InputError, MissingExtraError) as error:
-                if strict or score in chosen.options:
-                    raise
-                not_run[score] = str(error)
-                break
-            own, *theirs = np.split(values.numpy(), np.cumsum(sizes)[:-1])
-            for label, other in zip(said, theirs, strict=True):
-                metrics = detection_intervals(own, other, id_correct=right, replicates=replicates)
-                detected.append(Detected(name, trained.run.loss, trained.run.seed, label, score, stage, metrics))
-                if stage == BEFORE:
-                    kept[label, score] = (own, other)
-    # What was measured, and why the rest was not.
-    if not detected:
-        reason = next(iter(not_run.values()), "none was chosen")
-        raise InputError("fedlas ood", "a score must be computable", reason, "Choose others with --scores.")
-    return RunResult(
-        name,
-        trained.run.loss,
-        trained.run.seed,
-        trained.run.recipe.data.name,
-        temperature,
-        known.num_samples,
-        dict(zip(said, sizes[1:], strict=True)),
-        _notes(others),
-        detected,
-        kept,
-        not_run,
-    )
-
-
-def _known(folder: RunFolder, speaker: Speaker, chosen: Chosen) -> tuple[Outputs, Predictions, Reference]:
-    """Outputs for the run's own images: those that are scored, and those that scores are fitted on."""
-    val, test = (folder.predictions(part) for part in ("val", "test"))
-    known = Outputs.of(test)
-    if chosen.needing("model") or (chosen.needing("features") and known.features is None):
-        again = speaker.outputs("in-test", speaker.trained.splits.test)
-        known = Outputs(known.logits, again.features if known.features is None else known.features, again.scores)
-    train = speaker.training() if chosen.needing("train") else None
-    head = linear_head(find_head(speaker.trained.objective.model)) if chosen.needing("head") else None
-    return known, test, Reference(val, train, head)
-
-
-def _lacking(chosen: Chosen) -> dict[str, str]:
-    """Scores whose packages are not installed, and what installs them."""
-    found: dict[str, str] = {}
-    for name in chosen.names:
+    # Scores whose packages are missing are left out by name, unless they were asked for.
+    not_run: dict[str, str] = {}
+    for name in () if strict else chosen.names:
         try:
             for package in OOD_SCORES[name].metadata.get("packages", ()):
                 require(package, extra="ood")
         except MissingExtraError as error:
             if name in chosen.options:
                 raise
-            found[name] = str(error)
-    return found
-
-
-def _stacked(parts: Sequence[Outputs]) -> Outputs:
-    """All samples, one part after the other, so that what a score is fitted on is looked at once."""
+            not_run[name] = str(error)
+    chosen = Chosen([name for name in chosen.names if name not in not_run], chosen.options)
+    # Outputs on the run's own test images and on every other set; one array, so that a score sees all at once.
+    model = ModelOutputs(trained, chosen, show)
+    others = unknown_sets(trained.run, trained.splits, named)
+    test, outputs, reference = _run_outputs(folder, model, chosen)
+    parts = [outputs, *(model.outputs(f"ood-{other.label}", other.part) for other in others)]
+    sizes = [part.num_samples for part in parts]
     features = [part.features for part in parts if part.features is not None]
-    names = set.intersection(*(set(part.scores) for part in parts))
-    return Outputs(
-        torch.cat([part.logits for part in parts]),
-        torch.cat(features) if len(features) == len(parts) else None,
-        {name: torch.cat([part.scores[name] for part in parts]) for name in sorted(names)},
-    )
+    by_model = {name: torch.cat([part.scores[name] for part in parts]) for name in chosen.needing("model")}
+    logits = torch.cat([part.logits for part in parts])
+    stacked = Outputs(logits, torch.cat(features) if len(features) == len(parts) else None, by_model)
+    # Scores of logits are measured before and after the run's temperature.
+    temperature = trained.metrics["temperature"]
+    stages = {BEFORE: (stacked, reference)}
+    if temperature is not None:
+        stages[AFTER] = (Outputs(logits / temperature, stacked.features, by_model), reference.scaled(temperature))
+    # Each score at each stage, then each data set against the run's own.
+    correct = test.correct.cpu().numpy()
+    detected: dict[tuple[str, str, str], Mapping[str, Interval]] = {}
+    scores: dict[tuple[str, str], tuple[Floats, Floats]] = {}
+    for score in chosen.names:
+        for stage, (outputs, fitted_on) in stages.items():
+            if stage == AFTER and not follows_temperature(OOD_SCORES[score]):
+                continue
+            show(f"{folder.name}: {score}, {stage} temperature")
+            try:
+                values = compute_score(score, outputs, reference=fitted_on, options=chosen.options.get(score))
+            except (InputError, MissingExtraError) as error:
+                if strict or score in chosen.options:
+                    raise
+                not_run[score] = str(error)
+                break
+            inside, *outside = np.split(values.numpy(), np.cumsum(sizes)[:-1])
+            for other, theirs in zip(others, outside, strict=True):
+                metrics = detection_intervals(inside, theirs, id_correct=correct, replicates=replicates)
+                detected[other.label, score, stage] = metrics
+                if stage == BEFORE:
+                    scores[other.label, score] = (inside, theirs)
+    if not detected:
+        reason = next(iter(not_run.values()), "none was chosen")
+        raise InputError("fedlas ood", "a score must be computable", reason, "Choose others with --scores.")
+    counts = {other.label: size for other, size in zip(others, sizes[1:], strict=True)}
+    notes = {other.label: other.notes for other in others}
+    return RunResult(folder, temperature, sizes[0], counts, notes, detected, scores, not_run)
 
 
-def _notes(others: Sequence[Unknown]) -> dict[str, tuple[str, ...]]:
-    return {other.label: other.notes for other in others}
+def _run_outputs(folder: RunFolder, model: ModelOutputs, chosen: Chosen) -> tuple[Predictions, Outputs, Reference]:
+    """Return the run's test predictions, its outputs for these images, and what scores are fitted on."""
+    val, test = (folder.predictions(part) for part in ("val", "test"))
+    outputs = Outputs.of(test)
+    if chosen.needing("model") or (chosen.needing("features") and outputs.features is None):
+        again = model.outputs("in-test", model.trained.splits.test)
+        features = again.features if outputs.features is None else outputs.features
+        outputs = Outputs(outputs.logits, features, again.scores)
+    train = model.training() if chosen.needing("train") else None
+    head = linear_head(find_head(model.trained.objective.model)) if chosen.needing("head") else None
+    return test, outputs, Reference(val, train, head)
+
+
+class ModelOutputs:
+    """The outputs of a run's model for images, saved in the run's folder ``predictions`` and read from there.
+
+    Args:
+        trained: The run, on the CPU; its model is put into ``eval()`` and needs no gradient of its weights.
+        chosen: Scores that will be computed, some of them by the model itself.
+        show: Called with what is being done, where that may take long.
+
+    State:
+        Writes ``predictions/NAME.npz``, and only if what is there is of other images, other weights or other options.
+    """
+
+    def __init__(self, trained: Trained, chosen: Chosen, show: Callable[[str], None] = lambda _text: None) -> None:
+        self.trained, self.chosen, self.show = trained, chosen, show
+        self._device = new_accelerator().device
+        self._splits = as_tested(trained.run, trained.splits)
+        self._model = trained.objective.model.to(self._device).eval().requires_grad_(False)
+
+    def outputs(self, name: str, part: Part, *, by_model: bool = True, splits: Splits | None = None) -> Outputs:
+        """Return the model's outputs for a part, with features and with the scores that only the model can compute.
+
+        Args:
+            name: Of the file.
+            part: Images; their targets are not looked at.
+            by_model: Whether such scores are computed.
+            splits: Whose normalization the images get; None is that of the test part.
+        """
+        folder = RunFolder(self.trained.run.folder)
+        path, source = folder.part_path(name), outputs_fingerprint(folder.path, part)
+        options = {score: self.chosen.of(score) for score in (self.chosen.needing("model") if by_model else ())}
+        # Saved outputs count if they are of these images and weights; saved scores if they have the same options.
+        try:
+            outputs, about = Outputs.load(path)
+            usable = {key: about.get(key) for key in source} == source and outputs.features is not None
+        except InputError:  # missing or damaged: made anew
+            usable = False
+        if not usable:
+            self.show(f"{name}.npz: predictions of {len(part):,} images")
+            images = (inputs for inputs, *_ in self._batches(part, splits))  # whose labels are other classes
+            outputs, about = Outputs.of(predict(self._model, images, features=True)), {}
+        saved_options = dict(about.get("scores", {}))
+        missing = {score: values for score, values in options.items() if saved_options.get(score) != values}
+        if usable and not missing:
+            return outputs
+        scores = dict(outputs.scores)
+        for score, values in missing.items():
+            self.show(f"{name}.npz: {score} of {len(part):,} images")
+            scores[score] = self._score(score, part, values)
+        outputs = Outputs(outputs.logits, outputs.features, scores)
+        outputs.save(folder.writable(path), about={**source, "scores": {**saved_options, **missing}})
+        return outputs
+
+    def training(self) -> Predictions:
+        """Return predictions with features on training images as they are, without augmentation."""
+        part = self.trained.splits.train
+        # At most MOST_TRAINING positions, evenly spaced among the samples sorted by class.
+        order = part.target.cpu().argsort(stable=True)
+        rows = torch.linspace(0, len(order) - 1, min(MOST_TRAINING, len(order))).round().long()
+        part = part.take(order[rows].sort().values.to(part.target.device))
+        outputs = self.outputs("in-train", part, by_model=False, splits=self.trained.splits)
+        return Predictions(outputs.logits, part.target.cpu(), features=outputs.features)
+
+    def _score(self, name: str, part: Part, options: Mapping[str, Any]) -> Tensor:
+        shared: dict[str, Any] = {"model": self._model, "std": self._splits.std}
+        return torch.cat([
+            OOD_SCORES.build(name, options, inputs=inputs.to(self._device), **shared).detach().double().cpu()
+            for inputs, *_ in self._batches(part)
+        ])  # fmt: skip
+
+    def _batches(self, part: Part, splits: Splits | None = None) -> Any:
+        """Batches in fixed order, with the run's own transform for testing (or that of ``splits``), nothing drawn."""
+        return (splits or self._splits).batches(
+            part.to(self._device), batch_size=self.trained.run.recipe.train.batch_size
+        )
+
+
+def linear_head(head: nn.Module) -> nn.Linear | None:
+    """Return a copy of the head on the CPU if it is linear, for scores that need it; else None."""
+    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        return None
+    copy = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        copy.weight.copy_(weight.detach().cpu())
+        copy.bias.copy_(torch.zeros(len(weight)) if bias is None else bias.detach().cpu())
+    return copy

@@ -21,7 +21,7 @@ _DIGITS = "both hold the digits 0 to 9: what differs is how they are written and
 REMARKS = {
     frozenset({"cifar10", "cifar100"}): (
         "no class is in both, by construction, and both were drawn from the same 80 million tiny images, so cameras "
-        "and scaling do not tell them apart. Close in meaning are pickup truck, bus, streetcar and tractor to "
+        "and scaling do not distinguish them. Close in meaning are pickup truck, bus, streetcar and tractor to "
         "automobile and truck; wolf, fox and the big cats to dog and cat; cattle and camel to horse and deer"
     ),
     frozenset({"digits", "mnist"}): _DIGITS,
@@ -74,7 +74,7 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
         >>> parse_sets(["digits", "mine=npz:/data/a.npz"])[1]
         Named(label='mine', name='npz', root='/data/a.npz')
     """
-    found: list[Named] = []
+    sets: list[Named] = []
     for word in texts:
         # LABEL=NAME:ROOT, of which label and root may be missing.
         place, colon, root = word.partition(":")
@@ -92,10 +92,10 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
                 repr(word),
                 "Write e.g. svhn, cifar100:/data or mine=npz:/data/a.npz.",
             )
-        if label in [other.label for other in found]:
+        if label in [other.label for other in sets]:
             raise InputError(_OWNER, "each data set must be named once", label, f"Give one a label: other={word}.")
-        found.append(Named(label, name, root or None))
-    return found
+        sets.append(Named(label, name, root or None))
+    return sets
 
 
 def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unknown]:
@@ -109,19 +109,19 @@ def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unkno
     Raises:
         InputError: If there are none at all, one cannot be loaded or adapted, or one is the run's own test part.
     """
-    found: list[Unknown] = []
+    sets: list[Unknown] = []
     if run.recipe.data.hold_out_classes:
         part = unknown_images(run)
         classes = ", ".join(map(str, run.recipe.data.hold_out_classes))
-        found.append(Unknown(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
-    if not found and not named:
+        sets.append(Unknown(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
+    if not sets and not named:
         raise InputError(
             _OWNER,
             "there must be other images to compare with",
             "no --data, and a run that holds out no classes",
             "Name a data set, e.g. --data cifar100, or train with --set data.hold_out_classes=[...].",
         )
-    return found + [_load(run, splits, one) for one in named]
+    return sets + [_load(run, splits, one) for one in named]
 
 
 def _load(run: Run, splits: Splits, one: Named) -> Unknown:
@@ -133,8 +133,8 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
         raise InputError(
             _OWNER, "other images must not be the run's own test images", one.label, "Name another data set."
         )
-    own = run.recipe.data.name
-    remark = REMARKS.get(frozenset({own, one.name})) or REMARKS.get(frozenset({own, one.label}))
+    data = run.recipe.data.name
+    remark = REMARKS.get(frozenset({data, one.name})) or REMARKS.get(frozenset({data, one.label}))
     return Unknown(one.label, part, (*notes, *([remark] if remark else [])))
 
 
@@ -142,9 +142,11 @@ def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
     """How many images in memory are pixel for pixel among a run's training and test images, where any are."""
     if not isinstance(part, Images):
         return {}
-    own = {"training": splits.train, "test": splits.test}
+    parts = {"training": splits.train, "test": splits.test}
     counts = {
-        name: count_duplicates(part.images, images.images) for name, images in own.items() if isinstance(images, Images)
+        name: count_duplicates(part.images, images.images)
+        for name, images in parts.items()
+        if isinstance(images, Images)
     }
     return {name: number for name, number in counts.items() if number}
 

@@ -1,8 +1,7 @@
 """Uncertainty baselines on runs that are finished; what comes out is a folder like any run's."""
 
 # Importing a module registers its methods.
-from fedlas.lab.studies.uncertainty import draws, ensembles, heads, two_stage  # noqa: F401
-from fedlas.lab.studies.uncertainty.apply import Derived, apply_method, plan_method
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Method, Result
+from fedlas.lab.studies.uncertainty import single, ensembles, two_stage  # noqa: F401, I001
+from fedlas.lab.studies.uncertainty.apply import UNCERTAINTY, Derived, Method, Result, apply_method, plan_method
 
 __all__ = ["UNCERTAINTY", "Derived", "Method", "Result", "apply_method", "plan_method"]

@@ -1,27 +1,67 @@
-"""Applies a method to finished runs, and leaves a folder like any run's: reports and evaluations read it."""
+"""Uncertainty methods by name, and what is made of finished runs with one: a folder like any run's, for the reports."""
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, suggestion
+import numpy as np
+
+from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import remove, write_json
 from fedlas._core.ranks import new_accelerator, on_main
-from fedlas.lab.runs.claim import BusyError, claim, finished, locked
+from fedlas._core.registry import Registry
+from fedlas.lab.runs.claim import BusyError, claim, finished, locked, must_be_finished
 from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.execute import measure
 from fedlas.lab.runs.folder import FORMAT, RunFolder
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
-from fedlas.lab.studies.uncertainty.members import common_data, description, open_members
+from fedlas.lab.train.checkpoint import differences
+from fedlas.predictions import Predictions
 
 _OWNER = "fedlas uncertainty"
-_GIVEN = ("runs", "folder")  # to a method, and so no options
+_INPUTS = ("runs", "folder")
+"""Parameters of a method that are no options."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method returns.
+
+    Attributes:
+        test: Predictions on the test part; logits are log-probabilities up to a constant a sample.
+        val: The same on validation; None if no validation part is fair to all runs. No temperature is fitted then.
+        notes: What a reader of the numbers should know; they stand in the report.
+        parameters: Numbers that have to be kept to predict; None is the sum over the runs' models.
+        details: Plain values for ``metrics.json``, such as the weights of an ensemble's members.
+    """
+
+    test: Predictions
+    val: Predictions | None = None
+    notes: Sequence[str] = ()
+    parameters: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Method = Callable[..., Result]
+"""``method(runs: Sequence[RunFolder], *, option=default, ...) -> Result``. One that has a parameter ``folder: Path``
+gets a folder of its own inside the result's, where what it trains can go on after a kill."""
+
+UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
+"""Methods by name. Metadata: ``title`` (its name as a heading), ``paper`` (its title), ``year``, ``url``, ``least`` and
+``most`` (how many runs it takes; None for any number)."""
+
+
+def method(
+    name: str, title: str, paper: str, year: int, arxiv: str, *, least: int = 1, most: int | None = 1
+) -> Callable[[Method], Method]:
+    """Register a method under ``name``; ``arxiv`` is the paper's number there, the rest as in :data:`UNCERTAINTY`."""
+    url = f"https://arxiv.org/abs/{arxiv}"
+    return UNCERTAINTY.register(name, title=title, paper=paper, year=year, url=url, least=least, most=most)
 
 
 @dataclass(frozen=True)
@@ -89,23 +129,10 @@ def plan_method(
     entry = UNCERTAINTY[method]
     least, most = entry.metadata["least"], entry.metadata["most"]
     if not least <= len(folders) <= (most or len(folders)):
-        wanted = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-        raise InputError(
-            _OWNER,
-            f"{method} takes {wanted} run{'s' * (wanted != '1')}",
-            len(folders),
-            "Apply it to each in turn." if most == 1 else "Name the folders of more runs, or of fewer.",
-        )
-    # Its options, and none that it does not have.
-    defaults = {
-        key: parameter.default
-        for key, parameter in inspect.signature(entry.value).parameters.items()
-        if key not in _GIVEN
-    }
-    for key in options or {}:
-        if key not in defaults:
-            fix = suggestion(key, defaults) if defaults else "Leave it out."
-            raise InputError(f"uncertainty method {method}", "options must be its own", repr(key), fix)
+        number = f"{least} run" if most == 1 else f"at least {least} runs"
+        fix = "Apply it to each in turn." if most == 1 else "Name the folders of more runs."
+        raise InputError(_OWNER, f"{method} takes {number}", len(folders), fix)
+    options = UNCERTAINTY.check_options(method, options, _INPUTS)
     # Name and folder follow from the members, so that the same command finds the same result.
     members = open_members(folders, data=data)
     losses = list(dict.fromkeys(member.run.loss for member in members))
@@ -113,7 +140,7 @@ def plan_method(
     folder = out or members[0].path.parent / f"{method}-{what}-s{min(member.run.seed for member in members)}"
     loss = name or f"{method}({', '.join(losses) if len(losses) <= 3 else f'{len(losses)} losses'})"
     runs = {member.name: description(member) for member in members}
-    return Derived(method, {**defaults, **(options or {})}, members, runs, loss, folder)
+    return Derived(method, options, members, runs, loss, folder)
 
 
 def apply_method(derived: Derived) -> dict[str, Any]:
@@ -133,43 +160,34 @@ def apply_method(derived: Derived) -> dict[str, Any]:
         Everything lands in ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``, ``predictions/``,
         ``work/`` for what the method trains, and last ``metrics.json``: a folder that has it is finished.
     """
-    accelerator = new_accelerator()
+    accelerator, path = new_accelerator(), derived.folder
     metrics = on_main(accelerator, lambda: finished(derived))
     if metrics is not None:
         return metrics
+    fresh = not path.is_dir() or not any(path.iterdir())
     try:
         return _apply(derived, accelerator)
     except BusyError:
         raise
     except (InputError, MissingExtraError):
-        lock = RunFolder(derived.folder).lock_path
-        left = list(derived.folder.iterdir()) if derived.folder.is_dir() else None
-        if accelerator.is_main_process and left == [lock]:
-            remove(lock, inside=derived.folder)
-            derived.folder.rmdir()
+        # Without a trace, so that the same command with a better option is not refused.
+        if fresh and accelerator.is_main_process and not (path / RunFolder.work_path).exists():
+            remove(path, inside=path.parent)
         raise
 
 
 def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(derived.folder)
-    before = (folder.config_path, folder.data_path, folder.environment_path)  # written before the method starts
     with locked(derived.folder, accelerator):
-        fresh = not any(path.exists() for path in (*before, folder.work_path))
         metrics = on_main(accelerator, lambda: claim(derived, common_data(derived.members)))
         if metrics is not None:
             return metrics
         if accelerator.is_main_process:
             note_start(derived.folder, accelerator.device)
         # The method itself; it resumes from its work folder.
-        given = {"runs": derived.members, "folder": folder.work_path}
-        try:
-            result: Result = UNCERTAINTY.build(derived.method, derived.options, **given)
-        except (InputError, MissingExtraError):
-            if fresh and accelerator.is_main_process and not folder.work_path.exists():
-                for path in before:  # or the same command with a better option would be refused
-                    remove(path, inside=derived.folder)
-            raise
+        inputs = {"runs": derived.members, "folder": folder.work_path}
+        result: Result = UNCERTAINTY.build(derived.method, derived.options, **inputs)
         # metrics.json comes last: it is what marks a run as finished.
         metrics = _metrics(derived, result, time.monotonic() - started)
         if accelerator.is_main_process:
@@ -207,3 +225,94 @@ def _metrics(derived: Derived, result: Result, seconds: float) -> dict[str, Any]
         # What it cost in all, the training of its runs included.
         "seconds": round(seconds + sum(float(member.metrics["seconds"]) for member in members), 2),
     }
+
+
+def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[RunFolder]:
+    """The finished runs in ``folders``, in that order; nothing large is read.
+
+    Args:
+        folders: Run folders.
+        data: Where their data is; None searches the usual places.
+
+    Raises:
+        InputError: If one is no folder of a finished run, comes twice, or they differ in data or in the bins of their
+            calibration errors.
+    """
+    members: list[RunFolder] = []
+    for folder in folders:
+        member = RunFolder(folder, data_root=data)
+        must_be_finished(_OWNER, member)
+        if any(folder.resolve() == other.path.resolve() for other in members):
+            raise InputError(_OWNER, "each run must be named once", folder, "Leave it out the second time.")
+        members.append(member)
+    members = _named(members)
+    # Averages are meaningful only over predictions of the same samples, in the same order.
+    for member in members[1:]:
+        if changes := differences(_shared(members[0]), _shared(member)):
+            got = f"{member.name}, which differs from {members[0].name} in {'; '.join(changes)}"
+            raise InputError(_OWNER, "runs must be of one data set and measured alike", got, "Leave it out.")
+    return members
+
+
+def shared_predictions(members: Sequence[RunFolder], part: str) -> list[Predictions] | None:
+    """Return each member's predictions on ``"val"`` or ``"test"``; None if it is not the same images for all.
+
+    Where the validation images are the same, no member was trained on another's.
+
+    Raises:
+        InputError: If a ``splits.npz`` or predictions are missing or cannot be read.
+    """
+    first, *others = (member.splits[part] for member in members)
+    same = all(np.array_equal(first, other) for other in others)
+    return [_outputs(member, part) for member in members] if same else None
+
+
+def description(member: RunFolder) -> dict[str, Any]:
+    """What the member is, plain values only: its configuration, and SHA-256 of what it predicted.
+
+    Raises:
+        InputError: If its predictions are missing or cannot be read.
+    """
+    prints = {part: _fingerprint(_outputs(member, part)) for part in ("val", "test")}
+    return {"config": member.run.config(), "predictions": prints}
+
+
+def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
+    """What ``data.json`` of all of them says; ``split`` is None where they differ in it."""
+    splits = [_data(member).get("split") for member in members]
+    return {**_data(members[0]), "split": splits[0] if all(split == splits[0] for split in splits) else None}
+
+
+def _named(members: Sequence[RunFolder]) -> list[RunFolder]:
+    """The same with names that differ: where folders of two benches have one name, the bench's stands before it."""
+    names = [member.name for member in members]
+    longer = [f"{m.path.resolve().parent.name}/{m.name}" if names.count(m.name) > 1 else m.name for m in members]
+    unique = [
+        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
+    ]
+    return [replace(member, label=name) for member, name in zip(members, unique, strict=True)]
+
+
+def _shared(member: RunFolder) -> dict[str, Any]:
+    data = {**_data(member), "split": None, "name": member.run.recipe.data.name}
+    return {"data": data, "train": {"num_bins": member.run.recipe.train.num_bins}}
+
+
+def _data(member: RunFolder) -> Mapping[str, Any]:
+    if member.data is None:
+        fix = "Train it with this release."
+        raise InputError(_OWNER, "a run must say in data.json what data it is of", member.path, fix)
+    return member.data
+
+
+def _outputs(member: RunFolder, part: str) -> Predictions:
+    """Return predictions without the features, so that those of many members fit into memory."""
+    return replace(member.predictions(part), features=None)
+
+
+def _fingerprint(predictions: Predictions) -> str:
+    digest = sha256()
+    for values in (predictions.logits, predictions.target):
+        digest.update(str(tuple(values.shape)).encode())
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()

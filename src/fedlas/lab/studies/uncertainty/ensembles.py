@@ -11,12 +11,10 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_choice, check_count
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
-from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty.base import Result, method
-from fedlas.lab.studies.uncertainty.members import shared_predictions
+from fedlas.lab.studies.uncertainty.apply import Result, method, shared_predictions
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import average
@@ -57,17 +55,12 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> Result:
         The paper also trains on adversarial examples; its gain was small and ensembles since go without.
     """
     for member in runs[1:]:
-        if found := differences(_settings(runs[0]), _settings(member)):
-            raise InputError(
-                _DEEP,
-                "runs must differ in nothing but the seed",
-                f"{member.name}, which differs from {runs[0].name} in {'; '.join(found)}",
-                "Use hyper-ensemble for runs of different settings.",
-            )
+        if changes := differences(_settings(runs[0]), _settings(member)):
+            got = f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}"
+            fix = "Use hyper-ensemble for runs of different settings."
+            raise InputError(_DEEP, "runs must differ in nothing but the seed", got, fix)
     test, val = _test_predictions(_DEEP, runs), shared_predictions(runs, "val")
-    if val is None:
-        return Result(average(*test), notes=[APART])
-    return Result(average(*test), average(*val))
+    return _average(test, val)
 
 
 def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions]:
@@ -76,15 +69,15 @@ def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions
     Raises:
         InputError: If they were not tested on the same images.
     """
-    found = shared_predictions(runs, "test")
-    if found is None:
-        raise InputError(
-            owner,
-            "runs must be tested on the same images",
-            "different parts of the test set",
-            "Leave data.test_size out, or train the runs with one data.split_seed.",
-        )
-    return found
+    predictions = shared_predictions(runs, "test")
+    if predictions is None:
+        fix = "Leave data.test_size out, or train the runs with one data.split_seed."
+        raise InputError(owner, "runs must be tested on the same images", "different parts of the test set", fix)
+    return predictions
+
+
+def _average(test: Sequence[Predictions], val: Sequence[Predictions] | None) -> Result:
+    return Result(average(*test), None if val is None else average(*val), [APART] if val is None else [])
 
 
 def _settings(member: RunFolder) -> dict[str, object]:
@@ -119,25 +112,21 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
     check_choice(_HYPER, "selection", selection, ("greedy", "all"))
     test, val = _test_predictions(_HYPER, runs), shared_predictions(runs, "val")
     if selection == "all":
-        notes = [] if val is not None else [APART]
-        return Result(average(*test), None if val is None else average(*val), notes)
+        return _average(test, val)
     if val is None:
-        raise InputError(
-            _HYPER,
-            "a selection needs runs validated on the same images",
-            "different validation parts",
-            "Train them with one data.split_seed, or set selection=all.",
-        )
+        fix = "Train them with one data.split_seed, or set selection=all."
+        expected = "a selection needs runs validated on the same images"
+        raise InputError(_HYPER, expected, "different validation parts", fix)
     # The selection sees validation only, so the test part stays honest.
     counts = greedy_selection(val, size=size)
     picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
-    kept = sum(int(member.metrics["parameters"]) for member in runs if member.name in picked)
-    said = ", ".join(f"{name} ({count})" for name, count in picked.items())
+    parameters = sum(int(member.metrics["parameters"]) for member in runs if member.name in picked)
+    weights = ", ".join(f"{name} ({count})" for name, count in picked.items())
     return Result(
         average(*test, weights=counts),
         average(*val, weights=counts),
-        notes=[f"picked by validation NLL, with their weights: {said}"],
-        parameters=kept,
+        notes=[f"picked by validation NLL, with their weights: {weights}"],
+        parameters=parameters,
         details={"picked": picked},
     )
 
@@ -172,6 +161,7 @@ def orthogonal_ensemble(
         the first has the run's own. See :class:`~fedlas.zoo.uncertainty.OrthogonalityPenalty` for the terms.
     """
     check_count(_ORTHOGONAL, "members", members, low=2)
+    weights = {"self_weight": self_weight, "inter_weight": inter_weight}
     OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)  # its checks, before anything is trained
     if runs[0].run.recipe.model.bayesian is not None:  # its own penalty would be lost
         raise InputError(_ORTHOGONAL, "the run must have plain weights", "model.bayesian", "Take a run without it.")
@@ -183,18 +173,14 @@ def orthogonal_ensemble(
     parts: list[tuple[Predictions, Predictions]] = []
     parameters = 0
     for number in range(members):
-        member = _member(run, number, folder)
+        # The seed decides weights and order of a member; the split stays that of the run.
+        seed = run.seed if number == 0 else derive(run.seed, f"{_ORTHOGONAL}/{number}")
+        member = replace(run, seed=seed, folder=folder / f"member{number}")
         objective = build_objective(member, splits, rank=accelerator.process_index)
-        objective.penalty = OrthogonalityPenalty(earlier, self_weight=self_weight, inter_weight=inter_weight)
+        objective.penalty = OrthogonalityPenalty(earlier, **weights)
         job = replace(
             training_job(member, objective, splits, accelerator),
-            identity={
-                **member.config(),
-                "like": run.config(),
-                "member": number,
-                "self_weight": self_weight,
-                "inter_weight": inter_weight,
-            },
+            identity={**member.config(), "like": run.config(), "member": number, **weights},
             name=f"member {number + 1} of {members}",
         )
         train_run(member, splits, job)
@@ -202,11 +188,5 @@ def orthogonal_ensemble(
         earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
         parts.append(held_out_predictions(run, splits, objective))
-    val, test = (average(*found) for found in zip(*parts, strict=True))
+    val, test = (average(*each) for each in zip(*parts, strict=True))
     return Result(test=test, val=val, parameters=parameters, details={"members": members})
-
-
-def _member(run: Run, number: int, folder: Path) -> Run:
-    """A run whose seed decides weights and order of a member; the split stays that of ``run``."""
-    seed = run.seed if number == 0 else derive(run.seed, f"{_ORTHOGONAL}/{number}")
-    return replace(run, seed=seed, folder=folder / f"member{number}")

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
-from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import load_trained
-from fedlas.lab.runs.execute import held_out_predictions, predictions_of, train_run, training_job, unknown_predictions
+from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job, unknown_predictions
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty.base import Result, method
+from fedlas.lab.studies.uncertainty.apply import Result, method
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
-from fedlas.zoo.ood import angular_separability, detection_metrics, max_logit_score, norm_separability
+from fedlas.zoo.ood import detection_metrics, max_logit_score
 from fedlas.zoo.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead
 
 _PAPER = ("Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks", 2024, "2405.01196")
@@ -54,7 +53,7 @@ def two_stage(
         and precision are the run's; weights are not averaged.
     """
     check_count("two-stage", "hidden", hidden)
-    return second_stage(
+    result, *_ = second_stage(
         runs[0],
         "two-stage",
         folder,
@@ -63,7 +62,8 @@ def two_stage(
         loss=loss,
         make_head=lambda size, classes, _seed: MLPHead(size, hidden, classes),
         settings={"hidden": hidden},
-    ).result()
+    )
+    return result
 
 
 @method("two-stage-variational", "Variational two-stage training", *_PAPER)
@@ -103,7 +103,7 @@ def two_stage_variational(
     check_count(name, "hidden", hidden)
     check_count(name, "samples", samples)
     check_number(name, "kl_weight", kl_weight, low=0)
-    return second_stage(
+    result, *_ = second_stage(
         runs[0],
         name,
         folder,
@@ -113,7 +113,8 @@ def two_stage_variational(
         make_head=lambda size, classes, seed: VariationalHead(size, hidden, classes, samples=samples, seed=seed),
         penalty=LatentKL(kl_weight),
         settings={"hidden": hidden, "samples": samples, "kl_weight": kl_weight},
-    ).result()
+    )
+    return result
 
 
 @method(
@@ -137,8 +138,7 @@ def linear_head(
 
     Returns:
         Predictions of the epoch with the lowest NLL on validation. If the run holds out classes, the details have
-        ``auroc`` and ``oscr`` of the new head's maximum logit on their test images, and ``angular_separability`` and
-        ``norm_separability`` of the features, which the head does not change.
+        ``auroc`` and ``oscr`` of the new head's maximum logit on their test images.
 
     Raises:
         InputError: For options out of range, an unknown loss, or a model without a linear head.
@@ -147,7 +147,7 @@ def linear_head(
         Data, batch norms, batch size and precision are as in two-stage training. The published code extracts the
         features once, from one augmented pass, and trains by SGD at 0.01 with a cosine schedule, 20 epochs long.
     """
-    stage = second_stage(
+    result, model, splits = second_stage(
         runs[0],
         "linear-head",
         folder,
@@ -157,67 +157,17 @@ def linear_head(
         make_head=lambda size, classes, _seed: nn.Linear(size, classes),
         settings={},
     )
-    result = stage.result()
-    if not stage.run.recipe.data.hold_out_classes:
+    run = runs[0].run
+    if not run.recipe.data.hold_out_classes:
         return result
-    count, found = _open_set(stage)
-    notes = [
-        f"{count:,} images of held-out classes, maximum logit: AUROC {found['auroc']:.4f}, OSCR {found['oscr']:.4f}",
-        f"separability of the features: by angle {found['angular_separability']:.4f}, "
-        f"by norm {found['norm_separability']:.4f}",
-    ]
-    return replace(result, notes=[*result.notes, *notes], details={**result.details, **found})
-
-
-def _open_set(stage: SecondStage) -> tuple[int, dict[str, float]]:
-    """Number of images of held-out classes, and how well the head and its features detect them."""
-    run, splits, model = stage.run, stage.splits, stage.model
-    _, known = held_out_predictions(run, splits, model, features=True)
-    unknown = unknown_predictions(run, splits, model, features=True)
-    # Class means are those of training images as they are, without augmentation.
-    train = predictions_of(model, splits, splits.train, batch_size=run.recipe.train.batch_size, features=True)
-    at_known, at_unknown, at_train = (cast(Tensor, each.features) for each in (known, unknown, train))
-    detected = detection_metrics(
-        max_logit_score(known.logits), max_logit_score(unknown.logits), id_correct=known.correct.numpy()
+    unknown = unknown_predictions(run, splits, model, features=False)
+    scores = (max_logit_score(part.logits) for part in (result.test, unknown))
+    metrics = detection_metrics(*scores, id_correct=result.test.correct.numpy())
+    details = {name: metrics[name] for name in ("auroc", "oscr")}
+    note = f"{len(unknown.logits):,} images of held-out classes, maximum logit: " + ", ".join(
+        f"{name.upper()} {value:.4f}" for name, value in details.items()
     )
-    return len(unknown.logits), {
-        "auroc": detected["auroc"],
-        "oscr": detected["oscr"],
-        "angular_separability": angular_separability(
-            at_known, at_unknown, train_features=at_train, train_target=train.target
-        ),
-        "norm_separability": norm_separability(at_known, at_unknown),
-    }
-
-
-@dataclass(frozen=True)
-class SecondStage:
-    """A new head, trained on the frozen body of a run.
-
-    Attributes:
-        run: The run of the first stage.
-        model: The body with the new head.
-        splits: The run's data.
-        epochs: How many the head was trained for.
-        best_epoch: The one whose weights the model has.
-    """
-
-    run: Run
-    model: TwoStage
-    splits: Splits
-    epochs: int
-    best_epoch: int
-
-    def result(self) -> Result:
-        """Predictions of the best epoch on the run's own parts."""
-        val, test = held_out_predictions(self.run, self.splits, self.model)
-        return Result(
-            test=test,
-            val=val,
-            notes=[f"second stage: epoch {self.best_epoch} of {self.epochs}, chosen by NLL on validation"],
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            details={"best_epoch": self.best_epoch},
-        )
+    return replace(result, notes=[*result.notes, note], details={**result.details, **details})
 
 
 def second_stage(
@@ -231,8 +181,8 @@ def second_stage(
     make_head: Callable[[int, int, int], nn.Module],
     settings: Mapping[str, Any],
     penalty: nn.Module | None = None,
-) -> SecondStage:
-    """Train a new head on the frozen body of a finished run, or go on where an earlier start stopped.
+) -> tuple[Result, TwoStage, Splits]:
+    """Train a new head on the frozen body of a finished run, or resume where an earlier start stopped.
 
     Args:
         member: The run.
@@ -244,6 +194,9 @@ def second_stage(
         make_head: Called with the length of the features, the number of classes and a seed.
         settings: The head's own options, which a checkpoint is compared with.
         penalty: Added to the loss, see :class:`~fedlas.Objective`.
+
+    Returns:
+        Predictions of the best epoch on the run's own parts, the body with the new head, and the run's data.
 
     Raises:
         InputError: For options out of range, an unknown loss, or a model without a linear head.
@@ -275,8 +228,11 @@ def second_stage(
         identity={**stage.config(), "first": member.run.config(), "loss": loss, **settings},
         name=f"{name} of {member.run.name}",
     )
-    fitted = train_run(stage, splits, job)
-    return SecondStage(member.run, model, splits, epochs, fitted.best_epoch)
+    best = train_run(stage, splits, job).best_epoch
+    val, test = held_out_predictions(member.run, splits, model)
+    notes = [f"second stage: epoch {best} of {epochs}, chosen by NLL on validation"]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Result(test, val, notes, parameters, {"best_epoch": best}), model, splits
 
 
 def _head_inputs(owner: str, model: nn.Module) -> int:

@@ -15,7 +15,7 @@ from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, Result, apply_method, plan_method
-from fedlas.lab.studies.uncertainty.members import open_members
+from fedlas.lab.studies.uncertainty.apply import open_members
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
 

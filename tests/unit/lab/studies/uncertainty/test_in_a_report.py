@@ -12,9 +12,8 @@ from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.notes import legend, missing_notes, spread_note
 from fedlas.lab.report.report import write_report
-from fedlas.lab.report.verdict import answers, what_was_run
+from fedlas.lab.report.verdict import answers, legend, missing_notes, spread_note, what_was_run
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
@@ -71,7 +70,7 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
 
 
 def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypatch):
-    for room in ("model", "notes"):
+    for room in ("model", "verdict"):
         monkeypatch.setattr(f"fedlas.lab.report.{room}.FEWEST_SEEDS", 3)
     model = report_model(summary)
     for metric in ("nll", "ece", "accuracy"):
@@ -102,7 +101,7 @@ def test_every_form_of_the_report_names_it_and_its_n(bench):
     assert table.count("deep-ensemble(ce)") == 2
     found = {row[0].value: row[1].value for row in long_table(report.model).rows}
     assert found == {"ce": "3", "ls": "3", "deep-ensemble(ce)": "1", "mc-dropout(ls)": "3"}
-    said = what_was_run(report.summary)
+    said = what_was_run(report.model.summary)
     assert said.startswith(
         "2 losses (ce, ls) and 2 methods on top of finished runs (deep-ensemble(ce), mc-dropout(ls)) "
     )
@@ -111,7 +110,7 @@ def test_every_form_of_the_report_names_it_and_its_n(bench):
 def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     out = copied(apart, tmp_path / "bench", apart)
     make("deep-ensemble", sorted(out.iterdir()), out / "ensemble")
-    summary = write_report(out, replicates=0).summary
+    summary = write_report(out, replicates=0).model.summary
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
     assert not legend(report_model(summary))  # one method with all seeds: nothing to compare it with
@@ -170,7 +169,7 @@ def test_alone_in_a_folder(shared, tmp_path):
     for seed in (0, 1):
         make("mc-dropout", [shared[f"ce-s{seed}"]], tmp_path / "bench" / f"a{seed}")
         make("mc-dropout", [shared[f"ls-s{seed}"]], tmp_path / "bench" / f"b{seed}")
-    summary = write_report(tmp_path / "bench", replicates=0).summary
+    summary = write_report(tmp_path / "bench", replicates=0).model.summary
     assert summary.common_seeds == [0, 1]
     assert summary.compare("nll").n == 2
     assert what_was_run(summary).startswith("2 methods on top of finished runs (")
@@ -180,7 +179,7 @@ def test_alone_in_a_folder(shared, tmp_path):
 def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
     out = copied(shared, tmp_path / "bench", ["ce-s0", "ls-s0"])
     make("deep-ensemble", [shared["ce-s1"], shared["ce-s2"]], out / "others")
-    summary = write_report(out, replicates=0).summary
+    summary = write_report(out, replicates=0).model.summary
     assert (summary.seeds, summary.common_seeds) == ([0, 1], [0])
     assert [n for n, _ in rows(summary).values()] == [1, 1, 1]
     assert rows(summary)["deep-ensemble(ce)"][1].value != "—"

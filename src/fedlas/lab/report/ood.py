@@ -1,0 +1,298 @@
+"""The report of ``fedlas ood``: tables and sentences, ``ood.csv`` to compute with and ``ood.html`` to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fedlas._core.files import write_text
+from fedlas.lab.report.model import FEWEST_SEEDS, mark_of
+from fedlas.lab.studies.ood.measure import AFTER, BEFORE, Chosen, RunResult
+from fedlas.plots import roc_curves, score_histogram
+from fedlas.plots.theme import legend_height
+from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.table import DASH, Cell, Column, Mark, Table, csv_text, plain_summary, table_of
+from fedlas.stats import ALPHA, Interval, compare_to_best
+from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
+
+MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
+"""Metrics of a table that has to fit a terminal."""
+COMPARED = ("auroc", "fpr95-in")
+"""Metrics by which losses are compared."""
+SELECTION = "Scores are ranked by AUROC on these images. Choosing one by it is selection: measure the choice on others."
+Row = tuple[str, str]
+"""Score and stage."""
+
+
+@dataclass(frozen=True)
+class OodSummary:
+    """Results of runs that differ in loss and seed only.
+
+    Attributes:
+        runs: The runs, by loss and then seed.
+        chosen: Scores and options.
+        replicates: Behind each interval.
+        skipped: Why other folders are not among them, as sentences.
+    """
+
+    runs: Sequence[RunResult]
+    chosen: Chosen
+    replicates: int
+    skipped: Sequence[str] = ()
+
+    @property
+    def methods(self) -> list[str]:
+        """Losses."""
+        return list(dict.fromkeys(run.loss for run in self.runs))
+
+    @property
+    def data(self) -> list[str]:
+        """Labels of the other data sets."""
+        return list(dict.fromkeys(label for run in self.runs for label in run.sets))
+
+    @property
+    def title(self) -> str:
+        """What was measured, in a line."""
+        return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
+
+    @property
+    def common_seeds(self) -> set[int]:
+        """Seeds that every loss has."""
+        return set.intersection(*({run.seed for run in self.runs if run.loss == method} for method in self.methods))
+
+    def runs_of(self, method: str) -> list[RunResult]:
+        """Return the runs behind a loss's numbers: of the seeds that all losses have, or all if there is no such."""
+        common = self.common_seeds
+        return [run for run in self.runs if run.loss == method and (not common or run.seed in common)]
+
+    def intervals(self, method: str, data: str, row: Row, metric: str) -> list[Interval]:
+        """Return a metric of each of the loss's runs that has it."""
+        every = (run.detected.get((data, *row)) for run in self.runs_of(method))
+        return [metrics[metric] for metrics in every if metrics is not None]
+
+    def cell(self, method: str, data: str, row: Row, metric: str, mark: Mark = "") -> Cell:
+        """Return mean and deviation over seeds; with one seed, the value and its interval over the test images."""
+        intervals = self.intervals(method, data, row, metric)
+        if not intervals:
+            return Cell(DASH)
+        values = [100 * interval.value for interval in intervals]
+        if len(values) > 1:
+            return Cell(f"{fmean(values):.2f}", f"{stdev(values):.2f}", mark, number=fmean(values))
+        ends = f"[{100 * intervals[0].low:.1f}, {100 * intervals[0].high:.1f}]"
+        return Cell(f"{values[0]:.1f}", mark=mark, extra=ends, number=values[0])
+
+    def marks(self, data: str, row: Row, metric: str) -> dict[str, Mark]:
+        """Return the mark of each loss with a value at every common seed; none with few seeds."""
+        count = len(self.common_seeds)
+        every = {m: [i.value for i in self.intervals(m, data, row, metric)] for m in self.methods}
+        values = {method: numbers for method, numbers in every.items() if len(numbers) == count}
+        if len(values) < 2 or count < FEWEST_SEEDS:
+            return {}
+        higher = bool(DETECTION[metric].metadata["higher_is_better"])
+        comparison = compare_to_best(values, higher_is_better=higher, alpha=ALPHA)
+        return {method: mark_of(method, comparison) for method in values}
+
+    def ranked(self, method: str, data: str) -> list[Row]:
+        """Return scores with the stages at which some run has them, the best by mean AUROC first."""
+        rows = dict.fromkeys((score, stage) for run in self.runs for _, score, stage in run.detected)
+        return sorted(rows, key=lambda row: -(self.cell(method, data, row, MAIN[0]).number or 0.0))
+
+
+def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> list[Table]:
+    """For each other data set and each loss: scores against metrics, the best first."""
+    names = list(metrics or DETECTION)
+    heads = (Column("score", words=True), *map(column_of, names))
+    tables = []
+    for data in summary.data:
+        for method in summary.methods:
+            rows = tuple(
+                (Cell(title_of(*row)), *(summary.cell(method, data, row, metric) for metric in names))
+                for row in summary.ranked(method, data)
+            )
+            n = len(summary.runs_of(method))
+            heading = f"{method}, {n} seed{'s' * (n != 1)}: {summary.runs[0].data} vs {data}"
+            tables.append(Table(heads, rows, heading))
+    return tables
+
+
+def method_tables(summary: OodSummary) -> list[Table]:
+    """For each other data set and compared metric: scores against losses, the best loss of each row marked."""
+    heads = (Column("score", words=True), *map(Column, summary.methods))
+    tables = []
+    for data in summary.data:
+        for metric in COMPARED:
+            rows = []
+            for row in summary.ranked(summary.methods[0], data):
+                marks = summary.marks(data, row, metric)
+                cells = (summary.cell(m, data, row, metric, marks.get(m, "")) for m in summary.methods)
+                rows.append((Cell(title_of(*row)), *cells))
+            heading = f"{column_of(metric).head}: {summary.runs[0].data} vs {data}"
+            tables.append(Table(heads, tuple(rows), heading))
+    return tables
+
+
+def verdicts(summary: OodSummary) -> list[str]:
+    """The best score for each loss and other data set, in a sentence each."""
+    lines = []
+    for data in summary.data:
+        for method in summary.methods:
+            row = summary.ranked(method, data)[0]
+            cell = summary.cell(method, data, row, MAIN[0])
+            spread = f" {cell.extra}" if cell.extra else ""
+            lines.append(f"{data}, {method}: {title_of(*row)} has the highest AUROC, {cell.text} %{spread}.")
+    return lines
+
+
+def title_of(score: str, stage: str) -> str:
+    """A score's name in a table."""
+    return str(OOD_SCORES[score].metadata["title"]) + (", after T" if stage == AFTER else "")
+
+
+def column_of(metric: str) -> Column:
+    """How a metric is shown."""
+    about = DETECTION[metric]
+    arrow = "↑" if about.metadata["higher_is_better"] else "↓"
+    return Column(str(about.metadata["title"]), "%", arrow, plain_summary(about.summary), metric)
+
+
+def statement(summary: OodSummary) -> list[str]:
+    """What a reader must know of the numbers, as sentences."""
+    first = summary.runs[0]
+    lines = []
+    for label, number in first.sets.items():
+        # The AUPR of a guess is the share of the positive class, so it depends on the sizes of both sets.
+        share = first.num_test / (first.num_test + number)
+        lines.append(
+            f"{first.data} (in): {first.num_test:,} test images; {label} (out): {number:,}. Chance: AUROC 50, AUPR-in "
+            f"{100 * share:.1f}, AUPR-out {100 * (1 - share):.1f}, FPR95 95."
+        )
+    seeds = [len(summary.runs_of(method)) for method in summary.methods]
+    # The spread over seeds includes training; with one seed only the images can be resampled.
+    if max(seeds) > 1:
+        lines.append(f"Mean ± sample standard deviation over seeds (n = {max(seeds)}).")
+    else:
+        lines.append(
+            f"[..]: 95 % bootstrap interval over the images ({summary.replicates:,} replicates, both sets resampled); "
+            "what another training would change is not in it."
+        )
+    if max(seeds) < FEWEST_SEEDS:
+        lines.append(f"Fewer than {FEWEST_SEEDS} seeds: no loss is marked as best.")
+    else:
+        lines.append(
+            "★ best; ☆ best mean; ≈ not distinguishable from it by a two-sided paired t-test over the seeds (p > "
+            f"{ALPHA:g} after Holm's correction); no mark: worse by that test. Few seeds find few differences. "
+            "Losses are compared within a row."
+        )
+    lines.append(
+        "Scores: higher = more OOD. AUPR-in, FPR95-in: in-distribution is the positive class (FPR95-in: share of OOD "
+        "images that pass when 95 % of the others do). AUPR-out, FPR95-out: OOD is. AUROC is the same either way."
+    )
+    lines.append(
+        "after T: saved logits divided by the temperature fitted on validation; scores without such a row are of "
+        "features or make logits of their own (ViM, ODIN), and one temperature cannot change the order of max logit."
+    )
+    return lines + warnings(summary)
+
+
+def warnings(summary: OodSummary) -> list[str]:
+    """What may make the numbers misleading: how images were changed, scores and runs that are missing."""
+    lines = []
+    for label in summary.runs[0].sets:
+        notes = dict.fromkeys(note for run in summary.runs for note in run.notes[label])
+        lines += [f"{label}: {note}." for note in notes]
+    for run in summary.runs:
+        lines += [f"{run.folder.name}: {score} was not computed. {reason}" for score, reason in run.not_run.items()]
+    return lines + list(summary.skipped)
+
+
+def write_files(folder: Path, summary: OodSummary, *, command: str) -> tuple[Path, Path]:
+    """Write ``ood.csv`` and ``ood.html``; both are made before the first is written.
+
+    Args:
+        folder: Where they go.
+        summary: Results of the runs.
+        command: The command that made them.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    table, text = table_csv(summary), page(summary, command)
+    return write_text(folder / "ood.csv", table), write_text(folder / "ood.html", text)
+
+
+def table_csv(summary: OodSummary) -> str:
+    """One row for each run, data set, score and stage; fractions in full precision, each with its interval's ends."""
+    about = ["run", "loss", "seed", "in", "out", "score", "stage", "temperature"]
+    rows = []
+    for run in summary.runs:
+        for (data, score, stage), metrics in run.detected.items():
+            ends = [end for name in DETECTION for i in [metrics[name]] for end in (i.value, i.low, i.high)]
+            temperature = None if stage == BEFORE else run.temperature
+            rows.append([run.folder.name, run.loss, run.seed, run.data, data, score, stage, temperature, *ends])
+    return csv_text(table_of([*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))], rows))
+
+
+def sections(summary: OodSummary) -> list[tuple[str, Sequence[Table]]]:
+    """Headings and their tables: losses against each other where there are several, then each by itself."""
+    compared = [("Losses compared", method_tables(summary))] if len(summary.methods) > 1 else []
+    return [*compared, ("Scores compared", score_tables(summary))]
+
+
+def page(summary: OodSummary, command: str) -> str:
+    """``ood.html``: one file that needs nothing else."""
+    return render(
+        "ood.html.j2",
+        room="fedlas.lab.report",
+        title=summary.title,
+        command=command,
+        verdicts=[*verdicts(summary), SELECTION],
+        statement=statement(summary),
+        sections=sections(summary),
+        figures_of=[(label, _figures(summary, label)) for label in summary.data],
+        metrics=[(column_of(entry.name).head, plain_summary(entry.summary)) for entry in DETECTION.entries()],
+        scores=[OOD_SCORES[name] for name in summary.chosen.names],
+        options={name: _options(summary, name) for name in OOD_SCORES},
+        plain=plain_summary,
+    )
+
+
+def _options(summary: OodSummary, score: str) -> str:
+    """The options of a score; one without a value is left to the score."""
+    return ", ".join(f"{key} {value}" for key, value in summary.chosen.of(score).items() if value is not None)
+
+
+def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
+    """ROC curves, histograms, and what they are of: the first seed's run of each loss.
+
+    One loss is drawn with all its scores; of several, each with the first score.
+    """
+    firsts = [next(run for run in summary.runs if run.loss == method) for method in summary.methods]
+    several = len(firsts) > 1
+    shown: dict[str, tuple[Any, Any]] = {}
+    for run in firsts:
+        for (data, score), pair in run.scores.items():
+            name = str(OOD_SCORES[score].metadata["title"])
+            # Several losses share one picture, so each shows its first score; a single loss shows all of them.
+            if data == label and (not several or run.loss not in shown):
+                shown[run.loss if several else name] = pair
+                first_score = name
+    areas = {name: detection_metrics(*pair)["auroc"] for name, pair in shown.items()}
+    curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
+
+    # The legend is below the curves, so the picture grows with the lines that it takes.
+    ax = axes(height=3.9 + legend_height(["chance", *curves], MOST_WIDTH))
+    roc = roc_curves(curves, ax=ax, title="ROC, with AUROC in percent")
+    data = summary.runs[0].data
+    histograms = [
+        figure(
+            score_histogram(*pair, ax=axes(3.6, 2.7), title=name, legend=False),
+            f"Distribution of {name} on {data} and {label}",
+        )
+        for name, pair in shown.items()
+    ]
+    what = f"{first_score} of seed {firsts[0].seed} of each loss" if several else firsts[0].folder.name
+    alt = f"ROC curves of {', '.join(shown)}: {data} against {label}"
+    return figure(roc, alt), histograms, f"{what}, before temperature"

@@ -1,0 +1,165 @@
+"""Methods on one finished run: random passes of its network, a calibrator on its logits, Laplace on its last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fedlas._core.check import check_count
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.streams import derive
+from fedlas._core.terminal import track
+from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators.base import fit_with_notes
+from fedlas.features import find_head
+from fedlas.lab.runs.build import build_objective, load_trained
+from fedlas.lab.runs.data import held_out
+from fedlas.lab.runs.execute import held_out_predictions, predictions_of, train_run, training_job
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.studies.run_parts import run_held_out
+from fedlas.lab.studies.uncertainty.apply import Result, method
+from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights
+from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
+from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
+from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, active_dropout
+
+_DROPOUT, _BAYES = "mc-dropout", "bayes-by-backprop"
+
+
+@method(_DROPOUT, "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
+def mc_dropout(runs: Sequence[RunFolder], *, samples: int = 20) -> Result:
+    """MC dropout: the mean of the probabilities over passes with dropout on; nothing is trained.
+
+    Args:
+        runs: One finished run of a model with dropout (``model.dropout``).
+        samples: Passes; more only make the mean steadier.
+
+    Returns:
+        Log of the mean probabilities.
+
+    Raises:
+        InputError: For a number out of range, or a model whose dropout is 0.
+    """
+    check_count(_DROPOUT, "samples", samples)
+    trained = load_trained(runs[0]).to(new_accelerator().device)
+    run, splits = trained.run, trained.splits
+    model = DropoutSamples(trained.objective.model, samples=samples, seed=derive(run.seed, _DROPOUT))
+    val, test = (
+        predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
+        for by, part in track(held_out(run, splits), f"{samples} passes")
+    )
+    layers = len(active_dropout(trained.objective.model))
+    return Result(test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"])
+
+
+@method(_BAYES, "Bayes by backprop", "Weight Uncertainty in Neural Networks", 2015, "1505.05424")
+def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int = 32) -> Result:
+    """Bayes by backprop: Gaussian weights, trained on the run's recipe; the mean over draws predicts.
+
+    A run that was trained with ``model.bayesian``, which also sets the prior, predicts directly. For any other run a
+    Bayesian twin is trained on its recipe, seed and data: the same loss, schedule and start, with the default prior in
+    place of weight decay.
+
+    Args:
+        runs: One finished run.
+        folder: Where the twin keeps its checkpoint.
+        samples: Draws of all weights for a prediction.
+
+    Returns:
+        Log of the mean probabilities over the draws, of the epoch that the recipe selects by the mean weights.
+
+    Raises:
+        InputError: For a number out of range.
+        MissingExtraError: Without torch-uncertainty.
+    """
+    check_count(_BAYES, "samples", samples)
+    accelerator = new_accelerator()
+    trained = load_trained(runs[0]).to(accelerator.device)
+    run, splits, objective, note = trained.run, trained.splits, trained.objective, "the run itself is Bayesian"
+    # A plain run has no distribution over weights, so a Bayesian twin is trained with its settings.
+    if run.recipe.model.bayesian is None:
+        network = replace(run.recipe.model, bayesian=BayesianConfig())
+        optimizer = replace(run.recipe.optimizer, weight_decay=0.0)
+        twin = replace(run, recipe=replace(run.recipe, model=network, optimizer=optimizer), folder=folder)
+        objective = build_objective(twin, splits, rank=accelerator.process_index)
+        job = replace(training_job(twin, objective, splits, accelerator), name=f"{_BAYES} like {run.name}")
+        fitted = train_run(twin, splits, job)
+        note = f"trained anew like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
+    model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _BAYES))
+    val, test = held_out_predictions(run, splits, model)
+    parameters = sum(parameter.numel() for parameter in objective.model.parameters())
+    return Result(test=test, val=val, notes=[note], parameters=parameters)
+
+
+@method("post-hoc", "Post-hoc calibration", "On Calibration of Modern Neural Networks", 2017, "1706.04599")
+def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> Result:
+    """A calibrator fitted on the run's validation part: what a loss is up against that should need none.
+
+    Args:
+        runs: One finished run.
+        calibrator: Registry name, see ``fedlas list calibrators``.
+
+    Returns:
+        The calibrated predictions; those on validation are what the calibrator was fitted on.
+
+    Raises:
+        InputError: For an unknown calibrator, or one that needs what the run has not saved.
+        MissingExtraError: If it needs a package that is not installed.
+    """
+    entry = CALIBRATORS[calibrator]
+    held_out = run_held_out(runs[0].path, data=runs[0].data_root)
+    fitted, notes = fit_with_notes(entry.value(), held_out.part_for(entry, alone=True)[0])
+    val, test = (replace(fitted.transform(runs[0].predictions(part)), features=None) for part in ("val", "test"))
+    return Result(test, val, notes)
+
+
+@method(
+    "last-layer-laplace", "Last-layer Laplace", "Laplace Redux - Effortless Bayesian Deep Learning", 2021, "2106.14806"
+)
+def last_layer_laplace(
+    runs: Sequence[RunFolder],
+    *,
+    structure: Structure = "kron",
+    link: Link = "probit",
+    samples: int = 100,
+    prior_precision: float | None = None,
+) -> Result:
+    """Laplace approximation of the last layer: a Gaussian around the head's weights, nothing is trained.
+
+    Args:
+        runs: One finished run.
+        structure: Form of the curvature: ``kron``, ``full`` (for small heads) or ``diag``.
+        link: From Gaussian logits to probabilities: ``probit``, ``mc`` or ``bridge``.
+        samples: Draws for ``mc``.
+        prior_precision: Of the weights; null maximizes the marginal likelihood of the training part.
+
+    Returns:
+        Log of the mean probabilities. The accuracy may differ from the run's.
+
+    Raises:
+        InputError: For options out of range, or a head that is not a linear layer, or too large for ``full``.
+        MissingExtraError: Without laplace-torch.
+
+    Note:
+        It is fitted on the run's training part without augmentation, with dropout off. See
+        :class:`~fedlas.zoo.uncertainty.LastLayerLaplace`.
+    """
+    trained = load_trained(runs[0]).to(new_accelerator().device)
+    laplace = LastLayerLaplace(
+        find_head(trained.objective.model),
+        structure=structure,
+        prior_precision=prior_precision,
+        link=link,
+        samples=samples,
+        seed=derive(runs[0].run.seed, "last-layer-laplace"),
+    )
+    run, splits, objective = trained.run, trained.splits, trained.objective
+    size = run.recipe.train.batch_size
+    laplace.fit(predictions_of(objective, splits, splits.train, batch_size=size, features=True))
+    # The new logits are no linear function of the features, so the features are left out.
+    parts = held_out_predictions(run, splits, objective, features=True)
+    val, test = (replace(laplace.predict(part), features=None) for part in parts)
+    parameters = sum(parameter.numel() for parameter in objective.model.parameters()) + laplace.num_kept
+    details = {"prior_precision": laplace.prior_precision, "log_marginal_likelihood": laplace.log_marginal_likelihood}
+    return Result(test, val, parameters=parameters, details=details)
