@@ -47,13 +47,11 @@ class Start:
         scale: The inputs times this number are the predictions after temperature scaling.
         width: The unit of what the regression may change of it: the scale or, if that makes predictions nearly uniform,
             one over the spread of the inputs.
-        unit: What the inputs were divided by.
         doubt: What temperature scaling warns about.
     """
 
     scale: float
     width: float
-    unit: float = 1.0
     doubt: str | None = None
 
     def as_map(self, like: Tensor) -> AffineMap:
@@ -103,16 +101,14 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
 
     def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         inputs = self._inputs(val.logits.cpu())
-        unit = unit_of(float(inputs.abs().max()))
-        start = temperature_start(val, unit)
-        fit, doubt = self._regression(inputs if unit == 1 else inputs.double() / unit, val, start)
-        if fit is None:
-            factors = start.as_map(inputs).weight / unit
+        start = temperature_start(val)
+        affine, doubt = self._regression(inputs, val, start)
+        if affine is None:
+            factors = start.as_map(inputs).weight
             weight = factors if self._diagonal else torch.diag(factors)
             return AffineMap(weight, torch.zeros_like(factors)), [doubt, start.doubt]
-        affine = AffineMap(fit.weight / unit, fit.bias, fit.converged)
         count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
-        off = far_off(count, fit.weight / start.width)
+        off = far_off(count, affine.weight / start.width)
         return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
@@ -130,17 +126,11 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
 
 
-def unit_of(largest: float) -> float:
-    """What inputs are divided by, the largest of which is given."""
-    # Far from 1, squares of the inputs would overflow. Elsewhere nothing is divided, and so nothing copied.
-    return 1.0 if 1e-100 < largest < 1e100 or largest == 0 else largest
-
-
-def temperature_start(val: Predictions, unit: float = 1.0) -> Start:
-    """Temperature scaling of ``val`` as the start of a regression on inputs that were divided by ``unit``."""
+def temperature_start(val: Predictions) -> Start:
+    """Temperature scaling of ``val`` as the start of a regression."""
     best = nll_temperature(val)
-    scale = unit / best.value
-    return Start(scale, max(scale, unit / best.spread), unit, best.doubt)
+    scale = 1 / best.value
+    return Start(scale, max(scale, 1 / best.spread), best.doubt)
 
 
 def far_off(count: Tensor, relative: Tensor) -> str | None:

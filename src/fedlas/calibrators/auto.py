@@ -134,6 +134,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
 
     keeps_argmax = False
     _per_class = False
+    _fewest = 50
     _dropped: tuple[str, ...] = ()
 
     def __init__(self, keep_class: bool = False, num_folds: int = 5) -> None:

@@ -106,6 +106,7 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 250
     takes_weights = False
 
     def __init__(self, num_bins: int = 15, scheme: Scheme = "equal-mass") -> None:

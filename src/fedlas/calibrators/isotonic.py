@@ -95,6 +95,7 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 250
 
     @property
     def curves(self) -> Curves:

@@ -71,7 +71,7 @@ class RegularizedMatrix(AffineCalibrator):
                 inputs, val.target, weights_of(val), penalties, scale=start.scale, width=start.width
             ).solve()
         )
-        self._penalties = replace(penalties, off_diagonal=_bounded(penalties.off_diagonal * start.unit * start.unit))
+        self._penalties = replace(penalties, off_diagonal=_bounded(penalties.off_diagonal))
         return affine, doubt
 
     def _chosen(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[Penalties, str | None]:
@@ -80,7 +80,7 @@ class RegularizedMatrix(AffineCalibrator):
         samples = float(weights.sum())
         off_diagonal, intercept = penalty_grids(samples, classes, start.width)
         if self.off_diagonal is not None:
-            off_diagonal = [_bounded(self.off_diagonal / start.unit / start.unit)]
+            off_diagonal = [self.off_diagonal]
         if self.intercept is not None:
             intercept = [self.intercept]
         strongest = Penalties(off_diagonal[0], intercept[0])

@@ -48,6 +48,7 @@ class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
     """One logistic regression for each class; a subclass names the parameters and fits them."""
 
     keeps_argmax = False
+    _fewest_of_a_class = 50
     _names: ClassVar[tuple[str, ...]]
 
     @staticmethod

@@ -86,6 +86,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 100
 
     def __init__(self, num_knots: int = 6) -> None:
         self.num_knots = check_count(self._owner, "num_knots", num_knots)

@@ -89,6 +89,7 @@ class VennAbers(MappedCalibrator[VennCurves]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 100
 
     @property
     def curves(self) -> VennCurves:

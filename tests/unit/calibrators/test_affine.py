@@ -32,8 +32,8 @@ def imbalanced(counts, seed, factors=(1.0, 1.0)):
 @pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
 def test_it_starts_from_temperature_scaling_whatever_the_size_of_the_logits(generated, factor):
     val = generated()
-    start = temperature_start(Predictions(val.logits * factor, val.target), unit=8.0)
-    assert start.scale == start.width == pytest.approx(8 / nll_temperature(val).value / factor, rel=1e-8)
+    start = temperature_start(Predictions(val.logits * factor, val.target))
+    assert start.scale == start.width == pytest.approx(1 / nll_temperature(val).value / factor, rel=1e-8)
     assert start.doubt is None
 
 

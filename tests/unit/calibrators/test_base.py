@@ -1,10 +1,11 @@
 import json
+import warnings
 
 import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, TemperatureScaling
 
 VAL = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
 
@@ -173,3 +174,15 @@ def test_one_of_two_methods_must_be_written():
 
     with pytest.raises(NotImplementedError, match="Neither must define _transform or _transform_predictions"):
         Neither().fit(VAL).transform(VAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "enough"), [("temperature", 100), ("auto", 50), ("platt", 100), ("venn-abers", 200), ("isotonic", 500)]
+)
+def test_few_samples_warn(generated, name, enough):
+    with pytest.warns(CalibrationWarning, match=f"few: below about {enough} "):
+        CALIBRATORS[name].value().fit(generated(enough - 1, classes=2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        CALIBRATORS[name].value().fit(generated(enough, classes=2))
+    assert not any("are few" in str(warning.message) for warning in caught)

@@ -12,7 +12,6 @@ from fedlas.predictions import Predictions
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
-_LARGE = 2.0**600
 
 
 def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -69,17 +68,10 @@ def column_moments(
     weights = torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
 
     def average(of: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = (torch.tensordot(weights[part], of(function(rows)), dims=1) for part, rows in double_rows(logits))
-        return torch.stack(list(parts)).sum(dim=0) / weights.sum()
+        parts = [torch.tensordot(weights[part], of(function(rows)), dims=1) for part, rows in double_rows(logits)]
+        return torch.stack(parts).sum(dim=0) / weights.sum()
 
-    # Sums and squares of numbers near the end of float64's range overflow; then they are divided by a large unit.
-    for unit in (1.0, _LARGE):
-        mean = average(lambda rows: rows / unit)  # noqa: B023 (called at once)
-        deviation = average(lambda rows: (rows / unit - mean).square()).sqrt() * unit  # noqa: B023
-        mean = mean * unit
-        if bool(mean.isfinite().all() and deviation.isfinite().all()):
-            break
+    mean = average(lambda rows: rows)
+    deviation = average(lambda rows: (rows - mean).square()).sqrt()
     # The deviation of a constant column is rounding, and must not be divided by.
-    # Nor may the rounding of a huge constant stay huge, so there the constant itself is the unit.
-    constant = torch.where(mean.abs() > _LARGE, mean.abs(), 1.0)
-    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, constant)
+    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)

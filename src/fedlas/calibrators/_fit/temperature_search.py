@@ -139,18 +139,12 @@ class _ScaledNLL:
     def __init__(self, val: Predictions) -> None:
         self.val, self._target, self._weights = val, val.target.cpu(), weights_of(val)
         self._total = float(self._weights.sum())
-        # Distances from the largest logit are halved, which no float64 logits overflow.
-        self._unit = 1.0
-        self._unit = max(-float(rows.min()) for _, rows in self._rows())
-        self.spread = 0.0
-        if self._unit == 0:
-            return
+        self.spread = 1.0
         square = sum(
             float(self._weights[part] @ (rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1))
             for part, rows in self._rows()
         )
-        self._unit *= math.sqrt(square / self._total)
-        self.spread = min(2 * self._unit, sys.float_info.max)
+        self.spread = math.sqrt(square / self._total)
 
     def temperature(self, scale: float) -> float:
         """The temperature that belongs to a scale, within the range of the logits' dtype."""
@@ -194,10 +188,9 @@ class _ScaledNLL:
         return torch.cat([rows.topk(2, dim=1).values[:, 1].abs() for _, rows in self._rows()])
 
     def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """Half the distances of each row from its largest logit, divided by the unit."""
+        """The distances of each row from its largest logit, divided by the spread."""
         for part, rows in double_rows(self.val.logits):
-            half = rows * 0.5
-            yield part, half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit)
+            yield part, (rows - rows.amax(dim=1, keepdim=True)).div_(self.spread)
 
 
 def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
