@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +14,8 @@ from fedlas.predictions.probabilities import logarithm
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
-class Array:
-    """Field that takes tensors, arrays and lists, and reads as a tensor."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object | None, owner: type) -> Tensor:
-        if instance is None:
-            raise AttributeError(self._name)  # so that dataclasses find no default
-        if self._name not in vars(instance):  # the logits of probabilities, which the ECE does not need
-            vars(instance)[self._name] = logarithm(vars(instance)["probs"])
-        tensor: Tensor = vars(instance)[self._name]
-        return tensor
-
-    def __set__(self, instance: object, value: Any) -> None:
-        vars(instance)[self._name] = value
-
-
 class OptionalArray:
-    """As :class:`Array`, None unless it is given."""
+    """Field that takes tensors, arrays and lists, and reads as a tensor; None by default."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -47,20 +28,27 @@ class OptionalArray:
         vars(instance)[self._name] = value
 
 
+class Array(OptionalArray):
+    """As :class:`OptionalArray`, without a default; logits of probabilities are computed at first use."""
+
+    def __get__(self, instance: object | None, owner: type) -> Tensor:
+        if instance is None:
+            raise AttributeError(self._name)  # dataclasses find no default then
+        values = vars(instance)
+        if self._name not in values:
+            values[self._name] = logarithm(values["probs"])
+        tensor: Tensor = values[self._name]
+        return tensor
+
+
 class Target(OptionalArray):
     """Labels that a type checker knows as a tensor: reading them where there are none raises an InputError."""
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> None: ...
-
-    @overload
-    def __get__(self, instance: object, owner: type) -> Tensor: ...
-
-    def __get__(self, instance: object | None, owner: type) -> Tensor | None:
+    def __get__(self, instance: object | None, owner: type) -> Tensor:
         target = super().__get__(instance, owner)
         if target is None and instance is not None:
             raise no_labels(owner.__name__, instance)
-        return target
+        return target  # type: ignore[return-value]  # None is the default that dataclasses read from the class
 
 
 def no_labels(owner: str, predictions: Any) -> InputError:
@@ -91,7 +79,7 @@ def detached(owner: str, name: str, value: Any, fix: str = _ARRAY) -> Tensor:
 
 
 def checked_target(
-    owner: str, target: Any, shape: tuple[int, int], device: torch.device, classes: Sequence[Any] | None = None
+    owner: str, target: Any, shape: tuple[int, int], device: torch.device, classes: Any = None
 ) -> Tensor:
     """Return labels ``(N,)`` as int64.
 
@@ -101,20 +89,16 @@ def checked_target(
             names.
         shape: ``(N, C)`` of the scores.
         device: Device of the scores.
-        classes: Names of the classes in the order of the columns; None if labels are numbers.
+        classes: Names of the classes, a sequence in the order of the columns; None if labels are numbers.
 
     Raises:
         InputError: If there is not one label for each row, or one is no class.
     """
     samples, num_classes = shape
     if classes is not None:
-        if not isinstance(classes, list | tuple | np.ndarray) or getattr(classes, "ndim", 1) != 1:
-            raise InputError(owner, "classes must be a sequence of names", describe(classes), "Pass a list.")
-        target = _numbers_of(owner, target, list(classes), num_classes)
-    elif not isinstance(target, Tensor) and _is_text(target):
-        fix = "Pass class numbers, or the names too: Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
-        raise InputError(owner, "target must be class numbers", f"text, {describe(target)}", fix)
-    target = detached(owner, "target", target)
+        target = _numbers_of(owner, target, classes, num_classes)
+    fix = "Pass class numbers, or names and Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
+    target = detached(owner, "target", target, fix)
     boolean, whole = target.dtype == torch.bool, not target.is_floating_point()
     if target.is_floating_point() and target.shape == (samples,):
         whole = bool((target == target.trunc()).all()) and float(target.abs().max()) < LARGEST
@@ -137,18 +121,11 @@ def checked_target(
     return target
 
 
-def _is_text(target: Any) -> bool:
-    try:
-        return np.asarray(target).dtype.kind in "SUT"
-    except (TypeError, ValueError, RuntimeError):  # no array at all, which another error says
-        return False
-
-
-def _numbers_of(owner: str, target: Any, classes: list[Any], num_classes: int) -> list[int]:
+def _numbers_of(owner: str, target: Any, classes: Any, num_classes: int) -> list[int]:
     """Return the number of each label among the names of the classes."""
-    if len(classes) != num_classes:
-        got = f"{len(classes)} for {num_classes} columns"
-        raise InputError(owner, "classes must name every class, in the order of the columns", got, "Name all.")
+    if not isinstance(classes, list | tuple | np.ndarray) or len(classes) != num_classes:
+        expected = f"classes must be a sequence of {num_classes} names, in the order of the columns"
+        raise InputError(owner, expected, describe(classes), "Name every class.")
     numbers = {str(name): number for number, name in enumerate(classes)}
     try:
         labels = [str(label) for label in np.asarray(target).ravel().tolist()]
@@ -157,9 +134,9 @@ def _numbers_of(owner: str, target: Any, classes: list[Any], num_classes: int) -
         raise InputError(owner, "target must hold names of classes", describe(target), fix) from error
     for label in labels:
         if label not in numbers:
-            names = ", ".join(list(numbers)[:12])
             fix = "Correct the label, or name the classes in the order of the columns."
-            raise InputError(owner, f"labels must be among the classes {names}", shortened(repr(label), 60), fix)
+            expected = f"labels must be among the classes {', '.join(list(numbers)[:12])}"
+            raise InputError(owner, expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]
 
 

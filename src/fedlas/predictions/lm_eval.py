@@ -59,31 +59,26 @@ def read_lm_eval(path: Path, groups: str | None = None) -> tuple[AnyPredictions,
         notes.append(f"Only the samples of filter {names[0]!r} count; the others are {', '.join(names[1:])}.")
     keys = None if groups is None else tuple(_group(sample, groups, number, path) for number, sample in rows)
     scores = [_log_likelihoods(sample) for _, sample in rows]
-    right = [_is_right(sample) for _, sample in rows]
+    outcomes = [_is_right(sample) for _, sample in rows]
     if all(each is None for each in scores):
         notes.append("Each confidence is the one that the answer states.")
-        return _stated_in(rows, right, path), keys, notes
-    targets = [
-        None if each is None else _target(sample, len(each)) for each, (_, sample) in zip(scores, rows, strict=True)
-    ]
-    chosen = [None if each is None else int(np.argmax(each)) for each in scores]
-    correct = [
-        choice == target if outcome is None else outcome
-        for choice, target, outcome in zip(chosen, targets, right, strict=True)
-    ]
-    for (number, _), each, target, outcome in zip(rows, scores, targets, right, strict=True):
-        if each is None or (target is None and outcome is None):
+        return _stated_in(rows, outcomes, path), keys, notes
+    # Multiple choice: the harness may say which answer is right, the label, or both.
+    targets, correct = [], []
+    for (number, sample), choices, outcome in zip(rows, scores, outcomes, strict=True):
+        target = None if choices is None else _target(sample, len(choices))
+        if choices is None or (target is None and outcome is None):
             fix = "Evaluate multiple choice and free answers apart."
             raise InputError(OWNER, "samples must be of one kind, with a label", f"row {number} of {path.name}", fix)
-    agree = (
-        None not in targets and [choice == target for choice, target in zip(chosen, targets, strict=True)] == correct
-    )
-    if agree and len({len(each) for each in scores if each is not None}) == 1:
+        hit = None if target is None else choices.index(max(choices)) == target
+        targets.append(target if outcome in (None, hit) else None)
+        correct.append(hit if outcome is None else outcome)
+    if None not in targets and len({len(each or ()) for each in scores}) == 1:
         notes.append("Logits are the log-likelihoods of the choices.")
         return Predictions(np.array(scores), np.array(targets)), keys, notes
     notes.append("Each confidence is the highest of the softmax over the log-likelihoods of the choices.")
     confidence = [float(torch.tensor(each, dtype=torch.float64).softmax(0).max()) for each in scores]
-    return TopLabel(torch.tensor(confidence, dtype=torch.float64), torch.tensor(correct)), keys, notes
+    return TopLabel(np.array(confidence), np.array(correct)), keys, notes
 
 
 def _samples(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
@@ -27,7 +26,7 @@ from fedlas.predictions.arguments import (
 )
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from
-from fedlas.predictions.sources import Frame
+from fedlas.predictions.sources import Frame, open_archive
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
@@ -77,69 +76,51 @@ class Predictions:
     weights: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        logits = check_logits("Predictions", detached("Predictions", "logits", self.logits))
+        owner = "Predictions"
+        logits = check_logits(owner, detached(owner, "logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
-            raise InputError(
-                "Predictions",
-                "logits must be (N, C) with at least one sample",
-                describe(logits),
-                "Flatten dense predictions to one row per position.",
-            )
-        if logits.dtype not in (torch.float32, torch.float64):
-            logits = logits.float()
-        target = vars(self)["target"]
-        if target is not None:
-            target = checked_target("Predictions", target, (logits.shape[0], logits.shape[1]), logits.device)
-        check_finite("Predictions", "logits", logits)
+            fix = "Flatten dense predictions to one row per position."
+            raise InputError(owner, "logits must be (N, C) with at least one sample", describe(logits), fix)
+        logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+        check_finite(owner, "logits", logits)
         if are_probabilities(logits):
             warn_user(
                 "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
                 "these are almost surely probabilities, whose softmax is nearly flat. Pass "
                 "Predictions.from_probs(probs, target); on the command line name them with --probs, not --logits."
             )
-        object.__setattr__(self, "logits", logits)
-        object.__setattr__(self, "target", target)
+        vars(self)["logits"] = logits
         self._check_others()
 
-    def _check_others(self) -> None:
-        for name in ("features", "label_probs"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, self._checked_rows(name, detached("Predictions", name, value)))
-        if self.weights is not None:
-            weights = check_weights("Predictions", detached("Predictions", "weights", self.weights), self.num_samples)
-            object.__setattr__(self, "weights", weights)
+    def _check_others(self, owner: str = "Predictions", classes: Sequence[Any] | None = None) -> None:
+        values, shape = vars(self), (self.num_samples, self.num_classes)
+        if values["target"] is not None:
+            values["target"] = checked_target(owner, values["target"], shape, self.scores.device, classes)
+        for name, columns in (("features", None), ("label_probs", self.num_classes)):
+            if values[name] is not None:
+                values[name] = self._checked_rows(name, detached(owner, name, values[name]), columns)
+        if values["weights"] is not None:
+            values["weights"] = check_weights(owner, detached(owner, "weights", values["weights"]), shape[0])
 
     def __repr__(self) -> str:
         names = [name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None]
         others, labels = f" and {', '.join(names)}" if names else "", "with" if self.has_target else "without"
         return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
 
-    def _checked_rows(self, name: str, value: Tensor) -> Tensor:
-        columns = self.num_classes if name == "label_probs" else "D"
-        rows = value.ndim == 2 and value.shape[0] == self.num_samples and value.shape[1] > 0
-        rows = rows and columns in ("D", value.shape[1])
-        if not rows or value.is_complex():
-            raise InputError(
-                "Predictions",
-                f"{name} must be ({self.num_samples}, {columns})",
-                describe(value),
-                f"Pass one row of {name} for each row of logits.",
-            )
+    def _checked_rows(self, name: str, value: Tensor, columns: int | None) -> Tensor:
+        fits = value.ndim == 2 and value.shape[0] == self.num_samples and value.shape[1] == (columns or value.shape[1])
+        if not fits or not value.shape[1] or value.is_complex():
+            expected, fix = f"{name} must be ({self.num_samples}, {columns or 'D'})", "Pass one row a sample."
+            raise InputError("Predictions", expected, describe(value), fix)
         value = value.to(self.scores.device)
-        if name != "label_probs":
-            check_finite("Predictions", name, value)
-            return value
-        value = value.to(torch.promote_types(value.dtype, torch.float32))
-        sums = value.sum(dim=1)
-        if not bool((value >= 0).all()) or not bool(((sums - 1).abs() <= 1e-3).all()):  # so worded that NaN fails
-            raise InputError(
-                "Predictions",
-                "label_probs must be probabilities in [0, 1], every row summing to 1",
-                f"entries from {float(value.min()):.6g} to {float(value.max()):.6g}, rows summing to "
-                f"{float(sums.min()):.6g} to {float(sums.max()):.6g}",
-                "Pass P(label | x), e.g. label_logits.softmax(1).",
-            )
+        check_finite("Predictions", name, value)
+        if columns is not None:
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
+            sums = value.sum(dim=1)
+            if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
+                got = f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
+                expected, fix = f"{name} must be in [0, 1], every row summing to 1", "Pass the share of each class."
+                raise InputError("Predictions", expected, got, fix)
         return value
 
     @property
@@ -257,9 +238,7 @@ class Predictions:
         """
         owner = "Predictions.from_probs"
         checked = probabilities_from(owner, detached(owner, "probs", probs), normalize=normalize)
-        if target is not None:
-            target = checked_target(owner, target, (checked.shape[0], checked.shape[1]), checked.device, classes)
-        return cls._of_probs(checked, target=target, **others)
+        return cls._of_probs(checked, owner, classes, target=target, **others)
 
     @classmethod
     def from_frame(cls, frame: Any, **columns: Any) -> Predictions:
@@ -301,18 +280,21 @@ class Predictions:
     @classmethod
     def of_samples(cls, samples: Samples, *, are_probs: bool) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
-        others = {"target": samples.outcome, "label_probs": samples.label_probs, "weights": samples.weights}
+        others: dict[str, Any] = {name: getattr(samples, name) for name in ("label_probs", "weights")}
+        others["target"] = samples.outcome
         return cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
 
     @classmethod
-    def _of_probs(cls, probs: Tensor, **others: Tensor | None) -> Predictions:
+    def _of_probs(
+        cls, probs: Tensor, owner: str = "Predictions", classes: Sequence[Any] | None = None, **others: Any
+    ) -> Predictions:
         """Return predictions of checked probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
             fix = f"Leave it out, or name one of {', '.join(_FIELDS[1:])}."
-            raise InputError("Predictions.from_probs", "arguments must be its own", sorted(unknown)[0], fix)
+            raise InputError(owner, "arguments must be its own", sorted(unknown)[0], fix)
         predictions = cls.__new__(cls)
         vars(predictions).update({"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others})
-        predictions._check_others()
+        predictions._check_others(owner, classes)
         return predictions
 
     @classmethod
@@ -324,29 +306,12 @@ class Predictions:
         Raises:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or has no array ``logits``.
         """
-        path = Path(path)
-        arrays: dict[str, Any] = {}
-        try:
-            with open_arrays(path) as archive:
-                if "logits" not in archive:
-                    raise InputError(
-                        "Predictions.load",
-                        "the file must hold an array 'logits', and 'target' if the labels are known",
-                        f"{path} with {sorted(archive.names)}",
-                        "Save it with numpy.savez(path, logits=..., target=...).",
-                    )
-                arrays = {name: archive[name] for name in _FIELDS if name in archive}
-        except FileNotFoundError as error:
-            raise InputError("Predictions.load", "the file must exist", path, "Check the path.") from error
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:
-            raise InputError(
-                "Predictions.load",
-                "the file must be an .npz of plain arrays",
-                f"{path} ({error})",
-                "Write it again with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
-            ) from error
+        with open_archive(Path(path)) as archive:
+            if "logits" not in archive:
+                expected = "the file must hold an array 'logits', and 'target' if the labels are known"
+                fix = "Save it with numpy.savez(path, logits=..., target=...)."
+                raise InputError("Predictions.load", expected, f"{path} with {sorted(archive.names)}", fix)
+            arrays: dict[str, Any] = {name: archive[name] for name in _FIELDS if name in archive}
         return cls(**arrays)
 
 

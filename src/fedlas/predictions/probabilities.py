@@ -67,17 +67,12 @@ class Probabilities:
         far = (sums <= 0) if self.normalize else (sums < 1.0 - below) | (sums > 1.0 + above)
         if bool(far.any()):
             row = int(far.nonzero()[0])
-            expected = (
-                "a row must have a positive number" if self.normalize else "the probabilities of a row must sum to 1"
-            )
             got = f"{float(sums[row]):.6g} in {where(row)}{self._of} ({int(far.sum()):,} such rows among {len(far):,})"
-            fix = (
-                "Remove the row."
-                if self.normalize
-                else "Name the columns of all classes, and no other; for independent classes there is no softmax. "
-                f"{self._fixes['normalize']}"
-            )
-            raise InputError(self.owner, expected, got, fix)
+            if self.normalize:
+                raise InputError(self.owner, "a row must have a positive number", got, "Remove the row.")
+            fix = "Name the columns of all classes, and no other; for independent classes there is no softmax."
+            expected = "the probabilities of a row must sum to 1"
+            raise InputError(self.owner, expected, got, f"{fix} {self._fixes['normalize']}")
         self._rows += len(sums)
         # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
         rounding = max(ROUNDING, 4 * torch.finfo(probs.dtype).eps * probs.shape[1] ** 0.5)
@@ -186,22 +181,21 @@ def probabilities_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
     if not isinstance(normalize, bool):
         raise InputError(owner, "normalize must be True or False", describe(normalize), "Pass True.")
     check_finite(owner, "probs", probs)
-    rows = Probabilities(
-        owner,
-        normalize=normalize,
-        precision=float(torch.finfo(probs.dtype).eps),
-        fixes={
-            "logits": "pass Predictions(logits, target).",
-            "percent": "divide by 100.",
-            "normalize": "Pass normalize=True to divide each row by its sum.",
-        },
-    )
+    rows = Probabilities(owner, normalize=normalize, precision=float(torch.finfo(probs.dtype).eps), fixes=_FIXES)
     values = probs if probs.dtype in (torch.float32, torch.float64) else probs.float()
-    check, values = (rows.both, values.reshape(-1, 1)) if values.numel() == len(values) else (rows.checked, values)
+    values = values.reshape(len(values), -1)
+    check = rows.both if values.shape[1] == 1 else rows.checked
     checked = check(values, lambda row: f"row {row}")
     if rows.lost > _WORTH_A_WORD:
         warn_user(f"{owner}: {' '.join(rows.notes())}")
     return checked
+
+
+_FIXES = {
+    "logits": "pass Predictions(logits, target).",
+    "percent": "divide by 100.",
+    "normalize": "Pass normalize=True to divide each row by its sum.",
+}
 
 
 def logarithm(probs: Tensor) -> Tensor:

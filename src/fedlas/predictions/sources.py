@@ -104,12 +104,12 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path, self.label = path, path.name
         self.notes: list[str] = []
-        with self._archive() as archive:
+        with open_archive(path) as archive:
             self.names = archive.names
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """As :meth:`Source.chunks`."""
-        with self._archive() as archive:
+        with open_archive(self.path) as archive:
             pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
             rest = {name: self._pieces(archive, name) for name in others}
             for name, (shape, _) in rest.items():
@@ -138,16 +138,24 @@ class Archive:
 
         return array.shape, read()
 
-    @contextmanager
-    def _archive(self) -> Iterator[Arrays]:
-        try:
-            with open_arrays(self.path) as archive:
-                yield archive
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:
-            got = f"{self.path} ({error})"
-            raise InputError(OWNER, "it must be an .npz of plain arrays", got, "Write it with numpy.savez.") from error
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Arrays]:
+    """Open an ``.npz`` of predictions.
+
+    Raises:
+        InputError: If it is missing, is no archive of plain arrays, or is damaged; also for reading in the block.
+    """
+    try:
+        with open_arrays(path) as archive:
+            yield archive
+    except FileNotFoundError as error:
+        raise InputError(OWNER, "the file must exist", path, "Check the path.") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        fix = "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose."
+        raise InputError(OWNER, "it must be an .npz of plain arrays", f"{path} ({error})", fix) from error
 
 
 def _pieces(array: NDArray[Any]) -> Pieces:

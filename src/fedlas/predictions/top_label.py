@@ -54,15 +54,28 @@ class TopLabel:
     weights: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        confidence, correct = (_flat(name, getattr(self, name)) for name in ("confidence", "correct"))
+        values, confidence, correct = vars(self), _flat("confidence", self.confidence), _flat("correct", self.correct)
         if len(confidence) != len(correct):
             got = f"{len(confidence)} and {len(correct)}"
             raise InputError(_OWNER, "confidence and correct must be of one length", got, "Pass one of each a sample.")
-        object.__setattr__(self, "confidence", _checked_confidence(confidence))
-        object.__setattr__(self, "correct", _checked_outcome(correct))
+        # Confidences, where rounding may exceed [0, 1] a little.
+        if confidence.dtype not in (torch.float32, torch.float64):
+            confidence = confidence.float()
+        check_finite(_OWNER, "confidence", confidence)
+        low, high = (float(end) for end in confidence.aminmax())
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            percent = low >= 0 and high <= 100
+            fix = "Pass the probability of the predicted class: probs.max(1)."
+            fix = "These look like percentages: divide by 100." if percent else fix
+            raise InputError(_OWNER, "confidence must be in [0, 1]", f"values from {low:.6g} to {high:.6g}", fix)
+        # Outcomes.
+        if not bool(((correct == 0) | (correct == 1)).all()):
+            got = f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}"
+            fix = "These look like class numbers: pass predicted == target."
+            raise InputError(_OWNER, "correct must be bool, or 0 and 1", got, fix)
+        values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         if self.weights is not None:
-            weights = check_weights(_OWNER, _flat("weights", self.weights), len(confidence))
-            object.__setattr__(self, "weights", weights)
+            values["weights"] = check_weights(_OWNER, _flat("weights", self.weights), len(confidence))
 
     @property
     def num_samples(self) -> int:
@@ -90,30 +103,6 @@ def _flat(name: str, value: Any) -> Tensor:
         fix = "Pass one number a sample: probs.max(1), not probs; flatten (N, 1)."
         raise InputError(_OWNER, f"{name} must be (N,) with at least one sample", describe(tensor), fix)
     return tensor
-
-
-def _checked_confidence(confidence: Tensor) -> Tensor:
-    if confidence.dtype not in (torch.float32, torch.float64):
-        confidence = confidence.float()
-    check_finite(_OWNER, "confidence", confidence)
-    low, high = float(confidence.min()), float(confidence.max())
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        fix = "Pass the probability of the predicted class: probs.max(1)."
-        if low >= 0 and high <= 100:
-            fix = "These look like percentages: divide by 100."
-        got = f"values from {low:.6g} to {high:.6g}"
-        raise InputError(_OWNER, "confidence must be in [0, 1]", got, fix)
-    return confidence.clamp(0.0, 1.0)
-
-
-def _checked_outcome(correct: Tensor) -> Tensor:
-    if correct.dtype == torch.bool:
-        return correct
-    if not bool(((correct == 0) | (correct == 1)).all()):
-        got = f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}"
-        fix = "These look like class numbers: pass predicted == target."
-        raise InputError(_OWNER, "correct must be bool, or 0 and 1", got, fix)
-    return correct == 1
 
 
 vars(TopLabel)["__init__"].__annotations__ |= {"confidence": "Tensor", "correct": "Tensor", "weights": "Tensor | None"}
