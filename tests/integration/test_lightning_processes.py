@@ -56,5 +56,3 @@ def test_without_a_logger_no_process_waits_for_another(tmp_path):
     command = [sys.executable, str(script), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = sorted(path.name for path in (tmp_path / "reliability").iterdir())
-    assert found == ["val-epoch001.svg", "val-epoch002.svg"]

@@ -12,8 +12,6 @@ from fedlas._core.extras import require
 __all__ = ["dump_yaml", "parse_yaml", "read_yaml"]
 
 _MOST_CHARACTERS = 200_000
-_MOST_VALUES = 20_000
-"""Counted where aliases stand, too: ten of them, each of a list of ten others, become ten thousand million values."""
 _MOST_LEVELS = 50
 _MOST_DIGITS = 100
 """Characters of a number. Python takes quadratic time for long ones, and prints none of more than 4,300 digits."""
@@ -27,7 +25,6 @@ _CORE_SCHEMA = {
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
-    "merge": ("<<", "<"),
 }
 """What text without quotes stands for in YAML 1.2, with its first characters. In YAML 1.1, which PyYAML reads, ``010``
 is 8, ``1:30:00`` is 5400 and ``no`` is false."""
@@ -63,9 +60,8 @@ def parse_yaml(text: str) -> Any:
     """Return plain values (None, booleans, numbers, text, lists, mappings) from YAML 1.2 text.
 
     Raises:
-        ValueError: If it is not valid YAML; gives a key twice; holds other kinds of values, such as Python objects; or
-            has more than 200,000 characters, 20,000 values (aliases written out), 50 levels, or 100 characters in a
-            number.
+        ValueError: If it is not valid YAML; gives a key twice; has an alias, or values of other kinds, such as Python
+            objects; or has more than 200,000 characters, 50 levels, or 100 characters in a number.
         MissingExtraError: Without PyYAML.
     """
     yaml = require("yaml", extra="bench")
@@ -81,32 +77,21 @@ def parse_yaml(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """PyYAML's safe loader with the numbers of YAML 1.2, which counts values before it builds them."""
+    """PyYAML's safe loader with the numbers of YAML 1.2, and without aliases: nested ones unfold into billions."""
     yaml = require("yaml", extra="bench")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only
-        values = levels = 0
-
-        def __init__(self, stream: Any) -> None:
-            super().__init__(stream)
-            self.sizes: dict[int, int] = {}
+        levels = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            mark, before = self.peek_event().start_mark, self.values
-            alias = self.check_event(yaml.AliasEvent)
+            mark = self.peek_event().start_mark
+            if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
+                what = f"more than {_MOST_LEVELS} levels" if self.levels == _MOST_LEVELS else "an alias: write it out"
+                raise yaml.composer.ComposerError(None, None, what, mark)
             self.levels += 1
-            if self.levels > _MOST_LEVELS:
-                raise yaml.composer.ComposerError(None, None, f"more than {_MOST_LEVELS} levels", mark)
             node = super().compose_node(parent, index)
             self.levels -= 1
-            if alias and id(node) not in self.sizes:
-                raise yaml.composer.ComposerError(None, None, "an alias inside of what it stands for", mark)
-            # An alias counts as all that it stands for, or a few nested ones would unfold into billions of values.
-            self.values += self.sizes[id(node)] if alias else 1
-            self.sizes.setdefault(id(node), self.values - before)
-            if self.values > _MOST_VALUES:
-                raise yaml.composer.ComposerError(None, None, f"more than {_MOST_VALUES:,} values", mark)
-            if node.tag not in _PLAIN and not (node.tag == f"{_TAG}merge" and parent is not None):
+            if node.tag not in _PLAIN:
                 kind = node.tag.removeprefix(_TAG)
                 raise yaml.composer.ComposerError(None, None, f"a value of kind {kind!r}: text needs quotes", mark)
             if node.tag.endswith((":int", ":float")) and len(node.value) > _MOST_DIGITS:
@@ -133,10 +118,11 @@ def _loader() -> Any:
 
 @cache
 def _dumper() -> Any:
-    """PyYAML's safe dumper, which also quotes text that YAML 1.2 reads as something else, such as ``1e5``."""
+    """PyYAML's safe dumper without aliases, which also quotes text that YAML 1.2 reads as a number, such as 1e5."""
 
     class Dumper(require("yaml", extra="bench").SafeDumper):  # type: ignore[misc]  # it is imported here only
-        pass
+        def ignore_aliases(self, _: Any) -> bool:
+            return True
 
     _add_core_schema(Dumper)
     return Dumper

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -12,10 +14,11 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas._core.extras import require
+from fedlas._core.files import write_atomically
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, refuse_mixing
-from fedlas.integrations._huggingface_checkpoints import CRITERION_FILE, CriterionCheckpoints
-from fedlas.integrations._huggingface_metrics import CalibrationMetrics, rows_of
+from fedlas.integrations.positions import valid_positions
+from fedlas.metrics import StreamingMetrics
 from fedlas.objective.objective import logits_of
 from fedlas.predictions import Predictions
 
@@ -23,10 +26,12 @@ _transformers = require("transformers", extra="hf")
 
 __all__ = ["CRITERION_FILE", "CalibrationMetrics", "CriterionMixin", "CriterionTrainer"]
 
+CRITERION_FILE = "criterion.pt"
+"""Name of the file with gate and NCI, in each checkpoint and next to a saved model."""
 Pool = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
-class CriterionMixin(CriterionCheckpoints):
+class CriterionMixin:
     """Adds a criterion to a Hugging Face ``Trainer``: ``class MyTrainer(CriterionMixin, SomeTrainer)``.
 
     It is for image, text and token classification: models that return ``.logits`` ``(N, C)``, or ``(N, L, C)`` for
@@ -90,20 +95,13 @@ class CriterionMixin(CriterionCheckpoints):
         this: Any = self
         self._owner = type(self).__name__
         if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
-            raise InputError(
-                self._owner,
-                "criterion must be a loss with reduction 'mean'",
-                describe(criterion),
-                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
-            )
+            fix = "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest."
+            expected = "criterion must be a loss with reduction 'mean'"
+            raise InputError(self._owner, expected, describe(criterion), fix)
         self.needs = refuse_mixing(self._owner, criterion, "Mix in the data collator, with soft labels.")
         if this.compute_loss_func is not None or this.label_smoother is not None:
-            raise InputError(
-                self._owner,
-                "criterion must be the only loss",
-                "compute_loss_func or label_smoothing_factor too",
-                "Leave them out.",
-            )
+            got, fix = "compute_loss_func or label_smoothing_factor too", "Leave them out."
+            raise InputError(self._owner, "criterion must be the only loss", got, fix)
         # The Trainer moves the model to the device and nothing else.
         self.criterion = criterion.to(this.args.device)
         self.pool = pool
@@ -128,9 +126,8 @@ class CriterionMixin(CriterionCheckpoints):
         inputs = dict(inputs)
         labels, index = inputs.pop("labels", None), inputs.pop("index", None)
         if labels is None:
-            raise InputError(
-                self._owner, "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
-            )
+            fix = "Return them from the data set."
+            raise InputError(self._owner, "each batch must have 'labels'", sorted(inputs), fix)
         # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
         logits = logits_of(self._owner, outputs)
@@ -159,8 +156,7 @@ class CriterionMixin(CriterionCheckpoints):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
         """The parts of an accumulated batch and the divisor of its mean; the gate's gradient is reset."""
-        parent: Any = super()
-        parts, _ = parent.get_batch_samples(epoch_iterator, num_batches, device)
+        parts, _ = self._parent.get_batch_samples(epoch_iterator, num_batches, device)
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
             return parts, None
@@ -187,12 +183,9 @@ class CriterionMixin(CriterionCheckpoints):
         if features.ndim > 2 and self.pool is not None:
             features = self.pool(features, inputs)
         if features.ndim != 2:
-            raise InputError(
-                self._owner,
-                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}",
-                describe(features),
-                "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned.",
-            )
+            expected = f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}"
+            fix = "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned."
+            raise InputError(self._owner, expected, describe(features), fix)
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -231,10 +224,9 @@ class CriterionMixin(CriterionCheckpoints):
     # --- the gate -------------------------------------------------------------------------------------------------
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's optimizer, with the criterion's parameters in a separate group without weight decay."""
-        parent: Any = super()
-        made = parent.create_optimizer(*args, **kwargs)
-        optimizer: torch.optim.Optimizer = made if made is not None else self.optimizer  # type: ignore[attr-defined]  # the Trainer's
+        """Return the Trainer's optimizer, with the criterion's parameters in a group without weight decay."""
+        trainer: Any = self
+        optimizer: torch.optim.Optimizer = self._parent.create_optimizer(*args, **kwargs) or trainer.optimizer
         if add_parameters(optimizer, self.criterion) and world_size() > 1:
             for parameter in self.criterion.parameters():
                 dist.broadcast(parameter.data, src=0)
@@ -252,20 +244,66 @@ class CriterionMixin(CriterionCheckpoints):
         self, dataloader: Any, description: str, prediction_loss_only: bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """As the Trainer; a criterion that learns from validation then gets the predictions."""
-        parent: Any = super()
-        update = getattr(self.criterion, "update_from_validation", None)
-        if update is None or not self.is_in_train:  # type: ignore[attr-defined]  # the Trainer's
-            return parent.evaluation_loop(dataloader, description, prediction_loss_only, *args, **kwargs)
-        output = parent.evaluation_loop(dataloader, description, False, *args, **kwargs)
-        if output.predictions is None or output.label_ids is None:
-            raise InputError(
-                self._owner,
-                "the criterion must see the predictions of each evaluation",
-                "an evaluation that keeps none",
-                "Set batch_eval_metrics=False.",
-            )
-        update(Predictions(*rows_of(output.predictions, output.label_ids, self._ignored)))
+        update, trainer = getattr(self.criterion, "update_from_validation", None), cast("Any", self)
+        learns = update is not None and trainer.is_in_train
+        only_loss = False if learns else prediction_loss_only
+        output = self._parent.evaluation_loop(dataloader, description, only_loss, *args, **kwargs)
+        if update is not None and learns:
+            if output.predictions is None or output.label_ids is None:
+                expected, fix = "the criterion must see the predictions of each evaluation", "batch_eval_metrics=False"
+                raise InputError(self._owner, expected, "an evaluation that keeps none", f"Set {fix}.")
+            update(Predictions(*rows_of(output.predictions, output.label_ids, self._ignored)))
         return output
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer, and the criterion's state next to the model."""
+        self._parent.save_model(output_dir, _internal_call=_internal_call)
+        args = cast("Any", self).args
+        if args.should_save:
+            path = Path(output_dir or args.output_dir) / CRITERION_FILE
+            write_atomically(path, lambda file: torch.save(self.criterion.state_dict(), file))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._folder = Path(resume_from_checkpoint)
+        self._parent._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_criterion()
+
+    def _load_best_model(self) -> None:
+        self._folder = Path(cast("Any", self).state.best_model_checkpoint)
+        self._parent._load_best_model()
+        self._load_criterion()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # transformers 5 saves some models (ViT) under the keys of older releases, and its Trainer loads them without
+        # translating, so that weights keep their old values. from_pretrained translates.
+        trainer: Any = self
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if not load_result.missing_keys or not isinstance(model, _transformers.PreTrainedModel):
+            self._parent._issue_warnings_after_load(load_result)
+            return
+        options = {"config": model.config, "dtype": model.dtype, "local_files_only": True, "output_loading_info": True}
+        translated, about = type(model).from_pretrained(self._folder, **options)
+        if about["missing_keys"]:
+            got = f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}"
+            fix = "Resume with the model that wrote it."
+            raise InputError(self._owner, "a checkpoint must hold every weight of the model", got, fix)
+        model.load_state_dict(translated.state_dict())
+
+    def _load_criterion(self) -> None:
+        path = self._folder / CRITERION_FILE
+        if path.exists():
+            self.criterion.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        elif self.criterion.state_dict():
+            fix = "Resume from a checkpoint that this Trainer wrote, with the same criterion."
+            expected = f"a checkpoint must hold the criterion's state in {CRITERION_FILE}"
+            raise InputError(self._owner, expected, f"{self._folder} without it", fix)
+
+    @property
+    def _parent(self) -> Any:
+        """The Trainer that this class extends."""
+        return super()
 
 
 class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[name-defined]  # known on import
@@ -278,6 +316,60 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
         pool: Selects the token whose logits are returned.
         **kwargs: Keywords of ``transformers.Trainer``.
     """
+
+
+class CalibrationMetrics:
+    """Accuracy, NLL, ECE and so on of an evaluation, for the Trainer's ``compute_metrics``.
+
+    Args:
+        metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
+        num_bins: Number of bins, at least 1.
+        ignore_index: Label that is left out.
+
+    Raises:
+        InputError: For a metric that is unknown or cannot be computed from sums; when called, for logits or labels of
+            other shapes, or without valid labels.
+
+    State:
+        With ``TrainingArguments(batch_eval_metrics=True)`` it is called batch by batch and keeps integer sums of
+        ``O(num_bins)`` size, so an evaluation of any length fits in memory. The result clears the sums.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> batch = SimpleNamespace(predictions=np.array([[2.0, 0.0], [0.0, 1.0]]), label_ids=np.array([0, 0]))
+        >>> CalibrationMetrics(["accuracy"])(batch)
+        {'accuracy': 0.5}
+    """
+
+    def __init__(self, metrics: Sequence[str] | None = None, *, num_bins: int = 15, ignore_index: int = -100) -> None:
+        self.metrics = None if metrics is None else list(metrics)
+        self.num_bins = num_bins
+        self.ignore_index = ignore_index
+        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before training
+        self._streaming: StreamingMetrics | None = None
+
+    def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
+        """Add ``prediction.predictions`` and ``.label_ids``; return the metrics if ``compute_result``, else ``{}``."""
+        logits, labels = rows_of(prediction.predictions, prediction.label_ids, self.ignore_index)
+        if self._streaming is None:
+            self._streaming = StreamingMetrics(logits.shape[1], metrics=self.metrics, num_bins=self.num_bins)
+        if len(logits):
+            self._streaming.update(logits, labels)
+        if not compute_result:
+            return {}
+        metrics, self._streaming = self._streaming.compute(), None
+        return metrics
+
+
+def rows_of(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
+    logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
+    logits, labels = (
+        part if isinstance(part, Tensor) else torch.from_numpy(np.array(part)) for part in (logits, labels)
+    )
+    if logits.ndim == 3:
+        logits = logits.movedim(-1, 1)
+    return valid_positions(logits, labels, ignore_index=ignore_index)
 
 
 def _with_logits(outputs: Any) -> Any:

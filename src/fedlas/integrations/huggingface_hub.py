@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,9 @@ from torch import nn
 from fedlas._core.check import InputError, describe, reason
 from fedlas._core.extras import require
 from fedlas._core.files import check_name, is_file, read_json, write_atomically, write_json, write_text
+from fedlas._core.text import printable
 from fedlas._core.yaml_text import parse_yaml
 from fedlas.calibrated import CalibratedModel
-from fedlas.integrations._model_card_text import CARD, WEIGHTS, sections, word
 from fedlas.metrics import METRICS
 
 require("huggingface_hub", extra="hub")
@@ -31,10 +32,11 @@ from huggingface_hub import (  # noqa: E402 (after require, whose error names th
 
 __all__ = ["download", "from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
-README = "README.md"
+WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
 _LIBRARY = "fedlas"
 _MINE = f"library_name: {_LIBRARY}\n"
 _FORMAT = "fedlas.card/"
+_ARROWS: dict[bool | None, str] = {True: " ↑", False: " ↓"}
 
 
 @runtime_checkable
@@ -56,7 +58,7 @@ def model_card(
     file: str = WEIGHTS,
     repo_id: str = "user/name",
 ) -> ModelCard:
-    """A Hub model card with what a calibration card says: results, thresholds, limits.
+    """Return a Hub model card with the results, thresholds and limits of a calibration card.
 
     Args:
         card: What ``fedlas card`` wrote: its ``.json``, or the content.
@@ -75,10 +77,10 @@ def model_card(
         >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
         ...     "calibration": {"method": "temperature", "temperature": 1.5}, "limits": ["For such inputs only."],
         ...     "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": {"value": 0.02}}}}
-        >>> found = model_card(card)
-        >>> found.data.eval_results[0].metric_type, found.data.eval_results[0].metric_value
+        >>> page = model_card(card)
+        >>> page.data.eval_results[0].metric_type, page.data.eval_results[0].metric_value
         ('ece', 0.02)
-        >>> "| ECE % ↓ | 10.00 | 2.00 |" in found.text
+        >>> "| ECE % ↓ | 10.00 | 2.00 |" in page.text
         True
     """
     content = _card_of(card)
@@ -86,15 +88,13 @@ def model_card(
     for option, text in texts.items():
         if not isinstance(text, str | None):
             raise InputError("model_card", f"{option} must be text", describe(text), "Pass a str, or leave it out.")
-    if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
+    if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
         raise InputError("model_card", "tags must be texts", describe(tags), "Pass a list of str.")
     try:
-        if name is not None:
-            content["model"] = {**content["model"], "run": name}
-        if dataset is not None:
-            content["data"] = {**content["data"], "name": dataset}
+        content["model"] = {**content["model"], "run": content["model"]["run"] if name is None else name}
+        content["data"] = {**content["data"], "name": content["data"]["name"] if dataset is None else dataset}
         about = ModelCardData(
-            model_name=word(content["model"]["run"]),
+            model_name=_word(content["model"]["run"]),
             library_name=_LIBRARY,
             license=license,
             pipeline_tag=task,
@@ -102,8 +102,11 @@ def model_card(
             eval_results=list(_results(content, task)),
             model_file=file,
         )
-        text = "\n\n".join(sections(content, file, repo_id))
-        return ModelCard(f"---\n{about}\n---\n\n{text}\n")
+        template = Path(__file__).parent / "templates" / "model_card.md.j2"
+        repository = json.dumps(repo_id) if file == WEIGHTS else ""
+        return ModelCard.from_template(
+            about, str(template), file_text=_word(file), repository=repository, **_texts(content)
+        )
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _no_card(f"{type(error).__name__}: {error}") from error
 
@@ -137,24 +140,22 @@ def save_pretrained(
         ['README.md', 'card.json', 'model.onnx']
     """
     owner, place = "save_pretrained", Path(folder)
-    source = None if isinstance(model, Saved) else Path(model) if isinstance(model, str | Path) else model
-    if source is not None and not (isinstance(source, Path) and is_file(source)):
-        got = str(source) if isinstance(source, Path) else describe(source)
-        fix = "Pass a CalibratedModel, or what fedlas export wrote."
-        raise InputError(owner, "the model must have save(path), or be an existing file", got, fix)
+    source = Path(model) if isinstance(model, str | Path) else None
+    if not (isinstance(model, Saved) if source is None else is_file(source)):
+        fix = "Pass a CalibratedModel, or a file that fedlas export wrote."
+        raise InputError(owner, "the model must have save(path), or be an existing file", describe(model), fix)
     content = _card_of(card)
     name = WEIGHTS if source is None else check_name(owner, "the model's file", source.name, "Rename it.")
     if name in (README, CARD):
         raise InputError(owner, f"the model's file must not be named {README} or {CARD}", source, "Rename it.")
     readme = model_card(content, file=name, **about)
-    before = (place / README).read_text(encoding="utf-8", errors="replace") if is_file(place / README) else _MINE
-    if _MINE not in before:
+    if is_file(place / README) and _MINE not in (place / README).read_text(encoding="utf-8", errors="replace"):
         fix = "Choose another folder, or move that file away."
-        raise InputError(owner, "what is replaced must be a model card of this function", place / README, fix)
+        raise InputError(owner, f"{README} must be missing, or a model card of this function", place / README, fix)
     write_json(place / CARD, content)
-    if isinstance(model, Saved):
-        model.save(place / name)
-    elif source is not None:
+    if source is None:
+        model.save(place / name)  # type: ignore[union-attr]  # checked above
+    else:
         write_atomically(place / name, lambda file: file.write(source.read_bytes()))
     write_text(place / README, str(readme))
     return place
@@ -276,12 +277,56 @@ def _no_card(got: object) -> InputError:
 
 
 def _results(content: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
-    """Every calibrated metric, as the Hub reads it."""
-    data = word(content["data"]["name"])
+    """Yield every calibrated metric in the Hub's format."""
+    data = _word(content["data"]["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
     for name, entry in content["metrics"]["calibrated"].items():
-        title = METRICS[name].metadata["title"] if name in METRICS else word(name)
+        title = METRICS[name].metadata["title"] if name in METRICS else _word(name)
         yield EvalResult(
             task_type=task, dataset_type=slug, dataset_name=data, dataset_split="test",
-            metric_type=word(name), metric_name=title, metric_value=float(entry["value"]),
+            metric_type=_word(name), metric_name=title, metric_value=float(entry["value"]),
         )  # fmt: skip
+
+
+def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the texts of the template."""
+    calibration, metrics = content["calibration"], content["metrics"]
+    method, temperature = _word(calibration["method"]), calibration.get("temperature")
+    how = method if temperature is None else f"temperature {float(temperature):.4g}"
+    data = _word(content["data"]["name"])
+    rows = [row for row in content.get("selective", {}).get("thresholds", ()) if row["threshold"] is not None]
+    return {
+        "title": _word(content["model"]["run"]),
+        "num_classes": int(content["model"]["num_classes"]),
+        "calibration": "not calibrated"
+        if method == "none"
+        else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
+        "stages": list(map(_word, metrics)),
+        "metrics": [_metric_row(name, list(metrics.values())) for name in list(metrics.values())[-1]],
+        "thresholds": [
+            (
+                f"{100 * row['risk']:g}",
+                f"{row['threshold']:.4f}",
+                f"{100 * row['test']['coverage']:.1f}",
+                "" if row["test"]["risk"] is None else f"{100 * row['test']['risk']:.2f}",
+                f"{100 * row['test']['upper']:.2f}",
+            )
+            for row in rows
+        ],
+        "limits": list(map(_word, content["limits"])),
+    }
+
+
+def _metric_row(name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    about: Mapping[str, Any] = METRICS[name].metadata if name in METRICS else {}
+    percent, arrow = about.get("percent"), _ARROWS.get(about.get("higher_is_better"), "")
+    scale, places = (100, 2) if percent else (1, 4)
+    last = stages[-1][name]
+    ends = [f"{scale * float(last[end]):.{places}f}" for end in ("low", "high") if end in last]
+    values = [f"{scale * float(stage[name]['value']):.{places}f}" for stage in stages]
+    return [f"{about.get('title', _word(name))}{' %' if percent else ''}{arrow}", *values, " to ".join(ends)]
+
+
+def _word(text: object) -> str:
+    """Return text on one line that neither ends a table's cell nor begins markup."""
+    return re.sub(r"([|<>`\[\]*])", r"\\\1", printable(str(text)).replace("\n", " "))

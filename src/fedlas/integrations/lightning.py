@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,11 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.collective import world_size
 from fedlas._core.extras import require
-from fedlas._core.files import write_atomically
 from fedlas.diagnose import Monitor, monitor_of
 from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective import Objective
-from fedlas.plots import reliability_diagram
 from fedlas.predictions import Predictions
 
 require("lightning", extra="lightning")
@@ -44,10 +41,7 @@ class CalibrationCallback(Callback):
 
     Args:
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
-        num_bins: Number of bins of metrics and diagram, at least 1.
-        diagram: Draw a reliability diagram after each validation and test. Loggers that accept figures (TensorBoard,
-            Weights & Biases, MLflow) get it; without such a logger it is a file in ``reliability/`` below the folder of
-            the first logger or the trainer.
+        num_bins: Number of bins, at least 1.
         objective: Dotted name of the objective in the module; None finds the only one.
 
     Attributes:
@@ -61,11 +55,11 @@ class CalibrationCallback(Callback):
     State:
         Gate and NCI are part of the module's ``state_dict``, and so of every checkpoint. The state of the monitor is
         the callback's state in the checkpoint. Metrics are integer sums of ``O(num_bins)`` size; all predictions of a
-        validation are kept only while a diagram, a monitor or ``update_from_validation`` needs them.
+        validation are kept only while a monitor or ``update_from_validation`` needs them.
 
     Note:
         Nothing happens in the sanity check before training. Under several processes metrics are those of all samples
-        and ``update_from_validation`` gets all predictions; diagram and monitor use the part of the main process.
+        and ``update_from_validation`` gets all predictions; the monitor uses the part of the main process.
         Dense outputs are measured at every valid position; the monitor leaves them out. Flips of training samples are
         counted if the module passes ``index=`` to its objective. A checkpoint in the middle of an epoch does not hold
         the decisions of that epoch, so its flips are counted from the checkpoint on.
@@ -81,13 +75,11 @@ class CalibrationCallback(Callback):
         *,
         metrics: Sequence[str] | None = None,
         num_bins: int = 15,
-        diagram: bool = True,
         objective: str | None = None,
     ) -> None:
         super().__init__()
         self.metrics = None if metrics is None else list(metrics)
         self.num_bins = num_bins
-        self.diagram = diagram
         self.objective = objective
         self.records: list[dict[str, Any]] = []
         StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before anything runs
@@ -97,8 +89,8 @@ class CalibrationCallback(Callback):
         self._tap: FeatureTap | None = None
         self._listening = ""  # the stage to read: "train", "fit" (its validation), "val" (alone), "test", or none
         self._streaming: StreamingMetrics | None = None
-        self._kept: list[tuple[Tensor, Tensor]] = []
-        self._held = False
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+        self._has_features = False
 
     # --- Lightning's hooks -----------------------------------------------------------------------------------------
 
@@ -139,18 +131,18 @@ class CalibrationCallback(Callback):
         alone = "" if trainer.sanity_checking else "val"
         self._begin("fit" if alone and trainer.state.fn == "fit" else alone)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log metrics, diagram, gate and indicator, and pass the predictions to a criterion that learns from them."""
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
+        """Log metrics, gate and indicator, and pass the predictions to a criterion that learns from them."""
         if self._listening:
-            self._finish(trainer, pl_module)
+            self._finish(pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Measure a test."""
         self._begin("test")
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log metrics and diagram."""
-        self._finish(trainer, pl_module)
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
+        """Log metrics."""
+        self._finish(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The monitor's state, for Lightning's checkpoint."""
@@ -189,19 +181,19 @@ class CalibrationCallback(Callback):
         # Keep the logits only if something needs all of them.
         watched = self._monitor is not None and features is not None and logits.ndim == 2
         learns = self._listening == "fit" and (watched or hasattr(criterion, "update_from_validation"))
-        if self.diagram or learns:
-            self._kept.append((rows.float().cpu(), labels.cpu()))
+        if learns:
+            self._outputs.append((rows.float().cpu(), labels.cpu()))
         if watched:
             counts = target != ignored
             self._monitor.on_held_out(rows, features.flatten(1)[counts])  # type: ignore[union-attr]  # not None here
-            self._held = True
+            self._has_features = True
 
     # --- one epoch ------------------------------------------------------------------------------------------------
 
     def _begin(self, listening: str) -> None:
-        self._listening, self._streaming, self._kept, self._held = listening, None, [], False
+        self._listening, self._streaming, self._outputs, self._has_features = listening, None, [], False
 
-    def _finish(self, trainer: Trainer, module: LightningModule) -> None:
+    def _finish(self, module: LightningModule) -> None:
         listening, self._listening = self._listening, ""
         stage = "test" if listening == "test" else "val"
         if self._streaming is None:
@@ -214,18 +206,14 @@ class CalibrationCallback(Callback):
         # Metrics of all ranks.
         whole = self._streaming.sum_across_ranks()
         values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
-        # trainer.log_dir is a broadcast, so every process must read it, whether it draws or not.
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "reliability" if self.diagram else None
-        if self._kept:
-            predictions = Predictions(*(torch.cat(parts) for parts in zip(*self._kept, strict=True)))
-            self._kept = []
+        if self._outputs:
+            predictions = Predictions(*(torch.cat(parts) for parts in zip(*self._outputs, strict=True)))
+            self._outputs = []
             update = getattr(_objective_in(module, self.objective).criterion, "update_from_validation", None)
             if listening == "fit" and update is not None:
                 update(_of_all_ranks(predictions))
-            if self._held:
+            if self._has_features:
                 values |= self._watch(predictions)
-            if folder is not None and trainer.is_global_zero:
-                self._draw(trainer, predictions, stage, folder)
         # Log everything at once, the same names on every rank.
         for name, value in values.items():
             module.log(name, torch.tensor(value, dtype=torch.float64))
@@ -238,27 +226,16 @@ class CalibrationCallback(Callback):
         named = {f"{part}_{name}": value for part in ("gate", "indicator") for name, value in record[part].items()}
         return {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
 
-    def _draw(self, trainer: Trainer, predictions: Predictions, stage: str, folder: Path) -> None:
-        figure_class = require("matplotlib.figure", extra="plots").Figure
-        figure = figure_class(figsize=(4.8, 4.8), layout="constrained")
-        title = f"{stage}, epoch {trainer.current_epoch + 1}"
-        reliability_diagram(predictions, num_bins=self.num_bins, ax=figure.add_subplot(), title=title)
-        taken = [_to_logger(logger, figure, f"{stage}_reliability", trainer) for logger in trainer.loggers]
-        if not any(taken):
-            path = folder / f"{stage}-epoch{trainer.current_epoch + 1:03d}.svg"
-            write_atomically(path, lambda file: figure.savefig(file, format="svg"))
-
 
 def _objective_in(module: LightningModule, name: str | None) -> Objective:
-    found = {key: part for key, part in module.named_modules() if isinstance(part, Objective)}
-    if name is not None:
-        found = {key: part for key, part in found.items() if key == name}
-    if len(found) == 1:
-        return next(iter(found.values()))
+    objectives = {key: part for key, part in module.named_modules() if isinstance(part, Objective)}
+    chosen = objectives if name is None else {key: part for key, part in objectives.items() if key == name}
+    if len(chosen) == 1:
+        return next(iter(chosen.values()))
     raise InputError(
         _OWNER,
         "the module must hold one fedlas.Objective" + ("" if name is None else f" named {name!r}"),
-        f"{type(module).__name__} with {', '.join(found) or 'none'}",
+        f"{type(module).__name__} with {', '.join(chosen) or 'none'}",
         "Write self.objective = fedlas.Objective(model, criterion) in its __init__, or name one: objective='...'.",
     )
 
@@ -270,17 +247,3 @@ def _of_all_ranks(predictions: Predictions) -> Predictions:
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, (predictions.logits, predictions.target))
     return Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _to_logger(logger: Any, figure: Any, name: str, trainer: Trainer) -> bool:
-    """Log the figure if the logger can; its methods tell, so that no logger's package is imported."""
-    experiment = logger.experiment
-    if hasattr(experiment, "add_figure"):  # TensorBoard
-        experiment.add_figure(name, figure, global_step=trainer.global_step)
-    elif hasattr(experiment, "log_figure") and hasattr(logger, "run_id"):  # MLflow
-        experiment.log_figure(logger.run_id, figure, f"{name}-{trainer.global_step}.png")
-    elif hasattr(logger, "log_image"):  # Weights & Biases
-        logger.log_image(name, [figure], step=trainer.global_step)
-    else:
-        return False
-    return True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,9 +27,10 @@ class _Sums(Metric):
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, empty: Accumulator, options: dict[str, Any]) -> None:
+    def __init__(self, empty: Callable[[], Accumulator], options: dict[str, Any]) -> None:
         super().__init__(**options)
-        state = empty.state_dict()
+        self._empty = empty
+        state = empty().state_dict()
         # torchmetrics makes each state an attribute, so names have no dots.
         self._keys = {name.replace(".", "_of_"): name for name in state}
         for key, name in self._keys.items():
@@ -50,13 +51,9 @@ class _Sums(Metric):
         """Do nothing: the state is integers for every precision of the model."""
         return self
 
-    @abstractmethod
-    def _empty(self) -> Any:
-        """An accumulator without samples, with the options of this metric."""
-
     def _take(self, *batch: Any, **extra: Any) -> None:
         """Add a batch, the arguments of the accumulator's ``update``, to the state."""
-        batch_sums = self._empty()
+        batch_sums: Any = self._empty()
         batch_sums.update(*batch, **extra)
         state = batch_sums.state_dict()
         # All sums are computed before any is set, so an error changes nothing.
@@ -66,8 +63,8 @@ class _Sums(Metric):
             setattr(self, key, new)
 
     def _whole(self) -> Any:
-        """The result of an accumulator with this state."""
-        whole = self._empty()
+        """Return the result of an accumulator with this state."""
+        whole: Any = self._empty()
         whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
         return whole.compute()
 
@@ -103,11 +100,8 @@ class CalibrationMetrics(_Sums):
     def __init__(
         self, num_classes: int, *, metrics: Sequence[str] | None = None, num_bins: int = 15, **options: Any
     ) -> None:
-        empty = StreamingMetrics(num_classes, metrics=metrics, num_bins=num_bins)
-        super().__init__(empty, options)
-        self.num_classes = empty.num_classes
-        self.num_bins = empty.num_bins
-        self.metrics = empty.metrics
+        super().__init__(partial(StreamingMetrics, num_classes, metrics=metrics, num_bins=num_bins), options)
+        self.num_classes, self.num_bins, self.metrics = num_classes, num_bins, metrics
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -128,9 +122,6 @@ class CalibrationMetrics(_Sums):
             InputError: If there are none.
         """
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in self._whole().items()}
-
-    def _empty(self) -> StreamingMetrics:
-        return StreamingMetrics(self.num_classes, metrics=self.metrics, num_bins=self.num_bins)
 
 
 class CalibrationMetric(CalibrationMetrics):
@@ -195,7 +186,7 @@ class CalibrationByClass(_Sums):
     """
 
     def __init__(self, num_classes: int, *, num_bins: int = 15, **options: Any) -> None:
-        super().__init__(StreamingClasses(num_classes, num_bins=num_bins), options)
+        super().__init__(partial(StreamingClasses, num_classes, num_bins=num_bins), options)
         self.num_classes = num_classes
         self.num_bins = num_bins
 
@@ -214,9 +205,6 @@ class CalibrationByClass(_Sums):
             InputError: If there are no samples.
         """
         return _columns(list(self._whole().values()), ("ece", "gap", "mean_probability", "frequency"))
-
-    def _empty(self) -> StreamingClasses:
-        return StreamingClasses(self.num_classes, num_bins=self.num_bins)
 
 
 class CalibrationByGroup(_Sums):
@@ -241,7 +229,7 @@ class CalibrationByGroup(_Sums):
     """
 
     def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15, **options: Any) -> None:
-        super().__init__(StreamingGroups(groups, num_bins=num_bins), options)
+        super().__init__(partial(StreamingGroups, groups, num_bins=num_bins), options)
         self.groups = list(groups)
         self.num_bins = num_bins
 
@@ -265,9 +253,6 @@ class CalibrationByGroup(_Sums):
         by_group = self._whole()
         names = ("num_samples", "accuracy", "confidence", "gap", "ece", "o_ece", "u_ece")
         return _columns([by_group.get(group) for group in self.groups], names)
-
-    def _empty(self) -> StreamingGroups:
-        return StreamingGroups(self.groups, num_bins=self.num_bins)
 
 
 def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:

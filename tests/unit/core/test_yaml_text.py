@@ -10,16 +10,12 @@ from fedlas._core.yaml_text import dump_yaml, parse_yaml, read_yaml
 from fedlas.lab.recipes.text import read_content
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 
-LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
-MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
 HOSTILE = {
-    "laughs": (LAUGHS, "more than 20,000 values"),
-    "merged laughs": (MERGES, "more than 20,000 values"),
-    "an alias of itself": ("a: &a [*a]", "inside of what it stands for"),
+    "an alias": ("a: &a [1]\nb: *a", "an alias: write it out"),
+    "an alias of itself": ("a: &a [*a]", "an alias: write it out"),
     "open brackets": ("a: " + "[" * 100_000, "more than 50 levels"),
     "brackets": ("a: " + "[" * 60 + "]" * 60, "more than 50 levels"),
     "indents": ("\n".join(" " * n + "a:" for n in range(60)), "more than 50 levels"),
-    "many values": ("a: [" + "1," * 30_000 + "]", "more than 20,000 values"),
     "much text": ("a: " + "x" * 300_000, "more than 200,000 characters"),
     "5,000 digits": ("seed: " + "9" * 5000, "a number of 5,000 characters"),
     "5,000 digits in base 16": ("seed: 0x" + "9" * 5000, "a number of 5,002 characters"),
@@ -33,7 +29,6 @@ HOSTILE = {
     "no truth": ("a: !!bool maybe", "does not fit its tag"),
     "no number": ("a: !!int many", "invalid literal"),
     "a list as a key": ("? [a]\n: 1", "unhashable"),
-    "no alias": ("a: *b", "undefined alias"),
     "a control character": ("a: \0", "unacceptable character"),
 }
 
@@ -64,15 +59,14 @@ def test_values_are_those_of_yaml_1_2(text, value):
 
 
 def test_plain_values_are_built():
-    text = "a: &a {x: 1, y: 5e-4}\nb: {<<: *a, y: [-1.5E+3]}\nc: [*a, *a]"
-    assert parse_yaml(text) == {"a": {"x": 1, "y": 5e-4}, "b": {"x": 1, "y": [-1500.0]}, "c": [{"x": 1, "y": 5e-4}] * 2}
+    text = "a: {x: 1, y: 5e-4}\nb: [-1.5E+3]"
+    assert parse_yaml(text) == {"a": {"x": 1, "y": 5e-4}, "b": [-1500.0]}
     assert parse_yaml("") is None
 
 
 def test_what_we_write_is_read(tmp_path):
-    shared = {"alpha": 1e-05, "name": "2001-01-01"}  # an alias is written for what occurs twice
+    shared = {"alpha": 1e-05, "name": "2001-01-01"}  # no alias is written for it
     config = {"a": shared, "b": [shared] * 3, "seeds": list(range(1000)), "wide": "x" * 10_000, "none": None}
     config["texts"] = ["1e5", "0o17", "010", "yes", "1:30", ".5", "", "~"]
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
-    assert "*id001" in (tmp_path / "config.yaml").read_text()
     assert read_yaml(tmp_path / "config.yaml") == yaml.safe_load(dump_yaml(config)) == config

@@ -1,7 +1,6 @@
 import logging
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,15 +71,15 @@ def state_of(module, run, callback):
 
 
 def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
-    whole, callback = Module(), CalibrationCallback(diagram=False)
+    whole, callback = Module(), CalibrationCallback()
     run = trainer(tmp_path, callback, max_epochs=4)
     run.fit(whole, loader(), loader(40, 1))
     expected = state_of(whole, run, callback)
 
-    first = trainer(tmp_path, CalibrationCallback(diagram=False), max_epochs=2)
+    first = trainer(tmp_path, CalibrationCallback(), max_epochs=2)
     first.fit(Module(), loader(), loader(40, 1))
     first.save_checkpoint(tmp_path / "half.ckpt")
-    module, resumed = Module(FedLAS(num_classes=3)), CalibrationCallback(diagram=False)
+    module, resumed = Module(FedLAS(num_classes=3)), CalibrationCallback()
     nn.init.zeros_(module.objective.criterion.gate.out.weight)  # what the checkpoint must overwrite
     run = trainer(tmp_path, resumed, max_epochs=4)
     run.fit(module, loader(), loader(40, 1), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
@@ -96,7 +95,7 @@ def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
 
 
 def test_logged_are_the_numbers_of_evaluate(tmp_path):
-    module, callback = Module(), CalibrationCallback(metrics=["accuracy", "ece", "nll"], diagram=False)
+    module, callback = Module(), CalibrationCallback(metrics=["accuracy", "ece", "nll"])
     run = trainer(tmp_path, callback)
     run.fit(module, loader(), loader(50, 1))
     expected = fedlas.evaluate(fedlas.predict(module.objective, loader(50, 1)))
@@ -116,7 +115,7 @@ def test_metrics_can_choose_a_checkpoint(tmp_path):
     usual = {"max_epochs": 2, "logger": False, "accelerator": "cpu", "enable_progress_bar": False}
     run = L.Trainer(
         default_root_dir=tmp_path,
-        callbacks=[CalibrationCallback(diagram=False), keeper],
+        callbacks=[CalibrationCallback(), keeper],
         enable_model_summary=False,
         **usual,
     )
@@ -135,7 +134,7 @@ class Learner(CrossEntropy):
 
 def test_a_criterion_learns_from_each_validation_but_not_from_others(tmp_path):
     criterion = Learner()
-    module, callback = Module(criterion), CalibrationCallback(diagram=False)
+    module, callback = Module(criterion), CalibrationCallback()
     run = trainer(tmp_path, callback, num_sanity_val_steps=2)
     run.fit(module, loader(), loader(50, 1))
     assert [seen.num_samples for seen in criterion.seen] == [50, 50]
@@ -145,27 +144,6 @@ def test_a_criterion_learns_from_each_validation_but_not_from_others(tmp_path):
     assert len(criterion.seen) == 2
     assert callback.records == []
     assert callback.state_dict() == {}
-
-
-def test_the_diagram_is_a_file_or_goes_to_the_logger(tmp_path):
-    module = Module()
-    trainer(tmp_path, CalibrationCallback(), max_epochs=1).fit(module, loader(), loader(50, 1))
-    assert [path.name for path in (tmp_path / "reliability").iterdir()] == ["val-epoch001.svg"]
-
-    drawn = []
-
-    class Board(L.pytorch.loggers.CSVLogger):
-        experiment = SimpleNamespace(
-            add_figure=lambda name, figure, global_step: drawn.append((name, type(figure).__name__, global_step)),
-            log_hparams=lambda *_: None,
-            log_metrics=lambda *_: None,
-            save=lambda: None,
-        )
-
-    run = trainer(tmp_path / "board", CalibrationCallback(), max_epochs=1, logger=Board(tmp_path / "board"))
-    run.fit(module, loader(), loader(50, 1))
-    assert drawn == [("val_reliability", "Figure", 3)]
-    assert not list((tmp_path / "board").rglob("*.svg"))
 
 
 class Dense(nn.Module):
@@ -182,7 +160,7 @@ def test_dense_outputs_are_measured_where_they_count(tmp_path):
     target[:, 4:] = 9
     parts = DataLoader(TensorDataset(data(40).tensors[0], target, torch.arange(40)), batch_size=20)
     module = Module(FedLAS(num_classes=3, ignore_index=9), Dense(), head="fc")
-    callback = CalibrationCallback(metrics=["accuracy"], diagram=False)
+    callback = CalibrationCallback(metrics=["accuracy"])
     run = trainer(tmp_path, callback, max_epochs=1)
     run.fit(module, parts, parts)
     with torch.no_grad():
@@ -203,7 +181,7 @@ def test_what_is_wrong_is_said(tmp_path):
 def test_nothing_stays_behind(tmp_path):
     module = Module()
     hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
-    trainer(tmp_path, CalibrationCallback(diagram=False), max_epochs=1).fit(module, loader(), loader(50, 1))
+    trainer(tmp_path, CalibrationCallback(), max_epochs=1).fit(module, loader(), loader(50, 1))
     assert hooks == [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
 
 
