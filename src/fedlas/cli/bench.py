@@ -84,7 +84,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set another option, e.g. partition=gpu; may be repeated; see 'fedlas list executors' (default: none)",
+        help="set another option, e.g. retries=5; may be repeated; see 'fedlas list executors' (default: none)",
     )
 
 
@@ -114,15 +114,11 @@ def executor_of(args: argparse.Namespace) -> Executor:
 
 def _bench(args: argparse.Namespace) -> int:
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
-    chosen: dict[str, Any] = {
-        "losses": args.losses,
-        "seeds": args.seeds,
-        "out": args.out,
-        "executor": executor_of(args),
-    }
+    executor = executor_of(args)
+    chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run(group, **chosen)
-    return bench_group(group, **chosen, details=args.details)
+    return bench_group(group, **chosen, executor=executor, details=args.details)
 
 
 def bench(
@@ -161,19 +157,11 @@ def bench(
         return 1 if outcome.failed else 0
     if outcome.failed and not outcome.finished:
         run, error = next(iter(outcome.failed.items()))
-        raise InputError(
-            "fedlas bench",
-            "a run must finish",
-            f"{len(outcome.failed)} failed, {run} first: {error.splitlines()[0]}",
-            f"See error.txt in the folders in {folder}.",
-        )
+        got = f"{len(outcome.failed)} failed, {run} first: {error.splitlines()[0]}"
+        raise InputError("fedlas bench", "a run must finish", got, f"See error.txt in the folders in {folder}.")
     if not outcome.finished:
-        raise InputError(
-            "fedlas bench",
-            "a run must be free",
-            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
-            "Wait for them, or choose another --out.",
-        )
+        got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
+        raise InputError("fedlas bench", "a run must be free", got, "Wait for them, or choose another --out.")
     # Report what finished.
     if is_main_process():
         report(folder, details=details)
@@ -184,12 +172,7 @@ def bench(
 
 
 def bench_group(
-    group: Group,
-    *,
-    losses: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    out: Path | None = None,
-    **options: Any,
+    group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None, **options: Any
 ) -> int:
     """Run every recipe of a group; one that cannot be run is named and does not stop the others.
 

@@ -38,7 +38,7 @@ def add_diagnose(add: AddSubcommand) -> None:
 def _diagnose(args: argparse.Namespace) -> int:
     require_page_packages()
     wanted = "finished runs with predictions and features"
-    found, left_out = find_runs("fedlas diagnose", args.runs, _why_not, wanted=wanted, data=args.data)
+    found, left_out = find_runs("fedlas diagnose", args.runs, _why_not, content=wanted, data=args.data)
     # A run that is named twice, alone and by its bench, is studied once.
     runs = list({folder.path: folder for folder in found}.values())
     studies: list[Study] = []

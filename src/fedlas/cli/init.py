@@ -38,7 +38,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:
-    """Look at the images, write a recipe, and print what was found and the next command.
+    """Look at the images, write a recipe, and print what there is and the next command.
 
     Args:
         folder: The images.
@@ -58,41 +58,43 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     if os.path.lexists(out):
         raise InputError(_OWNER, "the recipe must be a new file", f"{out}, which exists", "Name another with --out.")
     with Bar("reading images", total=None) as bar:
-        found = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
-    chosen = choose(found)
-    write_text(out, starter_recipe(found, chosen))
+        contents = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
+    chosen = choose(contents)
+    write_text(out, starter_recipe(contents, chosen))
     plan(load_recipe(str(out)))
-    say(*_summary(found, chosen), wrap=True)
-    say(*(f"note: {note}" for note in _notes(found, chosen)), style="yellow", wrap=True)
+    say(*_summary(contents, chosen), wrap=True)
+    say(*(f"note: {note}" for note in _notes(contents, chosen)), style="yellow", wrap=True)
     name = shlex.quote(f"./{out}" if str(out).startswith("-") else str(out))
     say(f"recipe: {out}", f"next:   fedlas train {name}", f"        fedlas bench {name}", wrap=False)
     return 0
 
 
-def _summary(found: Survey, chosen: Starter) -> list[str]:
-    counts = found.per_class.values()
+def _summary(contents: Survey, chosen: Starter) -> list[str]:
+    counts = contents.per_class.values()
     each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    sizes = [f"{height} x {width}" for (height, width), _ in found.sizes.most_common(3)]
-    shown = ", ".join(sizes) + (f" and {len(found.sizes) - 3:,} other sizes" if len(found.sizes) > 3 else "")
-    colors = "gray" if found.channels == 1 else "color" if not found.gray else f"color, {found.gray:,} of them gray"
-    parts = ", ".join(part or "not divided" for part in found.counts)
+    sizes = [f"{height} x {width}" for (height, width), _ in contents.sizes.most_common(3)]
+    shown = ", ".join(sizes) + (f" and {len(contents.sizes) - 3:,} other sizes" if len(contents.sizes) > 3 else "")
+    colors = (
+        "gray" if contents.channels == 1 else "color" if not contents.gray else f"color, {contents.gray:,} of them gray"
+    )
+    parts = ", ".join(part or "not divided" for part in contents.counts)
     return [
-        f"{found.root.name}: {found.images:,} images in {len(found.classes):,} classes ({each} each); {parts}",
+        f"{contents.root.name}: {contents.images:,} images in {len(contents.classes):,} classes ({each} each); {parts}",
         f"pixels: {shown}; {colors}",
         f"train {chosen.train:,}, validation {chosen.val:,}, test {chosen.test:,}; resnet8 (width {chosen.width}) on "
         f"{chosen.size} x {chosen.size}, {chosen.epochs} epochs in batches of {chosen.batch}",
     ]
 
 
-def _notes(found: Survey, chosen: Starter) -> list[str]:
+def _notes(contents: Survey, chosen: Starter) -> list[str]:
     """What a person should know before the first run."""
     notes = []
-    if found.others:
-        kinds, count = ", ".join(name for name, _ in found.others.most_common(3)), found.others.total()
+    if contents.others:
+        kinds, count = ", ".join(name for name, _ in contents.others.most_common(3)), contents.others.total()
         notes.append(f"{_counted(count, 'file')} without an image suffix passed over ({kinds}).")
-    leaks, doubtful = found.between_parts(), found.between_classes()
+    leaks, doubtful = contents.between_parts(), contents.between_classes()
     # Other copies are worth a note only if there are none of a worse kind.
-    alike = [] if leaks or doubtful else found.copies
+    alike = [] if leaks or doubtful else contents.copies
     for pairs, what in (
         (leaks, "in two parts, which makes the measured numbers too good"),
         (doubtful, "in two classes, where one label must be wrong"),
@@ -100,16 +102,16 @@ def _notes(found: Survey, chosen: Starter) -> list[str]:
     ):
         if pairs:
             notes.append(f"{_counted(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}.")
-    counts = found.per_class
+    counts = contents.per_class
     rare, common = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[common] >= _UNEVEN * counts[rare]:
         notes.append(
             f"{rare} has {counts[rare]:,} images and {common} {counts[common]:,}: accuracy and ECE hardly see rare "
             "classes. Read the classwise ECE, too."
         )
-    if said := too_small_to_choose(chosen.val):
-        notes.append(said)
-    if any(part in ("val", "valid", "validation") for part in found.counts) and "test" in found.counts:
+    if warning := too_small_to_choose(chosen.val):
+        notes.append(warning)
+    if any(part in ("val", "valid", "validation") for part in contents.counts) and "test" in contents.counts:
         notes.append("the images in the validation folder join the training part, from which the seed draws its own.")
     return notes
 

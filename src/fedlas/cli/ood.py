@@ -135,7 +135,7 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     Raises:
         InputError: If there is none, one comes twice or is not finished, or they differ in more than loss and seed.
     """
-    runs, skipped = find_runs(_OWNER, folders, _why_not, wanted="finished runs", data=data)
+    runs, skipped = find_runs(_OWNER, folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)
     if len({folder.path.resolve() for folder in runs}) != len(runs):
         raise InputError(_OWNER, "each run must be named once", shown, "Leave one out.")

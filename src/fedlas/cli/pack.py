@@ -28,13 +28,12 @@ def pack(folder: Path) -> int:
     """
     from fedlas.lab.runs import pack as room
 
-    packed = room.pack(folder)
-    summary = packed.summary
-    left_out = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
-    say(f"{packed.path}: {len(summary.runs)} runs, {packed.path.stat().st_size / 1e6:.2f} MB")
-    if left_out:
-        say(f"not packed, as they are not finished or cannot be read: {', '.join(left_out)}", wrap=True)
-    if count := len(packed.folders):
+    path, summary = room.pack(folder)
+    omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
+    say(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")
+    if omitted:
+        say(f"not packed, as they are not finished or cannot be read: {', '.join(omitted)}", wrap=True)
+    if count := sum(run.path.is_dir() for run in summary.runs):
         text = f"The folder{'s' * (count != 1)} of {count} of them can go, unless you need checkpoints or predictions."
         say(text, wrap=True)
     return 0

@@ -45,7 +45,7 @@ def test_what_arguments_choose():
     assert (local.workers, local.gpus_per_run, local.retries) == (4, 0.5, 0)
     slurm = chosen("--executor", "slurm", "--executor-set", "minutes=90", "--executor-set", "setup=[module load cuda]")
     assert isinstance(slurm, SlurmExecutor)
-    assert (slurm.parameters["time"], slurm.setup) == (90, ["module load cuda"])
+    assert (slurm.minutes, slurm.setup) == (90, ["module load cuda"])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,10 @@ class Outcome:
         pending: Runs that were handed over and not waited for.
     """
 
-    finished: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    busy: list[str] = field(default_factory=list)
-    pending: list[str] = field(default_factory=list)
+    finished: list[str]
+    failed: dict[str, str]
+    busy: list[str]
+    pending: list[str]
 
 
 def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None) -> Outcome:
@@ -110,27 +110,19 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             note(attempt(run, run.name), "dim")
     if todo:
         tasks = [replace(Task.of(run, run.name), threads=threads) for run in todo]
-        progress, precision_shown = JointProgress(console, tasks), False
+        progress = JointProgress(console, tasks)
         # Closing the generator ends the workers, also after Ctrl-C.
         with progress, closing(executor.results(tasks, progress)) as ended:
             for result in ended:
                 progress.ended(result)
                 note(result)
-                trained = [run for run in new if run.name == result.name]
-                if trained and not precision_shown:
-                    _say_precision(trained[0], console)
-                    precision_shown = True
         ended_well = [run for run in todo if run.name in results and results[run.name].line is not None]
+        # Whichever process did the first run decided the precision of all.
+        starts = [start for run in new[:1] for start in RunFolder(run.folder).starts[-1:] if "precision" in start]
+        say(*(f"  precision {start['precision']}" for start in starts), style="dim", stderr=True, on=console)
         lines = [*notes_of(ended_well), *alarms_of(ended_well, runs[0].folder.parent)]
         say(*lines, style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)
-
-
-def _say_precision(run: Run, console: Any) -> None:
-    """The precision of the runs, and why; whichever process did the first one decided it."""
-    for start in RunFolder(run.folder).starts[-1:]:
-        if "precision" in start:
-            say(f"  precision {start['precision']}", style="dim", stderr=True, on=console)
 
 
 def _is_done(run: Run) -> bool:
@@ -145,18 +137,13 @@ def _is_done(run: Run) -> bool:
 
 
 def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:
-    outcome = Outcome()
-    for run in runs:
-        result = results.get(run.name)
-        if result is None:
-            outcome.pending.append(run.name)
-        elif result.error is not None:
-            outcome.failed[run.name] = result.error
-        elif result.busy is not None:
-            outcome.busy.append(run.name)
-        else:
-            outcome.finished.append(run.name)
-    return outcome
+    by_name = {run.name: results[run.name] for run in runs if run.name in results}
+    return Outcome(
+        finished=[name for name, result in by_name.items() if result.line is not None],
+        failed={name: result.error for name, result in by_name.items() if result.error is not None},
+        busy=[name for name, result in by_name.items() if result.busy is not None],
+        pending=[run.name for run in runs if run.name not in results],
+    )
 
 
 def _check_folders(runs: Sequence[Run]) -> None:

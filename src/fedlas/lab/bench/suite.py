@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.terminal import say
-from fedlas.lab.bench.executors import Executor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
 from fedlas.lab.recipes.text import is_group, read_content
@@ -83,10 +82,12 @@ def load_group(
         if key in content and not (isinstance(content[key], list) and content[key]):
             raise InputError("recipe", f"{key} of a group must be a list", content[key], f"Write e.g. {key}: [...].")
     # The command line counts more than the group, and the group more than its recipes.
-    said = {override.partition("=")[0].strip() for override in overrides}
-    own = {key: content[key] for key in ("methods", "seeds") if key in content and key not in said}
+    overridden = {override.partition("=")[0].strip() for override in overrides}
+    changes = {key: content[key] for key in ("methods", "seeds") if key in content and key not in overridden}
     recipes = tuple(
-        replace(load_recipe(_place(name, str(member)), overrides), **own).with_data_root(data).with_trackers(trackers)
+        replace(load_recipe(_place(name, str(member)), overrides), **changes)
+        .with_data_root(data)
+        .with_trackers(trackers)
         for member in content["recipes"]
     )
     return Group(name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ()))))
@@ -97,17 +98,8 @@ def _place(group: str, member: str) -> str:
     return str(Path(group).parent / member) if member.endswith((".yaml", ".yml")) else member
 
 
-def dry_run(
-    group: Group,
-    *,
-    losses: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    out: Path | None = None,
-    executor: Executor | None = None,
-) -> int:
-    """Check everything that can be checked without data, and print what would be done; no run folder is written.
-
-    An executor that submits scripts writes them, to be looked at, beside where the runs would be.
+def dry_run(group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None) -> int:
+    """Check a bench without training, and print what it would do; no run folder is written.
 
     Returns:
         0.
@@ -120,20 +112,20 @@ def dry_run(
     forecasts: list[Forecast] = []
     for recipe, runs in group.plan(losses=losses, seeds=seeds, out=out):
         check_bench_folder(runs[0].folder.parent)
-        found = [forecast(run) for run in runs]
-        say("", f"{recipe.name}: {recipe.title}")
-        todo = [Task.of(f.run, f.run.name) for f in found if f.state != "finished"]
-        told = executor.describe(todo) if executor is not None and todo else []
-        say(*(f"  {line}" for line in [*_about(recipe), *_table(found), *_missing(recipe), *told]))
-        forecasts += found
+        ahead, images = [forecast(run) for run in runs], train_size(runs[0])
+        size = "images that are not there to be counted" if images is None else f"about {images:,} images"
+        train, weights = recipe.train, recipe.model.weights
+        missing = f"missing: {weights}, the pre-trained weights; --set model.weights=FILE says where they are"
+        say(
+            "",
+            f"{recipe.name}: {recipe.title}",
+            f"  {recipe.model.name} on {size} of {recipe.data.name}, {train.epochs} epochs, batch {train.batch_size}",
+            *(f"  {line}" for line in _table(ahead)),
+            *([] if weights is None or Path(weights).is_file() else [f"  {missing}"]),
+        )
+        forecasts += ahead
     say("", _totals(forecasts), *(f"then: {command}" for command in group.then))
     return 0
-
-
-def _about(recipe: Recipe) -> list[str]:
-    train, images = recipe.train, train_size(recipe)
-    size = "a number of images that is known when they are read" if images is None else f"about {images:,} images"
-    return [f"{recipe.model.name} on {size} of {recipe.data.name}, {train.epochs} epochs, batch {train.batch_size}"]
 
 
 def _table(forecasts: Sequence[Forecast]) -> list[str]:
@@ -143,23 +135,14 @@ def _table(forecasts: Sequence[Forecast]) -> list[str]:
     return [f"{row[0]:{name}}  {row[1]:>{steps}}  {row[2]:{state}}  {row[3]}" for row in rows]
 
 
-def _missing(recipe: Recipe) -> list[str]:
-    weights = recipe.model.weights
-    if weights is None or Path(weights).is_file():
-        return []
-    return [f"missing: {weights}, the pre-trained weights; --set model.weights=FILE says where they are"]
-
-
 def _totals(forecasts: Sequence[Forecast]) -> str:
     counted = [f for f in forecasts if f.steps is not None and f.left is not None]
-    steps, left = sum(f.steps or 0 for f in counted), sum(f.left or 0 for f in counted)
-    batches = sum((f.left or 0) * f.run.recipe.train.batch_size for f in counted)
+    steps, rest = sum(f.steps or 0 for f in counted), sum(f.left or 0 for f in counted)
     finished = sum(f.state == "finished" for f in forecasts)
     unknown = len(forecasts) - len(counted)
     parts = [f"{len(forecasts)} runs, {finished} of them finished"]
     if counted:
-        images = f"{batches / 1e6:,.1f} million" if batches >= 1e6 else f"{batches:,}"
-        parts += [f"about {steps:,} steps, {left:,} of them left", f"about {images} training images left to pass"]
+        parts.append(f"about {steps:,} steps, {rest:,} of them left")
     if unknown:
         parts.append(f"steps of {unknown} runs unknown: their data is not there to be counted")
     return "; ".join(parts)

@@ -190,12 +190,16 @@ class Source:
 
 
 Loader = Callable[..., Source]
-"""``load(root: str | None = None, *, option=default, ...) -> Source``: a path, then keyword-only options."""
+"""``load(root: str | None = None, *, option=default, ...) -> Source``; without ``root`` if it needs no files."""
 
 DATASETS: Registry[Loader] = Registry("data set")
 """Data sets by name; each is registered by its own module. Metadata ``files`` says what ``root`` must hold; a data set
-without it needs no files. ``count(root)`` gives the number of training images and of classes of the user's own data,
-for a dry run: it looks at names and labels, not at images."""
+without it needs no files."""
+
+
+def option_names(name: str) -> list[str]:
+    """Return the names of the options of a data set, those that every data set has included."""
+    return [*(each for each in inspect.signature(DATASETS[name].value).parameters if each != "root"), *COMMON_OPTIONS]
 
 
 def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
@@ -215,22 +219,23 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
         >>> source.num_classes, len(source.train), len(source.test)
         (3, 20, 10)
     """
-    # Options: those of the loader, and those of every data set.
-    loader = DATASETS[name].value
-    keywords = inspect.signature(loader).parameters.values()
-    known = [parameter.name for parameter in keywords if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     for option in options:
-        if option not in known and option not in COMMON_OPTIONS:
-            expected = f"options must be among {', '.join([*known, *COMMON_OPTIONS])}"
-            raise InputError(name, expected, repr(option), suggestion(option, [*known, *COMMON_OPTIONS]))
-    if options.get("flip", False) not in (True, False, "alternating"):
-        raise InputError(name, "flip must be true, false or alternating", describe(options["flip"]), "Choose one.")
-    check_count(name, "crop_padding", options.get("crop_padding", 0), low=0)
-    for option in ("mean", "std"):
-        if options.get(option) is not None:
-            options[option] = check_statistic(name, option, options[option])
-    source = loader(root, **{key: value for key, value in options.items() if key in known})
-    return replace(source, **{key: value for key, value in options.items() if key in COMMON_OPTIONS})
+        if option not in (names := option_names(name)):
+            raise InputError(name, "options must be its own", repr(option), suggestion(option, names))
+    # Augmentation and statistics are checked before anything is read, which may take minutes.
+    common = {key: options.pop(key) for key in COMMON_OPTIONS if key in options}
+    flip = common.get("flip", False)
+    flips, expected = flip in (True, False, "alternating"), "flip must be true, false or alternating"
+    expect(name, flips, expected, describe(flip), "Choose one.")
+    check_count(name, "crop_padding", common.get("crop_padding", 0), low=0)
+    for key in ("mean", "std"):
+        if common.get(key) is not None:
+            common[key] = check_statistic(name, key, common[key])
+    stored = "files" in DATASETS[name].metadata
+    fix = "Leave root out."
+    expect(name, stored or root is None, "this data set needs no files, so no root", repr(root), fix)
+    source: Source = DATASETS.build(name, options, root=root)
+    return replace(source, **common)
 
 
 def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
@@ -253,13 +258,3 @@ def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
 
 COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")
 """Options of every data set."""
-
-
-def no_root(name: str, root: str | None) -> None:
-    """Refuse a ``root`` for a data set that needs no files, since it would be ignored.
-
-    Raises:
-        InputError: If ``root`` is given.
-    """
-    if root is not None:
-        raise InputError(name, "this data set needs no files, so no root", repr(root), "Leave root out.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -140,16 +139,19 @@ class Batches(Epochs):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         plan = self._plan()
         for mine in self.slices():
-            index = plan.order[mine]
+            index = plan["order"][mine]
             pixels = self.images.images.index_select(0, index)
             if self.crop_padding:
-                pixels = _crop(pixels, plan.top[mine], plan.left[mine], self.crop_padding)
+                pixels = _crop(pixels, plan["top"][mine], plan["left"][mine], self.crop_padding)
             if self.flip:
-                pixels = torch.where(plan.mirrored[mine, None, None, None], pixels.flip(3), pixels)
+                pixels = torch.where(plan["mirrored"][mine, None, None, None], pixels.flip(3), pixels)
             yield self.normalized(pixels), self.images.target[index], index
 
-    def _plan(self) -> _Plan:
-        """All random numbers of the epoch. All are drawn, used or not, so options do not affect each other."""
+    def _plan(self) -> dict[str, Tensor]:
+        """Return the order of the epoch, and how the image at each place of it is augmented, each ``(N,)``.
+
+        All random numbers are drawn, used or not, so that options do not affect each other.
+        """
         random, count = stream(Purpose.EPOCH, self.seed, self._epoch), len(self.images)
         shuffled = random.permutation(count)
         order = shuffled.astype(np.int64) if self.shuffle else np.arange(count)
@@ -159,28 +161,18 @@ class Batches(Epochs):
             mirrored = first[order] ^ bool(self._epoch % 2)
         corner = random.random_sample((2, count))
         # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
-        top, left = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
-        arrays = (order, mirrored, top, left)
-        return _Plan(*(torch.from_numpy(array).to(self.images.target.device) for array in arrays))
+        rows, columns = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
+        arrays = {"order": order, "mirrored": mirrored, "top": rows, "left": columns}
+        return {name: torch.from_numpy(array).to(self.images.target.device) for name, array in arrays.items()}
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Order of the samples, and how the image at each place of that order is augmented; each ``(N,)``."""
-
-    order: Tensor
-    mirrored: Tensor
-    top: Tensor
-    left: Tensor
-
-
-def _crop(pixels: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
-    """``pixels (B, channels, H, W)`` padded with black, then cropped to the old size at ``top, left (B,)``."""
+def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
+    """Pad ``pixels (B, channels, H, W)`` with black, then crop to the old size at ``row, column (B,)``."""
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     padded[:, :, padding:-padding, padding:-padding] = pixels  # several times faster than F.pad for uint8
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, channels, places, places, H, W), a view
-    return windows[torch.arange(batch, device=pixels.device), :, top, left]
+    return windows[torch.arange(batch, device=pixels.device), :, row, column]
 
 
 _Place = tuple[int, int | None]
@@ -253,13 +245,13 @@ class _BatchSampler:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[_Place]]:
-        own, count = self.batches, len(self.batches.files)
-        random = stream(Purpose.EPOCH, own.seed, own.epoch)
+        batches, count = self.batches, len(self.batches.files)
+        random = stream(Purpose.EPOCH, batches.seed, batches.epoch)
         order = random.permutation(count).tolist()
         seeds = random.randint(0, 2**62, count).tolist()
-        for mine in own.slices():
+        for mine in batches.slices():
             places = range(mine.start, mine.stop)
-            yield [(order[i] if own.shuffle else i, seeds[i] if own.augment else None) for i in places]
+            yield [(order[i] if batches.shuffle else i, seeds[i] if batches.augment else None) for i in places]
 
 
 class _Rows(Dataset[Any]):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.text import printable
 from fedlas.lab.data.base import DATASETS, Expected, Source, load_dataset
-from fedlas.lab.data.disk import damage
+from fedlas.lab.data.disk import damage, in_parallel
 from fedlas.lab.data.files import Files
 
 _MOST = 10
@@ -77,16 +76,11 @@ def check_dataset(
     total = sum(len(part) for part in parts.values() if isinstance(part, Files))
     expected: Expected | None = None if options else entry.metadata.get("expected")
     checked = Checked(source, {}, expected, [], decoded=not quick or not total)
-    done = 0
-
-    def count(images: int) -> None:
-        on_image(done + images, total)
-
+    done = count(1)
     for label, part in parts.items():
         checked.sizes[label] = Counter({part.shape[1:]: len(part)})
         if isinstance(part, Files):
-            checked.sizes[label], broken = _decode(part, quick, count)
-            done += len(part)
+            checked.sizes[label], broken = _decode(part, quick, lambda: on_image(next(done), total))
             if broken:
                 more = f"\n  and {len(broken) - _MOST} more" if len(broken) > _MOST else ""
                 listed = "\n  ".join(map(printable, broken[:_MOST]))
@@ -97,8 +91,8 @@ def check_dataset(
     return checked
 
 
-def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Counter[tuple[int, int]], list[str]]:
-    """Counts of the sizes of readable images, and a line for each unreadable one."""
+def _decode(part: Files, quick: bool, advance: Callable[[], None]) -> tuple[Counter[tuple[int, int]], list[str]]:
+    """Return the counts of the sizes of readable images, and a line for each unreadable one."""
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []
 
@@ -113,15 +107,12 @@ def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Cou
             return error.parts[2]
         return int(image.height), int(image.width)
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(part), 1000):  # a million futures at once take a gigabyte
-            rows = range(start, min(start + 1000, len(part)))
-            for result in pool.map(look, rows):
-                if isinstance(result, str):
-                    broken.append(result)
-                elif result is not None:
-                    sizes[result] += 1
-            count(rows.stop)
+    for result in in_parallel(look, range(len(part))):
+        if isinstance(result, str):
+            broken.append(result)
+        elif result is not None:
+            sizes[result] += 1
+        advance()
     return sizes, broken
 
 

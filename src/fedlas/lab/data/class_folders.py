@@ -47,13 +47,13 @@ def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images 
     Raises:
         InputError: If there are fewer than two.
     """
-    found = _folders(place)
-    if len(found) < 2:
-        got = f"{', '.join(path.name for path in found) or 'none'} in {place}"
-        inner = found[0] if found and len(_folders(found[0])) > 1 else None
+    folders = _folders(place)
+    if len(folders) < 2:
+        got = f"{', '.join(path.name for path in folders) or 'none'} in {place}"
+        inner = folders[0] if folders and len(_folders(folders[0])) > 1 else None
         fix = f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first."
         raise InputError(owner, "there must be at least two class folders", got, fix)
-    return found
+    return folders
 
 
 def divided_images(
@@ -73,29 +73,19 @@ def divided_images(
     Raises:
         InputError: As :func:`images_by_part`.
     """
-    place, found = images_by_part(owner, root, layout=layout, deep=deep)
-    classes = tuple(next(iter(found.values())))
+    place, parts = images_by_part(owner, root, layout=layout, deep=deep)
+    classes = tuple(next(iter(parts.values())))
     first, *rest = (
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
-        for by_class in found.values()
+        for by_class in parts.values()
     )
     if rest:
         return place, ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]), classes
     # With one set, a stratified part of it is the test part: the same for every seed.
     target = np.array([label for _, label in first], dtype=np.int64)
     size = round(_TEST_FRACTION * len(target))
-    kept, held_out = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
-    return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
-
-
-def count_training(owner: str, root: str | None, *, layout: str, deep: bool) -> tuple[int, int]:
-    """Number of training images, those for validation included, and of classes; arguments as :func:`divided_images`.
-
-    Raises:
-        InputError: As :func:`images_by_part`.
-    """
-    _, (train, _), classes = divided_images(owner, root, layout=layout, deep=deep)
-    return len(train), len(classes)
+    train, test = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
+    return place, ([first[row] for row in train], [first[row] for row in test]), classes
 
 
 def images_by_part(
@@ -118,22 +108,22 @@ def images_by_part(
         raise InputError(owner, "root must be a folder", f"the file {place}", layout)
     try:
         # A folder without folders in it is a class of that name, not a part.
-        held = [part for part in _PARTS if (place / part).is_dir() and _folders(place / part)]
-        if held and ("train" not in held or len(held) == 1):
+        names = [part for part in _PARTS if (place / part).is_dir() and _folders(place / part)]
+        if names and ("train" not in names or len(names) == 1):
             expected = "root must hold train and val or test"
-            fix = f"Add one, or pass {place / held[0]}, of which a fifth is held out." if len(held) == 1 else layout
-            raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", fix)
-        found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}
+            fix = f"Add one, or pass {place / names[0]}, of which a fifth is held out." if len(names) == 1 else layout
+            raise InputError(owner, expected, f"only {' and '.join(names)} in {place}", fix)
+        parts = {part: _by_class(owner, place, part, layout, deep) for part in names or [""]}
     except OSError as error:
         raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error
-    classes = tuple(next(iter(found.values())))
-    for part, by_class in found.items():
+    classes = tuple(next(iter(parts.values())))
+    for part, by_class in parts.items():
         if differing := sorted(set(classes) ^ set(by_class)):
             where = "train" if differing[0] in classes else part
             got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
             fix = "Rename, add or remove class folders until both agree."
             raise InputError(owner, f"train and {part} must have the same classes", got, fix)
-    return place, found
+    return place, parts
 
 
 def _folders(place: Path) -> list[Path]:
@@ -147,7 +137,7 @@ def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dic
     def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error
 
-    found: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     for folder in class_folders(owner, root / part, layout=layout):
         names = []
         for inner, _, files in os.walk(folder, onerror=refuse):
@@ -159,5 +149,5 @@ def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dic
             expected = f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})"
             fix = "Add images, or remove the folder if it is not a class; archives in it must be extracted first."
             raise InputError(owner, expected, f"none in {folder}", fix)
-        found[folder.name] = sorted(names)
-    return found
+        images[folder.name] = sorted(names)
+    return images

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import is_file
 
+T = TypeVar("T")
 ENVIRONMENT = "FEDLAS_DATA"
 _LFS = "it is a pointer of Git LFS, not the file itself", "Run 'git lfs pull' in its repository."
 _PAGE = "it is a web page", "The download got an error page: fetch it again."
@@ -246,12 +247,9 @@ def read_images(
     first = read(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
-        raise InputError(
-            owner,
-            f"the images must fit into max_gib={max_gib:g} GiB of memory",
-            f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB",
-            "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice).",
-        )
+        got = f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB"
+        fix = "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice)."
+        raise InputError(owner, f"the images must fit into max_gib={max_gib:g} GiB of memory", got, fix)
     # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
@@ -266,10 +264,16 @@ def read_images(
             raise InputError(owner, "without image_size all images must be of one size", got, _SET_SIZE)
         images[row] = image
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter lock
-        for _ in pool.map(fill, range(len(files))):
-            pass
+    for _ in in_parallel(fill, range(len(files))):
+        pass
     return images
+
+
+def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
+    """Yield ``look(item)`` of each item in order, computed on every core: decoding releases the interpreter lock."""
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(items), 1000):  # a million futures at once take a gigabyte
+            yield from pool.map(look, items[start : start + 1000])
 
 
 def _shorter_side(image: Any, size: int) -> Any:
@@ -279,5 +283,5 @@ def _shorter_side(image: Any, size: int) -> Any:
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
     if image.size != (width, height):
         image = image.resize((width, height), require("PIL.Image", extra="data").Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    x, y = (width - size) // 2, (height - size) // 2
+    return image.crop((x, y, x + size, y + size))

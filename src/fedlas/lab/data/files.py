@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -59,12 +61,8 @@ class View:
         check_count("data", "crop", self.crop)
         check_count("data", "resize", self.resize)
         if self.resize < self.crop:
-            raise InputError(
-                "data",
-                f"resize must be at least crop={self.crop}",
-                self.resize,
-                "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop.",
-            )
+            fix = "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop."
+            raise InputError("data", f"resize must be at least crop={self.crop}", self.resize, fix)
         check_choice("data", "train_crop", self.train_crop, get_args(TrainCrop))
         check_choice("data", "interpolation", self.interpolation, get_args(Interpolation))
         check_number("data", "min_area", self.min_area, low=0, high=1, low_open=True)
@@ -102,6 +100,29 @@ class View:
         return view
 
 
+def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a loader of a data set: the fields of :class:`View` become options, in place of its argument ``view``.
+
+    Args:
+        default: The view without options. What the files themselves ask for, ``cut_bottom`` and ``upright``, is no
+            option.
+    """
+    names = [each.name for each in fields(View) if each.name not in ("cut_bottom", "upright")]
+
+    def decorate(load: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(load)
+        def loader(root: str | None = None, **options: Any) -> Any:
+            chosen = {name: options.pop(name) for name in names if name in options}
+            return load(root, view=replace(default, **chosen), **options)
+
+        others = [each for each in signature(load).parameters.values() if each.name != "view"]
+        views = [Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(default, name)) for name in names]
+        loader.__signature__ = Signature([*others, *views])  # type: ignore[attr-defined]  # inspect reads it
+        return loader
+
+    return decorate
+
+
 @dataclass(frozen=True, eq=False)
 class Files:
     """Image files and labels of one part; the counterpart of :class:`~fedlas.lab.data.Images` for large images.
@@ -127,12 +148,8 @@ class Files:
 
     def __post_init__(self) -> None:
         if self.target.shape != (len(self.names),) or self.target.dtype != torch.int64 or not len(self.names):
-            raise InputError(
-                "Files",
-                f"target must be int64 ({len(self.names)},) like the names, at least one",
-                describe(self.target),
-                "Pass one class index per file.",
-            )
+            expected = f"target must be int64 ({len(self.names)},) like the names, at least one"
+            raise InputError("Files", expected, describe(self.target), "Pass one class index per file.")
 
     @classmethod
     def of(cls, folder: Path, names: Sequence[str], target: Sequence[int], view: View, *, channels: int = 3) -> Files:

@@ -77,12 +77,9 @@ def hold_out(
     counts = np.bincount(target, minlength=len(classes))
     if int(counts.min()) < 2:
         scarce = int(counts.argmin())
-        raise InputError(
-            owner,
-            "each class needs at least two images, one to train and one to test on",
-            f"{counts[scarce]} of {classes[scarce]!r}",
-            "Add images of this class, or provide the test part yourself.",
-        )
+        expected = "each class needs at least two images, one to train and one to test on"
+        got = f"{counts[scarce]} of {classes[scarce]!r}"
+        raise InputError(owner, expected, got, "Add images of this class, or provide the test part yourself.")
     size = min(max(size, len(classes)), len(target) - len(classes))
     ones = np.ones_like(counts)
     amounts = allocate(counts, size, low=ones, high=counts - 1)
@@ -161,28 +158,13 @@ class Splits:
             arrays |= {"train_target": self.train.target.cpu().numpy(), "train_clean_target": self.clean_target}
         return write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are plain
 
-    def training_batches(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> Batches | StreamedBatches:
-        """Augmented batches of the training part in random order; see :class:`Batches` for the arguments.
+    def training_batches(self, **options: Any) -> Batches | StreamedBatches:
+        """Augmented batches of the training part in random order.
 
         Args:
-            batch_size: Samples per step over all processes together.
-            seed: Seed of order and augmentation.
-            drop_last: Leave out a last batch that is smaller.
-            rank: Which slice of each batch this process gets.
-            world_size: Number of processes.
+            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size``, as ``Epochs`` takes them.
         """
-        options: dict[str, Any] = {
-            "mean": self.mean, "std": self.std, "batch_size": batch_size, "flip": self.flip, "shuffle": True,
-            "drop_last": drop_last, "seed": seed, "rank": rank, "world_size": world_size,
-        }  # fmt: skip
+        options |= {"mean": self.mean, "std": self.std, "flip": self.flip, "shuffle": True}
         if isinstance(self.train, Images):
             return Batches(self.train, crop_padding=self.crop_padding, **options)
         return StreamedBatches(self.train, augment=True, workers=self.workers, **options)
@@ -200,12 +182,7 @@ class Splits:
 
 
 def split(
-    source: Source,
-    *,
-    seed: int,
-    val_size: int | float,
-    train_size: int | None = None,
-    test_size: int | None = None,
+    source: Source, *, seed: int, val_size: int | float, train_size: int | None = None, test_size: int | None = None
 ) -> Splits:
     """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
 
@@ -249,8 +226,8 @@ def split(
     # Which ones: validation first, so that it does not depend on the size of the training part.
     groups, counts = _draw(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)
     for_val = allocate(counts, val_count, low=np.zeros_like(counts), high=counts - 1)
-    left = counts - for_val
-    for_train = allocate(left, train_count, low=np.ones_like(counts), high=left)
+    others = counts - for_val
+    for_train = allocate(others, train_count, low=np.ones_like(counts), high=others)
     tested, counts = _draw(source.test, Purpose.SPLIT_TEST, seed, num_classes)
     indices = {
         "train": choose(groups, for_train, skip=for_val),
@@ -310,12 +287,8 @@ def _moments(name: str, part: Part) -> tuple[tuple[float, ...], tuple[float, ...
 def _val_count(val_size: object, available: int) -> int:
     if isinstance(val_size, float):
         if not 0 < val_size < 1 or round(val_size * available) < 1:
-            raise InputError(
-                "split",
-                f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images",
-                val_size,
-                "Choose a fraction such as 0.1, or a whole number of images.",
-            )
+            expected = f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images"
+            raise InputError("split", expected, val_size, "Choose a fraction such as 0.1, or a whole number of images.")
         return round(val_size * available)
     if isinstance(val_size, int) and not isinstance(val_size, bool):
         return check_count("split", "val_size", val_size)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas.lab.data.class_folders import images_by_part, is_image_name
-from fedlas.lab.data.disk import open_image
+from fedlas.lab.data.disk import in_parallel, open_image
 
 _OWNER = "fedlas init"
 _LAYOUT = "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."
@@ -92,38 +91,15 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         InputError: If folders or images are missing, there is only one class, or the parts differ in their classes;
             or if images cannot be read: the first are named, with the reasons.
     """
-    place, found = images_by_part(_OWNER, str(root), layout=_LAYOUT, deep=True)
+    place, parts = images_by_part(_OWNER, str(root), layout=_LAYOUT, deep=True)
     place = place.resolve()
     # Every image is decoded once: a damaged one would otherwise stop training in the middle of an epoch.
-    names = [name for by_class in found.values() for listed in by_class.values() for name in listed]
+    names = [name for by_class in parts.values() for listed in by_class.values() for name in listed]
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []
     gray = 0
-    for done, seen in enumerate(_seen(place, names), start=1):
-        if isinstance(seen, str):
-            broken.append(seen)
-        else:
-            sizes[seen[0]] += 1
-            gray += seen[1]
-        if on_image is not None:
-            on_image(done, len(names))
-    if broken:
-        shown = "; ".join(broken[:5]) + (f"; and {len(broken) - 5:,} more" if len(broken) > 5 else "")
-        raise InputError(
-            _OWNER,
-            "every file with an image suffix must be a readable image",
-            f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}",
-            "Repair or remove them: training refuses them, too.",
-        )
-    counts = {part: {name: len(listed) for name, listed in by_class.items()} for part, by_class in found.items()}
-    deepest = {part: len(Path(part).parts) + 2 for part in found}
-    nested = any(len(Path(name).parts) > deepest[_part(counts, name)] for name in names)
-    return Survey(place, counts, sizes, gray, nested, _others(place), _copies(place, names, counts))
 
-
-def _seen(place: Path, names: list[str]) -> Iterator[tuple[tuple[int, int], bool] | str]:
-    """Height and width of each image and whether it is gray, or why it cannot be read."""
-
+    # Height and width of an image and whether it is gray, or why it cannot be read.
     def look(name: str) -> tuple[tuple[int, int], bool] | str:
         try:
             image = open_image(_OWNER, place / name)
@@ -131,9 +107,23 @@ def _seen(place: Path, names: list[str]) -> Iterator[tuple[tuple[int, int], bool
             return error.parts[2]
         return (image.height, image.width), _is_gray(image)
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(names), 1000):  # a million futures at once take a gigabyte
-            yield from pool.map(look, names[start : start + 1000])
+    for done, result in enumerate(in_parallel(look, names), start=1):
+        if isinstance(result, str):
+            broken.append(result)
+        else:
+            sizes[result[0]] += 1
+            gray += result[1]
+        if on_image is not None:
+            on_image(done, len(names))
+    if broken:
+        shown = "; ".join(broken[:5]) + (f"; and {len(broken) - 5:,} more" if len(broken) > 5 else "")
+        expected = "every file with an image suffix must be a readable image"
+        got = f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}"
+        raise InputError(_OWNER, expected, got, "Repair or remove them: training refuses them, too.")
+    counts = {part: {name: len(listed) for name, listed in by_class.items()} for part, by_class in parts.items()}
+    deepest = {part: len(Path(part).parts) + 2 for part in parts}
+    nested = any(len(Path(name).parts) > deepest[_part(counts, name)] for name in names)
+    return Survey(place, counts, sizes, gray, nested, _others(place), _copies(place, names, counts))
 
 
 def _is_gray(image: Any) -> bool:
@@ -172,10 +162,10 @@ def _class(counts: dict[str, dict[str, int]], name: str) -> str:
 
 def _others(place: Path) -> Counter[str]:
     """Files that are passed over, by suffix; hidden ones are not worth a word."""
-    found: Counter[str] = Counter()
+    suffixes: Counter[str] = Counter()
     for _, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found.update(
+        suffixes.update(
             Path(name).suffix.lower() or name for name in files if not name.startswith(".") and not is_image_name(name)
         )
-    return found
+    return suffixes

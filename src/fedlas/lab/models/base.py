@@ -56,13 +56,10 @@ def build_model(name: str, *, num_classes: int, in_channels: int, image_size: in
     """
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
         check_count(name, argument, value)
-    registry: Registry[Builder] = MODELS
-    if name not in MODELS and ":" in name:
-        registry = Registry("model")
-        registry.add(name.lower(), builder_of(name))
-    model: nn.Module = registry.build(
-        name.lower(), options, num_classes=num_classes, in_channels=in_channels, image_size=image_size
-    )
+    registry: Registry[Builder] = Registry("model")
+    registry.add(name.lower(), builder_of(name))
+    size: dict[str, int] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    model: nn.Module = registry.build(name.lower(), options, **size)
     return model
 
 

@@ -37,12 +37,9 @@ class MLP(nn.Module):
             InputError: If an image has another size than the model was built for.
         """
         if images.shape[1:].numel() != self.num_inputs:
-            raise InputError(
-                "mlp",
-                f"each image must have the {self.num_inputs} numbers the model was built for",
-                describe(images),
-                "Build the model with the image_size and in_channels of the data.",
-            )
+            expected = f"each image must have the {self.num_inputs} numbers the model was built for"
+            fix = "Build the model with the image_size and in_channels of the data."
+            raise InputError("mlp", expected, describe(images), fix)
         logits: Tensor = self.fc(self.body(images))
         return logits
 

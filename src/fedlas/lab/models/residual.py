@@ -88,10 +88,7 @@ class SmallResNet(nn.Module):
 def _register(depth: int, size: str) -> None:
     name = f"resnet{depth}"
 
-    def build(
-        num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16, dropout: float = 0.0
-    ) -> nn.Module:
-        check_count(name, "image_size", image_size)
+    def build(num_classes: int, in_channels: int, *, width: int = 16, dropout: float = 0.0) -> nn.Module:
         width, rate = check_count(name, "width", width), check_dropout(name, dropout)
         return SmallResNet(num_classes, in_channels, blocks=(depth - 2) // 6, width=width, dropout=rate)
 
@@ -101,7 +98,6 @@ def _register(depth: int, size: str) -> None:
     Args:
         num_classes: ``C``.
         in_channels: Channels of an image.
-        image_size: Any; the network pools globally.
         width: Channels of the first stage.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
@@ -146,7 +142,6 @@ def build_wide_resnet(
     num_classes: int,
     in_channels: int,
     *,
-    image_size: int = 32,
     depth: int = 16,
     width: int = 4,
     block_dropout: float = 0.0,
@@ -157,7 +152,6 @@ def build_wide_resnet(
     Args:
         num_classes: ``C``.
         in_channels: Channels of an image.
-        image_size: Any; the network pools globally.
         depth: Layers, 6 n + 4 with n blocks in each of three stages: 10, 16, 22, 28, 40 ...
         width: Factor on the 16, 32 and 64 channels of the stages.
         block_dropout: Dropout between the convolutions of each block, in [0, 1); the paper uses 0.3 on CIFAR.
@@ -167,7 +161,6 @@ def build_wide_resnet(
         InputError: If ``depth`` is not 6 n + 4, or a number is out of range.
     """
     name = "wide-resnet"
-    check_count(name, "image_size", image_size)
     check_count(name, "width", width)
     blocks, rest = divmod(check_count(name, "depth", depth) - 4, 6)
     if rest or blocks < 1:

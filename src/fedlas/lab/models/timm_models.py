@@ -48,8 +48,8 @@ def input_config(name: str) -> InputConfig:
         >>> config.image_size, config.mean, config.std
         (384, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     """
-    known = _known(name.removeprefix("timm:"))
-    config = require("timm", extra="timm").get_pretrained_cfg(known, allow_unregistered=True)
+    name = _checked_name(name.removeprefix("timm:"))
+    config = require("timm", extra="timm").get_pretrained_cfg(name, allow_unregistered=True)
     usual = require("timm.data", extra="timm").resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
     return InputConfig(
         image_size=int(usual["input_size"][-1]),
@@ -71,7 +71,7 @@ def timm_builder(name: str) -> Builder:
     Raises:
         InputError: If timm has no such model; the message names the closest one.
     """
-    known = _known(name)
+    _checked_name(name)
 
     def build(
         num_classes: int,
@@ -103,23 +103,18 @@ def timm_builder(name: str) -> Builder:
             options["img_size"] = image_size
         try:
             model: nn.Module = require("timm", extra="timm").create_model(
-                known, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
+                name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
             )
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            given = ", ".join(f"{key}={value}" for key, value in options.items())
-            raise InputError(
-                owner,
-                f"timm must accept in_chans={in_channels}, {given}",
-                reason,
-                "Choose another image_size or leave the option out.",
-            ) from error
+            expected = f"timm must accept in_chans={in_channels}, {', '.join(f'{k}={v}' for k, v in options.items())}"
+            raise InputError(owner, expected, reason, "Choose another image_size or leave the option out.") from error
         return model
 
     return build
 
 
-def _known(name: str) -> str:
+def _checked_name(name: str) -> str:
     timm = require("timm", extra="timm")
     model, dot, _ = name.partition(".")
     if timm.is_model(model) and (not dot or name in timm.list_pretrained(f"{model}.*")):
@@ -127,5 +122,5 @@ def _known(name: str) -> str:
     # timm has over a thousand names, so only those with the same first part are suggested.
     names = timm.list_pretrained(f"{model}*") if dot else timm.list_models()
     head = re.split(r"[_.]", name)[0]
-    near = [known for known in names if known.startswith(head)] or names
+    near = [each for each in names if each.startswith(head)] or names
     raise InputError("model", "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near))

@@ -46,12 +46,10 @@ def _register(depth: int) -> None:
         num_classes: int,
         in_channels: int,
         *,
-        image_size: int = 32,
         stem: Stem = "small",
         pool_size: int = 1,
         dropout: float = 0.0,
     ) -> nn.Module:
-        check_count(name, "image_size", image_size)
         rate, cells = check_dropout(name, dropout), check_count(name, "pool_size", pool_size)
         # The stem.
         model: Any = getattr(require("torchvision.models", extra="models"), name)(num_classes=num_classes)
@@ -72,7 +70,6 @@ def _register(depth: int) -> None:
     Args:
         num_classes: ``C``.
         in_channels: Channels of an image.
-        image_size: Any; the network pools globally.
         stem: ``"small"``, a 3 x 3 convolution, for 32 or 64 pixels; or ``"imagenet"``, torchvision's 7 x 7 with
             stride 2 and a max-pool.
         pool_size: The last map is averaged to ``pool_size`` x ``pool_size`` cells, whose features are concatenated; 1
@@ -87,21 +84,17 @@ for _depth in _SIZES:
 
 
 @MODELS.register("densenet121", paper="Huang et al. 2016", url="https://arxiv.org/abs/1608.06993")
-def build_densenet121(
-    num_classes: int, in_channels: int, *, image_size: int = 32, stem: Stem = "small", dropout: float = 0.0
-) -> nn.Module:
+def build_densenet121(num_classes: int, in_channels: int, *, stem: Stem = "small", dropout: float = 0.0) -> nn.Module:
     """DenseNet-121, growth rate 32 (7.0 million parameters).
 
     Args:
         num_classes: ``C``.
         in_channels: Channels of an image.
-        image_size: Any; the network pools globally.
         stem: ``"small"``, a 3 x 3 convolution, for 32 or 64 pixels; or ``"imagenet"``, torchvision's 7 x 7 with
             stride 2 and a max-pool.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
     name = "densenet121"
-    check_count(name, "image_size", image_size)
     rate = check_dropout(name, dropout)
     built: Any = require("torchvision.models", extra="models").densenet121(num_classes=num_classes)
     features = built.features

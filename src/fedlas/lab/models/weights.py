@@ -50,24 +50,22 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
             weights = clean(dict(weights), model)
         except Exception as error:  # it trusts the keys, and may raise anything for those of another model
             raise _misfit(model, path, f"keys such as {', '.join(list(weights)[:5])} ({error!r})") from error
-    own, notes = model.state_dict(), []
+    state, notes = model.state_dict(), []
     name = next(name for name, module in model.named_modules() if module is find_head(model))
-    weights = _with_head(weights, own, name)
+    weights = _with_head(weights, state, name)
     # Leave out a head with another number of classes.
-    key = f"{name}.weight"
-    given = weights.get(key)
-    new_head = given is not None and given.shape[1:] == own[key].shape[1:] and len(given) != len(own[key])
-    if new_head:
-        weights = {k: v for k, v in weights.items() if k not in (key, f"{name}.bias")}
-        notes.append(
-            f"{Path(path).name}: the head {name!r} of {len(given)} classes was left out; "  # type: ignore[arg-type]
-            f"the one of {len(own[key])} classes starts untrained"
-        )
+    key, head = f"{name}.weight", {f"{name}.weight", f"{name}.bias"}
+    classes, rows = len(state[key]), weights.get(key)
+    if rows is not None and rows.shape[1:] == state[key].shape[1:] and len(rows) != classes:
+        weights, expected = {k: v for k, v in weights.items() if k not in head}, state.keys() - head
+        note = f"the head {name!r} of {len(rows)} classes was left out; the one of {classes} classes starts untrained"
+        notes.append(f"{Path(path).name}: {note}")
+    else:
+        expected = set(state)
     # All else must fit; nothing is changed before it does.
-    expected = {k for k in own if not (new_head and k in (key, f"{name}.bias"))}
-    if misfits := _misfits(weights, own, expected):
+    if misfits := _misfits(weights, state, expected):
         raise _misfit(model, path, misfits)
-    model.load_state_dict(own | {k: v for k, v in weights.items() if k in own})
+    model.load_state_dict(state | {k: v for k, v in weights.items() if k in state})
     return tuple(notes)
 
 
@@ -90,19 +88,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except MissingExtraError:
         raise
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
-        raise _unreadable(path, error) from error
+        expected = "it must be a safetensors file, or one of torch.save with nothing but tensors"
+        got = f"{path} ({' '.join(str(error).split())[:160] or type(error).__name__})"
+        fix = "Load it where you trust it, and save model.state_dict()."
+        raise InputError("model.weights", expected, got, fix) from error
     # Checkpoints nest: the weights may lie two levels deep, under keys of this list.
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]
     tensors = isinstance(content, Mapping) and {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
-        raise InputError(
-            "model.weights",
-            "the file must hold a state dict",
-            f"{path} with {type(content).__name__}",
-            "Save model.state_dict().",
-        )
+        got = f"{path} with {type(content).__name__}"
+        raise InputError("model.weights", "the file must hold a state dict", got, "Save model.state_dict().")
     return tensors
 
 
@@ -122,70 +119,56 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return InputError(
-        "model.weights",
-        "it must be a safetensors file, or one of torch.save with nothing but tensors",
-        f"{path} ({reason})",
-        "Load it where you trust it, and save model.state_dict().",
-    )
-
-
 def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
-    return InputError(
-        "model.weights",
-        f"the file must hold the weights of this {type(model).__name__}",
-        f"{path} with {got}",
-        "Choose the model (and its options, and in_channels) that the file was saved from.",
-    )
+    expected = f"the file must hold the weights of this {type(model).__name__}"
+    fix = "Choose the model (and its options, and in_channels) that the file was saved from."
+    return InputError("model.weights", expected, f"{path} with {got}", fix)
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The weights without the prefixes of wrappers, unless the model's own keys have them too."""
-    own = model.state_dict()
+    names = model.state_dict()
 
     def foreign(prefix: str) -> bool:
-        return all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own)
+        return all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in names)
 
     while prefix := next(filter(foreign, _PREFIXES), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def _with_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def _with_head(weights: dict[str, Tensor], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The weights with the head renamed as in the model, if the file has it under another name."""
     if f"{name}.weight" in weights:
         return weights
-    other = next((h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in own), None)
+    other = next((h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in state), None)
     if other is None:
         return weights
     ours = {f"{other}.{part}": f"{name}.{part}" for part in ("weight", "bias")}
     return {ours.get(key, key): value for key, value in weights.items()}
 
 
-def _plain(value: Tensor) -> bool:
-    """Whether a tensor can be copied into a weight: dense, real, and with its values, which one on ``meta`` lacks."""
-    return (
-        value.layout == torch.strided and value.device.type == "cpu" and not (value.is_complex() or value.is_quantized)
-    )
+def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expected: set[str]) -> str:
+    """Return the keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
 
+    # A tensor can be copied if it is dense, real, and has its values, which one on ``meta`` lacks.
+    def plain(value: Tensor) -> bool:
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        return dense and not (value.is_complex() or value.is_quantized)
 
-def _misfits(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], expected: set[str]) -> str:
-    """The keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
     counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old PyTorch
     problems = {
         "missing": sorted(expected - counters - weights.keys()),
-        "unknown": sorted(weights.keys() - own.keys()),
+        "unknown": sorted(weights.keys() - state.keys()),
         "of another shape": [
-            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            f"{key} {tuple(weights[key].shape)} for {tuple(state[key].shape)}"
             for key in sorted(expected & weights.keys())
-            if weights[key].shape != own[key].shape
+            if weights[key].shape != state[key].shape
         ],
         "of another kind": [
             f"{key} ({value.dtype}, {value.layout}, {value.device})"
             for key, value in weights.items()
-            if key in expected and not _plain(value)
+            if key in expected and not plain(value)
         ],
     }
 

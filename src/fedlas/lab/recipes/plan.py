@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,8 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from fedlas._core.check import InputError, check_count, suggestion
-from fedlas.lab.data import DATASETS
-from fedlas.lab.data.base import COMMON_OPTIONS
+from fedlas.lab.data.base import option_names
 from fedlas.lab.models import builder_of
 from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
 from fedlas.lab.train.config import check_select
@@ -71,9 +70,8 @@ class Run:
         del recipe["data"]["root"], recipe["data"]["workers"]
         # Unused options are left out, so that a run folder stays valid when a new release has another option.
         averaging = self.recipe.train.average != "none"
-        recipe["train"]["channels_last"] = bool(
-            self.recipe.train.channels_last
-        )  # null is decided before a run is begun
+        # Null is decided before a run begins.
+        recipe["train"]["channels_last"] = bool(self.recipe.train.channels_last)
         for section, unused in _UNUSED.items():
             values = recipe[section]
             for key, value in unused.items():
@@ -86,20 +84,10 @@ class Run:
         return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
 
 
+_OPTIONAL_DATA = "split_seed hold_out_classes long_tail label_noise cross_fit corruption test_mean test_std"
 _UNUSED: dict[str, dict[str, Any]] = {
     "model": dict.fromkeys(("bayesian", "weights")),
-    "data": dict.fromkeys(
-        (
-            "split_seed",
-            "hold_out_classes",
-            "long_tail",
-            "label_noise",
-            "cross_fit",
-            "corruption",
-            "test_mean",
-            "test_std",
-        )
-    ),
+    "data": dict.fromkeys(_OPTIONAL_DATA.split()),
     "train": {"accumulate": 1, "channels_last": False, "average": "none", "average_decay": ..., "average_start": ...},
 }
 """Keys that a configuration leaves out at these values; those of an average, if there is none."""
@@ -133,9 +121,9 @@ def plan(
     for seed in chosen:
         check_count("bench", "seeds", seed, low=0)
     # Check all that needs no data: an error in the last loss must not show after hours of the others.
-    loader, model = DATASETS[recipe.data.name].value, builder_of(recipe.model.name)
-    _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
-    _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
+    model = builder_of(recipe.model.name)
+    _check_options("data", recipe.data, set(option_names(recipe.data.name)))
+    _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
@@ -149,17 +137,16 @@ def plan(
     return runs
 
 
-def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequence[str]) -> None:
-    """Refuse an unknown option; the nearest name may also be a key of every data set or model."""
-    names = [field.name for field in fields(config) if field.name != "options"] + [*known]
+def _check_options(section: str, config: DataConfig | ModelConfig, options: set[str]) -> None:
+    """Refuse an option that is not among ``options``; the nearest key of the section is suggested."""
     for key in config.options:
-        if key not in known:
+        if key not in options:
+            names = sorted(options | {field.name for field in fields(config)} - {"options"})
             raise InputError("recipe", "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names))
 
 
-def _options(function: Callable[..., Any], given: set[str]) -> list[str]:
-    """Names of the parameters without those that are ``given``, which a user does not choose."""
-    return [name for name in inspect.signature(function).parameters if name not in given]
+_SIZES = {"num_classes", "in_channels", "image_size"}
+"""Parameters of models that the data decides."""
 
 
 def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: int | None = None) -> torch.nn.Module:
@@ -178,16 +165,12 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
     """
     name = run.registered_loss
     if name not in LOSSES:
-        known = [*LOSSES, *(variant for variant, options in run.recipe.losses.items() if "loss" in options)]
-        raise InputError("loss", "the name must be a registered loss", repr(name), suggestion(name, known))
+        names = [*LOSSES, *(variant for variant, options in run.recipe.losses.items() if "loss" in options)]
+        raise InputError("loss", "the name must be a registered loss", repr(name), suggestion(name, names))
     # The name of a variant becomes that of a folder and must not hide a registered loss.
     if name != run.loss and (run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)):
-        raise InputError(
-            "recipe",
-            "a variant must have a new name of lower-case letters, digits and + . _ -",
-            f"{run.loss!r} for {name!r}",
-            f"Call it e.g. {name}-variant.",
-        )
+        expected = "a variant must have a new name of lower-case letters, digits and + . _ -"
+        raise InputError("recipe", expected, f"{run.loss!r} for {name!r}", f"Call it e.g. {name}-variant.")
     offered: dict[str, Any] = {
         "num_classes": num_classes,
         "num_samples": num_samples,
@@ -197,19 +180,11 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
     loss: torch.nn.Module = LOSSES.build(name, run.loss_options, **offered)
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
-        raise InputError(
-            f"loss {run.loss}",
-            "features can be chosen for a loss that needs them",
-            f"features={run.features!r} for {name}",
-            "Leave it out.",
-        )
+        expected = "features can be chosen for a loss that needs them"
+        raise InputError(f"loss {run.loss}", expected, f"features={run.features!r} for {name}", "Leave it out.")
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
-        raise InputError(
-            f"loss {run.loss}",
-            "reduction must be 'mean', because training needs one number per batch, for batches of any size",
-            repr(reduction),
-            "Leave it out.",
-        )
+        expected = "reduction must be 'mean', because training needs one number per batch, for batches of any size"
+        raise InputError(f"loss {run.loss}", expected, repr(reduction), "Leave it out.")
     return loss
 
 
@@ -221,12 +196,8 @@ def check_targets(run: Run, loss: torch.nn.Module) -> TakesTargets | None:
     """
     taker = taker_of_targets(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
-        raise InputError(
-            f"loss {run.loss}",
-            "data.cross_fit must say how many models make its targets",
-            "none",
-            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
-        )
+        fix = "Add --set data.cross_fit=2; the models together cost one more training, with 3 two."
+        raise InputError(f"loss {run.loss}", "data.cross_fit must say how many models make its targets", "none", fix)
     return taker
 
 

@@ -65,26 +65,19 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.split_seed is not None:
-            check_count("data", "split_seed", self.split_seed, low=0)
+        for name, low in (("split_seed", 0), ("cross_fit", 2), ("workers", 0)):
+            if (value := getattr(self, name)) is not None:
+                check_count("data", name, value, low=low)
         if check_number("data", "val_size", self.val_size) <= 0:
-            raise InputError(
-                "data",
-                "val_size must be above 0, since epochs and temperature are never chosen on the test part",
-                self.val_size,
-                "Hold out e.g. 0.1 of the training part.",
-            )
+            expected = "val_size must be above 0, since epochs and temperature are never chosen on the test part"
+            raise InputError("data", expected, self.val_size, "Hold out e.g. 0.1 of the training part.")
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
-        given = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
+        values = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
         for name in ("mean", "std", "test_mean", "test_std"):
-            if given.get(name) is not None:
-                check_statistic("data", name, given[name])
-        if self.cross_fit is not None:
-            check_count("data", "cross_fit", self.cross_fit, low=2)
-        if self.workers is not None:
-            check_count("data", "workers", self.workers, low=0)
+            if values.get(name) is not None:
+                check_statistic("data", name, values[name])
         if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:
             raise InputError("data", "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1.")
 
@@ -108,9 +101,9 @@ class ModelConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def refuse_unknown(section: str, content: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse a key of a section that is not ``known``; the nearest one is named."""
-    names = [f"{section}.{key}" if section else key for key in known]
+def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuse a key of a section that is not among ``keys``; the nearest one is named."""
+    names = [f"{section}.{key}" if section else key for key in keys]
     for key in content:
         full = f"{section}.{key}" if section else str(key)
         if full not in names:
@@ -207,12 +200,8 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     """
     short, content = read_content(name)
     if is_group(content):
-        raise InputError(
-            "recipe",
-            "it must be one recipe",
-            f"the group {name!r} of {len(content['recipes'])}",
-            "Run it with fedlas bench, or name one of them.",
-        )
+        got = f"the group {name!r} of {len(content['recipes'])}"
+        raise InputError("recipe", "it must be one recipe", got, "Run it with fedlas bench, or name one of them.")
     for override in overrides:
         apply_override(content, override)
     return recipe_from(short, content)
@@ -260,8 +249,10 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
 
     # Data and model hold sections of their own, and options among their fields.
     data = _with_options(DataConfig, content["data"], "data")
-    given = {key: value for key in _DATA_SECTIONS if (value := data.pop(key, None)) is not None}
-    inner: dict[str, Any] = {key: typed(_DATA_SECTIONS[key], value, f"data.{key}") for key, value in given.items()}
+    inner: dict[str, Any] = {}
+    for key, kind in _DATA_SECTIONS.items():
+        if (value := data.pop(key, None)) is not None:
+            inner[key] = typed(kind, value, f"data.{key}")
     ready["data"] = replace(typed(DataConfig, data, "data"), **inner)
     model = _with_options(ModelConfig, content["model"], "model")
     bayesian = model.pop("bayesian", None)
@@ -280,12 +271,8 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     recipe = Recipe(name=name, **ready)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
-        raise InputError(
-            "recipe",
-            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
-            recipe.optimizer.weight_decay,
-            "Write --set optimizer.weight_decay=0.",
-        )
+        expected = "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place"
+        raise InputError("recipe", expected, recipe.optimizer.weight_decay, "Write --set optimizer.weight_decay=0.")
     return recipe
 
 
@@ -306,6 +293,6 @@ def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
     """The section with every key that is not a field of ``kind`` in its ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError("recipe", f"{name} must be a section with a name", section, "See the recipes of the package.")
-    own = {f.name for f in fields(kind)} - {"options"}
-    fixed = {key: value for key, value in section.items() if key in own}
-    return {**fixed, "options": {key: value for key, value in section.items() if key not in own}}
+    names = {f.name for f in fields(kind)} - {"options"}
+    values = {key: value for key, value in section.items() if key in names}
+    return {**values, "options": {key: value for key, value in section.items() if key not in names}}

@@ -47,14 +47,14 @@ class Starter:
         return self.epochs * -(-self.train // self.batch)
 
 
-def choose(found: Survey) -> Starter:
+def choose(contents: Survey) -> Starter:
     """What fits a folder of images."""
-    size = min(max(found.shorter_side, 8), _LARGEST)
-    streamed = found.nested or found.images * found.channels * size**2 > _IN_MEMORY
+    size = min(max(contents.shorter_side, 8), _LARGEST)
+    streamed = contents.nested or contents.images * contents.channels * size**2 > _IN_MEMORY
     # The parts as the loaders divide them: the last is the test part, or a fifth of all.
-    *_, last = found.counts.values()
-    test = sum(last.values()) if len(found.counts) > 1 else round(found.images / 5)
-    rest = found.images - test
+    *_, last = contents.counts.values()
+    test = sum(last.values()) if len(contents.counts) > 1 else round(contents.images / 5)
+    rest = contents.images - test
     val = max(round(rest / 10), min(FEWEST_VALIDATION, rest // 4), 1)
     train = rest - val
     # Few images: small steps, or an epoch has hardly any.
@@ -63,25 +63,25 @@ def choose(found: Survey) -> Starter:
     return Starter(streamed, size, 32 if size <= 32 else 16, test, val, train, epochs, batch)
 
 
-def starter_recipe(found: Survey, chosen: Starter) -> str:
+def starter_recipe(contents: Survey, chosen: Starter) -> str:
     """The recipe as YAML, with a comment at each choice."""
-    parts = ", ".join(f"{part} {sum(by_class.values()):,}" for part, by_class in found.counts.items() if part)
+    parts = ", ".join(f"{part} {sum(by_class.values()):,}" for part, by_class in contents.counts.items() if part)
     data = [
-        ("root", _quoted(str(found.root)), f"{found.images:,} images{f': {parts}' if parts else ''}"),
-        ("channels", str(found.channels), "gray" if found.channels == 1 else "color; 1 for gray"),
+        ("root", _quoted(str(contents.root)), f"{contents.images:,} images{f': {parts}' if parts else ''}"),
+        ("channels", str(contents.channels), "gray" if contents.channels == 1 else "color; 1 for gray"),
         ("val_size", str(chosen.val), "of the training images, drawn by the seed: chooses epoch and temperature"),
         ("flip", "false", "true if a mirrored image keeps its class"),
     ]
     if chosen.streamed:
         data[:0] = [("name", "image-folder", "reads images when they are needed")]
         data[2:2] = [
-            ("resize", str(round(chosen.size * 8 / 7)), f"shorter side in pixels; {_sides(found)}"),
+            ("resize", str(round(chosen.size * 8 / 7)), f"shorter side in pixels; {_sides(contents)}"),
             ("crop", str(chosen.size), "what the model gets; larger shows more and takes longer"),
             ("train_crop", "random", "or random-resized, which zooms, too"),
         ]
     else:
         data[:0] = [("name", "folder", "reads all images into memory once")]
-        data[2:2] = [("image_size", str(chosen.size), f"shorter side in pixels; {_sides(found)}")]
+        data[2:2] = [("image_size", str(chosen.size), f"shorter side in pixels; {_sides(contents)}")]
         data += [("crop_padding", "0", "4 moves training images by up to 4 pixels")]
     tested = "its own part" if parts else "a fifth of the images, the same for every seed"
     train = [
@@ -92,7 +92,7 @@ def starter_recipe(found: Survey, chosen: Starter) -> str:
     ]
     return f"""\
 # A start, written by fedlas init. Every line may be changed.
-title: {_quoted(found.root.name or "images")}
+title: {_quoted(contents.root.name or "images")}
 data:
 {_lines(data)}
   # Test part: {chosen.test:,} images, {tested}.
@@ -123,11 +123,11 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def _sides(found: Survey) -> str:
+def _sides(contents: Survey) -> str:
     """How large the images are."""
-    if len(found.sizes) == 1:
-        height, width = next(iter(found.sizes))
+    if len(contents.sizes) == 1:
+        height, width = next(iter(contents.sizes))
         return f"all images have {height} x {width}"
-    sides = [min(size) for size in found.sizes]
+    sides = [min(size) for size in contents.sizes]
     low, high = f"{min(sides):,}", f"{max(sides):,}"
     return f"the images have {low if low == high else f'{low} to {high}'}"

@@ -44,10 +44,10 @@ def read_content(name: str) -> tuple[str, dict[str, Any]]:
     """
     if _is_path(name):
         return Path(name).stem, copy.deepcopy(_contents(name)[0])
-    known = shipped_names()
-    if name not in known:
+    names = shipped_names()
+    if name not in names:
         expected = "it must be a recipe of the package or the path of a .yaml file"
-        raise InputError("recipe", expected, repr(name), suggestion(name, known))
+        raise InputError("recipe", expected, repr(name), suggestion(name, names))
     if name in _shipped():
         return name, copy.deepcopy(_contents(name)[0])
     content, published = _contents(name.removesuffix(PUBLISHED))
@@ -103,13 +103,13 @@ def parse_yaml(text: str, where: str) -> Any:
 @cache
 def _shipped() -> dict[str, Traversable]:
     def below(folder: Traversable, prefix: str) -> dict[str, Traversable]:
-        found: dict[str, Traversable] = {}
+        recipes: dict[str, Traversable] = {}
         for item in folder.iterdir():
             if item.is_dir():
-                found |= below(item, f"{prefix}{item.name}/")
+                recipes |= below(item, f"{prefix}{item.name}/")
             elif item.name.endswith(".yaml"):
-                found[prefix + item.name.removesuffix(".yaml")] = item
-        return found
+                recipes[prefix + item.name.removesuffix(".yaml")] = item
+        return recipes
 
     return below(files("fedlas.lab.recipes") / "presets", "")
 

@@ -188,9 +188,9 @@ def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tupl
         read; the caller says if it shows less.
     """
     try:
-        known = _with_data(_opened(folder, data))
-        check_data(known, data_fingerprint(known.run))
-        return prepare_data(known.run), ""
+        opened = _with_data(_opened(folder, data))
+        check_data(opened, data_fingerprint(opened.run))
+        return prepare_data(opened.run), ""
     except (InputError, MissingExtraError) as error:
         return None, str(error)
     except (KeyError, TypeError, AttributeError, OSError) as error:  # a configuration that somebody edited
@@ -208,18 +208,14 @@ def _with_data(folder: RunFolder) -> RunFolder:
 
     A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
     """
-    kept = folder.kept_root if folder.data_root is None else None
-    if kept is None or folder.data is None:
+    root = folder.kept_root if folder.data_root is None else None
+    if root is None or folder.data is None:
         return folder
-    if os.path.isdir(kept) or is_file(Path(kept)):  # noqa: PTH112 - Path.is_dir raises where it may not search
-        return replace(folder, data_root=kept)
+    if os.path.isdir(root) or is_file(Path(root)):  # noqa: PTH112 - Path.is_dir raises where it may not search
+        return replace(folder, data_root=root)
     try:
         data_fingerprint(folder.run)
     except InputError as error:
-        raise InputError(
-            "run",
-            "its data must be where it was trained on",
-            f"{kept}, which does not exist",
-            "Say where it is now: --data PATH, or data=PATH in Python.",
-        ) from error
+        expected, got = "its data must be where it was trained on", f"{root}, which does not exist"
+        raise InputError("run", expected, got, "Say where it is now: --data PATH, or data=PATH in Python.") from error
     return folder

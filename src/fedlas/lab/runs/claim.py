@@ -7,10 +7,11 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import foreign, not_writable, path_inside, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
@@ -21,6 +22,8 @@ from fedlas.lab.train.checkpoint import differences
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
 _FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
 """What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
+NUMBERS = ("epochs", "best_epoch", "parameters", "seconds", "temperature", "temperature_ece")
+"""Entries of ``metrics.json`` that are numbers or null, apart from metrics."""
 _NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
 
 
@@ -55,33 +58,35 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
     if not folder.holds(folder.metrics_path):
         return None
     metrics = folder.metrics
-    lacking = [key for key in _NEEDED if key not in metrics]
-    lacking += [key for key in ("test", "test_calibrated") if key in metrics and not isinstance(metrics[key], dict)]
-    if metrics.get("format") != FORMAT or lacking:
-        raise InputError(
-            "run",
-            f"metrics.json must be of format {FORMAT} with {', '.join(_NEEDED)}",
-            f"{folder.metrics_path} of format {metrics.get('format')!r}"
-            + (f" without {', '.join(lacking)}" if lacking else ""),
-            "Use the release that wrote it, or remove it to measure the run again.",
-        )
-    if (name := next(_no_numbers(metrics), None)) is not None:
-        got = f"{folder.metrics_path} with {name}"
-        raise InputError("run", "metrics.json must hold numbers", got, "Remove it to measure the run again.")
+    try:
+        check_metrics(metrics)
+        if missing := [key for key in _NEEDED if key not in metrics]:
+            raise ValueError(f"{', '.join(missing)} missing")
+    except ValueError as error:
+        fix = "Use the release that wrote it, or remove it to measure the run again."
+        raise InputError("run", "metrics.json must be whole", f"{folder.metrics_path} ({error})", fix) from error
     return metrics
 
 
-def _no_numbers(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What is shown as a number and is none, and notes that are no text."""
-    values = {
-        f"{stage}.{name}": value for stage in ("test", "test_calibrated") for name, value in metrics[stage].items()
-    }
-    values |= {name: metrics[name] for name in ("temperature", "best_epoch", "seconds")}
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """Refuse the contents of a ``metrics.json`` that is of another format, or edited so that it cannot be shown.
+
+    Raises:
+        ValueError: With a few words on what is wrong.
+    """
+    if metrics.get("format") != FORMAT:
+        raise ValueError(f"it has format {metrics.get('format')!r}, this version reads {FORMAT}")
+    values = {name: metrics.get(name) for name in NUMBERS}
+    for stage in ("val", "test", "test_calibrated"):
+        if not isinstance(scores := metrics.get(stage, {}), dict):
+            raise ValueError(f"{stage} is not an object")
+        values |= {f"{stage}.{name}": value for name, value in scores.items()}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            yield f"{name}, {describe(value)}"
-    if not isinstance(metrics["notes"], list) or not all(isinstance(note, str) for note in metrics["notes"]):
-        yield f"notes, {describe(metrics['notes'])}"
+            raise ValueError(f"{name} is not a number")
+    notes = metrics.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("notes are not texts")
 
 
 def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:
@@ -109,38 +114,32 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
         # Results without a configuration may be of any settings, so they are not built upon.
         results = [path.name for path in (folder.metrics_path, folder.checkpoint_path) if folder.holds(path)]
         if results:
-            raise InputError(
-                "run",
-                f"a folder with {results[0]} must say in config.yaml what it was made with",
-                f"{folder.path}, where it is missing or empty",
-                "Choose another --out, or remove the folder to start afresh.",
-            )
+            expected = f"a folder with {results[0]} must say in config.yaml what it was made with"
+            got = f"{folder.path}, where it is missing or empty"
+            raise InputError("run", expected, got, "Choose another --out, or remove the folder to start afresh.")
         check_vacant("run", folder.path, _FIRST)
         return
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
-    if found := differences(folder.config, run.config()):
-        raise InputError(
-            "run",
-            "its folder must hold the same configuration",
-            f"{folder.path}, which differs in {'; '.join(found)}",
-            "Use the old settings to go on, or another --out to start afresh.",
-        )
+    if changes := differences(folder.config, run.config()):
+        expected = "its folder must hold the same configuration"
+        got = f"{folder.path}, which differs in {'; '.join(changes)}"
+        raise InputError("run", expected, got, "Use the old settings to go on, or another --out to start afresh.")
 
 
-def check_vacant(owner: str, folder: Path, own: Collection[str] = ()) -> None:
+def check_vacant(owner: str, folder: Path, allowed: Collection[str] = ()) -> None:
     """Refuse a folder with files of something else, some of which could be replaced or removed; only reads.
 
     Args:
         owner: Who complains.
         folder: Where something new is to be put.
-        own: Names that may lie there.
+        allowed: Names that may lie there.
 
     Raises:
         InputError: If there are others.
         UnreadableError: If it cannot be read.
     """
     try:
-        others = foreign(folder, own)
+        others = foreign(folder, allowed)
     except OSError as error:
         raise UnreadableError(*not_writable(folder, error).parts) from error
     if others:
@@ -162,13 +161,10 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     old = folder.data
     if old is None:
         return
-    if found := differences({key: old[key] for key in data if key in old}, data):
-        raise InputError(
-            "run",
-            "its folder must hold a run on the same data",
-            f"{folder.path}, which differs in {'; '.join(found)}",
-            "Go on with the old data (--data), or choose another --out to start afresh.",
-        )
+    if changes := differences({key: old[key] for key in data if key in old}, data):
+        expected = "its folder must hold a run on the same data"
+        fix = "Use the old data (--data) to resume, or another --out to start afresh."
+        raise InputError("run", expected, f"{folder.path}, which differs in {'; '.join(changes)}", fix)
 
 
 @contextmanager
@@ -238,8 +234,8 @@ def run_folders(bench: Path) -> list[RunFolder]:
     """What may be runs in ``bench``, by name: packed runs and folders that are not hidden. None if it is no folder."""
     if not bench.is_dir():
         return []
-    found = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [RunFolder(path) for path in sorted({*found, *(bench / name for name in packed_names(bench))})]
+    folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [RunFolder(path) for path in sorted({*folders, *(bench / name for name in packed_names(bench))})]
 
 
 def leave_out(name: str, reason: object) -> str:
@@ -259,7 +255,7 @@ def find_runs(
     folders: Sequence[Path],
     why_not: Callable[[RunFolder], str | None],
     *,
-    wanted: str,
+    content: str,
     data: str | None = None,
 ) -> tuple[list[RunFolder], list[str]]:
     """The runs that were named, and those in bench folders that can be used.
@@ -269,7 +265,7 @@ def find_runs(
         folders: Run folders, taken without a look into them, or folders of benches.
         why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
             that it raises leaves the run out, with a warning.
-        wanted: What a bench must hold, such as ``"finished runs"``.
+        content: What a bench must hold, such as ``"finished runs"``.
         data: Where the runs' data is; None searches the usual places.
 
     Returns:
@@ -278,30 +274,29 @@ def find_runs(
     Raises:
         InputError: If a folder is neither a run's nor a bench's, or no run is found.
     """
-    expected, fix = f"a folder must be a run, or hold {wanted}", "Pass one that fedlas train or bench made."
-    found: list[RunFolder] = []
+    expected, fix = f"a folder must be a run, or hold {content}", "Pass one that fedlas train or bench made."
+    runs: list[RunFolder] = []
     notes: list[str] = []
     for folder in folders:
         # A run that is named is taken unseen, so that its use reports what is wrong with it.
         if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
-            found.append(RunFolder(folder, data_root=data))
+            runs.append(RunFolder(folder, data_root=data))
             continue
         # The runs of a bench are filtered: one that does not qualify is noted, and the others are used.
-        before = len(found) + len(notes)
-        for path in (run.path for run in run_folders(folder)):
-            run = RunFolder(path, data_root=data)
+        before = len(runs) + len(notes)
+        for run in (replace(each, data_root=data) for each in run_folders(folder)):
             try:
                 reason = why_not(run)
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 notes.append(leave_out(run.name, error))
             else:
-                found += [run] if reason == "" else []
+                runs += [run] if reason == "" else []
                 notes += [left_out(run.name, reason)] if reason else []
-        if len(found) + len(notes) == before:
+        if len(runs) + len(notes) == before:
             raise InputError(owner, expected, folder, fix)
-    if not found:
+    if not runs:
         raise InputError(owner, expected, f"{', '.join(map(str, folders))}: {'; '.join(notes)}", fix)
-    return found, notes
+    return runs, notes
 
 
 RESULTS = "results.csv"
@@ -327,8 +322,8 @@ def check_bench_folder(folder: Path) -> None:
     Raises:
         InputError: If it is none.
     """
-    own = RunFolder(folder)
-    if own.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(own):
+    itself = RunFolder(folder)
+    if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
         fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
         raise InputError("fedlas bench", "--out must be a folder for runs", f"{folder}, which is a run or a study", fix)
     try:

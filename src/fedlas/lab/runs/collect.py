@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, reason
-from fedlas.lab.runs.claim import leave_out, run_folders
+from fedlas.lab.runs.claim import NUMBERS, check_metrics, leave_out, run_folders
 from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
-from fedlas.lab.runs.folder import FORMAT, RunFolder
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.losses import LOSSES
 
@@ -65,12 +65,9 @@ def collect(folder: str | Path) -> Summary:
     # Runs share a table only if they differ in nothing but loss and seed.
     recipes = {run.recipe: run.name for run in runs if not run.made_by}
     if len(recipes) > 1:
-        raise InputError(
-            owner,
-            "all runs of one folder must come from the same recipe",
-            ", ".join(f"{recipe} ({name})" for recipe, name in recipes.items()),
-            "Move the runs of each recipe into a folder of their own.",
-        )
+        expected = "all runs of one folder must come from the same recipe"
+        got = ", ".join(f"{recipe} ({name})" for recipe, name in recipes.items())
+        raise InputError(owner, expected, got, "Move the runs of each recipe into a folder of their own.")
     fix = "Move the runs of each configuration into a folder of their own."
     counted = [run.folder for run in runs]
     trained = [(each.name, each.config) for each in counted if each.config and not each.is_derived]
@@ -130,15 +127,13 @@ def _nothing_finished(
 ) -> InputError:
     counts = {"failed": len(failed), "unfinished": len(unfinished), "unreadable": len(unreadable)}
     got = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no run folder at all"
+    fix = "Rerun the same fedlas bench command: it resumes."
     if RunFolder(folder).metrics_path.exists():
         fix = f"This is a run folder; pass its parent, {folder.resolve().parent}."
     elif failed:
-        file = RunFolder(folder / failed[0].name).error_path
-        fix = f"Read {file} ({failed[0].reason}), then start the same command again."
+        fix = f"Read {RunFolder(folder / failed[0].name).error_path} ({failed[0].reason}). {fix}"
     elif unreadable:
-        fix = f"{unreadable[0].name}: {unreadable[0].reason}. Delete that folder and start the same command again."
-    else:
-        fix = "Rerun the same fedlas bench command: it resumes."
+        fix = f"{unreadable[0].name}: {unreadable[0].reason}. Delete that folder. {fix}"
     return InputError(owner, "the folder must hold at least one finished run", f"{folder} with {got}", fix)
 
 
@@ -152,42 +147,26 @@ def read_run(folder: RunFolder) -> FinishedRun:
     if not folder.is_finished:
         raise ValueError("metrics.json is missing")
     content = folder.metrics
-    # The file may be edited or from another release, so each field is checked before it is used.
-    if content.get("format") != FORMAT:
-        raise ValueError(f"metrics.json has format {content.get('format')!r}, this version reads {FORMAT}")
+    check_metrics(content)
     loss, seed, recipe = content.get("loss"), content.get("seed"), content.get("recipe", "")
-    if not (isinstance(loss, str) and loss and isinstance(seed, int) and not isinstance(seed, bool)):
-        raise ValueError("metrics.json lacks the loss or the seed")
-    if not isinstance(recipe, str):
-        raise ValueError("metrics.json: recipe is not a name")
-    numbers: dict[str, Any] = {
-        name: _number(name, content.get(name))
-        for name in ("epochs", "best_epoch", "parameters", "seconds", "temperature", "temperature_ece")
+    if not (isinstance(loss, str) and loss and type(seed) is int and isinstance(recipe, str)):
+        raise ValueError("metrics.json lacks the loss, the seed or the recipe")
+    measured = {
+        stage: {name: value for name, value in content.get(stage, {}).items() if _finite(value) is not None}
+        for stage in ("val", *STAGES)
     }
-    measured = {stage: _measured(stage, content.get(stage, {})) for stage in ("val", *STAGES)}
     if not measured["test"]:
         raise ValueError("metrics.json holds no test metrics")
-    selected_by, notes = content.get("selected_by"), content.get("notes", ())
-    selected_by = selected_by if isinstance(selected_by, str) else None
-    notes = tuple(map(str, notes)) if isinstance(notes, list) else ()
-    made_by = content.get("uncertainty")
-    made_by = made_by if isinstance(made_by, str) else None
+    selected_by, made_by = (
+        value if isinstance(value := content.get(key), str) else None for key in ("selected_by", "uncertainty")
+    )
+    numbers: dict[str, Any] = {name: _finite(content.get(name)) for name in NUMBERS}
+    notes = tuple(content.get("notes", ()))
     return FinishedRun(
         folder, recipe, loss, seed, measured, selected_by=selected_by, notes=notes, made_by=made_by, **numbers
     )
 
 
-def _measured(stage: str, content: object) -> dict[str, float]:
-    if not isinstance(content, dict):
-        raise ValueError(f"metrics.json: {stage} is not an object")
-    values = {str(name): _number(f"{stage}.{name}", value) for name, value in content.items()}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _number(name: str, value: object) -> float | None:
-    """A finite number, or None for null, NaN and infinities: something that was not measured."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"metrics.json: {name} is not a number")
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    """Return a finite number, or None for null, NaN and infinities: something that was not measured."""
+    return value if value is not None and math.isfinite(value) else None

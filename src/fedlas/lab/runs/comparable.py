@@ -13,7 +13,6 @@ from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.claim import run_folders
 from fedlas.lab.runs.folder import BEFORE_AUTO, RunFolder, UnreadableError, is_derived
 from fedlas.lab.train.checkpoint import differences
-from fedlas.lab.train.config import TrainConfig
 from fedlas.lab.train.engine import suited
 
 Config = Mapping[str, Any]
@@ -27,8 +26,8 @@ def check_config(config: Config) -> None:
     """
     runs = config.get("runs") if is_derived(config) else {"": {"config": config}}
     for run in runs.values() if isinstance(runs, dict) else [None]:
-        own = run.get("config") if isinstance(run, dict) else None
-        if not isinstance(own, dict) or not isinstance(own.get("data") or {}, dict):
+        inner = run.get("config") if isinstance(run, dict) else None
+        if not isinstance(inner, dict) or not isinstance(inner.get("data") or {}, dict):
             raise ValueError("config.yaml is not the configuration of a run")
 
 
@@ -49,14 +48,10 @@ def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fi
         shared = {key: value for key, value in config.items() if key not in ("loss", "seed")}
         of_loss = str(loss.get("name") if isinstance(loss, dict) else loss)
         for group, part in (("", shared), (f"loss {of_loss}", {"loss": loss})):
-            other, expected = first.setdefault(group, (name, part))
-            if found := differences(expected, part):
-                raise InputError(
-                    owner,
-                    "all runs of one folder must have the same configuration but for loss and seed",
-                    f"{name}, which differs from {other} in {'; '.join(found)}",
-                    fix,
-                )
+            other, settings = first.setdefault(group, (name, part))
+            if changes := differences(settings, part):
+                expected = "all runs of one folder must have the same configuration but for loss and seed"
+                raise InputError(owner, expected, f"{name}, which differs from {other} in {'; '.join(changes)}", fix)
 
 
 def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str) -> None:
@@ -90,10 +85,10 @@ def settings_note(config: Config, other: str, trained: Config) -> str | None:
         other: Name of a run beside it.
         trained: That run's configuration.
     """
-    found: dict[str, None] = {}
+    changes: dict[str, None] = {}
     for run in _runs(config):
-        found |= dict.fromkeys(differences(_settings(trained), _settings(run), words=("there", "here")))
-    return f"its runs differ from {other} in {'; '.join(found)}" if found else None
+        changes |= dict.fromkeys(differences(_settings(trained), _settings(run), words=("there", "here")))
+    return f"its runs differ from {other} in {'; '.join(changes)}" if changes else None
 
 
 def _runs(config: Config) -> list[Config]:
@@ -111,51 +106,32 @@ _OPEN = {"precision": "auto", "channels_last": None}
 
 
 def settled(run: Run, device: torch.device) -> Run:
-    """The run with precision and memory layout decided.
+    """Return the run with precision and memory layout decided.
 
     A run that was begun keeps its own; a new one takes those of the runs beside it with which it would be compared, and
     the first one what suits the device.
     """
     run = as_begun(run)
-    return _with(run, suited(run.recipe.train, device))
+    return replace(run, recipe=replace(run.recipe, train=suited(run.recipe.train, device)))
 
 
 def as_begun(run: Run) -> Run:
-    """The run with what its folder, or the runs beside it, decide of the precision and the layout; only reads."""
-    if not _open_in(run.recipe.train):
-        return run
-    for folder in (RunFolder(run.folder), *run_folders(run.folder.parent)):
+    """Return the run with the precision and layout of its folder, or of the runs beside it; only reads."""
+    train = run.recipe.train
+    undecided = [key for key, value in _OPEN.items() if getattr(train, key) == value]
+    for folder in (RunFolder(run.folder), *run_folders(run.folder.parent)) if undecided else ():
         try:
-            config = folder.config
+            config = folder.config or {}
         except UnreadableError:
             continue  # its use will say what is wrong with it
-        train = config.get("train") if config else None
-        if isinstance(train, Mapping) and (folder.path == run.folder or _comparable(config or {}, run)):
-            return _with(run, decided(run.recipe.train, train))
+        section = config.get("train")
+        if isinstance(section, Mapping) and (folder.path == run.folder or _fixed(config) == _fixed(run.config())):
+            decided = {key: section.get(key, BEFORE_AUTO[key]) for key in undecided}
+            return replace(run, recipe=replace(run.recipe, train=replace(train, **decided)))
     return run
 
 
-def decided(config: TrainConfig, train: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with what it leaves open as the section ``train`` of a ``config.yaml`` has it."""
-    return replace(config, **{key: train.get(key, BEFORE_AUTO[key]) for key in _open_in(config)})
-
-
-def _open_in(config: TrainConfig) -> list[str]:
-    return [key for key, value in _OPEN.items() if getattr(config, key) == value]
-
-
-def _with(run: Run, train: TrainConfig) -> Run:
-    return run if train == run.recipe.train else replace(run, recipe=replace(run.recipe, train=train))
-
-
-def _comparable(config: Mapping[str, Any], run: Run) -> bool:
-    """Whether a configuration is the run's but for loss, seed and what is open."""
-    ours, theirs = (
-        {
-            key: {name: item for name, item in value.items() if name not in _OPEN} if key == "train" else value
-            for key, value in each.items()
-            if key not in ("loss", "seed")
-        }
-        for each in (run.config(), config)
-    )
-    return ours == theirs
+def _fixed(config: Config) -> dict[str, Any]:
+    """Return a configuration without loss, seed and what a recipe may leave to the machine."""
+    train = {key: value for key, value in config["train"].items() if key not in _OPEN}
+    return {**_settings(config), "train": train}

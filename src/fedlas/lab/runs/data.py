@@ -33,11 +33,7 @@ def prepare_data(run: Run) -> Splits:
     data, source = run.recipe.data, _source(*_source_key(run))
     seed = run.seed if data.split_seed is None else data.split_seed
     splits = split(
-        source,
-        seed=derive(seed, "split"),
-        val_size=data.val_size,
-        train_size=data.train_size,
-        test_size=data.test_size,
+        source, seed=derive(seed, "split"), val_size=data.val_size, train_size=data.train_size, test_size=data.test_size
     )
     if data.long_tail is not None:
         splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
@@ -51,8 +47,8 @@ def prepare_data(run: Run) -> Splits:
 @lru_cache(maxsize=16)
 def warn_of_small_validation(samples: int) -> None:
     """Warn of a validation part that is too small, once for each size in a process."""
-    if said := too_small_to_choose(samples):
-        logging.getLogger("fedlas").warning("%s", said)
+    if warning := too_small_to_choose(samples):
+        logging.getLogger("fedlas").warning("%s", warning)
 
 
 def data_root(run: Run) -> Path | None:
@@ -93,12 +89,8 @@ def as_tested(run: Run, splits: Splits) -> Splits:
     if mean is None or std is None:
         return splits
     if not usable_statistics(mean, std, splits.in_channels):
-        raise InputError(
-            "data",
-            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0",
-            f"{mean} and {std}",
-            "Give one per channel.",
-        )
+        expected = f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0"
+        raise InputError("data", expected, f"{mean} and {std}", "Give one per channel.")
     return replace(splits, mean=tuple(mean), std=tuple(std))
 
 
@@ -111,8 +103,8 @@ def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenS
 
 def _source(name: str, root: str | None, options: str, held_out: str) -> Source:
     """What of the data set is trained and tested on."""
-    found = _open_set(name, root, options, held_out)
-    return found.known if isinstance(found, OpenSet) else found
+    source = _open_set(name, root, options, held_out)
+    return source.known if isinstance(source, OpenSet) else source
 
 
 def unknown_images(run: Run) -> Part:
@@ -121,9 +113,9 @@ def unknown_images(run: Run) -> Part:
     Raises:
         InputError: If it holds out none.
     """
-    found = _open_set(*_source_key(run))
-    if isinstance(found, OpenSet):
-        return found.unknown
+    source = _open_set(*_source_key(run))
+    if isinstance(source, OpenSet):
+        return source.unknown
     raise InputError("run", "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...].")
 
 
@@ -150,8 +142,8 @@ def source_fingerprint(source: Source) -> dict[str, Any]:
     Example:
         >>> from fedlas.lab.data import load_dataset
         >>> small = {"num_train": 300, "num_test": 10}
-        >>> found = source_fingerprint(load_dataset("synthetic", **small))
-        >>> found["train"]["samples"], found == source_fingerprint(load_dataset("synthetic", **small))
+        >>> first = source_fingerprint(load_dataset("synthetic", **small))
+        >>> first["train"]["samples"], first == source_fingerprint(load_dataset("synthetic", **small))
         (300, True)
     """
     return {name: _part_fingerprint(part) for name, part in (("train", source.train), ("test", source.test))}
@@ -190,11 +182,7 @@ def _part_fingerprint(part: Part) -> dict[str, Any]:
     if not isinstance(part, Images):  # reading ImageNet would take an hour: names and sizes instead
         for array in (part.names, part.sizes(), part.target.cpu().numpy()):
             digest.update(array.tobytes())
-        return {
-            "samples": len(part),
-            "shape": list(part.shape),
-            "sha256 of names, sizes, labels": digest.hexdigest(),
-        }
+        return {"samples": len(part), "shape": list(part.shape), "sha256 of names, sizes, labels": digest.hexdigest()}
     for tensor in (part.images, part.target, part.label_probs):
         if tensor is not None:
             digest.update(tensor.cpu().contiguous().numpy().data)

@@ -34,7 +34,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "dirty": dirty,
         "command": _command(),
         "python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        **{name: number for name in _PACKAGES if (number := _version(name)) is not None},
         "platform": platform.system() + " " + platform.machine(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -45,8 +45,8 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def note_start(folder: Path, device: torch.device | str, **more: Any) -> None:
     """Add a start to ``environment.json`` of a folder: the environment, and whatever ``more`` there is to say."""
-    known = RunFolder(folder)
-    write_json(known.environment_path, [*known.starts, {**environment(device), **more}])
+    run = RunFolder(folder)
+    write_json(run.environment_path, [*run.starts, {**environment(device), **more}])
 
 
 def _command() -> str:
@@ -76,13 +76,10 @@ def _device(device: torch.device) -> str:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    flags = torch.backends.cpu.get_cpu_capability()
-    return f"{names[0] if names else platform.processor() or 'unknown'} ({flags})"
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or "unknown"
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -153,27 +153,27 @@ def cross_fitted_probs(
         again. The global generators are as they were.
     """
     runs = fold_runs(run)
-    target = splits.train.target.cpu()
-    fold = torch.from_numpy(folds_of(target.numpy(), splits.num_classes, len(runs), seed=derive(run.seed, "cross-fit")))
+    target, device = splits.train.target.cpu(), splits.train.target.device
+    folds = folds_of(target.numpy(), splits.num_classes, len(runs), seed=derive(run.seed, "cross-fit"))
+    fold = torch.from_numpy(folds).to(device)
     logits = torch.empty(len(target), splits.num_classes)
     random = rng_state()
     for number, each in enumerate(runs):
         rest, left_out = (chosen.nonzero().squeeze(1) for chosen in (fold != number, fold == number))
         path = RunFolder(each.folder).part_path(LEFT_OUT)
         if not on_main(accelerator, path.exists):
-            given = splits.train.target.device
-            part = replace(splits, train=splits.train.take(rest.to(given)), clean_target=None)
+            part = replace(splits, train=splits.train.take(rest), clean_target=None)
             objective = build_objective(each, part, rank=int(accelerator.process_index))
             each.folder.mkdir(parents=True, exist_ok=True)
             train(each, objective, part)
             size = run.recipe.train.batch_size
-            images = splits.train.take(left_out.to(given))
-            found = predictions_of(objective, splits, images, batch_size=size, features=False)
+            images = splits.train.take(left_out)
+            predictions = predictions_of(objective, splits, images, batch_size=size, features=False)
             if accelerator.is_main_process:
-                found.save(path)
+                predictions.save(path)
                 remove(RunFolder(each.folder).checkpoint_path, inside=run.folder)
             accelerator.wait_for_everyone()
-        logits[left_out] = Predictions.load(path).logits
+        logits[left_out.cpu()] = Predictions.load(path).logits
     restore_rng_state(random)
     held_out = Predictions(logits, target)
     temperature, _ = fit_with_notes(TemperatureScaling(), held_out)
@@ -241,12 +241,9 @@ def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches
     train, processes = run.recipe.train, int(accelerator.num_processes)
     last = len(splits.train) % train.batch_size
     if 0 < last < processes and not train.drop_last:
-        raise InputError(
-            "run",
-            f"the last batch must have a sample for each of {processes} processes",
-            f"{last} of {len(splits.train)} training samples in it",
-            "Set train.drop_last=true, or another train.batch_size.",
-        )
+        expected = f"the last batch must have a sample for each of {processes} processes"
+        got = f"{last} of {len(splits.train)} training samples in it"
+        raise InputError("run", expected, got, "Set train.drop_last=true, or another train.batch_size.")
     return splits.training_batches(
         batch_size=train.batch_size,
         drop_last=train.drop_last,
@@ -343,6 +340,6 @@ def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tra
 
 def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
     """Save the outputs for the classes that the model never saw, where ``fedlas ood`` looks for them."""
-    said = unknown_predictions(run, splits, objective, features=run.recipe.train.save_features)
+    predictions = unknown_predictions(run, splits, objective, features=run.recipe.train.save_features)
     path = RunFolder(run.folder).part_path(f"ood-{HELD_OUT}")
-    Outputs.of(said).save(path, about=outputs_fingerprint(run.folder, unknown_images(run)))
+    Outputs.of(predictions).save(path, about=outputs_fingerprint(run.folder, unknown_images(run)))

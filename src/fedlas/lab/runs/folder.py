@@ -109,8 +109,8 @@ class RunFolder:
         return self._packed(self.metrics_path) is not None
 
     def _packed(self, path: Path) -> str | None:
-        own = is_file(self.config_path) or is_file(self.metrics_path)
-        return None if own else packed_text(self.path, path.name)
+        stands_alone = is_file(self.config_path) or is_file(self.metrics_path)
+        return None if stands_alone else packed_text(self.path, path.name)
 
     def holds(self, path: Path) -> bool:
         """Whether one of its text files is there, on disk or packed."""
@@ -209,8 +209,7 @@ class RunFolder:
             content = parse_json(self.text(self.environment_path) or "[]", finite=False)
         except (OSError, ValueError):
             return []
-        starts = content if isinstance(content, list) else [content]  # one start may stand alone
-        return [start for start in starts if isinstance(start, dict)]
+        return [start for start in content if isinstance(start, dict)] if isinstance(content, list) else []
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
@@ -291,8 +290,8 @@ class RunFolder:
         seed = check_count("run", "seed", config["seed"], low=0)
         content = {key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")}
         for section in ("data", "model"):
-            own = {key: value for key, value in content[section].items() if key != "options"}
-            content[section] = own | content[section].get("options", {})
+            values = {key: value for key, value in content[section].items() if key != "options"}
+            content[section] = values | content[section].get("options", {})
         for section, keys in _NEVER.items():
             if strange := sorted((content[section] if section else content).keys() & set(keys)):
                 expected = "config.yaml must not say where data lies, how it is fetched or who is shown the run"

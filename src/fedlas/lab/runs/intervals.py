@@ -15,14 +15,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
 from fedlas.present.stages import SEED, progress_bar
-from fedlas.stats.estimates import (
-    CONFIDENCE_LEVEL,
-    REPLICATES,
-    Estimate,
-    check_replicates,
-    estimated,
-    measurable,
-)
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, check_replicates, estimated, measurable
 
 FILE = RunFolder.intervals_path.name
 FORMAT = 3
@@ -48,24 +41,24 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
     """
     check_replicates("intervals", replicates)
     stored = {run.name: _stored(run) for run in summary.runs}
-    todo = [run for run in summary.runs if replicates and _is_stale(run, stored[run.name], replicates)]
-    found: dict[str, RunEstimates] = {}
-    with progress_bar(sum(len(_stages(run)) for run in todo), console) as advance:
+    todo = {run.name for run in summary.runs if replicates and _is_stale(run, stored[run.name], replicates)}
+    runs = []
+    with progress_bar(sum(len(_stages(run)) for run in summary.runs if run.name in todo), console) as advance:
         for run in summary.runs:
             content = stored[run.name]
             unsaved: tuple[str, ...] = ()
-            if run in todo:
+            if run.name in todo:
                 content = _computed(run, replicates, advance) or content
-                unsaved = _kept(run, content, summary.folder)
-            checked = _checked(run, content, asked=replicates > 0)
-            found[run.name] = replace(checked, reasons=(*checked.reasons, *unsaved))
-    return replace(summary, runs=tuple(replace(run, estimates=found[run.name]) for run in summary.runs))
+                unsaved = _save(run, content, summary.folder)
+            checked = _checked(run, content, computed=replicates > 0)
+            runs.append(replace(run, estimates=replace(checked, reasons=(*checked.reasons, *unsaved))))
+    return replace(summary, runs=tuple(runs))
 
 
 def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
     """Compute the estimates of a run that lacks them, and keep them in its ``intervals.json``; shows nothing."""
     if lacks_estimates(run, replicates=replicates):
-        _kept(run, _computed(run, replicates, lambda *_: None), run.path)
+        _save(run, _computed(run, replicates, lambda *_: None), run.path)
 
 
 def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
@@ -86,19 +79,12 @@ def reasons(summary: Summary) -> list[str]:
     for run in summary.runs:
         for reason in run.estimates.reasons if run.estimates else ():
             about.setdefault(reason, []).append(run.name)
-    return [f"{', '.join(_few(names))}: {reason}" for reason, names in about.items()]
-
-
-def _few(names: list[str], most: int = 6) -> list[str]:
-    return names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
+    more = {reason: [f"{len(names) - 6} more"] if len(names) > 6 else [] for reason, names in about.items()}
+    return [f"{', '.join([*names[:6], *more[reason]])}: {reason}" for reason, names in about.items()]
 
 
 def _stages(run: FinishedRun) -> list[str]:
-    return [stage for stage in STAGES if _wanted(run, stage)]
-
-
-def _wanted(run: FinishedRun, stage: str) -> list[str]:
-    return list(run.measured.get(stage, {}))
+    return [stage for stage in STAGES if run.measured.get(stage)]
 
 
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
@@ -134,9 +120,9 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
         return True
     stages = content["stages"]
     # Metrics that cannot be measured are listed in the file; otherwise they would be computed anew each time.
-    left_out = {stage: names for stage, names in _dict(content.get("left_out")).items() if isinstance(names, list)}
-    known = {stage: {*_dict(stages.get(stage)), *map(str, left_out.get(stage, []))} for stage in STAGES}
-    return any(not known[stage].issuperset(_wanted(run, stage)) for stage in STAGES)
+    omitted = {stage: names for stage, names in _dict(content.get("left_out")).items() if isinstance(names, list)}
+    stored = {stage: {*_dict(stages.get(stage)), *map(str, omitted.get(stage, []))} for stage in STAGES}
+    return any(not stored[stage].issuperset(run.measured.get(stage, {})) for stage in STAGES)
 
 
 def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float], None]) -> dict[str, Any] | None:
@@ -148,9 +134,9 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
     content = {**_about(run, replicates), "samples": predictions.num_samples, "left_out": {}, "stages": {}}
     for stage, each in (("test", predictions), ("test_calibrated", scaled(run, predictions))):
         # A recorded metric may be one that this installation lacks, or that the saved predictions do not allow.
-        wanted = _wanted(run, stage)
-        names = [] if each is None else measurable(wanted, each)
-        found, classes = estimated(
+        recorded = list(run.measured.get(stage, {}))
+        names = [] if each is None else measurable(recorded, each)
+        estimates, classes = estimated(
             "intervals",
             each or predictions,
             names,
@@ -158,16 +144,16 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
             replicates=replicates,
             by_class=stage == "test",
             seed=SEED,
-            advance=partial(advance, run.name) if wanted else None,
+            advance=partial(advance, run.name) if recorded else None,
         )
-        content["left_out"][stage] = [name for name in wanted if name not in names]
-        content["stages"][stage] = {name: estimate.plain() for name, estimate in found.items()}
+        content["left_out"][stage] = [name for name in recorded if name not in names]
+        content["stages"][stage] = {name: estimate.plain() for name, estimate in estimates.items()}
         if stage == "test":
             content["classes"] = {str(label): estimate.plain() for label, estimate in classes.items()}
     return content
 
 
-def _kept(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tuple[str, ...]:
+def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tuple[str, ...]:
     if content is None:
         return ()
     try:
@@ -179,12 +165,12 @@ def _kept(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tup
     return ()
 
 
-def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool) -> RunEstimates:
+def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, computed: bool) -> RunEstimates:
     """What the file holds and ``metrics.json`` agrees with."""
     if content is None:
         predictions = run.folder.test_predictions()
         why = predictions.partition(": ")[2] if isinstance(predictions, str) else "it has fewer than 2 test samples"
-        if isinstance(predictions, Predictions) and not asked:
+        if isinstance(predictions, Predictions) and not computed:
             why = "none were computed, as no replicates were asked for"
         return RunEstimates(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
     stages: dict[str, dict[str, Estimate]] = {}
@@ -192,18 +178,18 @@ def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool
     for stage in STAGES:
         recorded = run.measured.get(stage, {})
         stages[stage] = {}
-        for name, found in _estimates(content["stages"].get(stage)).items():
+        for name, estimate in _estimates(content["stages"].get(stage)).items():
             if name not in recorded:
                 continue
             # A value that is not the recorded one means that predictions and metrics may be of different trainings.
-            if abs(found.value - recorded[name]) > _TOLERANCE * max(1.0, abs(recorded[name])):
+            if abs(estimate.value - recorded[name]) > _TOLERANCE * max(1.0, abs(recorded[name])):
                 apart[name] = None
             else:
-                stages[stage][name] = found
+                stages[stage][name] = estimate
     reasons = [f"its predictions give other values than metrics.json for {', '.join(apart)}"] if apart else []
     if superseded := _dict(content.get("superseded")):
         reasons.append(f"its {FILE} is of an earlier version, whose intervals of {', '.join(superseded)} are not used")
-    classes = {int(label): found for label, found in _estimates(content.get("classes")).items()}
+    classes = {int(label): estimate for label, estimate in _estimates(content.get("classes")).items()}
     return RunEstimates(stages, tuple(reasons), classes)
 
 
@@ -213,8 +199,8 @@ def _dict(value: object) -> dict[str, Any]:
 
 def _estimates(entries: object) -> dict[str, Estimate]:
     """Those of a file by name, without what is something else."""
-    found = {}
+    estimates = {}
     for name, entry in _dict(entries).items():
         with suppress(InputError):
-            found[name] = Estimate.of(_dict(entry))
-    return found
+            estimates[name] = Estimate.of(_dict(entry))
+    return estimates

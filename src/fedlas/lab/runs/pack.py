@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,7 @@ from fedlas.lab.runs.summary import Summary
 from fedlas.stats.estimates import REPLICATES
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A pack that was written.
-
-    Attributes:
-        path: ``runs.zip``.
-        summary: The bench folder; its finished runs are packed, no others.
-        folders: Names of packed runs that still have a folder.
-    """
-
-    path: Path
-    summary: Summary
-    folders: tuple[str, ...]
-
-
-def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> Packed:
+def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> tuple[Path, Summary]:
     """Pack the finished runs of a bench folder, those that are packed already included.
 
     A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,
@@ -43,6 +27,9 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> P
         replicates: Of intervals that are not there yet, as they cannot be computed from a pack; 0 computes none.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
+    Returns:
+        ``runs.zip``, and the runs of the bench folder, of which the finished ones are packed.
+
     Raises:
         InputError: As :func:`~fedlas.lab.runs.collect.collect`, or if the file cannot be written.
     """
@@ -52,8 +39,7 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> P
         small = (folder.config_path, folder.data_path, folder.environment_path, folder.metrics_path)
         paths = (*small, folder.intervals_path, folder.log_path)
         texts[folder.name] = {path.name: text for path in paths if (text := folder.text(path)) is not None}
-    folders = tuple(run.name for run in summary.runs if run.path.is_dir())
-    return Packed(write_pack(bench, texts), summary, folders)
+    return write_pack(bench, texts), summary
 
 
 def write_pack(bench: Path, runs: Mapping[str, Mapping[str, str]]) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train.log import leaves
 from fedlas.metrics import METRICS
 from fedlas.stats import ALPHA, Comparison, Estimate, compare_to_best
 
@@ -115,23 +115,17 @@ class Summary:
     @property
     def commands(self) -> list[str]:
         """Distinct commands of the starts, in their order."""
-        commands: dict[str, None] = {}
-        for start in self.starts:
-            command = start.get("command")
-            if isinstance(command, list):
-                command = shlex.join(map(str, command))
-            if isinstance(command, str) and command.strip():
-                commands[command.strip()] = None
-        return list(commands)
+        commands = [start.get("command") for start in self.starts]
+        return list(dict.fromkeys(each.strip() for each in commands if isinstance(each, str) and each.strip()))
 
     @property
     def environment(self) -> dict[str, list[str]]:
         """Distinct values of each key over the starts, as text; several values say that the starts differ."""
         merged: dict[str, dict[str, None]] = {}
         for start in self.starts:
-            for key, value in _flat(start).items():
+            for key, value in leaves(start):
                 if key != "command":
-                    merged.setdefault(key, {})[value] = None
+                    merged.setdefault(key, {})[_text(value)] = None
         return {key: list(values) for key, values in merged.items()}
 
     @property
@@ -174,8 +168,8 @@ class Summary:
     @property
     def common_seeds(self) -> list[int]:
         """Seeds that every method finished; one made of other runs counts only if there is nothing else."""
-        made = self.derived
-        methods = [method for method in self.methods if method not in made] or made
+        derived = self.derived
+        methods = [method for method in self.methods if method not in derived] or derived
         return [seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)]
 
     def incomplete(self, metric: str, stage: str = "test") -> list[str]:
@@ -197,8 +191,8 @@ class Summary:
     @property
     def metrics(self) -> list[str]:
         """Metrics that some run measured, in the order of the registry; unknown ones last."""
-        found = dict.fromkeys(m for run in self.runs for stage in STAGES for m in run.measured.get(stage, {}))
-        return [m for m in METRICS if m in found] + [m for m in found if m not in METRICS]
+        names = dict.fromkeys(m for run in self.runs for stage in STAGES for m in run.measured.get(stage, {}))
+        return [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
 
     def run(self, method: str, seed: int) -> FinishedRun | None:
         """The finished run of ``method`` with ``seed``."""
@@ -225,8 +219,8 @@ class Summary:
         """
         every = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
         runs = [run for run in every if run is not None and metric in run.measured.get(stage, {})]
-        known = [found for run in runs if run.estimates and (found := run.estimates.get(metric, stage))]
-        return known if len(known) == len(runs) else []
+        estimates = [each for run in runs if run.estimates and (each := run.estimates.get(metric, stage))]
+        return estimates if len(estimates) == len(runs) else []
 
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:
         """The best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
@@ -260,16 +254,8 @@ def is_ranked(metric: str) -> bool:
     return about["higher_is_better"] is not None and about.get("ranked", True)
 
 
-_WORDS = {None: "unknown", True: "yes", False: "no"}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            texts |= _flat(item, f"{prefix}{key}.")
-        elif item is None or isinstance(item, bool):
-            texts[f"{prefix}{key}"] = _WORDS[item]
-        else:
-            texts[f"{prefix}{key}"] = item if isinstance(item, str) else json.dumps(item)
-    return texts
+def _text(value: object) -> str:
+    words: dict[object, str] = {None: "unknown", True: "yes", False: "no"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return value if isinstance(value, str) else json.dumps(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fedlas._core.check import InputError, describe
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import restore_rng_state
 from fedlas.lab.train.average import Weights
-from fedlas.lab.train.job import Hook
+from fedlas.lab.train.job import TrainingJob
 
 CHECKPOINT = "checkpoint.pt"
 """Its name in the folder of a run."""
@@ -58,33 +58,19 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     except FileNotFoundError as error:
         raise InputError(owner, "the file must exist", path, "Check the path.") from error
     except (OSError, ValueError) as error:
-        raise InputError(
-            owner,
-            "the file must be a whole checkpoint of plain tensors",
-            f"{path} ({error})",
-            "Remove the file to start the run again; nothing else was changed.",
-        ) from error
+        got, fix = f"{path} ({error})", "Remove the file to start the run again; nothing else was changed."
+        raise InputError(owner, "the file must be a whole checkpoint of plain tensors", got, fix) from error
     # The format is checked first, because the fields below are those of this format.
     if not isinstance(state, dict) or _differ(state.get("format"), FORMAT) or not isinstance(state.get("config"), dict):
         raise InputError(owner, f"the file must be of format {FORMAT}", path, "Use the release that wrote it.")
-    if config is not None:
-        # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
-        found = differences(state["config"], config)
-        if found:
-            raise InputError(
-                owner,
-                "it must come from the same configuration",
-                f"{path}, which differs in {'; '.join(found)}",
-                "Use the old settings to resume, or another --out to start afresh.",
-            )
+    # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
+    if config is not None and (changes := differences(state["config"], config)):
+        expected, got = "it must come from the same configuration", f"{path}, which differs in {'; '.join(changes)}"
+        raise InputError(owner, expected, got, "Use the old settings to resume, or another --out to start afresh.")
     # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
-        raise InputError(
-            owner,
-            "it must hold a whole run",
-            f"{path}, where {wrong}",
-            "Use the release that wrote it, or train again with another --out.",
-        )
+        fix = "Use the release that wrote it, or train again with another --out."
+        raise InputError(owner, "it must hold a whole run", f"{path}, where {wrong}", fix)
     return state
 
 
@@ -121,15 +107,15 @@ def differences(
         >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
         ['a.b: 1 before, 3 now', 'c: 2 before, absent now']
     """
-    found: list[str] = []
+    changes: list[str] = []
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += differences(before, now, f"{prefix}{key}.", words=words)
+            changes += differences(before, now, f"{prefix}{key}.", words=words)
         elif _differ(before, now) or (key in old) != (key in new):
             was, now_is = (_shown(side[key]) if key in side else "absent" for side in (old, new))
-            found.append(f"{prefix}{key}: {was} {words[0]}, {now_is} {words[1]}")
-    return found
+            changes.append(f"{prefix}{key}: {was} {words[0]}, {now_is} {words[1]}")
+    return changes
 
 
 def _differ(before: object, now: object) -> bool:
@@ -167,37 +153,28 @@ def restore_module(module: nn.Module, state: Mapping[str, Any], path: Path) -> N
 
 def restore(
     saved: Mapping[str, Any],
-    path: Path,
-    *,
-    objective: nn.Module,
+    job: TrainingJob,
     optimizer: torch.optim.Optimizer,
     schedule: LRScheduler,
     weights: Weights,
-    hooks: Sequence[Hook],
-    epochs: int,
-    rank: int = 0,
 ) -> None:
     """Put everything that trains back to where it was. What the caller made for this run changes before the objective.
 
     Args:
         saved: From :func:`~fedlas.lab.train.checkpoint.load_checkpoint`.
-        path: Its file, for errors.
-        objective: Model and criterion.
+        job: Its objective and hooks are put back.
         optimizer: Over the objective's parameters.
         schedule: Of that optimizer, just built.
         weights: The average.
-        hooks: The run's hooks.
-        epochs: Length of the run.
-        rank: Of this process; each has random generators of its own.
 
     Raises:
         InputError: If any part does not fit; the objective is unchanged then.
     """
     # Compare everything that can be compared first: a refused checkpoint leaves the weights unchanged.
-    own = objective.state_dict()
-    wrong = misfit(own, saved["objective"], "weights") or misfit(own, saved["best"]["objective"], "best weights")
-    if not wrong and saved["epoch"] > epochs:
-        wrong = f"epoch {saved['epoch']} of {epochs}"
+    path, like, hooks = job.folder / CHECKPOINT, job.objective.state_dict(), job.hooks
+    wrong = misfit(like, saved["objective"], "weights") or misfit(like, saved["best"]["objective"], "best weights")
+    if not wrong and saved["epoch"] > job.config.epochs:
+        wrong = f"epoch {saved['epoch']} of {job.config.epochs}"
     if not wrong and len(saved["hooks"]) != len(hooks):
         wrong = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
     if wrong:
@@ -215,58 +192,58 @@ def restore(
             hook.load_state_dict(state)
         part = "random generators"
         # A run that resumes with more processes than it began with reuses the states in turn.
-        restore_rng_state(saved["rng"][rank % len(saved["rng"])])
+        restore_rng_state(saved["rng"][int(job.accelerator.process_index) % len(saved["rng"])])
     except Exception as error:  # what is loaded may be anything, and so may what its loader raises
         reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
         if part == "hook":
             raise _unusable(path, f"the state of a hook {reason}") from error
         raise _unusable(path, f"{part}: {reason}") from error
     # The weights come last and cannot fail: they were compared above.
-    objective.load_state_dict(saved["objective"])
+    job.objective.load_state_dict(saved["objective"])
 
 
-def misfit(known: Any, value: Any, name: str) -> str:
-    """How ``value`` differs in kind from ``known``: type, keys, length, shape. Empty text if it does not.
+def misfit(like: Any, value: Any, name: str) -> str:
+    """How ``value`` differs in kind from ``like``: type, keys, length, shape. Empty text if it does not.
 
-    Numbers may be any finite number; what is None in ``known`` may also be a number.
+    Numbers may be any finite number; what is None in ``like`` may also be a number.
 
     Example:
         >>> misfit({"lr": 0.1, "params": [0, 1]}, {"lr": "fast", "params": [0, 1]}, "group")
         "group.lr is str 'fast'"
     """
-    if isinstance(known, Tensor):
-        fits = isinstance(value, Tensor) and value.layout == known.layout and value.device.type != "meta"
-        if fits and value.shape == known.shape and value.dtype == known.dtype:
+    if isinstance(like, Tensor):
+        fits = isinstance(value, Tensor) and value.layout == like.layout and value.device.type != "meta"
+        if fits and value.shape == like.shape and value.dtype == like.dtype:
             return ""
-        return f"{name} is {describe(value)}, not {describe(known)}"
+        return f"{name} is {describe(value)}, not {describe(like)}"
     # A container fits if each of its members does; the first that does not is named with its path.
-    if isinstance(known, Mapping):
+    if isinstance(like, Mapping):
         if not isinstance(value, Mapping):
             return f"{name} is {describe(value)}"
-        for word, keys in ("lacks", known.keys() - value.keys()), ("has", value.keys() - known.keys()):
+        for word, keys in ("lacks", like.keys() - value.keys()), ("has", value.keys() - like.keys()):
             if keys:
                 more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
                 return f"{name} {word} {', '.join(sorted(map(str, keys))[:5])}{more}"
-        return next(filter(None, (misfit(known[key], value[key], f"{name}.{key}") for key in known)), "")
-    if isinstance(known, list | tuple):
-        if not isinstance(value, list | tuple) or len(value) != len(known):
+        return next(filter(None, (misfit(like[key], value[key], f"{name}.{key}") for key in like)), "")
+    if isinstance(like, list | tuple):
+        if not isinstance(value, list | tuple) or len(value) != len(like):
             return f"{name} is {describe(value)}"
-        pairs = enumerate(zip(known, value, strict=True))
+        pairs = enumerate(zip(like, value, strict=True))
         return next(filter(None, (misfit(one, other, f"{name}[{at}]") for at, (one, other) in pairs)), "")
     # In Python True is a number, so truth values are compared by their type.
-    if isinstance(known, bool | str):
-        fits = type(value) is type(known)
+    if isinstance(like, bool | str):
+        fits = type(value) is type(like)
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-        fits = number or (known is None and value is None)
+        fits = number or (like is None and value is None)
     return "" if fits else f"{name} is {describe(value)}"
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    known = optimizer.state_dict()["param_groups"]
+    like = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(state)
     # Compared afterward: torch adds the options that earlier releases did not have.
-    wrong = misfit(known, optimizer.state_dict()["param_groups"], "groups")
+    wrong = misfit(like, optimizer.state_dict()["param_groups"], "groups")
     names = _BUFFERS[type(optimizer).__name__]
     for parameter, buffers in optimizer.state.items():
         if not isinstance(parameter, Tensor) or not isinstance(buffers, dict) or not buffers.keys() <= names:
@@ -275,26 +252,22 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
         if len(names) > 1 and buffers and buffers.keys() != names:  # AdamW keeps none or all
             wrong = wrong or f"it lacks {', '.join(sorted(names - buffers.keys()))}"
         for name, value in buffers.items():
-            like = torch.zeros(()) if name == "step" else parameter.detach()
+            shaped = torch.zeros(()) if name == "step" else parameter.detach()
             if value is not None or name != "momentum_buffer":
-                wrong = wrong or misfit(like, value, name)
+                wrong = wrong or misfit(shaped, value, name)
     if wrong:
         raise ValueError(wrong)
 
 
 def _restore_schedule(schedule: LRScheduler, state: Any, epoch: int) -> None:
-    known = schedule.state_dict()
+    like = schedule.state_dict()
     schedule.load_state_dict(state)
     now = schedule.state_dict()
-    wrong = misfit(known, {name: now[name] for name in known}, "schedule")
+    wrong = misfit(like, {name: now[name] for name in like}, "schedule")
     if wrong or state.get("last_epoch") != epoch:
         raise ValueError(wrong or f"it is at epoch {describe(state.get('last_epoch'))}, not {epoch}")
 
 
 def _unusable(path: Path, reason: str) -> InputError:
-    return InputError(
-        "checkpoint",
-        "it must hold the state of this model and loss",
-        f"{path}: {reason}",
-        "Use the release that wrote it, or train again with another --out.",
-    )
+    fix = "Use the release that wrote it, or train again with another --out."
+    return InputError("checkpoint", "it must hold the state of this model and loss", f"{path}: {reason}", fix)

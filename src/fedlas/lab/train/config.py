@@ -17,31 +17,19 @@ REFINED = "refined_nll"
 """Selects by :func:`refined_nll`; it is no metric of a test set, because it fits what it measures."""
 
 
-def check_metric(metric: str) -> str:
-    """Return ``metric`` if it is registered, and computed from logits and target alone.
-
-    Raises:
-        InputError: Otherwise; the message names the nearest metric that is.
-    """
-    return _check(metric, "a registered metric of logits and target alone", [])
-
-
 def check_select(metric: str) -> str:
-    """Return ``metric`` if it can choose the best epoch: as :func:`check_metric`, or ``refined_nll``.
+    """Return ``metric`` if it can choose the best epoch: computed from logits and target alone, or ``refined_nll``.
 
     Raises:
         InputError: Otherwise; the message names the nearest one that can.
     """
-    return _check(metric, f"a registered metric of logits and target alone, or {REFINED}", [REFINED])
-
-
-def _check(metric: str, expected: str, others: list[str]) -> str:
     able = [e.name for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
-    able += others
+    able.append(REFINED)
     if (name := str(metric).lower()) in able:
         return name
     fix = f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able)
-    raise InputError("train.select", f"it must be {expected}", repr(metric), fix)
+    expected = f"it must be a registered metric of logits and target alone, or {REFINED}"
+    raise InputError("train.select", expected, repr(metric), fix)
 
 
 def merit(metric: str, value: float) -> float:
@@ -115,13 +103,12 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_literals("optimizer", type(self), vars(self))
-        for name in ("lr", "weight_decay"):
-            check_number("optimizer", name, getattr(self, name), low=0)
+        for name in ("lr", "weight_decay", "criterion_lr"):
+            if (value := getattr(self, name)) is not None:
+                check_number("optimizer", name, value, low=0)
         check_number("optimizer", "momentum", self.momentum, low=0, high=1)
         if self.nesterov and self.momentum == 0:
             raise InputError("optimizer", "nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9.")
-        if self.criterion_lr is not None:
-            check_number("optimizer", "criterion_lr", self.criterion_lr, low=0)
         if self.clip_norm is not None:
             check_number("optimizer", "clip_norm", self.clip_norm, low=0, low_open=True)
 
@@ -165,12 +152,8 @@ class ScheduleConfig:
         resolved = [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
         late = [m for m, epoch in zip(self.milestones, resolved, strict=True) if m >= 1 and epoch >= epochs]
         if self.name in ("milestones", "swa") and late:
-            raise InputError(
-                "schedule",
-                f"milestones must come before the last epoch ({epochs})",
-                late,
-                "Write them as fractions such as 0.5, or train longer.",
-            )
+            expected = f"milestones must come before the last epoch ({epochs})"
+            raise InputError("schedule", expected, late, "Write them as fractions such as 0.5, or train longer.")
         if self.name == "swa" and resolved[0] > resolved[1]:
             raise InputError("schedule", "milestones of swa must rise", self.milestones, "Swap them.")
         return resolved

@@ -28,7 +28,7 @@ def native_precision(device: torch.device) -> tuple[Precision, str]:
         ``bf16`` where the device multiplies bfloat16 numbers in hardware, else ``fp32``; and the reason.
 
     Note:
-        A GPU has bf16 from compute capability 8 (Ampere) on, or if it runs under ROCm; torch is asked without
+        A GPU has bf16 from compute capability 8 (Ampere) on, or if it runs under ROCm; torch is requested without
         emulation. A processor has it with the instruction sets AMX or AVX512-BF16, as torch reads them from the
         processor itself. Nothing is timed, so the answer does not depend on what else the machine is doing. Any other
         device, Apple's and ARM processors included, gets fp32: bf16 was never measured there.
@@ -55,20 +55,17 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
     """
     precision: Precision = native_precision(device)[0] if config.precision == "auto" else config.precision
     if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
-        raise InputError(
-            "train.precision",
-            "bf16 needs a device with autocast",
-            f"{device.type}, for which this torch has none",
-            "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out.",
-        )
+        expected = "bf16 needs a device with autocast"
+        fix = "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out."
+        raise InputError("train.precision", expected, f"{device.type}, for which this torch has none", fix)
     layout = device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
     return replace(config, precision=precision, channels_last=layout)
 
 
-def precision_text(used: Precision, asked: Precision, device: torch.device) -> str:
+def precision_text(used: Precision, requested: Precision, device: torch.device) -> str:
     """The precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
     native, why = native_precision(device)
-    if asked == "auto":
+    if requested == "auto":
         reason = f"auto: {why}" if used == native else "auto: as the run, or one beside it, began"
     else:
         reason = "of the recipe"
@@ -94,10 +91,7 @@ _RISE = 0.25
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
     groups = param_groups(
-        objective,
-        weight_decay=config.weight_decay,
-        lr=config.criterion_lr,
-        decay_criterion=config.decay_criterion,
+        objective, weight_decay=config.weight_decay, lr=config.criterion_lr, decay_criterion=config.decay_criterion
     )
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
@@ -207,12 +201,8 @@ class Engine:
                 fewest = int(each.min())
         pieces = max(1, min(pieces, fewest))
         if pieces > 1 and not isinstance(inputs, Tensor):
-            raise InputError(
-                "training",
-                "inputs must be one tensor to be cut by train.accumulate",
-                describe(inputs),
-                "Set train.accumulate=1.",
-            )
+            expected = "inputs must be one tensor to be cut by train.accumulate"
+            raise InputError("training", expected, describe(inputs), "Set train.accumulate=1.")
         if self.config.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
 

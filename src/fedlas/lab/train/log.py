@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def parse_log(text: str) -> list[dict[str, Any]]:
 
 def truncate_log(path: Path, last_epoch: int) -> list[dict[str, Any]]:
     """Remove the records after ``last_epoch``, which no checkpoint holds, and return the others."""
-    kept = [record for record in read_log(path) if record["epoch"] <= last_epoch]
-    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return kept
+    records = [record for record in read_log(path) if record["epoch"] <= last_epoch]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    return records
 
 
 def append_log(path: Path, record: Mapping[str, Any]) -> None:
@@ -83,8 +83,22 @@ def alarm_epochs(history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_ep
         {'gate stuck on +1': [5, 6]}
     """
     settled = max(warmup_epochs, math.ceil(WARM_UP * epochs))
-    found: dict[str, list[int]] = {}
+    epochs_by_kind: dict[str, list[int]] = {}
     for record in history:
         for alarm in record.get("alarms", ()) if record["epoch"] > settled else ():
-            found.setdefault(alarm_kind(alarm), []).append(record["epoch"])
-    return found
+            epochs_by_kind.setdefault(alarm_kind(alarm), []).append(record["epoch"])
+    return epochs_by_kind
+
+
+def leaves(values: Mapping[str, Any], separator: str = ".", above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings, each under the keys that lead to it.
+
+    Example:
+        >>> dict(leaves({"epoch": 2, "val": {"ece": 0.1}}))
+        {'epoch': 2, 'val.ece': 0.1}
+    """
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, separator, f"{above}{key}{separator}")
+        else:
+            yield f"{above}{key}", value

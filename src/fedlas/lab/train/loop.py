@@ -97,7 +97,7 @@ class _Training:
 
     def __init__(self, job: TrainingJob) -> None:
         self.job, config, accelerator = job, job.config, job.accelerator
-        self.is_main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
+        self.is_main = bool(accelerator.is_main_process)
         # Check everything before anything is changed: an error after an epoch would come late.
         self.select = check_select(config.select)
         job.schedule.milestone_epochs(config.epochs)
@@ -114,10 +114,7 @@ class _Training:
         self.done = 0
         self.best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
         if saved is not None:
-            restore(
-                saved, path, objective=job.objective, optimizer=self.optimizer, schedule=self.schedule,
-                weights=self.weights, hooks=job.hooks, epochs=config.epochs, rank=rank,
-            )  # fmt: skip
+            restore(saved, job, self.optimizer, self.schedule, self.weights)
             self.done, self.best = saved["epoch"], saved["best"]
         self.history = on_main(accelerator, lambda: truncate_log(job.folder / LOG, self.done))
 

@@ -70,24 +70,12 @@ class TrainingProgress(Bar):
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Show that an epoch is done; ``record`` is its line of the log."""
         val, number = record["val"], record["epoch"]
-        self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}{_gate_text(record)}"
+        self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}"
         text = f"epoch {number}/{self.epochs}  loss {record['train']['loss']:.3f}  {self.metrics}"
         self.update(done=number * self.steps, text=text)
         now = time.monotonic()
         if not self.live and not self.quiet and (now - self.shown > 10 or number == self.epochs):
-            left = (now - self.started) / (number - self.done) * (self.epochs - number)
-            rest = f"  {left:.0f} s left" if number < self.epochs else ""
+            seconds = (now - self.started) / (number - self.done) * (self.epochs - number)
+            rest = f"  {seconds:.0f} s left" if number < self.epochs else ""
             say(f"{self.name}  {text}{rest}", on=self.console)
             self.shown = now
-
-
-def _gate_text(record: Mapping[str, Any]) -> str:
-    """Directions and flips of the gate and correlation of the indicator, if the loss has them."""
-    gate = record.get("gate")
-    if not gate:
-        return ""
-    flips = "" if gate["train_flips"] is None else f", {gate['train_flips']:.1%} flipped"
-    tracks, low, high = (record["indicator"][f"spearman_confidence{end}"] for end in ("", "_low", "_high"))
-    known = "" if low is None else f"±{(high - low) / 2:.2f}"
-    follows = "" if tracks is None else f"  Z~confidence {tracks:+.2f}{known}"
-    return f"  gate {gate['plus']:.0%} up{flips}{follows}"

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.files import path_inside, remove
 from fedlas._core.text import printable
-from fedlas.lab.train.log import LOG, read_log
+from fedlas.lab.train.log import LOG, leaves, read_log
 
 TRACKERS = {
     "aim": "",
@@ -114,7 +114,8 @@ class Tracking:
         else:
             tracker = kind(project, **options)
         tracker.start()
-        tracker.store_init_configuration(_flat(self.config))
+        plain = {key: v if isinstance(v, bool | int | float | str) else str(v) for key, v in leaves(self.config)}
+        tracker.store_init_configuration(plain)
         return tracker
 
     def _log(self, record: Mapping[str, Any], step: int) -> None:
@@ -147,22 +148,9 @@ def values_of(record: Mapping[str, Any]) -> dict[str, float]:
         {'epoch': 2, 'val/ece': 0.1, 'alarms': 1}
     """
     numbers: dict[str, float] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            numbers.update({f"{key}/{name}": number for name, number in values_of(value).items()})
-        elif key == "alarms" and isinstance(value, list):
-            numbers[key] = len(value)
+    for name, value in leaves(record, "/"):
+        if name == "alarms" and isinstance(value, list):
+            numbers[name] = len(value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:
-            numbers[key] = value
+            numbers[name] = value
     return numbers
-
-
-def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return a nested configuration with dotted keys and plain values."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            values.update(_flat(value, f"{above}{key}."))
-        else:
-            values[f"{above}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
-    return values

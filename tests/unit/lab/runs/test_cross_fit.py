@@ -72,7 +72,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, monkeypatch):
             execute(run)
         left.append(forecast(run).left)
     resumed = execute(run)
-    assert len(calls) == 4
+    assert len(calls) == 4 + 2  # the folds, one of them twice; validation and test of the run
     assert left == [4 + 8, 8]  # the second fold and the run itself; the run itself
     for measured in (whole, resumed):
         measured.pop("seconds")

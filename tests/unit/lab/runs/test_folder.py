@@ -78,7 +78,7 @@ def test_runs_are_found_in_benches_and_named_ones_are_taken_as_they_are(tmp_path
     reasons = {"good-s0": "", "bad-s0": "it is not finished", "figures": None}
 
     def find(*folders):
-        return find_runs("fedlas x", folders, lambda folder: reasons[folder.name], wanted="finished runs")
+        return find_runs("fedlas x", folders, lambda folder: reasons[folder.name], content="finished runs")
 
     found, notes = find(tmp_path / "none", tmp_path / "bench")
     assert [folder.path.name for folder in found] == ["none", "good-s0"]

@@ -66,23 +66,6 @@ def test_the_cursor_comes_back_after_an_error():
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
 
 
-def test_gate_and_indicator_are_shown():
-    out = io.StringIO()
-    progress = TrainingProgress("fedlas-s0", epochs=5, steps=1, console=Console(file=out, force_terminal=False))
-    names = ("spearman_confidence", "spearman_confidence_low", "spearman_confidence_high")
-    with progress:
-        for epoch, found in enumerate([(None, None, None), (0.315, 0.27, 0.36)], start=1):
-            progress.shown -= 20
-            indicator = dict(zip(names, found, strict=True))
-            gate = {"plus": 0.571, "train_flips": 0.082}
-            progress.epoch({"epoch": epoch, **RECORD, "gate": gate, "indicator": indicator, "alarms": ["gate stuck"]})
-    first, second = out.getvalue().splitlines()
-    assert "gate 57% up, 8.2% flipped" in first
-    assert "Z~confidence" not in first
-    assert "gate 57% up, 8.2% flipped  Z~confidence +0.32±0.04" in second
-    assert "stuck" not in out.getvalue()  # alarms are told once, at the end
-
-
 def test_alarms_count_after_the_warm_up():
     texts = ["gate stuck on +1 for 3 epochs", "indicator saturated: 22% of the samples"]
     log = [{"epoch": epoch, "alarms": texts[: 1 + (epoch == 3)]} for epoch in range(1, 5)]

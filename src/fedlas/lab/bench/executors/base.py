@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.files import write_text
@@ -53,8 +53,8 @@ class Task:
     @classmethod
     def of(cls, run: Run, label: str) -> Task:
         """A task with the command, folder and environment of this process."""
-        known = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
-        return cls(replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=known)
+        data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
+        return cls(replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=data)
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,6 @@ class Executor(ABC):
         self.workers, self.gpus_per_run, self.cpus_per_run = workers, gpus_per_run, cpus_per_run
         self.retries = check_count("executor", "retries", retries, low=0)
 
-    room: ClassVar[str] = "as many at a time as there is room for"
-    """How many runs there are at a time unless ``workers`` says it, as text."""
-
     @property
     def processes(self) -> int:
         """Number of processes of a run."""
@@ -190,11 +187,6 @@ class Executor(ABC):
     @abstractmethod
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
         """Do the tasks; yields the result of each, in the order in which they end."""
-
-    def describe(self, tasks: Sequence[Task]) -> list[str]:
-        """What :meth:`results` would do, for a dry run. It may write files with more detail."""
-        at_a_time = self.room if self.workers is None else f"{self.workers} at a time"
-        return [f"{len(tasks)} to do, {at_a_time}"]
 
     def ready(self, task: Task) -> Task:
         """The task with the threads, processes and retries of this executor.

@@ -13,24 +13,14 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.threads import available_cores, limited_to
-from fedlas.lab.bench.executors.base import (
-    EXECUTORS,
-    Events,
-    Executor,
-    Result,
-    Task,
-    attempt,
-    failed,
-    finish,
-    told,
-)
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, attempt, failed, finish, told
 from fedlas.lab.runs.workers import Worker, context, end, end_with_parent, exit_text, visible_gpus
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
@@ -96,8 +86,8 @@ def launch(task: Task) -> Result:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     reason = f"one of its {task.processes} processes ended with {exit_text(failure.exitcode)}"
-    left: Any = failure.message  # what torchrun kept of an exception, else a sentence
-    text = left["extraInfo"]["py_callstack"] if isinstance(left, dict) else None
+    message: Any = failure.message  # what torchrun kept of an exception, else a sentence
+    text = message["extraInfo"]["py_callstack"] if isinstance(message, dict) else None
     return failed(task.run, f"{reason} each of {task.retries + 1} times", text=text)
 
 
@@ -135,8 +125,6 @@ class LocalExecutor(Executor):
     Note:
         The output of workers goes to ``.workers/`` next to the run folders.
     """
-
-    room: ClassVar[str] = "one a core where the model is small and there is no GPU, else one at a time"
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
         """Do the tasks in their order."""
@@ -194,20 +182,16 @@ class LocalExecutor(Executor):
         return max(1, available_cores() // task.threads)
 
 
-def _devices(worker: int, workers: int, wanted: float | None, gpus: Sequence[str]) -> str | None:
+def _devices(worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]) -> str | None:
     """``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
-    if wanted is None:
+    if gpus_per_run is None:
         return gpus[worker % len(gpus)] if gpus else None
-    if wanted == 0:
+    if gpus_per_run == 0:
         return ""
-    share = max(1, int(1 / wanted + 1e-9))  # runs per GPU: one run of 0.7, because two would need 1.4
-    needed = workers * int(wanted) if wanted >= 1 else -(-workers // share)
+    share = max(1, int(1 / gpus_per_run + 1e-9))  # runs per GPU: one run of 0.7, because two would need 1.4
+    needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
     if needed > len(gpus):
-        raise InputError(
-            "executor local",
-            f"{workers} workers with {wanted:g} GPUs each need {needed}",
-            f"{len(gpus)} here",
-            "Lower --workers or --gpus-per-run.",
-        )
-    first = worker // share if wanted < 1 else worker * int(wanted)
-    return ",".join(gpus[first : first + max(1, int(wanted))])
+        expected = f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}"
+        raise InputError("executor local", expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
+    first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
+    return ",".join(gpus[first : first + max(1, int(gpus_per_run))])

@@ -61,7 +61,7 @@ class RayExecutor(Executor):
         with self._cluster() as ray:
             gpus = self._gpus(ray.cluster_resources())
             options = {"num_cpus": self.cpus_per_run, "num_gpus": gpus, "max_retries": self.retries}
-            with _quiet():
+            with warnings.catch_warnings(action="ignore"):
                 # The function travels to the cluster once, and each call then brings only its task.
                 remote = ray.remote(work)
             running: dict[Any, Task] = {}
@@ -87,7 +87,7 @@ class RayExecutor(Executor):
     def _cluster(self) -> Iterator[Any]:
         """Ray, connected. A connection made here is closed at the end."""
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print for good
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):  # a user of this package cannot act on Ray's own
             ray: Any = require("ray", extra="ray")
             # A connection that was there before belongs to the caller and stays open.
             ours = not ray.is_initialized()
@@ -102,17 +102,14 @@ class RayExecutor(Executor):
                         logging_level=logging.ERROR,
                     )
                 except (ConnectionError, RuntimeError, ValueError) as error:
-                    raise InputError(
-                        "executor ray",
-                        "the cluster must be reachable",
-                        f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})",
-                        "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head.",
-                    ) from error
+                    got = f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})"
+                    fix = "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head."
+                    raise InputError("executor ray", "the cluster must be reachable", got, fix) from error
         try:
             yield ray
         finally:
             if ours:
-                with _quiet():
+                with warnings.catch_warnings(action="ignore"):
                     ray.shutdown()
 
     def _gpus(self, there: dict[str, float]) -> float:
@@ -121,22 +118,11 @@ class RayExecutor(Executor):
         Raises:
             InputError: If the cluster will never have room for a run.
         """
-        found = there.get("GPU", 0.0)
-        gpus = float(found > 0) if self.gpus_per_run is None else self.gpus_per_run
+        total = there.get("GPU", 0.0)
+        gpus = float(total > 0) if self.gpus_per_run is None else self.gpus_per_run
         cpus = self.cpus_per_run or 1
-        if gpus > found or cpus > there.get("CPU", 0.0):
-            raise InputError(
-                "executor ray",
-                f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run",
-                f"{there.get('CPU', 0):g} CPUs and {found:g} GPUs",
-                "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
-            )
+        if gpus > total or cpus > there.get("CPU", 0.0):
+            expected = f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run"
+            fix = "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster."
+            raise InputError("executor ray", expected, f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs", fix)
         return gpus
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences warnings of Ray's imports and processes, which a user of this package cannot act on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

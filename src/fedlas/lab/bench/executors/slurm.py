@@ -28,13 +28,9 @@ class SlurmExecutor(Executor):
         cpus_per_run: CPUs of a job, and its threads.
         retries: How often a job that reached its time limit is queued again.
         minutes: Time limit of a job. A run that takes longer resumes from its checkpoint in another job.
-        partition: Partition; None is the cluster's default, as for the next options.
-        account: Account that the jobs are charged to.
-        qos: Quality of service.
-        constraint: Features that a machine must have.
-        memory_gb: Memory of a job in GB.
         setup: Shell commands before each job, such as ``module load cuda``.
-        more: Further options of ``sbatch``, e.g. ``{reservation: monday}``.
+        sbatch: Further options of ``sbatch``, e.g. ``{partition: gpu, account: me, mem: 32GB}``; on the command line
+            ``--executor-set sbatch.partition=gpu``.
         wait: Whether to wait for the jobs and report; if not, they are only submitted.
 
     Raises:
@@ -53,39 +49,21 @@ class SlurmExecutor(Executor):
         cpus_per_run: int = 4,
         retries: int = 3,
         minutes: int = 240,
-        partition: str | None = None,
-        account: str | None = None,
-        qos: str | None = None,
-        constraint: str | None = None,
-        memory_gb: int | None = None,
         setup: Sequence[str] = (),
-        more: dict[str, Any] | None = None,
+        sbatch: dict[str, Any] | None = None,
         wait: bool = True,
     ) -> None:
         super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
         if gpus_per_run != int(gpus_per_run):
             raise InputError("executor slurm", "gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
-        for name, value in (("minutes", minutes), ("memory_gb", memory_gb)):
-            if value is not None:
-                check_count("executor slurm", name, value)
+        check_count("executor slurm", "minutes", minutes)
         if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
             raise InputError("executor slurm", "setup must be a list of commands", setup, "Write setup=[...].")
-        if more is not None and not isinstance(more, dict):
-            raise InputError("executor slurm", "more must map options to values", more, "Write more={key: value}.")
-        self.wait, self.setup, self.more = wait, list(setup), dict(more or {})
-        wanted = {
-            "nodes": 1,
-            "ntasks_per_node": 1,
-            "cpus_per_task": cpus_per_run,
-            "gpus_per_node": int(gpus_per_run) or None,
-            "time": minutes,
-            "partition": partition,
-            "account": account,
-            "qos": qos,
-            "constraint": constraint,
-            "mem": None if memory_gb is None else f"{memory_gb}GB",
-        }
-        self.parameters = {key: value for key, value in wanted.items() if value is not None}
+        if sbatch is not None and not isinstance(sbatch, dict):
+            raise InputError(
+                "executor slurm", "sbatch must map options to values", sbatch, "Write sbatch={key: value}."
+            )
+        self.minutes, self.wait, self.setup, self.sbatch = minutes, wait, list(setup), dict(sbatch or {})
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
         """Submit the tasks and, with ``wait``, wait for them."""
@@ -129,19 +107,19 @@ class SlurmExecutor(Executor):
         try:
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
         except RuntimeError as error:
-            raise InputError(
-                "executor slurm",
-                "Slurm must be on this machine",
-                "no srun",
-                "Start it on a machine of the cluster.",
-            ) from error
+            expected = "Slurm must be on this machine"
+            raise InputError("executor slurm", expected, "no srun", "Start it on a machine of the cluster.") from error
         executor.update_parameters(
-            **self.parameters,
-            job_name=_name(tasks),
+            nodes=1,
+            ntasks_per_node=1,
+            cpus_per_task=self.cpus_per_run,
+            gpus_per_node=int(self.gpus_per_run or 0) or None,
+            time=self.minutes,
+            job_name=f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}",
             array_parallelism=min(len(tasks), self.workers or len(tasks)),
             setup=self.setup or None,
             stderr_to_stdout=True,
-            additional_parameters={"requeue": True, **self.more},
+            additional_parameters={"requeue": True, **self.sbatch},
         )
         return executor
 
@@ -158,7 +136,3 @@ class _Resumable:
     def checkpoint(self) -> Any:
         """What submitit queues again."""
         return require("submitit.helpers", extra="slurm").DelayedSubmission(self)
-
-
-def _name(tasks: Sequence[Task]) -> str:
-    return f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}"

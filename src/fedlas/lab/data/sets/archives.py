@@ -12,7 +12,7 @@ from fedlas._core.extras import require
 from fedlas.lab.data.base import DATASETS, Expected, Images, Source
 from fedlas.lab.data.class_folders import class_folders, image_names
 from fedlas.lab.data.disk import located, read_images, read_table, require_listed
-from fedlas.lab.data.files import Interpolation, TrainCrop, View
+from fedlas.lab.data.files import View, with_view
 from fedlas.lab.data.sets.folders import streamed_source
 
 _CUB = "It is CUB_200_2011.tgz, https://data.caltech.edu/records/65de6-vp158."
@@ -33,26 +33,13 @@ _TINY = "It is http://cs231n.stanford.edu/tiny-imagenet-200.zip."
     files="the folder CUB_200_2011 of its archive",
     expected=Expected(train=5_994, test=5_794, classes=200, per_class=(29, 30)),
 )
-def load_cub(
-    root: str | None = None,
-    *,
-    resize: int = 448,
-    crop: int = 384,
-    train_crop: TrainCrop = "random",
-    squash: bool = False,
-    min_area: float = 0.08,
-    interpolation: Interpolation = "bilinear",
-) -> Source:
+@with_view(View(448, 384, "random"))
+def load_cub(root: str | None = None, *, view: View) -> Source:
     """11,788 photographs of birds in 200 species (CUB-200-2011): 5,994 to train, 5,794 to test; read when needed.
 
     Args:
         root: The folder ``CUB_200_2011``, or one that holds it (None: ``$FEDLAS_DATA``).
-        resize: Shorter side in pixels before a crop.
-        crop: Height and width that the model gets.
-        train_crop: ``random``, ``random-resized`` or ``center``; see :class:`~fedlas.lab.data.View`.
-        squash: Resize to a square whatever the aspect ratio.
-        min_area: Least share of the area that ``random-resized`` keeps.
-        interpolation: ``bilinear`` or ``bicubic``.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
 
     Returns:
         A source with flips and ImageNet's mean and standard deviation.
@@ -61,7 +48,6 @@ def load_cub(
         InputError: If the folder is missing or incomplete, or its lists disagree.
     """
     # The four lists of the archive, which must agree.
-    view = View(resize, crop, train_crop, squash, min_area, interpolation)
     folder = located("cub", root, ("CUB_200_2011", "cub"), (*_CUB_LISTS, "images"), _CUB)
     paths, labels, splits, names = (dict(read_table("cub", folder / name, 2)) for name in _CUB_LISTS)
     again = f"The lists are cut off or of different versions: extract the archive again. {_CUB}"
@@ -88,17 +74,8 @@ def load_cub(
     files="train/SYNSET/*.JPEG and val/SYNSET/*.JPEG",
     expected=_WHOLE,
 )
-def load_imagenet(
-    root: str | None = None,
-    *,
-    partial: bool = False,
-    resize: int = 256,
-    crop: int = 224,
-    train_crop: TrainCrop = "random-resized",
-    squash: bool = False,
-    min_area: float = 0.08,
-    interpolation: Interpolation = "bilinear",
-) -> Source:
+@with_view(View())
+def load_imagenet(root: str | None = None, *, partial: bool = False, view: View) -> Source:
     """1,331,167 photographs in 1,000 classes (ILSVRC 2012): 1,281,167 to train, 50,000 to test; read when needed.
 
     The official validation part is the test part, since the official test part has no labels; validation images are
@@ -108,12 +85,7 @@ def load_imagenet(
         root: The folder with ``train`` and ``val``, or one that holds it under a usual name (None: ``$FEDLAS_DATA``).
             Both hold one folder per class.
         partial: Accept fewer classes or images than the whole data set has, such as ImageNet-100.
-        resize: Shorter side in pixels before a crop.
-        crop: Height and width that the model gets.
-        train_crop: ``random-resized``, ``random`` or ``center``; see :class:`~fedlas.lab.data.View`.
-        squash: Resize to a square whatever the aspect ratio.
-        min_area: Least share of the area that ``random-resized`` keeps.
-        interpolation: ``bilinear`` or ``bicubic``.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
 
     Returns:
         A source with flips; classes are in the order of their synsets, as in ``ImageFolder`` and pre-trained models.
@@ -122,7 +94,6 @@ def load_imagenet(
     Raises:
         InputError: If the folder is missing or, without ``partial``, incomplete; if train and val differ in classes.
     """
-    view = View(resize, crop, train_crop, squash, min_area, interpolation)
     folder = located("imagenet", root, _IMAGENET_NAMES, ("train", "val"), _IMAGENET)
     synsets = [path.name for path in class_folders("imagenet", folder / "train", layout=_IMAGENET)]
     # The counts are checked on names alone; no image is opened before training needs it.

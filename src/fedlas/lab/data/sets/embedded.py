@@ -9,18 +9,17 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.extras import require
 from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.base import DATASETS, Images, Source, no_root
+from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.splits import hold_out
 
 _NUM_IMAGES, _NUM_CLASSES = 1797, 10
 
 
 @DATASETS.register("digits", paper="Alpaydin and Kaynak 1998", url="https://doi.org/10.24432/C50P49")
-def load_digits(root: str | None = None, *, num_test: int = 600) -> Source:
+def load_digits(*, num_test: int = 600) -> Source:
     """1,797 gray digits of 8 x 8 pixels, embedded in scikit-learn: 1,197 to train, 600 to test.
 
     Args:
-        root: Must be None: the data set needs no files.
         num_test: Size of the test part; the rest is the training part. Both need an image of every class.
 
     Returns:
@@ -30,7 +29,6 @@ def load_digits(root: str | None = None, *, num_test: int = 600) -> Source:
     Note:
         scikit-learn has no official test part; this one is stratified and the same for every seed.
     """
-    no_root("digits", root)
     size = check_count("digits", "num_test", num_test, low=_NUM_CLASSES)
     if size > _NUM_IMAGES - _NUM_CLASSES:
         expected = f"num_test must be at most {_NUM_IMAGES - _NUM_CLASSES} of {_NUM_IMAGES}"
@@ -39,14 +37,13 @@ def load_digits(root: str | None = None, *, num_test: int = 600) -> Source:
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None])
     target = bunch.target.astype(np.int64)
     classes = tuple(str(digit) for digit in range(_NUM_CLASSES))
-    kept, held_out = hold_out("digits", target, size, classes, stream(Purpose.FIXED_TEST))
-    both = Images(images, torch.from_numpy(target))
-    return Source("digits", both.take(torch.from_numpy(kept)), both.take(torch.from_numpy(held_out)), classes)
+    both, rows = Images(images, torch.from_numpy(target)), stream(Purpose.FIXED_TEST)
+    train, test = map(torch.from_numpy, hold_out("digits", target, size, classes, rows))
+    return Source("digits", both.take(train), both.take(test), classes)
 
 
 @DATASETS.register("synthetic")
 def load_synthetic(
-    root: str | None = None,
     *,
     num_classes: int = 10,
     num_train: int = 4000,
@@ -61,7 +58,6 @@ def load_synthetic(
     of length 1. The probabilities are computed from the stored uint8 pixels, so they are exact for what a model sees.
 
     Args:
-        root: Must be None: the data set needs no files.
         num_classes: Number of classes, at least 2.
         num_train: Training images, at least ``num_classes``.
         num_test: Test images.
@@ -80,7 +76,6 @@ def load_synthetic(
         >>> load_synthetic(num_classes=2, num_train=10, num_test=5).test.label_probs.shape
         torch.Size([5, 2])
     """
-    no_root("synthetic", root)
     check_count("synthetic", "num_classes", num_classes, low=2)
     check_count("synthetic", "num_train", num_train, low=num_classes)
     check_count("synthetic", "num_test", num_test)

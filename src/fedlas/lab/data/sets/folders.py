@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, check_number, describe
 from fedlas.lab.data.base import DATASETS, Images, Source
-from fedlas.lab.data.class_folders import Listed, count_training, divided_images
+from fedlas.lab.data.class_folders import Listed, divided_images
 from fedlas.lab.data.disk import check_channels, read_images, required_root, unreadable
-from fedlas.lab.data.files import Files, Interpolation, TrainCrop, View
+from fedlas.lab.data.files import Files, View, with_view
 
 _NEEDED = ("train_images", "train_target", "test_images", "test_target")
 _RECIPE = (
@@ -23,22 +22,7 @@ _RECIPE = (
 )
 
 
-def count_npz(root: str | None) -> tuple[int, int]:
-    """Number of training images and of classes; only the labels are read.
-
-    Raises:
-        InputError: If the file cannot be read, or has no such labels.
-    """
-    path = required_root("npz", root, "an .npz file")
-    try:
-        with open_arrays(path) as archive:
-            target = archive["train_target"]
-            return len(target), int(target.max()) + 1
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unreadable("npz", "train_target must be readable labels", path, error, _RECIPE) from error
-
-
-@DATASETS.register("npz", files="an .npz file with {train,test}_images and {train,test}_target", count=count_npz)
+@DATASETS.register("npz", files="an .npz file with {train,test}_images and {train,test}_target")
 def load_npz(root: str | None = None) -> Source:
     """Your own arrays: an .npz file with {train,test}_images and {train,test}_target.
 
@@ -76,24 +60,16 @@ def images_from_arrays(name: str, arrays: dict[str, Any], part: str) -> Images:
     """Check ``{part}_images`` and ``{part}_target`` and return them with the channels second."""
     images, target = arrays[f"{part}_images"], arrays[f"{part}_target"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
-        raise InputError(
-            name,
-            f"{part}_images must be uint8 (N, H, W, channels) or (N, H, W) with at least one image",
-            describe(images),
-            "Scale to 0..255 and convert with .astype(numpy.uint8).",
-        )
+        expected = f"{part}_images must be uint8 (N, H, W, channels) or (N, H, W) with at least one image"
+        raise InputError(name, expected, describe(images), "Scale to 0..255 and convert with .astype(numpy.uint8).")
     # A second axis of at most 4 before a long last one is most likely the channels.
     if images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]:
         raise InputError(
             name, f"{part}_images must have the channels last", describe(images), "Use .transpose(0, 2, 3, 1)."
         )
     if target.shape != (len(images),) or target.dtype.kind not in "iu":
-        raise InputError(
-            name,
-            f"{part}_target must be whole numbers ({len(images)},) like the {len(images)} {part}_images",
-            describe(target),
-            "Pass one class index per image.",
-        )
+        expected = f"{part}_target must be whole numbers ({len(images)},) like the {len(images)} {part}_images"
+        raise InputError(name, expected, describe(target), "Pass one class index per image.")
     stacked = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     return Images(torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(target.astype(np.int64)))
 
@@ -114,11 +90,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _LAYOUT = "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or as ROOT/CLASS/*."
 
 
-@DATASETS.register(
-    "folder",
-    files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*",
-    count=partial(count_training, "folder", layout=_LAYOUT, deep=False),
-)
+@DATASETS.register("folder", files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*")
 def load_folder(
     root: str | None = None, *, image_size: int | None = None, channels: int = 3, max_gib: float = 4.0
 ) -> Source:
@@ -158,21 +130,10 @@ def load_folder(
 
 
 @DATASETS.register(
-    "image-folder",
-    files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**",
-    count=partial(count_training, "image-folder", layout=_LAYOUT, deep=True),
+    "image-folder", files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**"
 )
-def load_image_folder(
-    root: str | None = None,
-    *,
-    resize: int = 256,
-    crop: int = 224,
-    train_crop: TrainCrop = "random-resized",
-    squash: bool = False,
-    min_area: float = 0.08,
-    interpolation: Interpolation = "bilinear",
-    channels: int = 3,
-) -> Source:
+@with_view(View(upright=True))
+def load_image_folder(root: str | None = None, *, channels: int = 3, view: View) -> Source:
     """Your own large images, read when needed: ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or ROOT/CLASS/**.
 
     As in torchvision's ``ImageFolder``, classes are the names of the folders, sorted, and images may be in folders
@@ -180,12 +141,7 @@ def load_image_folder(
 
     Args:
         root: The folder.
-        resize: Shorter side in pixels before a crop.
-        crop: Height and width that the model gets.
-        train_crop: ``random-resized``, ``random`` or ``center``; see :class:`~fedlas.lab.data.View`.
-        squash: Resize to a square whatever the aspect ratio.
-        min_area: Least share of the area that ``random-resized`` keeps.
-        interpolation: ``bilinear`` or ``bicubic``.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
         channels: 3 for color, 1 for gray.
 
     Returns:
@@ -198,7 +154,6 @@ def load_image_folder(
         InputError: If folders or images are missing, there is only one class, or the parts have other classes.
     """
     check_channels("image-folder", channels)
-    view = View(resize, crop, train_crop, squash, min_area, interpolation, upright=True)
     place, parts, classes = divided_images("image-folder", root, layout=_LAYOUT, deep=True)
     return streamed_source(f"image-folder {place}", place, parts, classes, view, channels=channels)
 

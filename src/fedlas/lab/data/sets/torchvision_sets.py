@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
 from fedlas.lab.data.base import DATASETS, Expected, Images, Source
 from fedlas.lab.data.disk import ENVIRONMENT, data_folder, require_listed
-from fedlas.lab.data.files import Interpolation, TrainCrop, View
+from fedlas.lab.data.files import View, with_view
 from fedlas.lab.data.sets.folders import read_npz, streamed_source
 
 Level = Literal["variant", "family", "manufacturer"]
@@ -141,17 +141,8 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
     files="the folder fgvc-aircraft-2013b of its archive",
     expected=Expected(train=6_667, test=3_333, classes=100, per_class=(66, 67)),
 )
-def load_aircraft(
-    root: str | None = None,
-    *,
-    level: Level = "variant",
-    resize: int = 448,
-    crop: int = 384,
-    train_crop: TrainCrop = "random",
-    squash: bool = False,
-    min_area: float = 0.08,
-    interpolation: Interpolation = "bilinear",
-) -> Source:
+@with_view(View(448, 384, "random", cut_bottom=_BANNER))
+def load_aircraft(root: str | None = None, *, level: Level = "variant", view: View) -> Source:
     """10,000 photographs of aircraft in 100 variants (FGVC-Aircraft): 6,667 to train, 3,333 to test; read when needed.
 
     The official parts ``train`` and ``val`` together (``trainval``) are the training part, from which the seed draws
@@ -160,12 +151,7 @@ def load_aircraft(
     Args:
         root: Folder that holds ``fgvc-aircraft-2013b`` (None: ``$FEDLAS_DATA``).
         level: ``variant`` (100 classes), ``family`` (70) or ``manufacturer`` (30).
-        resize: Shorter side in pixels before a crop.
-        crop: Height and width that the model gets.
-        train_crop: ``random``, ``random-resized`` or ``center``; see :class:`~fedlas.lab.data.View`.
-        squash: Resize to a square whatever the aspect ratio.
-        min_area: Least share of the area that ``random-resized`` keeps.
-        interpolation: ``bilinear`` or ``bicubic``.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
 
     Returns:
         A source with flips and ImageNet's mean and standard deviation.
@@ -174,7 +160,6 @@ def load_aircraft(
         InputError: If the folder is missing or incomplete, or its lists disagree.
     """
     check_choice("aircraft", "level", level, get_args(Level))
-    view = View(resize, crop, train_crop, squash, min_area, interpolation, cut_bottom=_BANNER)
     parts = [
         _read("aircraft", "FGVCAircraft", root, {"split": s, "annotation_level": level}) for s in ("trainval", "test")
     ]

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_number, suggestion
 from fedlas._core.streams import Purpose, stream
@@ -107,10 +106,10 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
 def _mistaken(splits: Splits) -> NDArray[np.int64]:
     """The class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
     number = {name: label for label, name in enumerate(splits.classes)}
-    known = {name: other for name, other in splits.mistaken_for if name in number and other in number}
-    if not known:
+    other = {name: target for name, target in splits.mistaken_for if name in number and target in number}
+    if not other:
         return (np.arange(splits.num_classes) + 1) % splits.num_classes
-    return np.array([number[known.get(name, name)] for name in splits.classes])
+    return np.array([number[other.get(name, name)] for name in splits.classes])
 
 
 def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
@@ -195,16 +194,12 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
             "Name each class once, and fewer of them.",
         )
     # Training images of the held-out classes are dropped, or the classes would not be unknown.
-    kept = [number for number in range(source.num_classes) if number not in numbers]
+    others = [number for number in range(source.num_classes) if number not in numbers]
     unknown = _of_classes(source.test, numbers)
-    if unknown is None:
-        raise InputError("open_set", "test images of the held-out classes must exist", "none", "Hold out others.")
-    train, test = (_of_classes(part, kept) for part in (source.train, source.test))
-    if train is None or test is None:
-        raise InputError("open_set", "images of the remaining classes must exist", "none", "Hold out others.")
-    known = replace(source, train=train, test=test, classes=tuple(source.classes[number] for number in kept))
+    train, test = (_of_classes(part, others) for part in (source.train, source.test))
+    inner = replace(source, train=train, test=test, classes=tuple(source.classes[number] for number in others))
     unknown = unknown.with_target(unknown.target)  # no probabilities of classes that the model does not have
-    return OpenSet(known, unknown, tuple(source.classes[number] for number in numbers))
+    return OpenSet(inner, unknown, tuple(source.classes[number] for number in numbers))
 
 
 def _number(source: Source, entry: int | str) -> int:
@@ -213,31 +208,25 @@ def _number(source: Source, entry: int | str) -> int:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
         return entry
-    raise InputError(
-        "open_set",
-        f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}",
-        repr(entry),
-        suggestion(str(entry), source.classes),
-    )
+    expected = f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}"
+    raise InputError("open_set", expected, repr(entry), suggestion(str(entry), source.classes))
 
 
-def _of_classes(part: Part, numbers: Sequence[int]) -> Part | None:
-    """The images of some classes, renumbered in the order given; None if there are none."""
+def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
+    """Return the images of some classes, renumbered in the order of ``numbers``; raise InputError if there are none."""
     # Old class number to new one; -1 for the classes that are left out.
     place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
     place[torch.tensor(numbers)] = torch.arange(len(numbers))
     target = place.to(part.target.device)[part.target]
     rows = (target >= 0).nonzero().flatten()
     if not len(rows):
-        return None
-    taken = part.take(rows).with_target(target[rows])
-    if isinstance(taken, Images) and part.label_probs is not None:
-        taken = replace(taken, label_probs=_given(part.label_probs[rows], numbers))
-    return taken
-
-
-def _given(label_probs: Tensor, numbers: Sequence[int]) -> Tensor:
-    """Label probabilities given that the label is among ``numbers``."""
-    some = label_probs[:, torch.tensor(numbers, device=label_probs.device)]
-    total = some.sum(dim=1, keepdim=True)
-    return torch.where(total > 0, some / total, torch.full_like(some, 1 / len(numbers)))
+        expected, got = "held-out and other classes must have images", f"none of classes {list(numbers)}"
+        raise InputError("open_set", expected, got, "Hold out others.")
+    images = part.take(rows).with_target(target[rows])
+    if isinstance(images, Images) and part.label_probs is not None:
+        # Probabilities conditional on these classes; equal where they have none.
+        probs = part.label_probs[rows][:, torch.tensor(numbers, device=part.label_probs.device)]
+        total = probs.sum(dim=1, keepdim=True)
+        probs = torch.where(total > 0, probs / total, torch.full_like(probs, 1 / len(numbers)))
+        images = replace(images, label_probs=probs)
+    return images

@@ -24,13 +24,6 @@ def test_every_executor_checks_its_numbers(name):
         EXECUTORS.build(name, {"worker": 1})
 
 
-@pytest.mark.parametrize("name", EXECUTORS)
-def test_every_executor_says_what_it_would_do(name, tmp_path, tasks):
-    executor = EXECUTORS.build(name, {"workers": 2})
-    assert executor.describe(tasks(tmp_path, "synthetic", ["ce", "ls", "mbls"]))[0] == "3 to do, 2 at a time"
-    assert not (tmp_path / "ce-s0").exists()
-
-
 def test_processes_of_a_run():
     assert LocalExecutor(gpus_per_run=4).processes == 4
     assert LocalExecutor(gpus_per_run=0.5).processes == LocalExecutor(gpus_per_run=0).processes == 1

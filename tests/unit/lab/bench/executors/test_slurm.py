@@ -56,8 +56,8 @@ def flags(text):
 
 
 OPTIONS = {
-    "workers": 1, "gpus_per_run": 2, "cpus_per_run": 8, "minutes": 90, "partition": "gpu", "account": "us",
-    "memory_gb": 32, "constraint": "a100|h100", "setup": ["module load cuda"], "more": {"reservation": "mon day"},
+    "workers": 1, "gpus_per_run": 2, "cpus_per_run": 8, "minutes": 90, "setup": ["module load cuda"],
+    "sbatch": {"partition": "gpu", "account": "us", "mem": "32GB", "reservation": "mon day"},
 }  # fmt: skip
 
 
@@ -113,9 +113,8 @@ def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
     [
         ({"gpus_per_run": 0.5}, "gpus_per_run must be whole"),
         ({"minutes": 0}, "minutes must be a whole number"),
-        ({"memory_gb": -1}, "memory_gb"),
         ({"setup": "module load cuda"}, r"setup must be a list .*setup=\[\.\.\.\]"),
-        ({"more": "x"}, "more must map"),
+        ({"sbatch": "x"}, "sbatch must map"),
     ],
 )
 def test_options_that_cannot_be(options, text):
