@@ -81,7 +81,7 @@ def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> R
     try:
         return finish(run, label, show=show)
     except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
-        return failed(run, **told(error))
+        return failed(run, **error_texts(error))
 
 
 def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Result:
@@ -96,7 +96,7 @@ def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Re
     return Result(run.name, line=_line(metrics))
 
 
-def told(error: Exception) -> dict[str, str]:
+def error_texts(error: Exception) -> dict[str, str]:
     """Arguments of :func:`failed` for an error."""
     text = "".join(traceback.format_exception(error))
     return {"error": f"{type(error).__name__}: {error}", "message": str(error), "text": text}

@@ -20,7 +20,17 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.threads import available_cores, limited_to
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, attempt, failed, finish, told
+from fedlas.lab.bench.executors.base import (
+    EXECUTORS,
+    Events,
+    Executor,
+    Result,
+    Task,
+    attempt,
+    error_texts,
+    failed,
+    finish,
+)
 from fedlas.lab.runs.workers import Worker, context, end, end_with_parent, exit_text, visible_gpus
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
@@ -98,7 +108,7 @@ def _rank(task: Task, note: Path) -> Result:
         with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
             result = finish(task.run, task.label)
     except InputError as error:
-        write_json(note, told(error))
+        write_json(note, error_texts(error))
         raise
     import torch.distributed as dist
 
