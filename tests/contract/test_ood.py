@@ -17,7 +17,7 @@ from fedlas.zoo.ood import (
     compute_score,
     options_of,
 )
-from fedlas.zoo.ood.base import GIVEN, follows_temperature, needs_of
+from fedlas.zoo.ood.base import INPUTS, follows_temperature, needs_of
 
 SAMPLES, CLASSES, WIDTH = 40, 4, 6
 
@@ -78,7 +78,7 @@ def test_metadata(entry):
 
 def test_parameters_are_needs_or_options(entry):
     for name, parameter in inspect.signature(entry.value).parameters.items():
-        if name in GIVEN:
+        if name in INPUTS:
             assert parameter.default is inspect.Parameter.empty, name
         else:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, name
