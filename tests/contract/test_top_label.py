@@ -9,8 +9,8 @@ import torch
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.metrics import METRICS
-from fedlas.metrics.base import top_label_is_enough
 from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.scan import top_label_is_enough
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, class_estimates, estimates, noise_floor
 
 NEEDS_ALL = r"needs the probabilities of all classes; got a TopLabel.*Pass Predictions"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.intervals import Interval, check_level

@@ -9,7 +9,8 @@ import torch
 
 from fedlas._core.check import check_choice, check_count
 from fedlas.binary.positive import Floats, positive_class
-from fedlas.metrics.binning import BinSums, bins_of, equal_mass_bins
+from fedlas.metrics.calibration_error import equal_mass_bins
+from fedlas.metrics.ece import BinSums, bins_of
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import wilson

@@ -19,7 +19,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import map_rows
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
-from fedlas.metrics.binning import equal_mass_edges, equal_width_edges
+from fedlas.metrics.calibration_error import equal_mass_edges
+from fedlas.metrics.ece import equal_width_edges
 from fedlas.predictions import Predictions
 
 __all__ = ["ClassBins", "HistogramBinning"]

@@ -13,7 +13,7 @@ from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.metrics.binning import BinSums, mean_gap
+from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 

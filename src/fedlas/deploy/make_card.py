@@ -13,7 +13,7 @@ from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.card import FORMAT
 from fedlas.deploy.card_limits import known_limits
 from fedlas.metrics import evaluate, reliability_bins
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.estimates import Estimate

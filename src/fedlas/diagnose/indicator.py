@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.diagnose.association import Associations, associations
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_number
 from fedlas._core.extras import require
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 

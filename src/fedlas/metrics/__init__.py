@@ -21,11 +21,8 @@ How a metric streams:
 # isort: off
 from fedlas.metrics.accuracy import accuracy, top_k_accuracy
 from fedlas.metrics.proper import brier_score, negative_log_likelihood
-from fedlas.metrics.calibration_error import (
-    adaptive_ece,
-    expected_calibration_error,
-    maximum_calibration_error,
-)
+from fedlas.metrics.ece import expected_calibration_error
+from fedlas.metrics.calibration_error import adaptive_ece, maximum_calibration_error
 from fedlas.metrics.classwise import classwise_calibration_error
 from fedlas.metrics.smooth import smooth_calibration_error
 from fedlas.metrics.signed import (
@@ -52,13 +49,12 @@ from fedlas.metrics.selective import (
 from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
 
 # isort: on
-from fedlas.metrics.base import METRICS, Approximation, OnePass
-from fedlas.metrics.binning import Bins, reliability_bins
+from fedlas.metrics.calibration_error import reliability_bins
+from fedlas.metrics.ece import Bins
 from fedlas.metrics.evaluate import evaluate
 from fedlas.metrics.groups import ClassCalibration, GroupCalibration, calibration_by_class, calibration_by_group
-from fedlas.metrics.scan import Chunk, Statistic, Sums
-from fedlas.metrics.streaming import StreamingMetrics
-from fedlas.metrics.streaming_tables import StreamingClasses, StreamingGroups
+from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass, Statistic, Sums
+from fedlas.metrics.streaming import StreamingClasses, StreamingGroups, StreamingMetrics
 
 __all__ = [
     "METRICS",

@@ -1,9 +1,9 @@
-"""What everything that streams has in common: sums that merge, add up over ranks, and are saved."""
+"""Sums that merge, add up over ranks, and are saved: the base of everything that streams."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas.metrics.scan import Statistic, scan
+from fedlas.predictions import Predictions
 
 
 class Accumulator(ABC):
@@ -28,7 +30,12 @@ class Accumulator(ABC):
 
     def __init__(self, *, weighted: bool = False) -> None:
         self.weighted = weighted
-        self._tensors = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}
+        self._sums = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        """The sums of everything taken in, themselves and not copies."""
+        return self._sums
 
     @property
     def num_samples(self) -> int:
@@ -48,7 +55,7 @@ class Accumulator(ABC):
             tensor += other._tensors[name]
 
     def sum_across_ranks(self) -> Self:
-        """The same over the samples of all ranks of the default process group, each counted once, on every rank.
+        """Return the same over the samples of all ranks of the default process group, each counted once, on every rank.
 
         Returns:
             A new object; this one keeps its own samples and can go on.
@@ -60,17 +67,17 @@ class Accumulator(ABC):
         total = self._empty()
         kinds = [torch.int64, torch.float64] if self.weighted else [torch.int64]
         for kind in kinds:
-            own, sums = (
+            mine, sums = (
                 [tensor for tensor in each._tensors.values() if tensor.dtype is kind] for each in (self, total)
             )
-            flat = torch.cat([tensor.flatten() for tensor in own])
+            flat = torch.cat([tensor.flatten() for tensor in mine])
             flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
-            for tensor, part in zip(sums, flat.split([tensor.numel() for tensor in own]), strict=True):
+            for tensor, part in zip(sums, flat.split([tensor.numel() for tensor in mine]), strict=True):
                 tensor.copy_(part.view_as(tensor))
         return total
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything taken in, as tensors on the CPU that add up over shards; copies."""
+        """Return everything taken in, as tensors on the CPU that add up over shards; copies."""
         return {name: tensor.clone() for name, tensor in self._tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -79,10 +86,10 @@ class Accumulator(ABC):
         Raises:
             InputError: If it is of other options; nothing was replaced then.
         """
-        given: Any = state
-        if not isinstance(given, Mapping):
+        anything: Any = state
+        if not isinstance(anything, Mapping):
             fix = "Pass what state_dict() returned."
-            raise InputError(self._owner, "the state must be a dict of tensors", describe(given), fix)
+            raise InputError(self._owner, "the state must be a dict of tensors", describe(state), fix)
         loaded, expected = ({name: _form(each) for name, each in part.items()} for part in (state, self._tensors))
         if loaded != expected:
             wrong = sorted(str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n))
@@ -106,11 +113,11 @@ class Accumulator(ABC):
     @property
     @abstractmethod
     def _options(self) -> dict[str, Any]:
-        """What it was made with."""
+        """The arguments it was made with."""
 
     @abstractmethod
     def _empty(self) -> Self:
-        """Another one, made with the same options."""
+        """Return another one, made with the same options."""
 
     @property
     def _owner(self) -> str:
@@ -122,10 +129,15 @@ class Accumulator(ABC):
         before = self.state_dict()
         try:
             yield
-            self._tensors["num_samples"] += samples
+            self._sums["num_samples"] += samples
         except BaseException:
             self.load_state_dict(before)
             raise
+
+    def _take(self, batch: Predictions, statistics: Iterable[Statistic]) -> None:
+        """Fill ``statistics``, whose sums are among the tensors; if that fails, at whatever point, restore them."""
+        with self._taking(batch.num_samples):
+            scan(batch, statistics)
 
     def _check_weights(self, weights: Any) -> None:
         if (weights is not None) is not self.weighted:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS, OnePass, row_mean
-from fedlas.metrics.scan import RowMean
+from fedlas.metrics.row_mean import RowMean, row_mean
+from fedlas.metrics.scan import METRICS, OnePass
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -15,7 +15,7 @@ def _hits(owner: str, k: int) -> OnePass[RowMean]:
 _TOP1 = row_mean("accuracy", lambda chunk: chunk.correct, top_label=True)
 
 
-@METRICS.register("accuracy", title="Accuracy", higher_is_better=True, percent=True, paper="folklore", one_pass=_TOP1)
+@METRICS.register("accuracy", title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1)
 def accuracy(predictions: Predictions | TopLabel) -> float:
     """Share of samples whose predicted class is the label.
 
@@ -36,7 +36,6 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
     "top5",
     title="Top-5 accuracy",
     higher_is_better=True,
-    percent=True,
     paper="Russakovsky et al. 2015, ImageNet large scale visual recognition challenge",
     one_pass=_hits("top_k_accuracy", 5),
 )

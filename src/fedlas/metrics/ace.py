@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.grids import ClassGrid
 from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
-from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import UNIT_BITS
-from fedlas.metrics.weighted import averaging_one
+from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass
+from fedlas.metrics.sums import UNIT_BITS, averaging_one
 from fedlas.predictions import Predictions
 
 
@@ -85,8 +83,6 @@ _STREAMING = Approximation(OnePass(_OWNER, ClassGrid, mean_equal_mass_gap), _gri
 @METRICS.register(
     "ace",
     title="ACE",
-    higher_is_better=False,
-    percent=True,
     default=False,
     zero_if_calibrated=True,
     paper="Nixon et al. 2019, Measuring calibration in deep learning",

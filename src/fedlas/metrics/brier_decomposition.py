@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import RowMean, scan
-from fedlas.metrics.weighted import has_weights, nonzero
+from fedlas.metrics.row_mean import RowMean
+from fedlas.metrics.scan import METRICS, OnePass, scan
+from fedlas.metrics.sums import has_weights, nonzero
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -116,7 +116,6 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
 @METRICS.register(
     "brier_calibration",
     title="Brier calibration",
-    higher_is_better=False,
     percent=False,
     default=False,
     zero_if_calibrated=True,
@@ -149,13 +148,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
 
 
 @METRICS.register(
-    "brier_refinement",
-    title="Brier refinement",
-    higher_is_better=False,
-    percent=False,
-    default=False,
-    paper=_PAPER,
-    one_pass=_REFINEMENT,
+    "brier_refinement", title="Brier refinement", percent=False, default=False, paper=_PAPER, one_pass=_REFINEMENT
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.

@@ -1,28 +1,153 @@
-"""Calibration errors of the predicted class: does a confidence of 0.8 come true four times in five?"""
+"""Bins of equal mass, the errors that need them, and the largest gap of any bin."""
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Approximation, OnePass, Variant
-from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mean_gap
+from fedlas.metrics.ece import Bins, BinTable, EqualWidth, bins_of, mean_gap
 from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.ranking import Floats, equal_mass_gaps
-from fedlas.metrics.weighted import nonzero, refuse_weights
+from fedlas.metrics.ranking import (
+    Floats,
+    Ranking,
+    equal_mass_gaps,
+    equal_mass_places,
+    ranking,
+    sorted_samples,
+)
+from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass, Variant
+from fedlas.metrics.sums import averaging_one, nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
+
+Scheme = Literal["equal-width", "equal-mass"]
+
+
+def equal_mass_bins(
+    confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
+) -> tuple[Tensor, BinTable]:
+    """Edges and sums of bins of as equal counts as ties allow.
+
+    The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that falls
+    among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences are
+    never separated by their order in the file.
+
+    Args:
+        confidence: ``(N,)`` in any order, at least 0.
+        outcome: ``(N,)`` bool.
+        num_bins: ``B``; may exceed ``N``: the surplus bins are empty.
+        weights: ``(N,)``, averaging 1 over those above 0; None if every sample counts once.
+
+    Returns:
+        Edges ``(B + 1,)`` float64, from 0 to 1, an inner one being the highest confidence of the bin below it; and sums
+        over the bins.
+    """
+    values, right, share = sorted_samples(confidence, outcome, weights)
+    places = equal_mass_places(values, share, num_bins)
+    ends = np.concatenate(([0], places, np.full(num_bins - len(places), len(values))))
+    table = np.zeros((4, num_bins))
+    for b, (start, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
+        part, hits = values[start:end], right[start:end]
+        if share is None:
+            table[:3, b] = end - start, part.sum(dtype=np.float64), np.count_nonzero(hits)
+        else:
+            weight = share[start:end]
+            table[:, b] = weight.sum(), (part * weight).sum(), weight[hits].sum(), (weight**2).sum()
+    edges = np.zeros(num_bins + 1)
+    edges[1:] = np.where(ends[1:] > 0, values[ends[1:] - 1], 0.0)
+    edges[1 + len(places) :] = 1.0
+    count, total, hit, squares = table
+    return torch.from_numpy(edges), BinTable(count, total - hit, hit, len(values), None if share is None else squares)
+
+
+def equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
+    """The edges of :func:`equal_mass_bins` of ``confidence (N,)`` in any order, ``(B + 1,)`` float64."""
+    return equal_mass_bins(confidence, torch.zeros_like(confidence, dtype=torch.bool), num_bins)[0]
+
+
+class EqualMass:
+    """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory.
+
+    ``weights (N,)`` average 1 over those above 0; None if every sample counts once.
+    """
+
+    takes_weights = True
+
+    top_label = True
+
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
+        self.num_bins = num_bins
+        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
+        self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
+        self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
+        self.weights = averaging_one(predictions)
+        self._filled = 0
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        rows = slice(self._filled, self._filled + len(chunk.confidence))
+        self.confidence[rows] = chunk.confidence
+        self.correct[rows] = chunk.correct
+        self._filled = rows.stop
+
+    def ranking(self) -> Ranking:
+        """The samples, those of equal confidence together."""
+        return ranking(self.confidence, self.correct, self.weights)
+
+    def table(self) -> BinTable:
+        """Sums over bins of equal mass."""
+        return equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)[1]
+
+    def bins(self) -> Bins:
+        """Means over bins of equal mass."""
+        edges, table = equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)
+        return bins_of(edges, table, None if self.weights is None else table.num_samples)
+
+
+_SCHEMES: dict[str, Any] = {"equal-width": EqualWidth, "equal-mass": EqualMass}
+
+
+def reliability_bins(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: Scheme = "equal-width"
+) -> Bins:
+    """Mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
+        num_bins: Number of bins, at least 1.
+        scheme: ``"equal-width"`` (bins of :func:`~fedlas.metrics.expected_calibration_error`) or ``"equal-mass"``
+            (those of :func:`~fedlas.metrics.adaptive_ece`).
+
+    Returns:
+        The bins, those without samples included.
+
+    Raises:
+        InputError: For another scheme or a ``num_bins`` below 1.
+
+    Example:
+        >>> bins = reliability_bins(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]), num_bins=4)
+        >>> bins.count.tolist(), bins.accuracy.tolist()
+        ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
+    """
+    statistic = _SCHEMES[check_choice("reliability_bins", "scheme", scheme, _SCHEMES)]
+    return OnePass("reliability_bins", statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).bins()
 
 
 def _reference_adaptive(statistic: EqualMass) -> float:
     """Bins between interpolated order statistics, open below even at the first: the least confident belongs to none."""
     refuse_weights("adaptive_ece", statistic)
-    samples, ordered = len(statistic.confidence), np.sort(statistic.confidence.numpy())
-    edges = np.interp(np.linspace(0, samples, statistic.num_bins + 1), np.arange(samples), ordered)
-    inside = statistic.confidence > torch.from_numpy(edges[:1]).to(statistic.confidence.dtype)
-    sums = BinSums(torch.from_numpy(edges))
-    sums.add(statistic.confidence[inside], statistic.correct[inside])
-    return float(np.abs(sums.table().gaps).sum()) / samples
+    confidence, num_bins = statistic.confidence.numpy(), statistic.num_bins
+    samples = len(confidence)
+    edges = np.interp(np.linspace(0, samples, num_bins + 1), np.arange(samples), np.sort(confidence))
+    edges = edges.astype(confidence.dtype)
+    inside = confidence > edges[0]
+    gaps = (confidence.astype(np.float64) - statistic.correct.numpy())[inside]
+    sums = np.bincount(np.searchsorted(edges[1:-1], confidence[inside]), gaps, num_bins)
+    return float(np.abs(sums).sum()) / samples
 
 
 def largest_gap(bins: BinTable) -> Floats:
@@ -41,7 +166,6 @@ def _fine_cut_error(grid: FineGrid) -> float:
     return runs.equal_mass_error(grid.num_bins) / runs.num_samples
 
 
-_ECE = OnePass("expected_calibration_error", EqualWidth, lambda bins: mean_gap(bins.table()))
 _MCE = OnePass("maximum_calibration_error", EqualWidth, lambda bins: largest_gap(bins.table()))
 _FINE = Approximation(OnePass("adaptive_ece", FineGrid, _fine_cut), _fine_cut_error)
 _ADAPTIVE = {
@@ -51,45 +175,8 @@ _ADAPTIVE = {
 
 
 @METRICS.register(
-    "ece",
-    title="ECE",
-    higher_is_better=False,
-    percent=True,
-    zero_if_calibrated=True,
-    paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
-    one_pass=_ECE,
-)
-def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.
-
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
-        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1. Bin ``(a, b]``; 0 belongs to the first.
-
-    Returns:
-        A fraction in ``[0, 1]``.
-
-    Raises:
-        InputError: If ``num_bins`` is below 1.
-
-    Note:
-        Biased upward: with finite ``N`` it is above zero for perfectly calibrated predictions too.
-
-    Example:
-        >>> expected_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
-        0.5
-
-    Source:
-        Naeini et al. 2015; for networks Guo et al. 2017, "On calibration of modern neural networks", section 2.
-    """
-    return _ECE(predictions, num_bins=num_bins)
-
-
-@METRICS.register(
     "adaptive_ece",
     title="Adaptive ECE",
-    higher_is_better=False,
-    percent=True,
     zero_if_calibrated=True,
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
     one_pass=_ADAPTIVE["exact"],
@@ -131,8 +218,6 @@ def adaptive_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15, var
 @METRICS.register(
     "mce",
     title="MCE",
-    higher_is_better=False,
-    percent=True,
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     one_pass=_MCE,

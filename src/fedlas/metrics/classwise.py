@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, OnePass, Variant
-from fedlas.metrics.binning import width_bin
+from fedlas.metrics.ece import width_bin
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import Chunk, in_units
-from fedlas.metrics.sums import CellSums
-from fedlas.metrics.weighted import has_weights, refuse_weights
+from fedlas.metrics.scan import METRICS, Chunk, OnePass, Variant, in_units
+from fedlas.metrics.sums import CellSums, has_weights, refuse_weights
 from fedlas.predictions import Predictions
 
 
@@ -217,8 +215,6 @@ _CLASSWISE = {
 @METRICS.register(
     "classwise_ece",
     title="Classwise ECE",
-    higher_is_better=False,
-    percent=True,
     zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
     one_pass=_CLASSWISE["exact"],

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, OnePass
-from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth, Scheme
+from fedlas.metrics.calibration_error import EqualMass, Scheme
+from fedlas.metrics.ece import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
+from fedlas.metrics.scan import METRICS, OnePass
 from fedlas.predictions import Predictions, TopLabel
 
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry, top_label_is_enough
-from fedlas.metrics.scan import Statistic, scan
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.scan import METRICS, AnyOnePass, MetricEntry, Statistic, scan, top_label_is_enough
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.predictions.top_label import needs_all_classes

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import CellSums
-from fedlas.metrics.weighted import has_weights
+from fedlas.metrics.sums import CellSums, has_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_dense, describe
-from fedlas.metrics.binning import width_bin
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
+from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.metrics.sums import CellSums
-from fedlas.metrics.weighted import has_weights
+from fedlas.metrics.sums import CellSums, has_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable, check_predictions
 

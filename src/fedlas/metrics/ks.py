@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.base import METRICS, Approximation, OnePass
-from fedlas.metrics.binning import EqualMass
+from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
+from fedlas.metrics.scan import METRICS, Approximation, OnePass
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -32,8 +32,6 @@ _STREAMING = Approximation(OnePass(_OWNER, FineGrid, lambda grid: largest_cumula
 @METRICS.register(
     "ks",
     title="KS error",
-    higher_is_better=False,
-    percent=True,
     default=False,
     zero_if_calibrated=True,
     paper="Gupta et al. 2021, Calibration of neural networks using splines",

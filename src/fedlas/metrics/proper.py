@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from fedlas.metrics.base import METRICS, row_mean
+from fedlas.metrics.row_mean import row_mean
+from fedlas.metrics.scan import METRICS
 from fedlas.predictions import Predictions
 
 _NLL = row_mean("negative_log_likelihood", lambda chunk: chunk.nll)
 _BRIER = row_mean("brier_score", lambda chunk: chunk.squared_error)
 
 
-@METRICS.register(
-    "nll",
-    title="NLL",
-    higher_is_better=False,
-    percent=False,
-    paper="Good 1952, Rational decisions",
-    one_pass=_NLL,
-)
+@METRICS.register("nll", title="NLL", percent=False, paper="Good 1952, Rational decisions", one_pass=_NLL)
 def negative_log_likelihood(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the labels, ``mean_i -log p_i[y_i]``.
 
@@ -36,7 +30,6 @@ def negative_log_likelihood(predictions: Predictions) -> float:
 @METRICS.register(
     "brier",
     title="Brier",
-    higher_is_better=False,
     percent=False,
     paper="Brier 1950, Verification of forecasts expressed in terms of probability",
     one_pass=_BRIER,

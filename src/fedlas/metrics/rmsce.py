@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.base import METRICS, OnePass
-from fedlas.metrics.binning import BinTable, EqualWidth
+from fedlas.metrics.ece import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.weighted import nonzero
+from fedlas.metrics.scan import METRICS, OnePass
+from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -23,8 +23,6 @@ _RMSCE = OnePass("root_mean_square_calibration_error", EqualWidth, lambda bins: 
 @METRICS.register(
     "rmsce",
     title="RMSCE",
-    higher_is_better=False,
-    percent=True,
     default=False,
     zero_if_calibrated=True,
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",

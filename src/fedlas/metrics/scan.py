@@ -1,4 +1,4 @@
-"""One pass over the logits in chunks that fit the cache; every metric takes what it needs from each chunk.
+"""The registry of metrics, and one pass over the logits from whose chunks every metric takes what it needs.
 
 A softmax of the whole array costs as much memory as the logits and, being written to fresh memory, about as much time
 as all the default metrics together. Here the two work buffers are as large as one chunk and are used for every chunk.
@@ -7,14 +7,18 @@ as all the default metrics together. Here the two work buffers are as large as o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fedlas.metrics.sums import LIMBS, TOTAL_BITS, UNIT_BITS, add_total, exact_total, total_of
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas._core.check import check_count
+from fedlas._core.registry import Entry, Registry
+from fedlas.metrics.ranking import Floats
+from fedlas.metrics.sums import UNIT_BITS, check_takes_weights
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.predictions.probabilities import logarithm
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
@@ -251,44 +255,88 @@ def scan(predictions: AnyPredictions, statistics: Iterable[Statistic]) -> None:
             statistic.update(chunk)
 
 
-class RowMean:
-    """Statistic: the mean over all samples of a quantity of each row; the sum is exact.
+METRICS: Registry[Callable[..., float]] = Registry("metric", higher_is_better=False, percent=True, paper="")
+"""Functions ``Predictions -> float``.
+
+Metadata: ``title`` (column head in tables), ``higher_is_better`` (False if not given; None if it has a sign and 0 is
+best), ``percent`` (reports multiply by 100; True if not given); optional ``paper``,
+``one_pass`` (an :class:`OnePass`: shares the one pass of
+``evaluate``; without it the function is simply called), ``streaming`` (an :class:`Approximation` from sums, where
+``one_pass`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
+frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
+table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
+worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
+``top_label`` (True: a metric without ``one_pass`` that takes a :class:`~fedlas.TopLabel` too; a pass knows by itself),
+``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
+``weighted`` (True: a function without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
+``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
+is not, so that their bias must not be taken off the value).
+"""
+
+MetricEntry = Entry[Callable[..., float]]
+S = TypeVar("S", bound=Statistic)
+Variant = Literal["exact", "reference"]
+"""The definition, or the published code where that differs."""
+
+
+@dataclass(frozen=True)
+class OnePass(Generic[S]):
+    """How a metric is computed in one pass: what to gather from the chunks of the logits, and the number from it.
+
+    Metrics whose ``statistic`` is the same object share it in ``evaluate``, so its work is done once.
 
     Args:
-        quantity: From a chunk to ``(n,)``, bool or float.
-        weighted: Whether samples have weights: it is the weighted mean then, from float64 sums.
-
-    Attributes:
-        quantity: The same; what resamples the rows takes their means of it without another pass.
+        owner: Name of the metric's function, for errors.
+        statistic: ``(predictions, num_bins) -> Statistic``, empty; metrics without bins ignore ``num_bins``. One that
+            asks chunks for ``confidence`` and ``correct`` alone has an attribute ``top_label = True``.
+        value: From the filled statistic to the metric. Of this library's statistics it takes arrays with a leading
+            axis of replicates as well, as the bootstrap has them, and gives one value for each.
     """
 
-    takes_weights = True
-
-    def __init__(self, quantity: Callable[[Chunk], Tensor], weighted: bool = False) -> None:
-        self.quantity = quantity
-        self._weighted = weighted
-        kind = torch.float64 if weighted else torch.int64
-        self._sum = torch.zeros(1 if weighted else LIMBS, dtype=kind, device="cpu")
-        self._count = torch.zeros(1, dtype=kind, device="cpu")
-
-    def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
-        values = self.quantity(chunk).cpu()
-        if self._weighted and chunk.weights is not None:
-            self._sum += (values.double() * chunk.weights).sum()
-            self._count += chunk.weights.sum()
-            return
-        hits = values.dtype == torch.bool
-        add_total(self._sum, int(values.sum()) << TOTAL_BITS if hits else exact_total(values.double().numpy()))
-        self._count += len(values)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Sum and number of rows."""
-        return {"sum": self._sum, "count": self._count}
+    owner: str
+    statistic: Callable[[Any, int], S]
+    value: Callable[[S], float | Floats]
 
     @property
-    def mean(self) -> float:
-        """The mean so far."""
-        if self._weighted:
-            return float(self._sum[0] / self._count[0])
-        return total_of(self._sum) / (int(self._count) << TOTAL_BITS)
+    def top_label(self) -> bool:
+        """Whether the top label is enough, so that a :class:`~fedlas.TopLabel` can be measured."""
+        return bool(getattr(self.statistic, "top_label", False))
+
+    def __call__(self, predictions: AnyPredictions, *, num_bins: int = 15) -> float:
+        """The metric of ``predictions``, in a pass of its own."""
+        return float(self.value(self.gather(predictions, num_bins=num_bins)))
+
+    def gather(self, predictions: AnyPredictions, *, num_bins: int = 15) -> S:
+        """The filled statistic.
+
+        Raises:
+            InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
+                enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
+        """
+        (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
+        statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
+        check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
+        scan(predictions, [statistic])
+        return statistic
+
+
+AnyOnePass = OnePass[Any]
+
+
+@dataclass(frozen=True)
+class Approximation(Generic[S]):
+    """How a metric that depends on all samples is computed, nearly, from sums that do not grow with them.
+
+    Args:
+        one_pass: With a statistic that can be added up (:class:`~fedlas.metrics.scan.Sums`).
+        error: From the filled statistic to how far the value can at most be from the metric's own.
+    """
+
+    one_pass: OnePass[S]
+    error: Callable[[S], float]
+
+
+def top_label_is_enough(entry: MetricEntry) -> bool:
+    """Whether a metric can be computed of a :class:`~fedlas.TopLabel`."""
+    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    return bool(entry.metadata.get("top_label")) if one_pass is None else one_pass.top_label

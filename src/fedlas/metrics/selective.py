@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedlas.metrics.base import METRICS, Approximation, OnePass
-from fedlas.metrics.binning import EqualMass
+from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
-from fedlas.metrics.weighted import nonzero
+from fedlas.metrics.scan import METRICS, Approximation, OnePass
+from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -91,16 +91,7 @@ _STREAMING_EXCESS = Approximation(OnePass(_EXCESS_OWNER, FineGrid, lambda grid: 
 _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation for deep neural classifiers"
 
 
-@METRICS.register(
-    "aurc",
-    title="AURC",
-    higher_is_better=False,
-    percent=True,
-    default=False,
-    paper=_PAPER,
-    one_pass=_AURC,
-    streaming=_STREAMING_AURC,
-)
+@METRICS.register("aurc", title="AURC", default=False, paper=_PAPER, one_pass=_AURC, streaming=_STREAMING_AURC)
 def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
 
@@ -125,16 +116,7 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     return _AURC(predictions)
 
 
-@METRICS.register(
-    "e_aurc",
-    title="E-AURC",
-    higher_is_better=False,
-    percent=True,
-    default=False,
-    paper=_PAPER,
-    one_pass=_EXCESS,
-    streaming=_STREAMING_EXCESS,
-)
+@METRICS.register("e_aurc", title="E-AURC", default=False, paper=_PAPER, one_pass=_EXCESS, streaming=_STREAMING_EXCESS)
 def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """AURC minus the least possible with as many errors: what the order of confidences loses, apart from accuracy.
 
@@ -161,8 +143,6 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
 @METRICS.register(
     "augrc",
     title="AUGRC",
-    higher_is_better=False,
-    percent=True,
     default=False,
     paper="Traub et al. 2024, Overcoming common flaws in the evaluation of selective classification systems",
     one_pass=_GENERALIZED,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.base import METRICS, OnePass
-from fedlas.metrics.binning import BinTable, EqualWidth
+from fedlas.metrics.ece import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
+from fedlas.metrics.scan import METRICS, OnePass
 from fedlas.predictions import Predictions, TopLabel
 
 
 def over_gap(bins: BinTable) -> Floats:
-    """The part of :func:`~fedlas.metrics.binning.mean_gap` from bins whose confidence exceeds the accuracy."""
+    """The part of :func:`~fedlas.metrics.ece.mean_gap` from bins whose confidence exceeds the accuracy."""
     return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
@@ -32,15 +32,7 @@ _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neur
 
 
 @METRICS.register(
-    "o_ece",
-    title="O-ECE",
-    higher_is_better=False,
-    ranked=False,
-    percent=True,
-    detail=True,
-    zero_if_calibrated=True,
-    paper=_FEDLAS,
-    one_pass=_OVER_ECE,
+    "o_ece", title="O-ECE", ranked=False, detail=True, zero_if_calibrated=True, paper=_FEDLAS, one_pass=_OVER_ECE
 )
 def overconfident_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
@@ -74,15 +66,7 @@ def overconfident_calibration_error(predictions: Predictions | TopLabel, *, num_
 
 
 @METRICS.register(
-    "u_ece",
-    title="U-ECE",
-    higher_is_better=False,
-    ranked=False,
-    percent=True,
-    detail=True,
-    zero_if_calibrated=True,
-    paper=_FEDLAS,
-    one_pass=_UNDER_ECE,
+    "u_ece", title="U-ECE", ranked=False, detail=True, zero_if_calibrated=True, paper=_FEDLAS, one_pass=_UNDER_ECE
 )
 def underconfident_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
@@ -111,7 +95,6 @@ def underconfident_calibration_error(predictions: Predictions | TopLabel, *, num
     "confidence_gap",
     title="Confidence gap",
     higher_is_better=None,
-    percent=True,
     default=False,
     paper="Yates 1982, External correspondence: decompositions of the mean probability score",
     one_pass=_GAP,

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, OnePass, Variant
-from fedlas.metrics.binning import EqualMass
+from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import WIDTH_BITS, FineGrid
 from fedlas.metrics.ranking import Floats, Integers
-from fedlas.metrics.weighted import refuse_weights
+from fedlas.metrics.scan import METRICS, OnePass, Variant
+from fedlas.metrics.sums import refuse_weights
 from fedlas.predictions import Predictions, TopLabel
 
 STEPS = 2**WIDTH_BITS
@@ -205,8 +205,6 @@ _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
 @METRICS.register(
     "smooth_ece",
     title="Smooth ECE",
-    higher_is_better=False,
-    percent=True,
     detail=True,
     zero_if_calibrated=True,
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",

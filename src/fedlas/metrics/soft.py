@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedlas.metrics.base import METRICS, row_mean
-from fedlas.metrics.scan import Chunk
+from fedlas.metrics.row_mean import row_mean
+from fedlas.metrics.scan import METRICS, Chunk
 from fedlas.metrics.true_error import label_probs_of
 from fedlas.predictions import Predictions
 
@@ -37,7 +37,6 @@ _NEEDS = frozenset({"label_probs"})
     "soft_accuracy",
     title="Soft accuracy",
     higher_is_better=True,
-    percent=True,
     default=False,
     paper="folklore",
     needs=_NEEDS,
@@ -70,7 +69,6 @@ def soft_accuracy(predictions: Predictions) -> float:
 @METRICS.register(
     "soft_nll",
     title="Soft NLL",
-    higher_is_better=False,
     percent=False,
     default=False,
     paper="Peterson et al. 2019, Human uncertainty makes classification more robust",
@@ -104,7 +102,6 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
 @METRICS.register(
     "soft_brier",
     title="Soft Brier",
-    higher_is_better=False,
     percent=False,
     default=False,
     paper="Brier 1950, Verification of forecasts expressed in terms of probability",

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe, suggestion
 from fedlas.metrics.accumulator import Accumulator
-from fedlas.metrics.base import METRICS, AnyOnePass, Approximation, MetricEntry
-from fedlas.metrics.scan import Sums, scan
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.classwise import ClasswiseSums
+from fedlas.metrics.evaluate import default_metrics
+from fedlas.metrics.groups import ClassCalibration, GroupCalibration, GroupSums, RowsInGroups, class_table
+from fedlas.metrics.scan import METRICS, AnyOnePass, Approximation, MetricEntry, Sums
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 
 _OWNER = "StreamingMetrics"
+_MOST_PENDING = 2**18
+"""Logits that wait at most: 1 MiB in single precision."""
 
 
 class StreamingMetrics(Accumulator):
     """Metrics of samples that come batch by batch, in memory that does not depend on how many come.
 
-    Everything is kept as integer sums. So batches, shards and ranks add up exactly: whatever way the same rows are
-    split, and in whatever order they come, :meth:`compute` gives the same numbers to the last bit. They equal those of
-    :func:`~fedlas.evaluate` to the last bit for every metric but those that need all confidences at once (adaptive ECE,
-    KS, AURC, and ACE, which is not among the default ones); these are computed from a fixed grid of 18,434 cells of
-    confidence, ACE from one of every class's probability. :meth:`error_bounds` says how far they can be off.
+    Everything is kept as integer sums, so batches, shards and ranks add up exactly, in any order. The numbers equal
+    those of :func:`~fedlas.evaluate` to the last bit but for metrics that need all confidences at once (adaptive ECE,
+    KS, AURC and ACE): these come from a fixed grid, and :meth:`error_bounds` says how far they can be off.
 
     Args:
         num_classes: ``C``.
@@ -43,8 +48,8 @@ class StreamingMetrics(Accumulator):
         and 500 bytes a class; ACE has 35 MiB at most up to 511 classes, and 70 kB a class beyond.
 
     Note:
-        The same rows must come in the same precision from the same device: a GPU's softmax differs in the last bit.
-        Batches of any size are read in chunks, as ``evaluate`` does.
+        The same rows must come in one precision from one device: a GPU's softmax differs in the last bit. Small batches
+        wait and are taken in together, at the latest when a result is asked for.
 
     Example:
         >>> first, second = (StreamingMetrics(2, metrics=["accuracy", "ece"]) for _ in range(2))
@@ -66,6 +71,8 @@ class StreamingMetrics(Accumulator):
         except TypeError as error:
             raise InputError(_OWNER, "metrics must be names", describe(metrics), "Pass a list of names.") from error
         entries = _default_entries() if names is None else [METRICS[name] for name in names]
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._rows_pending = 0
         self._needs_label_probs = any("label_probs" in entry.metadata.get("needs", ()) for entry in entries)
         self._entries = {entry.name: entry for entry in entries}
         self._passes: dict[str, AnyOnePass] = {}
@@ -78,7 +85,7 @@ class StreamingMetrics(Accumulator):
                 statistic = one_pass.statistic(empty, self.num_bins)
                 check_takes_weights(entry.name, empty, takes_weights=getattr(statistic, "takes_weights", False))
                 self._statistics[one_pass.statistic] = statistic
-                self._tensors |= {f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()}
+                self._sums |= {f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()}
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -98,42 +105,81 @@ class StreamingMetrics(Accumulator):
                 all batches.
 
         Raises:
-            InputError: As :class:`~fedlas.Predictions`, for another number of classes, or without ``label_probs`` that
-                a metric needs, or if weights are missing or surplus. After any error, an interrupt too, the state is
-                what it was before.
+            InputError: As :class:`~fedlas.Predictions`, for another number of classes, without ``label_probs`` that a
+                metric needs, or if weights are missing or surplus. After any error the state is what it was before.
         """
+        if weights is None and label_probs is None and self._can_wait(logits, target):
+            self._pending.append((logits.detach().clone(), target.clone()))
+            self._rows_pending += target.shape[0]
+            if self._rows_pending * self.num_classes >= _MOST_PENDING:
+                self._take_pending()
+            return
         self._check_weights(weights)
         batch = Predictions(logits, target, label_probs=label_probs, weights=weights)
         if batch.num_classes != self.num_classes:
-            raise InputError(
-                _OWNER,
-                f"logits must be (N, {self.num_classes})",
-                describe(batch.logits),
-                "Make one for each number of classes.",
-            )
+            fix = "Make one for each number of classes."
+            raise InputError(_OWNER, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
         if self._needs_label_probs and label_probs is None:
-            raise InputError(
-                _OWNER, "update needs label_probs", "none", "Pass them with every batch, or leave that metric out."
-            )
-        with self._taking(batch.num_samples):
-            scan(batch, self._statistics.values())
+            fix = "Pass them with every batch, or leave that metric out."
+            raise InputError(_OWNER, "update needs label_probs", "none", fix)
+        self._take_pending()
+        self._take(batch, self._statistics.values())
+
+    def _can_wait(self, logits: Any, target: Any) -> bool:
+        """Return whether a batch is small, surely valid, and like those that wait."""
+        # Small batches cost more in calls than in arithmetic.
+        if self.weighted or self._needs_label_probs or type(logits) is not Tensor or type(target) is not Tensor:
+            return False
+        form = (logits.dtype, logits.device, logits.layout)
+        waiting = self._pending[0][0] if self._pending else logits
+        if (
+            target.ndim != 1
+            or logits.shape != (len(target), self.num_classes)
+            or not 0 < logits.numel() <= _MOST_PENDING
+            or form != (waiting.dtype, waiting.device, torch.strided)
+            or not logits.is_floating_point()
+            or (target.dtype, target.layout) != (torch.int64, torch.strided)
+        ):
+            return False
+        low, high = target.aminmax()
+        return bool(logits.isfinite().all()) and int(low) >= 0 and int(high) < self.num_classes
+
+    def _take_pending(self) -> None:
+        """Take in the batches that wait."""
+        if pending := self._pending:
+            self._pending = []
+            try:
+                logits, target = (torch.cat(each) for each in zip(*pending, strict=True))
+                self._take(Predictions(logits, target), self._statistics.values())
+            except BaseException:
+                self._pending = pending
+                raise
+            self._rows_pending = 0
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        self._take_pending()
+        return self._sums
+
+    @property
+    def num_samples(self) -> int:
+        """Samples so far."""
+        return int(self._sums["num_samples"]) + self._rows_pending
 
     def compute(self) -> dict[str, float]:
-        """Every metric of all samples so far, by registry name.
+        """Return every metric of all samples so far, by registry name.
 
         Raises:
             InputError: If there are none.
         """
         self._check_samples()
+        self._take_pending()
         return {name: float(each.value(self._statistics[each.statistic])) for name, each in self._passes.items()}
 
     def error_bounds(self) -> dict[str, float]:
-        """How far each of :meth:`compute`'s numbers can at most be from the metric's own function; mostly 0.
-
-        Raises:
-            InputError: If there are no samples.
-        """
+        """Return how far each number of :meth:`compute` can be from the metric's own function; mostly 0."""
         self._check_samples()
+        self._take_pending()
         bounds = dict.fromkeys(self._passes, 0.0)
         for name, one_pass in self._passes.items():
             approximation: Approximation[Any] | None = self._entries[name].metadata.get("streaming")
@@ -151,24 +197,23 @@ class StreamingMetrics(Accumulator):
 
 
 def _default_entries() -> list[MetricEntry]:
-    """Those of ``evaluate``; one that somebody registered without sums is left out, as it cannot be had here."""
-    known = [e for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
-    return [entry for entry in known if _found_pass(entry, template(1))]
+    """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
+    empty = template(1)
+    return [entry for entry in default_metrics(empty) if not entry.metadata.get("needs") and _pass_of(entry, empty)]
 
 
 def _streaming_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass:
-    found = _found_pass(entry, empty)
-    if found is None:
-        able = [each.name for each in METRICS.entries() if _found_pass(each, empty)]
-        raise InputError(_OWNER, "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able))
-    return found
+    if one_pass := _pass_of(entry, empty):
+        return one_pass
+    able = [each.name for each in METRICS.entries() if _pass_of(each, empty)]
+    raise InputError(_OWNER, "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able))
 
 
-def _found_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
-    """The metric's own if its statistic is made of sums, else the one it names for streaming, if any."""
-    own: AnyOnePass | None = entry.metadata.get("one_pass")
-    if own is not None and isinstance(own.statistic(empty, 1), Sums):
-        return own
+def _pass_of(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
+    """Return the metric's own pass if its statistic is made of sums, else the one for streaming, if any."""
+    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    if one_pass is not None and isinstance(one_pass.statistic(empty, 1), Sums):
+        return one_pass
     approximation: Approximation[Any] | None = entry.metadata.get("streaming")
     return None if approximation is None else approximation.one_pass
 
@@ -178,3 +223,176 @@ def template(num_classes: int, *, weighted: bool = False) -> Predictions:
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
     weights = torch.ones(1, device="cpu") if weighted else None
     return Predictions(torch.zeros_like(probs), label_probs=probs, weights=weights)
+
+
+class StreamingClasses(Accumulator):
+    """Stream :func:`~fedlas.metrics.calibration_by_class`; the result is the same to the last bit.
+
+    Args:
+        num_classes: ``C``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
+        weighted: Whether every sample comes with a weight, see :class:`~fedlas.metrics.StreamingMetrics`.
+
+    Raises:
+        InputError: For options out of range.
+
+    State:
+        ``O(C B)`` int64 sums; batches, shards and ranks add up exactly, see :class:`~fedlas.metrics.StreamingMetrics`.
+
+    Example:
+        >>> streaming = StreamingClasses(2)
+        >>> streaming.update(torch.zeros(2, 2), torch.tensor([1, 1]))
+        >>> streaming.compute()[1].ece
+        0.5
+    """
+
+    def __init__(self, num_classes: int, *, num_bins: int = 15, weighted: bool = False) -> None:
+        super().__init__(weighted=weighted)
+        self.num_classes = check_count(self._owner, "num_classes", num_classes)
+        self.num_bins = check_count(self._owner, "num_bins", num_bins)
+        self._statistic = ClasswiseSums(template(num_classes, weighted=weighted), num_bins)
+        self._sums |= self._statistic.tensors()
+
+    def update(self, logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> None:
+        """Take in a batch.
+
+        Args:
+            logits: As in :meth:`StreamingMetrics.update`, and so are the others.
+            target: As there.
+            weights: As there.
+
+        Raises:
+            InputError: As there.
+        """
+        self._check_weights(weights)
+        batch = Predictions(logits, target, weights=weights)
+        if batch.num_classes != self.num_classes:
+            fix = "Make one for each number of classes."
+            raise InputError(self._owner, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
+        self._take(batch, [self._statistic])
+
+    def compute(self) -> dict[int, ClassCalibration]:
+        """Return one entry for each of the ``C`` classes, in their order.
+
+        Raises:
+            InputError: If there are no samples.
+        """
+        self._check_samples()
+        return class_table(self._statistic)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options = {"num_classes": self.num_classes, "num_bins": self.num_bins}
+        return options | ({"weighted": True} if self.weighted else {})
+
+    def _empty(self) -> StreamingClasses:
+        return StreamingClasses(**self._options)
+
+
+class StreamingGroups(Accumulator):
+    """Stream :func:`~fedlas.metrics.calibration_by_group`; the result is the same to the last bit.
+
+    Args:
+        groups: Every group there can be, hashable, such as ``["site A", "site B"]`` or ``range(10)``; all processes
+            must name the same ones in the same order.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
+        weighted: Whether every sample comes with a weight, see :class:`~fedlas.metrics.StreamingMetrics`.
+
+    Raises:
+        InputError: If there is no group, one is there twice, or ``num_bins`` is below 1.
+
+    State:
+        ``O(G B)`` int64 sums, as there. Their names hold a digest of the groups' ``repr`` and the bins, so that a state
+        of others is not taken for one of these.
+
+    Example:
+        >>> streaming = StreamingGroups(["easy", "hard"])
+        >>> streaming.update(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([1, 0]), groups=["hard", "easy"])
+        >>> streaming.compute()["hard"].gap
+        0.5
+    """
+
+    def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False) -> None:
+        super().__init__(weighted=weighted)
+        self.groups = _listed(self._owner, groups)
+        self.num_bins = check_count(self._owner, "num_bins", num_bins)
+        self._number: dict[Hashable, int] = {}
+        with self._hashing():
+            self._number.update((name, number) for number, name in enumerate(self.groups))
+        if not self.groups or len(self._number) < len(self.groups):
+            got = f"{len(self.groups)} of which {len(self._number)} differ"
+            raise InputError(self._owner, "groups must be at least one name, each once", got, "Name each group once.")
+        self._by_group = GroupSums(len(self.groups), num_bins, weighted)
+        mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
+        self._sums |= {f"{name}.{mark}": tensor for name, tensor in self._by_group.tensors().items()}
+
+    def update(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable],
+        weights: Tensor | None = None,
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            logits: ``(N, C)``, finite, on any device.
+            target: Labels ``(N,)``.
+            groups: The group of each sample ``(N,)``, each one of those it was made with.
+            weights: As in :meth:`StreamingMetrics.update`.
+
+        Raises:
+            InputError: As :meth:`StreamingMetrics.update`, or if a group is unknown or there is not one a sample.
+        """
+        self._check_weights(weights)
+        batch = Predictions(logits, target, weights=weights)
+        number = self._numbers(groups, batch.num_samples)
+        self._take(batch, [RowsInGroups(number, self._by_group)])
+
+    def compute(self) -> dict[Any, GroupCalibration]:
+        """Return one entry for each group that has samples, in the order in which they were named.
+
+        Raises:
+            InputError: If there are no samples.
+        """
+        self._check_samples()
+        return self._by_group.table(self.groups)
+
+    def _numbers(self, groups: Any, samples: int) -> Tensor:
+        names = _listed(self._owner, groups)
+        if len(names) != samples or getattr(groups, "ndim", 1) != 1:
+            fix = "Pass the group of every sample, in the order of the logits."
+            raise InputError(self._owner, f"groups must be ({samples},), one for each sample", describe(groups), fix)
+        with self._hashing():
+            numbers = [self._number.get(name, -1) for name in names]
+        if -1 in numbers:
+            expected = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
+            more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
+            got = repr(names[numbers.index(-1)])
+            raise InputError(self._owner, expected + more, got, "Name every group there can be at first.")
+        return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+    @contextmanager
+    def _hashing(self) -> Iterator[None]:
+        try:
+            yield
+        except TypeError as error:
+            fix = "Pass strings, numbers or tuples."
+            raise InputError(self._owner, "every group must be hashable", str(error), fix) from error
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options = {"groups": self.groups, "num_bins": self.num_bins}
+        return options | ({"weighted": True} if self.weighted else {})
+
+    def _empty(self) -> StreamingGroups:
+        return StreamingGroups(**self._options)
+
+
+def _listed(owner: str, groups: Any) -> list[Any]:
+    """Return Python's own objects, which compare and hash as the names do."""
+    names = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups
+    if isinstance(names, Iterable):
+        return list(names)
+    raise InputError(owner, "groups must be a list", describe(groups), "Pass one name for each group or sample.")

@@ -1,14 +1,15 @@
-"""Sums over cells of numbers in [0, 1], and exact totals of any numbers: chunks, shards and ranks add up bit for bit.
+"""Sums over cells of numbers in [0, 1], exact or weighted: chunks, shards and ranks add up bit for bit.
 
 A float64 sum rounds after every addition, so another order gives another last digit. Whole numbers do not round: each
-term is rounded once, to a multiple of ``2**-UNIT_BITS`` (2e-10), and what is added are these multiples. Terms with
-weights are added in float64: the last digits of their sums depend on the order.
+term is rounded once, to a multiple of ``2**-UNIT_BITS`` (2e-10), and what is added are these multiples.
+
+With weights of samples, sums become weighted sums, added in float64, whose last digits depend on the order; ``N``
+becomes the sum of the weights. Where a formula asks how *many* samples there are (ranks, coverages one by one), the
+weights are scaled so that they average 1: the sample of weight ``w`` then counts as ``w`` samples.
 """
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import check_finite
+from fedlas._core.check import InputError
 
 UNIT_BITS = 32
 """An int64 has room for ``2**31`` terms of such units."""
-TOTAL_BITS = 52
-"""Bits behind the binary point of an exact total."""
-LIMBS, LIMB_BITS = 42, 26
-"""An exact total is kept as so many digits of so many bits, enough for all of float64."""
 # So many terms of 2**32 units are added by float64 without rounding.
 _TERMS = 2**20
 # Up to so many cells, adding all of a new set of sums is faster than finding those that change.
@@ -74,35 +71,43 @@ class CellSums:
         return self.values if self._weighted else self.values.double() / self._scale
 
 
-def exact_total(terms: NDArray[np.float64]) -> int:
-    """Return the sum of ``terms (n,)``, each rounded to a multiple of ``2**-52``, in these units.
+def has_weights(predictions: Any) -> bool:
+    """Return whether the samples of ``predictions`` have weights."""
+    return getattr(predictions, "weights", None) is not None
+
+
+def averaging_one(predictions: Any) -> Tensor | None:
+    """Return the weights ``(N,)`` scaled so that those above 0 average 1; None if there are none."""
+    weights: Tensor | None = getattr(predictions, "weights", None)
+    return None if weights is None else weights * (torch.count_nonzero(weights) / weights.sum())
+
+
+def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.float64]:
+    """Return ``count`` with 1 in place of values up to ``least``, so that empty bins can be divided by it."""
+    return np.where(count > least, count, 1.0)
+
+
+def refuse_weights(owner: str, statistic: Any) -> None:
+    """Refuse a published variant, which knows of no weights, for a ``statistic`` that has some.
 
     Raises:
-        InputError: If a term is infinite or NaN.
+        InputError: If its ``weights`` are not None.
     """
-    largest = float(np.abs(terms).max(initial=0.0))
-    if largest < 2.0**10:
-        units = np.rint(terms * 2.0**TOTAL_BITS).astype(np.int64)
-        # Two halves, because int64 has no room for the sum of whole ones.
-        return (int((units >> LIMB_BITS).sum()) << LIMB_BITS) + int((units & (2**LIMB_BITS - 1)).sum())
-    if largest < 2.0**36:
-        whole = np.trunc(terms)
-        return (int(whole.astype(np.int64).sum()) << TOTAL_BITS) + exact_total(terms - whole)
-    if not math.isfinite(largest):
-        check_finite("metrics", "the values of a mean", torch.from_numpy(terms))
-    return sum(round(Fraction(term) * 2**TOTAL_BITS) for term in terms.tolist())
+    if statistic.weights is not None:
+        fix = 'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).'
+        raise InputError(owner, 'predictions must have no weights with variant="reference"', "weights", fix)
 
 
-def add_total(limbs: Tensor, total: int) -> None:
-    """Add an exact total to its digits ``limbs (LIMBS,)`` int64, which hold it in ``sum_k limbs[k] * 2**(26 k)``."""
-    for k in range(LIMBS - 1):
-        limbs[k] += total & (2**LIMB_BITS - 1)
-        total >>= LIMB_BITS
-        if not total:
-            return
-    limbs[-1] += total
+def check_takes_weights(owner: str, predictions: Any, *, takes_weights: bool) -> None:
+    """Refuse weighted predictions for a metric that would ignore the weights.
 
-
-def total_of(limbs: Tensor) -> int:
-    """Return the total that ``limbs`` hold."""
-    return sum(digit << (LIMB_BITS * k) for k, digit in enumerate(limbs.tolist()))
+    Raises:
+        InputError: If ``predictions`` have weights and the metric does not take them.
+    """
+    if has_weights(predictions) and not takes_weights:
+        raise InputError(
+            owner,
+            "predictions must have no weights, which are not used here",
+            f"weights of {len(predictions.weights)} samples",
+            "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
+        )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.metrics.base import METRICS, OnePass
-from fedlas.metrics.binning import BinSums, BinTable, mean_gap
-from fedlas.metrics.scan import Chunk
-from fedlas.metrics.weighted import has_weights
+from fedlas.metrics.ece import BinSums, BinTable, mean_gap
+from fedlas.metrics.scan import METRICS, Chunk, OnePass
+from fedlas.metrics.sums import has_weights
 from fedlas.predictions import Predictions
 
 
@@ -60,8 +59,6 @@ _TRUE = OnePass("true_calibration_error", TrueOutcome, lambda bins: mean_gap(bin
 @METRICS.register(
     "true_ece",
     title="True ECE",
-    higher_is_better=False,
-    percent=True,
     zero_if_calibrated=True,
     paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",
     needs=frozenset({"label_probs"}),

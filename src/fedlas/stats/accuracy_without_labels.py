@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_finite, check_logits
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from fedlas.metrics import METRICS
-from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import default_metrics, values_of
+from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
@@ -100,7 +100,7 @@ def bootstrap_interval(
         (classwise ECE, ``benchmarks/weights.py``).
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
-        if it is a mean over samples (``fedlas.metrics.base.row_mean``); any other is called on one resampled
+        if it is a mean over samples (``fedlas.metrics.row_mean.row_mean``); any other is called on one resampled
         :class:`~fedlas.Predictions` after another.
 
     Example:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from fedlas.metrics.ace import EveryClass
-from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
+from fedlas.metrics.scan import AnyOnePass, MetricEntry
 from fedlas.stats.draws import Purpose, random_state
 from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows

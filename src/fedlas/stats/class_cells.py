@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas.metrics.binning import width_bin
+from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk
 from fedlas.stats.rows import Floats, Integers, Rows, starts_of_runs
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, check_count
-from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.classwise import errors_by_class
+from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled
 from fedlas.stats.rows import Floats, Rows, rows_of

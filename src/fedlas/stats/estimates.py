@@ -8,10 +8,10 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS
-from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
+from fedlas.metrics.scan import AnyOnePass, MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval

@@ -10,8 +10,8 @@ import numpy as np
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.metrics import METRICS
-from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.draws import Purpose, rows_for, values_in
 from fedlas.stats.rows import Floats

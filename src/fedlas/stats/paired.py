@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
-from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.draws import resampled_weights, rows_for

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.metrics.weighted import check_takes_weights
+from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.proportion import clopper_pearson

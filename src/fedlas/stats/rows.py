@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.metrics.binning import width_bin
+from fedlas.metrics.ece import width_bin
 from fedlas.metrics.ranking import starts_of_ties
 from fedlas.metrics.scan import Chunk, Statistic, scan
+from fedlas.metrics.sums import averaging_one
 from fedlas.metrics.true_error import label_probs_of
-from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 
@@ -188,7 +188,7 @@ class Rows:
         return Groups(confidence / count, count, right, first, bins, np.arange(len(first)))
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
-        """Bin of equal width of each value, see :func:`fedlas.metrics.binning.width_bin`."""
+        """Bin of equal width of each value, see :func:`fedlas.metrics.ece.width_bin`."""
         return width_bin(torch.from_numpy(values), self.num_bins).numpy()
 
     def expected_right(self, groups: Groups) -> Floats:

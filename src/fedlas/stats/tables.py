@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.metrics.ace import EveryClass
-from fedlas.metrics.base import AnyOnePass, MetricEntry, mean_of_rows
-from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
+from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
+from fedlas.metrics.ece import BinTable, EqualWidth
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.grids import FineGrid, class_probs
 from fedlas.metrics.ranking import equal_mass_gaps_of_rows, starts_of_ties
-from fedlas.metrics.scan import Statistic
+from fedlas.metrics.row_mean import mean_of_rows
+from fedlas.metrics.scan import AnyOnePass, MetricEntry, Statistic
 from fedlas.metrics.smooth import Spectra, smooth_calibration_error
 from fedlas.metrics.true_error import TrueOutcome
 from fedlas.predictions import Predictions
@@ -136,7 +137,7 @@ class TieRuns:
 
 
 class Ranked:
-    """What :class:`~fedlas.metrics.binning.EqualMass` gives."""
+    """What :class:`~fedlas.metrics.calibration_error.EqualMass` gives."""
 
     def __init__(self, block: Replicates) -> None:
         self._block = block

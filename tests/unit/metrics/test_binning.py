@@ -10,7 +10,8 @@ from fedlas.metrics import (
     maximum_calibration_error,
     reliability_bins,
 )
-from fedlas.metrics.binning import BinSums, bin_index, equal_mass_edges, equal_width_edges
+from fedlas.metrics.calibration_error import equal_mass_bins
+from fedlas.metrics.ece import BinSums, width_bin
 from fedlas.metrics.scan import chunks
 
 
@@ -23,16 +24,15 @@ def two_class(confidences, correct=None):
 
 
 def test_bins_are_open_below_and_closed_above():
-    edges = equal_width_edges(4)
-    values = torch.tensor([0.0, 0.25, 0.2500001, 0.5, 0.75, 0.9, 1.0])
-    assert bin_index(values, edges).tolist() == [0, 0, 1, 1, 2, 3, 3]
+    values = torch.tensor([0.0, 0.25, 0.250001, 0.5, 0.75, 0.9, 1.0])
+    assert width_bin(values, 4).tolist() == [0, 0, 1, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_bins", [1, 2, 3, 7, 10, 15, 20, 100])
 def test_every_edge_belongs_to_the_bin_below_it_in_its_own_precision(dtype, num_bins):
     values = (torch.arange(num_bins + 1, dtype=torch.float64) / num_bins).to(dtype)
-    assert bin_index(values, equal_width_edges(num_bins)).tolist() == [0, *range(num_bins)]
+    assert width_bin(values, num_bins).tolist() == [0, *range(num_bins)]
 
 
 def test_uniform_predictions_lie_on_an_edge_and_not_above_it():
@@ -80,9 +80,8 @@ def test_bins_reproduce_both_errors():
 def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
     confidence = np.sort(np.random.default_rng(0).uniform(0.5, 1, samples))
     sizes = [len(part) for part in np.array_split(confidence, num_bins)]
-    sums = BinSums(equal_mass_edges(torch.from_numpy(confidence), num_bins))
-    sums.add(torch.from_numpy(confidence), torch.zeros(samples))
-    assert sums.bins().count.tolist() == sizes
+    _, table = equal_mass_bins(torch.from_numpy(confidence), torch.zeros(samples).bool(), num_bins)
+    assert table.count.tolist() == sizes
 
 
 @pytest.mark.parametrize(
@@ -98,9 +97,7 @@ def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
 )
 def test_ties_stay_together_at_the_nearer_end(ordered, num_bins, counts):
     ordered = torch.tensor(ordered)
-    sums = BinSums(equal_mass_edges(ordered, num_bins))
-    sums.add(ordered, torch.zeros(len(ordered)))
-    assert sums.bins().count.tolist() == counts
+    assert equal_mass_bins(ordered, torch.zeros(len(ordered)).bool(), num_bins)[1].count.tolist() == counts
 
 
 def test_more_samples_than_are_binned_at_a_time():

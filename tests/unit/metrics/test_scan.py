@@ -4,6 +4,7 @@ import torch
 from fedlas import Predictions
 from fedlas._core.check import LARGEST
 from fedlas.metrics import scan
+from fedlas.metrics.row_mean import RowMean
 from fedlas.metrics.scan import chunks
 from fedlas.metrics.sums import UNIT_BITS
 
@@ -112,10 +113,10 @@ def test_the_largest_logits_have_a_finite_nll():
 
 def test_row_means_add_up_exactly():
     predictions = random_predictions(101)
-    whole, parts = scan.RowMean(lambda chunk: chunk.nll), scan.RowMean(lambda chunk: chunk.nll)
+    whole, parts = RowMean(lambda chunk: chunk.nll), RowMean(lambda chunk: chunk.nll)
     scan.scan(predictions, [whole])
     for rows in torch.randperm(101).split(10):
-        part = scan.RowMean(lambda chunk: chunk.nll)
+        part = RowMean(lambda chunk: chunk.nll)
         scan.scan(Predictions(predictions.logits[rows], predictions.target[rows]), [part])
         for name, tensor in parts.tensors().items():
             tensor += part.tensors()[name]
@@ -125,4 +126,4 @@ def test_row_means_add_up_exactly():
 
 def test_a_row_quantity_that_is_not_finite_is_an_error_and_no_number():
     with pytest.raises(ValueError, match="must be finite"):
-        scan.scan(random_predictions(5), [scan.RowMean(lambda chunk: chunk.nll / 0)])
+        scan.scan(random_predictions(5), [RowMean(lambda chunk: chunk.nll / 0)])

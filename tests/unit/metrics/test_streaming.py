@@ -136,6 +136,35 @@ def test_the_stated_error_is_needed(name, wrong_first):
         assert difference > bound / 4 > 0.01
 
 
+def test_small_batches_wait_and_every_result_has_them():
+    logits, target = data()
+    expected = filled(logits, target).compute()
+    waiting = StreamingMetrics(C)
+    for rows in torch.arange(900).split(7):
+        batch = logits[rows].clone()
+        waiting.update(batch, target[rows])
+        batch.zero_()  # what waits is a copy
+    assert waiting.num_samples == 900
+    assert pickle.loads(pickle.dumps(waiting)).compute() == expected
+    for take in (StreamingMetrics.compute, lambda s: s.sum_across_ranks().compute()):
+        assert take(waiting) == expected
+    other = StreamingMetrics(C)
+    other.update(logits[:5].double(), target[:5])
+    other.update(logits[5:9], target[5:9])  # another precision: those before are taken in first
+    waiting.update(logits[:3], target[:3])
+    waiting.merge(other)
+    assert waiting.num_samples == 912
+    for wrong in (logits[:2] * torch.nan, logits[:2, :3]):
+        with pytest.raises(InputError, match="logits"):
+            waiting.update(wrong, 0 * target[:2])
+    with pytest.raises(InputError, match="target"):
+        waiting.update(logits[:2], target[:2] + C)
+    assert waiting.num_samples == 912
+    waiting.update(logits[:3], target[:3])
+    waiting.reset()
+    assert waiting.num_samples == 0
+
+
 def test_memory_does_not_grow_with_the_samples():
     """Two million samples in shards: the state is what it was after the first, and so is what it weighs."""
     streaming = StreamingMetrics(4)

@@ -151,7 +151,7 @@ def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
     before = streaming.state_dict()
     extra = {"groups": site[:40]} if kind is groups else {}
     name, seen = "add" if kind is groups else "update", []
-    whole = getattr(streaming._sums, name)
+    whole = getattr(streaming._by_group if kind is groups else streaming._statistic, name)
 
     def fails(*rows):
         whole(*rows)
@@ -159,7 +159,7 @@ def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(streaming._sums, name, fails)
+    monkeypatch.setattr(streaming._by_group if kind is groups else streaming._statistic, name, fails)
     monkeypatch.setattr("fedlas.metrics.scan.CHUNK_ROWS", 20)
     with pytest.raises(KeyboardInterrupt):
         streaming.update(logits[:40], target[:40], **extra)

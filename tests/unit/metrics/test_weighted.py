@@ -26,8 +26,8 @@ from fedlas.metrics import (
     reliability_bins,
     smooth_calibration_error,
 )
-from fedlas.metrics.base import OnePass
 from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.scan import OnePass
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
 """Metrics that depend on how many samples there are, and not on their shares alone."""

@@ -7,7 +7,7 @@ import torch
 import fedlas
 from fedlas import Predictions, evaluate
 from fedlas.metrics import METRICS, OnePass
-from fedlas.metrics.binning import EqualWidth
+from fedlas.metrics.ece import EqualWidth
 from fedlas.stats import Estimate, bootstrap_interval, class_estimates, draws, estimates, noise_floor
 from fedlas.stats.estimates import estimated, is_calibration_error
 from fedlas.stats.rows import Rows

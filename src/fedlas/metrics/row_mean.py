@@ -1,0 +1,127 @@
+"""Metrics that are the mean of a quantity of each row; the sum is exact, whatever the size of its terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import check_finite
+from fedlas.metrics.scan import Chunk, OnePass
+from fedlas.metrics.sums import has_weights
+from fedlas.predictions.predictions import AnyPredictions
+
+TOTAL_BITS = 52
+"""Bits behind the binary point of an exact total."""
+LIMBS, LIMB_BITS = 42, 26
+"""An exact total is kept as so many digits of so many bits, enough for all of float64."""
+
+
+class RowMean:
+    """Statistic: the mean over all samples of a quantity of each row; the sum is exact.
+
+    Args:
+        quantity: From a chunk to ``(n,)``, bool or float.
+        weighted: Whether samples have weights: it is the weighted mean then, from float64 sums.
+
+    Attributes:
+        quantity: The same; what resamples the rows takes their means of it without another pass.
+    """
+
+    takes_weights = True
+
+    def __init__(self, quantity: Callable[[Chunk], Tensor], weighted: bool = False) -> None:
+        self.quantity = quantity
+        self._weighted = weighted
+        kind = torch.float64 if weighted else torch.int64
+        self._sum = torch.zeros(1 if weighted else LIMBS, dtype=kind, device="cpu")
+        self._count = torch.zeros(1, dtype=kind, device="cpu")
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        values = self.quantity(chunk).cpu()
+        if self._weighted and chunk.weights is not None:
+            self._sum += (values.double() * chunk.weights).sum()
+            self._count += chunk.weights.sum()
+            return
+        hits = values.dtype == torch.bool
+        add_total(self._sum, int(values.sum()) << TOTAL_BITS if hits else exact_total(values.double().numpy()))
+        self._count += len(values)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Sum and number of rows."""
+        return {"sum": self._sum, "count": self._count}
+
+    @property
+    def mean(self) -> float:
+        """The mean so far."""
+        if self._weighted:
+            return float(self._sum[0] / self._count[0])
+        return total_of(self._sum) / (int(self._count) << TOTAL_BITS)
+
+
+def row_mean(owner: str, quantity: Callable[[Chunk], Tensor], *, top_label: bool = False) -> OnePass[RowMean]:
+    """The single pass of a metric that is the mean of a ``quantity (n,)`` of each row.
+
+    Args:
+        owner: Name of the metric's function, for errors.
+        quantity: From a chunk to ``(n,)``, bool or float.
+        top_label: Whether it asks for ``confidence`` and ``correct`` alone.
+    """
+    return OnePass(owner, _EmptyMean(quantity, top_label), mean_of_rows)
+
+
+@dataclass(frozen=True)
+class _EmptyMean:
+    """Makes the empty statistic."""
+
+    quantity: Callable[[Chunk], Tensor]
+    top_label: bool
+
+    def __call__(self, predictions: AnyPredictions, _num_bins: int) -> RowMean:
+        return RowMean(self.quantity, has_weights(predictions))
+
+
+def mean_of_rows(rows: RowMean) -> float:
+    """The value of every :func:`row_mean` pass, by which one is recognized."""
+    return rows.mean
+
+
+def exact_total(terms: NDArray[np.float64]) -> int:
+    """Return the sum of ``terms (n,)``, each rounded to a multiple of ``2**-52``, in these units.
+
+    Raises:
+        InputError: If a term is infinite or NaN.
+    """
+    largest = float(np.abs(terms).max(initial=0.0))
+    if largest < 2.0**10:
+        units = np.rint(terms * 2.0**TOTAL_BITS).astype(np.int64)
+        # Two halves, because int64 has no room for the sum of whole ones.
+        return (int((units >> LIMB_BITS).sum()) << LIMB_BITS) + int((units & (2**LIMB_BITS - 1)).sum())
+    if largest < 2.0**36:
+        whole = np.trunc(terms)
+        return (int(whole.astype(np.int64).sum()) << TOTAL_BITS) + exact_total(terms - whole)
+    if not math.isfinite(largest):
+        check_finite("metrics", "the values of a mean", torch.from_numpy(terms))
+    return sum(round(Fraction(term) * 2**TOTAL_BITS) for term in terms.tolist())
+
+
+def add_total(limbs: Tensor, total: int) -> None:
+    """Add an exact total to its digits ``limbs (LIMBS,)`` int64, which hold it in ``sum_k limbs[k] * 2**(26 k)``."""
+    for k in range(LIMBS - 1):
+        limbs[k] += total & (2**LIMB_BITS - 1)
+        total >>= LIMB_BITS
+        if not total:
+            return
+    limbs[-1] += total
+
+
+def total_of(limbs: Tensor) -> int:
+    """Return the total that ``limbs`` hold."""
+    return sum(digit << (LIMB_BITS * k) for k, digit in enumerate(limbs.tolist()))
