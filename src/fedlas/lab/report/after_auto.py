@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import file_digest
-from pathlib import Path
 from typing import Any
 
 import fedlas
@@ -16,18 +15,20 @@ from fedlas._core.terminal import status
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.lab.runs.execute import recorded
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import FinishedRun, Summary
 
 AUTO = "auto"
 """The stage, beside those of ``metrics.json``; also the calibrator's name."""
-FILE = Path("auto.json")
+_FORMAT = "fedlas.auto/1"
 
 
 def with_auto(summary: Summary) -> Summary:
-    """Return the summary with metrics at the stage ``"auto"``; unchanged if a trained run lacks predictions.
+    """Return the summary with metrics at the stage ``"auto"``; unchanged if a trained run lacks them and predictions.
 
     State:
         Keeps the metrics of each run in its ``auto.json``, where that can be written, until its predictions change.
+        A pack has that file and no predictions.
     """
     runs = []
     with status() as show:
@@ -40,25 +41,35 @@ def with_auto(summary: Summary) -> Summary:
 
 
 def _after_auto(run: FinishedRun, show: Any) -> Mapping[str, float] | None:
-    """Metrics after auto, from the file or computed; None without validation or test predictions."""
-    path, parts = run.path / FILE, {part: run.folder.part_path(part) for part in ("val", "test")}
+    """Metrics after auto, from the file or computed; None without the file and without predictions."""
+    folder = run.folder
+    about, metrics = _stored(folder)
+    parts = {part: folder.part_path(part) for part in ("val", "test")}
     if not all(map(is_file, parts.values())):
-        return None
-    about = {"format": "fedlas.auto/1", "fedlas": fedlas.__version__, "num_bins": run.folder.num_bins}
+        return metrics
+    now = {"format": _FORMAT, "fedlas": fedlas.__version__, "num_bins": folder.num_bins}
     for part, file in parts.items():
         with file.open("rb") as content:
-            about[part] = file_digest(content, "sha256").hexdigest()
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        stored = parse_json(path.read_text(encoding="utf-8")) if is_file(path) else {}
-        if {key: stored[key] for key in about} == about:
-            return {str(name): float(value) for name, value in stored["metrics"].items()}
+            now[part] = file_digest(content, "sha256").hexdigest()
+    if about == now:
+        return metrics
     show(f"{AUTO} of {run.name}")
     try:
-        val, test = (run.folder.predictions(part) for part in parts)
+        val, test = (folder.predictions(part) for part in parts)
         calibrator, _ = fit_with_notes(CALIBRATORS[AUTO].value(), val, unlabeled=test)
-        values = recorded(calibrator.transform(test), run.folder.num_bins)
+        values = recorded(calibrator.transform(test), folder.num_bins)
     except InputError:  # none, damaged or unlabeled ones: the report lists such runs elsewhere
         return None
     with suppress(InputError, ValueError):  # read-only folders and infinite values: computed anew each time
-        write_json(run.folder.writable(path), {**about, "metrics": values})
+        write_json(folder.writable(folder.auto_path), {**now, "metrics": values})
     return values
+
+
+def _stored(folder: RunFolder) -> tuple[Mapping[str, Any], Mapping[str, float] | None]:
+    """What ``auto.json`` says it was computed from, and its metrics; empty and None if it cannot be read."""
+    try:
+        content = parse_json(folder.text(folder.auto_path) or "{}")
+        metrics = {str(name): float(value) for name, value in content.pop("metrics").items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, None
+    return (content, metrics) if content.get("format") == _FORMAT else ({}, None)

@@ -85,6 +85,7 @@ class RunFolder:
     checkpoint_path = _File(CHECKPOINT)
     metrics_path = _File("metrics.json")
     intervals_path = _File("intervals.json")
+    auto_path = _File("auto.json")
     shift_path = _File("shift.json")
     card_path = _File("card.json")
     predictions_path = _File("predictions")

@@ -57,6 +57,10 @@ def reported(folder):
     return report.csv.read_bytes(), report.markdown.read_text(), re.sub(" +", " ", page)
 
 
+def test_a_pack_keeps_what_auto_made_of_each_run(packed):
+    assert "NLL auto" in reported(packed)[1]
+
+
 def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
     def compared():
         assert main(["compare", str(bench), "ls:ce", "--metrics", "ece", "nll", "--details"]) == 0
