@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from fedlas.lab.report.after_auto import AUTO, with_auto
 from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.compare import Difference, differences
 from fedlas.lab.report.model import ReportModel, report_model
@@ -71,7 +72,7 @@ _BOARD = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- end -->)", re.DOTALL)
 @cache
 def model_of(study: str) -> ReportModel:
     """The packed runs of a study."""
-    return report_model(with_estimates(collect(ROOT / study), replicates=0))
+    return report_model(with_auto(with_estimates(collect(ROOT / study), replicates=0)))
 
 
 def filled(text: str) -> str:
@@ -129,10 +130,24 @@ def _methods(study: str, methods: Mapping[str, str | None] | None, note: str = "
     return table_of([*_HEADS, *[note] * bool(note)], rows)
 
 
-def _compare(study: str, pairs: Sequence[str]) -> Table:
+def _calibrated(study: str) -> Table:
+    """Each method as trained, after a temperature and after auto: accuracy, NLL and ECE."""
+    model, stages = model_of(study), (*STAGES, AUTO)
+    rows = []
+    for method in model.methods:
+        ece, floor = (_mean(model, method, "ece"), model.noise(method, column("ece")).floor)
+        nll = [_mean(model, method, "nll", stage) for stage in stages]
+        after = [_mean(model, method, "ece", stage) for stage in stages[1:]]
+        accuracy = [_mean(model, method, "accuracy", stage) for stage in ("test", AUTO)]
+        rows.append([method, accuracy[0], *nll, f"{ece} ({floor})", *after, accuracy[1]])
+    heads = ["method", "accuracy %", "NLL", "after T", "after auto", "ECE % (floor)", "after T", "after auto"]
+    return table_of([*heads, "accuracy % after auto"], rows)
+
+
+def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     """Differences of pairs over seeds."""
     columns = [
-        [_difference(found, metric) for found in _differences(study, pairs, metric)] for metric in ("ece", "nll")
+        [_difference(found, metric) for found in _differences(study, pairs, metric, stage)] for metric in ("ece", "nll")
     ]
     rows = [[pair.replace(":", " - "), *ece, *nll] for pair, ece, nll in zip(pairs, *columns, strict=True)]
     return table_of(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
@@ -385,12 +400,12 @@ def _network(name: str) -> str:
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
-    "setting": _settings,
+    "setting": _settings, "calibrated": _calibrated,
 }  # fmt: skip
 
 
-def _differences(study: str, pairs: Sequence[str], metric: str) -> list[Difference]:
-    return differences(model_of(study).summary, pairs, metric=metric)
+def _differences(study: str, pairs: Sequence[str], metric: str, stage: str = "test") -> list[Difference]:
+    return differences(model_of(study).summary, pairs, metric=metric, stage=stage)
 
 
 def _difference(found: Difference, metric: str) -> list[str]:

@@ -39,9 +39,9 @@ def add_compare(add: AddSubcommand) -> None:
     )
     parser.add_argument(
         "--stage",
-        choices=["before", "after"],
-        default="before",
-        help="around temperature scaling (default: before)",
+        choices=["raw", "temperature", "auto"],
+        default="raw",
+        help="as trained, or after a calibrator (default: raw)",
     )
     parser.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
     parser.add_argument(

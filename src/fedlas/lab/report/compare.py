@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
+from fedlas.lab.report.after_auto import AUTO, with_auto
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
@@ -25,7 +26,8 @@ from fedlas.stats import (
 )
 
 LEVEL = 0.05
-STAGES = {"before": "test", "after": "test_calibrated"}
+STAGES = {"raw": "test", "temperature": "test_calibrated", "auto": AUTO}
+"""Stages as the command line calls them, by their keys among the metrics of a run."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def compare_methods(
     pairs: Sequence[str],
     *,
     metrics: Sequence[str] = ("ece",),
-    stage: Literal["before", "after"] = "before",
+    stage: Literal["raw", "temperature", "auto"] = "raw",
     details: bool = False,
     plot: Path | None = None,
 ) -> list[Block]:
@@ -78,7 +80,7 @@ def compare_methods(
         folder: Folder of the bench.
         pairs: ``A:B`` each: A minus B.
         metrics: Registered metrics that the runs measured.
-        stage: Before or after temperature scaling.
+        stage: As trained, or after the calibrator of this name; ``auto`` needs predictions, or the file of a report.
         details: Include the means of A and of B.
         plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
             .png, .pdf) says of which kind.
@@ -87,14 +89,18 @@ def compare_methods(
         InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
             no seed in common, or the picture cannot be written.
     """
-    summary = collect(folder)
+    summary = with_auto(collect(folder)) if stage == "auto" else collect(folder)
+    if stage == "auto" and not any(run.measured.get(AUTO) for run in summary.runs):
+        fix = "Keep the runs' predictions, or use --stage temperature."
+        raise InputError("fedlas compare", "--stage auto needs predictions of every run", str(folder), fix)
     names = [metric.lower() for metric in metrics]
     by_metric = {name: differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names}
     if plot is not None:
         write_picture(differences_figure(by_metric), plot)
     blocks: list[Block] = []
     for metric, each in by_metric.items():
-        table = differences_table(each, metric, f"{stage} temperature scaling, {summary.recipe}")
+        when = "as trained" if stage == "raw" else f"after {stage}"
+        table = differences_table(each, metric, f"{when}, {summary.recipe}")
         blocks += [*(sentence(difference, metric) for difference in each), table if details else table.where(NARROW)]
     blocks.append(CAPTION)
     return blocks
@@ -130,7 +136,7 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
         summary: Runs of a bench.
         pairs: ``A:B`` each.
         metric: Name of a metric.
-        stage: ``test`` or ``test_calibrated``.
+        stage: ``test``, ``test_calibrated`` or ``auto``.
 
     Raises:
         InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.

@@ -69,15 +69,17 @@ def test_the_table(tmp_path, capsys):
     write(tmp_path)
     assert main(["compare", str(tmp_path), "fedlas:ls", "fedlas:mbls", "--metrics", "ECE", "nll"]) == 0
     out = capsys.readouterr().out
-    assert "ECE %, before temperature scaling, digits" in out
-    assert "NLL, before temperature scaling, digits" in out
+    assert "ECE %, as trained, digits" in out
+    assert "NLL, as trained, digits" in out
     assert "-1.98 [-2.28, -1.68]  < 0.001  < 0.001" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "after"]) == 0
+    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "temperature"]) == 0
     out = capsys.readouterr().out
-    assert "ECE %, after temperature scaling, digits\n\n| A - B" in out
+    assert "ECE %, after temperature, digits\n\n| A - B" in out
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
     assert "paired t-test over seeds" in out
+    assert main(["compare", str(tmp_path), "fedlas:ls", "--stage", "auto"]) == 2
+    assert "needs predictions" in capsys.readouterr().err
 
 
 def test_the_picture_shows_the_differences_of_each_metric(tmp_path):
