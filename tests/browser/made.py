@@ -27,7 +27,7 @@ PAGES = (
     "digits/diagnose.html",
     "digits/fedlas-s0/diagnose.html",
     "digits/fedlas-s0/card.html",
-    "digits/fedlas-s0/export/model.safetensors.card.html",
+    "digits/fedlas-s0/export/model.pt2.card.html",
     "clothes/mbls-s3/report.html",
     "without-data/mbls-s3/report.html",
     "evaluated/temperature.html",
@@ -73,7 +73,7 @@ def _make_all():
         _fedlas("ood", f"digits/{PLAIN}-s0", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/losses", *few)
         _fedlas("ood", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/scores", *few)
         _fedlas("card", "digits/fedlas-s0", *few)
-        _fedlas("export", "digits/fedlas-s0", "--format", "safetensors", "--calibrate", "vector", *few)
+        _fedlas("export", "digits/fedlas-s0", "--format", "torch-export", "--calibrate", "vector", *few)
         _monitor()
     return asked
 

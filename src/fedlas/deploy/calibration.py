@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, reason
-from fedlas.calibrators import CALIBRATORS, Calibrator, MatrixScaling, TemperatureScaling, VectorScaling
+from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
 from fedlas.calibrators.base import FORMAT, fit_with_notes
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
@@ -53,15 +52,6 @@ class Calibration:
     def transform(self, predictions: AnyPredictions) -> AnyPredictions:
         """The same samples, calibrated."""
         return predictions if self.calibrator is None else self.calibrator.transform(predictions)
-
-    def affine(self) -> tuple[Tensor, Tensor] | None:
-        """Weight, ``(C, C)`` or its diagonal ``(C,)``, and bias ``(C,)`` of an affine map of logits; float64."""
-        if isinstance(self.calibrator, VectorScaling | MatrixScaling):
-            return self.calibrator.weight, self.calibrator.bias
-        if self.calibrator is None or self.temperature is None:
-            return None
-        one = torch.ones(self.calibrator.num_classes or 0, dtype=torch.float64)
-        return one / self.temperature, torch.zeros_like(one)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: one temperature, or all numbers."""

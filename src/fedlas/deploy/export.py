@@ -1,34 +1,35 @@
-"""A model with its calibration as a file, checked before it is left anywhere."""
+"""A model with its calibration as a file, compared with the model before it gets its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
-from fedlas._core.pixels import multiply_add
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.calibration import Calibration
-from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Build, Probs
-from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
+from fedlas.deploy.formats import FORMATS, OUTPUTS, Deployed, FreeAxes, Probs
+from fedlas.deploy.sklearn_onnx import write_sklearn
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
 TOLERANCE = 1e-5
 """Most that a probability may differ from the model's own."""
 OWNER = "fedlas export"
+PIXELS = "images"
+"""Name of the input of a run's model."""
 _BATCH = 64  # samples that are compared at once
 
-Samples = Iterable[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]
+Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
 """Batches of inputs by name, and the probabilities that they must give."""
 
 
@@ -40,9 +41,8 @@ class Exported:
         path: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         size: Bytes.
-        inputs: What it takes: for each input ``name``, ``dtype``, ``shape`` (with ``"batch"`` first) and ``range``.
+        inputs: Inputs: for each ``name``, ``dtype``, ``shape`` (free axes by name, ``"batch"`` first) and ``range``.
         example: Four lines of Python that load and call it.
-        folded: What the calibration was folded into, see :func:`~fedlas.deploy.model.fold`.
         difference: Largest absolute difference of a probability.
         samples: How many samples were compared: all.
     """
@@ -52,12 +52,11 @@ class Exported:
     size: int
     inputs: tuple[dict[str, Any], ...]
     example: tuple[str, ...]
-    folded: str
     difference: float
     samples: int
 
     def plain(self) -> dict[str, Any]:
-        """For the card."""
+        """Return the fields that a card holds."""
         about = {"difference": self.difference, "samples": self.samples}
         return {"file": self.path.name, "format": self.form, **about}
 
@@ -72,24 +71,21 @@ def export_model(
     std: Sequence[float],
     images: Callable[[], Iterable[Tensor]],
     expected: Predictions,
-    build: Build,
     about: Mapping[str, Any],
     tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write a model with normalization and calibration to a file, if that gives the model's own probabilities.
+    """Write a model of images with normalization and calibration, if the file gives the model's own probabilities.
 
     Args:
-        model: From normalized images to logits, without hooks; it does not change.
+        model: From normalized images to logits, without hooks; it is held, not changed.
         out: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
-        calibration: What is folded in.
+        calibration: Calibration of its logits.
         mean: Mean of each channel in [0, 1] units.
         std: Standard deviation of each channel.
         images: Gives batches of uint8 images ``(n, channels, H, W)``, each time from the start.
         expected: The model's own predictions on all of them, not calibrated.
-        build: Builds the model from its name and options, for a form that holds weights alone.
-        about: What is said of the model inside the file, plain values; ``model`` holds its ``name``, ``num_classes``,
-            ``in_channels``, ``image_size`` and ``options``, as ``build`` takes them.
+        about: Facts about the model to keep inside the file, plain values.
         tolerance: Most that a probability may differ.
 
     Raises:
@@ -97,84 +93,124 @@ def export_model(
             is left then.
         MissingExtraError: If a package of the form is not installed.
     """
-    # The calibration goes into the last layer, or into one behind it.
-    about_form, first = FORMATS[form], next(iter(images()))
-    scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
-    folded_model, folded = fold(model, calibration, first[:4].float() * scale + shift)
-    deployed = Deployed(folded_model, mean=mean, std=std).eval()
-    done_by = "the model" if about_form.graph else "the user's code, as in fedlas.deploy.formats.rebuilt"
-    taken = _described({INPUT: first}) | {"range": [0, 255]}
-    normalization = {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": done_by}
-    about = {
-        **about,
-        "calibration": {**calibration.plain(), "folded into": folded},
-        "input": {**taken, "normalization": normalization},
-    }
-    wanted = check_predictions("export", calibration.transform(expected)).probs.double().numpy()
+    inner = model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
+    deployed = Deployed(inner, mean=mean, std=std).eval()
+    probs = check_predictions("export", calibration.transform(expected)).probs.double().numpy()
+    normalization = {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": "the model"}
+    about = {**about, "calibration": calibration.plain(), "normalization": normalization}
 
     def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
         done = 0
         for batch in images():
-            yield {INPUT: batch}, wanted[done : done + len(batch)]
+            yield {PIXELS: batch}, probs[done : done + len(batch)]
             done += len(batch)
-        if done != len(wanted):
-            expected_text = f"the test part must have the {len(wanted)} samples that the run predicted"
+        if done != len(probs):
+            expected_text = f"the test part must have the {len(probs)} samples that the run predicted"
             raise InputError(OWNER, expected_text, done, "Train it again.")
 
-    return _export(deployed, out, form, {INPUT: first}, samples(), build, about, (taken,), folded, tolerance)
+    example = {PIXELS: next(iter(images()))}
+    return _export(deployed, out, form, example, samples(), about, tolerance, ranges={PIXELS: (0, 255)})
 
 
 def export(
-    model: CalibratedModel,
+    model: Any,
     path: str | Path,
-    inputs: Tensor | Mapping[str, Tensor],
+    inputs: Any,
     *,
-    form: str = "onnx",
+    form: Literal["onnx", "torch-export", "torchscript"] = "onnx",
     by_name: bool | None = None,
+    free_axes: Sequence[int] | FreeAxes = (),
     about: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Exported:
     """Write a calibrated model to a file, and check that the file gives the model's own probabilities.
 
     Args:
-        model: It does not change.
+        model: A :class:`~fedlas.CalibratedModel`; or a fitted ``CalibratedClassifier`` of scikit-learn, in ONNX, whose
+            estimator ``skl2onnx`` converts. It does not change.
         path: The file.
         inputs: Real samples ``(N, ...)`` to check with, as the model takes them; a mapping for a model of several.
-        form: ``"onnx"``, ``"torch-export"`` or ``"torchscript"``.
+        form: Format of the file.
         by_name: Whether the model takes the inputs as keyword arguments; None: if they are a mapping.
+        free_axes: Axes whose size the file leaves free, such as ``(2, 3)`` for the height and width of images, or by
+            input ``{"images": (2, 3)}``. The first axis, the batch, always is, and so is the length of tokens ``(N,
+            L)`` unless the model fixes it. TorchScript fixes no size by itself.
         about: Plain values to keep inside the file.
         tolerance: Most that a probability may differ.
 
     Raises:
-        InputError: If the model cannot be written in this form, or what was written gives other probabilities. No file
-            is left then.
+        InputError: If the model cannot be written in this form or fixes a free axis, or what was written gives other
+            probabilities. No file is left then.
         MissingExtraError: If a package of the form is not installed.
     """
-    out = Path(path)
     check_choice(OWNER, "form", form, FORMATS)
-    by_name = not isinstance(inputs, Tensor) if by_name is None else by_name
-    inputs = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
-    if not FORMATS[form].graph:
-        graphs = ", ".join(name for name, each in FORMATS.items() if each.graph)
+    if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
+        if form != "onnx":
+            raise InputError(OWNER, "a scikit-learn model goes out as onnx", form, "Leave form out.")
+        return _export_sklearn(model, Path(path), inputs, dict(about or {}), tolerance)
+    if not isinstance(model, CalibratedModel):
+        fix = "Pass what fedlas.calibrate(model, val_loader) returns."
         raise InputError(
-            OWNER, f"the format of a calibrated model must be one of {graphs}", form, "It is weights already."
+            OWNER, "the model must be a CalibratedModel or a fitted CalibratedClassifier", describe(model), fix
         )
-    deployed = Deployed(model, names=list(inputs) if by_name else None).eval()
-    taken = tuple(_described({name: value}) for name, value in inputs.items())
-    calibration = {**Calibration(model.calibrator).plain(), "folded into": EXTRA_LAYER}
-    about = {**(about or {}), "calibration": calibration, "inputs": list(taken)}
-    number = min(map(len, inputs.values()))
+    by_name = not isinstance(inputs, Tensor) if by_name is None else by_name
+    tensors = _checked_inputs({"inputs": inputs} if isinstance(inputs, Tensor) else inputs)
+    axes = _checked_axes(free_axes, tensors)
+    deployed = Deployed(model, names=list(tensors) if by_name else None).eval()
+    number = len(next(iter(tensors.values())))
 
-    def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
-        for start in range(0, number, _BATCH):
-            batch = {name: value[start : start + _BATCH] for name, value in inputs.items()}
+    starts = range(0, number, _BATCH)
+    parts = [{name: value[start : start + _BATCH] for name, value in tensors.items()} for start in starts]
+    if axes:  # another size of each free axis, so that the file cannot have fixed it
+        parts.append(_stretched(parts[0], axes))
+        try:
             with torch.no_grad():
-                yield batch, deployed(*batch.values())[1].double().numpy()
+                deployed(*parts[-1].values())
+        except (RuntimeError, ValueError, IndexError) as error:
+            got = f"{type(error).__name__} with half as much again: {str(error)[:200]}"
+            raise InputError(OWNER, "free axes must be free in the model", got, "Leave out those it fixes.") from error
 
-    def build(*_: Any, **__: Any) -> nn.Module:
-        raise AssertionError("a graph needs no architecture")
+    def samples() -> Iterator[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]:
+        for part in parts:
+            with torch.no_grad():
+                yield part, deployed(*part.values())[1].double().numpy()
 
-    return _export(deployed, out, form, inputs, samples(), build, about, taken, EXTRA_LAYER, tolerance)
+    about = {**(about or {}), "calibration": Calibration(model.calibrator).plain()}
+    return _export(deployed, Path(path), form, tensors, samples(), about, tolerance, axes=axes)
+
+
+def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
+    fix = "Pass a tensor (N, ...), or a mapping of them by name."
+    if (
+        not isinstance(inputs, Mapping)
+        or not inputs
+        or not all(isinstance(v, Tensor) and v.ndim for v in inputs.values())
+    ):
+        raise InputError(OWNER, "inputs must be tensors of samples", describe(inputs), fix)
+    sizes = {len(value) for value in inputs.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        raise InputError(OWNER, "inputs must have the same number of samples, at least 1", sorted(sizes), fix)
+    return {str(name): value for name, value in inputs.items()}
+
+
+def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tensor]) -> FreeAxes:
+    by_input = free_axes if isinstance(free_axes, Mapping) else dict.fromkeys(inputs, free_axes) if free_axes else {}
+    for name, axes in by_input.items():
+        most = inputs[name].ndim if name in inputs else 0
+        if not all(isinstance(axis, int) and 0 < axis < most for axis in axes):
+            shapes = ", ".join(f"{each} {tuple(value.shape)}" for each, value in inputs.items())
+            got = f"{list(axes)} of {name!r}"
+            raise InputError(OWNER, "free axes must be axes of an input after the first", got, f"Inputs: {shapes}.")
+    return by_input
+
+
+def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor]:
+    """The inputs with half as much again along each free axis."""
+    longer = dict(inputs)
+    for name, axis in ((name, axis) for name, each in axes.items() for axis in each):
+        value = longer[name]
+        longer[name] = torch.cat([value, value.narrow(axis, 0, (value.shape[axis] + 1) // 2)], dim=axis)
+    return longer
 
 
 def _export(
@@ -183,23 +219,86 @@ def _export(
     form: str,
     example: Mapping[str, Tensor],
     samples: Samples,
-    build: Build,
     about: Mapping[str, Any],
-    taken: tuple[dict[str, Any], ...],
-    folded: str,
     tolerance: float,
+    *,
+    axes: FreeAxes | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Exported:
     """Write the bytes, read them again, compare, and only then give them a name."""
-    about = {**about, "format": "fedlas.export/1", "torch": str(torch.__version__), "outputs": list(OUTPUTS)}
+    inputs = tuple(_described(name, value, axes or {}, ranges or {}) for name, value in example.items())
     few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
-    content = _written(form, deployed, few, about)
-    difference, compared = check_export(FORMATS[form].read(content, build), deployed, samples, tolerance)
+    about = {**about, "inputs": list(inputs), **_general()}
+    try:
+        content = FORMATS[form].write(deployed, few, axes or {}, about)
+    except (InputError, MissingExtraError):
+        raise
+    except Exception as error:  # whatever a tracer finds in a model it cannot follow
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        got = f"{type(error).__name__}: {reason[:300]}"
+        fix = "Try another --format, or leave --free-axes out." if axes else "Try another --format."
+        raise InputError(OWNER, f"the model must be one that {form} can hold", got, fix) from error
+
+    def own(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
+        with torch.inference_mode():
+            probs: NDArray[np.floating[Any]] = deployed(*batch.values())[1].double().numpy()
+        return probs
+
+    difference, compared = check_export(_read(form, content), own, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
-    lines = tuple(FORMATS[form].example(out, few))
-    return Exported(out, form, len(content), taken, lines, folded, difference, compared)
+    return Exported(out, form, len(content), inputs, tuple(FORMATS[form].example(out, few)), difference, compared)
 
 
-def check_export(probs: Probs, deployed: Deployed, samples: Samples, tolerance: float) -> tuple[float, int]:
+def _export_sklearn(model: Any, out: Path, X: Any, about: dict[str, Any], tolerance: float) -> Exported:  # noqa: N803
+    """Write the base estimator in ONNX with the calibrator behind it: in float32, or float64 if that is not enough."""
+    try:
+        rows = np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2 or not len(rows):
+        raise InputError(OWNER, "inputs must be numbers (N, D)", describe(X), "Pass the features of some samples.")
+    try:
+        return _sklearn_file(model, out, torch.from_numpy(rows.astype(np.float32)), about, tolerance)
+    except InputError as error:  # float32 is what trees compare in, and too coarse where probabilities underflow
+        try:
+            return _sklearn_file(model, out, torch.from_numpy(rows), about, tolerance)
+        except InputError:
+            raise error from None
+
+
+def _sklearn_file(model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float) -> Exported:
+    inputs = (_described("X", rows, {}, {}),)
+    facts = {**about, "calibration": Calibration(model.calibrator_).plain(), "inputs": list(inputs), **_general()}
+
+    def own(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
+        probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
+        return probs
+
+    content = write_sklearn(model, rows.numpy(), facts)
+    samples = ((part, own(part)) for part in ({"X": each} for each in rows.split(_BATCH)))
+    difference, compared = check_export(_read("onnx", content), own, samples, tolerance)
+    write_atomically(out, lambda file: file.write(content))
+    example = tuple(FORMATS["onnx"].example(out, {"X": rows}))
+    return Exported(out, "onnx", len(content), inputs, example, difference, compared)
+
+
+def _read(form: str, content: bytes) -> Probs:
+    try:
+        return FORMATS[form].read(content)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # of any runtime
+        got, fix = f"{type(error).__name__}: {str(error)[:300]}", "Try another --format."
+        raise InputError(OWNER, f"{FORMATS[form].reader} must load what was written", got, fix) from error
+
+
+def _general() -> dict[str, Any]:
+    return {"format": "fedlas.export/1", "torch": str(torch.__version__), "outputs": list(OUTPUTS)}
+
+
+def check_export(
+    probs: Probs, own: Callable[[Mapping[str, Tensor]], NDArray[Any]], samples: Samples, tolerance: float
+) -> tuple[float, int]:
     """Compare what a file gives with the model's own calibrated probabilities, on every sample.
 
     Returns:
@@ -207,35 +306,34 @@ def check_export(probs: Probs, deployed: Deployed, samples: Samples, tolerance: 
 
     Args:
         probs: What the file gives.
-        deployed: The model in PyTorch, which shows whether the conversion causes a difference.
-        samples: Batches of inputs, and what they must give.
+        own: Probabilities of the model itself here, which show whether the conversion causes a difference.
+        samples: Batches of inputs, and the probabilities that they must give.
         tolerance: Most that a probability may differ.
 
     Raises:
         InputError: If one differs by more.
     """
-    largest, at, done, ours = 0.0, 0, 0, 0.0
-    for number, (inputs, wanted) in enumerate(samples):
-        found = _called(probs, inputs)
+    largest, at, done, here = 0.0, 0, 0, 0.0
+    for number, (inputs, expected) in enumerate(samples):
+        exported = _called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
-            found[:1] = _called(probs, {name: value[:1] for name, value in inputs.items()})
+            exported[:1] = _called(probs, {name: value[:1] for name, value in inputs.items()})
         # NaN must count as a difference, and compares as none.
-        apart = np.abs(found - wanted).reshape(len(found), -1).max(axis=1)
+        apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
         worst = int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
-        # Too far: is it the conversion, or does PyTorch on this machine differ from the run as well?
+        # Too far: is it the conversion, or does the model on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
-            with torch.inference_mode():
-                here = deployed(*inputs.values())[1].double().numpy()
-            ours = max(ours, float(np.abs(here - wanted).max()))
+            here = max(here, float(np.abs(own(inputs) - expected).max()))
         if not apart[worst] <= largest:
             largest, at = float(apart[worst]), done + worst
-        done += len(found)
+        done += len(exported)
     if not largest <= tolerance:
         why = (
-            f"The run's model in PyTorch differs by {ours:.2g} on this machine already: it predicted on another device "
+            f"The run's model in PyTorch differs by {here:.2g} on this machine already: it predicted on another device "
             "or in another precision. Export it where it was trained, or measure it again here"
-            if ours > tolerance
-            else "PyTorch gives the model's probabilities, so the conversion is at fault. Try another --format"
+            if here > tolerance
+            else "The model gives these probabilities, so the conversion is at fault. Try another --format, or a "
+            "calibrator without steps, such as temperature"
         )
         expected_text = f"probabilities must equal the model's within {tolerance:g}"
         raise InputError(OWNER, expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
@@ -243,7 +341,7 @@ def check_export(probs: Probs, deployed: Deployed, samples: Samples, tolerance: 
 
 
 def _called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """What the file gives; one that fails on a batch has fixed what it was written with."""
+    """Return what the file gives; one that fails on a batch has fixed a size."""
     try:
         return np.asarray(probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64)
     except Exception as error:  # of any runtime
@@ -253,22 +351,8 @@ def _called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
         raise InputError(OWNER, "what was written must take batches of any size", got, fix) from error
 
 
-def _described(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+def _described(name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     """Name, dtype, shape and range of one input."""
-    ((name, value),) = inputs.items()
-    low, high = (bound.item() for bound in value.aminmax())
-    dtype = str(value.dtype).removeprefix("torch.")
-    return {"name": name, "dtype": dtype, "shape": ["batch", *value.shape[1:]], "range": [low, high]}
-
-
-def _written(form: str, model: Deployed, example: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    try:
-        return FORMATS[form].write(model, example, about)
-    except (InputError, MissingExtraError):
-        raise
-    except Exception as error:  # whatever a tracer finds in a model it cannot follow
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputError(
-            OWNER, f"the model must be one that {form} can hold", f"{type(error).__name__}: {reason[:300]}",
-            "Try another --format; safetensors holds weights only.",
-        ) from error  # fmt: skip
+    low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
+    shape = ["batch", *(f"{name}_{i}" if i in axes.get(name, ()) else n for i, n in enumerate(value.shape[1:], 1))]
+    return {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": shape, "range": [low, high]}

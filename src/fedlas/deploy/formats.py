@@ -1,4 +1,4 @@
-"""The forms a model goes out in: each writes a file's bytes, and reads them back the way a user would."""
+"""The formats of an exported model: each writes a file's bytes, and reads them back as a user would."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,57 +17,89 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
-from fedlas._core.files import parse_json
-from fedlas.calibrated import CalibratedModel
-from fedlas.deploy.calibration import read_calibration
-from fedlas.deploy.model import EXTRA_LAYER, Deployed
+from fedlas._core.pixels import multiply_add
+from fedlas.objective.calling import class_logits
 
-INPUT, OUTPUTS = "images", ("logits", "probs")
-"""Names of what goes into a run's model and what comes out of any."""
+OUTPUTS = ("logits", "probs")
+"""Names of what comes out of an exported model."""
 OPSET = 18
 """Of ONNX."""
 _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Examples = Mapping[str, Tensor]
 """Some samples of each input, by name, in the order of the inputs."""
+FreeAxes = Mapping[str, Sequence[int]]
+"""Axes of any size, in addition to the first, by input."""
 Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
 """From inputs by name to probabilities ``(N, C, ...)``."""
-Build = Callable[..., nn.Module]
-"""Builds a model from its name and options."""
+
+
+class Deployed(nn.Module):
+    """Normalization, calibrated model and softmax in one module.
+
+    Args:
+        model: To calibrated logits.
+        names: Keywords by which the model takes its inputs; None: by position.
+        mean: Mean of each channel in [0, 1] units, if the input is raw pixels; None: inputs go to the model unchanged.
+        std: Standard deviation of each channel.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        names: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.names, self.pixels = model, names, mean is not None
+        if mean is not None and std is not None:
+            scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
+            self.register_buffer("scale", scale)
+            self.register_buffer("shift", shift)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits and probabilities, each ``(N, C, ...)``; pixels are ``(N, channels, H, W)`` uint8."""
+        tensors = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
+        named = {} if self.names is None else dict(zip(self.names, tensors, strict=True))
+        logits = class_logits("export", self.model(*([] if named else tensors), **named))
+        return logits, logits.float().softmax(dim=1)
 
 
 @dataclass(frozen=True)
 class Format:
-    """A form of a model.
+    """A format of a model: its graph with normalization and calibration.
 
     Attributes:
-        suffix: How its files' names end.
+        suffix: Suffix of its files.
         reader: What checks it.
-        graph: Whether it holds the computation, normalization included, and not weights alone.
-        write: From the model, some samples and what is said of it, to the content of a file.
+        write: From the model, some samples, their free axes and facts about the model to the content of a file.
         read: From the content to a function that a user of the file would have.
         example: From the file and some samples to four lines of Python that load and call it.
     """
 
     suffix: str
     reader: str
-    graph: bool
-    write: Callable[[Deployed, Examples, Mapping[str, Any]], bytes]
-    read: Callable[[bytes, Build], Probs]
+    write: Callable[[Deployed, Examples, FreeAxes, Mapping[str, Any]], bytes]
+    read: Callable[[bytes], Probs]
     example: Callable[[Path, Examples], list[str]]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
-    """Facts about a model by name: text unchanged, all else as JSON."""
+    """Return facts about a model by name: text unchanged, all else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
-def _write_onnx(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
+def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
+    """Return the ONNX model of a module with the outputs :data:`OUTPUTS`, as a protobuf message."""
     require_all(*((package, "export") for package in ("onnx", "onnxscript", "onnxruntime")))
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             model,
             tuple(example.values()),
@@ -76,23 +108,26 @@ def _write_onnx(model: Deployed, example: Examples, about: Mapping[str, Any]) ->
             opset_version=OPSET,
             input_names=list(example),
             output_names=list(OUTPUTS),
-            dynamic_shapes=_any_number(example),
+            dynamic_shapes=_sizes(example, axes),
         )
-        if program is None:
-            raise RuntimeError("torch.onnx.export returned nothing")
-        proto: Any = program.model_proto
-    # The description travels in the file.
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    return program.model_proto
+
+
+def onnx_bytes(proto: Any, about: Mapping[str, Any]) -> bytes:
+    """Return the content of an ONNX file, the facts about the model inside it."""
     require("onnx.helper", extra="export").set_model_props(proto, metadata(about))
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
     if proto.ByteSize() > _MOST_BYTES:
-        raise InputError(
-            "fedlas export", "an ONNX file holds at most 2 GiB", f"{proto.ByteSize():,} bytes", "Use torch-export."
-        )
+        got = f"{proto.ByteSize():,} bytes"
+        raise InputError("fedlas export", "an ONNX file holds at most 2 GiB", got, "Use torch-export.")
     content: bytes = proto.SerializeToString()
     return content
 
 
-def _read_onnx(content: bytes, _build: Build) -> Probs:
+def read_onnx(content: bytes) -> Probs:
+    """Return what an ONNX file computes, by onnxruntime on the processor."""
     runtime = require("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -100,8 +135,16 @@ def _read_onnx(content: bytes, _build: Build) -> Probs:
     return lambda inputs: session.run([OUTPUTS[1]], dict(inputs))[0]
 
 
-def _onnx_lines(path: Path, example: Examples) -> list[str]:
-    arrays = ", ".join(f'"{name}": numpy.zeros({_one(value)}, "{_kind(value)}")' for name, value in example.items())
+def _write_onnx(model: Deployed, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+    return onnx_bytes(onnx_program(model, example, axes), about)
+
+
+def onnx_lines(path: Path, example: Examples) -> list[str]:
+    """Return four lines of Python that load and call an ONNX file."""
+    arrays = ", ".join(
+        f'"{name}": numpy.zeros({(1, *value.shape[1:])}, "{str(value.dtype).removeprefix("torch.")}")'
+        for name, value in example.items()
+    )
     return [
         "import numpy, onnxruntime",
         f'session = onnxruntime.InferenceSession("{path.as_posix()}")',
@@ -110,155 +153,81 @@ def _onnx_lines(path: Path, example: Examples) -> list[str]:
     ]
 
 
-def _write_program(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
+def _write_program(model: Deployed, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    with _quiet(), torch.no_grad():
-        program = torch.export.export(model, tuple(example.values()), dynamic_shapes=_any_number(example))
+    with quiet(), torch.no_grad():
+        program = torch.export.export(model, tuple(example.values()), dynamic_shapes=_sizes(example, axes))
         torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
     return buffer.getvalue()
 
 
-def _read_program(content: bytes, _build: Build) -> Probs:
-    with _quiet():
-        return _probs_of(torch.export.load(io.BytesIO(content)).module())
-
-
-def _write_script(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
+def _write_script(model: Deployed, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         traced: Any = torch.jit.trace(model, tuple(example.values()), check_trace=False)
         torch.jit.save(traced, buffer, _extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
     return buffer.getvalue()
 
 
-def _read_script(content: bytes, _build: Build) -> Probs:
-    with _quiet():
-        return _probs_of(torch.jit.load(io.BytesIO(content)))
+def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], Probs]:
+    def read(content: bytes) -> Probs:
+        with quiet():
+            module = load(io.BytesIO(content))
+
+        def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
+            with torch.no_grad():
+                outputs = module(*map(torch.from_numpy, inputs.values()))
+            array: NDArray[np.floating[Any]] = outputs[1].numpy()
+            return array
+
+        return probs
+
+    return read
 
 
 def _torch_lines(load: str) -> Callable[[Path, Examples], list[str]]:
     def lines(path: Path, example: Examples) -> list[str]:
-        parts = "".join(f"torch.zeros({_one(value)}, dtype={value.dtype}), " for value in example.values())
+        zeros = [f"torch.zeros({(1, *value.shape[1:])}, dtype={value.dtype})," for value in example.values()]
         return [
-            "import torch" if load.startswith("torch") else "import torch, fedlas.deploy.formats, fedlas.lab.models",
+            "import torch",
             f"model = {load.format(path=path.as_posix())}",
-            f"inputs = ({parts.strip()})  # your batch",
+            f"inputs = ({' '.join(zeros)})  # your batch",
             "logits, probs = model(*inputs)",
         ]
 
     return lines
 
 
-def _write_weights(model: Deployed, _example: Examples, about: Mapping[str, Any]) -> bytes:
-    inner = model.model.model if isinstance(model.model, CalibratedModel) else model.model
-    named = {f"fedlas.{key}": value for key, value in metadata(about).items()}
-    return to_safetensors(inner.state_dict(), {"format": "pt", **named})
-
-
-def _read_weights(content: bytes, build: Build) -> Probs:
-    return _probs_of(_rebuilt(content, build))
-
-
-def rebuilt(path: str | Path, build: Build) -> Deployed:
-    """The model in a ``.safetensors`` file that ``fedlas export`` wrote, built anew from its metadata.
-
-    Args:
-        path: The file.
-        build: Builds the model from its name and options, as :func:`fedlas.lab.models.build_model`.
-
-    Returns:
-        A module from images ``(N, channels, H, W)`` uint8 to calibrated logits and probabilities, in ``eval()``.
-
-    Raises:
-        InputError: If the file cannot be read, or is none of these.
-    """
-    try:
-        return _rebuilt(Path(path).read_bytes(), build)
-    except OSError as error:
-        raise InputError("rebuilt", "the file must be readable", f"{path} ({error.strerror})", "Check it.") from error
-
-
-def _rebuilt(content: bytes, build: Build) -> Deployed:
-    try:
-        tensors, header = from_safetensors(content)
-        built, given, applied = (parse_json(header[f"fedlas.{name}"]) for name in ("model", "input", "calibration"))
-        mean, std = (given["normalization"][name] for name in ("mean", "std"))
-        calibration, layer = read_calibration(applied, built["num_classes"]), applied["folded into"]
-    except (KeyError, ValueError, TypeError) as error:
-        fix = "Write one with fedlas export RUN --format safetensors."
-        raise InputError("rebuilt", "it must be a file that fedlas export wrote", repr(error), fix) from error
-    # Building draws initial weights, which must not move the user's generator.
-    with torch.random.fork_rng(devices=[]):
-        model = build(
-            built["name"],
-            num_classes=built["num_classes"],
-            in_channels=built["in_channels"],
-            image_size=built["image_size"],
-            **built["options"],
-        )
-    _add_biases(model, tensors)
-    model.load_state_dict(tensors)
-    if layer == EXTRA_LAYER and calibration.calibrator is not None:
-        model = CalibratedModel(model, calibration.calibrator)
-    return Deployed(model, mean=mean, std=std).eval()
-
-
-def _add_biases(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give layers a bias that have one in the file: the offsets of vector scaling, in a head that had none."""
-    for name in tensors.keys() - model.state_dict().keys():
-        layer, _, last = name.rpartition(".")
-        if last == "bias":
-            model.get_submodule(layer).bias = torch.nn.Parameter(tensors[name].clone())
-
-
-def _probs_of(module: Callable[..., Any]) -> Probs:
-    def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
-        with torch.no_grad():
-            found: NDArray[np.floating[Any]] = module(*map(torch.from_numpy, inputs.values()))[1].numpy()
-        return found
-
-    return probs
-
-
-def _any_number(example: Examples) -> tuple[tuple[dict[int, Any], ...]]:
-    """Return the free axes of each input of :class:`Deployed`: the batch, and the sequence of tokens.
+def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...]]:
+    """Return the axes of any size of each input: the batch, the sequence of tokens, and those that are asked for.
 
     Tokens are whole numbers ``(N, L)``. Their length is free unless the model fixes it.
     """
-    batch, automatic = torch.export.Dim("batch"), torch.export.Dim.AUTO
-    tokens = (value.ndim == 2 and not value.is_floating_point() for value in example.values())
-    return (tuple({0: batch, 1: automatic} if sequence else {0: batch} for sequence in tokens),)
-
-
-def _one(value: Tensor) -> tuple[int, ...]:
-    return (1, *value.shape[1:])
-
-
-def _kind(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+    sizes, dim = [], torch.export.Dim
+    for name, value in example.items():
+        tokens = {1: dim.AUTO} if value.ndim == 2 and not value.is_floating_point() else {}
+        free = {axis: dim(f"{name}_{axis}".replace(".", "_")) for axis in axes.get(name, ())}
+        sizes.append({0: dim("batch"), **tokens, **free})
+    return (tuple(sizes),)
 
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format(".onnx", "onnxruntime", True, _write_onnx, _read_onnx, _onnx_lines),
+    "onnx": Format(".onnx", "onnxruntime", _write_onnx, read_onnx, onnx_lines),
     "torch-export": Format(
-        ".pt2", "torch.export.load", True, _write_program, _read_program,
+        ".pt2", "torch.export.load", _write_program, _read_with(lambda file: torch.export.load(file).module()),
         _torch_lines('torch.export.load("{path}").module()'),
     ),
     "torchscript": Format(
-        ".pt", "torch.jit.load", True, _write_script, _read_script, _torch_lines('torch.jit.load("{path}")')
-    ),
-    "safetensors": Format(
-        ".safetensors", "the model built anew", False, _write_weights, _read_weights,
-        _torch_lines('fedlas.deploy.formats.rebuilt("{path}", fedlas.lab.models.build_model)'),
+        ".pt", "torch.jit.load", _write_script, _read_with(torch.jit.load), _torch_lines('torch.jit.load("{path}")')
     ),
 }  # fmt: skip
 """By the name on the command line."""
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' progress and their notices to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+def quiet() -> Iterator[None]:
+    """Silence the exporters' progress and their notices to their own developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "skl2onnx")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -1,13 +1,14 @@
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from commands import command
 from fedlas._core.check import InputError
 from fedlas.calibrated import CalibratedModel
-from fedlas.cli.card import card
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.card import Card
 from fedlas.deploy.card_limits import known_limits
@@ -17,6 +18,8 @@ from fedlas.lab.studies.export import run_card
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.stats.proportion import clopper_pearson
+
+card = partial(command, "card")
 
 
 def predictions(seed, samples):
@@ -198,7 +201,6 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     torch.testing.assert_close(Card.read(tmp_path / "c.json").calibration(logits), other.module()(logits))
     for wrong, options, message in (
         (places[:1] * 4, {}, "two files of predictions"),
-        ([], {}, "got nothing"),
         ([saved, *places], {"calibrate": "vector"}, "has its calibration"),
         ([places[0], *places], {}, "CalibratedModel.save wrote"),
         ([places[0], tmp_path], {}, "got file .*, folder"),

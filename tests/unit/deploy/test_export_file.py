@@ -1,20 +1,21 @@
 """fedlas export of a saved CalibratedModel."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fedlas import CalibratedModel, Predictions
+from commands import command
+from fedlas import CalibratedModel, Predictions, deploy
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.export import export_file
 from fedlas.cli.main import main
 from fedlas.deploy.formats import FORMATS
 
-GRAPHS = [name for name, form in FORMATS.items() if form.graph]
+export_file = partial(command, "export")
 CODE = """
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("form", GRAPHS)
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("name", "function"), [("one", "build"), ("two", "Words")])
 @pytest.mark.filterwarnings("ignore")  # of the lines that load a file, PyTorch's own
 def test_it_is_checked_and_the_printed_lines_run(folder, form, name, function, capsys):
@@ -96,7 +97,7 @@ def arrays(name):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is, for PyTorch
 def test_the_description_is_in_the_file(folder):
-    export_file(folder / "one.safetensors", "users_code:build", folder / "one.npz", form="torchscript")
+    export_file(folder / "one.safetensors", model="users_code:build", inputs=folder / "one.npz", format="torchscript")
     files = {"metadata.json": ""}
     torch.jit.load(folder / "one.pt", _extra_files=files)
     about = json.loads(files["metadata.json"])
@@ -116,14 +117,14 @@ def test_nonsense(folder):
         ("users_code:Words", inputs, {}, "must have the weights of"),
         ("users_code:build", folder / "none.npz", {}, "must be an .npz of numbers"),
         ("users_code:build", folder / "uneven.npz", {}, "the same number of samples"),
-        ("users_code:build", inputs, {"form": "safetensors"}, "must be one of onnx, torch-export, torchscript"),
-        ("users_code:build", inputs, {"form": "onx"}, "Did you mean 'onnx'"),
+        ("users_code:build", inputs, {"format": "safetensors"}, "--format must be one of onnx, torch-export"),
+        ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),
         ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
     ):
         with pytest.raises(InputError, match=message):
-            export_file(file, model, data, **options)
+            export_file(file, model=model, inputs=data, **options)
     with pytest.raises(InputError, match=r"CalibratedModel\.save wrote"):
-        export_file(inputs, "users_code:build", inputs)
+        export_file(inputs, model="users_code:build", inputs=inputs)
     assert main(["export", str(file)]) == 2
     assert sorted(path.suffix for path in folder.glob("one.*")) == [".npz", ".safetensors"]
 
@@ -147,5 +148,82 @@ def test_what_is_written_must_be_what_the_model_says(folder, monkeypatch, noise,
     built = users_code.build()
     monkeypatch.setattr(users_code, "build", lambda: Noisy(*built))
     with pytest.raises(InputError, match=message):
-        export_file(folder / "one.safetensors", "users_code:build", folder / "one.npz", form="torchscript")
+        export_file(
+            folder / "one.safetensors", model="users_code:build", inputs=folder / "one.npz", format="torchscript"
+        )
     assert not (folder / "one.pt").exists()
+
+
+def temperature():
+    """Fitted on predictions that are too sure."""
+    logits = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    return CALIBRATORS["temperature"].value().fit(Predictions(logits, target))
+
+
+def test_the_height_and_width_of_images_may_be_free(folder, capsys):
+    runtime = pytest.importorskip("onnxruntime")
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    model = CalibratedModel(pooled, temperature())
+    images = torch.randn(5, 3, 8, 8)
+    exported = deploy.export(model, "net.onnx", images, free_axes=(2, 3))
+    assert exported.inputs[0]["shape"] == ["batch", 3, "inputs_2", "inputs_3"]
+    session = runtime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
+    wide = torch.randn(2, 3, 10, 12)
+    np.testing.assert_allclose(session.run(None, {"inputs": wide.numpy()})[0], model(wide).detach(), atol=1e-5)
+    # A model that fixes the axis, and axes that there are not.
+    named = {"model": "users_code:build", "inputs": folder / "one.npz"}
+    for axes, message in (
+        ([2], "free in the model"),
+        ([4], r"axes of an input.*inputs \(70, 3, 2, 2\)"),
+        (["height"], "AXIS or NAME:AXIS"),
+        (["other:2"], "axes of an input"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_file(folder / "one.safetensors", **named, free_axes=axes)
+
+
+@pytest.mark.parametrize("inputs", [None, [], {}, {"a": 3}, "abc", np.zeros((3, 2)), torch.tensor(1.0)], ids=repr)
+def test_inputs_of_a_wrong_type_are_refused(inputs, tmp_path):
+    model = CalibratedModel(nn.Identity(), temperature())
+    with pytest.raises(InputError, match="inputs must be tensors"):
+        deploy.export(model, tmp_path / "net.onnx", inputs)
+    with pytest.raises(InputError, match="a fitted CalibratedClassifier"):
+        deploy.export(inputs, tmp_path / "net.onnx", torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("name", ["logistic", "forest", "bayes", "support"])
+@pytest.mark.filterwarnings("ignore")  # of skl2onnx, and of the few samples
+def test_scikit_learn_goes_out_as_onnx(name, tmp_path):
+    pytest.importorskip("skl2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    from fedlas.integrations.sklearn import CalibratedClassifier
+
+    generator = np.random.default_rng(0)
+    classes = 2 if name in ("logistic", "support") else 3
+    rows, target = generator.normal(size=(300, 5)), np.arange(300) % classes
+    rows[:, 0] += target
+    estimator = {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
+        "forest": FrozenEstimator(RandomForestClassifier(5, random_state=0).fit(rows[:150], target[:150])),
+        "bayes": GaussianNB(),
+        "support": LinearSVC(),
+    }[name]
+    model = CalibratedClassifier(estimator, "temperature", cv=0.5).fit(rows, target)
+    exported = deploy.export(model, tmp_path / "net.onnx", rows)
+    assert exported.difference < 1e-5
+    session = runtime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    probs = session.run(["probs"], {"X": rows.astype(exported.inputs[0]["dtype"])})[0]
+    np.testing.assert_allclose(probs, model.predict_proba(rows.astype(exported.inputs[0]["dtype"])), atol=1e-5)
+    with pytest.raises(InputError, match="goes out as onnx"):
+        deploy.export(model, tmp_path / "net.pt2", rows, form="torch-export")
+    with pytest.raises(InputError, match="numbers"):
+        deploy.export(model, tmp_path / "two.onnx", "rows")

@@ -30,13 +30,13 @@ from fedlas.stats.selective_risk import DEFAULT_RISKS
 def export_run(
     folder: Path, out: Path, *, form: str, calibrate: str, data: str | None = None, replicates: int = REPLICATES
 ) -> tuple[str, Calibration, Exported, CalibrationCard]:
-    """Write a run's model to a file, its calibration folded in, and make the card of that file.
+    """Write a run's model to a file, its calibration inside, and make the card of that file.
 
     Args:
         folder: Folder of a finished run with validation and test predictions.
         out: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
-        calibrate: Calibrator to fold in or to put behind the model, fitted on the run's validation predictions.
+        calibrate: Calibrator to put behind the model, fitted on the run's validation predictions.
         data: Where the run's data is; None searches the usual places.
         replicates: Of the intervals on the card; 0 computes none.
 
@@ -64,7 +64,6 @@ def export_run(
         std=tested.std,
         images=partial(test_images, trained),
         expected=run.predictions("test"),
-        build=build_model,
         about=_description(run, trained),
     )
     # The card describes the exported file, whose calibration may not be that of the run.
