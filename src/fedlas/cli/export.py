@@ -122,13 +122,13 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
     return 0
 
 
-def _axes(words: list[str], names: list[str]) -> dict[str, list[int]]:
+def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
     """Free axes by input, of ``AXIS`` or ``NAME:AXIS``."""
     axes: dict[str, list[int]] = {}
-    for word in words:
-        name, _, axis = word.rpartition(":")
+    for text in texts:
+        name, _, axis = text.rpartition(":")
         if not axis.isdecimal():
-            raise InputError(OWNER, "--free-axes takes AXIS or NAME:AXIS", repr(word), "Write e.g. --free-axes 2 3.")
+            raise InputError(OWNER, "--free-axes takes AXIS or NAME:AXIS", repr(text), "Write e.g. --free-axes 2 3.")
         for each in [name] if name else names:
             axes.setdefault(each, []).append(int(axis))
     return axes
