@@ -89,9 +89,6 @@ def positive_bins(
         sums.add(probability, outcome)
         bins = sums.bins()
     count, frequency = bins.count.double().numpy(), bins.accuracy.numpy()
-    ends = [
-        wilson(f, int(n), confidence_level=confidence_level) if n else (np.nan, np.nan)
-        for f, n in zip(frequency, count, strict=True)
-    ]
-    low, high = np.array(ends).T
+    with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
+        low, high = wilson(frequency, count, confidence_level=confidence_level)
     return PositiveBins(bins.edges.numpy(), count, bins.confidence.numpy(), frequency, low, high)

@@ -145,18 +145,12 @@ def _in_the_large(found: Positive) -> tuple[float, float]:
     prevalence = float(found.outcome.mean())
     target = math.log(prevalence) - math.log1p(-prevalence)
     low, high = target - float(found.log_odds.max()), target - float(found.log_odds.min())
-    shift = min(max(0.0, low), high)
-    information = 0.0
+    # The mean probability rises with the shift: bisection ends at the last bit, whatever the size of the logits.
     for _ in range(_STEPS):
-        probability = _sigmoid(found.log_odds + shift)
-        score = float((found.outcome - probability).sum())
-        information = float((probability * (1.0 - probability)).sum())
-        low, high = (shift, high) if score > 0 else (low, shift)
-        step = score / information if information > 0.0 else math.inf
-        if abs(step) <= 1e-12 * (1.0 + abs(shift)):
-            break
-        # A Newton step that leaves the bracket gives way to its middle.
-        shift = shift + step if low < shift + step < high else 0.5 * (low + high)
+        shift = 0.5 * (low + high)
+        low, high = (shift, high) if _sigmoid(found.log_odds + shift).mean() < prevalence else (low, shift)
+    probability = _sigmoid(found.log_odds + shift)
+    information = float((probability * (1.0 - probability)).sum())
     if information == 0.0:
         return shift, math.inf
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate

@@ -18,9 +18,8 @@ from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
-from fedlas.stats.reject_option import reject_option
 from fedlas.stats.rows import Floats
-from fedlas.stats.selective_risk import DEFAULT_RISKS
+from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
 LEVEL = 0.95
 CELLS, BINS = 5, 100

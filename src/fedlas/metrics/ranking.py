@@ -142,7 +142,7 @@ def starts_of_ties(ordered: NDArray[Any]) -> Integers:
 
 
 def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: int) -> Integers:
-    """Where to cut sorted samples into bins of as equal counts as ties allow ``(cuts,)``.
+    """Return where to cut sorted samples into bins of as equal counts as ties allow ``(cuts,)``.
 
     A cut that falls within a run of :func:`starts_of_ties` moves to its nearer end, the upper one if both are as near.
 
@@ -151,20 +151,10 @@ def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: i
         weights: ``(N,)``, averaging 1; None if every sample counts once.
         num_bins: ``B``; may exceed ``N``.
     """
-    ranks = equal_mass_ranks(len(ordered), num_bins)
-    reach = 2 * ROUNDING * float(np.finfo(ordered.dtype).eps)
-    upto = np.arange(1.0, 1.0 + len(ordered)) if weights is None else np.cumsum(weights)
-    places = np.minimum(np.searchsorted(upto, ranks, side="right"), len(ordered) - 1)
-    for cut, (rank, place) in enumerate(zip(ranks, places.tolist(), strict=True)):
-        # No run reaches further, so that its ends are seen in this part, however crowded the rest is.
-        low, high = np.searchsorted(ordered, (ordered[place] - reach, ordered[place] + reach))
-        starts = np.append(low + starts_of_ties(ordered[low:high]), high)
-        run = int(np.searchsorted(starts, place, side="right"))
-        start, end = int(starts[run - 1]), int(starts[run])
-        below = upto[start - 1] if start else 0.0
-        # Whole numbers differ by 1 at least; sums of weights round, and a cut in the middle must not depend on it.
-        places[cut] = end if rank - below >= upto[end - 1] - rank - _MIDDLE else start
-    return places
+    ends = np.append(starts_of_ties(ordered)[1:], len(ordered))
+    upto = ends.astype(np.float64) if weights is None else np.cumsum(weights)[ends - 1]
+    runs = runs_below_cuts(upto[None], len(ordered), num_bins)[0]
+    return np.where(runs > 0, ends[runs - 1], 0)
 
 
 def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:

@@ -4,10 +4,7 @@ In: predictions, scores or log records, and optionally a matplotlib Axes to draw
 global state. Save a figure with ``ax.figure.savefig("name.svg")``.
 """
 
-from fedlas.plots.calibration_curve import CalibrationCurve, calibration_curve
-from fedlas.plots.classwise import ClassGap, class_gap_plot, class_gaps
-from fedlas.plots.confidence import confidence_histogram
-from fedlas.plots.consistency import ConsistencyBand, consistency_band
+from fedlas.plots.calibration_curve import CalibrationCurve, ConsistencyBand, calibration_curve, consistency_band
 from fedlas.plots.decision_curve import decision_curve
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram
@@ -22,13 +19,9 @@ __all__ = [
     "DARK",
     "LIGHT",
     "CalibrationCurve",
-    "ClassGap",
     "ConsistencyBand",
     "Theme",
     "calibration_curve",
-    "class_gap_plot",
-    "class_gaps",
-    "confidence_histogram",
     "consistency_band",
     "decision_curve",
     "new_axes",

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
-from fedlas.metrics import smooth_calibration_error
+from fedlas.metrics import reliability_bins, smooth_calibration_error
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
+from fedlas.stats.intervals import check_level
 from fedlas.stats.weights import effective_samples
-
-__all__ = ["CalibrationCurve", "calibration_curve"]
 
 Floats = NDArray[np.float64]
 Curve = Literal["smooth", "isotonic"]
@@ -129,3 +128,73 @@ def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
 def _isotonic(values: Floats, weights: Floats) -> Floats:
     fitted = require("scipy.optimize", extra="stats").isotonic_regression(values, weights=weights)
     return np.asarray(fitted.x, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class ConsistencyBand:
+    """Range of each bin's accuracy for a calibrated model.
+
+    Attributes:
+        low: Lower ends ``(B,)``, NaN where the bin is empty.
+        high: Upper ends ``(B,)``.
+        confidence_level: Share of calibrated models that lie within the range, one bin at a time.
+    """
+
+    low: Floats
+    high: Floats
+    confidence_level: float
+
+
+def consistency_band(
+    predictions: Predictions | TopLabel,
+    *,
+    num_bins: int = 15,
+    confidence_level: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> ConsistencyBand:
+    """Quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
+
+    As in the paper, a replicate draws ``N`` confidences with replacement, and an outcome for each with that probability
+    of being right. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the
+    numbers of samples in the bins are multinomial and the numbers of right ones binomial. They are drawn as such,
+    without a loop.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is not used. With weights, as
+            many confidences are drawn as the weights are worth, see :func:`~fedlas.stats.effective_samples`.
+        num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
+        confidence_level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin
+            outside a band of level 0.95.
+        replicates: Number of replicates; a bin ignores those that leave it empty.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    Example:
+        >>> band = consistency_band(Predictions([[0.0, 0.0]] * 100, [0] * 100), num_bins=2)
+        >>> bool(0.35 < band.low[0] < 0.45), bool(0.55 < band.high[0] < 0.65), bool(np.isnan(band.low[1]))
+        (True, True, True)
+
+    Source:
+        Bröcker & Smith, "Increasing the reliability of reliability diagrams", Weather and Forecasting 22 (2007).
+    """
+    owner = "consistency_band"
+    check_count(owner, "replicates", replicates, low=2)
+    check_count(owner, "seed", seed, low=0)
+    check_level(owner, confidence_level)
+    bins = reliability_bins(predictions, num_bins=num_bins)
+    count, confidence = bins.count.double().numpy(), bins.confidence.numpy()
+    filled = np.flatnonzero(count)
+    random = np.random.default_rng(seed)
+    weights = predictions.weights
+    samples = int(count.sum()) if weights is None else round(effective_samples(weights))
+    drawn = random.multinomial(samples, count[filled] / count.sum(), size=replicates)
+    right = random.binomial(drawn, np.clip(confidence[filled], 0.0, 1.0))
+    accuracy = np.where(drawn > 0, right / np.maximum(drawn, 1), np.nan)
+    low, high = np.full(num_bins, np.nan), np.full(num_bins, np.nan)
+    low[filled], high[filled] = np.nanquantile(
+        accuracy, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
+    )
+    return ConsistencyBand(low, high, confidence_level)

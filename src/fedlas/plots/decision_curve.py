@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas.binary.net_benefit import THRESHOLDS, net_benefit
-from fedlas.plots.theme import REFERENCE, ThemeName, canvas, caption, legend
+from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend
 from fedlas.predictions import Predictions
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["decision_curve"]
 
 
 def decision_curve(

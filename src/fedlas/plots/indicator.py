@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas.plots.theme import Theme, ThemeName, canvas, caption, legend
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["score_bins", "score_scatter", "strength_histogram"]
+from fedlas.plots.theme import Axes, Theme, ThemeName, canvas, caption, legend
 
 _MOST_POINTS = 3000
 """Right predictions of a scatter plot; more overlap, and make the file large."""

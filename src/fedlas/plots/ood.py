@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
-from fedlas.plots.theme import REFERENCE, ThemeName, canvas, caption, legend_below, name_axis
+from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend_below, name_axis
 from fedlas.plots.theme import legend as draw_legend
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["roc_curves", "score_histogram"]
 
 _TAIL = 0.005
 """Share of the samples at each end that the axis of a histogram may cut off."""

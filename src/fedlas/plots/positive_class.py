@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas.binary import integrated_calibration, logistic_recalibration, positive_bins
 from fedlas.binary.positive import positive_class
-from fedlas.plots.theme import REFERENCE, ThemeName, backing, canvas, caption, entitle, legend, name_axis
+from fedlas.plots.theme import REFERENCE, Axes, ThemeName, backing, canvas, caption, entitle, legend, name_axis
 from fedlas.predictions import Predictions
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["positive_reliability_diagram"]
 
 _STRIP_BINS = 50
 

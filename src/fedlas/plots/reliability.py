@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
-from fedlas.plots.calibration_curve import calibration_curve
-from fedlas.plots.consistency import consistency_band
-from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
+from fedlas.plots.calibration_curve import calibration_curve, consistency_band
+from fedlas.plots.theme import REFERENCE, Axes, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
 from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
+from fedlas.stats.proportion import wilson
 from fedlas.stats.weights import effective_samples
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["reliability_diagram"]
 
 Estimator = Literal["bins", "smooth", "isotonic"]
 Scale = Literal["linear", "logit"]
@@ -115,7 +109,13 @@ def reliability_diagram(
         axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
     if estimator == "bins":
         colors = np.where(x > y, palette.over, palette.under)
-        axes.vlines(x, *np.clip(_wilson(y, effective[filled]), *inside), color=palette.muted, linewidth=1, zorder=2)
+        axes.vlines(
+            x,
+            *np.clip(wilson(y, effective[filled], confidence_level=0.95), *inside),
+            color=palette.muted,
+            linewidth=1,
+            zorder=2,
+        )
         # Thin where there are few samples: the accuracy of a handful says little.
         size = np.sqrt(share[filled] / share.max())
         axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
@@ -169,14 +169,6 @@ def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: boo
         getattr(axes, f"set_{axis}scale")("logit")
         axes.set(**{f"{axis}lim": (low, high), f"{axis}ticks": ticks, f"{axis}ticklabels": [f"{p:g}" for p in ticks]})
         axes.minorticks_off()
-
-
-def _wilson(share: Any, count: Any) -> tuple[Any, Any]:
-    """Ends of Wilson's 95 % interval of a share; it has a width where all or none of the samples are right, too."""
-    z = NormalDist().inv_cdf(0.975)
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return center - half, center + half
 
 
 def _explain(axes: Any, palette: Theme) -> None:

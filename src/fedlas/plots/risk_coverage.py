@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
-from fedlas.plots.theme import ThemeName, backing, canvas, caption, legend
+from fedlas.plots.theme import Axes, ThemeName, backing, canvas, caption, legend
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["risk_coverage", "risk_coverage_curve"]
 
 _MOST_POINTS = 400
 """More points would only make the file larger."""

@@ -5,25 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.plots.theme import (
-    REFERENCE,
-    ThemeName,
-    canvas,
-    legend_below,
-    legend_outside,
-    name_axis,
-    name_ticks,
-)
+from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, legend_below, legend_outside, name_axis, name_ticks
 from fedlas.stats import mean_interval
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["seed_values"]
 
 _ROW = 0.25
 """Inches from one row to the next."""

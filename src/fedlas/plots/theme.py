@@ -14,9 +14,10 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
+else:
+    Axes = Any
 
-__all__ = ["DARK", "LIGHT", "Theme", "new_axes"]
 
 ThemeName = Literal["light", "dark"]
 

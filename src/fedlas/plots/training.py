@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.metrics import METRICS
-from fedlas.plots.theme import ThemeName, canvas, caption, legend_below
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["training_curves"]
+from fedlas.plots.theme import Axes, ThemeName, canvas, caption, legend_below
 
 _SETTLING = 0.2
 """Share of the epochs, the first ones, that the vertical axis may cut off: they change most and matter least."""

@@ -25,7 +25,7 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
 from fedlas.stats.estimates import Estimate, estimated, measurable
-from fedlas.stats.reject_option import RejectOption, reject_option
+from fedlas.stats.selective_risk import RejectOption, reject_option
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""

@@ -8,22 +8,18 @@ from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
 from fedlas.stats.group_estimates import GroupEstimate, group_estimates
-from fedlas.stats.importance import importance_weights
 from fedlas.stats.intervals import ALPHA, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
-from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.power import seeds_needed
-from fedlas.stats.reject_option import RejectOption, reject_option
-from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
-from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
+from fedlas.stats.seeds import mean_interval, sign_test, wilcoxon_test
+from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
-from fedlas.stats.two_models import ModelDifference
-from fedlas.stats.weights import effective_samples
+from fedlas.stats.two_models import ModelDifference, PairedBootstrap, paired_bootstrap
+from fedlas.stats.weights import effective_samples, importance_weights
 
 __all__ = [
     "ALPHA",
     "Comparison",
-    "EffectSize",
     "Estimate",
     "GroupEstimate",
     "Interval",
@@ -39,7 +35,6 @@ __all__ = [
     "bootstrap_intervals",
     "class_estimates",
     "compare_to_best",
-    "effect_size",
     "effective_samples",
     "estimates",
     "group_estimates",

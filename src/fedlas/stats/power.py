@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
-from typing import Literal, get_args
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas.stats.intervals import check_level
-
-__all__ = ["seeds_needed"]
 
 _MOST_SEEDS = 10**5
 _NODES = 400
 """Of the integral over the variance: more change no number of seeds in the tests' grid."""
-PairedTestName = Literal["t", "sign", "wilcoxon"]
 
 
-def seeds_needed(
-    difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05, test: PairedTestName = "t"
-) -> int:
-    """Smallest number of seeds with which a paired test finds a difference of this size with probability ``power``.
+def seeds_needed(difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Return the fewest seeds with which a paired t-test finds a difference of this size with probability ``power``.
 
     It assumes that the differences between two methods with the same seeds are normal with mean ``difference`` and
     standard deviation ``spread``.
@@ -35,9 +28,6 @@ def seeds_needed(
         power: Probability in ``(0, 1)`` of a significant result.
         alpha: Level of the two-sided test in ``(0, 1)``. With Holm's correction over ``m`` methods, ``alpha / m`` is on
             the safe side.
-        test: ``"t"`` (exact, from the noncentral t distribution), ``"sign"`` (exact), or ``"wilcoxon"`` (approximate:
-            the t-test's number over ``3 / pi``, the Wilcoxon test's efficiency for normal data in large samples, and
-            at least the number of pairs that can reach the level).
 
     Returns:
         Number of seeds.
@@ -50,11 +40,11 @@ def seeds_needed(
         of that: plan with a pessimistic spread.
 
     Example:
-        >>> seeds_needed(0.5, 0.5), seeds_needed(0.5, 1.0), seeds_needed(3.0, 1.0, test="wilcoxon")
-        (10, 34, 6)
+        >>> seeds_needed(0.5, 0.5), seeds_needed(0.5, 1.0)
+        (10, 34)
 
     Source:
-        Cohen, "Statistical Power Analysis" (1988), chapter 2; Lehmann, "Nonparametrics" (1975), for the efficiency.
+        Cohen, "Statistical Power Analysis" (1988), chapter 2.
     """
     owner = "seeds_needed"
     effect = abs(check_number(owner, "difference", difference)) / check_number(
@@ -62,22 +52,16 @@ def seeds_needed(
     )
     check_level(owner, power, name="power")
     check_level(owner, alpha, name="alpha")
-    check_choice(owner, "test", test, get_args(PairedTestName))
     # Larger ones need as few seeds, and scipy has NaN for their power.
     effect = min(effect, 1e6)
     if effect == 0.0:
         raise InputError(owner, "difference must not be 0", difference, "No number of seeds finds what is not there.")
-    if test == "sign":
-        return _sign_seeds(effect, power, alpha)
-    seeds = _t_seeds(effect, power, alpha)
-    return seeds if test == "t" else max(_fewest_pairs(alpha), math.ceil(seeds * math.pi / 3))
-
-
-def _t_seeds(effect: float, power: float, alpha: float) -> int:
     low, high = 1, 2  # one seed is never enough; the power grows with each seed, so bisection finds the first number
     while t_test_power(effect, high, alpha) < power:
         low, high = high, 2 * high
-        _check_affordable(low)
+        if low > _MOST_SEEDS:
+            expected = f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough"
+            raise InputError(owner, expected, "a smaller one", "A difference that small is out of reach.")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if t_test_power(effect, middle, alpha) >= power else (middle, high)
@@ -103,37 +87,3 @@ def t_test_power(effect: float, n: int, alpha: float) -> float:
     critical, shift = stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
     beyond = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
     return float(weights @ (beyond * 2 * (0.5 * (nodes + 1)) ** 3))
-
-
-def _sign_seeds(effect: float, power: float, alpha: float) -> int:
-    binom = require("scipy.stats", extra="stats").binom
-    win = NormalDist().cdf(effect)
-    # For normal differences no unbiased test has more power than the t-test, so the search starts at its number. It
-    # tries every number from there, because the power of a discrete test does not grow with each seed.
-    first = max(_fewest_pairs(alpha), _t_seeds(effect, power, alpha))
-    while True:
-        n = np.arange(first, 2 * first)
-        rejected = binom.ppf(alpha / 2, n, 0.5)
-        # ppf is the first count that reaches alpha / 2; if it exceeds that, one less is the largest that is rejected.
-        rejected -= binom.cdf(rejected, n, 0.5) > alpha / 2 * (1 + 1e-12)
-        reached = np.flatnonzero(binom.cdf(rejected, n, win) + binom.sf(n - rejected - 1, n, win) >= power)
-        if len(reached):
-            return int(n[reached[0]])
-        first *= 2
-        _check_affordable(first)
-
-
-def _fewest_pairs(alpha: float) -> int:
-    """Fewest pairs with which tests of signs and ranks can reach ``alpha``: ``2 / 2**n <= alpha``."""
-    # If alpha is a power of 2, n pairs reach it exactly: rounding must not ask for one more.
-    return max(1, math.ceil(1 - math.log2(alpha) - 1e-12))
-
-
-def _check_affordable(n: int) -> None:
-    if n > _MOST_SEEDS:
-        raise InputError(
-            "seeds_needed",
-            f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough",
-            "a smaller one",
-            "A difference that small is out of reach.",
-        )

@@ -70,11 +70,11 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
     return low
 
 
-def wilson(share: float, samples: float, *, confidence_level: float) -> tuple[float, float]:
-    """Approximate confidence interval of a proportion.
+def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
+    """Approximate confidence interval of a proportion, or of each of several.
 
     Args:
-        share: In ``[0, 1]``.
+        share: In ``[0, 1]``; a number or an array.
         samples: At least 1; an effective number need not be whole.
         confidence_level: In (0, 1).
 
@@ -84,8 +84,8 @@ def wilson(share: float, samples: float, *, confidence_level: float) -> tuple[fl
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     # The ends solve |share - p| = z * sqrt(p * (1 - p) / n): the variance is that at the end, not at the share.
     center, scale = share + z**2 / (2 * samples), 1.0 + z**2 / samples
-    half = z * math.sqrt(share * (1.0 - share) / samples + z**2 / (4 * samples**2))
-    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+    half = z * (share * (1.0 - share) / samples + z**2 / (4 * samples**2)) ** 0.5
+    return np.maximum(0.0, (center - half) / scale)[()], np.minimum(1.0, (center + half) / scale)[()]
 
 
 def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confidence_level: float) -> tuple[float, float]:

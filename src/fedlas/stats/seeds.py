@@ -1,10 +1,9 @@
-"""Paired tests over seeds without the t-test's assumption, the size of an effect, and the interval of a mean."""
+"""Paired tests over seeds without the t-test's assumption, and the interval of a mean."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
 
 import numpy as np
@@ -15,27 +14,8 @@ from fedlas.stats.compare import ROUNDING, PairedTest, check_pairs, check_values
 from fedlas.stats.intervals import check_level
 from fedlas.stats.rows import Floats
 
-__all__ = ["EffectSize", "effect_size", "mean_interval", "sign_test", "wilcoxon_test"]
-
 _ENUMERATED = 16
 """Most pairs for which all assignments of signs are enumerated (65,536) if ties rule out scipy's exact p-value."""
-
-
-@dataclass(frozen=True)
-class EffectSize:
-    """Size of a paired difference, in standard deviations of the differences.
-
-    Attributes:
-        cohen_d: ``mean(a - b) / sd(a - b)``; None if there is no spread.
-        hedges_g: Cohen's d corrected for its bias with few pairs; None below three pairs, where the correction is 0.
-        n: Number of pairs.
-        reason: Why there is no number; empty when there is one.
-    """
-
-    cohen_d: float | None
-    hedges_g: float | None
-    n: int
-    reason: str = ""
 
 
 def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
@@ -72,19 +52,10 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     if len(moved) == 0:
         return PairedTest(mean, 1.0, n)
     stats = require("scipy.stats", extra="stats")
-    sizes = np.abs(moved)
-    # scipy has no exact p-value with ties, so all assignments of signs are enumerated while they are few.
-    if len(np.unique(sizes)) < len(sizes) <= _ENUMERATED:
-        return PairedTest(mean, _signed_rank_p_value(stats.rankdata(sizes), moved > 0), n)
-    return PairedTest(mean, float(stats.wilcoxon(moved).pvalue), n)
-
-
-def _signed_rank_p_value(ranks: Floats, positive: np.ndarray) -> float:
-    """Share of all assignments of signs whose rank sum is at least as far from its mean as the observed one."""
-    signs = (np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks))) & 1
-    center = ranks.sum() / 2.0
-    # Ranks are multiples of 1/2, so these sums are exact and equal sums compare as equal.
-    return float(np.mean(np.abs(signs @ ranks - center) >= abs(ranks[positive].sum() - center)))
+    # With ties, all assignments of signs are enumerated while they are few.
+    tied = len(np.unique(np.abs(moved))) < len(moved) <= _ENUMERATED
+    method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if tied else "auto"
+    return PairedTest(mean, float(stats.wilcoxon(moved, method=method).pvalue), n)
 
 
 def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
@@ -120,53 +91,6 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     if above + below:
         p_value = float(require("scipy.stats", extra="stats").binomtest(above, above + below, 0.5).pvalue)
     return PairedTest(float(differences.mean()), p_value, len(differences))
-
-
-def effect_size(a: Sequence[float], b: Sequence[float]) -> EffectSize:
-    """Cohen's d of a paired difference, and Hedges' correction of it for few pairs.
-
-    ``d = mean(a - b) / sd(a - b)`` is too large by the factor ``1 / J`` for ``n`` pairs, and ``g = J * d`` with
-    ``J = Gamma(m / 2) / (sqrt(m / 2) * Gamma((m - 1) / 2))``, ``m = n - 1``: 0.56 for 3 pairs, 0.80 for 5.
-
-    Args:
-        a: Values ``(n,)`` of one method, finite.
-        b: Values ``(n,)`` of the other, in the same order.
-
-    Returns:
-        Both; the sign is that of ``a - b``.
-
-    Raises:
-        InputError: If the lengths differ, there are no values, or one is not finite.
-
-    Note:
-        The unit is the spread *of the difference between seeds*, not either method's own spread. The size says how sure
-        a difference is, not how much it matters: a tiny gain that every seed shows has a huge ``d``.
-
-    Example:
-        >>> effect = effect_size([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
-        >>> effect.cohen_d, round(effect.hedges_g, 4)
-        (2.0, 1.1284)
-
-    Source:
-        Cohen, "Statistical Power Analysis" (1988), chapter 2, where it is d_z; Hedges, "Distribution theory for Glass's
-        estimator of effect size", J. Educational Statistics 6 (1981).
-    """
-    differences = _differences("effect_size", a, b)
-    n = len(differences)
-    if n < 2:
-        return EffectSize(None, None, n, "one pair has no spread")
-    if not differences.any():
-        return EffectSize(0.0, 0.0 if n > 2 else None, n)
-    spread = stdev(differences.tolist())
-    if spread == 0.0:
-        return EffectSize(None, None, n, "all pairs differ by the same amount, so there is no spread")
-    cohen = fmean(differences.tolist()) / spread
-    if n == 2:
-        return EffectSize(cohen, None, n)
-    freedom = n - 1
-    # The ratio is taken in logarithms, because Gamma itself overflows from about 345 pairs on.
-    correction = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
-    return EffectSize(cohen, correction * cohen, n)
 
 
 def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) -> tuple[float, float] | None:

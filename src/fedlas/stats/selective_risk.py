@@ -1,4 +1,4 @@
-"""From which confidence on a model may be trusted: thresholds with a wanted risk, by a bound that holds."""
+"""The reject option: thresholds on confidence that keep a risk, by a bound that holds, and their effect on others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
+from fedlas.metrics.sums import check_takes_weights
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.intervals import check_level
+from fedlas.stats.proportion import clopper_pearson
 
 GRID, STARTS = 200, 10
 """Thresholds that are tried, and at how many of them a sequence of tests starts."""
@@ -95,8 +99,8 @@ def risk_threshold(
     Example:
         >>> rng = np.random.default_rng(0)
         >>> confidence = rng.uniform(0.5, 1, 5000)
-        >>> found = risk_threshold(confidence, rng.random(5000) < confidence, risk=0.1, num_classes=2)
-        >>> 0.8 < found.threshold < 0.85  # a calibrated model is right 9 times of 10 above 0.8
+        >>> chosen = risk_threshold(confidence, rng.random(5000) < confidence, risk=0.1, num_classes=2)
+        >>> 0.8 < chosen.threshold < 0.85  # a calibrated model is right 9 times of 10 above 0.8
         True
 
     Source:
@@ -108,8 +112,8 @@ def risk_threshold(
     check_level(owner, risk, name="risk")
     check_level(owner, confidence_level)
     check_count(owner, "num_classes", num_classes)
-    found, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
-    if found.ndim != 1 or found.shape != right.shape or not len(found):
+    scores, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
+    if scores.ndim != 1 or scores.shape != right.shape or not len(scores):
         raise InputError(
             owner,
             "confidence and correct must be (N,) with at least one sample",
@@ -118,11 +122,11 @@ def risk_threshold(
         )
     grid = threshold_grid(num_classes)
     # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
-    order = np.argsort(-found, kind="stable")
-    ordered, errors = found[order], np.concatenate([[0], (~right[order]).cumsum()])
+    order = np.argsort(-scores, kind="stable")
+    ordered, errors = scores[order], np.concatenate([[0], (~right[order]).cumsum()])
     # A float32 confidence of 1 / C may lie below 1 / C: the last threshold accepts all there is.
     selected = np.searchsorted(-ordered, -grid, side="right")
-    selected[-1] = len(found)
+    selected[-1] = len(scores)
     wrong = errors[selected]
     # A threshold that accepts nothing has no evidence: its p-value of 1 ends the sequence.
     p_values = np.where(
@@ -138,11 +142,102 @@ def risk_threshold(
     # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
     needed = math.ceil(math.log(budget) / math.log1p(-risk))
     if last < 0:
-        return RiskThreshold(risk, confidence_level, None, 0, 0, len(found), needed)
+        return RiskThreshold(risk, confidence_level, None, 0, 0, len(scores), needed)
     return RiskThreshold(
-        risk, confidence_level, float(grid[last]), int(selected[last]), int(wrong[last]), len(found), needed
+        risk, confidence_level, float(grid[last]), int(selected[last]), int(wrong[last]), len(scores), needed
     )
 
 
 DEFAULT_RISKS: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Wanted risks that a card answers."""
+
+
+@dataclass(frozen=True)
+class RejectOption:
+    """A threshold, and what it accepts of test predictions. Also called selective classification, or abstention.
+
+    Attributes:
+        chosen: The threshold and what it accepted of the validation predictions.
+        samples: Test samples.
+        accepted: How many of them are at least so confident; 0 without a threshold.
+        wrong: How many of these are wrong.
+        upper: One-sided upper bound (Clopper-Pearson, of the same level) of the risk of what is accepted, from the test
+            samples alone. 1 if none is accepted.
+    """
+
+    chosen: RiskThreshold
+    samples: int
+    accepted: int
+    wrong: int
+    upper: float
+
+    @property
+    def threshold(self) -> float | None:
+        """Accept predictions at least so confident; None if no threshold can be vouched for."""
+        return self.chosen.threshold
+
+    @property
+    def coverage(self) -> float:
+        """Share of the test samples that are accepted."""
+        return self.accepted / self.samples
+
+    @property
+    def risk(self) -> float | None:
+        """Share of wrong predictions among those accepted; None if none is."""
+        return self.wrong / self.accepted if self.accepted else None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the numbers as a dict for JSON."""
+        chosen = self.chosen
+        val = {"accepted": chosen.selected, "wrong": chosen.wrong, "coverage": chosen.coverage}
+        row = {"risk": chosen.risk, "threshold": chosen.threshold, "val": val, "needed": chosen.needed}
+        if chosen.threshold is None:
+            return row
+        test = {"accepted": self.accepted, "wrong": self.wrong, "coverage": self.coverage, "risk": self.risk}
+        return {**row, "test": {**test, "upper": self.upper}}
+
+
+def reject_option(
+    val: AnyPredictions, test: AnyPredictions, *, risk: float, confidence_level: float = 0.95
+) -> RejectOption:
+    """Choose a threshold for a wanted risk on ``val`` by :func:`risk_threshold`, and apply it to ``test``.
+
+    Args:
+        val: Predictions ``(N, C)``, or top labels ``(N,)``, that neither the model nor, strictly, its calibration has
+            seen.
+        test: Others of the same model, which have no part in the choice.
+        risk: Wanted: the largest share of wrong predictions among those accepted, in (0, 1).
+        confidence_level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
+
+    Raises:
+        InputError: For other than labeled predictions, a number out of range, or samples with weights, with which no
+            bound holds.
+
+    Example:
+        >>> import torch
+        >>> from fedlas import Predictions
+        >>> logits = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)).double() * 2
+        >>> uniform = torch.rand(4000, generator=torch.Generator().manual_seed(1)).double()
+        >>> target = (uniform < logits.softmax(1)[:, 1]).long()
+        >>> val, test = Predictions(logits[:2000], target[:2000]), Predictions(logits[2000:], target[2000:])
+        >>> option = reject_option(val, test, risk=0.1)
+        >>> round(option.threshold, 2), round(option.coverage, 2), round(option.risk, 3), round(option.upper, 3)
+        (0.78, 0.67, 0.075, 0.088)
+    """
+    for part in (val, test):
+        check_measurable("reject_option", part)
+        check_takes_weights("reject_option", part, takes_weights=False)  # a bound of weighted counts is not exact
+    confidence, correct = _arrays(val)
+    # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
+    classes = val.num_classes if isinstance(val, Predictions) else 1000
+    chosen = risk_threshold(confidence, correct, risk=risk, num_classes=classes, confidence_level=confidence_level)
+    confidence, correct = _arrays(test)
+    accepted = np.zeros(len(confidence), dtype=bool) if chosen.threshold is None else confidence >= chosen.threshold
+    number, wrong = int(accepted.sum()), int((accepted & ~correct).sum())
+    # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
+    upper = clopper_pearson(wrong, number, confidence_level=confidence_level, sides=1)[1]
+    return RejectOption(chosen, len(confidence), number, wrong, upper)
+
+
+def _arrays(predictions: AnyPredictions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()

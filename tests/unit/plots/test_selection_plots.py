@@ -1,4 +1,4 @@
-"""Consistency band, confidence histogram, risk-coverage curve and class gaps show the numbers they are given."""
+"""Consistency band and risk-coverage curve show the numbers they are given."""
 
 import matplotlib
 import numpy as np
@@ -7,15 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, reliability_bins
 from fedlas.plots import (
     DARK,
-    class_gap_plot,
-    class_gaps,
-    confidence_histogram,
     consistency_band,
     reliability_diagram,
     risk_coverage,
@@ -30,7 +26,7 @@ def predictions(samples=400, classes=4, seed=0, sharp=1.0):
     return Predictions(sharp * logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0])
 
 
-DRAW = [confidence_histogram, risk_coverage_curve, class_gap_plot]
+DRAW = [risk_coverage_curve]
 
 
 @pytest.mark.parametrize("draw", DRAW)
@@ -52,7 +48,7 @@ def test_extreme_predictions_draw(draw, correct, tmp_path):
     draw(Predictions([[0.0, 0.0]], [int(correct)])).figure.savefig(tmp_path / "b.svg")
 
 
-@pytest.mark.parametrize("draw", [*DRAW, class_gaps, risk_coverage])
+@pytest.mark.parametrize("draw", [*DRAW, risk_coverage])
 def test_they_refuse_logits(draw):
     with pytest.raises(InputError, match="Predictions"):
         draw(torch.zeros(3, 2))
@@ -81,50 +77,6 @@ def test_the_curve_lies_between_oracle_and_its_area_is_e_aurc():
     assert (model >= oracle - 1e-9).all()
     assert np.mean(model - oracle) / 100 == pytest.approx(METRICS["e_aurc"].value(p), abs=1e-9)
     assert random[0] == pytest.approx(100 * (1 - float(p.correct.double().mean())))
-
-
-def test_histogram_adds_up_to_each_kind():
-    p = predictions()
-    bars = np.array([bar.get_height() for bar in confidence_histogram(p, num_bins=10).patches])
-    assert bars[:10].sum() == pytest.approx(100)
-    assert bars[10:].sum() == pytest.approx(-100)
-    right = np.histogram(p.confidence[p.correct], np.linspace(0, 1, 11))[0]
-    np.testing.assert_allclose(bars[:10], 100 * right / right.sum())
-
-
-def test_gaps_and_intervals_are_wilsons():
-    p = predictions(samples=500, sharp=2.0)
-    gaps = class_gaps(p)
-    assert [gap.gap for gap in gaps] == sorted((gap.gap for gap in gaps), reverse=True)
-    for gap in gaps:
-        mine = p.predicted == gap.label
-        assert gap.num_samples == int(mine.sum())
-        assert gap.confidence == pytest.approx(float(p.confidence[mine].double().mean()))
-        right = int(p.correct[mine].sum())
-        reference = binomtest(right, gap.num_samples).proportion_ci(0.95, method="wilson")
-        assert gap.confidence - gap.low == pytest.approx(reference.high)
-        assert gap.confidence - gap.high == pytest.approx(reference.low)
-
-
-def test_intervals_hold_the_gap_of_a_calibrated_model_as_often_as_they_say():
-    inside = [gap.low <= 0 <= gap.high for seed in range(60) for gap in class_gaps(predictions(seed=seed, samples=300))]
-    assert 0.92 < np.mean(inside) < 1.0
-
-
-def test_of_many_classes_the_ends_are_drawn():
-    p = predictions(samples=5000, classes=100)
-    names = [f"class {i}" for i in range(100)]
-    axes = class_gap_plot(p, classes=names, most=10)
-    gaps = class_gaps(p)
-    shown = [names[gap.label] for gap in (*gaps[:5], *gaps[-5:])]
-    assert [label.get_text() for label in axes.get_yticklabels()] == shown
-    assert f"{len(gaps) - 10} more classes between" in [text.get_text() for text in axes.texts]
-    assert not class_gap_plot(p, most=100).texts
-    with pytest.raises(InputError, match="100 names"):
-        class_gap_plot(p, classes=["a"])
-    for bad in ({"most": 1}, {"most": 2.5}):
-        with pytest.raises(InputError, match="most"):
-            class_gap_plot(p, **bad)
 
 
 def test_the_band_is_that_of_resampling_samples_one_by_one():

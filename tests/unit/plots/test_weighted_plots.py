@@ -8,8 +8,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.plots import confidence_histogram, consistency_band, reliability_diagram, risk_coverage_curve
-from fedlas.plots.classwise import class_gaps
+from fedlas.plots import consistency_band, reliability_diagram, risk_coverage_curve
 from fedlas.plots.risk_coverage import risk_coverage
 
 generator = torch.Generator().manual_seed(0)
@@ -41,21 +40,6 @@ def test_the_consistency_band_is_that_of_as_many_samples_as_the_weights_are_wort
     # Worth 3270**2 / 300270 = 35.6 of 300, so 2.9 times as wide.
     width, other = (np.nanmax(band.high - band.low) for band in (ours, plain))
     assert width / other == pytest.approx(2.9, rel=0.35)
-
-
-def test_the_histogram_of_confidences_has_the_shares_of_repeated_rows():
-    ours, theirs = (confidence_histogram(p, num_bins=7) for p in (WEIGHTED, REPEATED))
-    np.testing.assert_allclose([b.get_height() for b in ours.patches], [b.get_height() for b in theirs.patches])
-    means = [text.get_text().split(", ")[1] for text in ours.texts]
-    assert means == [text.get_text().split(", ")[1] for text in theirs.texts]
-
-
-def test_gaps_of_classes_are_those_of_repeated_rows_with_wider_intervals():
-    ours, theirs = class_gaps(WEIGHTED), class_gaps(REPEATED)
-    assert [gap.label for gap in ours] == [gap.label for gap in theirs]
-    for one, other in zip(ours, theirs, strict=True):
-        assert (one.confidence, one.accuracy) == pytest.approx((other.confidence, other.accuracy))
-        assert one.low < other.low < other.high < one.high
 
 
 def test_risk_over_coverage_passes_through_the_points_of_repeated_rows():

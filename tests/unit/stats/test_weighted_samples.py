@@ -13,10 +13,10 @@ from fedlas.metrics.evaluate import values_of
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, class_estimates, estimates, noise_floor
 from fedlas.stats.bootstrap import plain_interval
 from fedlas.stats.draws import redrawn, resampled, rows_for
-from fedlas.stats.paired import paired_bootstrap
 from fedlas.stats.proportion import weighted_share, wilson
 from fedlas.stats.rows import rows_of
 from fedlas.stats.tables import replicate_values
+from fedlas.stats.two_models import paired_bootstrap
 from fedlas.stats.weights import effective_samples
 
 ENTRIES = METRICS.entries()
