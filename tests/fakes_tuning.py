@@ -1,7 +1,8 @@
 """Small studies for tests of tuning: a recipe that trains in an instant, and losses that fail."""
 
+import torch.nn.functional as F
+
 from fedlas.losses import Loss
-from fedlas.losses._base import smoothed_nll
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -19,4 +20,4 @@ class Touchy(Loss):
     def per_sample(self, batch):
         if self.alpha < 0:
             raise RuntimeError("no luck")
-        return smoothed_nll(batch.logits, batch.target, 0.0) * (float("nan") if self.alpha > 0.5 else 1.0)
+        return F.cross_entropy(batch.logits, batch.target, reduction="none") * (float("nan") if self.alpha > 0.5 else 1.0)
