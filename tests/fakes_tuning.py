@@ -20,4 +20,6 @@ class Touchy(Loss):
     def per_sample(self, batch):
         if self.alpha < 0:
             raise RuntimeError("no luck")
-        return F.cross_entropy(batch.logits, batch.target, reduction="none") * (float("nan") if self.alpha > 0.5 else 1.0)
+        return F.cross_entropy(batch.logits, batch.target, reduction="none") * (
+            float("nan") if self.alpha > 0.5 else 1.0
+        )

@@ -62,7 +62,7 @@ def short_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> T
     """One line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
 
     Args:
-        model: Of the report.
+        model: Model of the report.
         places: Digits after the point.
         aurc: Show AURC too, for which a terminal has no room.
     """
@@ -131,7 +131,7 @@ def runs_table(summary: Summary) -> Table:
 
 
 def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
-    """With what the runs were made; several values where the runs or their starts differ."""
+    """Return the software and hardware of the runs; several values where the runs or their starts differ."""
     several = " (differs between runs or their starts)"
     rows = [[key, "; ".join(values) + several * (len(values) > 1)] for key, values in environment.items()]
     return table_of(["key", "value"], rows, title="Environment", text=(0, 1))

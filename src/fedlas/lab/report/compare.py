@@ -37,13 +37,13 @@ class Difference:
     Attributes:
         pair: The two methods.
         seeds: The seeds.
-        values: Of each method, ``(n,)`` each, in the order of ``seeds``.
+        values: Values of each method, ``(n,)`` each, in the order of ``seeds``.
         mean: Mean difference.
         interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
         t: p-value of the paired t-test; None where there is none.
-        holm: The same with Holm's correction over all pairs asked about.
+        holm: The same with Holm's correction over all pairs.
         needed: Seeds with which a paired t-test would find a difference of this size four times in five, if size and
-            spread are what they seem; None where they cannot be told.
+            spread are what they seem; None where they cannot be computed.
     """
 
     pair: tuple[str, str]
@@ -113,7 +113,7 @@ def differences_table(rows: Sequence[Difference], metric: str, about: str) -> Ta
 
 
 def sentence(difference: Difference, metric: str) -> str:
-    """Whether a difference is more than chance over seeds."""
+    """Say whether a difference is more than chance over seeds."""
     about = column(metric)
     size = about.format(abs(difference.mean)) + (" points" if about.unit else "")
     first, second = difference.pair

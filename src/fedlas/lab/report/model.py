@@ -30,7 +30,7 @@ class ReportModel:
         summary: The runs.
         methods: Their methods, sorted by mean NLL before temperature scaling, the lowest first.
         seeds: Seeds behind each method's means: the same for all if all have one in common.
-        comparisons: Of each metric and stage; None where there is no best.
+        comparisons: Comparison of the methods by metric and stage; None where there is no best.
         samples: Test samples; None if that is not known.
     """
 

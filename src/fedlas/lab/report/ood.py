@@ -55,7 +55,7 @@ class OodSummary:
 
     @property
     def title(self) -> str:
-        """What was measured, in a line."""
+        """Heading of the report."""
         return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
 
     @property
@@ -152,14 +152,14 @@ def title_of(score: str, stage: str) -> str:
 
 
 def column_of(metric: str) -> Column:
-    """How a metric is shown."""
+    """Return the column of a metric."""
     about = DETECTION[metric]
     arrow = "↑" if about.metadata["higher_is_better"] else "↓"
     return Column(str(about.metadata["title"]), "%", arrow, plain_summary(about.summary), metric)
 
 
 def statement(summary: OodSummary) -> list[str]:
-    """What a reader must know of the numbers, as sentences."""
+    """Return the sentences that explain the numbers."""
     first = summary.runs[0]
     lines = []
     for label, number in first.sets.items():
@@ -176,7 +176,7 @@ def statement(summary: OodSummary) -> list[str]:
     else:
         lines.append(
             f"[..]: 95 % bootstrap interval over the images ({summary.replicates:,} replicates, both sets resampled); "
-            "what another training would change is not in it."
+            "another training would differ by more."
         )
     if max(seeds) < FEWEST_SEEDS:
         lines.append(f"Fewer than {FEWEST_SEEDS} seeds: no loss is marked as best.")
@@ -198,7 +198,7 @@ def statement(summary: OodSummary) -> list[str]:
 
 
 def warnings(summary: OodSummary) -> list[str]:
-    """What may make the numbers misleading: how images were changed, scores and runs that are missing."""
+    """Return sentences on anything that makes the numbers misleading: changed images, missing scores and runs."""
     lines = []
     for label in summary.runs[0].sets:
         notes = dict.fromkeys(note for run in summary.runs for note in run.notes[label])

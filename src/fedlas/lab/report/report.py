@@ -68,7 +68,7 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
 
     Args:
         folder: A bench folder, see :func:`collect`.
-        replicates: Of intervals and noise floors; 0 computes none and shows those that are kept in the run folders.
+        replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
 
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
@@ -165,7 +165,7 @@ def _by_seed(model: ReportModel, stage: str) -> list[Any]:
 
 
 def _methods(summary: Summary) -> list[Entry[Any]]:
-    """What is registered of the losses and of the methods on top of them."""
+    """Return the registry entries of the losses and of the methods on top of them."""
     made_by = dict.fromkeys(run.made_by for run in summary.runs if run.made_by in UNCERTAINTY)
     return [
         *(LOSSES[name] for name in summary.methods if name in LOSSES),

@@ -152,7 +152,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 
 def spread_note(model: ReportModel) -> str:
-    """One sentence on what ± is."""
+    """Explain ± in one sentence."""
     sizes = sorted({len(seeds) for seeds in model.seeds.values()})
     if sizes[-1] == 1:
         return "One seed each (n = 1), so no spread is known."
@@ -161,7 +161,7 @@ def spread_note(model: ReportModel) -> str:
 
 
 def short_legend(model: ReportModel) -> list[str]:
-    """What the short table shows, in at most three lines."""
+    """Explain the short table, in at most three lines."""
     n = len(model.summary.common_seeds)
     spread = f"Mean ± sd over {n} seeds" if n > 1 else "One seed" if n else "Mean over each method's own seeds"
     after = "Auto: calibrated" if model.after == AUTO else "After T: temperature scaling"
@@ -176,7 +176,7 @@ def short_legend(model: ReportModel) -> list[str]:
 
 
 def legend(model: ReportModel) -> dict[Mark, str]:
-    """What each mark that occurs means, in the order to print them."""
+    """Explain each mark that occurs, in the order to print them."""
     summary = model.summary
     n, others = len(summary.common_seeds), len(summary.tested) - 1
     if others == 0 or n == 0:
@@ -216,7 +216,7 @@ def marks_notes(model: ReportModel) -> list[str]:
 
 
 def noise_notes(model: ReportModel) -> list[str]:
-    """What interval, floor and p-value are, and why they are missing where they are."""
+    """Explain interval, floor and p-value, and why some are missing."""
     several = any(len(seeds) > 1 for seeds in model.seeds.values())
     return [*noise_legend(model.all_noise, several=several), *(f"{reason}." for reason in reasons(model.summary))]
 

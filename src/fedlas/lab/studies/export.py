@@ -38,7 +38,7 @@ def export_run(
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         calibrate: Calibrator to put behind the model, fitted on the run's validation predictions.
         data: Where the run's data is; None searches the usual places.
-        replicates: Of the intervals on the card; 0 computes none.
+        replicates: Replicates of the intervals on the card; 0 computes none.
 
     Returns:
         Name of the run, its calibration, the file, and the card.
@@ -114,7 +114,7 @@ def card_of_run(folder: Path, *, calibrate: str, data: str | None = None, **opti
         folder: The run folder.
         calibrate: Calibrator to fit on its validation predictions, or none.
         data: Where its data is, for the names of its classes; None searches the usual places.
-        **options: Of :func:`run_card`.
+        **options: Options of :func:`run_card`.
 
     Raises:
         InputError: As :func:`run_card`, or for an unknown calibrator.
@@ -141,7 +141,7 @@ def run_card(
         folder: The run, with validation and test predictions.
         calibration: Fitted on its validation predictions.
         risks: Wanted risks, each in (0, 1).
-        replicates: Of intervals and noise floors; 0 computes none.
+        replicates: Replicates of intervals and noise floors; 0 computes none.
         classes: Names of the classes, where they are known.
         exported: The file that the card lies beside, and how it was checked.
 

@@ -20,7 +20,7 @@ from fedlas.predictions import Predictions
 from fedlas.stats.estimates import estimates
 
 REPLICATES = 199
-"""Of interval and noise floor: there are seventy-five sets of corrupted images, before and after temperature."""
+"""Replicates of interval and noise floor: few, since there are seventy-five sets of corrupted images."""
 
 
 def measure_shift(
@@ -38,12 +38,12 @@ def measure_shift(
         corruptions: Each at one severity.
         on_step: Called after each.
         save_to: Path for the predictions, by the name of the part; None keeps none.
-        replicates: Of interval and noise floor of every ECE; 0 computes none.
+        replicates: Replicates of interval and noise floor of every ECE; 0 computes none.
 
     Returns:
         ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both with ``test``
         and ``test_calibrated``, and, if ``replicates``, with ``noise`` (interval, floor and test of the ECE of both);
-        ``temperature``, and ``notes``, what its fit warned of.
+        ``temperature``, and ``notes``, the warnings of its fit.
 
     Raises:
         InputError: If the run's test images are corrupted already.

@@ -61,7 +61,7 @@ class Domain:
         return low, (low + high) / 2 + (high - low) / 31, high
 
     def contains(self, value: Any) -> bool:
-        """Whether a value is in the domain."""
+        """Return whether a value is in the domain."""
         if not self.is_range:
             return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -151,7 +151,7 @@ class Method:
 
 
 def is_recipe_key(parameter: str) -> bool:
-    """Whether a parameter is a key of the recipe instead of an option of the loss."""
+    """Return whether a parameter is a key of the recipe instead of an option of the loss."""
     return parameter.split(".")[0] in _SECTIONS
 
 

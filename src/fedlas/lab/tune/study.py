@@ -79,7 +79,7 @@ class Tuning:
 
     @property
     def maximize(self) -> bool:
-        """Whether a higher objective is better."""
+        """True if a higher objective is better."""
         return merit(self.objective, 1.0) > merit(self.objective, 0.5)
 
     def value(self, val: Predictions) -> float:

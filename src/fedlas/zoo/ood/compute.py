@@ -32,7 +32,7 @@ class Reference:
     head: nn.Linear | None = None
 
     def scaled(self, temperature: float) -> Reference:
-        """The same with all logits divided by ``temperature``; features and head are unchanged."""
+        """Return the reference with all logits divided by ``temperature``; features and head are unchanged."""
         val, train = (
             None if part is None else part.with_logits(part.logits / temperature) for part in (self.val, self.train)
         )

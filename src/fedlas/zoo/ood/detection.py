@@ -162,7 +162,7 @@ def _interval(value: float, replicates: Floats, *, confidence_level: float, pair
     interval = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
     if interval.low < interval.high:
         return interval
-    # Perfectly separated samples are so in every replicate, too. Of pairs without a common sample each is in order
+    # Perfectly separated samples are so in every replicate, too. Pairs without a common sample are each in order
     # with probability AUROC, so all of them are with probability AUROC**pairs.
     few, many = math.floor(value * pairs + 1e-9), math.ceil(value * pairs - 1e-9)
     low, high = (

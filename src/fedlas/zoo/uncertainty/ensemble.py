@@ -112,7 +112,7 @@ def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predic
 
 
 def _same_target(a: Predictions, b: Predictions) -> bool:
-    """Whether both have the same labels, or neither has any."""
+    """Return whether both have the same labels, or neither has any."""
     if not (a.has_target and b.has_target):
         return a.has_target is b.has_target
     return torch.equal(a.target.to(b.target.device), b.target)

@@ -25,7 +25,7 @@ _ROUNDING = 1e-9  # nats; smaller gains are rounding
 
 
 def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
-    """How often each candidate is picked, greedily and with replacement, to lower the NLL of the ensemble.
+    """Return how often each candidate is picked, greedily and with replacement, to lower the NLL of the ensemble.
 
     The ensemble starts empty. Each pick is the candidate that gives the mean of the probabilities the lowest NLL. The
     selection ends when no pick lowers the NLL, or as soon as ``size`` different candidates are picked.

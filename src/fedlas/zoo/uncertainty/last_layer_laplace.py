@@ -147,7 +147,7 @@ class LastLayerLaplace:
         return float(self._fitted().log_marginal_likelihood())
 
     def predict(self, predictions: Predictions) -> Predictions:
-        """The same samples with the log of the mean probabilities under the posterior as logits.
+        """Return the same samples with the log of the mean probabilities under the posterior as logits.
 
         Args:
             predictions: Predictions with ``features``.

@@ -111,7 +111,7 @@ def measure_run(
         folder: Run folder.
         named: The other data sets; those of held-out classes are taken too, if the run has any.
         chosen: Scores and options.
-        replicates: Of each interval.
+        replicates: Bootstrap replicates for each interval.
         strict: Whether a score that cannot be computed is an error; one with options always is. Else it is left out and
             the reason kept.
         show: Called with what is being done, where that may take long.
@@ -199,7 +199,7 @@ class ModelOutputs:
         show: Called with what is being done, where that may take long.
 
     State:
-        Writes ``predictions/NAME.npz``, and only if what is there is of other images, other weights or other options.
+        Writes ``predictions/NAME.npz``, unless it holds outputs for these images, weights and options.
     """
 
     def __init__(self, trained: Trained, chosen: Chosen, show: Callable[[str], None] = lambda _text: None) -> None:
@@ -212,7 +212,7 @@ class ModelOutputs:
         """Return the model's outputs for a part, with features and with the scores that only the model can compute.
 
         Args:
-            name: Of the file.
+            name: Name of the file.
             part: Images; their targets are not looked at.
             by_model: Whether such scores are computed.
             splits: Whose normalization the images get; None is that of the test part.

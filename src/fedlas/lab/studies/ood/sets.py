@@ -65,7 +65,7 @@ class Unknown:
 
 
 def parse_sets(texts: Sequence[str]) -> list[Named]:
-    """Data sets named as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
+    """Parse data sets named as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
 
     Raises:
         InputError: For an unknown name (the nearest is named), a label that cannot name a file, or one that is twice.
@@ -99,7 +99,7 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
 
 
 def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unknown]:
-    """The OOD images for a run: those of its held-out classes first, if there are any.
+    """Return the OOD images for a run: those of its held-out classes first, if there are any.
 
     Args:
         run: The run.
@@ -139,7 +139,7 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
 
 
 def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
-    """How many images in memory are pixel for pixel among a run's training and test images, where any are."""
+    """Return how many images in memory are pixel for pixel among a run's training and test images, where any are."""
     if not isinstance(part, Images):
         return {}
     parts = {"training": splits.train, "test": splits.test}
@@ -152,7 +152,7 @@ def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
 
 
 def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
-    """A part with the channels and the size of the run's images, and what was done to it."""
+    """Return a part with the channels and the size of the run's images, and what was done to it."""
     channels, size = splits.in_channels, splits.image_size
     if isinstance(part, Images):
         images, notes = adapt_images(part.images, channels=channels, size=size)

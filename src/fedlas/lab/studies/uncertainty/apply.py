@@ -30,7 +30,7 @@ _INPUTS = ("runs", "folder")
 
 @dataclass(frozen=True)
 class Result:
-    """What a method returns.
+    """Predictions that a method makes, and notes about them.
 
     Attributes:
         test: Predictions on the test part; logits are log-probabilities up to a constant a sample.
@@ -66,14 +66,14 @@ def method(
 
 @dataclass(frozen=True)
 class Derived:
-    """What is made of runs: a method, its options, the runs, and the folder that it goes to.
+    """A method applied to runs: its options, the runs, and the folder of the result.
 
     Attributes:
         method: Registry name.
         options: All options, defaults included.
         members: The runs.
-        runs: What each is, by its name, plain values only.
-        loss: Name that it has in a report, in the place of a loss.
+        runs: Configuration and fingerprint of each run by its name, plain values only.
+        loss: Name of the result in a report, in place of a loss.
         folder: Its folder.
     """
 
@@ -90,7 +90,7 @@ class Derived:
         return min(member.run.seed for member in self.members)
 
     def config(self) -> dict[str, Any]:
-        """What ``config.yaml`` holds: the method with its options, and each run with its configuration."""
+        """Return the content of ``config.yaml``: the method with its options, and each run with its configuration."""
         first = self.members[0].run.recipe
         return {
             "recipe": first.name,
@@ -228,7 +228,7 @@ def _metrics(derived: Derived, result: Result, seconds: float) -> dict[str, Any]
 
 
 def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[RunFolder]:
-    """The finished runs in ``folders``, in that order; nothing large is read.
+    """Open the finished runs in ``folders``, in that order, without their predictions.
 
     Args:
         folders: Run folders.
@@ -268,7 +268,7 @@ def shared_predictions(members: Sequence[RunFolder], part: str) -> list[Predicti
 
 
 def description(member: RunFolder) -> dict[str, Any]:
-    """What the member is, plain values only: its configuration, and SHA-256 of what it predicted.
+    """Describe a member in plain values: its configuration, and SHA-256 of its predictions.
 
     Raises:
         InputError: If its predictions are missing or cannot be read.
@@ -278,13 +278,13 @@ def description(member: RunFolder) -> dict[str, Any]:
 
 
 def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
-    """What ``data.json`` of all of them says; ``split`` is None where they differ in it."""
+    """Return the ``data.json`` that all members share; ``split`` is None where they differ in it."""
     splits = [_data(member).get("split") for member in members]
     return {**_data(members[0]), "split": splits[0] if all(split == splits[0] for split in splits) else None}
 
 
 def _named(members: Sequence[RunFolder]) -> list[RunFolder]:
-    """The same with names that differ: where folders of two benches have one name, the bench's stands before it."""
+    """Return the members with names that differ; where two folders have one name, that of the bench precedes it."""
     names = [member.name for member in members]
     longer = [f"{m.path.resolve().parent.name}/{m.name}" if names.count(m.name) > 1 else m.name for m in members]
     unique = [

@@ -94,7 +94,7 @@ def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int =
 
 @method("post-hoc", "Post-hoc calibration", "On Calibration of Modern Neural Networks", 2017, "1706.04599")
 def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> Result:
-    """A calibrator fitted on the run's validation part: what a loss is up against that should need none.
+    """A calibrator fitted on the run's validation part: the baseline of losses that should need none.
 
     Args:
         runs: One finished run.
@@ -104,7 +104,7 @@ def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> R
         The calibrated predictions; those on validation are what the calibrator was fitted on.
 
     Raises:
-        InputError: For an unknown calibrator, or one that needs what the run has not saved.
+        InputError: For an unknown calibrator, or one that needs fields that the run has not saved.
         MissingExtraError: If it needs a package that is not installed.
     """
     entry = CALIBRATORS[calibrator]
@@ -132,7 +132,7 @@ def last_layer_laplace(
         structure: Form of the curvature: ``kron``, ``full`` (for small heads) or ``diag``.
         link: From Gaussian logits to probabilities: ``probit``, ``mc`` or ``bridge``.
         samples: Draws for ``mc``.
-        prior_precision: Of the weights; null maximizes the marginal likelihood of the training part.
+        prior_precision: Precision of the weights' prior; null maximizes the marginal likelihood of the training part.
 
     Returns:
         Log of the mean probabilities. The accuracy may differ from the run's.

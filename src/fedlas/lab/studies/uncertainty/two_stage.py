@@ -36,7 +36,7 @@ def two_stage(
     Args:
         runs: One finished run, the first stage.
         folder: Where the second stage keeps its checkpoint.
-        epochs: Of the second stage.
+        epochs: Epochs of the second stage.
         lr: Learning rate of AdamW, constant, without weight decay.
         hidden: Size of the head's two hidden layers.
         loss: Registry name of the loss of the second stage, with its default options.
@@ -82,7 +82,7 @@ def two_stage_variational(
     Args:
         runs: One finished run, the first stage.
         folder: Where the second stage keeps its checkpoint.
-        epochs: Of the second stage.
+        epochs: Epochs of the second stage.
         lr: Learning rate of AdamW, constant, without weight decay.
         hidden: Size of the head's hidden layer and of the latent one.
         samples: Draws of the latent layer for a prediction.
@@ -132,7 +132,7 @@ def linear_head(
     Args:
         runs: One finished run, the first stage; of any loss.
         folder: Where the second stage keeps its checkpoint.
-        epochs: Of the second stage.
+        epochs: Epochs of the second stage.
         lr: Learning rate of AdamW, constant, without weight decay.
         loss: Registry name of the loss of the second stage, with its default options.
 
@@ -186,7 +186,7 @@ def second_stage(
 
     Args:
         member: The run.
-        name: Of the method, for errors and its random streams.
+        name: Name of the method, for errors and its random streams.
         folder: Where the checkpoint is.
         epochs: At least 1.
         lr: Learning rate of AdamW, above 0.
