@@ -78,8 +78,7 @@ def check_number(
         above, below = number > low if low_open else number >= low, number < high if high_open else number <= high
         if math.isfinite(number) and above and below:
             return number
-    left = "(" if low_open or low == float("-inf") else "["
-    right = ")" if high_open or high == float("inf") else "]"
+    left, right = "(" if low_open or low == -math.inf else "[", ")" if high_open or high == math.inf else "]"
     expected = f"{name} must be a finite number in {left}{low:g}, {high:g}{right}"
     raise InputError(owner, expected, describe(value), f"Choose {name} in that range.")
 
@@ -92,19 +91,15 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     Raises:
         InputError: If it is not a whole number of at least ``low``, or is above the bound of its name.
     """
-    number_like: Any = value
+    whole: Any = value  # a bool is an Integral too
+    number = int(whole) if isinstance(whole, numbers.Integral) and not isinstance(whole, bool) else None
     high = _MOST.get(name, math.inf)
-    if (
-        isinstance(value, numbers.Integral)
-        and not isinstance(number_like, bool)
-        and (low is None or low <= number_like <= high)
-    ):
-        return int(value)
-    too_many = isinstance(value, numbers.Integral) and number_like > high
+    if number is not None and (low is None or low <= number <= high):
+        return number
+    too_many = number is not None and number > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
-    raise InputError(
-        owner, f"{name} must be a whole number{bound}", describe(value), f"Choose a whole number{bound} for {name}."
-    )
+    fix = f"Choose a whole number{bound} for {name}."
+    raise InputError(owner, f"{name} must be a whole number{bound}", describe(value), fix)
 
 
 _MOST = {"num_bins": 10_000, "replicates": 1_000_000}
@@ -131,12 +126,8 @@ def check_logits(owner: str, logits: Any) -> Tensor:
     """
     if is_dense(logits) and logits.is_floating_point() and logits.ndim >= 2 and logits.shape[1] >= 1:
         return logits
-    raise InputError(
-        owner,
-        "logits must be a dense floating tensor (N, C) or (N, C, d1, ...)",
-        describe(logits),
-        "Pass the raw scores of the classifier, before any softmax.",
-    )
+    expected = "logits must be a dense floating tensor (N, C) or (N, C, d1, ...)"
+    raise InputError(owner, expected, describe(logits), "Pass the raw scores of the classifier, before any softmax.")
 
 
 def is_dense(value: object) -> TypeGuard[Tensor]:
@@ -151,12 +142,9 @@ def check_dense(owner: str, name: str, value: Tensor) -> None:
         InputError: If it is one.
     """
     if not is_dense(value) or value.is_meta:
-        raise InputError(
-            owner,
-            f"{name} must be a dense tensor on a device that holds values",
-            f"{'nested' if value.is_nested else value.layout} on {value.device}",
-            f"Convert it: {name}.to_dense() if it is sparse, or compute it on a real device.",
-        )
+        got = f"{'nested' if value.is_nested else value.layout} on {value.device}"
+        fix = f"Convert it: {name}.to_dense() if it is sparse, or compute it on a real device."
+        raise InputError(owner, f"{name} must be a dense tensor on a device that holds values", got, fix)
 
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
@@ -180,15 +168,9 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])
-        raise NonFiniteError(
-            owner,
-            f"{name} must be finite",
-            f"{count} NaN or infinite of {value.numel()}, the first at {first}",
-            "Find the step where the model diverged; a metric of such values would mean nothing.",
-        )
-    raise InputError(
-        owner,
-        f"{name} must be between {-LARGEST:g} and {LARGEST:g}",
-        f"values from {low:g} to {high:g}",
-        "Find the step where the model diverged, or divide them by a constant.",
-    )
+        got = f"{count} NaN or infinite of {value.numel()}, the first at {first}"
+        fix = "Find the step where the model diverged; a metric of such values would mean nothing."
+        raise NonFiniteError(owner, f"{name} must be finite", got, fix)
+    got = f"values from {low:g} to {high:g}"
+    fix = "Find the step where the model diverged, or divide them by a constant."
+    raise InputError(owner, f"{name} must be between {-LARGEST:g} and {LARGEST:g}", got, fix)

@@ -61,14 +61,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise not_writable(path, error) from error
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if raw.error is not None and isinstance(error, Exception):
-            raise not_writable(path, raw.error) from error
-        raise
+        cause = error if isinstance(error, OSError) else raw.error
+        if cause is None or not isinstance(error, Exception):
+            raise
+        raise not_writable(path, cause) from error
     return path
 
 
@@ -118,12 +116,8 @@ def path_inside(folder: Path, path: Path) -> Path:
     inner = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
     if inner and ".." not in inner and path.parent.resolve() == folder.resolve().joinpath(*inner[:-1]):
         return path
-    raise InputError(
-        "fedlas",
-        f"only what lies in {folder} may be written or removed",
-        path,
-        "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere.",
-    )
+    fix = "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere."
+    raise InputError("fedlas", f"only what lies in {folder} may be written or removed", path, fix)
 
 
 def remove(path: Path, *, inside: Path) -> None:
@@ -246,9 +240,6 @@ def _finite(digits: str) -> float:
 
 def not_writable(path: Path, error: OSError) -> InputError:
     """The error for an output folder, or a file in it, that cannot be written."""
-    return InputError(
-        "output folder",
-        "it must be a folder that can be written to",
-        f"{path} ({error.strerror or error})",
-        "Choose another folder (--out on the command line), free some space, or change its permissions.",
-    )
+    fix = "Choose another folder (--out on the command line), free some space, or change its permissions."
+    got = f"{path} ({error.strerror or error})"
+    return InputError("output folder", "it must be a folder that can be written to", got, fix)

@@ -35,6 +35,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: What is registered, in the singular, for errors: ``"loss"``.
+        ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
         **defaults: Metadata of every entry whose registration does not give it.
 
     Example:
@@ -49,9 +50,8 @@ class Registry(Generic[T]):
         fedlas._core.errors.InputError: loss: the name must be a registered loss; got 'cee'. Did you mean 'ce'?
     """
 
-    def __init__(self, kind: str, **defaults: Any) -> None:
-        self.kind = kind
-        self._defaults = defaults
+    def __init__(self, kind: str, *, ignores_case: bool = False, **defaults: Any) -> None:
+        self.kind, self._ignores_case, self._defaults = kind, ignores_case, defaults
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str, **metadata: Any) -> Callable[[Kind], Kind]:
@@ -120,19 +120,18 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self:
-            raise InputError(
-                self.kind,
-                f"the name must be a registered {self.kind}",
-                repr(name),
-                suggestion(str(name), self._entries),
-            )
-        return self._entries[name]
+            fix = suggestion(str(name), self._entries)
+            raise InputError(self.kind, f"the name must be a registered {self.kind}", repr(name), fix)
+        return self._entries[self._key(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._entries
+        return isinstance(name, str) and self._key(name) in self._entries
+
+    def _key(self, name: str) -> str:
+        return name.lower() if self._ignores_case else name
 
     def __len__(self) -> int:
         return len(self._entries)

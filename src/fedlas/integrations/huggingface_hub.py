@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 import tempfile
@@ -12,11 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fedlas._core.check import InputError, describe, reason
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import check_name, is_file, read_json, write_atomically, write_json, write_text
 from fedlas._core.text import printable
-from fedlas._core.yaml_text import parse_yaml
 from fedlas.calibrated import CalibratedModel
 from fedlas.metrics import METRICS
 
@@ -165,7 +163,7 @@ def push_to_hub(
     model: Saved | str | Path,
     repo_id: str,
     *,
-    card: str | Path | Mapping[str, Any] | None = None,
+    card: str | Path | Mapping[str, Any],
     private: bool | None = None,
     token: str | None = None,
     commit_message: str = "Model with its calibration card",
@@ -175,10 +173,9 @@ def push_to_hub(
     """Upload what :func:`save_pretrained` writes to a repository of the Hub, which is made if there is none.
 
     Args:
-        model: As for :func:`save_pretrained`; or a folder that it wrote, whose three files are uploaded unchanged and
-            no other file in it.
+        model: As for :func:`save_pretrained`; no folder, whose other files could be private.
         repo_id: ``"user/name"``.
-        card: As for :func:`model_card`; None if the model is a folder, which has one.
+        card: As for :func:`model_card`.
         private: Whether a new repository is private; None is the account's default.
         token: Of the account; None is the one that ``hf auth login`` stored.
         commit_message: Of the upload.
@@ -189,36 +186,14 @@ def push_to_hub(
         Address of the repository.
 
     Raises:
-        InputError: As :func:`save_pretrained`; or if one of the three files is missing or a link. Nothing is uploaded
-            then.
+        InputError: As :func:`save_pretrained`. Nothing is uploaded then.
     """
     hub = HfApi(token=token) if api is None else api
     with tempfile.TemporaryDirectory() as temporary:
-        if isinstance(model, str | Path) and Path(model).is_dir():
-            folder = download(model)
-        else:
-            folder = save_pretrained(model, temporary, card={} if card is None else card, repo_id=repo_id, **about)
-        # Other files there, such as .env or checkpoints, were not meant for publication.
-        names = [glob.escape(name) for name in _written(folder)]
+        folder = save_pretrained(model, temporary, card=card, repo_id=repo_id, **about)
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message=commit_message)
+        hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
     return str(address)
-
-
-def _written(folder: Path) -> tuple[str, str, str]:
-    """Return the names of the files that :func:`save_pretrained` wrote into a folder."""
-    fix = "Pass a folder that save_pretrained wrote, or write it again."
-    try:
-        model = parse_yaml((folder / README).read_text(encoding="utf-8").split("\n---\n")[0])["model_file"]
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        raise InputError(
-            "push_to_hub", f"the folder must hold a {README} with model_file", f"{folder} ({reason(error)})", fix
-        ) from error
-    names = (README, CARD, check_name("push_to_hub", f"model_file in {README}", model, fix))
-    for name in names:
-        if (folder / name).is_symlink() or not is_file(folder / name):
-            raise InputError("push_to_hub", f"the folder must hold the file {name}, not a link", folder, fix)
-    return names
 
 
 def download(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
