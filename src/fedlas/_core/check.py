@@ -91,8 +91,8 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     Raises:
         InputError: If it is not a whole number of at least ``low``, or is above the bound of its name.
     """
-    whole: Any = value  # a bool is an Integral too
-    number = int(whole) if isinstance(whole, numbers.Integral) and not isinstance(whole, bool) else None
+    whole: Any = value
+    number = None if isinstance(whole, bool) or not isinstance(whole, numbers.Integral) else int(whole)
     high = _MOST.get(name, math.inf)
     if number is not None and (low is None or low <= number <= high):
         return number

@@ -257,7 +257,8 @@ class CalibrationScorer:
     @property
     def name(self) -> str:
         """The metric's name, after ``neg_`` if its sign is changed."""
-        return self.metric if METRICS[self.metric].metadata["higher_is_better"] else f"neg_{self.metric}"
+        entry = METRICS[self.metric]
+        return entry.name if entry.metadata["higher_is_better"] else f"neg_{entry.name}"
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
         """The score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
@@ -296,8 +297,10 @@ scorers: dict[str, CalibrationScorer] = {each.name: each for each in map(Calibra
 
 
 def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
-    values = values_of(predictions, [METRICS[each.metric] for each in which], which[0].num_bins)
-    return {each.name: values[each.metric] * (-1 if each.name != each.metric else 1) for each in which}
+    entries = [METRICS[each.metric] for each in which]
+    values = values_of(predictions, entries, which[0].num_bins)
+    signs = [1 if entry.metadata["higher_is_better"] else -1 for entry in entries]
+    return {each.name: sign * values[entry.name] for each, entry, sign in zip(which, entries, signs, strict=True)}
 
 
 def _predicted(owner: str, estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803

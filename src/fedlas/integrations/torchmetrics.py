@@ -148,7 +148,7 @@ class CalibrationMetric(CalibrationMetrics):
 
     def __init__(self, name: str, *, num_classes: int, num_bins: int = 15, **options: Any) -> None:
         super().__init__(num_classes, metrics=[name], num_bins=num_bins, **options)
-        self.name = name
+        self.name = METRICS[name].name
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]  # an attribute there; here it depends on the name

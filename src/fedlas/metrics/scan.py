@@ -255,7 +255,9 @@ def scan(predictions: AnyPredictions, statistics: Iterable[Statistic]) -> None:
             statistic.update(chunk)
 
 
-METRICS: Registry[Callable[..., float]] = Registry("metric", higher_is_better=False, percent=True, paper="")
+METRICS: Registry[Callable[..., float]] = Registry(
+    "metric", ignores_case=True, higher_is_better=False, percent=True, paper=""
+)
 """Functions ``Predictions -> float``.
 
 Metadata: ``title`` (column head in tables), ``higher_is_better`` (False if not given; None if it has a sign and 0 is

@@ -116,7 +116,7 @@ def bootstrap_interval(
     """
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     options |= {"num_bins": num_bins, "method": method}
-    return _intervals("bootstrap_interval", predictions, [METRICS[metric]], **options)[metric]
+    return _intervals("bootstrap_interval", predictions, [METRICS[metric]], **options)[METRICS[metric].name]
 
 
 def bootstrap_intervals(

@@ -123,8 +123,8 @@ def noise_floor(
         "noise_floor", "alternative", choices[0] if alternative is None else alternative, choices
     )
     rows = rows_for("noise_floor", predictions, num_bins)
-    value = values_of(predictions, [entry], num_bins)[metric]
-    values = values_in(Purpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[metric]
+    value = values_of(predictions, [entry], num_bins)[entry.name]
+    values = values_in(Purpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[entry.name]
     return NoiseFloor(
         metric=metric,
         value=value,

@@ -111,7 +111,8 @@ def paired_bootstrap(
     """
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     options |= {"num_bins": num_bins, "method": method}
-    return paired_bootstraps("paired_bootstrap", a, b, [METRICS[metric]], **options)[metric]
+    entry = METRICS[metric]
+    return paired_bootstraps("paired_bootstrap", a, b, [entry], **options)[entry.name]
 
 
 def paired_bootstraps(

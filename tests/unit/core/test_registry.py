@@ -71,6 +71,21 @@ def test_an_empty_registry():
         Registry("metric")["ece"]
 
 
+def test_names_of_metrics_ignore_case():
+    import torch
+
+    from fedlas import Predictions, estimates
+    from fedlas.metrics import METRICS, StreamingMetrics
+    from fedlas.stats import bootstrap_interval
+
+    assert METRICS["ECE"].name == "ece"
+    assert "Brier" in METRICS
+    predictions = Predictions(torch.eye(3).repeat(20, 1), torch.arange(60) % 3)
+    assert list(estimates(predictions, ["ECE"], replicates=39)) == ["ece"]
+    assert bootstrap_interval(predictions, metric="Accuracy", replicates=39) is not None
+    StreamingMetrics(3, metrics=["NLL"])
+
+
 def test_build_passes_on_what_fits(registry):
     assert registry.build("ls", {"alpha": 0.3}, num_classes=4, num_samples=9) == ("ls", 4, 0.3, "mean")
     assert registry.build("ls", None, num_classes=4) == ("ls", 4, 0.1, "mean")

@@ -141,6 +141,7 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
     Raises:
         InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
     """
+    metric = METRICS[metric].name if metric in METRICS else metric
     if metric not in summary.metrics:
         measured = list(summary.metrics)
         fix = suggestion(metric, measured) if metric not in METRICS else f"They measured {', '.join(measured)}."
