@@ -50,7 +50,7 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
     """
     if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray) or getattr(answers, "ndim", 1) != 1:
         raise InputError("stated_confidence", "answers must be a sequence", describe(answers), "Pass a list of texts.")
-    if not isinstance(words, Mapping | None) or not all(isinstance(word, str) for word in words or ()):
+    if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
         fix = "Pass {'likely': 0.7}."
         raise InputError("stated_confidence", "words must be a mapping from text", describe(words), fix)
     table = sorted((words or WORDS).items(), key=lambda entry: -len(entry[0]))
