@@ -100,7 +100,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         if result.busy is not None:
             text, style = f"skipped: {result.busy}", "yellow"
         elif result.error is not None:
-            text, style = f"failed: {result.message}", "red"
+            text, style = f"failed: {result.error.removeprefix('InputError: ')}", "red"
         text = f"[{len(results)}/{len(runs)}] {result.name}  {text}"
         say(*text.split("\n"), style=style, stderr=True, on=console)
 

@@ -6,25 +6,12 @@ label noise (``shift``). In: a registry name and files on disk. Out: normalized 
 
 from __future__ import annotations
 
-from fedlas.lab.data.base import DATASETS, Images, Loader, Part, Source, load_dataset
-from fedlas.lab.data.batches import Batches, StreamedBatches
-from fedlas.lab.data.files import Files, View
+from fedlas.lab.data.base import DATASETS, Images, Source, load_dataset
+from fedlas.lab.data.batches import Batches
+from fedlas.lab.data.files import Files
 
 # Importing a module registers its data set.
 from fedlas.lab.data.sets import archives, embedded, folders, mnist, torchvision_sets  # noqa: F401
 from fedlas.lab.data.splits import Splits, split
 
-__all__ = [
-    "DATASETS",
-    "Batches",
-    "Files",
-    "Images",
-    "Loader",
-    "Part",
-    "Source",
-    "Splits",
-    "StreamedBatches",
-    "View",
-    "load_dataset",
-    "split",
-]
+__all__ = ["DATASETS", "Batches", "Files", "Images", "Source", "Splits", "load_dataset", "split"]

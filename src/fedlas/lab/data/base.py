@@ -127,7 +127,7 @@ class Source:
         flip: Whether training images may be mirrored left to right; ``"alternating"`` mirrors each in every other epoch
             instead of with probability 1/2 (images in memory only).
         crop_padding: Black pixels added on each side before a random crop to the original size; 0 for no crop. For
-            images in memory; those on disk have a :class:`~fedlas.lab.data.View`.
+            images in memory; those on disk have a :class:`~fedlas.lab.data.files.View`.
         mean: Mean of each channel in [0, 1] units; None computes it from the training images in use.
         std: Standard deviation of each channel, in the same units; None exactly when ``mean`` is.
         mistaken_for: Pairs of class names, a class and the one it is mistaken for, for asymmetric label noise.

@@ -8,18 +8,6 @@ from __future__ import annotations
 
 # Importing a module registers its models.
 from fedlas.lab.models import airnet, mlp, residual, timm_models, torchvision_models  # noqa: F401
-from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, build_model, builder_of
-from fedlas.lab.models.timm_models import InputConfig, input_config
-from fedlas.lab.models.weights import load_weights, weights_digest
+from fedlas.lab.models.base import LIBRARIES, MODELS, build_model
 
-__all__ = [
-    "LIBRARIES",
-    "MODELS",
-    "Builder",
-    "InputConfig",
-    "build_model",
-    "builder_of",
-    "input_config",
-    "load_weights",
-    "weights_digest",
-]
+__all__ = ["LIBRARIES", "MODELS", "build_model"]

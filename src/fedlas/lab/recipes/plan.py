@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data.base import option_names
-from fedlas.lab.models import builder_of
+from fedlas.lab.models.base import builder_of
 from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
 from fedlas.lab.train.config import check_select
 from fedlas.lab.train.tracking import check_trackers
@@ -188,7 +188,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
     return loss
 
 
-def check_targets(run: Run, loss: torch.nn.Module) -> TakesTargets | None:
+def check_targets(run: Run, loss: torch.nn.Module) -> Any:
     """The loss, or the one in it, that takes targets; None if there is none.
 
     Raises:
@@ -201,14 +201,6 @@ def check_targets(run: Run, loss: torch.nn.Module) -> TakesTargets | None:
     return taker
 
 
-@runtime_checkable
-class TakesTargets(Protocol):
-    """A loss that is given targets before the training."""
-
-    def set_targets(self, probs: torch.Tensor) -> None:
-        """Adopt the probabilities ``(N, C)`` of all training samples."""
-
-
-def taker_of_targets(loss: torch.nn.Module) -> TakesTargets | None:
+def taker_of_targets(loss: torch.nn.Module) -> Any:
     """The loss, or the one in it, that takes targets; None if there is none."""
-    return next((module for module in loss.modules() if isinstance(module, TakesTargets)), None)
+    return next((module for module in loss.modules() if hasattr(module, "set_targets")), None)

@@ -88,8 +88,8 @@ class ModelConfig:
 
     Args:
         name: Registered model, or ``timm:NAME``.
-        weights: File of pre-trained weights to start from (see :func:`fedlas.lab.models.load_weights`); null starts
-            untrained.
+        weights: File of pre-trained weights to start from (see :func:`fedlas.lab.models.weights.load_weights`); null
+            starts untrained.
         bayesian: Gaussian weights (Bayes by backprop): ``true``, or a section of options; null has plain weights. The
             prior replaces weight decay, which must be 0.
         options: Options of the model, such as ``width``; a recipe has them next to the name.

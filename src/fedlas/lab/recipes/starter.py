@@ -41,11 +41,6 @@ class Starter:
     epochs: int
     batch: int
 
-    @property
-    def steps(self) -> int:
-        """Steps of a run."""
-        return self.epochs * -(-self.train // self.batch)
-
 
 def choose(contents: Survey) -> Starter:
     """What fits a folder of images."""
@@ -75,17 +70,17 @@ def starter_recipe(contents: Survey, chosen: Starter) -> str:
     if chosen.streamed:
         data[:0] = [("name", "image-folder", "reads images when they are needed")]
         data[2:2] = [
-            ("resize", str(round(chosen.size * 8 / 7)), f"shorter side in pixels; {_sides(contents)}"),
+            ("resize", str(round(chosen.size * 8 / 7)), "shorter side in pixels"),
             ("crop", str(chosen.size), "what the model gets; larger shows more and takes longer"),
             ("train_crop", "random", "or random-resized, which zooms, too"),
         ]
     else:
         data[:0] = [("name", "folder", "reads all images into memory once")]
-        data[2:2] = [("image_size", str(chosen.size), f"shorter side in pixels; {_sides(contents)}")]
+        data[2:2] = [("image_size", str(chosen.size), "shorter side in pixels")]
         data += [("crop_padding", "0", "4 moves training images by up to 4 pixels")]
     tested = "its own part" if parts else "a fifth of the images, the same for every seed"
     train = [
-        ("epochs", str(chosen.epochs), f"{chosen.steps:,} steps; {chosen.train:,} images to train on"),
+        ("epochs", str(chosen.epochs), f"of {chosen.train:,} images to train on"),
         ("batch_size", str(chosen.batch), ""),
         ("precision", TrainConfig().precision, "bf16 is faster where the GPU or processor computes it"),
         ("select", "accuracy", "on validation images: which epoch is kept"),
@@ -121,13 +116,3 @@ def _lines(entries: list[tuple[str, str, str]]) -> str:
 def _quoted(text: str) -> str:
     """As a YAML string: every JSON string is one."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def _sides(contents: Survey) -> str:
-    """How large the images are."""
-    if len(contents.sizes) == 1:
-        height, width = next(iter(contents.sizes))
-        return f"all images have {height} x {width}"
-    sides = [min(size) for size in contents.sizes]
-    low, high = f"{min(sides):,}", f"{max(sides):,}"
-    return f"the images have {low if low == high else f'{low} to {high}'}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,16 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import is_file
 from fedlas._core.ranks import has_accelerator
 from fedlas._core.streams import derive, seed_everything
-from fedlas._core.text import printable
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
-from fedlas.lab.models import build_model, load_weights
+from fedlas.lab.models import build_model
+from fedlas.lab.models.weights import load_weights
 from fedlas.lab.recipes.plan import Run, build_loss
 from fedlas.lab.runs.claim import check_data, must_be_finished
 from fedlas.lab.runs.data import data_fingerprint, image_shape, prepare_data
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
+from fedlas.lab.train.log import warn_once
 from fedlas.objective import Objective
 from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty
 from fedlas.zoo.uncertainty.bayesian_layers import to_bayesian
@@ -62,7 +61,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
         fit_inputs(torch.cat([images for images, *_ in splits.batches(first, batch_size=256)]))
     if run.recipe.model.weights is not None and pretrained:
         for note in load_weights(model, run.recipe.model.weights):
-            _say(note)
+            warn_once(note)
     if run.recipe.train.save_features:
         find_head(model)  # an error after the last epoch would come too late
     # Weights are loaded before the conversion, because their names are those of the plain layers.
@@ -87,12 +86,6 @@ def _head_inputs(model: nn.Module) -> int | None:
     except InputError:
         return None
     return length if isinstance(length, int) else None
-
-
-@lru_cache(maxsize=16)
-def _say(note: str) -> None:
-    """Once, however many runs it concerns."""
-    logging.getLogger("fedlas").warning("%s", printable(note))
 
 
 SMALL = 5e9

@@ -99,7 +99,8 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
             raise ValueError(f"{denied[0]} cannot be read (Permission denied)")
         return run
     if folder.error_path.name in names:
-        return Problem(folder.name, _last_line(folder.error_path))
+        text = folder.error_path.read_text(encoding="utf-8", errors="replace").strip()
+        return Problem(folder.name, text.splitlines()[-1].strip() if text else "no message")
     signs = (folder.config_path, folder.environment_path, folder.log_path, folder.checkpoint_path, folder.lock_path)
     return not names or any(path.name in names for path in signs)
 
@@ -135,11 +136,6 @@ def _nothing_finished(
     elif unreadable:
         fix = f"{unreadable[0].name}: {unreadable[0].reason}. Delete that folder. {fix}"
     return InputError(owner, "the folder must hold at least one finished run", f"{folder} with {got}", fix)
-
-
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
 
 
 def read_run(folder: RunFolder) -> FinishedRun:

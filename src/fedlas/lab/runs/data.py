@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import file_digest, sha256
@@ -20,9 +19,10 @@ from fedlas.lab.data.base import Part
 from fedlas.lab.data.disk import data_folder
 from fedlas.lab.data.shift.variants import OpenSet, corrupted, long_tailed, open_set, with_label_noise
 from fedlas.lab.data.splits import too_small_to_choose
-from fedlas.lab.models import weights_digest
+from fedlas.lab.models.weights import weights_digest
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train.log import warn_once
 
 HELD_OUT = "held-out"
 """Name of the images of the classes that a run holds out, where other data sets have theirs."""
@@ -44,11 +44,10 @@ def prepare_data(run: Run) -> Splits:
     return replace(splits, workers=data.workers)
 
 
-@lru_cache(maxsize=16)
 def warn_of_small_validation(samples: int) -> None:
     """Warn of a validation part that is too small, once for each size in a process."""
     if warning := too_small_to_choose(samples):
-        logging.getLogger("fedlas").warning("%s", warning)
+        warn_once(warning)
 
 
 def data_root(run: Run) -> Path | None:
@@ -68,7 +67,7 @@ def image_shape(run: Run) -> tuple[int, int, int]:
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
     """Fingerprint of the run's data set; the same for every seed."""
-    return _fingerprint(*_source_key(run))
+    return source_fingerprint(_source(*_source_key(run)))
 
 
 def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
@@ -126,16 +125,12 @@ def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
     return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}
 
 
-@lru_cache(maxsize=1)
-def _fingerprint(name: str, root: str | None, options: str, held_out: str) -> dict[str, Any]:
-    return source_fingerprint(_source(name, root, options, held_out))
-
-
 def _source_key(run: Run) -> tuple[str, str | None, str, str]:
     data = run.recipe.data
     return data.name, data.root, json.dumps(data.options, sort_keys=True), json.dumps(data.hold_out_classes)
 
 
+@lru_cache(maxsize=1)
 def source_fingerprint(source: Source) -> dict[str, Any]:
     """Size, shape and SHA-256 of the training and the test part; plain values for ``data.json``.
 

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ import torch
 import fedlas
 from fedlas._core.files import write_json
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train.checkpoint import differences
+from fedlas.lab.train.log import warn_once
 
+_CODE = ("fedlas", "commit", "torch")
+"""Entries that say what code computed a run's numbers."""
 _PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "scipy", "scikit-learn")
 
 
@@ -27,7 +32,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     files differ from it or stand beside it in the package. No host or user name: of absolute paths in the command only
     the last part is kept.
     """
-    commit, dirty = _commit()
+    (commit, dirty), kind = _commit(), torch.device(device).type
     return {
         "fedlas": fedlas.__version__,
         "commit": commit,
@@ -39,14 +44,18 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": _device(torch.device(device)),
+        "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind,
     }
 
 
 def note_start(folder: Path, device: torch.device | str, **more: Any) -> None:
     """Add a start to ``environment.json`` of a folder: the environment, and whatever ``more`` there is to say."""
-    run = RunFolder(folder)
-    write_json(run.environment_path, [*run.starts, {**environment(device), **more}])
+    run, now = RunFolder(folder), {**environment(device), **more}
+    for last in run.starts[-1:]:
+        before, after = ({key: start.get(key) for key in _CODE} for start in (last, now))
+        if changes := differences(before, after):
+            warn_once(f"{run.name} resumes with other code: {'; '.join(changes)}. Its epochs are of both.")
+    write_json(run.environment_path, [*run.starts, now])
 
 
 def _command() -> str:
@@ -70,10 +79,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
+@cache
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -82,6 +88,7 @@ def _cpu() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
+@cache
 def _commit() -> tuple[str | None, bool | None]:
     """Commit of the checkout that holds this file, and whether tracked files or those of the package differ from it."""
     here = Path(__file__).resolve()

@@ -10,7 +10,8 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.lab.data import Part, Splits
+from fedlas.lab.data import Splits
+from fedlas.lab.data.base import Part
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.variants import corrupted
 from fedlas.lab.runs.build import Trained

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fedlas._core.check import InputError, describe
 from fedlas.lab.train.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
+from fedlas.lab.train.log import warn_once
 from fedlas.objective import Objective, param_groups
 
 _CPU_UNITS = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX512-BF16"}
@@ -155,7 +154,7 @@ class Engine:
         precision, device = self.config.precision, accelerator.device
         emulated = emulation_warning(precision, device)
         if emulated is not None and accelerator.is_main_process:
-            _warn(emulated)
+            warn_once(emulated)
         if self.config.channels_last:
             objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
@@ -230,9 +229,3 @@ class Engine:
             nn.utils.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-@lru_cache(maxsize=16)
-def _warn(text: str) -> None:
-    """Once, however many runs it concerns."""
-    logging.getLogger("fedlas").warning("%s", text)

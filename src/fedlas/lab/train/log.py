@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, parse_json, remove, write_text
+from fedlas._core.text import printable
 from fedlas.diagnose import alarm_kind
 
 LOG = "log.jsonl"
@@ -88,6 +91,12 @@ def alarm_epochs(history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_ep
         for alarm in record.get("alarms", ()) if record["epoch"] > settled else ():
             epochs_by_kind.setdefault(alarm_kind(alarm), []).append(record["epoch"])
     return epochs_by_kind
+
+
+@lru_cache(maxsize=64)
+def warn_once(text: str) -> None:
+    """Log a warning once in a process, however many runs it concerns."""
+    logging.getLogger("fedlas").warning("%s", printable(text))
 
 
 def leaves(values: Mapping[str, Any], separator: str = ".", above: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -23,13 +23,9 @@ class Progress(Protocol):
         """An epoch is done; ``record`` is its line of the log."""
 
 
-class ShowProgress(Protocol):
-    """Starts to show the progress of a run, as :class:`TrainingProgress` does."""
-
-    def __call__(
-        self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False
-    ) -> AbstractContextManager[Progress]:
-        """Show a run, whose name, epochs and steps an epoch are given, until the context ends."""
+ShowProgress = Callable[..., AbstractContextManager[Progress]]
+"""``show(name, *, epochs, steps, done=0, quiet=False)`` shows a run until the context ends, as
+:class:`TrainingProgress` does."""
 
 
 class TrainingProgress(Bar):

@@ -56,7 +56,7 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
     assert outcome.finished == ["ce-s0", "fedlas-s0"]
     assert outcome.failed["failing-s0"] == "RuntimeError: [no luck]"
     assert "finite" in outcome.failed["diverging-s0"]
-    assert "[1/4] failing-s0  failed: [no luck]" in text
+    assert "[1/4] failing-s0  failed: RuntimeError: [no luck]" in text
     assert "Traceback" in (tmp_path / "failing-s0" / "error.txt").read_text()
     assert "Traceback" not in text
     assert not (tmp_path / "failing-s0" / "metrics.json").exists()

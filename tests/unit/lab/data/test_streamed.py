@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from fakes_data import FAKES
 from fedlas._core.check import InputError
-from fedlas.lab.data import Files, StreamedBatches, load_dataset, split
+from fedlas.lab.data import Files, load_dataset, split
+from fedlas.lab.data.batches import StreamedBatches
 from fedlas.lab.data.files import View
 from fedlas.lab.data.shift import Corruption
 

@@ -5,7 +5,9 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
-from fedlas.lab.models import build_model, builder_of, input_config
+from fedlas.lab.models import build_model
+from fedlas.lab.models.base import builder_of
+from fedlas.lab.models.timm_models import input_config
 
 TINY = "timm:vit_tiny_patch16_224"
 

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from fedlas._core.check import InputError
-from fedlas.lab.models import build_model, load_weights, weights_digest
+from fedlas.lab.models import build_model
+from fedlas.lab.models.weights import load_weights, weights_digest
 
 
 def small(num_classes=4, in_channels=3, width=4):

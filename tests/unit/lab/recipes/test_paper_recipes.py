@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from fakes_data import FAKES
 from fedlas._core.check import InputError
-from fedlas.lab.models import build_model, input_config
+from fedlas.lab.models import build_model
+from fedlas.lab.models.timm_models import input_config
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
 from fedlas.lab.runs import build as run_room

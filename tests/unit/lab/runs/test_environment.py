@@ -6,7 +6,16 @@ import sys
 import pytest
 import torch
 
-from fedlas.lab.runs.environment import environment
+from fedlas.lab.runs import environment as module
+from fedlas.lab.runs.environment import environment, note_start
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """The commit is read once a process, as the code that runs is; here it changes."""
+    module._commit.cache_clear()
+    yield
+    module._commit.cache_clear()
 
 
 def test_says_what_may_explain_another_number(monkeypatch):
@@ -45,13 +54,27 @@ def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
 
 def test_new_files_in_the_package_are_a_difference(monkeypatch):
     answers = {"rev-parse": "0" * 40, "status": "", "--error-unmatch": "environment.py", "--others": ""}
-    module = sys.modules["fedlas.lab.runs.environment"]
     monkeypatch.setattr(module, "_git", lambda _, *command: next(v for k, v in answers.items() if k in command))
     assert environment()["dirty"] is False
     answers["--others"] = "losses/new.py"
+    module._commit.cache_clear()
     assert environment()["dirty"] is True
 
 
 def test_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert environment()["commit"] is None
+
+
+def test_a_start_with_other_code_than_the_last_is_named(tmp_path, monkeypatch, caplog):
+    """A run that resumed after a change of the code said nothing."""
+    commits = iter(["a" * 40, "a" * 40, "b" * 40])
+    monkeypatch.setattr(module, "_commit", lambda: (next(commits), False))
+    module._commit.cache_clear = lambda: None
+    for _ in range(2):
+        note_start(tmp_path, "cpu")
+    assert not caplog.records
+    note_start(tmp_path, "cpu")
+    (record,) = caplog.records
+    assert f"commit: '{'a' * 40}' before, '{'b' * 40}' now" in record.message
+    assert len(json.loads((tmp_path / "environment.json").read_text())) == 3

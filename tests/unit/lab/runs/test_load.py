@@ -15,6 +15,7 @@ from fedlas.lab.runs.build import load_trained, splits_at_hand
 from fedlas.lab.runs.data import warn_of_small_validation
 from fedlas.lab.runs.execute import execute, predictions_of
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train.log import warn_once
 from fedlas.predictions import Predictions
 
 TINY = [
@@ -114,7 +115,7 @@ def test_a_run_without_files_keeps_no_place(run, monkeypatch, tmp_path):
 
 
 def test_a_small_validation_part_is_named_once(tmp_path, caplog):
-    warn_of_small_validation.cache_clear()
+    warn_once.cache_clear()
     runs = plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=tmp_path)
     with caplog.at_level(logging.WARNING, logger="fedlas"):
         run_all(runs)

@@ -64,15 +64,13 @@ class Result:
     Attributes:
         name: Name of the run.
         line: Its main numbers, if it is finished.
-        error: The error that ended it, with the error's name.
-        message: The error without its name.
+        error: The error that ended it, after the name of its class.
         busy: Why the run was left to another process.
     """
 
     name: str
     line: str | None = None
     error: str | None = None
-    message: str = ""
     busy: str | None = None
 
 
@@ -99,15 +97,15 @@ def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Re
 def error_texts(error: Exception) -> dict[str, str]:
     """Arguments of :func:`failed` for an error."""
     text = "".join(traceback.format_exception(error))
-    return {"error": f"{type(error).__name__}: {error}", "message": str(error), "text": text}
+    return {"error": f"{type(error).__name__}: {error}", "text": text}
 
 
-def failed(run: Run, error: str, *, message: str | None = None, text: str | None = None) -> Result:
+def failed(run: Run, error: str, *, text: str | None = None) -> Result:
     """The result of a run that failed. The error is noted in the run's folder."""
     if is_main_process():
         with suppress(InputError):  # if the folder cannot be written, only the result holds the error
             write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
-    return Result(run.name, error=error, message=error if message is None else message)
+    return Result(run.name, error=error)
 
 
 def result_of(task: Task, get: Callable[[], Result], errors: type[Exception] = Exception) -> Result:

@@ -30,7 +30,7 @@ from fedlas.lab.bench.executors.base import (
     error_texts,
     failed,
     finish,
-)
+)  # fmt: skip
 from fedlas.lab.runs.workers import Worker, context, end, end_with_parent, exit_text, visible_gpus
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
@@ -41,8 +41,8 @@ def work(task: Task) -> Result:
     try:
         os.chdir(task.folder)
     except OSError as error:
-        reason = f"executor: every machine must see the folder of the bench; got {task.folder} ({error.strerror}). "
-        return Result(task.run.name, error=reason, message=reason + "Use a file system that all share.")
+        expected, got = "every machine must see the folder of the bench", f"{task.folder} ({error.strerror})"
+        return Result(task.run.name, error=f"executor: {expected}; got {got}. Use a file system that all share.")
     os.environ.update(task.environment)
     sys.argv = list(task.command)
     if task.processes > 1:

@@ -39,7 +39,7 @@ def load_cub(root: str | None = None, *, view: View) -> Source:
 
     Args:
         root: The folder ``CUB_200_2011``, or one that holds it (None: ``$FEDLAS_DATA``).
-        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.files.View` is an option.
 
     Returns:
         A source with flips and ImageNet's mean and standard deviation.
@@ -85,7 +85,7 @@ def load_imagenet(root: str | None = None, *, partial: bool = False, view: View)
         root: The folder with ``train`` and ``val``, or one that holds it under a usual name (None: ``$FEDLAS_DATA``).
             Both hold one folder per class.
         partial: Accept fewer classes or images than the whole data set has, such as ImageNet-100.
-        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.files.View` is an option.
 
     Returns:
         A source with flips; classes are in the order of their synsets, as in ``ImageFolder`` and pre-trained models.

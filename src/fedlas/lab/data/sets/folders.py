@@ -141,7 +141,7 @@ def load_image_folder(root: str | None = None, *, channels: int = 3, view: View)
 
     Args:
         root: The folder.
-        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.files.View` is an option.
         channels: 3 for color, 1 for gray.
 
     Returns:

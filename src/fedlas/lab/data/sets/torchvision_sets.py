@@ -151,7 +151,7 @@ def load_aircraft(root: str | None = None, *, level: Level = "variant", view: Vi
     Args:
         root: Folder that holds ``fgvc-aircraft-2013b`` (None: ``$FEDLAS_DATA``).
         level: ``variant`` (100 classes), ``family`` (70) or ``manufacturer`` (30).
-        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.View` is an option.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.files.View` is an option.
 
     Returns:
         A source with flips and ImageNet's mean and standard deviation.

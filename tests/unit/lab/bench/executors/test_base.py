@@ -56,7 +56,7 @@ def test_a_machine_that_does_not_see_the_folder(tmp_path, tasks, restored):
     (task,) = tasks(tmp_path, "synthetic", ["ce"])
     result = work(replace(task, folder=tmp_path / "missing"))
     assert "every machine must see the folder of the bench" in result.error
-    assert "file system that all share" in result.message
+    assert "file system that all share" in result.error
 
 
 def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
@@ -67,4 +67,4 @@ def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
     assert "Traceback" in (task.run.folder / "error.txt").read_text()
     (tmp_path / "file").write_text("")
     result = attempt(replace(task.run, folder=tmp_path / "file"), "label")
-    assert "output folder" in result.message
+    assert "output folder" in result.error
