@@ -157,7 +157,8 @@ def bench(
         return 1 if outcome.failed else 0
     if outcome.failed and not outcome.finished:
         run, error = next(iter(outcome.failed.items()))
-        got = f"{len(outcome.failed)} failed, {run} first: {error.splitlines()[0].removeprefix('InputError: ').rstrip('.')}"
+        reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
+        got = f"{len(outcome.failed)} failed, {run} first: {reason}"
         raise InputError("fedlas bench", "a run must finish", got, f"See error.txt in the folders in {folder}.")
     if not outcome.finished:
         got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
