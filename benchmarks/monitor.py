@@ -24,7 +24,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.deploy.calibration import read_calibration
-from fedlas.deploy.card import Card, read_card
+from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.state import Watched
 from fedlas.deploy.monitor.watches import WATCHES, Batch, watches_of
@@ -45,7 +45,7 @@ def card_of(test: int, generator: torch.Generator) -> Card:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "card.json"
         path.write_text(json.dumps(content), encoding="utf-8")
-        return read_card(path)
+        return Card.read(path)
 
 
 def batch_of(given: Predictions) -> Batch:

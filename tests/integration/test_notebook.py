@@ -15,11 +15,15 @@ P = fedlas.Predictions(logits, logits.argmax(1).roll(1))"""
 def test_a_report_is_a_table_and_a_diagram_a_picture(tmp_path, monkeypatch):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    shown = ("fedlas.report(P, replicates=0)", "fedlas.plots.reliability_diagram(P)")
+    panels = "from fedlas.plots.theme import LIGHT, new_axes\nnew_axes(LIGHT, size=(4, 2), panels=2)"
+    card = "fedlas.card(P, fedlas.Predictions(-logits, P.target), 'temperature', replicates=0)"
+    shown = ("fedlas.report(P, replicates=0)", "fedlas.plots.reliability_diagram(P)", panels, card)
     made = new_notebook(cells=[new_code_cell(text) for text in (SAMPLES, *shown)])
     nbclient.NotebookClient(made, timeout=300).execute(cwd=str(tmp_path))
-    (report,), (diagram,) = (cell.outputs for cell in made.cells[1:])
+    report, diagram, several, card = (cell.outputs[-1] for cell in made.cells[1:])
     assert "<table" in report.data["text/html"]
     assert "ECE" in report.data["text/html"]
     assert "ECE" in report.data["text/plain"]
+    assert "What may be accepted" in card.data["text/html"]
+    assert several.data["image/png"].startswith("iVBOR")
     assert diagram.data["image/png"].startswith("iVBOR")  # the signature of a PNG in base64

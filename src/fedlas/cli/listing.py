@@ -8,13 +8,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import check_choice
-from fedlas._core.registry import Entry
+from fedlas._core.errors import InputError, suggestion
 from fedlas._core.terminal import Cell, say, show, table
 from fedlas._core.text import printable
-from fedlas.cli.arguments import AddSubcommand
+
+if TYPE_CHECKING:  # the kinds are listed without torch
+    from fedlas._core.registry import Entry
+    from fedlas.cli.arguments import AddSubcommand
 
 _REGISTRIES: dict[str, tuple[str, str, str]] = {
     "losses": ("losses", "LOSSES", "what to train with"),
@@ -52,26 +54,14 @@ def add_list(add: AddSubcommand) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    return print_listing(args.kind, markdown=args.markdown)
-
-
-def print_listing(kind: str | None, *, markdown: bool = False) -> int:
-    """Print what can be named in a recipe or on the command line.
-
-    Args:
-        kind: See :data:`KINDS`; None lists them.
-        markdown: As a Markdown table, with every column, instead of one that fits a terminal.
-
-    Raises:
-        InputError: For an unknown kind; the nearest is named.
-    """
-    found = listing(kind) if kind else Listing([{"name": k, "what it is": about} for k, about in _KINDS.items()])
-    if markdown:
-        say(*found.markdown().split("\n"))
+    kinds = [{"name": kind, "what it is": about} for kind, about in _KINDS.items()]
+    entries = listing(args.kind) if args.kind else Listing(kinds)
+    if args.markdown:
+        say(*entries.markdown().split("\n"))
         return 0
     rows: list[Sequence[Cell]] = []
-    for row in found.rows:
-        details = found.details(row)
+    for row in entries.rows:
+        details = entries.details(row)
         rows.append(([(row["name"], "bold")], [row["what it is"], *([(f"\n{details}", "dim")] if details else [])]))
     show(table(("name", "what it is"), rows, box=None, pad_edge=False))
     return 0
@@ -108,7 +98,8 @@ def listing(kind: str) -> Listing:
     Raises:
         InputError: For an unknown kind; the nearest is named.
     """
-    check_choice("fedlas list", "kind", kind, KINDS)
+    if kind not in KINDS:
+        raise InputError("fedlas list", f"kind must be one of {', '.join(KINDS)}", repr(kind), suggestion(kind, KINDS))
     if kind == "recipes":
         recipes = import_module("fedlas.lab.recipes.text")
         titles = {name: str(recipes.read_content(name)[1]["title"]) for name in recipes.shipped_names()}
@@ -173,9 +164,8 @@ _NEEDS = {
 
 def _defaults(value: Callable[..., Any]) -> str:
     parameters = inspect.signature(value).parameters.values()
-    given = [
+    return ", ".join(
         f"{p.name} {p.default:g}" if isinstance(p.default, float) else f"{p.name} {p.default}"
         for p in parameters
         if p.name not in _SHARED and p.default is not inspect.Parameter.empty and p.default is not None
-    ]
-    return ", ".join(given)
+    )

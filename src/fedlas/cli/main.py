@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -96,7 +95,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
     try:
         parsed = _parse(words)
         with warnings.catch_warnings():
-            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            warnings.showwarning = _once(warnings.showwarning)
             return int(parsed.run(parsed))
     except LostOutputError:
         return 0
@@ -125,12 +124,19 @@ def _fail(text: str) -> int:
     return 2
 
 
-def _show_warning(other: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """This library's warnings as a line; those of others as Python shows them."""
-    if issubclass(category, CalibrationWarning):
-        print(f"fedlas: warning: {printable(str(message))}", file=sys.stderr)
-    else:
-        other(message, category, *place)
+def _once(other: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that shows each warning of this library once, as a line, and passes on those of others."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        text = printable(str(message))
+        if not issubclass(category, CalibrationWarning):
+            other(message, category, *place, **more)
+        elif text not in shown:
+            shown.add(text)
+            print(f"fedlas: warning: {text}", file=sys.stderr)
+
+    return show
 
 
 def _leave_processes() -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlas.calibrators import VennAbers
+from fedlas.calibrators.base import fit_with_notes
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.card import FORMAT
 from fedlas.deploy.card_limits import known_limits
 from fedlas.metrics import evaluate, reliability_bins
 from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
@@ -92,6 +94,7 @@ def make_card(
             "level": LEVEL,
             "thresholds": [reject_option(val, test, risk=risk, confidence_level=LEVEL).plain() for risk in risks],
         },
+        "width": _width(val, test),
         "reliability": _reliability(test, num_bins),
         "reference": _reference(val, test, class_counts),
         **({} if exported is None else {"exported": dict(exported)}),
@@ -112,6 +115,14 @@ def _arrays(
     predictions: AnyPredictions,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
+
+
+def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
+    """How far the validation samples leave the probability to be right open: Venn-ABERS bounds of test confidences."""
+    val, test = (TopLabel(each.confidence, each.correct) for each in (val, test))
+    venn_abers, _ = fit_with_notes(VennAbers(), val)
+    low, high = venn_abers.interval(test).T
+    return {"method": "venn-abers", "mean": float((high - low).mean()), "95 %": float((high - low).quantile(0.95))}
 
 
 def _reliability(predictions: AnyPredictions, num_bins: int) -> list[dict[str, float]]:

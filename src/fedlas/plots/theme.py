@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
 from fedlas._core.text import printable
@@ -105,7 +107,14 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
     axes = figure.subplots(1, panels or 1, squeeze=False)[0]
     for ax in axes:
         ax._repr_png_ = partial(_png, figure)
-    return axes[0] if panels is None else axes
+    return axes[0] if panels is None else axes.view(_Panels)
+
+
+class _Panels(np.ndarray):
+    """Axes side by side, which a notebook shows as a picture."""
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.flat[0].figure)
 
 
 def _png(figure: Any) -> bytes:

@@ -179,13 +179,15 @@ def card(
 
 
 def card_answers(content: Mapping[str, Any]) -> list[Answer]:
-    """Return accuracy, NLL and ECE on test with their intervals, and the calibration."""
+    """Return accuracy, NLL and ECE on test with their intervals, the calibration, and how uncertain confidences are."""
     answers = []
     for name in filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
         about, entry = column(name), content["metrics"]["calibrated"][name]
         text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
         answers.append(Answer(about.title, f"{text}  {_noise(entry, about).text}".strip()))
-    return [*answers, Answer(*_calibration(content["calibration"]))]
+    mean, most = (f"{100 * content['width'][name]:.2f}" for name in ("mean", "95 %"))
+    width = f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
+    return [*answers, Answer(*_calibration(content["calibration"])), Answer("Width of a confidence", width)]
 
 
 def card_metrics(content: Mapping[str, Any]) -> Table:

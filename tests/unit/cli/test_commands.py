@@ -6,8 +6,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.listing import print_listing
-from fedlas.cli.main import _parse
+from fedlas.cli.main import _parse, main
 from fedlas.cli.report import report
 from fedlas.cli.train import train
 from fedlas.lab.data import DATASETS
@@ -213,15 +212,20 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
     ],
 )  # fmt: skip
 def test_list(kind, names, capsys):
-    assert print_listing(kind) == 0
+    assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in names:
         assert any(line.split() and line.split()[0] == name for line in lines), name
 
 
-def test_list_of_nothing():
-    with pytest.raises(InputError, match="Did you mean 'losses'"):
-        print_listing("loses")
+@pytest.mark.filterwarnings("default::fedlas.errors.CalibrationWarning")
+def test_a_warning_about_two_files_comes_once(tmp_path, capsys):
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):  # probabilities given as logits
+        probs = torch.rand(300, 3, generator=generator).softmax(1)
+        np.savez(tmp_path / f"{name}.npz", logits=probs.numpy(), target=np.arange(300) % 3)
+    assert main(["evaluate", str(tmp_path / "a.npz"), "--on", str(tmp_path / "b.npz"), "--replicates", "0"]) == 0
+    assert capsys.readouterr().err.count("almost surely probabilities") == 1
 
 
 def test_train_prints_where_and_what(tmp_path, capsys):

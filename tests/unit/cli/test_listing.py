@@ -1,7 +1,8 @@
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.cli.listing import KINDS, listing, print_listing
+from fedlas.cli.listing import KINDS, listing
+from fedlas.cli.main import main
 from fedlas.losses import LOSSES
 from fedlas.losses._base import OnBase
 
@@ -60,13 +61,13 @@ def test_markdown_escapes_bars():
 
 
 def test_printed(capsys):
-    assert print_listing("models") == 0
+    assert main(["list", "models"]) == 0
     assert "resnet8" in capsys.readouterr().out
-    print_listing("losses")
+    main(["list", "losses"])
     shown = " ".join(capsys.readouterr().out.split())
     for part in ("fedlas+", "FedLAS, 2026", "needs: features", "margin 6, momentum 0.95", "written from the paper"):
         assert part in shown
-    print_listing("losses", markdown=True)
+    main(["list", "losses", "--markdown"])
     assert capsys.readouterr().out.strip() == listing("losses").markdown()
 
 
