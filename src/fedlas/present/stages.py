@@ -179,7 +179,8 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
             val, part = held_out.part_for(entry, alone=name != ALL)
             calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
             outcome.predictions[entry.name], outcome.fitted[entry.name] = calibrator.transform(test), calibrator
-            outcome.notes += doubts
+            # What the held-out predictions themselves warn of was said when they were made.
+            outcome.notes += [each for each in dict.fromkeys(doubts) if not each.startswith("Predictions:")]
             outcome.parts |= {entry.name: part} if part else {}
         except (InputError, MissingExtraError) as error:
             outcome.errors[entry.name] = error
