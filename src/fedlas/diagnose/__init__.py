@@ -20,7 +20,6 @@ from fedlas.diagnose.monitor import (
     alarm_kind,
     find_gated,
     gate_outputs,
-    monitor_of,
     monitors,
 )
 
@@ -42,6 +41,5 @@ __all__ = [
     "gate_report",
     "indicator_numbers",
     "indicator_report",
-    "monitor_of",
     "monitors",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,23 +32,8 @@ SPREAD = 4.0
 """Factor by which the standard deviation of held-out Z may differ from 1, either way, without an alarm."""
 
 
-class Gated(Protocol):
-    """What a loss must have to be monitored: an indicator, a gate, and the strength that results from them."""
-
-    nci: Any
-    gate: Any
-    alpha: float
-    gate_decides: bool
-
-    def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
-        """Directions ``(N,)`` that the loss uses, from the scores and the gate's directions ``(N,)``."""
-
-    def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Strengths ``(N,)``, without any change of state."""
-
-
 def find_gated(criterion: nn.Module | None) -> Any:
-    """The :class:`Gated` loss: ``criterion``, or one that it wraps; None if there is none."""
+    """The loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, or one that it wraps; None if there is none."""
     while criterion is not None:
         if all(hasattr(criterion, name) for name in ("nci", "gate", "smoothing", "alpha", "direction_of")):
             return criterion
@@ -56,14 +41,8 @@ def find_gated(criterion: nn.Module | None) -> Any:
     return None
 
 
-def monitor_of(criterion: nn.Module) -> Monitor | None:
-    """A monitor of the loss, or of one that it wraps, if it has an indicator and a gate; else None."""
-    watched = find_gated(criterion)
-    return None if watched is None else Monitor(watched)
-
-
 @torch.no_grad()
-def gate_outputs(criterion: Gated, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Score ``Z``, direction ``psi`` and strength ``alpha_i`` of each sample, ``(N,)`` each, on the CPU.
 
     Args:
@@ -99,7 +78,7 @@ class Monitor:
         The criterion's state never changes.
     """
 
-    def __init__(self, criterion: Gated) -> None:
+    def __init__(self, criterion: Any) -> None:
         self.criterion = criterion
         self.decisions = Decisions()
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -280,7 +259,7 @@ def monitors(criterion: nn.Module, *, norms: bool = False) -> list[Monitor | Nor
         criterion: The loss.
         norms: Whether to monitor the feature norm if the loss has no indicator.
     """
-    monitor = monitor_of(criterion)
-    if monitor is not None:
-        return [monitor]
+    gated = find_gated(criterion)
+    if gated is not None:
+        return [Monitor(gated)]
     return [NormMonitor()] if norms else []

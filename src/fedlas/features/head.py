@@ -6,15 +6,46 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from fedlas._core.check import InputError
-from fedlas.features._named import check_model, part_of
-
-__all__ = ["find_head"]
+from fedlas._core.check import InputError, describe, suggestion
 
 # Names of the classifier in common libraries, in the order of the search.
 _ATTRIBUTES = ("fc", "classifier", "head", "heads", "score", "classification_head", "last_linear")
+# Names of the global pool in torchvision, timm and this library, in the order of the search.
+_POOLS = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", "head.pool")
 # Names of a second one, whose logits are averaged with or added to those of the first.
 _SECOND = ("head_dist", "dist_head", "aux_head")
+
+
+def _check_model(owner: str, model: object) -> None:
+    """Refuse anything but a module.
+
+    Raises:
+        InputError: If ``model`` is something else.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(owner, "the model must be an nn.Module", describe(model), "Pass the model itself.")
+
+
+def part_of(owner: str, what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
+    """The part of ``model`` with this dotted name, or the part itself.
+
+    Args:
+        owner: The calling function, for errors.
+        what: What the part is, such as ``"head"``.
+        model: The model.
+        part: Dotted name of the part, or the part.
+
+    Raises:
+        InputError: If the model has no such part.
+    """
+    if isinstance(part, nn.Module):
+        if all(part is not module for module in model.modules()):
+            raise InputError(owner, f"{what} must be a module of the model", part, "Pass a submodule, or its name.")
+        return part
+    names = {name: module for name, module in model.named_modules() if name}
+    if not isinstance(part, str) or part not in names:
+        raise InputError(owner, f"{what} must name a module of the model", repr(part), suggestion(str(part), names))
+    return names[part]
 
 
 def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_classes: int | None = None) -> nn.Module:
@@ -41,7 +72,7 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
         >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
         Linear(in_features=4, out_features=3, bias=True)
     """
-    check_model("find_head", model)
+    _check_model("find_head", model)
     if head is not None:
         return part_of("find_head", "head", model, head)
     _refuse_several(model)
@@ -139,3 +170,38 @@ def _outputs(layer: nn.Module, *, conv: bool = True) -> int | None:
     if isinstance(outputs, int) and isinstance(getattr(layer, "in_features", None), int):  # nn.Linear, or acts as one
         return outputs
     return layer.out_channels if conv and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
+
+
+def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Module:
+    """Return the global pool of ``model``.
+
+    Args:
+        model: Any classifier that pools a map ``(N, D, H, W)`` in a module of its own.
+        pool: Dotted name of the module whose input is the map, or the module itself; None searches the names in
+            torchvision, timm and this library.
+
+    Returns:
+        A module that is part of ``model``. Whether its input is a map is known only when the model runs.
+
+    Raises:
+        InputError: If there is none, as in a transformer or a model that pools by a function; or the named one does
+            not exist.
+
+    Example:
+        >>> find_pool(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), "1")
+        AdaptiveAvgPool2d(output_size=1)
+    """
+    _check_model("find_pool", model)
+    if pool is not None:
+        return part_of("find_pool", "pool", model, pool)
+    names = dict(model.named_modules())
+    for name in _POOLS:
+        matches = names.get(name)
+        if matches is not None and (name != "classifier.0" or "Pool" in type(matches).__name__):
+            return matches
+    raise InputError(
+        "find_pool",
+        "the model must pool its last map in a module of its own, such as 'avgpool'",
+        type(model).__name__,
+        "Name the module whose input is the map, e.g. fedlas.Objective(model, criterion, features='norm').",
+    )

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas._core.threads import OfThread
 
-__all__ = ["FeatureTap"]
-
 
 class _Capture:
     """The tensor captured during a forward pass."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.collective import world_size
 from fedlas._core.extras import require
-from fedlas.diagnose import Monitor, monitor_of
+from fedlas.diagnose import Monitor, find_gated
 from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
@@ -101,7 +101,8 @@ class CalibrationCallback(Callback):
         criterion: Any = objective.criterion
         if self._monitor is not None and self._monitor.criterion is criterion:
             self._state = self._monitor.state_dict()  # a second fit resumes, without the rest of an aborted epoch
-        self._monitor = monitor_of(objective.criterion)
+        gated = find_gated(objective.criterion)
+        self._monitor = None if gated is None else Monitor(gated)
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)
         self._handles.append(objective.register_forward_hook(self._on_output, with_kwargs=True))

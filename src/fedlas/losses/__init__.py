@@ -17,21 +17,21 @@ from fedlas.losses._base import (
     reduce,
 )
 from fedlas.losses.ablation import FedLASAblation
-from fedlas.losses.acls import ACLS, adaptive_penalty
-from fedlas.losses.adaface import AdaFace, adaptive_margin
-from fedlas.losses.adafocal import AdaFocal, signed_focal
+from fedlas.losses.acls import ACLS
+from fedlas.losses.adaface import AdaFace
+from fedlas.losses.adafocal import AdaFocal
 from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.binary import OneLogit, two_logits
-from fedlas.losses.brier import BrierLoss, squared_error
+from fedlas.losses.brier import BrierLoss
 from fedlas.losses.bsd import BayesianSelfDistillation
-from fedlas.losses.cals import CALS, phr_penalty
-from fedlas.losses.comp_sum import GCE, generalized_cross_entropy
+from fedlas.losses.cals import CALS
+from fedlas.losses.comp_sum import GCE
 from fedlas.losses.controlled import Controlled
-from fedlas.losses.cpc import CPC, pairwise_constraints
-from fedlas.losses.crl import CRL, ranking_penalty
+from fedlas.losses.cpc import CPC
+from fedlas.losses.crl import CRL
 from fedlas.losses.cross_fitted import CrossFitted
 from fedlas.losses.dca import DCA
-from fedlas.losses.distance_weighted import BSCEGRA, DualFocalGRA, target_distance
+from fedlas.losses.distance_weighted import BSCEGRA, DualFocalGRA
 from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
@@ -39,12 +39,12 @@ from fedlas.losses.focal import FLSD53, FocalLoss
 from fedlas.losses.instance_smoothing import InstanceSmoothing
 from fedlas.losses.label_relaxation import LabelRelaxation
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
-from fedlas.losses.logit_norm import LogitNorm, normalized_logits
-from fedlas.losses.margin import MbLS, margin_penalty
-from fedlas.losses.maxsup import MaxSup, top_excess
-from fedlas.losses.mdca import MDCA, class_gap
+from fedlas.losses.logit_norm import LogitNorm
+from fedlas.losses.margin import MbLS
+from fedlas.losses.maxsup import MaxSup
+from fedlas.losses.mdca import MDCA
 from fedlas.losses.mixup import CutMix, Mixup
-from fedlas.losses.mmce import MMCE, WeightedMMCE, kernel_calibration_error
+from fedlas.losses.mmce import MMCE, WeightedMMCE
 from fedlas.losses.modulated import Modulated, adaptive_strength
 from fedlas.losses.multi_label import MultiLabel, MultiLabelFedLAS, label_pairs
 from fedlas.losses.nci import NormConfidenceIndicator
@@ -53,9 +53,9 @@ from fedlas.losses.own_average import OwnAverage
 from fedlas.losses.poly import PolyLoss
 from fedlas.losses.ps_kd import PSKD
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
-from fedlas.losses.sphor import SpHOR, orthogonality_penalty, orthonormal_rows
-from fedlas.losses.tempered import Tempered, TemperedPast, class_bias_step, log_temperature_step
-from fedlas.losses.vmf import VMF, uncertain_cross_entropy
+from fedlas.losses.sphor import SpHOR
+from fedlas.losses.tempered import Tempered, TemperedPast
+from fedlas.losses.vmf import VMF
 
 __all__ = [
     "ACLS",
@@ -117,28 +117,9 @@ __all__ = [
     "TemperedPast",
     "TopLogitsGate",
     "WeightedMMCE",
-    "adaptive_margin",
-    "adaptive_penalty",
     "adaptive_strength",
-    "class_bias_step",
-    "class_gap",
-    "generalized_cross_entropy",
-    "kernel_calibration_error",
     "label_pairs",
-    "log_temperature_step",
-    "margin_penalty",
-    "normalized_logits",
-    "orthogonality_penalty",
-    "orthonormal_rows",
-    "pairwise_constraints",
-    "phr_penalty",
-    "ranking_penalty",
     "reduce",
-    "signed_focal",
     "smoothed_cross_entropy",
-    "squared_error",
-    "target_distance",
-    "top_excess",
     "two_logits",
-    "uncertain_cross_entropy",
 ]

@@ -19,8 +19,6 @@ from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.fedlas import FedLAS
 from fedlas.losses.modulated import ABOUT, IndicatorOptions
 
-__all__ = ["FedLASAblation"]
-
 Direction = Literal["trained", "frozen", "plus", "minus", "zero", "against"]
 Score = Literal["norm", "constant", "noise"]
 Spread = Literal["own", "mean"]

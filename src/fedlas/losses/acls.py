@@ -15,8 +15,6 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, paper
 
-__all__ = ["ACLS", "adaptive_penalty"]
-
 
 def adaptive_penalty(
     logits: Tensor, *, margin: float, lambda1: float, lambda2: float, variant: Variant = "paper"

@@ -17,8 +17,6 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, cross_entropy, paper
 from fedlas.losses.nci import NormConfidenceIndicator
 
-__all__ = ["AdaFace", "adaptive_margin"]
-
 _EPS = 1e-3  # distance of cosines from 1 and of angles from 0 and pi, where the slope of the arc cosine is infinite
 
 

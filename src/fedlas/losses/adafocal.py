@@ -22,8 +22,6 @@ from fedlas.losses._base import (
 )
 from fedlas.predictions import Predictions
 
-__all__ = ["AdaFocal", "signed_focal"]
-
 
 def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
     """Focal loss for ``gamma >= 0``, inverse-focal loss below, from ``nll = -log p``.

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_count
 
-__all__ = ["BidirectionalCalibrationGate", "TopLogitsGate", "sign_straight_through"]
-
 
 class BidirectionalCalibrationGate(nn.Module):
     """Decides for each sample whether a large feature norm raises (+1) or lowers (-1) its smoothing.

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe, is_dense
 from fedlas.losses._base import can_look, pass_validation_on
 
-__all__ = ["OneLogit", "two_logits"]
-
 
 def two_logits(logit: Tensor) -> Tensor:
     """Logits ``(-z / 2, z / 2)`` of two classes for one logit ``z``: their softmax is ``(1 - sigmoid(z), sigmoid(z))``.

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from fedlas.losses._base import LOSSES, Batch, Loss
 
-__all__ = ["BrierLoss", "squared_error"]
-
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
     """``sum_k (p_k - t_k)^2`` of each row, ``(N,)``, in [0, 2]; differentiable twice.

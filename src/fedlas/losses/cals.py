@@ -23,8 +23,6 @@ from fedlas.losses._base import (
 )
 from fedlas.predictions import Predictions
 
-__all__ = ["CALS", "phr_penalty"]
-
 _ELEMENTS = 1 << 22  # of the validation logits at a time
 
 

@@ -15,8 +15,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 
-__all__ = ["GCE", "generalized_cross_entropy"]
-
 
 def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
     """``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``; ``nll`` itself for ``tau = 1``.

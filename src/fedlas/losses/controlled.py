@@ -23,8 +23,6 @@ from fedlas.losses._base import (
 )
 from fedlas.predictions import Predictions
 
-__all__ = ["Controlled"]
-
 
 @LOSSES.register(
     "controlled",

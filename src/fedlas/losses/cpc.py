@@ -17,8 +17,6 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look, in_blocks
 
-__all__ = ["CPC", "pairwise_constraints"]
-
 _PAIRS_IN_CACHE = 1 << 18  # pairs of classes a block on a CPU: small enough for its cache
 _PAIRS_AT_ONCE = 1 << 24  # elsewhere each block is a kernel to launch or a part of a graph to compile: few and large
 
@@ -85,7 +83,7 @@ class CPC(Loss):
     Args:
         lambda1: Weight of the binary discrimination constraints (the target against each other class), at least 0.
         lambda2: Weight of the binary exclusion constraints (the other classes against each other), at least 0.
-        variant: ``"paper"``, or ``"reference"`` as in popular code: a constant more, the same gradient.
+        variant: ``"paper"`` or ``"reference"`` (popular code, whose pairs ``j = k`` add a constant).
         **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
             cross-entropy.
 
@@ -94,8 +92,8 @@ class CPC(Loss):
 
     Note:
         Costs O(M C^2) time for M positions: 5 times cross-entropy at C = 10, some 150 times at C = 100 and 1,700 times
-        at C = 1000 (measured on one CPU core, forward and backward). Memory is O(M C), and a few temporaries of one
-        block of pairs each: 1 MiB in float32 on CPU, 64 MiB elsewhere.
+        at C = 1000 (measured on one CPU core, forward and backward). Memory is a few temporaries of one block of
+        pairs each: 1 MiB in float32 on CPU, 64 MiB elsewhere.
 
     Example:
         >>> CPC(lambda1=0.0, lambda2=1.0)(torch.zeros(1, 3), torch.tensor([0]))

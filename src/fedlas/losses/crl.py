@@ -6,14 +6,13 @@ Source: Moon, Kim, Shin, Hwang 2020, "Confidence-Aware Learning for Deep Neural 
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.check import check_count, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas.losses._base import (
     LOSSES,
@@ -24,11 +23,6 @@ from fedlas.losses._base import (
     check_index,
     paper,
 )
-from fedlas.losses.entropy_penalty import entropy
-
-__all__ = ["CRL", "ranking_penalty"]
-
-Confidence = Literal["max", "margin", "entropy"]
 
 
 def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -> Tensor:
@@ -77,14 +71,12 @@ def next_valid(valid: Tensor) -> Tensor:
 class CRL(PreciseBuffers, Loss):
     """CRL: ``-log p_y + alpha relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)``, j the next sample in the batch.
 
-    ``c_i`` is the share of sample i's visits so far at which its top class was right, ``k_i`` its confidence. Of two
-    samples, the one that was right more often should be more confident, by the same amount.
+    ``c_i`` is the share of sample i's visits so far at which its top class was right, ``k_i`` its largest probability.
+    The sample of two that was right more often should be more confident, by the same amount.
 
     Args:
         num_samples: Size of the training set that ``index`` points into.
         alpha: Weight of the ranking penalty, at least 0.
-        confidence: ``"max"``, the largest probability; ``"margin"``, the largest minus the second largest; or
-            ``"entropy"``, ``1 - H(p) / log C``.
         **options: Those of every :class:`~fedlas.losses.Loss`. An ignored sample is no neighbor, and its history does
             not change. The penalty of a sample is weighted like its cross-entropy.
 
@@ -123,14 +115,11 @@ class CRL(PreciseBuffers, Loss):
     right: Tensor
     visits: Tensor
 
-    def __init__(
-        self, *, num_samples: int, alpha: float = 1.0, confidence: Confidence = "max", **options: Unpack[LossOptions]
-    ) -> None:
+    def __init__(self, *, num_samples: int, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
         name = type(self).__name__
         self.num_samples = check_count(name, "num_samples", num_samples)
         self.alpha = check_number(name, "alpha", alpha, low=0)
-        self.confidence: Confidence = check_choice(name, "confidence", confidence, get_args(Confidence))
         self.register_buffer("right", torch.zeros(self.num_samples, dtype=torch.float32))
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.float32))
 
@@ -139,7 +128,7 @@ class CRL(PreciseBuffers, Loss):
         index = batch.need("index")
         rows = len(index)
         check_index(type(self).__name__, index, self.num_samples)
-        nll, confidence, correct = _nll_confidence_correct(batch, self.confidence)
+        nll, confidence, correct = batch.nll_and_confidence()
         # An image has one confidence and one history, whatever the number of its positions.
         confidence, share = (batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype)))
         valid = batch.valid_rows(rows)
@@ -164,18 +153,3 @@ class CRL(PreciseBuffers, Loss):
         right, visits = sum_across_ranks(added).unbind()
         self.right.add_(right)
         self.visits.add_(visits)
-
-
-def _nll_confidence_correct(batch: Batch, kind: Confidence) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy with class weights, the kind of confidence, and whether the top class is right, each ``(M,)``."""
-    if kind == "max":
-        return batch.nll_and_confidence()
-    logits, classes = batch.logits, batch.logits.shape[1]
-    nll = batch.cross_entropy()
-    correct = logits.argmax(dim=1) == batch.favored()
-    if classes == 1:
-        return nll, torch.ones_like(nll), correct
-    if kind == "entropy":
-        return nll, 1 - entropy(logits) / math.log(classes), correct
-    first, second = F.log_softmax(logits, dim=1).topk(2, dim=1).values.exp().unbind(1)
-    return nll, first - second, correct

@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 from fedlas.losses._base import LOSSES, LossOptions, Remembering, paper
 
-__all__ = ["CrossFitted"]
-
 
 @LOSSES.register(
     "cross-fitted",

@@ -8,27 +8,10 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
-
-__all__ = ["DCA"]
-
-
-def _absolute_gap(confidence: Tensor, correct: Tensor, *, valid: Tensor | None = None) -> Tensor:
-    """``|mean_i conf_i - mean_i correct_i|``, a scalar in [0, 1].
-
-    Args:
-        confidence: Largest probability of each prediction ``(N,)``.
-        correct: Whether it is right ``(N,)`` bool.
-        valid: Which predictions count ``(N,)`` bool; None counts all.
-    """
-    gap = confidence - correct.to(confidence.dtype)
-    if valid is None:
-        return gap.mean().abs()
-    return (torch.where(valid, gap, 0.0).sum() / valid.sum().clamp(min=1)).abs()
 
 
 @LOSSES.register(
@@ -66,4 +49,4 @@ class DCA(Penalized):
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
-        return nll, _absolute_gap(confidence, correct, valid=batch.valid)
+        return nll, batch.mean_of_rows(confidence - correct.to(confidence.dtype), 1).abs()

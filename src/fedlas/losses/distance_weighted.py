@@ -16,8 +16,6 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper, target_distance
 from fedlas.losses.dual_focal import rival_of_target
 
-__all__ = ["BSCEGRA", "DualFocalGRA", "target_distance"]
-
 _PAPER = {**paper("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"), "detached": True}
 
 

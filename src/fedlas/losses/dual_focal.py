@@ -14,8 +14,6 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 from fedlas.losses.focal import focal
 
-__all__ = ["DualFocalLoss"]
-
 
 def next_lower(probs: Tensor) -> Tensor:
     """For every class the largest probability that is strictly smaller than its own, or 0; ``(M, C)``.

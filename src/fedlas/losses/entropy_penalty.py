@@ -15,13 +15,11 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LEAST, LOSSES, Batch, LossOptions, Penalized, Variant, paper
 
-__all__ = ["EntropyPenalty", "entropy"]
 
-
-def entropy(logits: Tensor) -> Tensor:
+def entropy(log_probs: Tensor) -> Tensor:
     """Entropy of the softmax of each row in nats, ``(N,)``, in ``[0, log C]``; differentiable twice."""
     # Finite for a masked class too: its share of the entropy, 0 times this, is then 0.
-    log_probs = F.log_softmax(logits, dim=1).clamp(min=LEAST)
+    log_probs = log_probs.clamp(min=LEAST)
     return -torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
@@ -58,4 +56,5 @@ class EntropyPenalty(Penalized):
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy and negative entropy of each position, both ``(M,)``."""
         terms = batch.logits.shape[1] if self.variant == "reference" else 1
-        return batch.cross_entropy(), -entropy(batch.logits) / terms
+        log_probs = F.log_softmax(batch.logits, dim=1)
+        return batch.cross_entropy(log_probs), -entropy(log_probs) / terms

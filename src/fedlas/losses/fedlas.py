@@ -14,8 +14,6 @@ from fedlas.losses.label_smoothing import LabelSmoothing
 from fedlas.losses.margin import MbLS
 from fedlas.losses.modulated import ABOUT, Modulated, ModulatedOptions
 
-__all__ = ["FedLAS", "FedLASPlus"]
-
 
 @LOSSES.register("fedlas", **ABOUT, tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"})
 class FedLAS(Modulated):

@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, LossWithStrength, paper
 
-__all__ = ["FLSD53", "FocalLoss", "focal"]
-
 
 def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
     """``(1 - p + rival)^gamma (-log p)``, elementwise.

@@ -15,8 +15,6 @@ from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, LossOptions, paper
 from fedlas.losses.cross_fitted import CrossFitted
 
-__all__ = ["InstanceSmoothing"]
-
 _LEAST = 1e-5
 """Added to a teacher's probabilities: one that excludes all wrong classes says nothing of them, so they share alike."""
 

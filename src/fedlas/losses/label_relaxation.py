@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, LossWithStrength
 
-__all__ = ["LabelRelaxation"]
-
 
 @LOSSES.register(
     "label-relaxation",

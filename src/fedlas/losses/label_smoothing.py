@@ -27,9 +27,6 @@ from fedlas.losses._base import (
     reduce,
 )
 
-__all__ = ["CrossEntropy", "LabelSmoothing", "smoothed_cross_entropy"]
-
-
 _LARGE = 1 << 24
 """Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
 
@@ -174,7 +171,7 @@ class CrossEntropy(Loss):
 
     def reduced(self, batch: Batch) -> Tensor:
         """The reduced loss; the usual mean in one operation."""
-        if self.reduction == "mean" and batch.valid is None and batch.weight is None and not batch.soft:
+        if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target)
         return super().reduced(batch)
 
@@ -206,3 +203,9 @@ class LabelSmoothing(LossWithStrength):
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
+
+    def reduced(self, batch: Batch) -> Tensor:
+        """The reduced loss; the usual mean in one operation."""
+        if self.reduction == "mean" and batch.plain:
+            return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
+        return super().reduced(batch)

@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, cross_entropy, paper
 
-__all__ = ["LogitNorm", "normalized_logits"]
-
 _SHORTEST = 1e-12  # a shorter row has no direction
 _EPS = 1e-7  # published code adds it to the norm
 

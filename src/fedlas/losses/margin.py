@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
-__all__ = ["MbLS", "margin_penalty"]
-
 Form = Literal["sum", "convex"]
 
 

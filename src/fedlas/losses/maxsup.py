@@ -13,8 +13,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
-__all__ = ["MaxSup", "top_excess"]
-
 
 def top_excess(logits: Tensor) -> Tensor:
     """``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0.

@@ -8,42 +8,16 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Base, BaseOptions, Batch, OnBase, Penalized, paper
 
-__all__ = ["MDCA", "class_gap"]
 
-
-def class_gap(logits: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Tensor:
-    """``mean_k |mean_i p_ik - mean_i t_ik|``, a scalar in [0, 1].
-
-    Args:
-        logits: ``(N, C)``.
-        target: Class indices ``(N,)`` in ``[0, C)``, or soft targets ``(N, C)``, whose mean is the class frequency.
-        valid: Which samples count ``(N,)`` bool; None counts all.
-
-    Example:
-        >>> class_gap(torch.zeros(2, 2), torch.tensor([0, 0]))
-        tensor(0.5000)
-    """
-    probs = F.softmax(logits, dim=1)
-    if target.ndim == 2:
-        frequency = _mean(target, valid)
-    else:
-        counted = torch.ones_like(target, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
-        frequency = logits.new_zeros(logits.shape[1]).scatter_add(0, target, counted) / counted.sum().clamp(min=1)
-    return (_mean(probs, valid) - frequency).abs().mean()
-
-
-def _mean(rows: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of the valid rows, ``(C,)``; the content of the others has no effect."""
-    if valid is None:
-        return rows.mean(dim=0)
-    return torch.where(valid[:, None], rows, 0.0).sum(dim=0) / valid.sum().clamp(min=1)
+def class_gap(batch: Batch) -> Tensor:
+    """``mean_k |mean_i p_ik - mean_i t_ik|`` over the positions that count, a scalar in [0, 1]."""
+    return batch.mean_of_rows(F.softmax(batch.logits, dim=1) - batch.probabilities(), 1).abs().mean()
 
 
 @LOSSES.register("mdca", **paper("A Stitch in Time Saves Nine", 2022, "2203.13834"), tune={"alpha": "0.1:20:log"})
@@ -93,4 +67,4 @@ class MDCA(Penalized, OnBase):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""
-        return self.base.per_sample(batch), class_gap(batch.logits, batch.target, valid=batch.valid)
+        return self.base.per_sample(batch), class_gap(batch)

@@ -7,7 +7,6 @@ al. 2019, "On Mixup Training: Improved Calibration and Predictive Uncertainty" (
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, Unpack
 
 import torch
@@ -25,8 +24,6 @@ from fedlas.losses._base import (
     can_look,
     paper,
 )
-
-__all__ = ["CutMix", "Mixup"]
 
 
 def check_mixable(owner: str, inputs: Any, target: Any) -> None:
@@ -92,34 +89,8 @@ def soft_targets(owner: str, inputs: Tensor, target: Tensor, classes: int) -> Te
     return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
 
 
-class _Mixing(OnBase):
-    """Base of both: another loss on mixed samples."""
-
-    masked_classes = True
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        base: Base = "ce",
-        alpha: float = 1.0,
-        **options: Unpack[BaseOptions],
-    ) -> None:
-        check_count(type(self).__name__, "num_classes", num_classes)
-        super().__init__(base, num_classes=num_classes, **options)
-        self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
-
-    @abstractmethod
-    def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Mixed inputs and their soft targets."""
-
-    def per_sample(self, batch: Batch) -> Tensor:
-        """The base's loss of each position ``(M,)``."""
-        return self.base.per_sample(batch)
-
-
 @LOSSES.register("mixup", **paper("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"})
-class Mixup(_Mixing):
+class Mixup(OnBase):
     """Mixup: a loss on ``s x_i + (1 - s) x_j`` with the target ``s y_i + (1 - s) y_j``, ``s`` from Beta(alpha, alpha).
 
     Args:
@@ -146,15 +117,19 @@ class Mixup(_Mixing):
         (torch.Size([4, 1, 8, 8]), tensor([1., 1., 1., 1.]))
     """
 
+    num_classes: int
+    masked_classes = True
+
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        base: Base = "ce",
-        alpha: float = 0.2,
-        **options: Unpack[BaseOptions],
+        self, *, num_classes: int, base: Base = "ce", alpha: float = 0.2, **options: Unpack[BaseOptions]
     ) -> None:
-        super().__init__(num_classes=num_classes, base=base, alpha=alpha, **options)
+        check_count(type(self).__name__, "num_classes", num_classes)
+        super().__init__(base, num_classes=num_classes, **options)
+        self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """The base's loss of each position ``(M,)``."""
+        return self.base.per_sample(batch)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Mix each sample with another one of the batch.
@@ -169,12 +144,11 @@ class Mixup(_Mixing):
         Raises:
             InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
         """
-        classes = int(self.num_classes or 0)
-        return mix_batch(f"{type(self).__name__}.mix", inputs, target, classes=classes, alpha=self.alpha)
+        return mix_batch("Mixup.mix", inputs, target, classes=self.num_classes, alpha=self.alpha)
 
 
 @LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
-class CutMix(_Mixing):
+class CutMix(Mixup):
     """CutMix: a loss on images with a box pasted in from another one, their targets mixed by area.
 
     The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform center. It is cut at the
@@ -203,6 +177,11 @@ class CutMix(_Mixing):
         tensor([1., 1., 1., 1.])
     """
 
+    def __init__(
+        self, *, num_classes: int, base: Base = "ce", alpha: float = 1.0, **options: Unpack[BaseOptions]
+    ) -> None:
+        super().__init__(num_classes=num_classes, base=base, alpha=alpha, **options)
+
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Paste a box of another image of the batch into each.
 
@@ -217,7 +196,7 @@ class CutMix(_Mixing):
             InputError: If the inputs are not images with one target each, or on CPU a target is out of range or
                 ignored.
         """
-        soft = soft_targets(f"{type(self).__name__}.mix", inputs, target, int(self.num_classes or 0))
+        soft = soft_targets("CutMix.mix", inputs, target, self.num_classes)
         if inputs.ndim != 4 or soft.ndim != 2 or 0 in inputs.shape:
             raise InputError(
                 "CutMix.mix",

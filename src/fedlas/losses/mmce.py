@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, in_blocks
 
-__all__ = ["MMCE", "WeightedMMCE", "kernel_calibration_error"]
-
 _PAIRS = 1 << 22  # of the kernel matrix at a time: 16 MiB in float32
 _FLOOR = 1e-10  # under the root, whose slope would be infinite at 0
 

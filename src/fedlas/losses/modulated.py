@@ -27,8 +27,6 @@ from fedlas.losses._base import (
 from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.nci import NormConfidenceIndicator
 
-__all__ = ["IndicatorOptions", "Modulated", "ModulatedOptions", "adaptive_strength"]
-
 # The gate reads the logits themselves, so a shift of them may change its decision.
 ABOUT: dict[str, Any] = {
     "paper": "FedLAS",
@@ -151,10 +149,7 @@ class Modulated(OnBase):
         for part, replacement in (("nci", nci), ("gate", gate)):
             if replacement is not None and not callable(replacement):
                 raise InputError(
-                    name,
-                    f"{part} must be a module or a function",
-                    describe(replacement),
-                    f"Leave {part} out, or pass one.",
+                    name, f"{part} must be a module or a function", describe(replacement), f"Leave {part} out."
                 )
         start = _PUBLISHED_START if check_choice(name, "variant", variant, get_args(Variant)) == "reference" else None
         self.nci = NormConfidenceIndicator(momentum, start, norm_p=norm_p) if nci is None else nci
@@ -191,7 +186,7 @@ class Modulated(OnBase):
         name = type(self).__name__
         logits = check_logits(name, logits)
         target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
-        batch = prepare(name, logits, target, features=features, num_classes=self.num_classes)
+        batch = prepare(name, logits, target, {"features": features}, num_classes=self.num_classes)
         with without_autocast(logits.device.type):
             alpha = self._strength(batch)
         return alpha if batch.per_image else alpha.reshape(batch.shape)

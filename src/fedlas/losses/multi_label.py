@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ from fedlas._core.check import InputError, check_count, describe, is_dense
 from fedlas.losses._base import Base, Batch, LossOptions, OnBase, can_look, class_weights, prepare, reduce
 from fedlas.losses.binary import two_logits
 from fedlas.losses.modulated import Modulated, ModulatedOptions
-
-__all__ = ["MultiLabel", "MultiLabelFedLAS", "label_pairs"]
 
 
 def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
@@ -68,34 +66,23 @@ class _PerLabel(OnBase):
                 )
 
     @abstractmethod
-    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, features: Tensor | None) -> Tensor:
+    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:
         """Loss of each label ``(N L,)``, unweighted."""
 
-    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
+    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
         labeled = target != self.ignore_index
-        values = self._per_label(pairs, logits, labeled, extras["features"]).reshape(logits.shape)
+        values = self._per_label(pairs, logits, labeled, extras).reshape(logits.shape)
         if self.weight is not None:
             values = values * self.weight.to(values.dtype)
         if self.pos_weight is not None:
             values = values * (1 + target * (self.pos_weight.to(values.dtype) - 1))
         return reduce(values.reshape(-1), pairs, self.reduction)
 
-    def counted(self, target: Tensor) -> Tensor:
-        """The divisor of the mean: how many labels of ``target (N, L)`` are known, a scalar."""
-        return (target != self.ignore_index).sum()
-
     def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
         """Every label of every sample as a row of two classes; unknown ones are masked."""
         owner = type(self).__name__
-        _check_shapes(owner, logits, target)
-        if logits.shape[1] != self.num_classes:
-            raise InputError(
-                owner,
-                f"logits must be (N, {self.num_classes})",
-                describe(logits),
-                "Build the loss with the number of labels of the model.",
-            )
+        _check_shapes(owner, logits, target, self.num_classes)
         labeled = target != self.ignore_index
         if can_look(logits):
             inside = target[labeled]
@@ -168,7 +155,7 @@ class MultiLabel(_PerLabel):
             )
         self._keep_weights(pos_weight)
 
-    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
         return self.per_sample(pairs)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -215,20 +202,21 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
         super().__init__(num_classes=num_labels, base=base, beta=beta, **options)
         self._keep_weights(pos_weight)
 
-    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, features: Tensor | None) -> Tensor:
+    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:
         # A sample without a known label is ignored by NCI; the class of the others has no effect on the strength.
         present = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         counted = torch.where(labeled.any(dim=1), present, self.ignore_index)
-        rows = prepare(type(self).__name__, logits, counted, ignore_index=self.ignore_index, features=features)
+        rows = prepare(type(self).__name__, logits, counted, extras, ignore_index=self.ignore_index)
         return self.base.with_strength(pairs, self._strength(rows).repeat_interleave(logits.shape[1]))
 
 
-def _check_shapes(owner: str, logits: object, target: object) -> None:
+def _check_shapes(owner: str, logits: Any, target: Any, labels: int | None = None) -> None:
     fits = is_dense(logits) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
-    if not fits or not is_dense(target) or target.shape != logits.shape or target.is_complex():  # type: ignore[attr-defined]
+    fits = fits and is_dense(target) and target.shape == logits.shape and not target.is_complex()
+    if not fits or labels not in (None, logits.shape[1]):
         raise InputError(
             owner,
-            "logits and target must both be (N, L), one a label",
+            f"logits and target must both be (N, {labels or 'L'}), one a label",
             f"{describe(logits)} and {describe(target)}",
             "Pass 0 or 1 for each label of each sample.",
         )

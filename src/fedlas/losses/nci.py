@@ -15,8 +15,6 @@ from fedlas._core.check import InputError, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas.losses._base import PreciseBuffers, can_look
 
-__all__ = ["NormConfidenceIndicator", "feature_norms"]
-
 _EPS = 1e-3  # the published constant that keeps a collapsed standard deviation from dividing by zero
 
 

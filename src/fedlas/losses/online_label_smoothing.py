@@ -16,8 +16,6 @@ from fedlas._core.collective import sum_across_ranks
 from fedlas.losses._base import LOSSES, Batch, Informed, LearnsFromValidation, LossOptions, PreciseBuffers, paper
 from fedlas.predictions import Predictions
 
-__all__ = ["OnlineLabelSmoothing"]
-
 
 @LOSSES.register("ols", **paper("Delving Deep into Label Smoothing", 2021, "2011.12562"), tune={"alpha": "0.05:1:log"})
 class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):

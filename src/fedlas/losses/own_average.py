@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
 
-__all__ = ["OwnAverage"]
-
 
 @LOSSES.register(
     "own-average",

@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 
-__all__ = ["PolyLoss"]
-
 
 @LOSSES.register("poly", **paper("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"})
 class PolyLoss(Loss):

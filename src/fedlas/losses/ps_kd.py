@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlas._core.check import check_count, check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
 
-__all__ = ["PSKD"]
-
 
 @LOSSES.register(
     "ps-kd",

@@ -25,8 +25,6 @@ from fedlas.losses._base import (
 )
 from fedlas.losses.mixup import check_mixable, draw_partners, draw_share
 
-__all__ = ["RankMixupMRL", "RankMixupNDCG"]
-
 
 def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
     """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``; 0 for mixtures of one class.

@@ -21,8 +21,6 @@ from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.logit_norm import normalized_logits
 from fedlas.losses.mixup import mix_batch
 
-__all__ = ["SpHOR", "orthogonality_penalty", "orthonormal_rows"]
-
 Embeddings = Literal["learned", "fixed"]
 
 

@@ -28,8 +28,6 @@ from fedlas.losses._base import (
 from fedlas.losses.ps_kd import PSKD
 from fedlas.predictions import Predictions
 
-__all__ = ["Tempered", "TemperedPast", "class_bias_step", "log_temperature_step"]
-
 _LEAST = 1e-12
 """Stands for a spread of 0, where float64 rounds all probabilities of a class to 0 or 1."""
 STEP = 0.2

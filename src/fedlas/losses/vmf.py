@@ -15,12 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import check_number
 from fedlas._core.collective import sum_across_ranks
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, can_look, cross_entropy, paper
 from fedlas.losses.nci import feature_norms
-
-__all__ = ["VMF", "uncertain_cross_entropy"]
 
 _LEAST = 20.0  # smallest order for the expansion; its three terms are then within 2e-7 of the logarithm
 
@@ -213,9 +211,7 @@ class VMF(PreciseBuffers, Loss):
     ) -> None:
         super().__init__(**options)
         name = type(self).__name__
-        self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True)
-        if self.confidence == 1:
-            raise InputError(name, "confidence must be below 1", self.confidence, "Choose e.g. 0.7.")
+        self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True, high_open=True)
         self.fixed_concentration: float | None = None
         if concentration is not None:
             self.fixed_concentration = check_number(name, "concentration", concentration, low=0, low_open=True)
@@ -256,12 +252,6 @@ class VMF(PreciseBuffers, Loss):
         start = r * (dim - r**2) / (1 - r**2) * count / total
         usable = torch.isfinite(start) & (start > 0) & ~is_set
         self.concentration.copy_(torch.where(usable, start, self.concentration))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return super().extra_repr() + (
-            "" if self.fixed_concentration is None else f", concentration={self.fixed_concentration}"
-        )
 
 
 def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 
-__all__ = ["LABELS", "checked_labels", "moved", "read_batch", "tensors_in"]
-
 LABELS = ("labels", "label", "target")
 """Keys under which a mapping may hold the labels."""
 

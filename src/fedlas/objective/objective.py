@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas.features import FeatureTap, find_head, find_pool
+from fedlas.features.head import part_of
 from fedlas.losses._base import without_autocast
 
 _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
@@ -238,8 +239,11 @@ class Objective(nn.Module):
         if self.needs & {"features", "head_weight"}:
             head_module = self._find_head()
             if "features" in self.needs:
-                of_head = isinstance(features, str) and features == "head"
-                read = head_module if of_head else find_pool(model, _pool_of(features))
+                of_head = features == "head"
+                if of_head:
+                    read = head_module
+                else:
+                    read = find_pool(model) if features == "map" else part_of("Objective", "features", model, features)
                 self._tap = FeatureTap(read, flatten=not of_head)
                 self._read.append(read)
             if "head_weight" in self.needs:
@@ -355,15 +359,6 @@ def network_of(module: nn.Module) -> nn.Module:
     """The classifier in a module: that of an :class:`Objective`, without wrappers."""
     inner = unwrapped(module)
     return unwrapped(inner.model) if isinstance(inner, Objective) else inner
-
-
-def _pool_of(features: object) -> str | nn.Module | None:
-    """Name or module of the pool; None to search for it."""
-    if not isinstance(features, str | nn.Module):
-        raise InputError(
-            "Objective", "features must be 'head', 'map' or a module", describe(features), "Write features='map'."
-        )
-    return None if isinstance(features, str) and features == "map" else features
 
 
 def _check_linear(head: nn.Module) -> None:

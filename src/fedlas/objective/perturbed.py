@@ -81,22 +81,27 @@ def drifted_predictions(
     """
     check_count("drifted_predictions", "levels", levels, low=2)
     check_count("drifted_predictions", "seed", seed, low=0)
+    if isinstance(loader, Iterator):
+        raise InputError(
+            "drifted_predictions",
+            "the loader must be iterable more than once",
+            describe(loader),
+            "Pass a DataLoader, or a list of batches.",
+        )
+    # The accuracies at both ends: without noise, and by chance.
     channels = _Channels(loader)
+    clean = predict(model, loader, device=device, features=features, head=head if features else None)
+    accuracies = {0.0: float(clean.correct.double().mean())}
 
     def under(noise: float, *, keep: bool) -> Predictions:
-        batches = _Noisy(loader, noise, seed, channels)
+        batches = _noisy(loader, noise, seed, channels)
         return predict(model, batches, device=device, features=keep, head=head if keep else None)
-
-    accuracies: dict[float, float] = {}
 
     def accuracy(noise: float) -> float:
         if noise not in accuracies:
             accuracies[noise] = float(under(noise, keep=False).correct.double().mean())
         return accuracies[noise]
 
-    # The accuracies at both ends: without noise, and by chance.
-    clean = under(0.0, keep=features)
-    accuracies[0.0] = float(clean.correct.double().mean())
     floor = max(1 / clean.num_classes, accuracy(MOST_NOISE))
     step = (accuracies[0.0] - floor) / (levels - 1)
     # One standard error is allowed, because no finite sample is right exactly as often as chance.
@@ -165,13 +170,6 @@ class _Channels:
     """Standard deviation and range of each channel of a loader's inputs, in a shape that broadcasts with a batch."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
-        if isinstance(loader, Iterator):
-            raise InputError(
-                "drifted_predictions",
-                "the loader must be iterable more than once",
-                describe(loader),
-                "Pass a DataLoader, or a list of batches.",
-            )
         count, parts = 0, []
         for batch in loader:
             inputs, _ = read_batch("drifted_predictions", batch)
@@ -197,20 +195,13 @@ class _Channels:
         self.deviation, self.low, self.high = (x.view(shape) for x in (deviation, low.amin(dim=0), high.amax(dim=0)))
 
 
-class _Noisy:
-    """The batches of a loader with Gaussian noise on their inputs; every iteration gives the same noise."""
-
-    def __init__(self, loader: Iterable[Any], noise: float, seed: int, channels: _Channels) -> None:
-        self._loader, self._noise, self._seed, self._channels = loader, noise, seed, channels
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
-        of = self._channels
-        for number, batch in enumerate(self._loader):
-            inputs, target = read_batch("drifted_predictions", batch)
-            if self._noise == 0:
-                yield inputs, target
-                continue
-            draw = torch.Generator().manual_seed(derive(self._seed, f"drift/{number}"))
-            noise = torch.randn(inputs.shape, generator=draw, dtype=torch.float32).to(inputs)
-            noisy = inputs + self._noise * of.deviation.to(inputs) * noise
-            yield noisy.clamp(of.low.to(inputs), of.high.to(inputs)), target
+def _noisy(loader: Iterable[Any], noise: float, seed: int, channels: _Channels) -> Iterator[tuple[Tensor, Any]]:
+    """The batches of a loader with Gaussian noise on their inputs; a seed always gives the same noise."""
+    for number, batch in enumerate(loader):
+        inputs, target = read_batch("drifted_predictions", batch)
+        if noise:
+            generator = torch.Generator().manual_seed(derive(seed, f"drift/{number}"))
+            draws = torch.randn(inputs.shape, generator=generator, dtype=torch.float32).to(inputs)
+            inputs = inputs + noise * channels.deviation.to(inputs) * draws
+            inputs = inputs.clamp(channels.low.to(inputs), channels.high.to(inputs))
+        yield inputs, target

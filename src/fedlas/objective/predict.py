@@ -80,7 +80,9 @@ def predict(
                     tap.start()
                 output = arguments.call("predict", network, moved(inputs, device), {})
                 logits = class_logits("predict", output)
-                _check_rows(logits)
+                if logits.ndim != 2:
+                    fix = "Wrap a dense model in a module that returns one row per position, and flatten the labels."
+                    raise InputError("predict", "the model must return logits (N, C)", describe(logits), fix)
                 if tap is not None:
                     tapped = tap.stop()
                     if observe is not None:
@@ -106,13 +108,3 @@ def predict(
         torch.cat(parts["target"]) if labeled else None,
         features=torch.cat(parts["features"]) if features else None,
     )
-
-
-def _check_rows(logits: Tensor) -> None:
-    if logits.ndim != 2:
-        raise InputError(
-            "predict",
-            "the model must return logits (N, C), one row for each sample",
-            describe(logits),
-            "Wrap a dense model in a module that returns one row per position, and flatten the labels likewise.",
-        )

@@ -136,7 +136,7 @@ def test_refused_where_there_is_no_choice(criterion):
 
 @pytest.mark.parametrize("features", [None, 3, ["map"]])
 def test_nonsense(features):
-    with pytest.raises(InputError, match="features must be 'head', 'map' or a module"):
+    with pytest.raises(InputError, match="features must name a module of the model"):
         Objective(small(), FedLAS(num_classes=C), features=features)
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import ACLS, adaptive_penalty
+from fedlas.losses import ACLS
+from fedlas.losses.acls import adaptive_penalty
 
 LOGITS = torch.tensor([[9.0, 4.0, -1.0]])
 OPTIONS = {"margin": 3.0, "lambda1": 1.0, "lambda2": 0.5}

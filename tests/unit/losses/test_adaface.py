@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import AdaFace, adaptive_margin
+from fedlas.losses import AdaFace
+from fedlas.losses.adaface import adaptive_margin
 
 
 def batch(seed, samples=9, classes=4, dim=6):

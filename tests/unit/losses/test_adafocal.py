@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.losses import AdaFocal, FocalLoss, signed_focal
+from fedlas.losses import AdaFocal, FocalLoss
+from fedlas.losses.adafocal import signed_focal
 from fedlas.predictions import Predictions
 
 

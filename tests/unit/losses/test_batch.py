@@ -8,7 +8,8 @@ from fedlas.losses._base import prepare
 
 def batch(features, target, dense=(), weight=True):
     logits = torch.randn(target.shape[0], 3, *dense, dtype=torch.float64)
-    return prepare("test", logits, target, features=features, head_weight=torch.randn(3, 4) if weight else None)
+    extras = {"features": features, "head_weight": torch.randn(3, 4) if weight else None}
+    return prepare("test", logits, target, {name: value for name, value in extras.items() if value is not None})
 
 
 def test_plain():

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas.losses import BrierLoss, squared_error
+from fedlas.losses import BrierLoss
+from fedlas.losses.brier import squared_error
 
 LOGITS = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(4)]], dtype=torch.float64)
 PROBS = torch.tensor([[1 / 2, 1 / 4, 1 / 4], [1 / 6, 1 / 6, 2 / 3]], dtype=torch.float64)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import CPC, cpc, pairwise_constraints
+from fedlas.losses import CPC, cpc
+from fedlas.losses.cpc import pairwise_constraints
 
 WEIGHTS = {"lambda1": 0.7, "lambda2": 1.3}
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import CRL, ranking_penalty
-from fedlas.losses.crl import next_valid
+from fedlas.losses import CRL
+from fedlas.losses.crl import next_valid, ranking_penalty
 
 
 def batch(seed, samples=9, classes=4, of=20):
@@ -19,15 +19,7 @@ def batch(seed, samples=9, classes=4, of=20):
     return logits, target, torch.randperm(of, generator=generator)[:samples]
 
 
-def confidence_of(p, kind):
-    if kind == "max":
-        return p.max()
-    if kind == "margin":
-        return np.sort(p)[-1] - np.sort(p)[-2]
-    return 1 + (p * np.log(p)).sum() / math.log(len(p))
-
-
-def by_hand(logits, target, index, right, visits, *, kind="max", alpha=1.0, ignored=()):
+def by_hand(logits, target, index, right, visits, *, alpha=1.0, ignored=()):
     """Loss of each sample; moves the histories."""
     probs = F.softmax(logits.double(), dim=1).numpy()
     valid = [i for i in range(len(target)) if i not in ignored]
@@ -35,7 +27,7 @@ def by_hand(logits, target, index, right, visits, *, kind="max", alpha=1.0, igno
     correctness = {i: right[index[i]] / max(visits[index[i]], 1) for i in valid}
     for place, i in enumerate(valid):
         j = valid[(place + 1) % len(valid)]
-        k_i, k_j = confidence_of(probs[i], kind), confidence_of(probs[j], kind)
+        k_i, k_j = probs[i].max(), probs[j].max()
         sign = np.sign(correctness[i] - correctness[j])
         penalty = max(0.0, -sign * (k_i - k_j) + abs(correctness[i] - correctness[j]))
         values[i] = -math.log(probs[i][target[i]]) + alpha * penalty
@@ -45,15 +37,14 @@ def by_hand(logits, target, index, right, visits, *, kind="max", alpha=1.0, igno
     return values
 
 
-@pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
 @pytest.mark.parametrize("ignored", [(), (0, 4, 5, 8)])
-def test_several_batches_by_hand(kind, ignored):
-    criterion = CRL(num_samples=20, confidence=kind, alpha=0.7, reduction="none")
+def test_several_batches_by_hand(ignored):
+    criterion = CRL(num_samples=20, alpha=0.7, reduction="none")
     right, visits = np.zeros(20), np.zeros(20)
     penalised = False
     for seed in range(6):
         logits, target, index = batch(seed)
-        expected = by_hand(logits, target.tolist(), index, right, visits, kind=kind, alpha=0.7, ignored=ignored)
+        expected = by_hand(logits, target.tolist(), index, right, visits, alpha=0.7, ignored=ignored)
         masked = target.clone()
         masked[list(ignored)] = -100
         logits.requires_grad_()
@@ -164,13 +155,12 @@ def test_histories_stay_float32_through_half():
     assert criterion.visits.tolist() == [1000.0, 1001.0]
 
 
-@pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
-def test_one_class_is_always_certain(kind):
-    value = CRL(num_samples=2, confidence=kind)(torch.randn(2, 1), torch.tensor([0, 0]), index=torch.tensor([0, 1]))
+def test_one_class_is_always_certain():
+    value = CRL(num_samples=2)(torch.randn(2, 1), torch.tensor([0, 0]), index=torch.tensor([0, 1]))
     assert value.item() == 0.0
 
 
-@pytest.mark.parametrize("options", [{"alpha": -1.0}, {"confidence": "entropie"}, {"num_samples": 0}])
+@pytest.mark.parametrize("options", [{"alpha": -1.0}, {"num_samples": 0}])
 def test_nonsense(options):
     with pytest.raises(InputError, match=f"CRL: {next(iter(options))}"):
         CRL(**{"num_samples": 3} | options)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from fedlas._core.check import InputError
 from fedlas.losses import DCA
-from fedlas.losses.dca import _absolute_gap
 
 # Probabilities (0.8, 0.2), (0.6, 0.4), (0.5, 0.5): confidences 0.8, 0.6, 0.5, predictions 0, 0, 0.
 LOGITS = torch.tensor([[math.log(4), 0.0], [math.log(1.5), 0.0], [0.0, 0.0]], dtype=torch.float64)
@@ -21,10 +20,14 @@ def test_by_hand():
     torch.testing.assert_close(DCA(alpha=2)(LOGITS, target), expected)
 
 
+def gap(logits, target):
+    return (DCA()(logits, target) - DCA(alpha=0)(logits, target)).item()
+
+
 def test_accuracy_above_confidence_counts_as_much():
-    confidence, right = torch.tensor([0.6, 0.7]), torch.tensor([True, True])
-    assert _absolute_gap(confidence, right).item() == pytest.approx(0.35)
-    assert _absolute_gap(confidence, ~right).item() == pytest.approx(0.65)
+    logits = LOGITS[:2]  # confidences 0.8 and 0.6
+    assert gap(logits, torch.tensor([0, 0])) == pytest.approx(0.3)
+    assert gap(logits, torch.tensor([1, 1])) == pytest.approx(0.7)
 
 
 def test_gradient_goes_through_confidence_alone():
@@ -37,10 +40,7 @@ def test_gradient_goes_through_confidence_alone():
 
 
 def test_masked_mean():
-    confidence, right = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([True, False, False])
-    gap = _absolute_gap(confidence, right, valid=torch.tensor([True, True, False]))
-    assert gap.item() == pytest.approx(0.2)
-    assert _absolute_gap(confidence, right, valid=torch.zeros(3, dtype=torch.bool)) == 0
+    assert gap(LOGITS, torch.tensor([0, 1, -100])) == pytest.approx(0.2)  # 0.7 - 0.5
 
 
 def test_soft_targets_are_right_where_they_agree_on_the_first():

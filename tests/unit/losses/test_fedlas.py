@@ -16,8 +16,8 @@ from fedlas.losses import (
     MbLS,
     NormConfidenceIndicator,
     adaptive_strength,
-    margin_penalty,
 )
+from fedlas.losses.margin import margin_penalty
 
 N, C, D = 12, 5, 7
 BOTH = pytest.mark.parametrize("cls", [FedLAS, FedLASPlus])

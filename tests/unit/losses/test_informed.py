@@ -39,7 +39,7 @@ def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
     for criterion in criteria:
         criterion(LOGITS, TARGET, index=INDEX)
         logits = LATER.clone().requires_grad_()
-        batch = prepare("test", logits, TARGET, index=INDEX)
+        batch = prepare("test", logits, TARGET, {"index": INDEX})
         criterion.with_strength(batch, strength).sum().backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(gradients[0], -gap, rtol=1e-3, atol=1e-3)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import LogitNorm, normalized_logits
+from fedlas.losses import LogitNorm
+from fedlas.losses.logit_norm import normalized_logits
 
 
 def inputs():

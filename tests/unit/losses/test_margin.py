@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import MbLS, margin_penalty
+from fedlas.losses import MbLS
+from fedlas.losses.margin import margin_penalty
 
 
 def test_by_hand():

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import LabelSmoothing, MaxSup, top_excess
+from fedlas.losses import LabelSmoothing, MaxSup
+from fedlas.losses.maxsup import top_excess
 
 
 def test_by_hand():

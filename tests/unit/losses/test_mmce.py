@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import MMCE, WeightedMMCE, kernel_calibration_error, mmce
+from fedlas.losses import MMCE, WeightedMMCE, mmce
+from fedlas.losses.mmce import kernel_calibration_error
 
 FORMS = [{"balanced": balanced, "variant": variant} for balanced in (False, True) for variant in ("paper", "reference")]
 

@@ -112,9 +112,9 @@ def test_nonsense_is_refused_and_moves_nothing():
     logits, target = data()
     with pytest.raises(ValueError, match=r"must need logits and target alone.*MultiLabelFedLAS"):
         MultiLabel(num_labels=L, base={"name": "fedlas"})
-    with pytest.raises(ValueError, match=r"logits and target must both be \(N, L\)"):
+    with pytest.raises(ValueError, match=r"logits and target must both be \(N"):
         MultiLabel(num_labels=L)(logits, target[:, 0])
-    with pytest.raises(ValueError, match=r"logits must be \(N, 4\)"):
+    with pytest.raises(ValueError, match=r"both be \(N, 4\)"):
         MultiLabel(num_labels=L)(logits[:, :3], target[:, :3])
     with pytest.raises(ValueError, match=r"weight must be \(4,\)"):
         MultiLabel(num_labels=L, pos_weight=[1.0])

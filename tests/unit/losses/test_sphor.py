@@ -8,7 +8,8 @@ from torch import nn
 
 from fedlas import Objective
 from fedlas._core.check import InputError
-from fedlas.losses import LOSSES, Mixup, SpHOR, orthogonality_penalty, orthonormal_rows
+from fedlas.losses import LOSSES, Mixup, SpHOR
+from fedlas.losses.sphor import orthogonality_penalty, orthonormal_rows
 
 TARGET = torch.tensor([0, 1, 2, 0])
 

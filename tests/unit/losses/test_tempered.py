@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling
-from fedlas.losses import PSKD, Tempered, TemperedPast, class_bias_step, log_temperature_step
+from fedlas.losses import PSKD, Tempered, TemperedPast
+from fedlas.losses.tempered import class_bias_step, log_temperature_step
 
 
 def over_confident(sharpness, samples=4000):

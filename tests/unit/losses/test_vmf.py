@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 import fedlas
 from fedlas._core.check import InputError
-from fedlas.losses import VMF, uncertain_cross_entropy
-from fedlas.losses.vmf import log_mgf, resultant_rate
+from fedlas.losses import VMF
+from fedlas.losses.vmf import log_mgf, resultant_rate, uncertain_cross_entropy
 
 
 def problem(samples=6, classes=4, dim=3, seed=0, dtype=torch.float64):

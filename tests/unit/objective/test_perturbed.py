@@ -10,7 +10,7 @@ from fedlas._core.check import InputError
 from fedlas.calibrators import DriftTemperature, TemperatureScaling
 from fedlas.metrics import expected_calibration_error, negative_log_likelihood
 from fedlas.objective import drifted_predictions, predict
-from fedlas.objective.perturbed import MOST_NOISE, _Channels, _noise_for, _Noisy
+from fedlas.objective.perturbed import MOST_NOISE, _Channels, _noise_for, _noisy
 
 
 def data(samples=1500, seed=0, classes=5):
@@ -67,7 +67,7 @@ def test_each_level_is_the_model_on_noisy_inputs(world):
     for (_, noise, accuracy), logits, correct in zip(
         levels, union.logits.split(1500), union.correct.split(1500), strict=True
     ):
-        expected = torch.cat([model(x) for x, _ in _Noisy(loader, noise, 3, channels)])
+        expected = torch.cat([model(x) for x, _ in _noisy(loader, noise, 3, channels)])
         torch.testing.assert_close(logits, expected.detach())
         assert float(correct.double().mean()) == accuracy
 
@@ -76,11 +76,11 @@ def test_noise_is_in_units_of_each_channel_and_cut_to_its_range(world):
     _, loader = world
     channels = _Channels(loader)
     clean = torch.cat([x for x, _ in loader])
-    noisy = torch.cat([x for x, _ in _Noisy(loader, 0.5, 0, channels)])
+    noisy = torch.cat([x for x, _ in _noisy(loader, 0.5, 0, channels)])
     for channel, size in enumerate((1.0, 0.1)):
         torch.testing.assert_close(channels.deviation[0, channel].item(), clean[:, channel].std(correction=0).item())
         assert (noisy - clean)[:, channel].std().item() == pytest.approx(0.5 * size, rel=0.05)
-        wild = torch.cat([x for x, _ in _Noisy(loader, 100.0, 0, channels)])[:, channel]
+        wild = torch.cat([x for x, _ in _noisy(loader, 100.0, 0, channels)])[:, channel]
         assert (wild.min(), wild.max()) == (clean[:, channel].min(), clean[:, channel].max())
 
 
@@ -97,7 +97,7 @@ def test_deterministic_and_the_seed_matters(world):
 def test_batches_get_different_noise(world):
     _, loader = world
     same = [loader[0], loader[0]]
-    first, second = (x for x, _ in _Noisy(same, 1.0, 0, _Channels(same)))
+    first, second = (x for x, _ in _noisy(same, 1.0, 0, _Channels(same)))
     assert not torch.equal(first, second)
 
 

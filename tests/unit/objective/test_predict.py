@@ -238,7 +238,7 @@ def test_dense_logits_are_refused_at_the_first_batch():
         yield torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
         pytest.fail("a second batch was drawn")
 
-    with pytest.raises(InputError, match=r"logits \(N, C\), one row for each sample; got \(2, 3, 4, 4\)"):
+    with pytest.raises(InputError, match=r"logits \(N, C\); got \(2, 3, 4, 4\)"):
         predict(nn.Conv2d(1, 3, 1), loader())
 
 

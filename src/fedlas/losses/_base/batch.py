@@ -7,7 +7,7 @@ None if nothing is ignored, and then costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_logits, describe, is_dense
-from fedlas.losses._base.refusals import check_masked, soft_target
+from fedlas.losses._base.refusals import check_masked, soft_target, unless_weightless
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -25,7 +25,7 @@ LEAST = -1e30
 
 _ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
 
-_EXTRAS = {
+EXTRAS = {
     "features": ("the classifier head's input, (N, D)", "Pass the input of the classifier head."),
     "index": ("positions in the training set, (N,)", "Pass each sample's position in the data set."),
     "mixed": ("logits of mixed samples, (N, K, C)", "Stack the logits of K mixed versions: torch.stack(views, dim=1)."),
@@ -72,6 +72,11 @@ class Batch:
         """Whether targets are probabilities ``(M, C)``."""
         return self.target.ndim == 2
 
+    @property
+    def plain(self) -> bool:
+        """Whether targets are hard, and all positions and classes count alike."""
+        return self.valid is None and self.weight is None and self.target.ndim == 1
+
     def need(self, name: str) -> Tensor:
         """The attribute ``name``, one of the tensors that a loss may declare in ``needs``.
 
@@ -83,9 +88,13 @@ class Batch:
             raise missing(self.owner, name)
         return value
 
-    def cross_entropy(self) -> Tensor:
-        """``-log p_y`` of each position ``(M,)``, class weights included; soft targets: ``-sum_k t_k log p_k``."""
-        return cross_entropy(self.logits, self.target, self.weight)
+    def cross_entropy(self, log_probs: Tensor | None = None) -> Tensor:
+        """``-log p_y`` of each position ``(M,)``, class weights included; soft targets: ``-sum_k t_k log p_k``.
+
+        Args:
+            log_probs: ``log p (M, C)``, if the loss has computed it.
+        """
+        return cross_entropy(self.logits, self.target, self.weight, log_probs)
 
     def weighted(self, values: Tensor) -> Tensor:
         """``values (M,)`` times the class weight of each position's target (soft targets: the expected weight)."""
@@ -110,8 +119,7 @@ class Batch:
         log_probs = F.log_softmax(self.logits, dim=1)
         top = log_probs.detach().argmax(dim=1, keepdim=True)
         confidence = log_probs.gather(1, top).squeeze(1).exp()
-        nll = self.cross_entropy() if self.soft else self.weighted(F.nll_loss(log_probs, self.target, reduction="none"))
-        return nll, confidence, top.squeeze(1) == self.favored()
+        return self.cross_entropy(log_probs), confidence, top.squeeze(1) == self.favored()
 
     def favored(self) -> Tensor:
         """The class that a target favors ``(M,)``: a hard target itself, the arg-max of a soft one."""
@@ -161,10 +169,7 @@ class Batch:
             )
 
     def normalizer(self) -> Tensor | int:
-        """The divisor of a mean, as in ``F.cross_entropy``: the summed weights, or the number of valid positions.
-
-        It is above 0, so that the mean of a batch of which nothing counts is 0 and not NaN.
-        """
+        """The divisor of a mean, as in ``F.cross_entropy``; above 0, so that a mean over nothing is 0 and not NaN."""
         if self.weight is not None and not self.soft:
             each = self.weight[self.target]
             total = each.sum() if self.valid is None else (each * self.valid).sum()
@@ -172,11 +177,16 @@ class Batch:
         return self.logits.shape[0] if self.valid is None else self.valid.sum().clamp(min=1)
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, log_probs: Tensor | None = None
+) -> Tensor:
     """``-log p_y`` of each row of checked inputs ``(N,)``, or ``-sum_k t_k log p_k``; class weights in both."""
-    if target.ndim == 1:
+    if log_probs is None and target.ndim == 1:
         return F.cross_entropy(logits, target, weight, reduction="none")
-    terms = F.log_softmax(logits, dim=1).clamp(min=LEAST) * target
+    log_probs = F.log_softmax(logits, dim=1) if log_probs is None else log_probs
+    if target.ndim == 1:
+        return F.nll_loss(log_probs, target, weight, reduction="none")
+    terms = log_probs.clamp(min=LEAST) * target
     return -(terms.sum(dim=1) if weight is None else terms @ weight)
 
 
@@ -196,7 +206,7 @@ def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
 def missing(owner: str, need: str) -> TypeError:
     """The error for a tensor that a loss needs and was not passed."""
     return TypeError(
-        f"{owner}: {need} must be passed ({_EXTRAS[need][0]}); got None. "
+        f"{owner}: {need} must be passed ({EXTRAS[need][0]}); got None. "
         f"Call {owner}(...)(logits, target, {need}={need}), or wrap model and loss in fedlas.Objective."
     )
 
@@ -210,26 +220,26 @@ def prepare(
     owner: str,
     logits: Any,
     target: Any,
+    extras: Mapping[str, Any] | None = None,
     *,
     ignore_index: int = -100,
     weight: Tensor | None = None,
     averaged: bool = True,
     masked_classes: bool = False,
     num_classes: int | None = None,
-    **extras: Any,
 ) -> Batch:
-    """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes and errors.
+    """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors.
 
     Args:
         owner: Name of the loss, for errors.
         logits: As there.
         target: As there.
-        ignore_index: Target value of positions that are left out.
+        extras: The other arguments there that were passed, by name.
+        ignore_index: Of the loss, as those that follow.
         weight: Class weights ``(C,)``.
         averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
-        masked_classes: Whether logits of -inf are accepted; see :attr:`Loss.masked_classes`.
+        masked_classes: Whether logits of -inf are accepted.
         num_classes: Number of classes that the loss was built for; None accepts any.
-        **extras: The other arguments there, by name; None if not passed.
     """
     # Logits and class weights.
     logits = check_logits(owner, logits)
@@ -271,14 +281,15 @@ def prepare(
     if look and float(flat.detach().amin()) == float("-inf"):
         check_masked(owner, flat.detach(), target, valid, masked_classes)
     if weight is not None and averaged:
-        valid = _unless_weightless(target, valid, weight)
+        valid = unless_weightless(target, valid, weight, look)
 
     # The tensors that only some losses need, flattened like the logits.
     batch = Batch(owner, flat, target, valid, weight, shape)
     batch.check_classes(num_classes)
+    if not extras:
+        return batch
     for name, value in extras.items():
-        if value is not None:
-            setattr(batch, name, _checked_extra(owner, name, value, logits, extras))
+        setattr(batch, name, _checked_extra(owner, name, value, logits, extras))
     if batch.features is not None:
         batch.per_image = logits.ndim > 2 and batch.features.ndim == 2
         batch.features = _rows(batch.features)
@@ -314,8 +325,8 @@ def _check_device(owner: str, name: str, value: Tensor, logits: Tensor) -> None:
         raise InputError(owner, expected, value.device, f"Move it: {name}.to(logits.device).")
 
 
-def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: dict[str, Any]) -> Tensor:
-    """Check one of the tensors of :data:`_EXTRAS` and return it.
+def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
+    """Check one of the tensors of :data:`EXTRAS` and return it.
 
     A letter in a shape stands for any length above 0.
     """
@@ -334,7 +345,7 @@ def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: di
     if not kind_fits or not any(_has_shape(value, shape) for shape in shapes):
         listed = " or ".join(dict.fromkeys(f"({', '.join(map(str, shape))}{',' * is_index})" for shape in shapes))
         expected = f"{name} must be {listed}{' int64' * is_index} for logits {tuple(logits.shape)}"
-        fix = _EXTRAS[name][1]
+        fix = EXTRAS[name][1]
         if name == "features" and isinstance(value, Tensor) and value.ndim > 2 and not dense:
             axes = tuple(range(2, value.ndim))
             fix = f"Pool them first, e.g. features.mean({axes if len(axes) > 1 else axes[0]})."
@@ -353,18 +364,6 @@ def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:
     return value.ndim == len(shape) and all(
         size == wish or (isinstance(wish, str) and size > 0) for size, wish in sizes
     )
-
-
-def _unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor | None:
-    """The mask of positions that count; none does where all that would have a class weight of 0.
-
-    Otherwise such a batch has a mean of 0 / 0: one step, and the gate and the model are NaN for good.
-    """
-    each = target @ weight if target.ndim == 2 else weight[target]
-    some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
-    if can_look(some) and bool(some):
-        return valid
-    return some.expand(len(target)) if valid is None else valid & some
 
 
 def _hard_target(

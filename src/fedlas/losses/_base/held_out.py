@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -23,9 +22,8 @@ class LearnsFromValidation(Loss):
     ``torch.compile`` nothing is counted.
     """
 
-    @cached_property
-    def _calls(self) -> _Calls:
-        return _Calls()
+    # The calls of a training loop so far; not a part of the state.
+    _updated, _trained, _evaluations, _samples = False, False, 0, 0
 
     @abstractmethod
     def learn_from(self, predictions: Predictions) -> None:
@@ -49,43 +47,33 @@ class LearnsFromValidation(Loss):
             )
         self.learn_from(predictions)
         pass_validation_on(getattr(self, "base", None), predictions)
-        self._calls.updated = True
+        self._updated = True
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation mode."""
-        calls = self._calls
-        if not mode and calls.trained:
-            calls.trained, calls.evaluations = False, calls.evaluations + 1
-            self._remind(calls.evaluations >= 2, "two validations")
+        if not mode and self._trained:
+            self._trained, self._evaluations = False, self._evaluations + 1
+            self._remind(self._evaluations >= 2, "two validations")
         return super().train(mode)
 
-    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
+    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         value = super()._forward(logits, target, extras)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._calls.trained = True
-            self._calls.samples += len(logits)
+            self._trained = True
+            self._samples += len(logits)
             samples = getattr(self, "num_samples", None)
-            self._remind(samples is not None and self._calls.samples > 2 * samples, "two passes over the training set")
+            self._remind(samples is not None and self._samples > 2 * samples, "two passes over the training set")
         return value
 
     def _remind(self, due: bool, after: str) -> None:
-        if not due or self._calls.updated:
+        if not due or self._updated:
             return
-        self._calls.updated = True  # once
+        self._updated = True  # once
         warn_user(
             f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in {after}, "
             "so the loss has learned nothing from validation. Call it after each epoch, e.g. "
             "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
         )
-
-
-class _Calls:
-    """The calls of a training loop so far; not a part of the state."""
-
-    updated = False
-    trained = False
-    evaluations = 0
-    samples = 0
 
 
 def pass_validation_on(criterion: Any, predictions: Predictions) -> None:

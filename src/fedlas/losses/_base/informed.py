@@ -62,8 +62,7 @@ def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Ten
     with torch.no_grad():
         probs = F.softmax(logits, dim=1)
         gap = probs - (target if target.ndim == 2 else F.one_hot(target, probs.shape[1]))
-        distance: Tensor = torch.linalg.vector_norm(gap, norm, dim=1)
-        return distance
+        return torch.linalg.vector_norm(gap, norm, dim=1)
 
 
 class Remembering(Informed):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
-from fedlas.losses._base.batch import Batch, Reduction, missing, prepare, reduce
+from fedlas.losses._base.batch import EXTRAS, Batch, Reduction, missing, prepare, reduce
 
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or that of published code where the two differ."""
@@ -179,24 +179,20 @@ class Loss(nn.Module, ABC):
             InputError: For wrong shapes, dtypes or devices, and on CPU for targets that are out of range or all
                 ignored and for masked classes that the loss does not accept. The state is then unchanged.
         """
-        extras = {
-            "features": features, "index": index, "mixed": mixed, "mixed_share": mixed_share,
-            "head_weight": head_weight,
-        }  # fmt: skip
+        passed = zip(EXTRAS, (features, index, mixed, mixed_share, head_weight), strict=True)
+        extras = {name: value for name, value in passed if value is not None}
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
-        if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self._forward(logits, target, extras)
-        return self._forward(logits, target, extras)
+        with without_autocast(device):
+            return self._forward(logits, target, extras)
 
-    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
+    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         owner = type(self).__name__
         if self.needs:
-            for need, value in extras.items():
-                if value is None and need in self.needs and (self.training or not need.startswith("mixed")):
+            for need in EXTRAS:
+                if need in self.needs - extras.keys() and (self.training or not need.startswith("mixed")):
                     raise missing(owner, need)
         batch = prepare(
-            owner, logits, target, **extras, ignore_index=self.ignore_index, weight=self.weight,
+            owner, logits, target, extras, ignore_index=self.ignore_index, weight=self.weight,
             averaged=self.reduction == "mean", masked_classes=self.masked_classes, num_classes=self.num_classes,
         )  # fmt: skip
         return self.reduced(batch)
@@ -208,11 +204,10 @@ class Loss(nn.Module, ABC):
     def extra_repr(self) -> str:
         """The options with plain values, for ``repr``; shared options only if they differ from the defaults."""
         values = {key: getattr(self, key, None) for key in inspect.signature(type(self)).parameters}
-        usual = {"reduction": "mean", "ignore_index": -100}
         return ", ".join(
             f"{key}={value!r}"
             for key, value in values.items()
-            if isinstance(value, int | float | str) and value != usual.get(key)
+            if isinstance(value, int | float | str) and value != {"reduction": "mean", "ignore_index": -100}.get(key)
         )
 
 

@@ -1,7 +1,8 @@
-"""Checks of values that few batches need: soft targets, and logits of -inf."""
+"""Checks of values that few batches need: soft targets, logits of -inf, class weights of 0."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, NonFiniteError
@@ -49,3 +50,15 @@ def check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | Non
             got,
             "Mask other classes only: the loss of a class that cannot be is infinite.",
         )
+
+
+def unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor, look: bool) -> Tensor | None:
+    """The mask of positions that count; none does where all that would have a class weight of 0.
+
+    Otherwise such a batch has a mean of 0 / 0: one step, and the gate and the model are NaN for good.
+    """
+    each = target @ weight if target.ndim == 2 else weight[target]
+    some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
+    if look and bool(some):
+        return valid
+    return some.expand(len(target)) if valid is None else valid & some
