@@ -25,17 +25,6 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 
-__all__ = [
-    "ArrayFile",
-    "Arrays",
-    "available_memory",
-    "check_fits",
-    "from_safetensors",
-    "load_tensors",
-    "open_arrays",
-    "to_safetensors",
-]
-
 _FREE = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
 _MOST_RATIO = 100
@@ -173,9 +162,9 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
         ValueError: For a tensor of a dtype or layout that the format lacks.
     """
     # The package refuses tensors that share memory, such as tied weights.
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     try:
-        content: bytes = require("safetensors.torch", extra="export").save(own, dict(metadata))
+        content: bytes = require("safetensors.torch", extra="export").save(copies, dict(metadata))
     except Exception as error:  # the package raises errors of several kinds
         raise ValueError(str(error)) from error
     return content

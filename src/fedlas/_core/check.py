@@ -78,8 +78,8 @@ def check_number(
         above, below = number > low if low_open else number >= low, number < high if high_open else number <= high
         if math.isfinite(number) and above and below:
             return number
-    left, right = "(" if low_open or low == -math.inf else "[", ")" if high_open or high == math.inf else "]"
-    expected = f"{name} must be a finite number in {left}{low:g}, {high:g}{right}"
+    start, end = "(" if low_open or low == -math.inf else "[", ")" if high_open or high == math.inf else "]"
+    expected = f"{name} must be a finite number in {start}{low:g}, {high:g}{end}"
     raise InputError(owner, expected, describe(value), f"Choose {name} in that range.")
 
 

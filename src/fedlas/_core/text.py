@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable", "spreadsheet_cell"]
-
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
 _JOINERS = "\u200c\u200d"  # the only format characters that the spelling of languages and emoji needs

@@ -9,8 +9,6 @@ from typing import Any
 
 from fedlas._core.extras import require
 
-__all__ = ["dump_yaml", "parse_yaml", "read_yaml"]
-
 _MOST_CHARACTERS = 200_000
 _MOST_LEVELS = 50
 _MOST_DIGITS = 100

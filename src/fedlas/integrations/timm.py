@@ -127,8 +127,8 @@ class CriterionTask(TrainingTask):
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
         """The model alone, from images to logits."""
-        found = super().get_eval_model(module, ema)
-        inner = None if found is None else unwrap_model(found)
+        chosen = super().get_eval_model(module, ema)
+        inner = None if chosen is None else unwrap_model(chosen)
         return inner.model if isinstance(inner, Objective) else inner
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
@@ -165,6 +165,6 @@ class CriterionTask(TrainingTask):
             objective.criterion.load_state_dict(state or {}, strict=strict)
 
     def _objective(self, module: nn.Module | None, ema: bool) -> Objective | None:
-        found = self.get_trainable_module(ema=ema) if module is None else module
-        inner = None if found is None else unwrap_model(found)
+        chosen = self.get_trainable_module(ema=ema) if module is None else module
+        inner = None if chosen is None else unwrap_model(chosen)
         return inner if isinstance(inner, Objective) else None
