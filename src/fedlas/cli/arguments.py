@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -36,90 +36,61 @@ def add_details(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--details", action="store_true", help=what)
 
 
-def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> None:
-    """Add the options that name the columns of a table and say how to read it.
+_COLUMNS = (
+    ("--logits", "COLUMNS", "columns of logits in the order of the classes: a,b,c or 'logit_*', or the option once a "
+     "name; one column: of two classes' second, or of lists (default: an .npz's array logits)"),
+    ("--probs", "COLUMNS", "columns of probabilities instead, named in the same ways (default: none)"),
+    ("--target", "COLUMN", "column of the labels: class names, or numbers from 0 (default: none)"),
+    ("--classes", "A,B,C", "class names in the order of the columns (default: what * stands for)"),
+    ("--confidence", "COLUMN", "column of the predicted class's probability, where the others are unknown (default: an "
+     ".npz's array confidence)"),
+    ("--correct", "COLUMN", "with --confidence: 0 and 1, true and false, yes and no, or correct and incorrect "
+     "(default: none)"),
+    ("--predicted", "COLUMN", "with --confidence and --target: the predicted class, as the labels are written "
+     "(default: none)"),
+)  # fmt: skip
+_SAMPLES = (
+    ("--label-probs", "COLUMNS", "columns of the distribution of each label, as annotators voted, named like --probs "
+     "(default: none)"),
+    ("--weights", "COLUMN", "column of the weight of each sample (default: all count once)"),
+    ("--groups", "COLUMN", "column of the group of each sample: measure each group (default: none)"),
+)  # fmt: skip
+_FLAGS = {
+    "--normalize": "divide each row of probabilities by its sum (default: none is far off)",
+    "--percent": "divide probabilities and confidences by 100; 56%% needs no option (default: they are fractions)",
+    "--drop-missing": "leave out rows that lack a value, not those that lack a group alone (default: they are refused)",
+}
 
-    Args:
-        parser: Parser of the subcommand.
-        top_label: Whether confidences alone are enough: adds ``--confidence``, ``--correct`` and ``--predicted``.
-    """
-    add_names(
-        parser,
-        "--logits",
-        "columns of logits in the order of the classes: a,b,c or 'logit_*', or the option once a name; one column: of "
-        "two classes' second, or of lists (default: an .npz's array logits)",
-    )
-    add_names(parser, "--probs", "columns of probabilities instead, named in the same ways (default: none)")
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the columns of a table and say how to read it."""
+    _add_names(parser, _COLUMNS)
     parser.add_argument(
-        "--target", metavar="COLUMN", help="column of the labels: class names, or numbers from 0 (default: none)"
-    )
-    add_names(
-        parser, "--classes", "class names in the order of the columns (default: what * stands for)", metavar="A,B,C"
-    )
-    if top_label:
-        parser.add_argument(
-            "--confidence",
-            metavar="COLUMN",
-            help="column of the predicted class's probability, where the others are unknown (default: an .npz's array "
-            "confidence)",
-        )
-        parser.add_argument(
-            "--correct",
-            metavar="COLUMN",
-            help="with --confidence: 0 and 1, true and false, yes and no, or correct and incorrect (default: none)",
-        )
-        parser.add_argument(
-            "--predicted",
-            metavar="COLUMN",
-            help="with --confidence and --target: the predicted class, as the labels are written (default: none)",
-        )
-        parser.add_argument(
-            "--confidence-as",
-            choices=CONFIDENCE_FORMS,
-            default="number",
-            help="words: text that states it; sum, mean, min: lists of token log-probabilities; p-true: those of True "
-            "and False (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--format",
-            choices=("table", "lm-eval"),
-            help="lm-eval: samples of lm-evaluation-harness (default: noticed)",
-        )
-    parser.add_argument(
-        "--normalize",
-        action="store_true",
-        help="divide each row of probabilities by its sum (default: none is far off)",
+        "--confidence-as",
+        choices=CONFIDENCE_FORMS,
+        default="number",
+        help="words: text that states it; sum, mean, min: lists of token log-probabilities; p-true: those of True and "
+        "False (default: %(default)s)",
     )
     parser.add_argument(
-        "--percent",
-        action="store_true",
-        help="divide probabilities and confidences by 100; 56%% needs no option (default: they are fractions)",
+        "--format", choices=("table", "lm-eval"), help="lm-eval: samples of lm-evaluation-harness (default: noticed)"
     )
-    parser.add_argument(
-        "--drop-missing",
-        action="store_true",
-        help="leave out rows that lack a value, not those that lack a group alone (default: they are refused)",
-    )
+    for flag, text in _FLAGS.items():
+        parser.add_argument(flag, action="store_true", help=text)
     parser.add_argument(
         "--sep", dest="separator", metavar="CHAR", help="separator of a CSV file (default: , ; tab or | as noticed)"
     )
 
 
-def add_names(parser: argparse.ArgumentParser, flag: str, what: str, *, metavar: str = "COLUMNS") -> None:
-    """Add an option that takes names: a list with commas, or one name each time it is given."""
-    parser.add_argument(flag, action="append", metavar=metavar, help=what)
-
-
 def add_samples(parser: argparse.ArgumentParser) -> None:
     """Add ``--label-probs``, ``--weights`` and ``--groups``."""
-    what = "columns of the distribution of each label, as annotators voted, named like --probs (default: none)"
-    add_names(parser, "--label-probs", what)
-    parser.add_argument(
-        "--weights", metavar="COLUMN", help="column of the weight of each sample (default: all count once)"
-    )
-    parser.add_argument(
-        "--groups", metavar="COLUMN", help="column of the group of each sample: measure each group (default: none)"
-    )
+    _add_names(parser, _SAMPLES)
+
+
+def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
+    """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
+    for flag, metavar, text in options:
+        parser.add_argument(flag, action="store" if metavar == "COLUMN" else "append", metavar=metavar, help=text)
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:

@@ -52,7 +52,7 @@ def add_card(add: AddSubcommand) -> None:
     )
     add_details(parser, "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser, default=DEFAULT)
-    add_columns(parser, top_label=True)
+    add_columns(parser)
 
 
 def _card(args: argparse.Namespace) -> int:

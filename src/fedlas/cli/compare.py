@@ -51,7 +51,7 @@ def add_compare(add: AddSubcommand) -> None:
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
     add_details(parser, "show the other tests, A and B, too (default: the verdict)")
-    add_columns(parser, top_label=True)
+    add_columns(parser)
     parser.add_argument(
         "--num-bins", type=int, default=15, help="of two files: bins of calibration errors (default: %(default)s)"
     )

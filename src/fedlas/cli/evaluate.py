@@ -35,7 +35,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="predictions (.npz, .csv, .parquet, .jsonl), or a run folder"
     )
-    add_columns(parser, top_label=True)
+    add_columns(parser)
     add_samples(parser)
     parser.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
     add_replicates(parser)

@@ -24,7 +24,7 @@ def add_monitor(add: AddSubcommand) -> None:
     parser.add_argument(
         "files", type=Path, nargs="+", metavar="PREDS", help="live predictions in the order of time, with labels or not"
     )
-    add_columns(parser, top_label=True)
+    add_columns(parser)
     parser.add_argument(
         "--false-alarm",
         type=float,
