@@ -12,7 +12,7 @@ from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
-from fedlas.integrations.huggingface import CalibrationMetrics, CriterionTrainer
+from fedlas.integrations.huggingface import ComputeMetrics, CriterionTrainer
 from fedlas.losses import FedLAS
 
 
@@ -44,7 +44,7 @@ def trainer(criterion, folder):
         train_dataset=train_set,
         eval_dataset=test_set,
         data_collator=collate,
-        compute_metrics=CalibrationMetrics(["accuracy", "ece"]),
+        compute_metrics=ComputeMetrics(["accuracy", "ece"]),
     )
 
 

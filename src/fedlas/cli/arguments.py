@@ -15,7 +15,7 @@ AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.Ar
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
 
 
-def add_data(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
+def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
     parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: where it was in training, then $FEDLAS_DATA)")
 
@@ -114,7 +114,7 @@ def add_card_options(parser: argparse.ArgumentParser, *, default: str) -> None:
         help=f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {default})",
     )
     add_replicates(parser)
-    add_data(parser, "where the run's data is")
+    add_data_folder(parser, "where the run's data is")
 
 
 def laboratory(module: str, name: str) -> Any:

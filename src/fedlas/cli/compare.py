@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, add_replicates, columns_of, laboratory
-from fedlas.predictions import Reader, Table
+from fedlas.predictions import PredictionTable, Reader
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.table import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
@@ -103,7 +103,7 @@ def _compare_files(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_labels(a: Table, b: Table) -> None:
+def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
     if a.labels is None or b.labels is None:
         if a.predictions.num_samples == b.predictions.num_samples and (a.has_no_labels or b.has_no_labels):

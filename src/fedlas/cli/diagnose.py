@@ -16,7 +16,7 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument, write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
-from fedlas.cli.arguments import AddSubcommand, add_data, add_details
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_details
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
@@ -31,7 +31,7 @@ def add_diagnose(add: AddSubcommand) -> None:
     parser = add(_diagnose, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
     parser.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
-    add_data(parser, "where the images are")
+    add_data_folder(parser, "where the images are")
     add_details(parser, "print the gate and every alarm, too (default: the indicator)")
 
 

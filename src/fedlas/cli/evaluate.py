@@ -12,7 +12,7 @@ from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
-    add_data,
+    add_data_folder,
     add_details,
     add_replicates,
     add_samples,
@@ -68,7 +68,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
     )
-    add_data(parser, "where a run's data is, if a calibrator needs its model")
+    add_data_folder(parser, "where a run's data is, if a calibrator needs its model")
 
 
 def _evaluate(args: argparse.Namespace) -> int:

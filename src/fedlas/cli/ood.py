@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError, check_choice, suggestion
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
-from fedlas.cli.arguments import AddSubcommand, add_data, add_details
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_details
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood import (
@@ -57,7 +57,7 @@ def add_ood(add: AddSubcommand) -> None:
     parser.add_argument(
         "--out", type=path_argument, help="folder of the report (default: the run, or the folder of all runs)"
     )
-    add_data(parser, "where the runs' own data is", flag="--run-data")
+    add_data_folder(parser, "where the runs' own data is", flag="--run-data")
     parser.add_argument(
         "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlas._core.files import write_json
 from fedlas._core.terminal import Bar, say, show
-from fedlas.cli.arguments import AddSubcommand, add_data, add_replicates
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.folder import RunFolder
@@ -40,7 +40,7 @@ def add_shift(add: AddSubcommand) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
     parser.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
     add_replicates(parser, default=199)
-    add_data(parser, "where the runs' data is")
+    add_data_folder(parser, "where the runs' data is")
 
 
 def _shift(args: argparse.Namespace) -> int:

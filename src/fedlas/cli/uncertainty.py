@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_data
+from fedlas.cli.arguments import AddSubcommand, add_data_folder
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
@@ -27,7 +27,7 @@ def add_uncertainty(add: AddSubcommand) -> None:
     )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
     parser.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
-    add_data(parser, "where the runs' data is")
+    add_data_folder(parser, "where the runs' data is")
 
 
 def _uncertainty(args: argparse.Namespace) -> int:

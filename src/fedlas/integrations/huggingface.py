@@ -24,7 +24,7 @@ from fedlas.predictions import Predictions
 
 _transformers = require("transformers", extra="hf")
 
-__all__ = ["CRITERION_FILE", "CalibrationMetrics", "CriterionMixin", "CriterionTrainer"]
+__all__ = ["CRITERION_FILE", "ComputeMetrics", "CriterionMixin", "CriterionTrainer"]
 
 CRITERION_FILE = "criterion.pt"
 """Name of the file with gate and NCI, in each checkpoint and next to a saved model."""
@@ -252,7 +252,7 @@ class CriterionMixin:
             if output.predictions is None or output.label_ids is None:
                 expected, fix = "the criterion must see the predictions of each evaluation", "batch_eval_metrics=False"
                 raise InputError(self._owner, expected, "an evaluation that keeps none", f"Set {fix}.")
-            update(Predictions(*rows_of(output.predictions, output.label_ids, self._ignored)))
+            update(Predictions(*valid_rows(output.predictions, output.label_ids, self._ignored)))
         return output
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
     """
 
 
-class CalibrationMetrics:
+class ComputeMetrics:
     """Accuracy, NLL, ECE and so on of an evaluation, for the Trainer's ``compute_metrics``.
 
     Args:
@@ -337,7 +337,7 @@ class CalibrationMetrics:
     Example:
         >>> from types import SimpleNamespace
         >>> batch = SimpleNamespace(predictions=np.array([[2.0, 0.0], [0.0, 1.0]]), label_ids=np.array([0, 0]))
-        >>> CalibrationMetrics(["accuracy"])(batch)
+        >>> ComputeMetrics(["accuracy"])(batch)
         {'accuracy': 0.5}
     """
 
@@ -350,7 +350,7 @@ class CalibrationMetrics:
 
     def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
         """Add ``prediction.predictions`` and ``.label_ids``; return the metrics if ``compute_result``, else ``{}``."""
-        logits, labels = rows_of(prediction.predictions, prediction.label_ids, self.ignore_index)
+        logits, labels = valid_rows(prediction.predictions, prediction.label_ids, self.ignore_index)
         if self._streaming is None:
             self._streaming = StreamingMetrics(logits.shape[1], metrics=self.metrics, num_bins=self.num_bins)
         if len(logits):
@@ -361,7 +361,7 @@ class CalibrationMetrics:
         return metrics
 
 
-def rows_of(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
+def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
     logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
     logits, labels = (

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Chunk:
+class TableChunk:
     """Some rows of a table.
 
     Attributes:
@@ -42,13 +42,13 @@ class Chunk:
     values: Mapping[str, Values]
     file: str
 
-    def complete(self, *, optional: str | None) -> tuple[Chunk, Counter[str]]:
+    def complete(self, *, optional: str | None) -> tuple[TableChunk, Counter[str]]:
         """Return the rows without missing values, and how many rows lack one in each column but ``optional``."""
         lacking = {name: np.isnan(each).reshape(len(each), -1).any(axis=1) for name, each in self.numbers.items()}
         plain = {name: _plain(each) for name, each in self.values.items()}
         for name, column in plain.items():
             if name != optional:
-                lacking[name] = np.array([not text_of(value) for value in column], dtype=bool)
+                lacking[name] = np.array([not cell_text(value) for value in column], dtype=bool)
         whole = ~np.logical_or.reduce(list(lacking.values()))
         counts = Counter({name: int(missing.sum()) for name, missing in lacking.items() if missing.any()})
         if whole.all():
@@ -112,7 +112,7 @@ class Chunk:
         """
 
         def text(value: Any, place: str) -> str:
-            plain = text_of(value) or missing
+            plain = cell_text(value) or missing
             if plain is None:
                 raise InputError(OWNER, f"every row must have a value in column {column!r}", f"none in {place}", _FIX)
             # Leading zeros are part of a name: 007 is not 7.
@@ -129,7 +129,7 @@ class Chunk:
         """
 
         def is_right(value: Any, place: str) -> bool:
-            text = text_of(value)
+            text = cell_text(value)
             number = whole_number(text)
             word = text.lower() if number is None else str(number)
             if word not in _RIGHT | _WRONG:
@@ -162,7 +162,7 @@ class Labels:
         self.numbered = any(whole_number(name) is not None for name in names)  # then a number is a name
         self.by_name: bool | None = None
 
-    def numbers(self, chunk: Chunk) -> Tensor:
+    def numbers(self, chunk: TableChunk) -> Tensor:
         """Return class numbers ``(n,)`` of the rows.
 
         Raises:
@@ -179,7 +179,7 @@ class Labels:
         return f"Labels are class numbers, 0 to {self.num_classes - 1} in the order of the columns."
 
     def _number(self, label: Any, place: str) -> int:
-        text = text_of(label)
+        text = cell_text(label)
         if not text:
             raise InputError(OWNER, f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX)
         got, as_number = f"{shortened(repr(label), 60)} in {place}", whole_number(text, two=self.num_classes == 2)
@@ -197,7 +197,7 @@ class Labels:
         return number
 
 
-def text_of(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Return a value as text, empty for a missing one."""
     return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, describe, reason
 from fedlas._core.files import parse_json
-from fedlas.predictions.cells import OWNER, Chunk
+from fedlas.predictions.cells import OWNER, TableChunk
 
 WORDS = {
     "certain": 1.0, "almost certain": 0.93, "very likely": 0.93, "highly likely": 0.93, "probable": 0.75,
@@ -42,7 +42,7 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
     Raises:
         InputError: If ``answers`` is a single text.
 
-    Source: S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
+    TableSource: S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
 
     Example:
         >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
@@ -110,7 +110,7 @@ def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     Raises:
         InputError: If there are not two finite numbers for each answer.
 
-    Source: S. Kadavath et al., "Language Models (Mostly) Know What They Know", arXiv 2207.05221.
+    TableSource: S. Kadavath et al., "Language Models (Mostly) Know What They Know", arXiv 2207.05221.
 
     Example:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
@@ -132,7 +132,7 @@ def _floats(values: Any) -> NDArray[np.float64]:
         return np.empty(0)
 
 
-def confidences_as(form: str, chunk: Chunk, column: str) -> Tensor:
+def confidences_as(form: str, chunk: TableChunk, column: str) -> Tensor:
     """Return confidences ``(n, 1)`` from a column of texts, or of lists of log-probabilities, in JSON perhaps.
 
     Raises:

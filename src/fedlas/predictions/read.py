@@ -20,7 +20,7 @@ from fedlas.predictions.top_label import TopLabel
 
 
 @dataclass(frozen=True)
-class Table:
+class PredictionTable:
     """Predictions with what else their table holds.
 
     Attributes:
@@ -66,7 +66,9 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
     )
 
 
-def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool = True, **names: Any) -> Table:
+def read_predictions(
+    path: Any, columns: Columns | None = None, *, labels: bool = True, **names: Any
+) -> PredictionTable:
     """Read all predictions of a table.
 
     Args:
@@ -93,9 +95,9 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
     is_unnamed = suffix in (".jsonl", ".ndjson") and named == Columns(groups=named.groups)
     if is_path and (named.format == "lm-eval" or (is_unnamed and is_lm_eval(Path(path)))):
         predictions, groups, notes = read_lm_eval(Path(path), named.groups)
-        return Table(predictions, (), tuple(notes), groups)
+        return PredictionTable(predictions, (), tuple(notes), groups)
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
-        return Table(Predictions.load(path))
+        return PredictionTable(Predictions.load(path))
     reader = open_table(path, columns)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
@@ -109,7 +111,7 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )
-    return Table(table, reader.classes, reader.notes(), samples.groups, samples.labels)
+    return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels)
 
 
 def _is_saved(path: str | Path, names: set[str]) -> bool:
@@ -143,7 +145,7 @@ class Reader:
         columns = None if self.columns is None else replace(self.columns, groups=None)
         return self._read(path, None if columns == Columns() else columns).predictions
 
-    def read(self, path: Path) -> Table:
+    def read(self, path: Path) -> PredictionTable:
         """Return the content of a file.
 
         Raises:
@@ -151,7 +153,7 @@ class Reader:
         """
         return self._read(path, self.columns)
 
-    def _read(self, path: Path, columns: Columns | None) -> Table:
+    def _read(self, path: Path, columns: Columns | None) -> PredictionTable:
         table, path = read_predictions(path, columns), Path(path)
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:

@@ -24,7 +24,7 @@ Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
 """Shape of a column, and its values, ``ROWS`` at a time."""
 
 
-class Source(Protocol):
+class TableSource(Protocol):
     """A table to read.
 
     Attributes:
@@ -62,7 +62,7 @@ class Frame:
         self.notes: list[str] = []
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
-        """As :meth:`Source.chunks`."""
+        """As :meth:`TableSource.chunks`."""
         values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
         yield from _together(
             {name: _pieces(self._numbers(name)) for name in numbers},
@@ -108,7 +108,7 @@ class Archive:
             self.names = archive.names
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
-        """As :meth:`Source.chunks`."""
+        """As :meth:`TableSource.chunks`."""
         with open_archive(self.path) as archive:
             pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
             rest = {name: self._pieces(archive, name) for name in others}

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import OWNER, Chunk, Labels, few
+from fedlas.predictions.cells import OWNER, Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import confidences_as
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
-from fedlas.predictions.sources import Source
+from fedlas.predictions.sources import TableSource
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts in a CSV that stand for no number, where rows without a value are left out."""
@@ -58,13 +58,13 @@ class Samples:
         Raises:
             InputError: If there are none.
         """
-        tensors: dict[str, _Rows] = {}
+        tensors: dict[str, _GrowingArray] = {}
         texts: dict[str, list[tuple[str, ...]]] = {}
         for part in parts:
             for name in (field.name for field in fields(cls)):
                 value = getattr(part, name)
                 if isinstance(value, Tensor):
-                    tensors.setdefault(name, _Rows()).append(value.numpy())
+                    tensors.setdefault(name, _GrowingArray()).append(value.numpy())
                 elif value is not None:
                     texts.setdefault(name, []).append(value)
         if not tensors:
@@ -73,7 +73,7 @@ class Samples:
         return cls(**values | {name: tuple(chain.from_iterable(each)) for name, each in texts.items()})
 
 
-class _Rows:
+class _GrowingArray:
     """An array that grows in place: a table in memory takes an eighth more than its numbers, not twice as much."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class TableReader:
         Sentences of :meth:`notes`, which :meth:`samples` and :meth:`blocks` fill.
     """
 
-    def __init__(self, source: Source, columns: Columns) -> None:
+    def __init__(self, source: TableSource, columns: Columns) -> None:
         self.columns, self._source, self.label = columns, source, source.label
         if columns.drop_missing:
             source.missing = MISSING
@@ -155,7 +155,7 @@ class TableReader:
         first = 1
         for numbers, values in self._source.chunks([*scores, *votes, *weights], columns.others):
             count = len(next(iter([*numbers.values(), *values.values()])))
-            chunk = Chunk(np.arange(first, first := first + count), numbers, values, self.label)
+            chunk = TableChunk(np.arange(first, first := first + count), numbers, values, self.label)
             if columns.drop_missing:
                 chunk, lacking = chunk.complete(optional=optional)
                 self._dropped += lacking + Counter({"": count - len(chunk.rows)})
@@ -197,7 +197,7 @@ class TableReader:
             lines.append(f"{text}.")
         return tuple(lines)
 
-    def _top_label(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
+    def _top_label(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
         """Return confidences, whether they came true, and the labels."""
         columns, names = self.columns, self._names.scores
         if columns.confidence_as == "number":
@@ -218,7 +218,7 @@ class TableReader:
         right = [one == other for one, other in zip(chunk.texts(columns.predicted), labels, strict=True)]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
 
-    def _all(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, None]:
+    def _all(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, None]:
         """Return logits or probabilities of all classes, and class numbers."""
         names = self._names.scores
         scores = chunk.finite(names, "scores")
@@ -241,7 +241,7 @@ class TableReader:
                 self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
         return scores, target, None
 
-    def _first_labels(self, num_classes: int, chunk: Chunk) -> Labels:
+    def _first_labels(self, num_classes: int, chunk: TableChunk) -> Labels:
         lists = chunk.numbers[self._names.scores[0]].ndim > 1
         names, parts = self.columns.classes, () if self._binary or lists else self._names.parts
         if names and len(names) != num_classes:
@@ -251,7 +251,7 @@ class TableReader:
         return Labels(num_classes, self.classes, self.columns.target or "")
 
     @staticmethod
-    def _shares(check: Probabilities, values: Tensor, chunk: Chunk, names: tuple[str, ...]) -> Tensor:
+    def _shares(check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]) -> Tensor:
         """Return probabilities of all classes ``(n, C)``, checked; one column is the second of two classes."""
         checked = check.both if values.shape[1] == 1 else check.checked
         return checked(values, chunk.where, chunk.column_of(names))

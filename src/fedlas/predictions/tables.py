@@ -20,7 +20,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 from fedlas.predictions import sources
 from fedlas.predictions.cells import OWNER, Values
-from fedlas.predictions.sources import Archive, Cells, Source, floating
+from fedlas.predictions.sources import Archive, Cells, TableSource, floating
 
 BYTES = 1 << 20
 """Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""
@@ -67,7 +67,7 @@ class Arrow:
             self.names = self._names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
-        """As :meth:`~fedlas.predictions.sources.Source.chunks`."""
+        """As :meth:`~fedlas.predictions.sources.TableSource.chunks`."""
         self._rows = 0
         with self._guard():
             for block in self._batches(numbers, list(others)):
@@ -325,7 +325,7 @@ def _kind(value: Any) -> Any:
     return _arrow().type_for_alias(kinds.get(type(value), "string"))
 
 
-FORMATS: dict[str, Callable[[Path], Source]] = {
+FORMATS: dict[str, Callable[[Path], TableSource]] = {
     ".csv": Delimited,
     ".tsv": Delimited,
     ".jsonl": JsonLines,
@@ -340,7 +340,7 @@ _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys((".pk
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
 
 
-def source_of(path: str | Path, separator: str | None = None) -> Source:
+def source_of(path: str | Path, separator: str | None = None) -> TableSource:
     """Return the table in a file.
 
     Args:

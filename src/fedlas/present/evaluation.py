@@ -15,8 +15,7 @@ from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.metrics import evaluate
-from fedlas.predictions import Predictions
-from fedlas.predictions import Table as PredictionTable
+from fedlas.predictions import Predictions, PredictionTable
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
 from fedlas.present.metric_tables import (

@@ -12,7 +12,7 @@ from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
-from fedlas.stats.draws import Purpose, rows_for, values_in
+from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
 from fedlas.stats.noise_floor import rejects, share_at_least
 from fedlas.stats.proportion import clopper_pearson, weighted_share
@@ -173,7 +173,7 @@ def _intervals(
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
     rows = rows_for(owner, predictions, num_bins)
     values = values_of(predictions, entries, num_bins)
-    samples = values_in(Purpose.BOOTSTRAP, rows, entries, replicates=replicates, seed=seed)
+    samples = values_in(DrawPurpose.BOOTSTRAP, rows, entries, replicates=replicates, seed=seed)
     errors = [entry for entry in entries if method == "auto" and is_error(entry)]
 
     # The floor can only lower what is above 0, so it is drawn for no other metric.
@@ -181,7 +181,7 @@ def _intervals(
         return floor_interval(values[name], samples[name], floor=0.0, confidence_level=confidence_level).low > 0
 
     above = [entry for entry in errors if can_fall(entry.name)]
-    floors = values_in(Purpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
+    floors = values_in(DrawPurpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
     biases = {entry.name: cell_bias(entry, rows) for entry in above}
 
     def interval(entry: MetricEntry) -> Interval:

@@ -19,7 +19,7 @@ from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.metrics.scan import AnyOnePass, MetricEntry
-from fedlas.stats.draws import Purpose, random_state
+from fedlas.stats.draws import DrawPurpose, random_state
 from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import Filled, SortedClasses
@@ -86,7 +86,7 @@ def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: i
     labels = np.zeros((DRAWS, len(count)))
     # Effective numbers of weighted samples are not whole: each of the whole number then counts a little more or less.
     trials = np.maximum(np.rint(count[filled]), 1.0)
-    labels[:, filled] = random_state(Purpose.CELL_BIAS, seed).binomial(
+    labels[:, filled] = random_state(DrawPurpose.CELL_BIAS, seed).binomial(
         trials.astype(np.int64), expected[filled] / count[filled], size=(DRAWS, len(trials))
     ) * (count[filled] / trials)
     drawn = np.mean(value(replace(column, labels=labels)), axis=0)

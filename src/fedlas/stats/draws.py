@@ -28,7 +28,7 @@ BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
 
 
-class Purpose(IntEnum):
+class DrawPurpose(IntEnum):
     """What random numbers are for: two uses of one seed never see the same ones. Do not renumber."""
 
     BOOTSTRAP = 0
@@ -40,7 +40,7 @@ class Purpose(IntEnum):
     MEANS = 6
 
 
-def random_state(purpose: Purpose, seed: int) -> np.random.RandomState:
+def random_state(purpose: DrawPurpose, seed: int) -> np.random.RandomState:
     """Return the random numbers of a seed for one purpose."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
@@ -65,7 +65,7 @@ def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Float
 
     There are ``replicates`` rows in all.
     """
-    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed):
+    for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
         index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
         # Each replicate counts in a range of its own, so that one bincount serves the whole block.
@@ -81,13 +81,13 @@ def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]
 
 def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
-    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed):
+    for uniforms in _uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
         yield Redrawn(rows, uniforms)
 
 
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates of groups of rows, ``replicates`` in all."""
-    purposes = (Purpose.BOOTSTRAP, Purpose.RIGHT, Purpose.BLOCKS, Purpose.MEANS)
+    purposes = (DrawPurpose.BOOTSTRAP, DrawPurpose.RIGHT, DrawPurpose.BLOCKS, DrawPurpose.MEANS)
     random, random_right, blocks, normal = (random_state(each, seed) for each in purposes)
     groups = rows.groups
     for size in _sizes(len(groups.count), [rows], replicates):
@@ -98,21 +98,21 @@ def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Repl
 
 def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of replicates of groups of rows with labels drawn anew, ``replicates`` in all."""
-    random, labels = (random_state(each, seed) for each in (Purpose.NOISE_FLOOR, Purpose.LABELS))
+    random, labels = (random_state(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS))
     count, confidence = rows.groups.count.astype(np.int64), np.clip(rows.groups.confidence, 0.0, 1.0)
     for size in _sizes(len(count), [rows], replicates):
         right = random.binomial(count, confidence, size=(size, len(count))).astype(np.float64)
         yield GroupsRedrawn(rows, right, labels)
 
 
-_DRAWS: dict[Purpose, tuple[Callable[..., Iterator[Replicates]], Callable[..., Iterator[Replicates]]]] = {
-    Purpose.BOOTSTRAP: (resampled, groups_resampled),
-    Purpose.NOISE_FLOOR: (redrawn, groups_redrawn),
+_DRAWS: dict[DrawPurpose, tuple[Callable[..., Iterator[Replicates]], Callable[..., Iterator[Replicates]]]] = {
+    DrawPurpose.BOOTSTRAP: (resampled, groups_resampled),
+    DrawPurpose.NOISE_FLOOR: (redrawn, groups_redrawn),
 }
 
 
 def values_in(
-    purpose: Purpose,
+    purpose: DrawPurpose,
     rows: Rows,
     entries: Sequence[MetricEntry],
     *,
@@ -136,7 +136,7 @@ def values_in(
         ``(R,)`` by name.
     """
     of_groups = [
-        entry for entry in entries if rows.are_many and knows_groups(entry, means=purpose is Purpose.BOOTSTRAP)
+        entry for entry in entries if rows.are_many and knows_groups(entry, means=purpose is DrawPurpose.BOOTSTRAP)
     ]
     of_rows = [entry for entry in entries if entry not in of_groups]
     row_draws, group_draws = _DRAWS[purpose]
@@ -165,13 +165,13 @@ def values_in_both(
     """
 
     def floors() -> dict[str, Floats]:
-        return values_in(Purpose.NOISE_FLOOR, rows, tested, **options)
+        return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, **options)
 
     if torch.get_num_threads() == 1:
-        return values_in(Purpose.BOOTSTRAP, rows, entries, **options), floors()
+        return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), floors()
     with ThreadPoolExecutor(1) as other:
         drawn = other.submit(floors)
-        return values_in(Purpose.BOOTSTRAP, rows, entries, **options), drawn.result()
+        return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), drawn.result()
 
 
 def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
@@ -181,6 +181,6 @@ def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]
     yield from (min(step, replicates - start) for start in range(0, replicates, step))
 
 
-def _uniforms(purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
+def _uniforms(purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
     random, samples = random_state(purpose, seed), rows[0].num_samples
     yield from (random.random_sample((size, samples)) for size in _sizes(samples, rows, replicates))

@@ -13,7 +13,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.stats.draws import Purpose, rows_for, values_in
+from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.rows import Floats
 
 _TIE = 1e-9
@@ -124,7 +124,7 @@ def noise_floor(
     )
     rows = rows_for("noise_floor", predictions, num_bins)
     value = values_of(predictions, [entry], num_bins)[entry.name]
-    values = values_in(Purpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[entry.name]
+    values = values_in(DrawPurpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[entry.name]
     return NoiseFloor(
         metric=metric,
         value=value,

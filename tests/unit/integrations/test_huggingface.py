@@ -11,7 +11,7 @@ from fedlas import Predictions, evaluate
 from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel
 
 transformers = pytest.importorskip("transformers")
-from fedlas.integrations.huggingface import CRITERION_FILE, CalibrationMetrics, CriterionTrainer  # noqa: E402
+from fedlas.integrations.huggingface import CRITERION_FILE, ComputeMetrics, CriterionTrainer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -162,7 +162,7 @@ def test_metrics_of_tokens_that_count(tmp_path, batch_by_batch):
         model,
         FedLAS(num_classes=C),
         None,
-        metrics=CalibrationMetrics(["accuracy", "ece"], num_bins=10),
+        metrics=ComputeMetrics(["accuracy", "ece"], num_bins=10),
         evaluated=texts(tokens=True),
         batch_eval_metrics=batch_by_batch,
         per_device_eval_batch_size=3,
@@ -245,6 +245,6 @@ def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"must hold the criterion's state in criterion.pt"):
         trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images()).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="'adaptive'"):
-        CalibrationMetrics(["adaptive"])
+        ComputeMetrics(["adaptive"])
     with pytest.raises(ValueError, match="target must be class indices"):
-        CalibrationMetrics()(SimpleNamespace(predictions=np.zeros((3, C)), label_ids=np.zeros((4,), int)))
+        ComputeMetrics()(SimpleNamespace(predictions=np.zeros((3, C)), label_ids=np.zeros((4,), int)))

@@ -49,7 +49,7 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
     monkeypatch.setattr(draws, "_uniforms", counted)
     names = [entry.name for entry in METRICS.entries() if not entry.metadata.get("needs")]
     table, classes = estimated("test", sampled(), names, num_bins=15, replicates=100, by_class=True)
-    assert sorted(purposes) == [(draws.Purpose.BOOTSTRAP, 100), (draws.Purpose.NOISE_FLOOR, 100)]
+    assert sorted(purposes) == [(draws.DrawPurpose.BOOTSTRAP, 100), (draws.DrawPurpose.NOISE_FLOOR, 100)]
     assert list(table) == names
     assert classes == class_estimates(sampled(), replicates=100)
 
