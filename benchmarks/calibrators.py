@@ -145,13 +145,13 @@ def table(path: Path) -> tuple[Array, Array]:
     return np.concatenate(columns, axis=1), np.unique(rows[:, -1], return_inverse=True)[1]
 
 
-def tabular(keel: Path | None, kept: Path, names: tuple[str, ...]) -> Iterator[Case]:
+def tabular(keel: Path | None, folder: Path, names: tuple[str, ...]) -> Iterator[Case]:
     """Predictions of every model on every data set, three splits each; they are made once."""
     from sklearn.preprocessing import StandardScaler
 
     for name in names:
         for seed in range(3 if names == DEVELOPMENT else 1):
-            path = kept / f"{name}-{seed}.npz"
+            path = folder / f"{name}-{seed}.npz"
             if not path.is_file():
                 if keel is None:
                     raise SystemExit("pass --keel, or --kept with the predictions of an earlier run")
@@ -160,13 +160,13 @@ def tabular(keel: Path | None, kept: Path, names: tuple[str, ...]) -> Iterator[C
                 train, fit = min(3000, int(0.4 * len(target))), min(3000, int(0.3 * len(target)))
                 parts = order[:train], order[train : train + fit], order[train + fit :][:5000]
                 scaled = StandardScaler().fit(inputs[parts[0]]).transform(inputs)
-                found = {"val": target[parts[1]], "test": target[parts[2]]}
+                arrays = {"val": target[parts[1]], "test": target[parts[2]]}
                 for kind, model in models().items():
                     model.fit(scaled[parts[0]], target[parts[0]])
                     for part, rows in zip(("val", "test"), parts[1:], strict=True):
-                        found[f"{kind}/{part}"] = model.predict_proba(scaled[rows])
-                kept.mkdir(parents=True, exist_ok=True)
-                np.savez(path, **found)
+                        arrays[f"{kind}/{part}"] = model.predict_proba(scaled[rows])
+                folder.mkdir(parents=True, exist_ok=True)
+                np.savez(path, **arrays)
             arrays = np.load(path)
             for kind in models():
                 fit_on, test = normalized(arrays[f"{kind}/val"]), normalized(arrays[f"{kind}/test"])
@@ -214,7 +214,7 @@ def ours() -> dict[str, Fit]:
 
 def peers() -> dict[str, Fit]:
     """Calibrators of other packages, as far as these are installed."""
-    found: dict[str, Fit] = {}
+    fits: dict[str, Fit] = {}
 
     def add(package: str, names: dict[str, Fit]) -> None:
         try:
@@ -223,7 +223,7 @@ def peers() -> dict[str, Fit]:
         except Exception as error:  # noqa: BLE001 (a broken package must not stop the others)
             print(f"without {package}: {error}", flush=True)
         else:
-            found.update({f"{name} ({package.split('.')[0]})": fit for name, fit in names.items()})
+            fits.update({f"{name} ({package.split('.')[0]})": fit for name, fit in names.items()})
 
     def probmetrics(make: Callable[[Any], Any]) -> Fit:
         def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
@@ -325,7 +325,7 @@ def peers() -> dict[str, Fit]:
         return lambda test: both(calibrator.predict(test[:, 1:]))
 
     add("betacal", {"beta": betacal})
-    return found
+    return fits
 
 
 # Scores.
@@ -386,7 +386,7 @@ def ranks(result: dict[str, Array]) -> dict[str, Array]:
     return dict(zip(result, (below + (same + 1) / 2).mean(axis=1), strict=True))
 
 
-def given(probs: Array, target: Array) -> Callable[[Array], Array]:  # noqa: ARG001
+def as_predicted(probs: Array, target: Array) -> Callable[[Array], Array]:  # noqa: ARG001
     """As predicted."""
     return lambda test: test
 
@@ -395,7 +395,7 @@ def print_ranks(args: argparse.Namespace) -> None:
     """A table of Markdown for each group."""
     for group in args.groups:
         splits = list(cases(group, args))
-        fits = {"as predicted": given, **ours(), **peers()}
+        fits = {"as predicted": as_predicted, **ours(), **peers()}
         result, archives = measured(group, {k: v for k, v in fits.items() if k not in args.without}, splits, args.log)
         worked = {name: rows for name, rows in result.items() if np.isfinite(rows).any()}
         order = ranks(worked)
@@ -415,7 +415,7 @@ def print_small(args: argparse.Namespace) -> None:
     """NLL minus that as predicted: mean, archives where it is higher by 0.02, and the worst."""
     chosen = ("sms", "svs", "ts-mix", "ets", "ivap", "beta")
     others = {name: fit for name, fit in peers().items() if name.split(" ")[0] in chosen}
-    fits = {"as predicted": given, **ours(), **others}
+    fits = {"as predicted": as_predicted, **ours(), **others}
     for few in FEW:
         for group in args.groups:
             result, archives = measured(group, fits, list(cases(group, args, few)))
@@ -437,7 +437,7 @@ def simulated(args: argparse.Namespace) -> None:
         for entry in CALIBRATORS.entries():
             if entry.value.needs or entry.name in ("drift-temperature", "label-shift"):
                 continue
-            gaps, said = [], []
+            gaps, warned = [], []
             for seed in range(args.sets):
                 share = (0.93, 0.6)[seed % 2]
                 with warnings.catch_warnings(record=True) as caught:
@@ -445,11 +445,11 @@ def simulated(args: argparse.Namespace) -> None:
                     calibrator = entry.value().fit(binary(samples, seed, share))
                 after = negative_log_likelihood(calibrator.transform(test[share]))
                 gaps.append(after - negative_log_likelihood(test[share]))
-                said.append(bool(caught))
-            gap, quiet = np.array(gaps), ~np.array(said)
+                warned.append(bool(caught))
+            gap, quiet = np.array(gaps), ~np.array(warned)
             print(
                 f"| {samples} | {entry.name} | {gap.mean():+.3f} | {gap.max():+.3f} | {(gap > 0.05).sum()} | "
-                f"{((gap > 0.05) & quiet).sum()} | {100 * np.mean(said):.0f} |",
+                f"{((gap > 0.05) & quiet).sum()} | {100 * np.mean(warned):.0f} |",
                 flush=True,
             )
 
@@ -469,7 +469,7 @@ SIZES = (20, 50, 100, 300, 1000)
 IMBALANCED = ([49, 1], [97, 3], [190, 10], [40, 20, 13, 9, 6, 4, 3, 2, 2, 1], [10] * 10)
 
 
-def drawn(target: torch.Tensor, distance: float, factor: float, seed: int) -> Predictions:
+def imbalanced(target: torch.Tensor, distance: float, factor: float, seed: int) -> Predictions:
     """Predictions for these labels, calibrated before logits are multiplied by ``factor``."""
     random = torch.Generator().manual_seed(seed)
     share = torch.bincount(target).double() / len(target)
@@ -515,8 +515,8 @@ def docstrings(args: argparse.Namespace) -> None:
         for kind in (VectorScaling, MatrixScaling, DirichletCalibration):
             gaps = []
             for seed in range(max(1, draws // 10)):
-                val = drawn(labels, 1.3, 1.5, seed)
-                other = drawn(labels.repeat(max(1, 4000 // len(labels))), 1.3, 1.5, 1000 + seed)
+                val = imbalanced(labels, 1.3, 1.5, seed)
+                other = imbalanced(labels.repeat(max(1, 4000 // len(labels))), 1.3, 1.5, 1000 + seed)
                 mine, plain = (
                     negative_log_likelihood(c.fit(val).transform(other)) for c in (kind(), TemperatureScaling())
                 )

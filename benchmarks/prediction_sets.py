@@ -53,11 +53,11 @@ def measured(logits, target, score, randomized, coverage, seed):
     order = np.random.default_rng(seed).permutation(len(target))
     val, test = (Predictions(logits[half], target[half]) for half in np.array_split(order, 2))
     scaling = TemperatureScaling().fit(val)
-    found = []
+    numbers = []
     for pair in ((val, test), (scaling.transform(val), scaling.transform(test))):
         sets = prediction_sets(*pair, coverage=coverage, score=score, randomized=randomized, seed=seed)
-        found += [sets.coverage, sets.mean_size]
-    return found
+        numbers += [sets.coverage, sets.mean_size]
+    return numbers
 
 
 def main():

@@ -109,7 +109,7 @@ class Outputs:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         """Logits ``(M, C)``, target ``(M,)`` and, with a tap, features ``(M, D)``, on the CPU; at least float32."""
-        seen = 0
+        total = 0
         with evaluating(self._model):
             for batch in self._loader:
                 inputs, target = read_batch(self._owner, batch)
@@ -121,11 +121,11 @@ class Outputs:
                     logits = class_logits(self._owner, run(self._owner, self._model, inputs, self._device))
                     self.dense = logits.ndim > 2
                     others = [] if self._tap is None else [self._tap.stop()]
-                    found = rows(self._owner, logits, target, *others, ignore_index=self._ignored)
-                seen += len(found[1])
-                if len(found[1]):
-                    yield [part.cpu() if part.dtype in _WIDE else part.float().cpu() for part in found]
-        if not seen:
+                    columns = rows(self._owner, logits, target, *others, ignore_index=self._ignored)
+                total += len(columns[1])
+                if len(columns[1]):
+                    yield [part.cpu() if part.dtype in _WIDE else part.float().cpu() for part in columns]
+        if not total:
             fix = "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader."
             raise InputError(self._owner, "the loader must yield at least one labeled sample", "none", fix)
 

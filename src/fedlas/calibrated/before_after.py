@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from fedlas._core.check import warn_user
 from fedlas.calibrated.batches import Outputs
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
@@ -18,6 +20,8 @@ from fedlas.stats import noise_floor
 __all__ = ["BeforeAfter", "Measured"]
 
 _METRICS = ("accuracy", "nll", "ece")
+_CERTAIN = 1.96
+"""Standard errors by which a rise of the NLL is more than chance."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,20 @@ def in_sample(calibrator: Calibrator, val: Predictions) -> str:
 
 
 def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
-    """Metrics of the same samples without and with calibration."""
+    """Metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
 
     def measured(part: Predictions) -> Measured:
-        values = evaluate(part)
-        return Measured(values["accuracy"], values["nll"], values["ece"], noise_floor(part).mean)
+        values, floor = evaluate(part), noise_floor(part).mean if part.num_samples > 1 else None
+        return Measured(values["accuracy"], values["nll"], values["ece"], floor)
 
+    nll = [cross_entropy(part.logits.double(), part.target, reduction="none") for part in (before, after)]
+    rise = nll[1] - nll[0]
+    mean, error = float(rise.mean()), float(rise.std()) / len(rise) ** 0.5
+    if mean > _CERTAIN * error:
+        warn_user(
+            f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
+            "more samples like these, or use the model without it."
+        )
     return BeforeAfter(measured(before), measured(after), before.num_samples)
 
 
@@ -97,30 +109,24 @@ def before_and_after(
     """
     owner = "CalibratedModel.before_after"
     outputs = Outputs(owner, model, loader, device=device, ignore_index=ignore_index, tap=tap)
+    where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
-    logits_by_stage: tuple[list[Tensor], list[Tensor]] = ([], [])
-    targets: list[Tensor] = []
+    batches: list[tuple[Tensor, Tensor, Tensor]] = []
     for logits, target, *features in outputs:
         with torch.no_grad():
-            where = next((buffer.device for buffer in calibration.buffers()), logits.device)
-            after = calibration(*(part.to(where) for part in (logits, *features))).cpu()
-        if not stages:
-            stages = [StreamingMetrics(logits.shape[1], metrics=_METRICS) for _ in range(2)]
+            after = calibration(*(part.to(where or part.device) for part in (logits, *features))).cpu()
+        # Positions of dense outputs are many, and not independent: no floor, no standard error, and none is kept.
+        if not outputs.dense:
+            batches.append((logits, after, target))
+            continue
+        stages = stages or [StreamingMetrics(logits.shape[1], metrics=_METRICS) for _ in range(2)]
         for stage, rows in zip(stages, (logits, after), strict=True):
             stage.update(rows, target)
-        # Only samples that are independent have a floor, and memory holds those of a classifier.
-        if not outputs.dense:
-            targets.append(target)
-            for kept, rows in zip(logits_by_stage, (logits, after), strict=True):
-                kept.append(rows)
-    floors = [_floor(kept, targets) for kept in logits_by_stage]
-    before, after_ = (Measured(floor=floor, **stage.compute()) for stage, floor in zip(stages, floors, strict=True))
-    return BeforeAfter(before, after_, stages[0].num_samples)
-
-
-def _floor(logits: list[Tensor], targets: list[Tensor]) -> float | None:
-    target = torch.cat(targets) if targets else torch.empty(0)
-    return noise_floor(Predictions(torch.cat(logits), target)).mean if len(target) > 1 else None
+    if batches:
+        before, after, target = (torch.cat(column) for column in zip(*batches, strict=True))
+        return measured_both(Predictions(before, target), Predictions(after, target))
+    before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
+    return BeforeAfter(before_, after_, stages[0].num_samples)
 
 
 def _texts(measured: Measured) -> list[str]:

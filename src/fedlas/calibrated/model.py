@@ -159,11 +159,11 @@ class CalibratedModel(nn.Module):
             )
         network = bare(model)
         _check_fit(Path(path), weights, network.state_dict())
-        found = cls(
+        loaded = cls(
             network, calibrator, about.get("head") if head is None else head, ignore_index=about.get("ignore_index")
         )
         network.load_state_dict(weights)
-        return found
+        return loaded
 
     def get_extra_state(self) -> Tensor:
         """The calibrator as bytes of JSON, for ``state_dict``."""
@@ -206,14 +206,14 @@ class CalibratedModel(nn.Module):
         return next((name for name, module in self.model.named_modules() if module is self._head), None)
 
 
-def _check_fit(path: Path, weights: dict[str, Tensor], own: dict[str, Any]) -> None:
+def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:
     """Refuse weights of another architecture before any is copied."""
-    wrong = [f"{name} is missing" for name in own if name not in weights]
-    wrong += [f"{name} is unknown" for name in weights if name not in own]
+    wrong = [f"{name} is missing" for name in expected if name not in weights]
+    wrong += [f"{name} is unknown" for name in weights if name not in expected]
     wrong += [
-        f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+        f"{name} is {tuple(value.shape)}, not {tuple(expected[name].shape)}"
         for name, value in weights.items()
-        if name in own and value.shape != own[name].shape
+        if name in expected and value.shape != expected[name].shape
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

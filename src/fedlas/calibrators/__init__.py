@@ -16,6 +16,7 @@ from fedlas.calibrators.label_shift import LabelShift
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.matrix import DirichletCalibration, MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
+from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.calibrators.one_vs_rest import BetaCalibration, PlattScaling
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
@@ -39,6 +40,7 @@ __all__ = [
     "LabelShift",
     "MappedCalibrator",
     "MatrixScaling",
+    "MultiLabelCalibration",
     "Multicalibration",
     "PlattScaling",
     "SplineCalibration",

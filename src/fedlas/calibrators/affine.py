@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -63,7 +64,7 @@ class Start:
 class AffineCalibrator(MappedCalibrator[AffineMap]):
     """An affine map in front of the softmax; temperature scaling, unless held-out samples show that the map is better.
 
-    A subclass writes ``_inputs``, ``_regression`` and ``_restore``.
+    A subclass writes ``_regression`` and ``_restore``, and ``_inputs`` if the map takes anything but logits.
     """
 
     keeps_argmax = False
@@ -88,9 +89,9 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         """
         return self._fitted("bias").bias
 
-    @abstractmethod
     def _inputs(self, logits: Tensor) -> Tensor:
         """The input of the map, from logits ``(n, C)``."""
+        return logits
 
     @abstractmethod
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
@@ -204,16 +205,8 @@ class VectorScaling(AffineCalibrator):
     def __init__(self, num_folds: int | None = 5) -> None:
         self.num_folds = None if num_folds is None else check_count(self._owner, "num_folds", num_folds, low=2)
 
-    def _inputs(self, logits: Tensor) -> Tensor:
-        return logits
-
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
-        def problem(rows: Tensor, target: Tensor, weights: Tensor, penalties: Penalties) -> SoftmaxRegression:
-            freedom = penalties.freedom
-            return SoftmaxRegression(
-                rows, target, weights, diagonal=True, scale=start.scale, freedom=freedom, width=start.width
-            )
-
+        problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
         target, weights = val.target.cpu(), weights_of(val)
         if self.num_folds is None:
             return problem(inputs, target, weights, Penalties()).solve(), None
@@ -259,9 +252,6 @@ class BiasCorrectedTemperature(AffineCalibrator):
     """
 
     _diagonal = True
-
-    def _inputs(self, logits: Tensor) -> Tensor:
-        return logits
 
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
         fit = bias_corrected_temperature(

@@ -166,35 +166,34 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         return self._dropped
 
     def _fitted_map(self, val: Predictions) -> tuple[CalibratedMixture, list[str | None]]:
-        candidates, self_dropped = _candidates(val)
+        candidates, dear = _candidates(val)
         best = nll_temperature(val)
 
         # Every member on all samples.
-        whole: dict[str, Calibrator | None] = {}
+        members: dict[str, Calibrator | None] = {}
         failed = []
         for name, make in candidates.items():
             try:
-                whole[name] = make and _fit_whole(make(), val, best)
+                members[name] = make and _fit_whole(make(), val, best)
             except (InputError, RuntimeError) as error:
                 failed.append(f"{name} ({str(error).splitlines()[0]})")
 
-        # Probabilities of held-out samples, and from these weights and the last map.
-        members, weights, last = whole, [1.0] + [0.0] * (len(whole) - 1), _identity(val.num_classes)
+        # Weights and the last map from samples left out; those of little weight go.
+        weights, last = [1.0] + [0.0] * (len(members) - 1), _identity(val.num_classes)
         folds = stratified_folds(val.logits, val.target, self.num_folds, val.weights)
         if val.num_classes > 1 and int(folds.max()) > 0:
-            few = val.logits.numel() <= _WHOLE
-            held = _held_out(val, whole, best, folds, range(int(folds.max()) + 1) if few else range(1))
-            weights, last = held.mixed()
-        kept = {name: weight for name, weight in zip(members, weights, strict=True) if weight >= _SMALLEST}
-        shares = torch.tensor([kept[name] for name in kept], dtype=torch.float64, device="cpu")
-        mixture = CalibratedMixture(
-            {name: _row_map(members[name]) for name in kept},
-            (shares / shares.sum()).log(),
-            last,
-            keep_class=self.keep_class,
-        )
-        self._members, self._dropped = {name: members[name] for name in kept}, (*self_dropped, *failed)
-        return mixture, [when(failed, f"without {', '.join(failed)}, whose fit failed.")]
+            all_folds = val.logits.numel() <= _WHOLE
+            weights, last = _mixed(val, members, best, folds, range(int(folds.max()) + 1 if all_folds else 1))
+        used = {name: weight for name, weight in zip(members, weights, strict=True) if weight >= _SMALLEST}
+        self._members, self._dropped = {name: members[name] for name in used}, (*dear, *failed)
+        return self._mixture(list(used.values()), last), [
+            when(failed, f"without {', '.join(failed)}, whose fit failed.")
+        ]
+
+    def _mixture(self, weights: list[float], last: AffineMap) -> CalibratedMixture:
+        shares = torch.tensor(weights, dtype=torch.float64, device="cpu")
+        maps = {name: _row_map(member) for name, member in self._members.items()}
+        return CalibratedMixture(maps, (shares / shares.sum()).log(), last, keep_class=self.keep_class)
 
     def _state(self) -> dict[str, Any]:
         mixture = self._fitted("save")
@@ -216,12 +215,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
             raise ValueError("members must have names, weights above 0 that sum to 1, and the number of classes")
         last = read_map(state["last"], self.num_classes)
         self._members, self._dropped = members, tuple(map(str, state.get("dropped", ())))
-        self._map = CalibratedMixture(
-            {name: _row_map(member) for name, member in members.items()},
-            torch.tensor(shares, dtype=torch.float64, device="cpu").log(),
-            last,
-            keep_class=self.keep_class,
-        )
+        self._map = self._mixture(shares, last)
 
 
 Member = TemperatureScaling | StructuredScaling | IsotonicCalibration | SplineCalibration
@@ -237,11 +231,9 @@ def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None
         "isotonic": IsotonicCalibration,
         "spline": SplineCalibration,
     }
-    dear = []
-    if val.num_classes > _MATRIX_CLASSES:
-        dear.append("matrix")
-    if val.logits.numel() > _FLEXIBLE:
-        dear += ["isotonic", "spline"] + ["matrix"] * (val.num_classes <= _MATRIX_CLASSES)
+    dear = ["isotonic", "spline", "matrix"] if val.logits.numel() > _FLEXIBLE else []
+    if val.num_classes > _MATRIX_CLASSES and not dear:
+        dear = ["matrix"]
     return {name: make for name, make in everything.items() if name not in dear}, tuple(dear)
 
 
@@ -266,7 +258,7 @@ def _fit_part(member: Member | None, part: Predictions, best: BestTemperature) -
     if isinstance(member, StructuredScaling):
         return member.fit_map(part, best, near=member.map)
     if isinstance(member, SplineCalibration):
-        return member.fit_map(part, near=member.lines)[0]
+        return member.fit_map(part, near=member.map)[0]
     return nn.Identity() if member is None else member._fitted_map(part)[0]
 
 
@@ -279,50 +271,30 @@ def _identity(classes: int) -> AffineMap:
     return AffineMap(one, 0 * one)
 
 
-class _HeldOut:
-    """Log-probabilities that members give samples which they have not seen.
-
-    Args:
-        parts: Log-probabilities of each member ``(K, n, C)``, float64, for each fold.
-        target: ``(N,)``.
-        weights: ``(N,)``.
-        names: Of the members.
-    """
-
-    def __init__(self, parts: list[Tensor], target: Tensor, weights: Tensor, names: list[str]) -> None:
-        self._parts, self._target, self._weights = parts, target, weights
-        self._prior = torch.tensor([PRIOR.get(name, 0.0) for name in names], dtype=torch.float64)
-
-    def mixed(self) -> tuple[list[float], AffineMap]:
-        """Weight of each member, and the map that follows the mixture."""
-        log_probs = torch.cat(self._parts, dim=1)
-        label = log_probs.gather(2, self._target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
-        weights, _ = mixture_weights(label.exp().clamp(min=_NEVER), self._weights, self._prior, most_steps=_STEPS)
-        mixture = (log_probs + weights.log().view(-1, 1, 1)).logsumexp(dim=0)
-        if float(self._weights.sum()) < _FEWEST_TO_SHARPEN:
-            return weights.tolist(), _identity(mixture.shape[1])
-        counted = Predictions(mixture, self._target, weights=self._weights)
-        scale = 1 / nll_temperature(counted).value
-        last = bias_corrected_temperature(
-            mixture, self._target, self._weights, scale=scale, width=scale, prior=float(mixture.shape[1])
-        )
-        return weights.tolist(), last
-
-
-def _held_out(
-    val: Predictions, whole: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
-) -> _HeldOut:
-    """Predictions of the members for those folds, each from a fit to all other samples."""
-    weights, parts, rows = weights_of(val), [], []
-    logits, target = val.logits.cpu(), val.target.cpu()
+def _mixed(
+    val: Predictions, members: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
+) -> tuple[list[float], AffineMap]:
+    """Weight of each member, and the map that follows the mixture, from what members say of folds left out."""
+    # Log-probabilities of each member (K, n, C) for each fold, from a fit to all other samples.
+    logits, target, weights = val.logits.cpu(), val.target.cpu(), weights_of(val)
+    parts, rows = [], []
     for fold in which:
-        held = folds == fold
-        seen = Predictions(logits[~held], target[~held], weights=None if val.weights is None else weights[~held])
-        maps = [_fit_part(member, seen, best) for member in whole.values()]
-        chunks = [
-            torch.stack([member(chunk).log_softmax(dim=1) for member in maps]) for _, chunk in double_rows(logits[held])
-        ]
-        parts.append(torch.cat(chunks, dim=1))
-        rows.append(held.nonzero().squeeze(1))
-    order = torch.cat(rows)
-    return _HeldOut(parts, target[order], weights[order], list(whole))
+        test = folds == fold
+        train = Predictions(logits[~test], target[~test], weights=None if val.weights is None else weights[~test])
+        maps = [_fit_part(member, train, best) for member in members.values()]
+        chunks = [torch.stack([row_map(rows) for row_map in maps]) for _, rows in double_rows(logits[test])]
+        parts.append(torch.cat(chunks, dim=1).log_softmax(dim=2))
+        rows.append(test.nonzero().squeeze(1))
+    log_probs, order = torch.cat(parts, dim=1), torch.cat(rows)
+    target, weights = target[order], weights[order]
+
+    # The weights, and where samples are enough the map of the mixture.
+    label = log_probs.gather(2, target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
+    prior = torch.tensor([PRIOR.get(name, 0.0) for name in members], dtype=torch.float64)
+    shares, _ = mixture_weights(label.exp().clamp(min=_NEVER), weights, prior, most_steps=_STEPS)
+    mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
+    if float(weights.sum()) < _FEWEST_TO_SHARPEN:
+        return shares.tolist(), _identity(val.num_classes)
+    scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
+    last = bias_corrected_temperature(mixture, target, weights, scale=scale, width=scale, prior=float(val.num_classes))
+    return shares.tolist(), last

@@ -348,8 +348,16 @@ class MappedCalibrator(Calibrator, Generic[M]):
     def _fitted_map(self, val: Predictions) -> tuple[M, list[str | None]]:
         """The module fitted on ``val``, and what to warn about besides absent classes and a fit without effect."""
 
+    @property
+    def map(self) -> M:
+        """The fitted module, from float64 logits ``(n, C)`` to calibrated ones; its attributes are what was fitted.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._fitted("map")
+
     def _fitted(self, attribute: str) -> M:
-        """The fitted module, for the property of that name."""
         return fitted(f"{self._owner}.{attribute}", self._map)
 
     def _fit(self, val: Predictions) -> str | None:

@@ -84,15 +84,6 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
     keeps_argmax = True
     _per_class = False
 
-    @property
-    def mixture(self) -> Mixture:
-        """The fitted mixture.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._fitted("mixture")
-
     def _fitted_map(self, val: Predictions) -> tuple[Mixture, list[str | None]]:
         best, target = nll_temperature(val), val.target.cpu()
 
@@ -114,7 +105,7 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         return Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)), [best.doubt, doubt]
 
     def _state(self) -> dict[str, Any]:
-        return {"temperature": self.mixture.temperature, "weights": list(self.mixture.weights)}
+        return {"temperature": self.map.temperature, "weights": list(self.map.weights)}
 
     def _restore(self, state: dict[str, Any]) -> None:
         temperature = check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)

@@ -67,8 +67,8 @@ class LinearHead:
         """
         misfit, unit = 0.0, max(self.scale, sys.float_info.min)
         for part, rows in double_rows(features):
-            made = rows @ self.weight.T + self.bias
-            misfit = max(misfit, float(((_centered(logits[part]) - made) / unit).norm(dim=1).max()))
+            expected = rows @ self.weight.T + self.bias
+            misfit = max(misfit, float(((_centered(logits[part]) - expected) / unit).norm(dim=1).max()))
         if not misfit <= _MISFIT:
             raise InputError(
                 owner,

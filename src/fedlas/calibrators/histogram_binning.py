@@ -114,15 +114,6 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         self.num_bins = check_count("HistogramBinning", "num_bins", num_bins)
         self.scheme = check_choice("HistogramBinning", "scheme", scheme, get_args(Scheme))
 
-    @property
-    def bins(self) -> ClassBins:
-        """The fitted bins.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._fitted("bins")
-
     def _fitted_map(self, val: Predictions) -> tuple[ClassBins, list[str | None]]:
         target = val.target.cpu()
         edges, shares = [], []
@@ -130,10 +121,10 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
             cuts = equal_width_edges(self.num_bins)[1:-1] if self.scheme == "equal-width" else self._cuts(probs)
             index = torch.searchsorted(cuts, probs)
             count = torch.bincount(index, minlength=self.num_bins).double()
-            own = torch.bincount(index[target == label], minlength=self.num_bins).double()
+            hits = torch.bincount(index[target == label], minlength=self.num_bins).double()
             bounds = torch.cat([cuts.new_zeros(1), cuts, cuts.new_ones(1)])
             edges.append(cuts)
-            shares.append(torch.where(count > 0, own / count, (bounds[1:] + bounds[:-1]) / 2))
+            shares.append(torch.where(count > 0, hits / count, (bounds[1:] + bounds[:-1]) / 2))
         bins = ClassBins(
             torch.stack(edges), torch.stack(shares), smallest_probability(val.num_samples, val.num_classes)
         )
@@ -149,7 +140,7 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         return torch.where(above > below, (below + above) / 2, below)
 
     def _state(self) -> dict[str, Any]:
-        return {"edges": self.bins.edges.tolist(), "share": self.bins.share.tolist(), "floor": self.bins.floor}
+        return {"edges": self.map.edges.tolist(), "share": self.map.share.tolist(), "floor": self.map.floor}
 
     def _restore(self, state: dict[str, Any]) -> None:
         edges = read_numbers(state, "edges", self.num_classes, self.num_bins - 1)

@@ -97,15 +97,6 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
     keeps_argmax = False
     _fewest_of_a_class = 250
 
-    @property
-    def curves(self) -> Curves:
-        """The fitted maps.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._fitted("curves")
-
     def _fitted_map(self, val: Predictions) -> tuple[Curves, list[str | None]]:
         target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
         points = [
@@ -122,8 +113,8 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
         return Curves(points, floor), [when(flat and val.num_classes > 1, doubt)]
 
     def _state(self) -> dict[str, Any]:
-        points = [{"at": at.tolist(), "value": value.tolist()} for at, value in self.curves.points]
-        return {"points": points, "floor": self.curves.floor}
+        points = [{"at": at.tolist(), "value": value.tolist()} for at, value in self.map.points]
+        return {"points": points, "floor": self.map.floor}
 
     def _restore(self, state: dict[str, Any]) -> None:
         points = []

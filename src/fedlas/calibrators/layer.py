@@ -68,8 +68,8 @@ class CalibrationLayer(nn.Module):
         if self.least_log is not None:
             parts[0] = parts[0].log_softmax(dim=1).clamp(min=self.least_log)
         if self.num_features is not None:
-            seen = _rows("features", features, self.num_features)
-            parts.append(seen.reshape(-1, self.num_features).to(self.precision))
+            columns = _rows("features", features, self.num_features)
+            parts.append(columns.reshape(-1, self.num_features).to(self.precision))
         return self.map(*parts).to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
 
     def extra_repr(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -34,6 +35,9 @@ OFF_DIAGONAL_FREEDOM = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 INTERCEPT_FREEDOM = (0.03, 0.3, 3.0, 30.0)
 """Standard deviations that it allows the intercepts, in nats."""
 
+_LARGEST = 1e200
+"""Largest penalty that is kept: units of the logits can make it larger than a file holds."""
+
 
 class RegularizedMatrix(AffineCalibrator):
     """``W x + b`` with a full matrix, fitted with ODIR; a subclass defines ``x``.
@@ -63,18 +67,16 @@ class RegularizedMatrix(AffineCalibrator):
         return fitted(f"{self._owner}.penalties", self._penalties)
 
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
-        penalties, doubt = self._chosen(inputs, val, start)
-        affine = (
-            None
-            if doubt == NO_GAIN
-            else regression(
-                inputs, val.target, weights_of(val), penalties, scale=start.scale, width=start.width
-            ).solve()
-        )
-        self._penalties = replace(penalties, off_diagonal=_bounded(penalties.off_diagonal))
-        return affine, doubt
+        problem = partial(SoftmaxRegression, diagonal=False, scale=start.scale, width=start.width)
+        penalties, doubt = self._chosen(inputs, val, start, problem)
+        self._penalties = replace(penalties, off_diagonal=min(penalties.off_diagonal, _LARGEST))
+        if doubt == NO_GAIN:
+            return None, doubt
+        return problem(inputs, val.target, weights_of(val), penalties).solve(), doubt
 
-    def _chosen(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[Penalties, str | None]:
+    def _chosen(
+        self, inputs: Tensor, val: Predictions, start: Start, problem: Callable[..., SoftmaxRegression]
+    ) -> tuple[Penalties, str | None]:
         """The penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
         weights, classes = weights_of(val), inputs.shape[1]
         samples = float(weights.sum())
@@ -94,13 +96,7 @@ class RegularizedMatrix(AffineCalibrator):
             return replace(strongest, freedom=FREEDOMS[0]), few
 
         # One penalty after the other: the fits are nested, and the grid of all at once costs many times as much.
-        score = HeldOutLoss(
-            inputs,
-            target,
-            folds=folds,
-            weights=weights,
-            problem=partial(regression, scale=start.scale, width=start.width),
-        )
+        score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
         middle = intercept[len(intercept) // 2]
         best = score.first_best([Penalties(off_diagonal[0], middle, value) for value in FREEDOMS])
         best = score.first_best([replace(best, off_diagonal=value) for value in off_diagonal])
@@ -141,30 +137,6 @@ def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[floa
         [pairs / (2 * samples) / (freedom * scale) / (freedom * scale) for freedom in OFF_DIAGONAL_FREEDOM],
         [classes / (2 * samples * freedom**2) for freedom in INTERCEPT_FREEDOM],
     )
-
-
-def regression(
-    inputs: Tensor, target: Tensor, weights: Tensor, penalties: Penalties, *, scale: float, width: float
-) -> SoftmaxRegression:
-    """The problem of the lowest negative log-likelihood of ``W x + b`` plus ODIR."""
-    classes = inputs.shape[1]
-    off_diagonal, intercept = penalties.off_diagonal / max(1, classes * (classes - 1)), penalties.intercept / classes
-    return SoftmaxRegression(
-        inputs,
-        target,
-        weights,
-        diagonal=False,
-        scale=scale,
-        off_diagonal=off_diagonal,
-        intercept=intercept,
-        freedom=penalties.freedom,
-        width=width,
-    )
-
-
-def _bounded(penalty: float) -> float:
-    """A penalty that fits a file and a regression, where units of the logits make it larger than float64 holds."""
-    return min(penalty, 1e200)
 
 
 @CALIBRATORS.register(
@@ -237,9 +209,6 @@ class MatrixScaling(RegularizedMatrix):
     Source:
         Kull et al. 2019 (ODIR, and matrix scaling with it); the map: Guo et al. 2017 (arXiv 1706.04599), section 4.2.
     """
-
-    def _inputs(self, logits: Tensor) -> Tensor:
-        return logits
 
 
 @CALIBRATORS.register(

@@ -101,8 +101,8 @@ class Multicalibration(Calibrator):
     ) -> None:
         owner = self._owner
         # A class is callable too, and makes no groups.
-        given = callable(groups) and not isinstance(groups, type)
-        self.groups = groups if given else check_choice(owner, "groups", groups, get_args(Groups))
+        is_function = callable(groups) and not isinstance(groups, type)
+        self.groups = groups if is_function else check_choice(owner, "groups", groups, get_args(Groups))
         self.alpha = check_number(owner, "alpha", alpha, low=0, high=1, low_open=True)
         self.num_levels = check_count(owner, "num_levels", num_levels)
         self.min_size = check_count(owner, "min_size", min_size)

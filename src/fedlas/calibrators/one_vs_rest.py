@@ -56,12 +56,17 @@ class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
     def _features(rows: Tensor) -> Tensor:
         """See :data:`Features`."""
 
-    def _parameter(self, name: str) -> Tensor:
-        """One of the parameters for each class ``(C,)``."""
-        return self._fitted(name).numbers[:, self._names.index(name)]
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Parameters by name, ``(C,)`` float64 each.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return dict(zip(self._names, self._fitted("parameters").numbers.unbind(dim=1), strict=True))
 
     def _state(self) -> dict[str, Any]:
-        return {name: self._parameter(name).tolist() for name in self._names}
+        return {name: values.tolist() for name, values in self.parameters.items()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         parameters = torch.stack([read_numbers(state, name, self.num_classes) for name in self._names], dim=1)
@@ -107,34 +112,16 @@ class PlattScaling(OneVsRestCalibrator):
 
     _names = ("slope", "offset")
 
-    @property
-    def slope(self) -> Tensor:
-        """``a (C,)``, float64.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._parameter("slope")
-
-    @property
-    def offset(self) -> Tensor:
-        """``c (C,)``, float64.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._parameter("offset")
-
     @staticmethod
     def _features(rows: Tensor) -> Tensor:
         return log_odds(rows).unsqueeze(2)
 
     def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
         weights = weights_of(val)
-        own = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
-        labels = ((own + 1) / (own + 2), 1 / (weights.sum() - own + 2))
+        count = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
+        labels = ((count + 1) / (count + 2), 1 / (weights.sum() - count + 2))
         parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, weights, labels=labels)
-        falling = ((parameters[:, 0] <= 0) & (own > 0)).nonzero().squeeze(1).tolist()
+        falling = ((parameters[:, 0] <= 0) & (count > 0)).nonzero().squeeze(1).tolist()
         return Sigmoids(self._features, parameters), [
             unconverged(converged),
             when(
@@ -177,7 +164,7 @@ class BetaCalibration(OneVsRestCalibrator):
         >>> logits = torch.randn(20_000, 2, generator=random, dtype=torch.float64)
         >>> val = Predictions(2 * logits, torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1))
         >>> beta = BetaCalibration().fit(val)
-        >>> bool(((beta.a - 0.5).abs() < 0.1).all() and ((beta.b - 0.5).abs() < 0.1).all())
+        >>> bool(all(((beta.parameters[name] - 0.5).abs() < 0.1).all() for name in "ab"))
         True
 
     Source:
@@ -187,37 +174,10 @@ class BetaCalibration(OneVsRestCalibrator):
 
     _names = ("a", "b", "c")
 
-    @property
-    def a(self) -> Tensor:
-        """Factor of ``ln p`` ``(C,)``, float64, at least 0.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._parameter("a")
-
-    @property
-    def b(self) -> Tensor:
-        """Factor of ``-ln(1 - p)`` ``(C,)``, float64, at least 0.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._parameter("b")
-
-    @property
-    def c(self) -> Tensor:
-        """Offset ``(C,)``, float64.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._parameter("c")
-
     @staticmethod
     def _features(rows: Tensor) -> Tensor:
-        own, rest = class_and_rest(rows)
-        return torch.stack([own, -rest], dim=2)
+        log_p, rest = class_and_rest(rows)
+        return torch.stack([log_p, -rest], dim=2)
 
     def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
         parameters, converged = fit_one_vs_rest(

@@ -91,15 +91,6 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
     def __init__(self, num_knots: int = 6) -> None:
         self.num_knots = check_count(self._owner, "num_knots", num_knots)
 
-    @property
-    def lines(self) -> BrokenLines:
-        """The fitted curves.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._fitted("lines")
-
     def _fitted_map(self, val: Predictions) -> tuple[BrokenLines, list[str | None]]:
         new, converged = self.fit_map(val)
         return new, [unconverged(converged)]
@@ -132,7 +123,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
         return ordered.T.gather(1, index)
 
     def _state(self) -> dict[str, Any]:
-        return {"knots": self.lines.knots.tolist(), "numbers": self.lines.numbers.tolist()}
+        return {"knots": self.map.knots.tolist(), "numbers": self.map.numbers.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         knots = read_numbers(state, "knots", self.num_classes, self.num_knots)

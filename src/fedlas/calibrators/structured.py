@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import unconverged, when
 from fedlas.calibrators._fit.rowwise import total_nll, weights_of
-from fedlas.calibrators._fit.softmax_regression import AffineMap, SoftmaxRegression
+from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
 from fedlas.calibrators.affine import read_map
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
@@ -99,15 +99,6 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
     def __init__(self, form: Form | None = None) -> None:
         self.form = None if form is None else check_choice("StructuredScaling", "form", form, get_args(Form))
 
-    @property
-    def map(self) -> StructuredMap:
-        """The fitted map.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        return self._fitted("map")
-
     def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
         best = nll_temperature(val)
         new = self.fit_map(val, best)
@@ -133,11 +124,10 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
                 new.inputs(val.logits.cpu().double()),
                 val.target,
                 weights,
+                Penalties((classes * (classes - 1)) ** 2 / total, classes * classes / total),
                 diagonal=form == "vector",
                 scale=1.0,
                 diagonal_penalty=classes / total,
-                off_diagonal=classes * (classes - 1) / total,
-                intercept=classes / total,
             )
             new.affine = regression.solve() if near is None else regression.solve(near.affine, tolerance=1e-3)
         return new

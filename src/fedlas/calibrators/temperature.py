@@ -193,6 +193,4 @@ class DriftTemperature(SingleTemperature):
     def _fit(self, val: Predictions) -> str | None:
         best = nll_temperature(val)
         self._temperature = best.value
-        check = "Check that these are predictions on drifted inputs (fedlas.objective.drifted_predictions)."
-        doubt = None if best.doubt is None else f"{best.doubt} {check}"
-        return joined(doubt, unchanged(val, lambda rows: rows / best.value))
+        return joined(best.doubt, unchanged(val, lambda rows: rows / best.value))

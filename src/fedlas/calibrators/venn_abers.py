@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -91,27 +91,31 @@ class VennAbers(MappedCalibrator[VennCurves]):
     keeps_argmax = False
     _fewest_of_a_class = 100
 
-    @property
-    def curves(self) -> VennCurves:
-        """The fitted step functions.
+    def fit_event(self, val: Predictions | TopLabel) -> Self:
+        """Fit on one event: the second of two classes, or of more "the top label is right"; :meth:`interval` has it.
 
         Raises:
-            InputError: Before ``fit``.
+            InputError: As :meth:`fit`.
         """
-        return self._fitted("curves")
+        if isinstance(val, Predictions) and val.num_classes > 2:
+            val = TopLabel(val.confidence, val.correct, weights=val.weights)
+        return self.fit(val)
 
     def interval(self, test: Predictions | TopLabel) -> Tensor:
         """``p0`` and ``p1`` of the second class, or of "the top label is right", ``(N, 2)`` float64.
 
         Raises:
-            InputError: Before ``fit``, and for predictions of more than two classes.
+            InputError: Before ``fit``; for more than two classes, unless it was fitted on a top label.
         """
         owner = "VennAbers.interval"
+        curves = self._fitted("interval")
+        if isinstance(test, Predictions) and test.num_classes > 2 and self.top_label:
+            test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
         predictions = as_predictions(owner, test)
-        if predictions.num_classes != 2 or self._fitted("interval") is None or self.num_classes != 2:
-            fix = "Pass a TopLabel: TopLabel(p.confidence, p.correct)."
+        if predictions.num_classes != 2 or self.num_classes != 2:
+            fix = "Fit it with fit_event, which takes the top label."
             raise InputError(owner, "predictions must have two classes", predictions.num_classes, fix)
-        low, high = self.curves.bounds(self._floored(predictions).logits.cpu().double())
+        low, high = curves.bounds(self._floored(predictions).logits.cpu().double())
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
     def _fitted_map(self, val: Predictions) -> tuple[VennCurves, list[str | None]]:
@@ -121,9 +125,7 @@ class VennAbers(MappedCalibrator[VennCurves]):
 
     def _state(self) -> dict[str, Any]:
         names = ("at", "low", "high")
-        return {
-            "curves": [dict(zip(names, map(np.ndarray.tolist, curve), strict=True)) for curve in self.curves.curves]
-        }
+        return {"curves": [dict(zip(names, map(np.ndarray.tolist, curve), strict=True)) for curve in self.map.curves]}
 
     def _restore(self, state: dict[str, Any]) -> None:
         curves = []
@@ -166,13 +168,13 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
         stack.append(point)
     values = np.empty(len(size))
     for number in range(len(size)):
-        (left, first), (right, second) = stack[-1], stack[-2]
-        values[number] = (second - first) / (right - left)
+        (start, first), (end, second) = stack[-1], stack[-2]
+        values[number] = (second - first) / (end - start)
         # Swap the additional event and the group: the corner between them moves.
         (a, b), (c, d), (e, f) = points[number : number + 3]
         moved = (a + e - c, b + f - d)
         points[number + 1] = moved
-        if moved[1] >= first + (moved[0] - left) * values[number]:
+        if moved[1] >= first + (moved[0] - start) * values[number]:
             continue
         stack.pop()
         while len(stack) > 1 and not _below(moved, stack[-1], stack[-2]):
@@ -181,6 +183,6 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
     return values
 
 
-def _below(left: tuple[float, float], middle: tuple[float, float], right: tuple[float, float]) -> bool:
-    """Whether ``middle`` lies below the line from ``left`` to ``right``."""
-    return (middle[1] - left[1]) * (right[0] - left[0]) < (right[1] - left[1]) * (middle[0] - left[0])
+def _below(start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float]) -> bool:
+    """Whether ``middle`` lies below the line from ``start`` to ``end``."""
+    return (middle[1] - start[1]) * (end[0] - start[0]) < (end[1] - start[1]) * (middle[0] - start[0])

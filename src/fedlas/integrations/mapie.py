@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,14 +15,15 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_choice, check_number
 from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_labeled, check_predictions
 
 require("mapie", extra="conformal")
 
 from mapie.classification import SplitConformalClassifier  # noqa: E402 (after require, whose error names the extra)
+from mapie.risk_control import BinaryClassificationController  # noqa: E402
 
-__all__ = ["PredictionSets", "prediction_sets"]
+__all__ = ["PredictionSets", "controlled_threshold", "prediction_sets"]
 
 Score = Literal["auto", "lac", "top_k", "aps", "raps"]
 _OWNER = "prediction_sets"
@@ -62,12 +64,13 @@ def prediction_sets(
     coverage: float = 0.9,
     score: Score = "lac",
     randomized: bool = False,
+    by_class: bool = False,
     seed: int = 0,
 ) -> PredictionSets:
     """Sets of classes that hold the label of a new sample with probability ``coverage``, by split conformal prediction.
 
     The probability is over the draw of ``val`` and of the sample, if both are drawn alike; no calibration is assumed.
-    It holds on average over all samples and not for each class or each hard input.
+    It holds on average over all samples and not for each hard input; with ``by_class`` for each class.
 
     Args:
         val: Logits ``(M, C)`` and labels that neither the model nor a calibrator has seen.
@@ -79,6 +82,8 @@ def prediction_sets(
             ``"auto"`` is RAPS where ``val`` suffices for it, else LAC.
         randomized: For ``"aps"`` and ``"raps"``: leave the last class out at random, so that the coverage is exact.
             Without, it is above ``coverage``, often far above.
+        by_class: Conformalize each class on its own samples (Mondrian sets), with ``"lac"`` or ``"auto"``: every class
+            has the coverage. One with fewer than ``coverage / (1 - coverage)`` samples is in every set.
         seed: Of this draw, and of the scores of APS and RAPS.
 
     Raises:
@@ -95,8 +100,8 @@ def prediction_sets(
         >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> val, test = Predictions(logits[:1000], target[:1000]), Predictions(logits[1000:], target[1000:])
-        >>> found = prediction_sets(val, test, coverage=0.9)
-        >>> round(found.coverage, 2), round(found.mean_size, 2)
+        >>> sets = prediction_sets(val, test, coverage=0.9)
+        >>> round(sets.coverage, 2), round(sets.mean_size, 2)
         (0.89, 2.1)
 
     Source:
@@ -116,11 +121,15 @@ def prediction_sets(
     present = counts[counts > 0]
     fewest = max(10 * len(present), 10 * math.ceil(1 / min(coverage, 1 - coverage)) + 10)
     suffices = int(present.min()) >= 10 and val.num_samples >= fewest
+    if by_class:
+        if score not in ("lac", "auto"):
+            raise InputError(_OWNER, "by_class must have the score 'lac'", score, "Leave one of them out.")
+        return PredictionSets(_class_conditional(val, test, coverage), test)
     if score == "auto":
         score = "raps" if len(present) >= 3 and suffices else "lac"
     used = val.num_samples - (math.ceil(val.num_samples / 5) if score == "raps" else 0)
-    if math.ceil((used + 1) * coverage) > used:
-        fix = "Use more, or a lower coverage."
+    if math.ceil((used + 1) * coverage) > used or used <= 1 / min(coverage, 1 - coverage):
+        fix = "Use more, or a coverage nearer to a half."
         raise InputError(_OWNER, f"val must have enough samples for a coverage of {coverage:g}", used, fix)
     if score != "lac" and len(present) < 3:
         fix = "Use 'lac', the only one of two classes."
@@ -133,10 +142,83 @@ def prediction_sets(
     conformal = SplitConformalClassifier(
         _softmax_classifier(val.num_classes), confidence_level=coverage, conformity_score=score, random_state=seed
     )
-    conformal.conformalize(_rows(val), val.target.cpu().numpy())
     last = {"include_last_label": "randomized" if randomized else True} if score in ("aps", "raps") else {}
-    _, sets = conformal.predict_set(_rows(test), conformity_score_params=last)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that val lacks a class, which is no defect
+        conformal.conformalize(_rows(val), val.target.cpu().numpy())
+        _, sets = conformal.predict_set(_rows(test), conformity_score_params=last)
     return PredictionSets(torch.from_numpy(sets[:, :, 0]).to(test.logits.device), test)
+
+
+def _class_conditional(val: Predictions, test: Predictions, coverage: float) -> Tensor:
+    """Sets ``(N, C)`` whose threshold of each class comes from its own samples; MAPIE has none by label."""
+    misses, probs = 1 - val.probs.double(), test.probs.double()
+    highest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device=probs.device)
+    for label in range(val.num_classes):
+        scores = misses[val.target == label, label].sort().values
+        place = math.ceil((len(scores) + 1) * coverage)
+        if place <= len(scores):
+            highest[label] = scores[place - 1]
+    return 1 - probs <= highest
+
+
+Risk = Literal["precision", "recall", "accuracy", "fpr", "predicted_positive_fraction"]
+
+
+def controlled_threshold(
+    val: Predictions | TopLabel,
+    *,
+    risk: Risk = "precision",
+    target: float,
+    confidence_level: float = 0.9,
+) -> float | None:
+    """A threshold of the probability that keeps a risk on the right side of ``target``, with the confidence given.
+
+    The event is the second of two classes, or of more "the top label is right": its precision is then the accuracy of
+    the answers that are given, and all below the threshold are refused.
+
+    Args:
+        val: Predictions or confidences with labels that neither the model nor a calibrator has seen.
+        risk: ``"precision"``, ``"recall"`` and ``"accuracy"`` are at least ``target``; ``"fpr"`` (false positive rate)
+            and ``"predicted_positive_fraction"`` at most.
+        target: In (0, 1).
+        confidence_level: Probability, over the draw of ``val``, that it holds; in (0, 1).
+
+    Returns:
+        A threshold out of 0, 0.01, ..., 0.99, or None: none of these holds the target with that confidence.
+
+    Raises:
+        InputError: For numbers out of range or another risk, or if ``val`` lacks labels or has weights.
+
+    Example:
+        >>> logits = 3 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+        >>> 0.5 < controlled_threshold(Predictions(logits, labels), target=0.9) < 0.9
+        True
+
+    Source:
+        Angelopoulos, Bates, Candès, Jordan and Lei 2021, "Learn then Test" (arXiv 2110.01052), as MAPIE has it.
+    """
+    owner = "controlled_threshold"
+    check_choice(owner, "risk", risk, get_args(Risk))
+    for name, number in (("target", target), ("confidence_level", confidence_level)):
+        check_number(owner, name, number, low=0, high=1, low_open=True, high_open=True)
+    if not isinstance(val, TopLabel):
+        check_takes_weights(owner, check_labeled(owner, val), takes_weights=False)
+        val = (
+            TopLabel(val.confidence, val.correct) if val.num_classes > 2 else TopLabel(val.probs[:, 1], val.target == 1)
+        )
+    controller = BinaryClassificationController(
+        lambda probs: np.concatenate([1 - probs, probs], axis=1),
+        risk=risk,
+        target_level=target,
+        confidence_level=confidence_level,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there is none is what None says
+        controller.calibrate(val.confidence.double().cpu().numpy()[:, None], val.correct.long().cpu().numpy())
+    best = controller.best_predict_param
+    return None if best is None else float(best)
 
 
 def _rows(predictions: Predictions) -> NDArray[np.float64]:

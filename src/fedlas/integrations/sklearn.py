@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, VennAbers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
@@ -63,8 +64,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         MissingExtraError: On import, if scikit-learn is not installed.
 
     State:
-        After ``fit``: ``classes_ (C,)``, ``estimator_`` and ``calibrator_``, both fitted, and, where the estimator has
-        them, ``n_features_in_`` and ``feature_names_in_``.
+        After ``fit``: ``classes_ (C,)``; ``estimator_``, ``calibrator_`` and ``venn_abers_`` (see
+        :meth:`predict_proba`), all fitted; and, where the estimator has them, ``n_features_in_`` and
+        ``feature_names_in_``.
 
     Note:
         Probabilities become logits by their logarithm, zeros counting as 1.2e-38. A binary ``decision_function`` with
@@ -89,6 +91,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     classes_: NDArray[Any]
     estimator_: Any
     calibrator_: Calibrator
+    venn_abers_: VennAbers
 
     def __init__(
         self,
@@ -121,41 +124,54 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         if weight is None or not has_fit_parameter(self.estimator, "sample_weight"):
-            own = {}
+            options = {}
         else:
-            own = {"sample_weight": weight}
+            options = {"sample_weight": weight}
         # The estimator, and the scores of samples that it has not seen.
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
             estimator, labels = self.estimator, y
             scores = getattr(estimator, method)(X)
         elif isinstance(self.cv, float):
-            rows, held = train_test_split(
+            train, val_rows = train_test_split(
                 np.arange(len(y)), test_size=self.cv, stratify=y, random_state=self.random_state
             )
-            part = {name: value[rows] for name, value in own.items()}
-            estimator = clone(self.estimator).fit(_safe_indexing(X, rows), y[rows], **part)
-            scores, labels = getattr(estimator, method)(_safe_indexing(X, held)), y[held]
-            weight = None if weight is None else weight[held]
+            part = {name: value[train] for name, value in options.items()}
+            estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
+            scores, labels = getattr(estimator, method)(_safe_indexing(X, val_rows)), y[val_rows]
+            weight = None if weight is None else weight[val_rows]
         else:
             labels = y
             scores = cross_val_predict(
-                self.estimator, X, y, cv=_splits(self.cv, X, y), method=method, n_jobs=self.n_jobs, params=own
+                self.estimator, X, y, cv=_splits(self.cv, X, y), method=method, n_jobs=self.n_jobs, params=options
             )
-            estimator = clone(self.estimator).fit(X, y, **own)
+            estimator = clone(self.estimator).fit(X, y, **options)
         # The calibrator.
         classes = np.asarray(estimator.classes_)
         val = predictions_from("CalibratedClassifier.fit", scores, method, labels, classes)
         val = val if weight is None else replace(val, weights=torch.from_numpy(weight))
         self.calibrator_ = calibrator.fit(val)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CalibrationWarning)  # the calibrator's fit has warned
+            self.venn_abers_ = VennAbers().fit_event(val)
         self.estimator_, self.classes_ = estimator, classes
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(estimator, name):
                 setattr(self, name, getattr(estimator, name))
         return self
 
-    def predict_proba(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """Calibrated probabilities ``(N, C)``, in the order of ``classes_``."""
-        return self._calibrated(X).softmax(dim=1).numpy()
+    def predict_proba(self, X: Any, *, interval: bool = False) -> Any:  # noqa: N803
+        """Calibrated probabilities ``(N, C)``, in the order of ``classes_``.
+
+        Args:
+            X: What the estimator takes.
+            interval: Also return ``p0`` and ``p1 (N, 2)`` of Venn-ABERS: of the second of two classes, or of more that
+                the likeliest class is right. One of the two is calibrated, and far apart they say that the samples of
+                the fit were few there. Their probability is that of Venn-ABERS, not of the calibrator.
+        """
+        probs = self._calibrated(X).softmax(dim=1).numpy()
+        if not interval:
+            return probs
+        return probs, self.venn_abers_.interval(Predictions(self._scores(X))).numpy()
 
     def decision_function(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Calibrated logits ``(N, C)``; of two classes the log-odds ``(N,)`` of the second."""
@@ -204,14 +220,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _new_calibrator(self) -> Calibrator:
         owner = "CalibratedClassifier.fit"
-        given: Any = self.calibrator
-        if isinstance(given, str):
-            calibrator = CALIBRATORS[given].value()
-        elif isinstance(given, Calibrator):
-            calibrator = copy.deepcopy(given)
+        choice: Any = self.calibrator
+        if isinstance(choice, str):
+            calibrator = CALIBRATORS[choice].value()
+        elif isinstance(choice, Calibrator):
+            calibrator = copy.deepcopy(choice)
         else:
             fix = "Pass a name such as 'temperature', or TemperatureScaling()."
-            raise InputError(owner, "calibrator must be a name or a Calibrator", describe(given), fix)
+            raise InputError(owner, "calibrator must be a name or a Calibrator", describe(choice), fix)
         if calibrator.needs:
             what, fix = ", ".join(sorted(calibrator.needs)), "Choose one that works on logits alone, e.g. 'vector'."
             raise InputError(owner, "the calibrator must need nothing but logits", f"one that needs {what}", fix)
@@ -313,8 +329,8 @@ def _predicted(owner: str, estimator: Any, X: Any, y: Any) -> Predictions:  # no
 def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
     """The folds, each with every class in its training part."""
     splits, classes = list(check_cv(cv, y, classifier=True).split(X, y)), np.unique(y)
-    for number, (seen, _) in enumerate(splits):
-        missing = np.setdiff1d(classes, np.asarray(y)[seen])
+    for number, (train, _) in enumerate(splits):
+        missing = np.setdiff1d(classes, np.asarray(y)[train])
         if len(missing):
             names = ", ".join(map(str, missing[:5]))
             fix = "Use stratified folds, and at least two samples a class."

@@ -173,3 +173,12 @@ def test_a_classifier_of_scikit_learn_is_shown_the_way():
 
     with pytest.raises(ValueError, match=r"CalibratedClassifier\(model\)"):
         calibrate(GaussianNB(), [])
+
+
+def test_a_calibration_that_raises_the_nll_warns():
+    torch.manual_seed(0)
+    logits = torch.randn(1000, 3)
+    batches = [(logits, torch.multinomial(logits.softmax(1), 1)[:, 0])]
+    other = calibrate(nn.Identity(), [(3 * batches[0][0], batches[0][1])], "temperature")
+    with pytest.warns(CalibrationWarning, match=r"raises the NLL of these samples by 0\.\d+ \(standard error"):
+        other.before_after(batches)

@@ -25,7 +25,7 @@ def test_two_classes_are_beta_calibration(generated):
     """The paper's special case: without penalties both are the same logistic regression."""
     val = generated(5000, classes=2, distort=lambda z: 2 * z + z.sigmoid())
     beta = BetaCalibration().fit(val)
-    assert bool((beta.a > 0).all() and (beta.b > 0).all())
+    assert bool((beta.parameters["a"] > 0).all() and (beta.parameters["b"] > 0).all())
     dirichlet = DirichletCalibration(0.0, 0.0).fit(val)
     torch.testing.assert_close(dirichlet.transform(val).probs, beta.transform(val).probs, rtol=0, atol=2e-3)
 

@@ -24,7 +24,7 @@ def test_on_clean_predictions_it_is_temperature_scaling(generated):
 
 def test_no_mistake_and_nothing_to_do(generated):
     val = generated()
-    with pytest.warns(CalibrationWarning, match=r"DriftTemperature: 0 of 2000 .* held at .* drifted inputs"):
+    with pytest.warns(CalibrationWarning, match=r"DriftTemperature: 0 of 2000 .* held at "):
         DriftTemperature().fit(Predictions(val.logits, val.predicted))
     once = DriftTemperature().fit(val).transform(val)
     with pytest.warns(CalibrationWarning, match="stay as they are"):

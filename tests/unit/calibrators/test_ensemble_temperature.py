@@ -58,7 +58,7 @@ def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
 def test_transform_is_the_formula(generated):
     val = generated(300, distort=lambda z: 4 * z)
     ensemble = EnsembleTemperatureScaling().fit(val)
-    wanted = mixed(val.logits, ensemble.mixture.temperature, ensemble.mixture.weights)
+    wanted = mixed(val.logits, ensemble.map.temperature, ensemble.map.weights)
     torch.testing.assert_close(ensemble.transform(val).probs, wanted)
 
 
@@ -82,17 +82,17 @@ def test_worse_than_chance_keeps_the_class(tmp_path):
     val = Predictions(-3.0 * torch.nn.functional.one_hot(target, 5) + 0.1 * torch.arange(5), target)
     with pytest.warns(CalibrationWarning, match="lowest at a bound"):
         ensemble = EnsembleTemperatureScaling().fit(val)
-    assert 0 <= ensemble.mixture.weights[2] <= MAX_UNIFORM
-    assert sum(ensemble.mixture.weights) == pytest.approx(1)
+    assert 0 <= ensemble.map.weights[2] <= MAX_UNIFORM
+    assert sum(ensemble.map.weights) == pytest.approx(1)
     assert torch.equal(ensemble.transform(val).predicted, val.predicted)
-    loaded = EnsembleTemperatureScaling.load(ensemble.save(tmp_path / "e.json")).mixture
-    assert (loaded.temperature, loaded.weights) == (ensemble.mixture.temperature, ensemble.mixture.weights)
+    loaded = EnsembleTemperatureScaling.load(ensemble.save(tmp_path / "e.json")).map
+    assert (loaded.temperature, loaded.weights) == (ensemble.map.temperature, ensemble.map.weights)
 
 
 def test_a_uniform_part_of_weight_1_is_bounded(monkeypatch, generated):
     monkeypatch.setattr(module, "mixture_weights", lambda *_: (torch.tensor([0.0, 0.0, 1.0]), True))
     with pytest.warns(CalibrationWarning, match=r"weight 0\.99"):
-        weights = EnsembleTemperatureScaling().fit(generated(50)).mixture.weights
+        weights = EnsembleTemperatureScaling().fit(generated(50)).map.weights
     assert weights == pytest.approx((0.01, 0.0, 0.99))
 
 
@@ -102,7 +102,7 @@ def test_all_correct_is_no_surer_than_temperature_scaling():
     with pytest.warns(CalibrationWarning, match=r"0 of 20 validation samples are mistakes, .* held at 0\.8372"):
         ensemble = EnsembleTemperatureScaling().fit(val)
     with pytest.warns(CalibrationWarning):
-        assert ensemble.mixture.temperature == TemperatureScaling().fit(val).temperature
+        assert ensemble.map.temperature == TemperatureScaling().fit(val).temperature
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e3, 1e28])

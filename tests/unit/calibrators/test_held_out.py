@@ -7,7 +7,7 @@ ONE = Penalties(freedom=1.0)
 
 
 def problem(inputs, target, weights, penalties):
-    return SoftmaxRegression(inputs, target, weights, diagonal=True, scale=0.5, freedom=penalties.freedom)
+    return SoftmaxRegression(inputs, target, weights, penalties, diagonal=True, scale=0.5)
 
 
 def loss_of(val, num_folds=4):

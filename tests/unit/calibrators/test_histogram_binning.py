@@ -18,11 +18,11 @@ def two_classes(second, target):
 def test_bins_of_equal_mass_by_hand():
     val = two_classes([0.1, 0.2, 0.3, 0.4, 0.6, 0.8], [0, 1, 0, 0, 1, 1])
     binning = HistogramBinning(num_bins=3).fit(val)
-    torch.testing.assert_close(binning.bins.edges[1], torch.tensor([0.25, 0.5]).double())
-    torch.testing.assert_close(binning.bins.edges[0], torch.tensor([0.5, 0.75]).double())
-    assert binning.bins.share[1].tolist() == [0.5, 0.0, 1.0]
-    assert binning.bins.share[0].tolist() == [0.0, 1.0, 0.5]
-    assert binning.bins.floor == pytest.approx(1 / (2 * 7))
+    torch.testing.assert_close(binning.map.edges[1], torch.tensor([0.25, 0.5]).double())
+    torch.testing.assert_close(binning.map.edges[0], torch.tensor([0.5, 0.75]).double())
+    assert binning.map.share[1].tolist() == [0.5, 0.0, 1.0]
+    assert binning.map.share[0].tolist() == [0.0, 1.0, 0.5]
+    assert binning.map.floor == pytest.approx(1 / (2 * 7))
     test = two_classes([0.01, 0.26, 0.5, 0.51, 0.99], [0] * 5)
     floor = 1 / 14
     # 0.01: 0.5 against 0.5; 0.26 and 0.5: a floored 0 against 1; above: 1 against a floored 0
@@ -33,10 +33,10 @@ def test_bins_of_equal_mass_by_hand():
 def test_bins_of_equal_width_by_hand():
     val = two_classes([0.05, 0.15, 0.22, 0.9, 0.95], [0, 1, 1, 1, 1])
     binning = HistogramBinning(num_bins=5, scheme="equal-width").fit(val)
-    torch.testing.assert_close(binning.bins.edges[1], torch.tensor([0.2, 0.4, 0.6, 0.8]).double())
+    torch.testing.assert_close(binning.map.edges[1], torch.tensor([0.2, 0.4, 0.6, 0.8]).double())
     # bins of 2, 1, 0, 0 and 2 samples; an empty one keeps its middle
-    torch.testing.assert_close(binning.bins.share[1], torch.tensor([0.5, 1, 0.5, 0.7, 1]).double())
-    torch.testing.assert_close(binning.bins.share[0], torch.tensor([0, 0.3, 0.5, 0, 0.5]).double())
+    torch.testing.assert_close(binning.map.share[1], torch.tensor([0.5, 1, 0.5, 0.7, 1]).double())
+    torch.testing.assert_close(binning.map.share[0], torch.tensor([0, 0.3, 0.5, 0, 0.5]).double())
 
 
 def test_many_samples_against_numpy(generated):
@@ -92,7 +92,7 @@ def test_no_class_left_is_every_class_alike():
     val = Predictions(torch.tensor([[0.0, 0.1, 5.0], [0.1, 0.0, 5.0], [5.0, 0, 0], [0, 5.0, 0]]), [2, 2, 0, 1])
     between = HistogramBinning(num_bins=2).fit(val)
     assert bool(torch.isfinite(between.transform(val).logits).all())
-    assert float(between.bins.share.min()) == 0.0
+    assert float(between.map.share.min()) == 0.0
 
 
 def test_doubts(generated):
@@ -121,15 +121,15 @@ def test_wrong_arguments(kwargs, message):
 
 def test_unfitted():
     assert repr(HistogramBinning()) == "HistogramBinning(num_bins=15, scheme='equal-mass')"
-    with pytest.raises(ValueError, match=r"HistogramBinning.bins: the calibrator must be fitted first"):
-        _ = HistogramBinning().bins
+    with pytest.raises(ValueError, match=r"HistogramBinning.map: the calibrator must be fitted first"):
+        _ = HistogramBinning().map
 
 
 def test_options_are_saved(generated, tmp_path):
     binning = HistogramBinning(num_bins=7, scheme="equal-width").fit(generated(100))
     loaded = HistogramBinning.load(binning.save(tmp_path / "h.json"))
     assert repr(loaded) == repr(binning)
-    assert torch.equal(loaded.bins.share, binning.bins.share)
+    assert torch.equal(loaded.map.share, binning.map.share)
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ def test_a_class_without_a_sample(generated):
 
 
 def test_unfitted():
-    with pytest.raises(ValueError, match=r"IsotonicCalibration.curves: the calibrator must be fitted first"):
-        _ = IsotonicCalibration().curves
+    with pytest.raises(ValueError, match=r"IsotonicCalibration.map: the calibrator must be fitted first"):
+        _ = IsotonicCalibration().map
 
 
 @pytest.mark.parametrize(

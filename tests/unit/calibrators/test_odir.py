@@ -10,9 +10,9 @@ from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling
 from fedlas.calibrators import matrix as odir
 from fedlas.calibrators._fit.folds import stratified_folds
-from fedlas.calibrators._fit.softmax_regression import FREEDOMS
+from fedlas.calibrators._fit.softmax_regression import FREEDOMS, SoftmaxRegression
 from fedlas.calibrators.affine import temperature_start
-from fedlas.calibrators.matrix import Penalties, penalty_grids, regression
+from fedlas.calibrators.matrix import Penalties, penalty_grids
 from fedlas.metrics import negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()
@@ -65,7 +65,8 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
             train, held = folds != fold, folds == fold
             rows, target = val.logits[train], val.target[train]
             weights = torch.ones(len(target), dtype=rows.dtype)
-            fit = regression(rows, target, weights, penalties, scale=start.scale, width=start.width).solve()
+            kind = {"diagonal": False, "scale": start.scale, "width": start.width}
+            fit = SoftmaxRegression(rows, target, weights, penalties, **kind).solve()
             probs = fit(val.logits[held]).softmax(1)
             total -= float(probs[torch.arange(int(held.sum())), val.target[held]].log().sum())
         return total

@@ -23,7 +23,9 @@ def test_each_class_against_scipy(generated):
             return (np.logaddexp(0, z) - wanted * z).mean()
 
         best = minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-9})
-        np.testing.assert_allclose([platt.slope[label], platt.offset[label]], best.x, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            [platt.parameters["slope"][label], platt.parameters["offset"][label]], best.x, rtol=1e-3, atol=1e-3
+        )
 
 
 def test_two_classes_against_scikit_learn(generated):
@@ -45,22 +47,22 @@ def test_two_classes_against_scikit_learn(generated):
 def test_rows_are_divided_by_their_sum(generated):
     val = generated(200)
     platt = PlattScaling().fit(val)
-    sigmoids = (torch.logit(val.probs) * platt.slope + platt.offset).sigmoid()
+    sigmoids = (torch.logit(val.probs) * platt.parameters["slope"] + platt.parameters["offset"]).sigmoid()
     torch.testing.assert_close(platt.transform(val).probs, sigmoids / sigmoids.sum(1, keepdim=True))
 
 
 def test_calibrated_predictions_are_nearly_left_alone(generated):
     val = generated(50_000, distort=lambda z: z)
     platt = PlattScaling().fit(val)
-    torch.testing.assert_close(platt.slope, torch.ones(4).double(), rtol=0, atol=0.05)
-    torch.testing.assert_close(platt.offset, torch.zeros(4).double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(platt.parameters["slope"], torch.ones(4).double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(platt.parameters["offset"], torch.zeros(4).double(), rtol=0, atol=0.05)
 
 
 def test_a_slope_that_is_not_above_0(generated):
     val = generated(distort=lambda z: z * torch.tensor([1.0, 1, 1, -1]))
     with pytest.warns(CalibrationWarning, match="PlattScaling: the fitted slope is not above 0 for class 3: a higher"):
         platt = PlattScaling().fit(val)
-    assert float(platt.slope[3]) < 0
+    assert float(platt.parameters["slope"][3]) < 0
 
 
 def test_a_class_without_a_sample_has_platt_s_label(generated):
@@ -68,7 +70,7 @@ def test_a_class_without_a_sample_has_platt_s_label(generated):
     wider = Predictions(torch.cat([val.logits, torch.randn(500, 1)], dim=1), val.target)
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         platt = PlattScaling().fit(wider)
-    sigmoid = (torch.logit(wider.probs)[:, 4] * platt.slope[4] + platt.offset[4]).sigmoid()
+    sigmoid = (torch.logit(wider.probs)[:, 4] * platt.parameters["slope"][4] + platt.parameters["offset"][4]).sigmoid()
     torch.testing.assert_close(sigmoid, torch.full((500,), 1 / 502).double(), rtol=0.1, atol=0)
 
 
@@ -88,9 +90,8 @@ def test_no_warning_where_nothing_is_wrong(generated):
 
 
 def test_unfitted_and_files(generated, tmp_path):
-    for name in ("slope", "offset"):
-        with pytest.raises(ValueError, match=rf"PlattScaling.{name}: the calibrator must be fitted first"):
-            getattr(PlattScaling(), name)
+    with pytest.raises(ValueError, match=r"PlattScaling.parameters: the calibrator must be fitted first"):
+        _ = PlattScaling().parameters
     path = PlattScaling().fit(generated(50)).save(tmp_path / "p.json")
     content = json.loads(path.read_text())
     content["state"]["slope"] = [1.0, 2.0]

@@ -5,7 +5,7 @@ import torch
 from fedlas.calibrators._fit import rowwise
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
-from fedlas.calibrators._fit.softmax_regression import FREEDOM, HOLD, AffineMap, SoftmaxRegression
+from fedlas.calibrators._fit.softmax_regression import FREEDOM, HOLD, AffineMap, Penalties, SoftmaxRegression
 
 
 def sample(samples=300, classes=3, offset=0.0, seed=0):
@@ -28,6 +28,13 @@ def objective(inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercep
     return nll + off_diagonal * off.square().sum() + intercept * bias.square().sum() + 0.5 / len(target) * held
 
 
+def regression(inputs, target, *, off_diagonal=0.0, intercept=0.0, freedom=FREEDOM, **options):
+    """The problem with a penalty of each weight and intercept, which ODIR divides by their number."""
+    classes = inputs.shape[1]
+    penalties = Penalties(off_diagonal * classes * (classes - 1), intercept * classes, freedom)
+    return SoftmaxRegression(inputs, target, None, penalties, **options)
+
+
 CASES = [
     {"diagonal": True, "scale": 0.5},
     {"diagonal": False, "scale": 0.5},
@@ -40,7 +47,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 
 def problem_and_objective(case, **kwargs):
     inputs, target = sample(**kwargs)
-    problem = SoftmaxRegression(inputs, target, **case)
+    problem = regression(inputs, target, **case)
     penalties = {name: value for name, value in case.items() if name != "diagonal"}
 
     def value(point):
@@ -101,10 +108,10 @@ def test_map_and_point_are_two_views_of_one_thing(case):
 @each_case
 def test_the_start_does_not_matter(case):
     inputs, target = sample()
-    usual = SoftmaxRegression(inputs, target, **case).solve()
+    usual = regression(inputs, target, **case).solve()
     shape = (3,) if case["diagonal"] else (3, 3)
     far = AffineMap(torch.full(shape, -2.0).double(), torch.tensor([5.0, -5, 1]).double())
-    other = SoftmaxRegression(inputs, target, **case).solve(far)
+    other = regression(inputs, target, **case).solve(far)
     assert usual.converged
     assert other.converged
     torch.testing.assert_close(other.weight, usual.weight, rtol=1e-4, atol=1e-5)
@@ -143,7 +150,7 @@ def test_the_hold_counts_as_one_observation():
 def test_without_freedom_it_is_the_input_times_the_scale(diagonal):
     inputs, target = sample(offset=3.0)
     strong = {} if diagonal else {"off_diagonal": 1e6}
-    fit = SoftmaxRegression(inputs, target, diagonal=diagonal, scale=0.5, freedom=1e-4, **strong).solve()
+    fit = regression(inputs, target, diagonal=diagonal, scale=0.5, freedom=1e-4, **strong).solve()
     probs = fit(inputs).softmax(1)
     torch.testing.assert_close(probs, (0.5 * inputs).softmax(1), rtol=0, atol=1e-3)
 

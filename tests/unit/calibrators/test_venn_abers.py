@@ -6,6 +6,7 @@ from fedlas import TopLabel
 from fedlas.calibrators import Calibrator, VennAbers
 from fedlas.calibrators.isotonic import rising_curve
 from fedlas.calibrators.venn_abers import venn_curve
+from fedlas.errors import InputError
 
 
 def slow(at, event, weights, new, label):
@@ -38,3 +39,13 @@ def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):
     assert VennAbers().fit(top).interval(top).shape == (400, 2)
     with pytest.raises(ValueError, match="predictions must have two classes"):
         VennAbers().fit(generated(100)).interval(generated(100))
+
+
+def test_an_event_of_many_classes_is_that_the_top_label_is_right(generated):
+    val, test = generated(500), generated(100, seed=1)
+    fitted = VennAbers().fit_event(val)
+    interval = fitted.interval(test.without_target())
+    torch.testing.assert_close(interval, fitted.interval(TopLabel(test.confidence, test.correct)))
+    assert 0 < float(interval.diff(dim=1).mean()) < 0.2
+    with pytest.raises(InputError, match="two classes"):
+        VennAbers().fit(val).interval(test)

@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import InputError
 
 pytest.importorskip("mapie")
-from fedlas.integrations.mapie import prediction_sets
+from fedlas.integrations.mapie import controlled_threshold, prediction_sets
 
 REAL = Path(__file__).parents[4] / "shared" / "real" / "resnet20-cifar10-test.npz"
 
@@ -59,8 +60,7 @@ def test_half_precision_two_classes_and_classes_that_validation_lacks():
     assert prediction_sets(narrow, narrow).coverage > 0.85
     wide = Predictions(torch.cat([val.logits, torch.full((300, 1), -5.0).double()], 1), val.target)
     other = Predictions(torch.cat([test.logits, torch.full((100, 1), -5.0).double()], 1), test.target)
-    with pytest.warns(UserWarning, match="less labels"):
-        assert prediction_sets(wide, other).sets.shape == (100, 3)
+    assert prediction_sets(wide, other).sets.shape == (100, 3)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/real")
@@ -100,3 +100,55 @@ def test_auto_takes_a_score_that_the_samples_suffice_for(classes, each):
     target = torch.arange(classes).repeat(each)
     val = Predictions(torch.randn(len(target), classes, generator=torch.Generator().manual_seed(0)), target)
     assert prediction_sets(val, val, coverage=0.8, score="auto").coverage >= 0.8
+
+
+def test_sets_by_class_cover_each_class():
+    """Samples of the last class are rare and hard: sets of all together miss them."""
+
+    def unequal(seed):
+        random = torch.Generator().manual_seed(seed)
+        target = torch.multinomial(torch.tensor([0.45, 0.45, 0.1]), 6000, replacement=True, generator=random)
+        logits = torch.randn(6000, 3, generator=random, dtype=torch.float64)
+        logits[torch.arange(6000), target] += torch.tensor([3.0, 3.0, 0.5]).double()[target]
+        return Predictions(logits, target)
+
+    val, test = unequal(0), unequal(1)
+    rare = test.target == 2
+    together, by_class = (prediction_sets(val, test, by_class=each) for each in (False, True))
+    assert together.sets[rare, 2].double().mean() < 0.8
+    for label in range(3):
+        assert by_class.sets[test.target == label, label].double().mean() == pytest.approx(0.9, abs=0.03)
+    absent = Predictions(val.logits[val.target != 2], val.target[val.target != 2])
+    assert bool(prediction_sets(absent, test, by_class=True).sets[:, 2].all())
+    with pytest.raises(InputError, match="by_class"):
+        prediction_sets(val, test, by_class=True, score="aps")
+
+
+def test_a_threshold_keeps_its_target():
+    val, test = drawn(3000, scale=3.0), drawn(20_000, scale=3.0, seed=1)
+    threshold = controlled_threshold(val, target=0.9)
+    answered = test.confidence >= threshold
+    assert test.correct[answered].double().mean() > 0.9
+    assert answered.double().mean() > 0.3
+    two = drawn(3000, classes=2)
+    assert (
+        float(
+            (two.target[two.probs[:, 1] >= controlled_threshold(two, risk="recall", target=0.5)] == 1).double().mean()
+        )
+        > 0.5
+    )
+    assert controlled_threshold(drawn(60), target=0.999) is None
+    with pytest.raises(InputError, match="risk"):
+        controlled_threshold(val, risk="f1", target=0.9)
+
+
+def test_auto_raises_nothing_raw():
+    random = np.random.default_rng(0)
+    for seed in range(40):
+        classes, samples = int(random.integers(2, 8)), int(random.integers(1, 90))
+        shares = torch.from_numpy(random.dirichlet(np.full(classes, 0.5)))
+        logits = torch.from_numpy(random.normal(size=(samples, classes)))
+        val = Predictions(logits, torch.multinomial(shares, samples, replacement=True))
+        coverage = float(random.uniform(0.05, 0.99))
+        with contextlib.suppress(InputError):
+            assert prediction_sets(val, val, score="auto", coverage=coverage, seed=seed).mean_size >= 0

@@ -232,3 +232,20 @@ def test_before_and_after():
     found = model.before_after(X[1000:], y[1000:])
     assert found.after.nll < found.before.nll
     assert str(found).count("\n") == 3
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_interval_holds_what_venn_abers_says(classes):
+    X, y = make_classification(600, n_classes=classes, n_informative=4, random_state=0)
+    model = CalibratedClassifier(GaussianNB(), "venn-abers").fit(X[:400], y[:400])
+    probs, interval = model.predict_proba(X[400:], interval=True)
+    assert interval.shape == (200, 2)
+    assert (interval[:, 0] <= interval[:, 1]).all()
+    np.testing.assert_array_equal(probs, model.predict_proba(X[400:]))
+    if classes == 2:
+        low, high = interval.T
+        np.testing.assert_allclose(
+            probs[:, 1] / probs[:, 0], high / (1 - low + high) / (1 - high / (1 - low + high)), rtol=0.2
+        )
+    few = CalibratedClassifier(GaussianNB(), "temperature").fit(X[:40], y[:40])
+    assert np.ptp(few.predict_proba(X[400:], interval=True)[1], axis=1).mean() > 2 * np.ptp(interval, axis=1).mean()

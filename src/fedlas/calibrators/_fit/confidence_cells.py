@@ -128,10 +128,10 @@ def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Ten
     # The log-loss of each held-out fold after each correction learned on the other folds.
     paths, losses = [], []
     for fold in range(int(folds.max()) + 1):
-        held, kept = folds == fold, folds != fold
-        paths.append(list(cells.path(log_odds[kept], correct[kept], groups[kept].nonzero(), most)))
-        steps = _replay(cells, log_odds[held], groups[held].nonzero(), paths[-1])
-        losses.append([float(_log_loss(step, correct[held]).sum()) for step in steps])
+        test, train = folds == fold, folds != fold
+        paths.append(list(cells.path(log_odds[train], correct[train], groups[train].nonzero(), most)))
+        steps = _replay(cells, log_odds[test], groups[test].nonzero(), paths[-1])
+        losses.append([float(_log_loss(step, correct[test]).sum()) for step in steps])
     longest = max(len(loss) for loss in losses)
     total = torch.tensor([loss + [loss[-1]] * (longest - len(loss)) for loss in losses], dtype=torch.float64).sum(dim=0)
     best = int(total.argmin())
@@ -139,9 +139,9 @@ def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Ten
     # Whether the gain of that number exceeds its standard error over the samples.
     gains = []
     for fold, path in enumerate(paths):
-        held = folds == fold
-        *_, last = _replay(cells, log_odds[held], groups[held].nonzero(), path[:best])
-        gains.append(_log_loss(log_odds[held], correct[held]) - _log_loss(last, correct[held]))
+        test = folds == fold
+        *_, last = _replay(cells, log_odds[test], groups[test].nonzero(), path[:best])
+        gains.append(_log_loss(log_odds[test], correct[test]) - _log_loss(last, correct[test]))
     gain = torch.cat(gains)
     certain = float(gain.mean()) > float(gain.std(correction=0)) / len(gain) ** 0.5
     return best if certain else 0

@@ -28,8 +28,8 @@ def joined(*doubts: str | None) -> str | None:
         >>> joined("one thing. Do this.", None, "another thing.")
         'one thing. Do this. Another thing.'
     """
-    given = [doubt for doubt in doubts if doubt is not None]
-    return " ".join([*given[:1], *(doubt[0].upper() + doubt[1:] for doubt in given[1:])]) or None
+    texts = [doubt for doubt in doubts if doubt is not None]
+    return " ".join([*texts[:1], *(doubt[0].upper() + doubt[1:] for doubt in texts[1:])]) or None
 
 
 def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | None:

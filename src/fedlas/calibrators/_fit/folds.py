@@ -67,15 +67,15 @@ def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[n
     if len(sizes) == len(group) and (weight == 1).all():
         return torch.arange(len(group), device="cpu") % count
     members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
-    own = np.zeros((count, label.max() + 1))
+    filled = np.zeros((count, label.max() + 1))
     total = np.zeros(count)
     folds = np.empty(len(group), dtype=np.int64)
     for number in np.argsort(-sizes, kind="stable"):
         inside = members[number]
-        least = own[:, label[inside]].sum(axis=1)
+        least = filled[:, label[inside]].sum(axis=1)
         fold = np.lexsort((total, least))[0]
         folds[inside] = fold
-        np.add.at(own[fold], label[inside], weight[inside])
+        np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]
     return torch.from_numpy(folds)
 

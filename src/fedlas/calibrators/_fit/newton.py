@@ -130,20 +130,20 @@ def golden_section(function: Callable[[float], float], low: float, high: float, 
 
     Args:
         function: Evaluated once at each point.
-        low: Left end.
-        high: Right end.
+        low: Lower end.
+        high: Upper end.
         tolerance: Width of the last bracket, of which the middle is returned.
     """
     values: dict[float, float] = {}
-    left, right = high - _SHRINK * (high - low), low + _SHRINK * (high - low)
+    lower, upper = high - _SHRINK * (high - low), low + _SHRINK * (high - low)
     while high - low > tolerance:
-        for point in (left, right):
+        for point in (lower, upper):
             if point not in values:
                 values[point] = function(point)
-        if values[left] <= values[right]:
-            high, right = right, left
-            left = high - _SHRINK * (high - low)
+        if values[lower] <= values[upper]:
+            high, upper = upper, lower
+            lower = high - _SHRINK * (high - low)
         else:
-            low, left = left, right
-            right = low + _SHRINK * (high - low)
+            low, lower = lower, upper
+            upper = low + _SHRINK * (high - low)
     return (low + high) / 2

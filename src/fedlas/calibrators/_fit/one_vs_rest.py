@@ -35,8 +35,8 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
         Two float64 tensors ``(n, C)``, finite.
 
     Example:
-        >>> own, rest = class_and_rest(torch.tensor([[50.0, 0.0]], dtype=torch.float64))
-        >>> own[0].tolist(), [f"{float(value):.3g}" for value in rest[0]]
+        >>> log_p, rest = class_and_rest(torch.tensor([[50.0, 0.0]], dtype=torch.float64))
+        >>> log_p[0].tolist(), [f"{float(value):.3g}" for value in rest[0]]
         ([0.0, -50.0], ['-50', '-1.93e-22'])
     """
     log_probs = logits.log_softmax(dim=1)
@@ -48,8 +48,8 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def log_odds(logits: Tensor) -> Tensor:
     """``log p_k - log(1 - p_k)``, float64 ``(n, C)``: the logit of each class against the rest."""
-    own, rest = class_and_rest(logits)
-    return own - rest
+    log_p, rest = class_and_rest(logits)
+    return log_p - rest
 
 
 def class_columns(logits: Tensor) -> Tensor:
@@ -66,10 +66,10 @@ def separated_classes(val: Predictions) -> list[int]:
     highest = -lowest
     target, classes = val.target.cpu(), torch.arange(val.num_classes, device="cpu")
     for part, rows in double_rows(val.logits):
-        own = target[part].unsqueeze(1) == classes
+        of_class = target[part].unsqueeze(1) == classes
         scores = log_odds(rows)
-        lowest = torch.minimum(lowest, scores.masked_fill(~own, torch.inf).amin(dim=0))
-        highest = torch.maximum(highest, scores.masked_fill(own, -torch.inf).amax(dim=0))
+        lowest = torch.minimum(lowest, scores.masked_fill(~of_class, torch.inf).amin(dim=0))
+        highest = torch.maximum(highest, scores.masked_fill(of_class, -torch.inf).amax(dim=0))
     return ((lowest > highest) & lowest.isfinite() & highest.isfinite()).nonzero().squeeze(1).tolist()
 
 
@@ -230,10 +230,10 @@ class OneVsRestLogistic:
     def _computed(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for part, rows in double_rows(self._logits):
             standard = (self._features(rows)[:, self._classes] - self._mean) / self._deviation * self._free
-            own = self._target[part].unsqueeze(1) == self._classes
+            of_class = self._target[part].unsqueeze(1) == self._classes
             yield (
                 torch.cat([standard, torch.ones_like(standard[..., :1])], dim=2),
-                torch.where(own, self._positive, self._negative),
+                torch.where(of_class, self._positive, self._negative),
                 self._weights[part],
             )
 

@@ -39,7 +39,7 @@ def read_numbers(state: dict[str, Any], name: str, *shape: int | None) -> Tensor
         numbers = torch.tensor(state[name], dtype=torch.float64, device="cpu")
     except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from error
-    wanted = len(shape) == numbers.ndim and all(n is None or n == m for n, m in zip(shape, numbers.shape, strict=True))
-    if not wanted or not bool(torch.isfinite(numbers).all()):
+    fits = len(shape) == numbers.ndim and all(n is None or n == m for n, m in zip(shape, numbers.shape, strict=True))
+    if not fits or not bool(torch.isfinite(numbers).all()):
         raise ValueError(f"{name} must be finite numbers of shape {shape}, got {tuple(numbers.shape)}")
     return numbers

@@ -72,10 +72,13 @@ class Penalties:
     freedom: float = FREEDOM
 
 
+PRIOR_ONLY = Penalties()
+
+
 class SoftmaxRegression:
     """Mean negative log-likelihood of ``softmax(W x + b)`` plus quadratic penalties, a :class:`ConvexProblem`.
 
-    ``1/N sum_i -log softmax(W x_i + b)[y_i] + off_diagonal sum_{i != j} W_ij^2 + intercept sum_j b_j^2 + hold``.
+    ``1/N sum_i -log softmax(W x_i + b)[y_i] + ODIR + hold``, where ODIR are the first two of :class:`Penalties`.
 
     The hold pulls the map toward the input times ``scale``. It has the weight of a single observation, so it does not
     affect parameters that the data determine. Without it there is no minimum where the labels can be separated, or
@@ -93,11 +96,9 @@ class SoftmaxRegression:
         inputs: ``x (N, C)``.
         target: ``(N,)``.
         weights: ``(N,)`` float64; None: 1 each. A weight of 2 counts as a repeated sample.
+        penalties: ODIR, and the freedom of the hold; none and the usual freedom by default.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
-        off_diagonal: Penalty of each weight off the diagonal.
-        intercept: Penalty of each ``b_j``.
-        freedom: See above, greater than 0.
         width: See above; None: ``scale``.
         diagonal_penalty: Penalty of ``(W_jj - scale)^2`` in place of the second part of the hold; None: that part.
 
@@ -111,12 +112,10 @@ class SoftmaxRegression:
         inputs: Tensor,
         target: Tensor,
         weights: Tensor | None = None,
+        penalties: Penalties = PRIOR_ONLY,
         *,
         diagonal: bool,
         scale: float,
-        off_diagonal: float = 0.0,
-        intercept: float = 0.0,
-        freedom: float = FREEDOM,
         width: float | None = None,
         diagonal_penalty: float | None = None,
     ) -> None:
@@ -128,15 +127,17 @@ class SoftmaxRegression:
         self._samples, self._mean = float(self._weights.sum()), mean
         ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
-        self._intercept = 2 * intercept
-        self._hold = (HOLD + 1 / (INTERCEPTS * freedom) ** 2) / self._samples
-        deviations = freedom * (scale if width is None else width)
+        classes = len(mean)
+        self._intercept = 2 * penalties.intercept / classes
+        self._hold = (HOLD + 1 / (INTERCEPTS * penalties.freedom) ** 2) / self._samples
+        deviations = penalties.freedom * (scale if width is None else width)
         close = 1 / deviations / deviations / self._samples  # not its square, which may overflow
         if diagonal_penalty is not None:
             self._hold, close = HOLD / self._samples, 2 * diagonal_penalty
         self._weight_penalty = HOLD / self._samples * deviation.square() + close
         if not diagonal:
-            self._weight_penalty = self._weight_penalty + (2 * off_diagonal - close) * (1 - torch.diag(ones))
+            off_diagonal = 2 * penalties.off_diagonal / max(1, classes * (classes - 1))
+            self._weight_penalty = self._weight_penalty + (off_diagonal - close) * (1 - torch.diag(ones))
 
     @property
     def start(self) -> Tensor:
@@ -230,9 +231,9 @@ class SoftmaxRegression:
         return torch.cat([weight.flatten(), centered])
 
 
-def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
-    """``sum_n left[n] right[n]^T``, or its diagonal if ``like`` is one."""
-    return (left * right).sum(dim=0) if like.ndim == 1 else left.T @ right
+def _outer(x: Tensor, y: Tensor, like: Tensor) -> Tensor:
+    """``sum_n x[n] y[n]^T``, or its diagonal if ``like`` is one."""
+    return (x * y).sum(dim=0) if like.ndim == 1 else x.T @ y
 
 
 def bias_corrected_temperature(
@@ -257,10 +258,10 @@ def bias_corrected_temperature(
         logits,
         target,
         weights,
+        Penalties(intercept=prior * logits.shape[1] / samples),
         diagonal=True,
         scale=scale,
         width=width,
-        intercept=prior / samples,
         diagonal_penalty=1 / (samples * logits.shape[1]) / width / width if prior else None,
     )
     problem = _OneFactor(regression, logits.shape[1])

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from fedlas.calibrators import CalibrationWarning, IsotonicCalibration, MultiLabelCalibration
+from fedlas.errors import InputError
+
+
+def labels(samples=2000, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, 3, generator=random, dtype=torch.float64)
+    return logits * torch.tensor([3.0, 1.0, 0.5]).double(), torch.bernoulli(logits.sigmoid(), generator=random)
+
+
+def loss(logits, target):
+    return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, target))
+
+
+@pytest.mark.parametrize("method", ["auto", "temperature", IsotonicCalibration()])
+def test_each_label_has_a_calibrator_of_its_own(method, tmp_path):
+    (logits, target), (test, test_target) = labels(), labels(seed=1)
+    calibration = MultiLabelCalibration(method).fit(logits, target)
+    after = calibration.transform(test)
+    shared = MultiLabelCalibration(method, shared=True).fit(logits, target)
+    assert loss(after, test_target) < loss(shared.transform(test), test_target) - 0.01
+    assert len(set(map(id, shared.calibrators))) == 1
+    loaded = MultiLabelCalibration.load(calibration.save(tmp_path / "labels.json"))
+    torch.testing.assert_close(loaded.transform(test), after)
+    exported = torch.export.export(calibration.module(), (test[:5],)).module()
+    torch.testing.assert_close(exported(test[:5]), after[:5])
+
+
+def test_a_temperature_of_each_label():
+    calibration = MultiLabelCalibration("temperature").fit(*labels(20_000))
+    found = [calibrator.temperature for calibrator in calibration.calibrators]
+    assert found == pytest.approx([3.0, 1.0, 0.5], rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
+def test_nonsense(tmp_path):
+    logits, target = labels(50)
+    for wrong in (target[:, :2], target + 0.5, target.long().argmax(1), None, "x"):
+        with pytest.raises(InputError, match="target"):
+            MultiLabelCalibration().fit(logits, wrong)
+    with pytest.raises(InputError, match="fitted"):
+        MultiLabelCalibration().transform(logits)
+    with pytest.raises(InputError, match="calibrator"):
+        MultiLabelCalibration("no")
+    calibration = MultiLabelCalibration("platt").fit(logits, target)
+    with pytest.raises(InputError, match=r"\(N, 3\)"):
+        calibration.transform(logits[:, :2])
+    (tmp_path / "x.json").write_text("[]")
+    for path in (tmp_path / "x.json", tmp_path / "none.json"):
+        with pytest.raises(InputError, match="MultiLabelCalibration"):
+            MultiLabelCalibration.load(path)
+    with pytest.warns(CalibrationWarning, match="few"):
+        MultiLabelCalibration("platt").fit(logits, target)
