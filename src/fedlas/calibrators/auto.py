@@ -274,7 +274,7 @@ def _identity(classes: int) -> AffineMap:
 def _mixed(
     val: Predictions, members: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
 ) -> tuple[list[float], AffineMap]:
-    """Weight of each member, and the map that follows the mixture, from what members say of folds left out."""
+    """Weight of each member, and the map that follows the mixture, from predictions for folds left out of the fits."""
     # Log-probabilities of each member (K, n, C) for each fold, from a fit to all other samples.
     logits, target, weights = val.logits.cpu(), val.target.cpu(), weights_of(val)
     parts, rows = [], []
