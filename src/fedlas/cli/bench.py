@@ -155,12 +155,11 @@ def bench(
     outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
-    if outcome.failed and not outcome.finished:
-        run, error = next(iter(outcome.failed.items()))
-        reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
-        got = f"{len(outcome.failed)} failed, {run} first: {reason}"
-        raise InputError("fedlas bench", "a run must finish", got, f"See error.txt in the folders in {folder}.")
     if not outcome.finished:
+        for run, error in list(outcome.failed.items())[:1]:
+            reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
+            got = f"{len(outcome.failed)} failed, {run} first: {reason}"
+            raise InputError("fedlas bench", "a run must finish", got, f"See error.txt in the folders in {folder}.")
         got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
         raise InputError("fedlas bench", "a run must be free", got, "Wait for them, or choose another --out.")
     # Report what finished.

@@ -84,18 +84,11 @@ def load_group(
     # The command line counts more than the group, and the group more than its recipes.
     overridden = {override.partition("=")[0].strip() for override in overrides}
     changes = {key: content[key] for key in ("methods", "seeds") if key in content and key not in overridden}
-    recipes = tuple(
-        replace(load_recipe(_place(name, str(member)), overrides), **changes)
-        .with_data_root(data)
-        .with_trackers(trackers)
-        for member in content["recipes"]
-    )
+    # A file lies beside the group's own, as what a recipe extends does.
+    names = [str(Path(name).parent / m) if m.endswith((".yaml", ".yml")) else m for m in map(str, content["recipes"])]
+    loaded = (replace(load_recipe(member, overrides), **changes) for member in names)
+    recipes = tuple(each.with_data_root(data).with_trackers(trackers) for each in loaded)
     return Group(name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ()))))
-
-
-def _place(group: str, member: str) -> str:
-    """A member's name; a file lies beside the group's own, as what a recipe extends does."""
-    return str(Path(group).parent / member) if member.endswith((".yaml", ".yml")) else member
 
 
 def dry_run(group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None) -> int:

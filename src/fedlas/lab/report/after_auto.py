@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import file_digest
@@ -33,15 +33,15 @@ def with_auto(summary: Summary) -> Summary:
     runs = []
     with status() as show:
         for run in summary.runs:
-            values = _after_auto(run, show)
+            values = after_auto(run, show)
             if values is None and run.made_by is None:
                 return summary
             runs.append(replace(run, measured={**run.measured, AUTO: values or {}}))
     return replace(summary, runs=tuple(runs))
 
 
-def _after_auto(run: FinishedRun, show: Any) -> Mapping[str, float] | None:
-    """Metrics after auto, from the file or computed; None without the file and without predictions."""
+def after_auto(run: FinishedRun, show: Callable[[str], None] = lambda _: None) -> Mapping[str, float] | None:
+    """Return metrics after auto, from the run's file or computed and kept there; None without file and predictions."""
     folder = run.folder
     about, metrics = _stored(folder)
     parts = {part: folder.part_path(part) for part in ("val", "test")}

@@ -76,7 +76,10 @@ def collect(folder: str | Path) -> Summary:
     check_data_alike(owner, [*trained, *derived], fix)
     # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
     check_alike(owner, [(each.name, {"data": {**each.data, "split": None}}) for each in counted if each.data], fix)
-    runs = [_with_note(run, trained) for run in runs]
+    for place, run in enumerate(runs):
+        config = run.folder.config
+        if config and trained and run.folder.is_derived and (note := settings_note(config, *trained[0])):
+            runs[place] = replace(run, notes=(*run.notes, note))
     # The table has the order in which papers print losses, not that of the names of the folders.
     order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
     runs.sort(key=lambda run: (order[run.loss], run.seed))
@@ -103,12 +106,6 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
         return Problem(folder.name, text.splitlines()[-1].strip() if text else "no message")
     signs = (folder.config_path, folder.environment_path, folder.log_path, folder.checkpoint_path, folder.lock_path)
     return not names or any(path.name in names for path in signs)
-
-
-def _with_note(run: FinishedRun, trained: list[tuple[str, dict[str, Any]]]) -> FinishedRun:
-    config = run.folder.config
-    note = settings_note(config, *trained[0]) if config and trained and run.folder.is_derived else None
-    return replace(run, notes=(*run.notes, note)) if note else run
 
 
 def _ordered(methods: list[str]) -> list[str]:

@@ -54,6 +54,7 @@ def stamps(folder):
 def test_failures_do_not_stop_the_others(tmp_path, losses):
     outcome, text = run(tmp_path, ["failing", "ce", "diverging", "fedlas"])
     assert outcome.finished == ["ce-s0", "fedlas-s0"]
+    assert (tmp_path / "ce-s0" / "auto.json").exists()  # what the report needs is computed where the run is
     assert outcome.failed["failing-s0"] == "RuntimeError: [no luck]"
     assert "finite" in outcome.failed["diverging-s0"]
     assert "[1/4] failing-s0  failed: RuntimeError: [no luck]" in text

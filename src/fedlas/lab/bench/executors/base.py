@@ -18,6 +18,7 @@ from fedlas._core.registry import Registry
 from fedlas._core.terminal import is_main_process
 from fedlas.lab.data.disk import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.report.after_auto import after_auto
 from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.execute import execute
@@ -83,14 +84,16 @@ def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> R
 
 
 def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Result:
-    """Do a run and its intervals in this process, or leave it to another process that works on it."""
+    """Do a run and all that its report needs in this process, or leave it to another process that works on it."""
     try:
         metrics = execute(run, label=label, show=show)
     except BusyError as error:
         return Result(run.name, busy=str(error))
     if is_main_process():
         with suppress(ValueError):  # what of the folder cannot be used is for the report to say
-            keep_estimates(read_run(RunFolder(run.folder)))
+            finished = read_run(RunFolder(run.folder))
+            keep_estimates(finished)
+            after_auto(finished)
     return Result(run.name, line=_line(metrics))
 
 
