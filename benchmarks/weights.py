@@ -18,13 +18,29 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from fedlas import Predictions, estimates, evaluate
 from fedlas.metrics import true_calibration_error
-from fedlas.stats import effective_samples, importance_weights
+from fedlas.stats import effective_samples
 
 METRICS = ("accuracy", "nll", "brier", "ece", "classwise_ece")
 SHIFTED = ("accuracy", "nll", "ece")
+
+
+def importance_weights(source: np.ndarray, target: np.ndarray) -> torch.Tensor:
+    """Return the odds of a logistic regression that distinguishes target from source, each from a fit without it."""
+    log_odds = cross_val_predict(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        np.concatenate([source, target]),
+        np.repeat([0, 1], [len(source), len(target)]),
+        cv=StratifiedKFold(5, shuffle=True, random_state=0),
+        method="decision_function",
+    )[: len(source)]
+    return torch.from_numpy(np.exp(log_odds - log_odds.max()))
 
 
 def weighted(samples: int, sharpness: float, kind: str, seed: int) -> Predictions:

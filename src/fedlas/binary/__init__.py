@@ -4,9 +4,8 @@ In: ``Predictions`` of two classes, or of more with ``positive=k``, which is the
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 """
 
-from fedlas.binary.brier_skill import brier_skill
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
-from fedlas.binary.measures import measures
+from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
 from fedlas.binary.positive_bins import PositiveBins, positive_bins
 from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration

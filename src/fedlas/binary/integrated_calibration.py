@@ -110,10 +110,10 @@ def integrated_calibration(
     if check_count(owner, "replicates", replicates, low=0) and replicates < fewest_replicates(confidence_level):
         least = fewest_replicates(confidence_level)
         raise InputError(owner, f"replicates must be 0 or at least {least}", replicates, "Ask for more, such as 199.")
-    found = positive_class(owner, predictions, positive)
-    if found.num_samples < 10:
-        raise InputError(owner, "a curve needs at least 10 samples", found.num_samples, "Use a larger test set.")
-    smoother = _Loess(found, span)
+    data = positive_class(owner, predictions, positive)
+    if data.num_samples < 10:
+        raise InputError(owner, "a curve needs at least 10 samples", data.num_samples, "Use a larger test set.")
+    smoother = _Loess(data, span)
     counts, positives = smoother.counts[None], smoother.positives[None]
     curve = smoother.curves(counts, positives)
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
@@ -124,9 +124,9 @@ def integrated_calibration(
 
     # Replicates: samples drawn with replacement, a sample being its cell and its outcome; and labels drawn anew.
     random = np.random.default_rng(seed)
-    cells = np.concatenate([smoother.positives, smoother.counts - smoother.positives]) / found.num_samples
-    drawn = random.multinomial(found.num_samples, cells / cells.sum(), size=replicates).astype(np.float64)
-    yes, no = np.split(drawn, 2, axis=1)
+    cells = np.concatenate([smoother.positives, smoother.counts - smoother.positives]) / data.num_samples
+    counts_drawn = random.multinomial(data.num_samples, cells / cells.sum(), size=replicates).astype(np.float64)
+    yes, no = np.split(counts_drawn, 2, axis=1)
     curves = smoother.curves(yes + no, yes)
     samples = smoother.distances(curves, yes + no)
     labels = random.binomial(smoother.counts.astype(np.int64), smoother.means, (replicates, len(smoother.means)))
@@ -152,24 +152,24 @@ class _Loess:
         places: Where the parabolas are fitted ``(G,)``, ascending.
     """
 
-    def __init__(self, found: Positive, span: float) -> None:
-        distinct, cell, count = np.unique(found.probability, return_inverse=True, return_counts=True)
+    def __init__(self, data: Positive, span: float) -> None:
+        distinct, cell, count = np.unique(data.probability, return_inverse=True, return_counts=True)
         if len(distinct) > _MOST_CELLS:
             # Half of the cells share the samples, half the probabilities: most samples may have nearly the same.
-            rank = (count.cumsum() - count) / found.num_samples
+            rank = (count.cumsum() - count) / data.num_samples
             by_rank, by_value = (np.floor(0.5 * _MOST_CELLS * each) for each in (rank, distinct))
             cell = np.unique(by_rank + by_value, return_inverse=True)[1][cell]
         self.counts = np.bincount(cell).astype(np.float64)
-        self.positives = np.bincount(cell, found.outcome).astype(np.float64)
-        self.means: Floats = np.bincount(cell, found.probability) / self.counts
+        self.positives = np.bincount(cell, data.outcome).astype(np.float64)
+        self.means: Floats = np.bincount(cell, data.probability) / self.counts
         self.places = self.means
         if len(self.means) > 2 * _POINTS:
             low, high = float(self.means[0]), float(self.means[-1])
-            quantiles = np.quantile(found.probability, np.linspace(0, 1, _POINTS)).clip(low, high)
+            quantiles = np.quantile(data.probability, np.linspace(0, 1, _POINTS)).clip(low, high)
             self.places = np.unique(np.concatenate([quantiles, np.linspace(low, high, _POINTS)]))
         # The powers of the distances, weighted; a distance of 1 is where the weight ends.
         self._powers: Floats = np.empty((5, len(self.places), len(self.means)))
-        nearest = max(1, int(span * found.num_samples + 1e-5))
+        nearest = max(1, int(span * data.num_samples + 1e-5))
         for row, place in enumerate(self.places):
             away = self.means - place
             size = np.abs(away)
@@ -186,9 +186,9 @@ class _Loess:
         right = np.moveaxis(self._powers[:3] @ positives.T, -1, 0)
         normal = np.moveaxis(moments[:, [[0, 1, 2], [1, 2, 3], [2, 3, 4]]], -1, 1)
         total = np.maximum(moments[:, 0], 1e-300)[..., None, None]
-        held = normal / total + np.diag([1e-12, _HOLD, _HOLD])
+        ridged = normal / total + np.diag([1e-12, _HOLD, _HOLD])
         sums = np.moveaxis(right, 1, -1)[..., None] / total
-        return np.asarray(np.linalg.solve(held, sums)[..., 0, 0], dtype=np.float64)
+        return np.asarray(np.linalg.solve(ridged, sums)[..., 0, 0], dtype=np.float64)
 
     def distances(self, curves: Floats, counts: Floats) -> dict[str, Floats]:
         """Mean, median and ninetieth percentile ``(R,)`` of the samples' distances, for curves ``(R, G)``."""

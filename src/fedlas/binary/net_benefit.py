@@ -83,7 +83,7 @@ def net_benefit(
         Making 26 (2006).
     """
     owner = "net_benefit"
-    found = positive_class(owner, predictions, positive)
+    data = positive_class(owner, predictions, positive)
     z = z_score(confidence_level)
     try:
         limit = np.asarray(thresholds, dtype=np.float64)
@@ -94,10 +94,10 @@ def net_benefit(
             owner, "thresholds must be probabilities in (0, 1)", describe(thresholds), "Pass such as [0.1, 0.2]."
         )
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
-    order = np.argsort(found.probability, kind="stable")
-    positives = np.concatenate([np.cumsum(found.outcome[order][::-1])[::-1], [0.0]])
-    first = np.searchsorted(found.probability[order], limit, side="left")
-    samples = found.num_samples
+    order = np.argsort(data.probability, kind="stable")
+    positives = np.concatenate([np.cumsum(data.outcome[order][::-1])[::-1], [0.0]])
+    first = np.searchsorted(data.probability[order], limit, side="left")
+    samples = data.num_samples
     true, acted = positives[first], samples - first
     weight = limit / (1.0 - limit)
 

@@ -79,9 +79,9 @@ def positive_bins(
     check_count(owner, "num_bins", num_bins)
     check_choice(owner, "scheme", scheme, _SCHEMES)
     check_level(owner, confidence_level)
-    found = positive_class(owner, predictions, positive)
-    probability = torch.from_numpy(found.probability)
-    outcome = torch.from_numpy(found.outcome)
+    data = positive_class(owner, predictions, positive)
+    probability = torch.from_numpy(data.probability)
+    outcome = torch.from_numpy(data.outcome)
     if scheme == "equal-mass":
         bins = bins_of(*equal_mass_bins(probability, outcome > 0, num_bins))
     else:

@@ -77,16 +77,16 @@ def logistic_recalibration(
         error of the ratio.
     """
     owner = "logistic_recalibration"
-    found = positive_class(owner, predictions, positive, both_outcomes=True)
+    data = positive_class(owner, predictions, positive, both_outcomes=True)
     z = z_score(confidence_level)
-    slope, slope_error, intercept, intercept_error, fitted = _regression(owner, found)
-    shift, shift_error = _in_the_large(found)
+    slope, slope_error, intercept, intercept_error, fitted = _regression(owner, data)
+    shift, shift_error = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
-    observed, expected = float(found.outcome.sum()), float(found.probability.sum())
+    observed, expected = float(data.outcome.sum()), float(data.probability.sum())
     if expected == 0.0:
         raise InputError(owner, "some probability must be above 0", "none", "Check the logits for extreme values.")
-    ratio, relative = observed / expected, math.sqrt((1.0 - observed / found.num_samples) / observed)
+    ratio, relative = observed / expected, math.sqrt((1.0 - observed / data.num_samples) / observed)
     reach = math.exp(z * relative)
     return LogisticRecalibration(
         slope=normal_interval(slope, slope_error, confidence_level=confidence_level),
@@ -96,17 +96,17 @@ def logistic_recalibration(
             ratio, ratio / reach, ratio * reach, confidence_level, 0, float("nan"), ratio * relative, "log-normal"
         ),
         # With two degrees of freedom the upper tail of chi-squared is an exponential.
-        p_value=math.exp(-max(0.0, fitted - _log_likelihood(found.log_odds, found.outcome))),
+        p_value=math.exp(-max(0.0, fitted - _log_likelihood(data.log_odds, data.outcome))),
     )
 
 
-def _regression(owner: str, found: Positive) -> tuple[float, float, float, float, float]:
+def _regression(owner: str, data: Positive) -> tuple[float, float, float, float, float]:
     """Slope and intercept, each followed by its standard error, and the log-likelihood there."""
-    happened = found.outcome > 0
-    yes, no = found.log_odds[happened], found.log_odds[~happened]
+    happened = data.outcome > 0
+    yes, no = data.log_odds[happened], data.log_odds[~happened]
     if no.max() <= yes.min() or yes.max() <= no.min():
         threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
-        constant = found.log_odds.min() == found.log_odds.max()
+        constant = data.log_odds.min() == data.log_odds.max()
         raise InputError(
             owner,
             "the log-odds of both outcomes must overlap, or no slope is the best",
@@ -114,20 +114,20 @@ def _regression(owner: str, found: Positive) -> tuple[float, float, float, float
             "Use more test samples; ranking and Brier score can be measured on these.",
         )
     # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
-    center, unit = float(found.log_odds.mean()), float(found.log_odds.std())
-    columns = np.stack([(found.log_odds - center) / unit, np.ones(found.num_samples)], axis=1)
-    point, value = np.zeros(2), _log_likelihood(np.zeros(found.num_samples), found.outcome)
+    center, unit = float(data.log_odds.mean()), float(data.log_odds.std())
+    columns = np.stack([(data.log_odds - center) / unit, np.ones(data.num_samples)], axis=1)
+    point, value = np.zeros(2), _log_likelihood(np.zeros(data.num_samples), data.outcome)
     for _ in range(_STEPS):
         probability = _sigmoid(columns @ point)
         information = (columns * (probability * (1.0 - probability))[:, None]).T @ columns
-        gradient = columns.T @ (found.outcome - probability)
+        gradient = columns.T @ (data.outcome - probability)
         step = np.linalg.lstsq(information, gradient, rcond=None)[0]
         decrement = float(gradient @ step)
-        if decrement <= 1e-18 * found.num_samples:
+        if decrement <= 1e-18 * data.num_samples:
             break
         # Newton's full step may pass the maximum far from it: it is halved until the likelihood rises.
         size = 1.0
-        while (new := _log_likelihood(columns @ (point + size * step), found.outcome)) < value and size > 1e-12:
+        while (new := _log_likelihood(columns @ (point + size * step), data.outcome)) < value and size > 1e-12:
             size /= 2.0
         if new <= value and size <= 1e-12:
             break
@@ -140,22 +140,22 @@ def _regression(owner: str, found: Positive) -> tuple[float, float, float, float
     return slope, float(errors[0]), intercept, float(errors[1]), value
 
 
-def _in_the_large(found: Positive) -> tuple[float, float]:
+def _in_the_large(data: Positive) -> tuple[float, float]:
     """The number that, added to all log-odds, makes their mean probability the prevalence; and its standard error."""
-    prevalence = float(found.outcome.mean())
+    prevalence = float(data.outcome.mean())
     target = math.log(prevalence) - math.log1p(-prevalence)
-    low, high = target - float(found.log_odds.max()), target - float(found.log_odds.min())
+    low, high = target - float(data.log_odds.max()), target - float(data.log_odds.min())
     # The mean probability rises with the shift: bisection ends at the last bit, whatever the size of the logits.
     for _ in range(_STEPS):
         shift = 0.5 * (low + high)
-        low, high = (shift, high) if _sigmoid(found.log_odds + shift).mean() < prevalence else (low, shift)
-    probability = _sigmoid(found.log_odds + shift)
+        low, high = (shift, high) if _sigmoid(data.log_odds + shift).mean() < prevalence else (low, shift)
+    probability = _sigmoid(data.log_odds + shift)
     information = float((probability * (1.0 - probability)).sum())
     if information == 0.0:
         return shift, math.inf
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
-    squares = float(((found.outcome - _sigmoid(found.log_odds + shift)) ** 2).sum())
+    squares = float(((data.outcome - _sigmoid(data.log_odds + shift)) ** 2).sum())
     return shift, math.sqrt(squares) / information
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedlas.deploy.calibration import FITTED_ON
 from fedlas.stats import ALPHA
-from fedlas.stats.p_text import p_said
+from fedlas.stats.noise_floor import p_said
 
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""

@@ -112,12 +112,16 @@ class Accumulator(ABC):
 
     @property
     @abstractmethod
-    def _options(self) -> dict[str, Any]:
-        """The arguments it was made with."""
+    def _arguments(self) -> dict[str, Any]:
+        """The arguments it was made with, but for ``weighted``."""
 
-    @abstractmethod
+    @property
+    def _options(self) -> dict[str, Any]:
+        return self._arguments | ({"weighted": True} if self.weighted else {})
+
     def _empty(self) -> Self:
-        """Return another one, made with the same options."""
+        """Return another one, made with the same arguments."""
+        return type(self)(**self._options)
 
     @property
     def _owner(self) -> str:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas.metrics.grids import ClassGrid
-from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
+from fedlas.metrics.ranking import Floats, Ranking, equal_mass_gaps, ranking
 from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass
 from fedlas.metrics.sums import UNIT_BITS, averaging_one
 from fedlas.predictions import Predictions
-
-
-class Rankings(Protocol):
-    """The samples in order of each class's probability."""
-
-    num_bins: int
-
-    def rankings(self) -> Iterable[Runs]:
-        """One for each class, "right" where it is the label."""
-
 
 # Probabilities held at a time: 32 MiB of float64.
 _ELEMENTS = 2**22
@@ -59,7 +49,7 @@ class EveryClass:
             yield ranking(probs, target == label, weights)
 
 
-def mean_equal_mass_gap(classes: Rankings) -> Floats:
+def mean_equal_mass_gap(classes: Any) -> Floats:
     """``1 / C * sum_c sum_b |gap_cb| / N`` in bins of equal mass of every class ``(...,)``."""
     total: Floats = np.zeros(())
     count = 0

@@ -151,9 +151,10 @@ class WeightedClasses:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self._probs, self._count, self._squares, self._labels = (
-            torch.zeros(shape[0] * shape[1], dtype=torch.float64, device="cpu") for _ in range(4)
-        )
+        self._sums = {
+            name: torch.zeros(shape[0] * shape[1], dtype=torch.float64, device="cpu")
+            for name in ("probs", "count", "squares", "labels")
+        }
         self.num_labels = torch.zeros(shape[0], dtype=torch.int64, device="cpu")
 
     def update(self, chunk: Chunk) -> None:
@@ -165,27 +166,19 @@ class WeightedClasses:
         cell = width_bin(probs, num_bins) + torch.arange(classes, device="cpu") * num_bins
         label_cell = cell.gather(1, chunk.target[:, None]).squeeze(1)
         cell = cell.reshape(-1)
-        self._probs.index_add_(0, cell, (probs * weights).reshape(-1))
-        self._count.index_add_(0, cell, weights.reshape(-1))
-        self._squares.index_add_(0, cell, (weights**2).reshape(-1))
-        self._labels.index_add_(0, label_cell, chunk.weights)
+        terms = {"probs": probs * weights, "count": weights, "squares": weights**2}
+        for name, each in terms.items():
+            self._sums[name].index_add_(0, cell, each.reshape(-1))
+        self._sums["labels"].index_add_(0, label_cell, chunk.weights)
         self.num_labels += torch.bincount(chunk.target[chunk.weights > 0], minlength=classes)
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        return {
-            "probs": self._probs,
-            "count": self._count,
-            "squares": self._squares,
-            "labels": self._labels,
-            "num_labels": self.num_labels,
-        }
+        return {**self._sums, "num_labels": self.num_labels}
 
     def table(self) -> ClassTable:
-        """The sums as formulas take them."""
-        probs, count, squares, labels = (
-            each.numpy() for each in (self._probs, self._count, self._squares, self._labels)
-        )
+        """Return the sums as formulas take them."""
+        probs, count, squares, labels = (each.numpy() for each in self._sums.values())
         return ClassTable(probs, labels, lambda: count, float(labels.sum()), self.shape[0], squares)
 
 

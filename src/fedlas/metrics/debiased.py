@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas._core.check import check_choice
-from fedlas.metrics.calibration_error import EqualMass, Scheme
 from fedlas.metrics.ece import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import METRICS, OnePass
@@ -30,11 +28,7 @@ def debiased_square(bins: BinTable) -> Floats:
 _ONE = 1e-9
 """An effective number of samples this close to 1 is one sample's."""
 
-_OWNER = "debiased_squared_calibration_error"
-_DEBIASED: dict[str, OnePass[EqualWidth] | OnePass[EqualMass]] = {
-    "equal-width": OnePass(_OWNER, EqualWidth, lambda bins: debiased_square(bins.table())),
-    "equal-mass": OnePass(_OWNER, EqualMass, lambda bins: debiased_square(bins.table())),
-}
+_DEBIASED = OnePass("debiased_squared_calibration_error", EqualWidth, lambda bins: debiased_square(bins.table()))
 
 
 @METRICS.register(
@@ -45,11 +39,9 @@ _DEBIASED: dict[str, OnePass[EqualWidth] | OnePass[EqualMass]] = {
     detail=True,
     unbiased=True,
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
-    one_pass=_DEBIASED["equal-width"],
+    one_pass=_DEBIASED,
 )
-def debiased_squared_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: Scheme = "equal-width"
-) -> float:
+def debiased_squared_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
 
     ``sum_b n_b / N * ((accuracy_b - confidence_b)**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))``. The second term
@@ -57,15 +49,14 @@ def debiased_squared_calibration_error(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
-        num_bins: Number of bins, at least 1.
-        scheme: ``"equal-width"`` (bins of ECE) or ``"equal-mass"`` (those of adaptive ECE).
+        num_bins: Number of bins of equal width, at least 1, as in ECE.
 
     Returns:
         A squared fraction, at most 1; below 0 when the gaps are smaller than chance makes them on average. It is the
         square that is unbiased, so no root is taken: average squares over data sets, and then take it.
 
     Raises:
-        InputError: If ``num_bins`` is below 1, or for another scheme.
+        InputError: If ``num_bins`` is below 1.
 
     Note:
         A bin of a single sample tells nothing of its variance and counts as 0. What is estimated without bias is the
@@ -80,4 +71,4 @@ def debiased_squared_calibration_error(
     Source:
         Kumar et al. 2019, the debiased estimator; https://arxiv.org/abs/1909.10155
     """
-    return _DEBIASED[check_choice(_OWNER, "scheme", scheme, _DEBIASED)](predictions, num_bins=num_bins)
+    return _DEBIASED(predictions, num_bins=num_bins)

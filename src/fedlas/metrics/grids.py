@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -113,21 +112,6 @@ class _Grid:
             yield Ranking(right[filled], wrong[filled], right_probs[filled], wrong_probs[filled])
 
 
-@dataclass(frozen=True, eq=False)
-class Masses:
-    """Groups of samples that lie close together: how many, where, and with what gap; ``(G,)`` float64 on the CPU.
-
-    Attributes:
-        position: Mean confidence of the group.
-        gap: Sum of ``confidence - correct``.
-        num_samples: ``N``, of all groups together.
-    """
-
-    position: Tensor
-    gap: Tensor
-    num_samples: float
-
-
 class FineGrid(_Grid):
     """Statistic: number and sum of confidences of right and of wrong predictions, in each cell of a fixed grid."""
 
@@ -144,13 +128,13 @@ class FineGrid(_Grid):
         """Return the cells that are not empty, by ascending confidence."""
         return next(self.rankings())
 
-    def masses(self) -> Masses:
-        """Return right and wrong predictions of each cell as a group each: there gaps and positions go together."""
+    def masses(self) -> tuple[Tensor, Tensor, float]:
+        """Return position, gap and ``N`` of right and of wrong predictions of each cell, where the two go together."""
         total = self._count.floats()
         filled = total > 0
         count, confidence = total[filled], self._probs.floats()[filled]
         right = filled.nonzero().squeeze(1) >= NUM_CELLS
-        return Masses(confidence / count, confidence - count * right, total.sum().item())
+        return confidence / count, confidence - count * right, total.sum().item()
 
 
 class ClassGrid(_Grid):

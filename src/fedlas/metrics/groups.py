@@ -148,23 +148,23 @@ def calibration_by_group(
         groups = groups.detach().cpu()
     # Not every float type of PyTorch has an array; none is a group.
     floats = isinstance(groups, Tensor) and (groups.is_floating_point() or groups.is_complex())
-    given = np.zeros(()) if floats else np.asarray(groups)
-    if given.dtype.kind in "fc":
+    labels = np.zeros(()) if floats else np.asarray(groups)
+    if labels.dtype.kind in "fc":
         raise InputError(
             owner,
             "groups must be labels, such as integers or strings",
             describe(groups),
             "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers.",
         )
-    if given.shape != (predictions.num_samples,):
+    if labels.shape != (predictions.num_samples,):
         raise InputError(
             owner,
             f"groups must be ({predictions.num_samples},), one for each sample",
-            describe(given),
+            describe(labels),
             "Pass the group of every sample, in the order of the logits.",
         )
     try:
-        names, number = np.unique(given, return_inverse=True)
+        names, number = np.unique(labels, return_inverse=True)
     except TypeError as error:  # objects without an order
         fix = "Pass all groups as integers, or all as strings."
         raise InputError(owner, "groups must have an order", str(error), fix) from error

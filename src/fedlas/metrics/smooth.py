@@ -127,28 +127,28 @@ def fixed_scales(
     for _ in range(_MOST_ROUNDS):
         if len(active) == 0:
             break
-        left, right, at_left, at_right = low[active], high[active], at_low[active], at_high[active]
+        lower, upper, at_lower, at_upper = low[active], high[active], at_low[active], at_high[active]
         # The secant through both ends meets 0 between them, because their signs differ.
-        scale = right - at_right * (right - left) / (at_right - at_left)
+        scale = upper - at_upper * (upper - lower) / (at_upper - at_lower)
         value = integrals(scale, active) - scale
         result[active] = scale
         above = value > 0
         side = np.where(above, 1.0, -1.0)
         # An end that stays twice counts half, or it would stay for long where the curve is steep.
         stays = np.where(last[active] == side, 0.5, 1.0)
-        low[active], high[active] = np.where(above, scale, left), np.where(above, right, scale)
-        at_low[active] = np.where(above, value, at_left * stays)
-        at_high[active] = np.where(above, at_right * stays, value)
+        low[active], high[active] = np.where(above, scale, lower), np.where(above, upper, scale)
+        at_low[active] = np.where(above, value, at_lower * stays)
+        at_high[active] = np.where(above, at_upper * stays, value)
         last[active] = side
-        active = active[(np.abs(value) > precision) & (right - left > precision)]
+        active = active[(np.abs(value) > precision) & (upper - lower > precision)]
     return result
 
 
 def smooth_error(source: FineGrid | Spectra) -> Floats:
     """Return the scale of every row that equals the integral of its gaps smoothed on it."""
     if isinstance(source, FineGrid):
-        masses = source.masses()
-        nodes = on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples)
+        position, gap, num_samples = source.masses()
+        nodes = on_nodes(position.numpy(), gap.numpy() / num_samples)
         return smooth_error(Spectra(spectrum(nodes)[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
     total = np.abs(source.values[:, 0].real) / 2

@@ -15,16 +15,16 @@ def _accuracy(chunk: Chunk) -> Tensor:
 
 
 def _nll(chunk: Chunk) -> Tensor:
-    wanted = label_probs_of("soft_negative_log_likelihood", chunk).cpu().double()
+    label_probs = label_probs_of("soft_negative_log_likelihood", chunk).cpu().double()
     # From the logits, as NLL is: the logarithm of a probability that underflows would be infinite.
     below = (chunk.logits.amax(dim=1, keepdim=True) - chunk.logits).cpu().double()
-    return (wanted * below).sum(dim=1) - wanted.sum(dim=1) * chunk.confidence.double().log()
+    return (label_probs * below).sum(dim=1) - label_probs.sum(dim=1) * chunk.confidence.double().log()
 
 
 def _brier(chunk: Chunk) -> Tensor:
-    wanted, probs = label_probs_of("soft_brier_score", chunk).cpu().double(), chunk.probs.cpu().double()
+    label_probs, probs = label_probs_of("soft_brier_score", chunk).cpu().double(), chunk.probs.cpu().double()
     # Distance and spread are sums of what is not negative; the expanded square would cancel.
-    return ((probs - wanted).square() + wanted * (1 - wanted)).sum(dim=1)
+    return ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
 
 
 _ACCURACY = row_mean("soft_accuracy", _accuracy)

@@ -188,12 +188,8 @@ class StreamingMetrics(Accumulator):
         return bounds
 
     @property
-    def _options(self) -> dict[str, Any]:
-        options = {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
-        return options | ({"weighted": True} if self.weighted else {})
-
-    def _empty(self) -> StreamingMetrics:
-        return StreamingMetrics(**self._options)
+    def _arguments(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
 
 
 def _default_entries() -> list[MetricEntry]:
@@ -281,12 +277,8 @@ class StreamingClasses(Accumulator):
         return class_table(self._statistic)
 
     @property
-    def _options(self) -> dict[str, Any]:
-        options = {"num_classes": self.num_classes, "num_bins": self.num_bins}
-        return options | ({"weighted": True} if self.weighted else {})
-
-    def _empty(self) -> StreamingClasses:
-        return StreamingClasses(**self._options)
+    def _arguments(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "num_bins": self.num_bins}
 
 
 class StreamingGroups(Accumulator):
@@ -382,12 +374,8 @@ class StreamingGroups(Accumulator):
             raise InputError(self._owner, "every group must be hashable", str(error), fix) from error
 
     @property
-    def _options(self) -> dict[str, Any]:
-        options = {"groups": self.groups, "num_bins": self.num_bins}
-        return options | ({"weighted": True} if self.weighted else {})
-
-    def _empty(self) -> StreamingGroups:
-        return StreamingGroups(**self._options)
+    def _arguments(self) -> dict[str, Any]:
+        return {"groups": self.groups, "num_bins": self.num_bins}
 
 
 def _listed(owner: str, groups: Any) -> list[Any]:

@@ -86,8 +86,10 @@ def calibration_curve(
         scale = max(smooth_calibration_error(predictions), _NARROWEST)
         points = np.linspace(mean[0], mean[-1], _POINTS)
         kernel = _reflected(mean[:, None], points, scale)
-        drawn = random.multinomial(worth, _shares(np.concatenate([hits, count - hits])), replicates).astype(np.float64)
-        right, wrong = np.split(drawn, 2, axis=1)
+        resampled = random.multinomial(worth, _shares(np.concatenate([hits, count - hits])), replicates).astype(
+            np.float64
+        )
+        right, wrong = np.split(resampled, 2, axis=1)
         # The gaps are smoothed and added to the diagonal: smoothed outcomes would be flatter than they are.
         curve = points + ((hits - count * mean) @ kernel) / (count @ kernel)
         with np.errstate(invalid="ignore"):  # a replicate may leave a stretch empty
@@ -190,9 +192,9 @@ def consistency_band(
     random = np.random.default_rng(seed)
     weights = predictions.weights
     samples = int(count.sum()) if weights is None else round(effective_samples(weights))
-    drawn = random.multinomial(samples, count[filled] / count.sum(), size=replicates)
-    right = random.binomial(drawn, np.clip(confidence[filled], 0.0, 1.0))
-    accuracy = np.where(drawn > 0, right / np.maximum(drawn, 1), np.nan)
+    counts = random.multinomial(samples, count[filled] / count.sum(), size=replicates)
+    right = random.binomial(counts, np.clip(confidence[filled], 0.0, 1.0))
+    accuracy = np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
     low, high = np.full(num_bins, np.nan), np.full(num_bins, np.nan)
     low[filled], high[filled] = np.nanquantile(
         accuracy, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0

@@ -107,14 +107,14 @@ def score_histogram(
     """
     owner = "score_histogram"
     check_count(owner, "num_bins", num_bins)
-    known, unknown = (_finite(owner, *named) for named in (("id_score", id_score), ("ood_score", ood_score)))
+    id_values, ood_values = (_finite(owner, *named) for named in (("id_score", id_score), ("ood_score", ood_score)))
     # A few far scores would press all others into one bin: they are drawn at the ends.
-    low, high = np.quantile(np.concatenate((known, unknown)), (_TAIL, 1 - _TAIL))
+    low, high = np.quantile(np.concatenate((id_values, ood_values)), (_TAIL, 1 - _TAIL))
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, num_bins + 1)
     axes, palette = canvas(owner, theme, ax, size=(3.6, 2.7), grid="y")
-    shares = [np.histogram(values.clip(low, high), edges)[0] / len(values) for values in (known, unknown)]
+    shares = [np.histogram(values.clip(low, high), edges)[0] / len(values) for values in (id_values, ood_values)]
     width = np.diff(edges)
     axes.bar(
         edges[:-1], shares[0], width, align="edge", color=palette.bar, edgecolor=palette.background, linewidth=0.4,
@@ -125,7 +125,7 @@ def score_histogram(
         hatch="//", label="OOD",
     )  # fmt: skip
     # Where 95 % of the in-distribution samples are accepted.
-    threshold = np.quantile(known, 0.95, method="inverted_cdf")
+    threshold = np.quantile(id_values, 0.95, method="inverted_cdf")
     axes.axvline(min(max(threshold, low), high), color=palette.ink, **REFERENCE)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
     caption(axes, palette, "", "share of samples", title=title)

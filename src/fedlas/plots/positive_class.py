@@ -61,7 +61,7 @@ def positive_reliability_diagram(
         (2016); Austin and Steyerberg 2019 for the curve.
     """
     owner = "positive_reliability_diagram"
-    found = positive_class(owner, predictions, positive)
+    data = positive_class(owner, predictions, positive)
     bins = positive_bins(predictions, positive=positive, num_bins=num_bins)
     curve = integrated_calibration(predictions, positive=positive, replicates=replicates)
 
@@ -87,7 +87,7 @@ def positive_reliability_diagram(
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     axes.text(
-        0.97, 0.04, f"{slope}ICI {100 * curve.ici.value:.3g} %\nn = {found.num_samples:,}",
+        0.97, 0.04, f"{slope}ICI {100 * curve.ici.value:.3g} %\nn = {data.num_samples:,}",
         transform=axes.transAxes, ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     if title is not None:
@@ -98,7 +98,7 @@ def positive_reliability_diagram(
     strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
     edges = np.linspace(0, 1, _STRIP_BINS + 1)
     style: dict[str, Any] = {"align": "edge", "width": 1 / _STRIP_BINS, "linewidth": 0}
-    counts = [np.histogram(found.probability[found.outcome == label], edges)[0] for label in (1, 0)]
+    counts = [np.histogram(data.probability[data.outcome == label], edges)[0] for label in (1, 0)]
     up, down = np.sqrt(counts[0]), -np.sqrt(counts[1])
     strip.bar(edges[:-1], up, color=palette.over, label="positive", **style)
     strip.bar(edges[:-1], down, color=palette.under, label="other", **style)

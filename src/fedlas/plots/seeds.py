@@ -54,8 +54,8 @@ def seed_values(
         ['fedlas', 'ls']
     """
     owner = "seed_values"
-    rows = {name: [float(v) for v in found if not math.isnan(v)] for name, found in values.items()}
-    if any(math.isinf(v) for found in rows.values() for v in found) or not any(rows.values()):
+    rows = {name: [float(v) for v in numbers if not math.isnan(v)] for name, numbers in values.items()}
+    if any(math.isinf(v) for numbers in rows.values() for v in numbers) or not any(rows.values()):
         raise InputError(owner, "values must be finite, and one name must have some", dict(values), "Leave others out.")
     if unknown := sorted(set(floors or ()) - set(rows)):
         raise InputError(owner, "floors must be of names that have values", unknown, "Name them as in values.")
@@ -70,16 +70,16 @@ def seed_values(
         return label
 
     # One row a name.
-    for row, (name, found) in enumerate(rows.items()):
-        if not found:
+    for row, (name, numbers) in enumerate(rows.items()):
+        if not numbers:
             continue
-        mean, ends = fmean(found), mean_interval(found)
-        if ends is not None and not zero and min(found) >= 0:
+        mean, ends = fmean(numbers), mean_interval(numbers)
+        if ends is not None and not zero and min(numbers) >= 0:
             ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
         apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
         color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
-        above = [row - 0.28] * len(found)
-        axes.scatter(found, above, s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"))
+        above = [row - 0.28] * len(numbers)
+        axes.scatter(numbers, above, s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"))
         if ends is not None:
             axes.plot(ends, [row, row], color=color, linewidth=1.7, solid_capstyle="butt", label=once("95 % interval"))
         axes.plot(

@@ -56,11 +56,11 @@ def training_curves(
     owner = "training_curves"
     curves = {name: _by_epoch(lines, metric) for name, lines in history.items()}
     if not any(curves.values()):
-        known = sorted({path for lines in history.values() for line in lines for path in _paths(line)} - {"epoch"})
+        paths = sorted({path for lines in history.values() for line in lines for path in _paths(line)} - {"epoch"})
         raise InputError(
             owner,
             f"the log must hold {metric!r} with an epoch at least once",
-            f"lines with {', '.join(known) or 'nothing'}",
+            f"lines with {', '.join(paths) or 'nothing'}",
             "Name one of those, or pass the lines of log.jsonl.",
         )
 
@@ -120,17 +120,17 @@ def _is_number(value: object) -> bool:
 
 
 def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
+    paths: list[str] = []
     for key, value in line.items():
-        found += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
-    return found
+        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return paths
 
 
 def _label(metric: str) -> tuple[str, bool]:
     """Axis label of a metric path, and whether it is in percent."""
     *parts, name = metric.split(".")
-    known = METRICS[name].metadata if name in METRICS else {}
-    title, percent = str(known.get("title", name)), bool(known.get("percent", False))
+    metadata = METRICS[name].metadata if name in METRICS else {}
+    title, percent = str(metadata.get("title", name)), bool(metadata.get("percent", False))
     where = " ".join(_PARTS.get(part, part) for part in parts)
     text = f"{where} {title if title.isupper() else title[:1].lower() + title[1:]}".strip()
     return text + (" (%)" if percent else ""), percent

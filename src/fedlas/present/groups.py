@@ -10,7 +10,7 @@ from fedlas.present.metric_tables import noise_in
 from fedlas.present.table import DASH, Cell, Column, Table, column
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.p_text import p_said
+from fedlas.stats.noise_floor import p_said
 
 ByGroup = Mapping[str, GroupEstimate]
 MOST = 10

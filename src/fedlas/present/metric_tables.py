@@ -10,8 +10,7 @@ from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import ARROWS, FEWEST_CLASSES, Block, Cell, Column, Note, Table, column, is_detail
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.noise_floor import rejects
-from fedlas.stats.p_text import p_said, p_text
+from fedlas.stats.noise_floor import p_said, p_text, rejects
 
 Measured = Mapping[str, Mapping[str, float]]
 """Metrics by stage, then by registry name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fedlas.present.table import Column, Table, column, table_of
-from fedlas.stats.p_text import p_said
+from fedlas.stats.noise_floor import p_said
 from fedlas.stats.two_models import ModelDifference
 
 CAPTION = (

@@ -15,8 +15,7 @@ from fedlas.present.positive_class import described
 from fedlas.present.table import column
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.noise_floor import rejects
-from fedlas.stats.p_text import p_said
+from fedlas.stats.noise_floor import p_said, rejects
 from fedlas.stats.two_models import compare
 
 ByName = Mapping[str, Estimate]

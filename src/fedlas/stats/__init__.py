@@ -3,19 +3,26 @@
 In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-values.
 """
 
-from fedlas.stats.accuracy_without_labels import accuracy_without_labels
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
-from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
+from fedlas.stats.compare import (
+    Comparison,
+    PairedTest,
+    compare_to_best,
+    holm,
+    mean_interval,
+    paired_t_test,
+    sign_test,
+    wilcoxon_test,
+)
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
 from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.intervals import ALPHA, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.power import seeds_needed
-from fedlas.stats.seeds import mean_interval, sign_test, wilcoxon_test
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
 from fedlas.stats.two_models import ModelDifference, PairedBootstrap, paired_bootstrap
-from fedlas.stats.weights import effective_samples, importance_weights
+from fedlas.stats.weights import effective_samples
 
 __all__ = [
     "ALPHA",
@@ -30,7 +37,6 @@ __all__ = [
     "RejectOption",
     "RiskThreshold",
     "SpiegelhalterTest",
-    "accuracy_without_labels",
     "bootstrap_interval",
     "bootstrap_intervals",
     "class_estimates",
@@ -39,7 +45,6 @@ __all__ = [
     "estimates",
     "group_estimates",
     "holm",
-    "importance_weights",
     "mean_interval",
     "noise_floor",
     "paired_bootstrap",

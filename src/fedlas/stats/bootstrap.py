@@ -185,11 +185,15 @@ def _intervals(
     biases = {entry.name: cell_bias(entry, rows) for entry in above}
 
     def interval(entry: MetricEntry) -> Interval:
-        value, drawn = values[entry.name], samples[entry.name]
+        value, replicate_values = values[entry.name], samples[entry.name]
         if entry not in errors:
-            return plain_interval(entry, rows, value, drawn, confidence_level=confidence_level, method=method)
+            return plain_interval(
+                entry, rows, value, replicate_values, confidence_level=confidence_level, method=method
+            )
         bias = biases.get(entry.name, 0.0)
-        return error_interval(value, drawn, floors.get(entry.name), confidence_level=confidence_level, bias=bias)
+        return error_interval(
+            value, replicate_values, floors.get(entry.name), confidence_level=confidence_level, bias=bias
+        )
 
     return {entry.name: interval(entry) for entry in entries}
 

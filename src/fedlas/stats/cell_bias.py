@@ -69,13 +69,13 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
     """
     expected, closer = expected_labels(table), expected_labels(table, closer=1.0)
     count, probs = (each.reshape(table.num_classes, -1) for each in (table.count(), table.probs))
-    found, parts = [], []
+    excesses, parts = [], []
     for each in range(count.shape[1]):
         column = replace(table, probs=probs[:, each], labels=expected[:, each], count=partial(_itself, count[:, each]))
-        found.append(_mean_excess(column, value, each))
-        parts.append(_mean_excess(replace(column, labels=closer[:, each]), value, each) - found[-1])
+        excesses.append(_mean_excess(column, value, each))
+        parts.append(_mean_excess(replace(column, labels=closer[:, each]), value, each) - excesses[-1])
     error = np.sqrt(np.square(np.maximum(parts, 0.0)).sum(axis=0))
-    return np.asarray(np.sum(found, axis=0) + STANDARD_ERRORS * error)
+    return np.asarray(np.sum(excesses, axis=0) + STANDARD_ERRORS * error)
 
 
 def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: int) -> Floats:
@@ -89,8 +89,8 @@ def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: i
     labels[:, filled] = random_state(DrawPurpose.CELL_BIAS, seed).binomial(
         trials.astype(np.int64), expected[filled] / count[filled], size=(DRAWS, len(trials))
     ) * (count[filled] / trials)
-    drawn = np.mean(value(replace(column, labels=labels)), axis=0)
-    return np.asarray(drawn - value(column))
+    mean_value = np.mean(value(replace(column, labels=labels)), axis=0)
+    return np.asarray(mean_value - value(column))
 
 
 def _itself(count: Floats) -> Floats:
@@ -126,8 +126,8 @@ def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
     spread = ((apart**2 - chance).sum(axis=0) - noise).clip(min=0.0) / np.maximum((count**2).sum(axis=0), 1.0)
     beyond = count**2 * spread
     # A cell keeps of its deviation the share that true spread has in spread plus chance (empirical Bayes).
-    kept = np.divide(beyond, beyond + chance, out=np.zeros_like(beyond), where=beyond > 0)
-    return np.asarray((shared + kept * apart).clip(0.0, count))
+    share = np.divide(beyond, beyond + chance, out=np.zeros_like(beyond), where=beyond > 0)
+    return np.asarray((shared + share * apart).clip(0.0, count))
 
 
 def _variance(labels: Floats, count: Floats) -> Floats:

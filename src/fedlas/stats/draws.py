@@ -105,12 +105,6 @@ def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replic
         yield GroupsRedrawn(rows, right, labels)
 
 
-_DRAWS: dict[DrawPurpose, tuple[Callable[..., Iterator[Replicates]], Callable[..., Iterator[Replicates]]]] = {
-    DrawPurpose.BOOTSTRAP: (resampled, groups_resampled),
-    DrawPurpose.NOISE_FLOOR: (redrawn, groups_redrawn),
-}
-
-
 def values_in(
     purpose: DrawPurpose,
     rows: Rows,
@@ -135,14 +129,12 @@ def values_in(
     Returns:
         ``(R,)`` by name.
     """
-    of_groups = [
-        entry for entry in entries if rows.are_many and knows_groups(entry, means=purpose is DrawPurpose.BOOTSTRAP)
-    ]
+    means = purpose is DrawPurpose.BOOTSTRAP
+    of_groups = [entry for entry in entries if rows.are_many and knows_groups(entry, means=means)]
     of_rows = [entry for entry in entries if entry not in of_groups]
-    row_draws, group_draws = _DRAWS[purpose]
-    passes = [(row_draws, of_rows, by_class and not rows.are_many)]
-    passes.append((group_draws, of_groups, by_class and rows.are_many))
-    passes = [each for each in passes if each[1] or each[2]]
+    row_draws, group_draws = (resampled, groups_resampled) if means else (redrawn, groups_redrawn)
+    passes = [(row_draws, of_rows, not rows.are_many), (group_draws, of_groups, rows.are_many)]
+    passes = [(draw, some, by_class and here) for draw, some, here in passes if some or (by_class and here)]
     parts: dict[str, list[Floats]] = {}
     for draw, some, classes in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
@@ -170,8 +162,8 @@ def values_in_both(
     if torch.get_num_threads() == 1:
         return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), floors()
     with ThreadPoolExecutor(1) as other:
-        drawn = other.submit(floors)
-        return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), drawn.result()
+        future = other.submit(floors)
+        return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), future.result()
 
 
 def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:

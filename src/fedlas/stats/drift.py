@@ -12,8 +12,6 @@ from fedlas._core.check import InputError
 from fedlas.stats.intervals import check_level
 from fedlas.stats.rows import Floats
 
-__all__ = ["SHARES", "MeanDrift", "active_shape"]
-
 SHARES = np.array([0.01, 0.03, 0.1, 0.3, 0.7])
 """Bets, as shares of the largest bet that cannot lose everything. The test averages their wealth."""
 _LEAST = 0.05
@@ -115,7 +113,7 @@ class MeanDrift:
             InputError: If a value is outside its range, or the shapes differ. Nothing has changed then.
         """
         self._check(values, has)
-        active, found = self.active.reshape(-1).copy(), None
+        active, alarm = self.active.reshape(-1).copy(), None
         unstaked = _unstaked(self.samples + np.arange(len(values) + 1))
         stakes = -np.diff(unstaked)
         # Factors are made for some hundred samples at once; the wealth itself moves sample by sample.
@@ -127,10 +125,10 @@ class MeanDrift:
                     # What is staked now may win with this sample already: the stake was known before it.
                     active = np.minimum((active + stake) * factor, _MOST)
                     # Every sample counts and not only the last: an alarm stays even if the wealth falls afterward.
-                    if found is None and active.sum() / len(active) + unstaked[place + 1] >= self.threshold:
-                        found = place
+                    if alarm is None and active.sum() / len(active) + unstaked[place + 1] >= self.threshold:
+                        alarm = place
         self.active, self.samples = active.reshape(self.active.shape), self.samples + len(values)
-        return found
+        return alarm
 
     def samples_until(self, values: Floats, has: NDArray[np.bool_], weights: Floats) -> float:
         """About how many samples an alarm takes if from now on they are drawn anew from these.

@@ -11,7 +11,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.scan import AnyOnePass, MetricEntry
+from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
@@ -201,7 +201,8 @@ def estimated(
 
     # What most need is computed in one pass.
     means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
-    if not (by_class or any(_is_by_class(entry) for entry in entries)):
+    statistics = {getattr(entry.metadata.get("one_pass"), "statistic", None) for entry in entries}
+    if not (by_class or ClasswiseSums in statistics):
         rows.gather([*means, confidence_of])
     elif rows.are_many:
         rows.gather([*means, confidence_of], ClassBlocks)
@@ -222,17 +223,12 @@ def estimated(
     if not by_class:
         return table, {}
     entry, biases = METRICS["classwise_ece"], class_bias(rows, errors_by_class)
-    drawn, calibrated = samples[BY_CLASS], floors[BY_CLASS]
+    class_samples, class_floors = samples[BY_CLASS], floors[BY_CLASS]
     classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
     return table, {
-        k: _estimate(entry, rows, each.ece, drawn[:, k], calibrated[:, k], confidence_level, biases[k])
+        k: _estimate(entry, rows, each.ece, class_samples[:, k], class_floors[:, k], confidence_level, biases[k])
         for k, each in classes.items()
     }
-
-
-def _is_by_class(entry: MetricEntry) -> bool:
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
-    return one_pass is not None and one_pass.statistic is ClasswiseSums
 
 
 def _estimate(
@@ -264,14 +260,9 @@ def check_replicates(owner: str, replicates: int) -> None:
     Raises:
         InputError: If it is neither 0 nor enough for an interval.
     """
-    least = fewest_replicates(CONFIDENCE_LEVEL)
-    if replicates and replicates < least:
-        raise InputError(
-            owner,
-            f"replicates must be 0 or at least {least} for {100 * CONFIDENCE_LEVEL:g} % intervals",
-            replicates,
-            "Ask for more, such as 1000, or for none with 0.",
-        )
+    if replicates and replicates < (least := fewest_replicates(CONFIDENCE_LEVEL)):
+        expected = f"replicates must be 0 or at least {least} for {100 * CONFIDENCE_LEVEL:g} % intervals"
+        raise InputError(owner, expected, replicates, "Ask for more, such as 1000, or for none with 0.")
 
 
 def is_calibration_error(metric: str) -> bool:

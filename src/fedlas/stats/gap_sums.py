@@ -15,8 +15,6 @@ from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
 
-__all__ = ["GapSums", "cells_of", "check_edges", "ends_of", "read_counts", "read_numbers"]
-
 
 @dataclass(frozen=True)
 class GapSums:
@@ -79,13 +77,13 @@ class GapSums:
                 raise ValueError(f"{', '.join(wrong)} for {len(edges) - 1} cells")
             for name in ("count", "right"):
                 read_counts(content, name)
-            found = cls(**sums)
-            if wrong := found._impossible():
+            gap_sums = cls(**sums)
+            if wrong := gap_sums._impossible():
                 raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             fix = "Write the card again: fedlas card RUN."
             raise InputError("card", "it must hold sums of confidences", reason(error), fix) from error
-        return found
+        return gap_sums
 
     def _impossible(self) -> list[str]:
         """Names of the sums that no samples with ``c`` in ``[0, 1]`` have, up to rounding."""

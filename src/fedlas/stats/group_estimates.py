@@ -89,20 +89,20 @@ def group_estimates(
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."
         raise InputError("group_estimates", "groups must hold two samples on average", got, fix)
-    wanted = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
+    num_replicates = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level, "seed": seed}
     confidence, correct = predictions.confidence.cpu(), predictions.correct.cpu()
-    found = {}
+    groups_by_name = {}
     for place, name in enumerate(names.tolist()):
         row, rows = table[name], np.flatnonzero(number == place)
         # A single sample has no spread.
-        known = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
+        measured = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
         if len(rows) > 1 and replicates:
             weights = None if predictions.weights is None else predictions.weights[rows]
             part = TopLabel(confidence[rows], correct[rows], weights)
-            known = estimates(part, ["accuracy", "ece"], replicates=wanted, **options)
-        found[name] = GroupEstimate(row.num_samples, row.confidence, known["accuracy"], known["ece"])
-    tested = [name for name, each in found.items() if each.ece.p is not None]
-    for name, p in zip(tested, holm([found[name].ece.p or 0.0 for name in tested]), strict=True):
-        found[name] = replace(found[name], p=p)
-    return dict(sorted(found.items(), key=lambda item: (item[1].p is None, -item[1].excess)))
+            measured = estimates(part, ["accuracy", "ece"], replicates=num_replicates, **options)
+        groups_by_name[name] = GroupEstimate(row.num_samples, row.confidence, measured["accuracy"], measured["ece"])
+    tested = [name for name, each in groups_by_name.items() if each.ece.p is not None]
+    for name, p in zip(tested, holm([groups_by_name[name].ece.p or 0.0 for name in tested]), strict=True):
+        groups_by_name[name] = replace(groups_by_name[name], p=p)
+    return dict(sorted(groups_by_name.items(), key=lambda item: (item[1].p is None, -item[1].excess)))

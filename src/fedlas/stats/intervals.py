@@ -95,14 +95,14 @@ def floor_interval(
         confidence_level: In ``(0, 1)``.
         bias: Least that the lower end takes off.
     """
-    found = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
-    least = max(found.bias, 0.0)
+    percentile = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
+    least = max(percentile.bias, 0.0)
     above = max(value - floor, 0.0)
     # It solves e + b(e) = value, where b(e) lies on the line from floor at e = 0 to the least bias at e = value.
     remaining = value * above / (above + least) if above > 0.0 else 0.0
-    taken = max(least, min(value - remaining, floor), bias)
-    reach = found.high - (value + found.bias)
-    return replace(found, low=value - taken - reach, high=value + reach, method="floor")
+    removed = max(least, min(value - remaining, floor), bias)
+    reach = percentile.high - (value + percentile.bias)
+    return replace(percentile, low=value - removed - reach, high=value + reach, method="floor")
 
 
 def check_bootstrap(owner: str, *, confidence_level: float, replicates: int, seed: int, method: str) -> None:

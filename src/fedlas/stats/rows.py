@@ -107,11 +107,11 @@ class Rows:
     def gather(self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Statistic]) -> None:
         """Compute the columns of several quantities, and make and fill ``statistics``, in one pass."""
         columns = {each: _Column(each, self.num_samples) for each in quantities if each not in self._columns}
-        made = {make: make(self) for make in statistics if make not in self._tables}
-        if columns or made:
-            scan(self.predictions, [*columns.values(), *made.values()])
+        tables = {make: make(self) for make in statistics if make not in self._tables}
+        if columns or tables:
+            scan(self.predictions, [*columns.values(), *tables.values()])
             self._columns |= {each: column.array() for each, column in columns.items()}
-            self._tables |= made
+            self._tables |= tables
 
     def mean_and_error(self, quantity: Quantity) -> tuple[float, float]:
         """Mean of a ``quantity`` of each row, and its standard error."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -108,32 +107,14 @@ def _bins(block: Replicates, *sums: Floats) -> Filled[BinTable]:
     return Filled(BinTable(count, gaps, right, block.rows.num_samples, *squares))
 
 
-class TieRuns:
-    """:class:`~fedlas.metrics.ranking.Runs` of rows with equal confidence."""
+@dataclass(frozen=True, eq=False)
+class RunSums:
+    """:class:`~fedlas.metrics.ranking.Runs` of replicates, ``(R or 1, G)``."""
 
-    def __init__(self, block: Replicates) -> None:
-        self._block = block
-        self.num_samples = block.rows.num_samples
-
-    @cached_property
-    def count(self) -> Floats:
-        """``(R or 1, G)``."""
-        return self._by_run(self._block.counts)
-
-    @cached_property
-    def wrong(self) -> Floats:
-        """``(R, G)``."""
-        return self._by_run(self._block.counts - self._block.right)
-
-    @cached_property
-    def gaps(self) -> Floats:
-        """``(R, G)``."""
-        return self._by_run(self._block.gaps)
-
-    def _by_run(self, sums: Floats) -> Floats:
-        starts = self._block.groups.tie_starts
-        # With no ties every row is its own run.
-        return sums if len(starts) == sums.shape[1] else np.add.reduceat(sums, starts, axis=1)
+    count: Floats
+    wrong: Floats
+    gaps: Floats
+    num_samples: int
 
 
 class Ranked:
@@ -149,24 +130,18 @@ class Ranked:
         gaps = equal_mass_gaps_of_rows(block.counts, block.gaps, starts, rows.num_samples, rows.num_bins)
         return BinTable(nothing, gaps, nothing, rows.num_samples)
 
-    def ranking(self) -> TieRuns:
-        """Rows of equal confidence together."""
-        return TieRuns(self._block)
+    def ranking(self) -> RunSums:
+        """Return rows of equal confidence together."""
+        block, starts = self._block, self._block.groups.tie_starts
+        sums = (block.counts, block.counts - block.right, block.gaps)
+        # With no ties every row is its own run.
+        count, wrong, gaps = (s if len(starts) == s.shape[1] else np.add.reduceat(s, starts, axis=1) for s in sums)
+        return RunSums(count, wrong, gaps, block.rows.num_samples)
 
 
 def _class_table(block: Replicates) -> Filled[ClassTable]:
     """Sums over every class and bin of its probability."""
     return Filled(block.class_table)
-
-
-@dataclass(frozen=True, eq=False)
-class ClassRuns:
-    """:class:`~fedlas.metrics.ranking.Runs` of one class's probability."""
-
-    count: Floats
-    wrong: Floats
-    gaps: Floats
-    num_samples: int
 
 
 class SortedClasses:
@@ -176,7 +151,7 @@ class SortedClasses:
         self._block = block
         self.num_bins = block.rows.num_bins
 
-    def rankings(self) -> Iterator[ClassRuns]:
+    def rankings(self) -> Iterator[RunSums]:
         """Rows of equal probability of the class together."""
         block = self._block
         for label, (order, probs) in enumerate(zip(*block.rows.table(_sorted_columns), strict=True)):
@@ -185,7 +160,7 @@ class SortedClasses:
             count, wrong, gaps = (
                 np.add.reduceat(each, starts, axis=1) for each in (weights, weights * ~right, weights * (probs - right))
             )
-            yield ClassRuns(count, wrong, gaps, block.rows.num_samples)
+            yield RunSums(count, wrong, gaps, block.rows.num_samples)
 
 
 def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:

@@ -176,12 +176,8 @@ def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None
         expected = "a and b must be predictions for the same samples, in the same order"
         raise InputError(owner, expected, got, "Predict one test set with both models, without shuffling.")
     if not _equal_weights(a.weights, b.weights):
-        raise InputError(
-            owner,
-            "a and b must have the same weights, as they are of the same samples",
-            "different ones",
-            "Pass both with weights=weights, or none.",
-        )
+        expected = "a and b must have the same weights, as they are of the same samples"
+        raise InputError(owner, expected, "different ones", "Pass both with weights=weights, or none.")
 
 
 def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:

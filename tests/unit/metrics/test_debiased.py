@@ -32,20 +32,3 @@ def test_is_unbiased_where_the_square_is_not(confidence, accuracy):
     assert float(values.mean()) == pytest.approx(true, abs=4 * error)
     assert float(plain.mean()) > true + 5 * error
     assert float(values.min()) < 0
-
-
-def test_bins_of_equal_mass():
-    torch.manual_seed(0)
-    p = Predictions(torch.randn(300, 4), torch.randint(4, (300,)))
-    one = [debiased_squared_calibration_error(p, num_bins=1, scheme=s) for s in ("equal-width", "equal-mass")]
-    assert one[0] == one[1]
-    confidence, correct = p.confidence.double().sort().values, p.correct[p.confidence.argsort()].double()
-    parts = zip(confidence.split(100), correct.split(100), strict=True)
-    expected = sum(((c.mean() - a.mean()) ** 2 - a.var() / 100) / 3 for c, a in parts)
-    value = debiased_squared_calibration_error(p, num_bins=3, scheme="equal-mass")
-    assert value == pytest.approx(float(expected), rel=1e-9)
-
-
-def test_a_misspelt_scheme():
-    with pytest.raises(ValueError, match="Did you mean 'equal-mass'"):
-        debiased_squared_calibration_error(drawn(0.8, 0.8, 3, 0), scheme="equal_mass")

@@ -65,13 +65,13 @@ def test_ranking_and_masses_hold_the_samples():
     torch.manual_seed(0)
     confidence, correct = torch.rand(3000).clamp(min=0.1), torch.rand(3000) > 0.4
     grid = filled(confidence, correct)
-    runs, masses = grid.ranking(), grid.masses()
-    assert runs.num_samples == masses.num_samples == 3000
+    runs, (position, gap, num_samples) = grid.ranking(), grid.masses()
+    assert runs.num_samples == num_samples == 3000
     assert float(runs.right.sum()) == int(correct.sum())
     assert float(runs.right_confidence.sum()) == pytest.approx(float(confidence[correct].double().sum()), rel=1e-12)
     assert float(runs.wrong_confidence.sum()) == pytest.approx(float(confidence[~correct].double().sum()), rel=1e-12)
-    assert float(masses.gap.sum()) == pytest.approx(float((confidence.double() - correct.double()).sum()), rel=1e-12)
-    assert (masses.position.sort().values.diff() >= 0).all()
+    assert float(gap.sum()) == pytest.approx(float((confidence.double() - correct.double()).sum()), rel=1e-12)
+    assert (position.sort().values.diff() >= 0).all()
 
 
 def test_where_cells_hold_one_value_each_the_ranking_is_that_of_the_samples():

@@ -42,8 +42,8 @@ def smoothed_gap(predictions):
     """``scale -> integral``, as the metric has it."""
     grid = FineGrid(predictions, 15)
     scan(predictions, [grid])
-    masses = grid.masses()
-    nodes = on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples)
+    position, gap, num_samples = grid.masses()
+    nodes = on_nodes(position.numpy(), gap.numpy() / num_samples)
     gaps = SmoothedGaps(spectrum(nodes)[None])
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 

@@ -23,7 +23,7 @@ from fedlas.present.metric_tables import noise_legend, noise_text
 from fedlas.present.table import column, terminal
 from fedlas.stats import bootstrap_interval, noise_floor
 from fedlas.stats.estimates import Estimate, is_calibration_error
-from fedlas.stats.p_text import p_text
+from fedlas.stats.noise_floor import p_text
 
 REPLICATES = 39
 
