@@ -78,15 +78,15 @@ def _evaluate(args: argparse.Namespace) -> int:
         val = None if args.on is None else reader(args.on)
         held_out = None if val is None else HeldOut(val, show=show)
         if run:
-            found: Any = laboratory("studies.run_parts", "test_part")(args.file)
+            predictions: Any = laboratory("studies.run_parts", "test_part")(args.file)
             if held_out is not None or args.calibrate is not None or args.reject:
                 held_out = laboratory("studies.run_parts", "run_held_out")(
                     args.file, val=val, data=args.data, show=show
                 )
         else:
-            found = reader.read(args.file)
+            predictions = reader.read(args.file)
         evaluation = report(
-            found,
+            predictions,
             on=held_out,
             calibrate=args.calibrate,
             reject=args.reject,

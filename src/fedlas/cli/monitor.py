@@ -10,9 +10,8 @@ from fedlas._core.check import InputError
 from fedlas._core.files import path_argument, write_text
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, columns_of
-from fedlas.deploy.monitor import text
 from fedlas.deploy.monitor.look import monitor
-from fedlas.present.monitor_page import monitor_page, statistics_table, watches_table
+from fedlas.present.monitor_page import explanations, monitor_page, reasons, statistics_table, watches_table
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import terminal
 
@@ -54,7 +53,7 @@ def _monitor(args: argparse.Namespace) -> int:
         if args.page.suffix.lower() not in (".html", ".htm"):
             raise InputError("fedlas monitor", "--page must end in .html", args.page, "Name the page so.")
         require_page_packages()
-    found = monitor(
+    watcher = monitor(
         args.card,
         args.files,
         false_alarm=args.false_alarm,
@@ -62,18 +61,19 @@ def _monitor(args: argparse.Namespace) -> int:
         raw=args.raw,
         state=args.state,
     )
+    content = watcher.content
     # The alarm is told before the page is written: a full disk must not hide it.
     if args.json:
-        say(*json.dumps(found.content, indent=2).split("\n"))
+        say(*json.dumps(content, indent=2).split("\n"))
     else:
-        say(text.summary(found.content), wrap=True)
-        show(terminal(watches_table(found.content)))
-        say(text.verdict(found.content), *text.reasons(found.content), wrap=True)
+        say(watcher.summary, wrap=True)
+        show(terminal(watches_table(content)))
+        say(watcher.verdict, *reasons(content), wrap=True)
         if args.details:
-            show(terminal(statistics_table(found.content).where((0, 1, 2, 4))))
-        say(*text.explanations(found.content), wrap=True, style="dim")
+            show(terminal(statistics_table(content).where((0, 1, 2, 4))))
+        say(*explanations(content), wrap=True, style="dim")
     if args.page is not None:
-        write_text(args.page, monitor_page(found))
+        write_text(args.page, monitor_page(watcher))
         if not args.json:
             say(f"page: {args.page}")
-    return found.status
+    return watcher.status

@@ -88,17 +88,17 @@ def check_card_place(path: Path) -> None:
     """
     page = path.with_suffix(".html")
     if not path.exists():
-        taken = page if page.exists() else None
+        other = page if page.exists() else None
     else:
         try:
             content = read_json(path)
             is_card = str(content["format"]).startswith(FORMAT.partition("/")[0] + "/")
         except (OSError, ValueError, KeyError, TypeError):
             is_card = False
-        taken = None if is_card else path
-    if taken is not None:
+        other = None if is_card else path
+    if other is not None:
         fix = "Choose another --out, or move that file away."
-        raise InputError("card", "what is there already must be a card, to be replaced", taken, fix)
+        raise InputError("card", "what is there already must be a card, to be replaced", other, fix)
 
 
 def _card(content: Mapping[str, Any]) -> Card:

@@ -50,17 +50,17 @@ def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[
     ece = content["metrics"]["calibrated"].get("ece", {})
     if "p" in ece:
         value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
-        said = p_said(ece["p"], ece.get("least_p"))
+        p = p_said(ece["p"], ece.get("least_p"))
         if ece["p"] > ALPHA:
             yield (
                 f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
-                f"{floor} on average on so few samples ({said}): errors smaller than chance makes are neither "
+                f"{floor} on average on so few samples ({p}): errors smaller than chance makes are neither "
                 "shown nor excluded."
             )
         else:
             yield (
                 f"The ECE of {value} is more than chance: a perfectly calibrated model would have {floor} on average "
-                f"({said}). Confidences are not exactly probabilities."
+                f"({p}). Confidences are not exactly probabilities."
             )
     # Single classes.
     few = sum(count < _FEW for count in samples_of)
@@ -78,9 +78,9 @@ def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[
             "accepted samples."
         )
     for row in content["selective"]["thresholds"]:
-        found = row.get("test", {})
-        if found.get("risk") is not None and found["risk"] > row["risk"]:
-            actual = f"{100 * found['risk']:.2f} %"
+        risk = row.get("test", {}).get("risk")
+        if risk is not None and risk > row["risk"]:
+            actual = f"{100 * risk:.2f} %"
             yield f"The threshold for a risk of {100 * row['risk']:g} % has {actual} on the test part."
 
 

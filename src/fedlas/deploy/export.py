@@ -239,12 +239,12 @@ def _export(
         fix = "Try another --format, or leave --free-axes out." if axes else "Try another --format."
         raise InputError(OWNER, f"the model must be one that {form} can hold", got, fix) from error
 
-    def own(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
+    def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         with torch.inference_mode():
             probs: NDArray[np.floating[Any]] = deployed(*batch.values())[1].double().numpy()
         return probs
 
-    difference, compared = check_export(_read(form, content), own, samples, tolerance)
+    difference, compared = check_export(_read(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
     return Exported(out, form, len(content), inputs, tuple(FORMATS[form].example(out, few)), difference, compared)
 
@@ -270,13 +270,13 @@ def _sklearn_file(model: Any, out: Path, rows: Tensor, about: dict[str, Any], to
     inputs = (_described("X", rows, {}, {}),)
     facts = {**about, "calibration": Calibration(model.calibrator_).plain(), "inputs": list(inputs), **_general()}
 
-    def own(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
+    def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
         return probs
 
     content = write_sklearn(model, rows.numpy(), facts)
-    samples = ((part, own(part)) for part in ({"X": each} for each in rows.split(_BATCH)))
-    difference, compared = check_export(_read("onnx", content), own, samples, tolerance)
+    samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(_BATCH)))
+    difference, compared = check_export(_read("onnx", content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
     example = tuple(FORMATS["onnx"].example(out, {"X": rows}))
     return Exported(out, "onnx", len(content), inputs, example, difference, compared)
@@ -297,7 +297,7 @@ def _general() -> dict[str, Any]:
 
 
 def check_export(
-    probs: Probs, own: Callable[[Mapping[str, Tensor]], NDArray[Any]], samples: Samples, tolerance: float
+    probs: Probs, reference: Callable[[Mapping[str, Tensor]], NDArray[Any]], samples: Samples, tolerance: float
 ) -> tuple[float, int]:
     """Compare what a file gives with the model's own calibrated probabilities, on every sample.
 
@@ -306,7 +306,7 @@ def check_export(
 
     Args:
         probs: What the file gives.
-        own: Probabilities of the model itself here, which show whether the conversion causes a difference.
+        reference: Probabilities of the model itself here, which show whether the conversion causes a difference.
         samples: Batches of inputs, and the probabilities that they must give.
         tolerance: Most that a probability may differ.
 
@@ -323,7 +323,7 @@ def check_export(
         worst = int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
         # Too far: is it the conversion, or does the model on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
-            here = max(here, float(np.abs(own(inputs) - expected).max()))
+            here = max(here, float(np.abs(reference(inputs) - expected).max()))
         if not apart[worst] <= largest:
             largest, at = float(apart[worst]), done + worst
         done += len(exported)

@@ -29,10 +29,8 @@ from fedlas.present.metric_tables import (
     size_of,
     with_meaning,
 )
-from fedlas.present.page import diagram, diagram_svg, render
+from fedlas.present.page import diagram, render
 from fedlas.present.positive_class import (
-    benefit_table,
-    bins_table,
     measures_table,
     plain_measures,
     positive_class,
@@ -222,7 +220,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         pictures = [
-            diagram_svg(stage, predictions, self.num_bins)
+            diagram(stage, predictions, self.num_bins, band=True, themed=True)
             for stage, predictions in list(self.stages.items())[:_MOST_COLUMNS]
         ]
         images = "".join(
@@ -246,9 +244,6 @@ class Evaluation:
             blocks += with_meaning(self._short(self.title))
         if self.positive and not self.groups:
             blocks.append(measures_table(self.positive, details=details))
-            if details:
-                first = check_predictions(_OWNER, self.stages[next(iter(self.positive))])
-                blocks += [bins_table(first), benefit_table(first)]
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
         return [*blocks, *self.outcome.remarks(short=self._compares), *rejection_blocks(self.rejected)]
 

@@ -86,11 +86,11 @@ def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> N
         return NoiseText(interval)
     lowest, _, least = min(tested)
     low, high = p_text(lowest), p_text(max(tested)[0])
-    said, floor = p_said(lowest, least), sum(n for _, n, _ in tested) / len(tested)
+    smallest, floor = p_said(lowest, least), sum(n for _, n, _ in tested) / len(tested)
     return NoiseText(
         interval,
         form(floor),
-        said if low == high else f"{said.replace('p = ', 'p ')} to {high}",
+        smallest if low == high else f"{smallest.replace('p = ', 'p ')} to {high}",
         calibrated=not seeds_reject([p for p, _, _ in tested]),
         floor_value=floor,
         replicates=min(n.replicates for n in estimates),

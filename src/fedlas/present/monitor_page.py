@@ -1,18 +1,19 @@
-"""The page of ``fedlas monitor``: what each watch found, and its history."""
+"""Tables, sentences and the page of ``fedlas monitor``: what each watch shows, and its history."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fedlas.deploy.monitor import text
-from fedlas.deploy.monitor.look import Findings
+from fedlas.deploy.monitor.look import Monitor
+from fedlas.deploy.monitor.state import Watched
 from fedlas.deploy.monitor.watches import Watch
 from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption, legend_below, legend_height, name_ticks
 from fedlas.present.page import MOST_WIDTH, axes, figure, render
-from fedlas.present.table import Column, Table, table_of
+from fedlas.present.table import DASH, Table, table_of
 
 _LIMIT = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""
@@ -21,64 +22,110 @@ _LEAST = 1e-2
 
 
 def watches_table(content: Mapping[str, Any]) -> Table:
-    """A row a watch: the live mean, the card's interval, the evidence and the state."""
-    heads = [Column(head, words=head == "State") for head in text.HEADS]
-    return table_of([Column(text.HEADS[0], words=True), *heads[1:]], text.rows(content))
+    """Return a row a watch: state, live mean, interval on the card, evidence."""
+    rows = []
+    for name, watch in content["watches"].items():
+        if "statistics" not in watch:
+            rows.append((name, watch["why"], *[DASH] * 3))
+            continue
+        evidence = _power(watch["evidence"]) if watch["watched"] else DASH
+        rows.append((name, _state(watch), *_cells(_leading(name, watch), name), evidence))
+    return table_of(("Watch", "State", "Live %", "On the card %", "Evidence"), rows, text=(0, 1))
 
 
 def statistics_table(content: Mapping[str, Any]) -> Table:
-    """A row a watched mean."""
+    """Return a row a watched mean."""
     rows = [
-        (
-            each["name"],
-            *text.cells(each, signed=name == "calibration"),
-            f"{each['samples']:,}",
-            text.power(each["evidence"]),
-        )
-        for name, found in content["watches"].items()
-        for each in found.get("statistics", ())
+        (each["name"], *_cells(each, name), f"{each['samples']:,}", _power(each["evidence"]))
+        for name, watch in content["watches"].items()
+        for each in watch.get("statistics", ())
     ]
-    return table_of(
-        ("Mean of", "Live %", "On the card %", "Samples", "Evidence"), rows, title="Everything that is watched"
-    )
+    heads = ("Mean of", "Live %", "On the card %", "Samples", "Evidence")
+    return table_of(heads, rows, title="Everything that is watched")
 
 
-def monitor_page(found: Findings) -> str:
-    """The page as HTML, with nothing outside it."""
-    content, seen = found.content, found.seen
+def reasons(content: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each watch that has alarmed: what moved where."""
+    lines = []
+    for name in content["alarms"]:
+        watch = content["watches"][name]
+        worst = max(watch["statistics"], key=lambda each: each["evidence"])
+        live, card = _cells(worst, name)
+        after = f"seen after sample {watch['alarm_after']:,}"
+        lines.append(f"{worst['name']}: {live} %, on the card {_percent(worst['card'], name)} ({card}) %; {after}.")
+    return lines
+
+
+def explanations(content: Mapping[str, Any]) -> list[str]:
+    """Return what the columns hold, and how rare false alarms are."""
+    watches = {name: watch for name, watch in content["watches"].items() if "statistics" in watch}
+    shown = ", ".join(_leading(name, watch)["name"] for name, watch in watches.items())
+    threshold = next(watch["threshold"] for watch in watches.values())
+    return [
+        f"Live: {shown}. On the card: the interval that its test samples leave. Evidence of {threshold:g} is an alarm.",
+        f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
+        "quarter of it for each watch.",
+    ]
+
+
+def monitor_page(monitor: Monitor) -> str:
+    """Return the page as HTML, which needs no other file."""
+    content, stream = monitor.content, monitor._stream
     return render(
         "monitor.html.j2",
         title=f"Monitor: {content['card']}",
         alarm=content["alarm"],
-        verdict=text.verdict(content),
-        reasons=text.reasons(content),
-        statement=f"{text.summary(content)}; {content['looks']:,} {'look' if content['looks'] == 1 else 'looks'}.",
+        verdict=monitor.verdict,
+        reasons=reasons(content),
+        statement=f"{monitor.summary}; {content['looks']:,} {'look' if content['looks'] == 1 else 'looks'}.",
         table=watches_table(content),
-        notes=text.explanations(content),
-        pictures=[_means(found, watch) for watch in seen.watches.values() if watch.test.samples],
-        width=seen.width,
-        evidence=_evidence(found),
+        notes=explanations(content),
+        pictures=[_means(stream, content, watch) for watch in stream.watches.values() if watch.test.samples],
+        width=stream.width,
+        evidence=_evidence(stream),
         everything=statistics_table(content),
     )
 
 
-def _ends(found: Findings) -> Any:
+def _leading(name: str, watch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The statistic that stands for a watch: its first, or of the classes the one with the most evidence."""
+    statistics: list[Mapping[str, Any]] = watch["statistics"]
+    return max(statistics, key=lambda each: each["evidence"]) if name == "classes" else statistics[0]
+
+
+def _state(watch: Mapping[str, Any]) -> str:
+    return "ALARM" if watch["alarm"] else "quiet" if watch["watched"] else str(watch["why"])
+
+
+def _cells(statistic: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """The live mean and the interval on the card."""
+    return _percent(statistic["live"], name), " to ".join(_percent(statistic[end], name) for end in ("low", "high"))
+
+
+def _percent(share: float | None, name: str) -> str:
+    """A share in percent, of calibration with its sign; a dash where there is none."""
+    return DASH if share is None else f"{100 * share:{'+' if name == 'calibration' else ''}.2f}"
+
+
+def _power(evidence: float) -> str:
+    return f"{evidence:.2g}" if evidence < 1e4 else f"10^{math.log10(evidence):.0f}"
+
+
+def _ends(stream: Watched) -> Any:
     """The sample at which each row of the histories ends."""
-    seen = found.seen
-    rows = -(-seen.samples // seen.width)
-    return np.minimum((np.arange(rows) + 1) * seen.width, seen.samples)
+    rows = -(-stream.samples // stream.width)
+    return np.minimum((np.arange(rows) + 1) * stream.width, stream.samples)
 
 
-def _means(found: Findings, watch: Watch) -> Any:
+def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
     """The watch's leading mean row by row, between what the card leaves and the limits of chance."""
-    shown = text.leading(watch.name, found.content["watches"][watch.name])
-    number = watch.statistics.index(shown["name"])
-    history = found.seen.histories[watch.name]
-    drawn, _ = canvas("monitor", "light", axes(2.9, 2.2))
+    shown = _leading(watch.name, content["watches"][watch.name])
+    number, history = watch.statistics.index(shown["name"]), stream.histories[watch.name]
+    ax, _ = canvas("monitor", "light", axes(2.9, 2.2))
     count, total = history.count[:, number], history.total[:, number]
     # Rows without such samples, as without labels, are gaps.
     count = np.where(count > 0, count, np.nan)
-    ends, means = _ends(found), total / count
+    ends, means = _ends(stream), total / count
     # Few samples scatter widely, so the limits of a row widen as its samples get fewer.
     reach = _LIMIT * watch.spread[number] / np.sqrt(count)
     low = np.maximum(watch.test.low[number] - reach, watch.test.least[number])
@@ -86,39 +133,37 @@ def _means(found: Findings, watch: Watch) -> Any:
     inside, outside = (means >= low) & (means <= high), (means < low) | (means > high)
     for limit in (low, high):
         steps = 100 * np.concatenate([limit[:1], limit])
-        drawn.plot([0, *ends], steps, color=LIGHT.muted, linewidth=0.9, linestyle=(0, (4, 3)), drawstyle="steps-pre")
-    drawn.axhspan(100 * watch.test.low[number], 100 * watch.test.high[number], color=LIGHT.grid, zorder=0)
-    drawn.plot(ends, 100 * means, color=LIGHT.muted, linewidth=0.8)
-    drawn.plot(ends[inside], 100 * means[inside], "o", color=LIGHT.ink, markersize=3.2)
-    drawn.plot(ends[outside], 100 * means[outside], "D", color=LIGHT.over, markersize=4)
-    alarm = found.seen.alarms.get(watch.name)
-    if alarm is not None:
-        drawn.axvline(alarm, color=LIGHT.over, linewidth=1.2)
-    state = text.state(found.content["watches"][watch.name])
-    caption(drawn, LIGHT, "live samples", f"{shown['name']} %", title=f"{watch.name}: {state}")
-    drawn.set_xlim(0, found.seen.samples)
-    drawn.locator_params(nbins=4)
-    return figure(drawn, f"{shown['name']} over live samples, {state}")
+        ax.plot([0, *ends], steps, color=LIGHT.muted, linewidth=0.9, linestyle=(0, (4, 3)), drawstyle="steps-pre")
+    ax.axhspan(100 * watch.test.low[number], 100 * watch.test.high[number], color=LIGHT.grid, zorder=0)
+    ax.plot(ends, 100 * means, color=LIGHT.muted, linewidth=0.8)
+    ax.plot(ends[inside], 100 * means[inside], "o", color=LIGHT.ink, markersize=3.2)
+    ax.plot(ends[outside], 100 * means[outside], "D", color=LIGHT.over, markersize=4)
+    if watch.name in stream.alarms:
+        ax.axvline(stream.alarms[watch.name], color=LIGHT.over, linewidth=1.2)
+    state = _state(content["watches"][watch.name])
+    caption(ax, LIGHT, "live samples", f"{shown['name']} %", title=f"{watch.name}: {state}")
+    ax.set_xlim(0, stream.samples)
+    ax.locator_params(nbins=4)
+    return figure(ax, f"{shown['name']} over live samples, {state}")
 
 
-def _evidence(found: Findings) -> Any:
+def _evidence(stream: Watched) -> Any:
     """Evidence of all watches row by row, and where it is an alarm."""
-    watches = found.seen.watches
-    drawn, _ = canvas("monitor", "light", axes(height=2.7 + legend_height(list(watches), MOST_WIDTH)))
-    threshold = next(watch.test.threshold for watch in watches.values())
+    ax, _ = canvas("monitor", "light", axes(height=2.7 + legend_height(list(stream.watches), MOST_WIDTH)))
+    threshold = next(watch.test.threshold for watch in stream.watches.values())
     top = threshold * 30
-    for number, (name, watch) in enumerate(watches.items()):
+    for number, (name, watch) in enumerate(stream.watches.items()):
         if watch.test.samples:
-            evidence = np.clip([1.0, *found.seen.histories[name].evidence], _LEAST, top)
-            drawn.plot([0, *_ends(found)], evidence, label=name, linewidth=1.6, **LIGHT.line(number))
-    drawn.axhline(threshold, color=LIGHT.over, **REFERENCE)
-    drawn.set_yscale("log")
-    drawn.set_ylim(_LEAST, top)
+            evidence = np.clip([1.0, *stream.histories[name].evidence], _LEAST, top)
+            ax.plot([0, *_ends(stream)], evidence, label=name, linewidth=1.6, **LIGHT.line(number))
+    ax.axhline(threshold, color=LIGHT.over, **REFERENCE)
+    ax.set_yscale("log")
+    ax.set_ylim(_LEAST, top)
     # As numbers: the exponents of powers would be too small to read.
     ticks = [10.0**power for power in range(-2, int(np.log10(top)) + 1)]
-    name_ticks(drawn.yaxis, ticks, [f"{tick:,g}" for tick in ticks])
-    drawn.minorticks_off()
-    drawn.set_xlim(0, found.seen.samples)
-    caption(drawn, LIGHT, "live samples", "evidence", title=f"Alarm from {threshold:g} on")
-    legend_below(drawn, LIGHT)
-    return figure(drawn, "Evidence of each watch over live samples")
+    name_ticks(ax.yaxis, ticks, [f"{tick:,g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(0, stream.samples)
+    caption(ax, LIGHT, "live samples", "evidence", title=f"Alarm from {threshold:g} on")
+    legend_below(ax, LIGHT)
+    return figure(ax, "Evidence of each watch over live samples")

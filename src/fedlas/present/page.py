@@ -74,42 +74,36 @@ def _printable(value: Any) -> Any:
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
-def template_texts(*names: str, room: str = ROOM) -> list[str]:
-    """Return the sources of templates: what a page depends on in addition to its context."""
-    environment = _environment(room)
-    return [environment.loader.get_source(environment, name)[0] for name in names]
-
-
 def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
     """Axes of a new figure in the palette that :func:`figure` turns into the page's own."""
     return new_axes(LIGHT, size=(width, height))
 
 
-def figure(drawn: Any, alt: str) -> Any:
+def figure(ax: Any, alt: str) -> Any:
     """The figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
 
     Args:
-        drawn: Axes in the light palette, see :func:`axes`.
+        ax: Axes in the light palette, see :func:`axes`.
         alt: Description for those who cannot see it.
 
     Returns:
         Markup for a template. Text stays text, so that it can be searched and needs no outlines.
     """
-    return require("markupsafe", extra="bench").Markup(_svg(drawn, alt))
+    return require("markupsafe", extra="bench").Markup(_svg(ax, alt))
 
 
-def themed_svg(drawn: Any, alt: str) -> str:
+def themed_svg(ax: Any, alt: str) -> str:
     """The figure of these Axes as an SVG file that an ``<img>`` can show: its colors follow the reader's theme.
 
     Args:
-        drawn: As for :func:`figure`.
+        ax: As for :func:`figure`.
         alt: As there.
     """
     light, dark = (
         ";".join(f"--{name}:{color}" for name, color in _variables(theme).items()) for theme in (LIGHT, DARK)
     )
     style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
-    svg = _svg(drawn, alt)
+    svg = _svg(ax, alt)
     width, height = (float(size) for size in svg.split('viewBox="', 1)[1].split('"', 1)[0].split()[2:])
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return svg.replace("<svg", f'<svg {names} width="{width:.0f}pt" height="{height:.0f}pt"', 1).replace(
@@ -117,48 +111,47 @@ def themed_svg(drawn: Any, alt: str) -> str:
     )
 
 
-def _svg(drawn: Any, alt: str) -> str:
+def _svg(ax: Any, alt: str) -> str:
     buffer = io.BytesIO()
-    _save(drawn.figure, buffer, "svg", {"svg.fonttype": "none"})
+    _save(ax.figure, buffer, "svg", {"svg.fonttype": "none"})
     return _inline(buffer.getvalue().decode("utf-8"), alt)
 
 
-def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool = False) -> Any:
-    """A small reliability diagram titled ``name``, with the consistency band if asked for."""
-    return figure(_diagram(name, predictions, num_bins, band), f"Reliability diagram of {name}")
+def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool = False, themed: bool = False) -> Any:
+    """A small reliability diagram titled ``name``, with the consistency band if asked for.
+
+    Args:
+        name: Title.
+        predictions: What is drawn.
+        num_bins: Number of bins.
+        band: Whether to draw the consistency band.
+        themed: Return an SVG file of its own, for a notebook; else markup for a template.
+    """
+    options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
+    ax = reliability_diagram(predictions, num_bins=num_bins, ax=axes(3.1, 3.3), **options)
+    return (themed_svg if themed else figure)(ax, f"Reliability diagram of {name}")
 
 
-def diagram_svg(name: str, predictions: AnyPredictions, num_bins: int) -> str:
-    """Return the same diagram as an SVG file of its own, for a notebook."""
-    return themed_svg(_diagram(name, predictions, num_bins, band=True), f"Reliability diagram of {name}")
-
-
-def _diagram(name: str, predictions: AnyPredictions, num_bins: int, band: bool) -> Any:
-    return reliability_diagram(
-        predictions, num_bins=num_bins, ax=axes(3.1, 3.3), title=name, legend=False, band=band, shares=False
-    )
-
-
-def write_picture(drawn: Any, path: Path) -> Path:
+def write_picture(picture: Any, path: Path) -> Path:
     """Write a matplotlib figure to ``path``; the same figure gives the same bytes.
 
     Raises:
         InputError: If the end of the name is no kind of picture, or the folder cannot be written to.
     """
-    kinds = drawn.canvas.get_supported_filetypes()
+    kinds = picture.canvas.get_supported_filetypes()
     kind = path.suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise InputError(
             "picture", "the name must end in a kind of picture", path.name, f"Take one of {', '.join(sorted(kinds))}."
         )
-    return write_atomically(path, lambda file: _save(drawn, file, kind, {}))
+    return write_atomically(path, lambda file: _save(picture, file, kind, {}))
 
 
-def _save(drawn: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
+def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
     # The salt and the missing date make the same runs give the same bytes.
     with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}):
         dated = {"svg": {"Date": None}, "svgz": {"Date": None}, "pdf": {"CreationDate": None}}
-        drawn.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
+        picture.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
 
 
 def _variables(theme: Theme) -> dict[str, str]:
@@ -180,17 +173,17 @@ def _inline(svg: str, alt: str) -> str:
     about = f'role="img" aria-label="{escape(printable(alt))}" stroke-linejoin="round"'
     svg = re.sub(r"^<svg[^>]*>", lambda _: f"<svg {about} {view[0] if view else ''}>", svg)
 
-    def styled(found: re.Match[str]) -> str:
-        style = re.sub(r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), found[0])
+    def styled(match: re.Match[str]) -> str:
+        style = re.sub(r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), match[0])
         return re.sub(r"'DejaVu Sans'[^;\"]*", _FONT, style)
 
     svg = re.sub(r'\bstyle="[^"]*"', styled, svg)
     # Only what something refers to keeps its name, behind a prefix of the figure's own.
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    own = f"f{sha256((alt + svg).encode()).hexdigest()[:8]}-"
-    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{own}", svg)
+    prefix = f"f{sha256((alt + svg).encode()).hexdigest()[:8]}-"
+    svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
     # A hundredth of a point is less than anyone sees.
-    short = lambda found: re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", found[0])  # noqa: E731
+    short = lambda match: re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", match[0])  # noqa: E731
     svg = re.sub(r'\b(?:d|x|y|width|height|transform)="[^"]*"', short, svg)
     return re.sub(r">\s+<", "><", svg).strip()

@@ -1,4 +1,4 @@
-"""The positive class of predictions of two classes: measures, tables and diagrams."""
+"""The positive class of predictions of two classes: measures, their table and diagrams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isfinite, isnan
 from typing import Any
 
-from fedlas.binary import measures, net_benefit, positive_bins
+from fedlas.binary import measures
 from fedlas.plots import positive_reliability_diagram
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
@@ -19,7 +19,6 @@ MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
 REPLICATES = 199
 """At most so many of ICI, E50 and E90: they take longer than other metrics."""
 _MOST_STAGES = 3
-_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 # Name, title, unit, decimals, what a calibrated model has, and whether it is one of the few that are always shown.
 _ROWS: tuple[tuple[str, str, str, int, str, bool], ...] = (
@@ -37,10 +36,9 @@ _ROWS: tuple[tuple[str, str, str, int, str, bool], ...] = (
 def positive_class(stages: Mapping[str, AnyPredictions], *, replicates: int) -> dict[str, dict[str, Estimate]]:
     """Measures by stage of predictions of two classes, where there are any; of many stages the first alone."""
     # The measures count every sample once, so weighted predictions have none.
-    plain = {n: p for n, p in stages.items() if isinstance(p, Predictions) and p.weights is None}
-    binary = {name: p for name, p in plain.items() if p.num_classes == 2}
-    few = list(binary)[: None if len(binary) <= _MOST_STAGES else 1]
-    by_stage = {name: measures(binary[name], replicates=min(replicates, REPLICATES)) for name in few}
+    few = list(stages.items())[: None if len(stages) <= _MOST_STAGES else 1]
+    binary = {n: p for n, p in few if isinstance(p, Predictions) and p.weights is None and p.num_classes == 2}
+    by_stage = {name: measures(each, replicates=min(replicates, REPLICATES)) for name, each in binary.items()}
     return {name: values for name, values in by_stage.items() if values}
 
 
@@ -56,13 +54,13 @@ def measures_table(by_stage: MeasuresByStage, *, details: bool) -> Table:
     """Return a row a measure: with interval and the value of a calibrated model if there is one stage."""
     rows = []
     for name, title, unit, places, ideal, main in _ROWS:
-        known = [values.get(name) for values in by_stage.values()]
-        if not (main or details) or not any(known):
+        estimates = [values.get(name) for values in by_stage.values()]
+        if not (main or details) or not any(estimates):
             continue
         about = Column(title, unit, places=places)
-        cells = [about.format(each.value if each else None) for each in known]
-        if len(by_stage) == 1 and known[0] is not None:
-            low, high, floor = known[0].low, known[0].high, known[0].floor
+        cells = [about.format(each.value if each else None) for each in estimates]
+        if len(estimates) == 1 and estimates[0] is not None:
+            low, high, floor = estimates[0].low, estimates[0].high, estimates[0].floor
             cells += ["" if isnan(low) else f"[{about.format(low)}, {about.format(high)}]"]
             cells += [ideal if floor is None else f"floor {about.format(floor)}"]
         rows.append((title, *cells))
@@ -83,41 +81,6 @@ def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, float |
                 about.format(each.value) + interval,
             )
     return texts
-
-
-def bins_table(predictions: Predictions) -> Table:
-    """Return the reliability diagram of the positive class as numbers; empty bins are left out."""
-    bins, percent = positive_bins(predictions), Column("", "%")
-    rows = [
-        (
-            f"{low:.1f} to {high:.1f}",
-            f"{int(count):,}",
-            percent.format(float(probability)),
-            percent.format(float(frequency)),
-            f"[{percent.format(float(bottom))}, {percent.format(float(top))}]",
-        )
-        for low, high, count, probability, frequency, bottom, top in zip(
-            bins.edges[:-1], bins.edges[1:], bins.count, bins.probability, bins.frequency, bins.low, bins.high,
-            strict=True,
-        )
-        if count
-    ]  # fmt: skip
-    heads = ("probability", "samples", "mean %", "frequency %", "95 % interval")
-    return table_of(heads, rows, title="Reliability of class 1, as predicted")
-
-
-def benefit_table(predictions: Predictions) -> Table:
-    """Return net benefit at a few thresholds."""
-    curve, number = net_benefit(predictions, thresholds=_THRESHOLDS), Column("")
-    rows = [
-        (f"{limit:g}", *map(number.format, (model, everybody, gain)), f"[{number.format(low)}, {number.format(high)}]")
-        for limit, model, everybody, gain, low, high in zip(
-            *(each.tolist() for each in (curve.threshold, curve.model, curve.treat_all, curve.gain)),
-            curve.gain_low.tolist(), curve.gain_high.tolist(), strict=True,
-        )
-    ]  # fmt: skip
-    heads = ("threshold", "net benefit", "act on all", "gain", "95 % interval")
-    return table_of(heads, rows, title="Net benefit, and its gain over acting on all or on none")
 
 
 def positive_diagrams(stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage) -> list[Any]:

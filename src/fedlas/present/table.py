@@ -222,12 +222,12 @@ def markdown(table: Table) -> str:
         below = [plain(", ".join(lines)) for lines in details if lines]
         return "<br>".join([f"{text} {cell.symbol} {plain(cell.extra)}".strip(), *below])
 
-    left = [number == 0 or c.words for number, c in enumerate(table.columns)]
+    words = [number == 0 or c.words for number, c in enumerate(table.columns)]
     body = [[plain(c.head) for c in table.columns], *([shown(cell) for cell in row] for row in table.rows)]
-    widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(left))]
-    rule = [("-" * w if first else "-" * (w - 1) + ":") for first, w in zip(left, widths, strict=True)]
+    widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(words))]
+    rule = [("-" * w if first else "-" * (w - 1) + ":") for first, w in zip(words, widths, strict=True)]
     lines = [
-        [text.ljust(w) if first else text.rjust(w) for first, text, w in zip(left, row, widths, strict=True)]
+        [text.ljust(w) if first else text.rjust(w) for first, text, w in zip(words, row, widths, strict=True)]
         for row in (body[0], rule, *body[1:])
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -129,27 +128,6 @@ class MeanDrift:
                         alarm = place
         self.active, self.samples = active.reshape(self.active.shape), self.samples + len(values)
         return alarm
-
-    def samples_until(self, values: Floats, has: NDArray[np.bool_], weights: Floats) -> float:
-        """About how many samples an alarm takes if from now on they are drawn anew from these.
-
-        Args:
-            values: Statistics of each kind of sample ``(n, S)``.
-            has: Whether it has them ``(n, S)``.
-            weights: Probability of each kind ``(n,)``.
-
-        Returns:
-            Samples until the expected logarithm of the first gambler's wealth has grown enough to alarm alone;
-            infinity if no gambler's grows.
-        """
-        self._check(values, has)
-        growth = np.tensordot(weights, np.log(self._factors(values, has)), axes=1)
-        # A gambler who has lost all stakes again what is staked from now on, say over the next hundred samples.
-        fresh = _unstaked(self.samples) - _unstaked(self.samples + _PACE)
-        needed = math.log(self.threshold * growth.size) - np.log(np.maximum(self.active, fresh))
-        with np.errstate(divide="ignore"):
-            times = np.where(growth > 0, np.maximum(needed, 0) / growth, np.inf)
-        return float(times.min())
 
     def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
         """Factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""

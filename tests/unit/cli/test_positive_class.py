@@ -42,19 +42,11 @@ def test_the_main_measures(file, predictions, capsys):
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_details_have_bins_and_net_benefit(file, predictions, capsys):
+def test_details_have_every_measure(file, capsys):
     evaluate_file(file, replicates=0, details=True)
     text = capsys.readouterr().out
     for name in ("calibration intercept", "observed / expected", "E50 %", "E90 %"):
         assert name in text
-    bins = binary.positive_bins(predictions)
-    (line,) = [line for line in text.splitlines() if line.startswith(" 0.2 to 0.3")]
-    assert line.split()[3:6] == [
-        f"{int(bins.count[2])}", f"{100 * bins.probability[2]:.2f}", f"{100 * bins.frequency[2]:.2f}",
-    ]  # fmt: skip
-    benefit = binary.net_benefit(predictions, thresholds=[0.3])
-    (line,) = [line for line in text.split("Net benefit, and")[1].splitlines() if line.startswith(" 0.3 ")]
-    assert line.split()[1:4] == [f"{v[0]:.4f}" for v in (benefit.model, benefit.treat_all, benefit.gain)]
 
 
 def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):

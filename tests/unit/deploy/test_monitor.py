@@ -14,9 +14,8 @@ from fedlas.cli import main
 from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
-from fedlas.deploy.monitor.history import FIRST_WIDTH, ROWS
-from fedlas.deploy.monitor.look import ALARM, monitor
-from fedlas.deploy.monitor.state import Watched
+from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
+from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
 from fedlas.deploy.monitor.watches import GROUPS, WATCHES, Batch, watches_of
 from fedlas.predictions import Columns, Predictions, open_table
 
@@ -97,7 +96,6 @@ def test_each_change_is_seen_by_the_watches_that_it_is_for(card, tmp_path, chang
     for name in alarms:
         watch = found["watches"][name]
         assert watch["evidence"] > watch["threshold"] == 8 / 0.01
-        assert set(watch["seen_in"].values()) == {None}
     assert set(look(card, [file], columns=UNLABELLED)["alarms"]) == alarms - {"calibration", "accuracy"}
 
 
@@ -193,7 +191,7 @@ def test_with_a_state_many_calls_are_one(card, tmp_path):
     assert alarms[-1]
     assert found["looks"] == 4
     assert found | {"looks": 1} == expected
-    seen = monitor(card, files, columns=COLUMNS, state=tmp_path / "state.json").seen
+    seen = monitor(card, files, columns=COLUMNS, state=tmp_path / "state.json")._stream
     assert seen.histories["accuracy"].count[:, 0].tolist() == [50.0] * 48
 
 
@@ -538,3 +536,9 @@ def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
     assert main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")]) == 2
     assert "must end in .html" in capsys.readouterr().err
     assert (tmp_path / "state.json").read_text() == before
+
+
+@pytest.mark.parametrize("value", [None, "stream", [0.5], torch.zeros(3, 4)], ids=repr)
+def test_what_is_no_predictions_is_refused(card, value):
+    with pytest.raises(InputError, match="watches Predictions"):
+        Monitor(card).update(value)

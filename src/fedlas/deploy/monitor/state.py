@@ -1,4 +1,4 @@
-"""What ``fedlas monitor`` keeps of a stream between two calls, and the lock on its file."""
+"""State of a monitored stream: tests, alarms, a history in a bounded number of rows; its file, and the lock on it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, read_json, write_json
-from fedlas.deploy.monitor.history import FIRST_WIDTH, ROWS, History
 from fedlas.deploy.monitor.watches import Batch, Watch
-from fedlas.stats.gap_sums import read_numbers
+from fedlas.stats.gap_sums import read_counts, read_numbers
+from fedlas.stats.rows import Floats
 
 OWNER = "fedlas monitor"
 FORMAT = "fedlas.monitor/2"
 
 
+ROWS, FIRST_WIDTH = 64, 50
+"""Most rows of a history, and samples in a row at first: when all rows are full, each two become one."""
+
+
+@dataclass(frozen=True)
+class History:
+    """A row for each so many samples of the stream.
+
+    Attributes:
+        count: Samples that have each statistic ``(R, S)``.
+        total: Sum of each statistic ``(R, S)``.
+        evidence: Evidence of the watch at the end of each row ``(R,)``.
+    """
+
+    count: Floats
+    total: Floats
+    evidence: Floats
+
+    @classmethod
+    def empty(cls, statistics: int) -> History:
+        """Return a history of no samples."""
+        return cls(np.zeros((0, statistics)), np.zeros((0, statistics)), np.zeros(0))
+
+    def after(self, row: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float) -> History:
+        """Return it with more samples in its last row or a new one; ``batch`` is values and which samples have them."""
+        count, total, last = self.count, self.total, self.evidence
+        if row == len(last):
+            none = np.zeros((1, count.shape[1]))
+            count, total, last = np.concatenate([count, none]), np.concatenate([total, none]), np.append(last, 0.0)
+        count, total, last = count.copy(), total.copy(), last.copy()
+        if batch is not None:
+            values, has = batch
+            count[-1] += has.sum(axis=0)
+            total[-1] += np.where(has, values, 0.0).sum(axis=0)
+        last[-1] = evidence
+        return History(count, total, last)
+
+    def merged(self) -> History:
+        """Return it with each two rows as one; their number is even."""
+        count, total = (each.reshape(-1, 2, each.shape[1]).sum(axis=1) for each in (self.count, self.total))
+        return History(count, total, self.evidence[1::2])
+
+    @property
+    def means(self) -> Floats:
+        """Mean of each statistic over all rows ``(S,)``; NaN where there is no sample."""
+        with np.errstate(invalid="ignore"):
+            return self.total.sum(axis=0) / self.count.sum(axis=0)
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"count": self.count.tolist(), "total": self.total.tolist(), "evidence": self.evidence.tolist()}
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], least: Floats, most: Floats) -> History:
+        """Read what :meth:`plain` returned, of statistics in ``[least, most]``.
+
+        Raises:
+            KeyError: If a part is missing.
+            ValueError: If no samples have these sums.
+        """
+        count, total, evidence = (read_numbers(content, name) for name in ("count", "total", "evidence"))
+        if count.shape != (len(evidence), len(least)) or total.shape != count.shape or (evidence < 0).any():
+            raise ValueError(f"a history of {count.shape}, {total.shape} and {evidence.shape}")
+        read_counts({"count": count.ravel().tolist()}, "count")
+        slack = 1e-9 * np.maximum(count, 1)  # sums of floats are a little off
+        if ((total < least * count - slack) | (total > most * count + slack)).any():
+            raise ValueError("a history with sums that no samples have")
+        return cls(count, total, evidence)
+
+
 @dataclass
 class Watched:
-    """What has been seen of a stream so far. The wealth of the tests is in the watches themselves.
+    """State of a stream. The wealth of the tests is in the watches themselves.
 
     Attributes:
         watches: The watches, by name.
@@ -59,19 +130,18 @@ class Watched:
         start = 0
         while start < len(batch):
             # Rows of the histories end at whole multiples of their width, however the stream is cut into files.
-            place = self.samples // self.width
-            if place == ROWS:
+            row = self.samples // self.width
+            if row == ROWS:
                 self.histories = {name: history.merged() for name, history in self.histories.items()}
                 self.width *= 2
                 continue
             part = batch[start : start + self.width - self.samples % self.width]
             for name, watch in self.watches.items():
-                made = watch.values(part)
-                if made is not None:
-                    found = watch.test.observe(*made)
-                    if found is not None:
-                        self.alarms.setdefault(name, self.samples + found + 1)
-                self.histories[name] = self.histories[name].after(place, made, watch.test.evidence)
+                values = watch.values(part)
+                alarm = None if values is None else watch.test.observe(*values)
+                if alarm is not None:
+                    self.alarms.setdefault(name, self.samples + alarm + 1)
+                self.histories[name] = self.histories[name].after(row, values, watch.test.evidence)
             self.samples += len(part)
             self.labeled += 0 if part.correct is None else len(part)
             start += len(part)
@@ -143,33 +213,29 @@ def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]
 
 
 def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
-    seen = Watched.nothing(watches)
-    seen.samples, seen.looks, seen.width = (
+    state = Watched.nothing(watches)
+    state.samples, state.looks, state.width = (
         check_count(OWNER, name, content[name]) for name in ("samples", "looks", "width")
     )
-    seen.labeled = check_count(OWNER, "labeled", content["labeled"], low=0)
-    if seen.labeled > seen.samples or set(content["watches"]) != set(seen.watches):
-        raise ValueError(
-            f"{seen.labeled} of {seen.samples} samples with labels, watches {', '.join(content['watches'])}"
-        )
-    seen.alarms = {name: check_count(OWNER, "alarm", place) for name, place in dict(content["alarms"]).items()}
-    if not set(seen.alarms) <= set(seen.watches) or max(seen.alarms.values(), default=0) > seen.samples:
-        raise ValueError(f"alarms after {seen.alarms} of {seen.samples} samples")
-    for name, watch in seen.watches.items():
-        each = content["watches"][name]
-        active, test = read_numbers(each, "active"), watch.test
+    state.labeled = check_count(OWNER, "labeled", content["labeled"], low=0)
+    state.alarms = {name: check_count(OWNER, "alarm", sample) for name, sample in dict(content["alarms"]).items()}
+    if set(content["watches"]) != set(state.watches) or not set(state.alarms) <= set(state.watches):
+        raise ValueError(f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}")
+    if max(state.labeled, *state.alarms.values(), 0) > state.samples:
+        raise ValueError(f"{state.labeled} labels and alarms after {state.alarms} of {state.samples} samples")
+    for name, watch in state.watches.items():
+        each, test = content["watches"][name], watch.test
+        active = read_numbers(each, "active")
         if active.shape != test.active.shape or not (active >= 0).all():
             raise ValueError(f"active {active.shape} of {name}")
         test.samples, test.active = check_count(OWNER, "samples", each["samples"], low=0), active
-        history = seen.histories[name] = History.read(each["history"], test.least, test.most)
+        history = state.histories[name] = History.read(each["history"], test.least, test.most)
         # A label, or a class, that some samples lack is missing in the watch too; confidences are never.
-        expected = {"calibration": seen.labeled, "accuracy": seen.labeled, "confidence": seen.samples}
-        known = expected.get(name, test.samples)
-        if not history.count[:, 0].sum() == test.samples == known <= seen.samples:
-            raise ValueError(f"{history.count[:, 0].sum():g} and {test.samples} of {seen.samples} samples in {name}")
-        if len(history.evidence) != -(-seen.samples // seen.width) or len(history.evidence) > ROWS:
-            raise ValueError(f"{len(history.evidence)} rows of {seen.width} samples in {name}")
-        alarmed = bool(np.any(history.evidence >= test.threshold))
-        if alarmed and name not in seen.alarms:
+        expected = {"calibration": state.labeled, "accuracy": state.labeled, "confidence": state.samples}
+        if not history.count[:, 0].sum() == test.samples == expected.get(name, test.samples) <= state.samples:
+            raise ValueError(f"{history.count[:, 0].sum():g} and {test.samples} of {state.samples} samples in {name}")
+        if len(history.evidence) != -(-state.samples // state.width) or len(history.evidence) > ROWS:
+            raise ValueError(f"{len(history.evidence)} rows of {state.width} samples in {name}")
+        if bool(np.any(history.evidence >= test.threshold)) and name not in state.alarms:
             raise ValueError(f"no alarm in {name} in spite of its evidence")
-    return seen
+    return state

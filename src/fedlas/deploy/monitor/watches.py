@@ -82,8 +82,8 @@ def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
         InputError: If ``false_alarm`` is not in (0, 1).
     """
     half = false_alarm / len(WATCHES) / 2
-    made = [_calibration(card, half), _accuracy(card, half), _confidence(card, half)]
-    return (*made, *([] if card.class_counts is None else [_classes(card, card.class_counts, half)]))
+    classes = [] if card.class_counts is None else [_classes(card, card.class_counts, half)]
+    return (_calibration(card, half), _accuracy(card, half), _confidence(card, half), *classes)
 
 
 def _calibration(card: Card, half: float) -> Watch:
@@ -149,13 +149,13 @@ def _confidence(card: Card, half: float) -> Watch:
     ]
 
     def values(batch: Batch) -> Values:
-        made = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
-        return made, np.ones_like(made, dtype=bool)
+        statistics = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
+        return statistics, np.ones_like(statistics, dtype=bool)
 
     names = ("mean confidence", *(f"confidences below {point:.6g}" for point in points))
-    made = _of_shares("confidence", names, [mean, *(below / count)], ends, half, "nothing", values)
-    made.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
-    return made
+    watch = _of_shares("confidence", names, [mean, *(below / count)], ends, half, "nothing", values)
+    watch.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
+    return watch
 
 
 def _classes(card: Card, counts: Floats, half: float) -> Watch:
