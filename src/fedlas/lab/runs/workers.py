@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -84,8 +84,7 @@ def _serve(connection: Connection, log: Path, devices: str | None, work: Callabl
     end_with_parent()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
+    with open_log(log) as file:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(file.fileno(), 1)
@@ -96,6 +95,15 @@ def _serve(connection: Connection, log: Path, devices: str | None, work: Callabl
         except EOFError:
             return
         connection.send(work(job))
+
+
+def open_log(path: Path) -> IO[str]:
+    """Open the file for a worker's output; a full or read-only disk, which each job names, gets none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError:
+        return Path(os.devnull).open("a")
 
 
 @cache

@@ -1,5 +1,6 @@
 """A worker process is started again if the server that forks it was killed."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -55,3 +56,10 @@ def test_the_server_of_forks_ends_with_its_parent():
         assert process.stdout.readline() == "ready\n"
         process.kill()
         assert process.stdout.read() == ""  # the pipe closes when the child ends
+
+
+def test_a_disk_without_room_for_its_output_does_not_stop_a_worker(tmp_path):
+    """On a read-only disk every worker ended with a traceback, three times a run."""
+    (tmp_path / ".workers").touch()
+    with workers.open_log(tmp_path / ".workers" / "0.log") as file:
+        assert file.name == os.devnull
