@@ -36,6 +36,7 @@ BOARD = {
     "cifar10-20000": "CIFAR-10, 20,000 training images",
     "cifar100-20000": "CIFAR-100, 20,000 training images",
     "digits": "Digits, 897 training images",
+    "wordnet": "WordNet, 25,000 definitions, 45 topics",
 }
 """The studies of the leaderboard."""
 FIGURES = {
@@ -44,6 +45,7 @@ FIGURES = {
     "cifar100-20000": [],
     "cifar10": [],
     "digits": [],
+    "wordnet": [],
 }
 """Studies with a figure, and the methods in it; all if none is named."""
 
@@ -103,7 +105,7 @@ _HEADS = ("method", "seeds", "accuracy %", "NLL", "ECE % (floor)", "after T")
 def _with_floor(model: ReportModel, method: str) -> list[Any]:
     """Seeds, accuracy, NLL, ECE with its noise floor, and ECE after temperature scaling."""
     noise, (ece, after) = model.noise(method, column("ece")), _ece(model, method)
-    floor = f" ({noise.sign}{noise.floor})" if noise.floor else ""
+    floor = f" ({'~' * noise.calibrated}{noise.floor})" if noise.floor else ""
     means = [_mean(model, method, metric) for metric in ("accuracy", "nll")]
     return [len(model.seeds[method]), *means, f"{ece}{floor}", after]
 
