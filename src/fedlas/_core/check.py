@@ -93,10 +93,10 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     """
     whole: Any = value
     number = None if isinstance(whole, bool) or not isinstance(whole, numbers.Integral) else int(whole)
-    high = _MOST.get(name, math.inf)
-    if number is not None and (low is None or low <= number <= high):
+    high = _MOST.get(name, 2**62)  # larger ones are no sizes of torch
+    if number is not None and (low is None or low <= number) and abs(number) <= high:
         return number
-    too_many = number is not None and number > high
+    too_many = number is not None and abs(number) > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
     fix = f"Choose a whole number{bound} for {name}."
     raise InputError(owner, f"{name} must be a whole number{bound}", describe(value), fix)

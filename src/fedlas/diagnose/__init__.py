@@ -5,7 +5,7 @@ intervals; a ``Monitor`` that adds a record and alarms to each epoch's log.
 """
 
 from fedlas.diagnose.association import Associations, associations
-from fedlas.diagnose.gate import Decisions, GateReport, flip_share, gate_report
+from fedlas.diagnose.gate import GateReport, gate_report
 from fedlas.diagnose.indicator import (
     FailureCases,
     IndicatorReport,
@@ -14,30 +14,19 @@ from fedlas.diagnose.indicator import (
     indicator_numbers,
     indicator_report,
 )
-from fedlas.diagnose.monitor import (
-    Monitor,
-    NormMonitor,
-    alarm_kind,
-    find_gated,
-    gate_outputs,
-    monitors,
-)
+from fedlas.diagnose.monitor import Monitor, NormMonitor, find_gated, monitors
 
 __all__ = [
     "Associations",
-    "Decisions",
     "FailureCases",
     "GateReport",
     "IndicatorReport",
     "Monitor",
     "NormMonitor",
-    "alarm_kind",
     "associations",
     "binned_scores",
     "failure_cases",
     "find_gated",
-    "flip_share",
-    "gate_outputs",
     "gate_report",
     "indicator_numbers",
     "indicator_report",

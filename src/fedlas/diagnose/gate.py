@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_number, describe
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the strengths in a report."""
@@ -67,13 +67,15 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
     Raises:
         InputError: For other shapes, or no samples.
     """
-    if psi.ndim != 1 or not len(psi) or psi.shape != alpha_i.shape or psi.shape != correct.shape:
+    shapes = {part.shape if isinstance(part, Tensor) else None for part in (psi, alpha_i, correct)}
+    if len(shapes) > 1 or None in shapes or psi.ndim != 1 or not len(psi) or psi.is_complex() or alpha_i.is_complex():
         raise InputError(
             "gate_report",
             "psi, alpha_i and correct must be (N,)",
             ", ".join(map(describe, (psi, alpha_i, correct))),
             "Pass one of each per sample.",
         )
+    check_number("gate_report", "alpha", alpha, low=0)
     psi, strength, right = psi.float(), alpha_i.double(), correct.bool()
     # Strengths lie in [0, 2 alpha]; the outer 2 % at either end count as saturated.
     margin = 0.02 * 2 * alpha

@@ -12,6 +12,7 @@ from fedlas._core.check import InputError, check_count, describe
 from fedlas.diagnose.association import Associations, associations
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.intervals import Interval
 
 
@@ -179,6 +180,7 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
 
 
 def _check_rows(owner: str, score: Tensor, predictions: Predictions) -> None:
+    check_measurable(owner, predictions)
     check_takes_weights(owner, predictions, takes_weights=False)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(

@@ -16,7 +16,7 @@ _POOLS = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", 
 _SECOND = ("head_dist", "dist_head", "aux_head")
 
 
-def _check_model(owner: str, model: object) -> None:
+def check_model(owner: str, model: object) -> None:
     """Refuse anything but a module.
 
     Raises:
@@ -72,7 +72,7 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
         >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
         Linear(in_features=4, out_features=3, bias=True)
     """
-    _check_model("find_head", model)
+    check_model("find_head", model)
     if head is not None:
         return part_of("find_head", "head", model, head)
     _refuse_several(model)
@@ -191,7 +191,7 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
         >>> find_pool(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), "1")
         AdaptiveAvgPool2d(output_size=1)
     """
-    _check_model("find_pool", model)
+    check_model("find_pool", model)
     if pool is not None:
         return part_of("find_pool", "pool", model, pool)
     names = dict(model.named_modules())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.threads import OfThread
+from fedlas.features.head import check_model
 
 
 class _Capture:
@@ -51,6 +52,7 @@ class FeatureTap:
     """
 
     def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
+        check_model("FeatureTap", module)
         self._flatten = flatten
         self._conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         self._by_thread = _CaptureByThread()

@@ -125,21 +125,20 @@ def smoothed_cross_entropy(
     averaged = reduction == "mean"
     batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight, averaged=averaged)
     if isinstance(alpha, Tensor):
-        if can_look(alpha) and alpha.numel():
-            low, high = (float(bound) for bound in alpha.detach().aminmax())
-            if not 0 <= low <= high <= 1:
-                raise InputError(
-                    owner, "alpha must be in [0, 1]", f"values from {low:g} to {high:g}", "Pass strengths as fractions."
-                )
         try:
+            low, high = (float(bound) for bound in alpha.detach().aminmax()) if can_look(alpha) else (0.0, 0.0)
             alpha = alpha.to(batch.logits.dtype).expand(batch.shape).reshape(-1)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise InputError(
                 owner,
                 f"alpha must broadcast to {batch.shape}",
                 describe(alpha),
                 "Pass one strength for all, or one for each position.",
             ) from error
+        if not 0 <= low <= high <= 1:
+            raise InputError(
+                owner, "alpha must be in [0, 1]", f"values from {low:g} to {high:g}", "Pass strengths as fractions."
+            )
     else:
         alpha = check_number(owner, "alpha", alpha, low=0, high=1)
     return reduce(smoothed_nll(batch.logits, batch.target, alpha, batch.weight), batch, reduction)

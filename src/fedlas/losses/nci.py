@@ -66,7 +66,8 @@ class NormConfidenceIndicator(PreciseBuffers):
         super().__init__()
         name = type(self).__name__
         self.momentum = check_number(name, "momentum", momentum, low=0, high=1, low_open=True)
-        self.norm_p = float("inf") if norm_p == float("inf") else check_number(name, "norm_p", norm_p, low=1)
+        infinite = isinstance(norm_p, float) and norm_p == math.inf
+        self.norm_p = math.inf if infinite else check_number(name, "norm_p", norm_p, low=1)
         if init is not None:
             if not isinstance(init, tuple | list) or len(init) != 2:
                 raise InputError(

@@ -239,7 +239,7 @@ class Objective(nn.Module):
         if self.needs & {"features", "head_weight"}:
             head_module = self._find_head()
             if "features" in self.needs:
-                of_head = features == "head"
+                of_head = isinstance(features, str) and features == "head"
                 if of_head:
                     read = head_module
                 else:

@@ -65,8 +65,14 @@ def predict(
         raise InputError("predict", "the model must be an nn.Module", describe(model), "Build it first.")
     network = network_of(model)
     arguments = Arguments.of(network)
-    if device is None:
-        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    if not isinstance(loader, Iterable):
+        raise InputError("predict", "the loader must yield batches", describe(loader), "Pass a DataLoader or a list.")
+    try:
+        device = next((p.device for p in network.parameters()), "cpu") if device is None else torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            "predict", "device must be one of torch", describe(device), "Write 'cpu' or 'cuda'."
+        ) from error
     # Read the head's input only if somebody needs it, and remember each submodule's mode.
     tap = FeatureTap(find_head(network, head)) if features or observe is not None else None
     modes = [(module, module.training) for module in network.modules()]

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from fedlas.diagnose import Decisions, flip_share, gate_report
+from fedlas.diagnose import gate_report
+from fedlas.diagnose.gate import Decisions, flip_share
 
 
 def test_report_by_hand():

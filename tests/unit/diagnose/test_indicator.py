@@ -54,6 +54,8 @@ def test_refuse_a_score_of_another_length(predictions):
     for function in (indicator_report, binned_scores, failure_cases):
         with pytest.raises(ValueError, match=r"score must be \(300,\)"):
             function(torch.ones(299), predictions)
+        with pytest.raises(ValueError, match="predictions must be"):
+            function(torch.ones(300), predictions.logits)
     with pytest.raises(ValueError, match="at most 300"):
         binned_scores(torch.ones(300), predictions, num_bins=301)
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from fedlas import Predictions
-from fedlas.diagnose import alarm_kind, find_gated, gate_outputs, monitors
+from fedlas.diagnose import find_gated, monitors
+from fedlas.diagnose.monitor import alarm_kind, gate_outputs
 from fedlas.errors import InputError
 from fedlas.losses import LOSSES, FedLAS
 

@@ -25,6 +25,13 @@ def test_bsce_gra_scales_the_gradient_of_cross_entropy(gamma, norm):
     torch.testing.assert_close(gradient(BSCEGRA(gamma=gamma, norm=norm)), weight * gap / 2)
 
 
+def test_bsce_gra_in_numbers():
+    """p = (3/4, 1/4) and the label second: the distance is sqrt(2) 3/4, and the gradient that times (3/4, -3/4)."""
+    logits, target = torch.tensor([[math.log(3), 0.0]]), torch.tensor([1])
+    assert BSCEGRA()(logits, target).item() == pytest.approx(1.0606602 * 1.3862944)
+    assert gradient(BSCEGRA(), logits, target)[0].tolist() == pytest.approx([0.7954951, -0.7954951])
+
+
 def test_dual_focal_gra_has_the_value_of_dual_focal_and_the_scaled_gradient():
     criterion, plain = DualFocalGRA(gamma=2.0), DualFocalLoss(gamma=2.0)
     torch.testing.assert_close(criterion(LOGITS, TARGET), plain(LOGITS, TARGET))

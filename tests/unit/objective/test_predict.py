@@ -254,3 +254,12 @@ def test_wrapped_models(model, wrap):
     torch.testing.assert_close(found.logits, predict(model, [(X, Y)]).logits)
     torch.testing.assert_close(model[3](found.features), found.logits)
     assert modes(model) == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize(("options", "match"), [
+    ({"loader": None}, "loader"), ({"loader": 3}, "loader"),
+    ({"device": "gpu"}, "device"), ({"device": 1.5}, "device"), ({"device": []}, "device"),
+])  # fmt: skip
+def test_wrong_types_are_named(options, match):
+    with pytest.raises(InputError, match=f"predict: (the )?{match} must"):
+        predict(**{"model": nn.Linear(4, 3), "loader": [torch.zeros(2, 4)]} | options)

@@ -15,7 +15,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, parse_json, remove, write_text
 from fedlas._core.text import printable
-from fedlas.diagnose import alarm_kind
+from fedlas.diagnose.monitor import alarm_kind
 
 LOG = "log.jsonl"
 """Its name in the folder of a run."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
@@ -22,8 +24,10 @@ class LearnsFromValidation(Loss):
     ``torch.compile`` nothing is counted.
     """
 
-    # The calls of a training loop so far; not a part of the state.
-    _updated, _trained, _evaluations, _samples = False, False, 0, 0
+    @cached_property
+    def _calls(self) -> SimpleNamespace:
+        """The calls of a training loop so far; not a part of the state."""
+        return SimpleNamespace(updated=False, trained=False, evaluations=0, samples=0)
 
     @abstractmethod
     def learn_from(self, predictions: Predictions) -> None:
@@ -47,33 +51,33 @@ class LearnsFromValidation(Loss):
             )
         self.learn_from(predictions)
         pass_validation_on(getattr(self, "base", None), predictions)
-        self._updated = True
+        self._calls.updated = True
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation mode."""
-        if not mode and self._trained:
-            self._trained, self._evaluations = False, self._evaluations + 1
-            self._remind(self._evaluations >= 2, "two validations")
+        calls = self._calls
+        if not mode and calls.trained:
+            calls.trained, calls.evaluations = False, calls.evaluations + 1
+            self._remind(calls.evaluations >= 2, "two validations")
         return super().train(mode)
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         value = super()._forward(logits, target, extras)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._trained = True
-            self._samples += len(logits)
+            self._calls.trained = True
+            self._calls.samples += len(logits)
             samples = getattr(self, "num_samples", None)
-            self._remind(samples is not None and self._samples > 2 * samples, "two passes over the training set")
+            self._remind(samples is not None and self._calls.samples > 2 * samples, "two passes over the training set")
         return value
 
     def _remind(self, due: bool, after: str) -> None:
-        if not due or self._updated:
-            return
-        self._updated = True  # once
-        warn_user(
-            f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in {after}, "
-            "so the loss has learned nothing from validation. Call it after each epoch, e.g. "
-            "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
-        )
+        if due and not self._calls.updated:
+            self._calls.updated = True  # once
+            warn_user(
+                f"{type(self).__name__}: training must call update_from_validation(predictions); got no call in "
+                f"{after}, so the loss has learned nothing from validation. Call it after each epoch, e.g. "
+                "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
+            )
 
 
 def pass_validation_on(criterion: Any, predictions: Predictions) -> None:

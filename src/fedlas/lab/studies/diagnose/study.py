@@ -17,16 +17,15 @@ from fedlas.diagnose import (
     Associations,
     GateReport,
     IndicatorReport,
-    alarm_kind,
     associations,
     binned_scores,
     failure_cases,
     find_gated,
-    gate_outputs,
     gate_report,
     indicator_report,
 )
 from fedlas.diagnose.indicator import FailureCases, ScoreBins
+from fedlas.diagnose.monitor import alarm_kind, gate_outputs
 from fedlas.lab.recipes.plan import Run, build_loss
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.claim import must_be_finished
