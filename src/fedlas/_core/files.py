@@ -44,7 +44,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         >>> write_atomically(folder / "a.txt", lambda file: file.write(b"whole")).read_text()
         'whole'
     """
-    path = Path(path)
+    path = checked_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
@@ -207,7 +207,18 @@ def read_json(path: str | Path) -> Any:
         ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
             checks of the content would miss it.
     """
-    return parse_json(Path(path).read_text(encoding="utf-8"))
+    return parse_json(checked_path(path).read_text(encoding="utf-8"))
+
+
+def checked_path(path: object) -> Path:
+    """Return ``path`` as a :class:`~pathlib.Path`.
+
+    Raises:
+        InputError: If it is neither text nor a path.
+    """
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise InputError("path", "it must be a str or a Path", type(path).__name__, "Pass the name of a file.")
+    return Path(path)
 
 
 def parse_json(text: str, *, finite: bool = True) -> Any:

@@ -103,8 +103,17 @@ class Outputs:
         ignore_index: int | None,
         tap: Any = None,
     ) -> None:
+        if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__"):
+            fix = "Pass a DataLoader, or a list of batches."
+            raise InputError(owner, "the loader must yield batches", describe(loader), fix)
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | None):
+            raise InputError(owner, "ignore_index must be an int or None", describe(ignore_index), "Pass a label.")
+        try:
+            self._device = device_of(model) if device is None else torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            expected, fix = "device must be one that torch has", "Pass 'cpu' or 'cuda'."
+            raise InputError(owner, expected, describe(device), fix) from error
         self._owner, self._model, self._loader, self._tap = owner, model, loader, tap
-        self._device = device_of(model) if device is None else device
         self._ignored = ignore_index
 
     def __iter__(self) -> Iterator[list[Tensor]]:

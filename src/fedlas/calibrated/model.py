@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.files import parse_json
+from fedlas._core.files import checked_path, parse_json
 from fedlas.calibrated.batches import bare, device_of, run
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
@@ -152,13 +152,13 @@ class CalibratedModel(nn.Module):
             InputError: If the file cannot be read or is none, or its weights are those of another architecture: the
                 model is then unchanged.
         """
-        weights, calibrator, about = read_file(Path(path))
+        weights, calibrator, about = read_file(checked_path(path))
         if not isinstance(model, nn.Module):
             raise InputError(
                 "CalibratedModel.load", "the model must be an nn.Module", describe(model), "Build the architecture."
             )
         network = bare(model)
-        _check_fit(Path(path), weights, network.state_dict())
+        _check_fit(checked_path(path), weights, network.state_dict())
         loaded = cls(
             network, calibrator, about.get("head") if head is None else head, ignore_index=about.get("ignore_index")
         )

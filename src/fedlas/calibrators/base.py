@@ -197,7 +197,7 @@ class Calibrator(ABC):
         """
         owner = f"{cls.__name__}.load"
         try:
-            content = read_json(Path(path))
+            content = read_json(path)
         except FileNotFoundError as error:
             raise InputError(owner, "the file must exist", path, "Check the path.") from error
         except (OSError, ValueError) as error:

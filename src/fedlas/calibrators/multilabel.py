@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_logits, describe
+from fedlas._core.check import InputError, check_choice, check_dense, check_logits, describe, is_dense
 from fedlas._core.files import read_json, write_json
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
@@ -73,7 +73,8 @@ class MultiLabelCalibration:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
         logits = check_logits(f"{_OWNER}.fit", logits)
-        right = isinstance(target, Tensor) and target.shape == logits.shape and logits.ndim == 2
+        check_dense(f"{_OWNER}.fit", "logits", logits)
+        right = is_dense(target) and not target.is_meta and target.shape == logits.shape and logits.ndim == 2
         if not right or not bool(((target == 0) | (target == 1)).all()):
             expected = f"target must be 0 or 1 for each label, {tuple(logits.shape)}"
             raise InputError(f"{_OWNER}.fit", expected, describe(target), "Pass a column a label.")
@@ -123,7 +124,7 @@ class MultiLabelCalibration:
             InputError: If it is no such file.
         """
         try:
-            content: Any = read_json(Path(path))
+            content: Any = read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError("another format")
             each = [Calibrator.from_plain(plain, source=path) for plain in content["labels"]]

@@ -6,9 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas import Predictions, calibrate, estimates
+from fedlas import CalibratedModel, Predictions, calibrate, estimates
 from fedlas._core.check import InputError
-from fedlas.calibrators import CALIBRATORS, AutoCalibration, CalibrationWarning, TemperatureScaling, VectorScaling
+from fedlas.calibrators import (
+    CALIBRATORS,
+    AutoCalibration,
+    CalibrationWarning,
+    Calibrator,
+    MultiLabelCalibration,
+    TemperatureScaling,
+    VectorScaling,
+)
 from fedlas.stats import noise_floor
 
 module = sys.modules["fedlas.calibrated.calibrate"]
@@ -182,3 +190,40 @@ def test_a_calibration_that_raises_the_nll_warns():
     other = calibrate(nn.Identity(), [(3 * batches[0][0], batches[0][1])], "temperature")
     with pytest.warns(CalibrationWarning, match=r"raises the NLL of these samples by 0\.\d+ \(standard error"):
         other.before_after(batches)
+
+
+WRONG = [
+    True,
+    1.5,
+    "",
+    b"x",
+    [1, 2],
+    {"a": 1},
+    object(),
+    torch.zeros(3),
+    torch.zeros(2, 2).to_sparse(),
+    nn.Linear(2, 2),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: type(value).__name__)
+def test_wrong_types_are_refused_in_words_of_this_library(wrong, tmp_path):
+    batches = [(torch.randn(200, 3), torch.randint(3, (200,)))]
+    calls = [
+        lambda: calibrate(wrong, batches) if not isinstance(wrong, nn.Module) else calibrate(1, batches),
+        lambda: calibrate(nn.Identity(), wrong),
+        lambda: calibrate(nn.Identity(), batches, wrong),
+        lambda: calibrate(nn.Identity(), batches, device=wrong),
+        lambda: calibrate(nn.Identity(), batches, ignore_index=wrong),
+        lambda: Calibrator.load(wrong),
+        lambda: CalibratedModel.load(wrong, nn.Identity()),
+        lambda: TemperatureScaling().fit(wrong),
+        lambda: TemperatureScaling().fit(batches[0][0], wrong),
+        lambda: Calibrator.from_plain(wrong),
+        lambda: MultiLabelCalibration().fit(wrong, wrong),
+    ]
+    if not isinstance(wrong, str):
+        calls.append(lambda: TemperatureScaling().fit(*batches[0]).save(wrong))
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
