@@ -110,12 +110,11 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
 
 def _ordered(methods: list[str]) -> list[str]:
     """Baselines by age and the newest last, as papers print them; cross-entropy is the oldest of all."""
-    registered = list(LOSSES)
 
-    def key(method: str) -> tuple[float, int]:
+    def key(method: str) -> tuple[float, int, str]:
         if method not in LOSSES:
-            return math.inf, methods.index(method)
-        return float(LOSSES[method].metadata["year"] or math.inf), registered.index(method)
+            return math.inf, methods.index(method), ""
+        return float(LOSSES[method].metadata["year"] or math.inf), 0, method
 
     return sorted(methods, key=key)
 
