@@ -21,7 +21,7 @@ FITTED_ON = "the validation part"
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a model's predictions go through.
+    """Calibration of a model's predictions.
 
     Attributes:
         calibrator: A fitted one; None leaves predictions as they are given.

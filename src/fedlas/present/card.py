@@ -209,20 +209,22 @@ def _noise(entry: Mapping[str, Any], about: Column) -> NoiseText:
 def thresholds_table(content: Mapping[str, Any]) -> Table:
     """Return the threshold for each risk, and its risk and coverage on test."""
     heads = ("Wanted risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
-             "At most %", "Note")  # fmt: skip
-    rows = []
+             "At most %")  # fmt: skip
+    rows, needed = [], []
     for row in content["selective"]["thresholds"]:
         risk = f"{100 * row['risk']:g}"
         if row["threshold"] is None:
-            rows.append([risk, "none", *[DASH] * 5, f"needs {row['needed']:,} accepted samples without a mistake"])
+            rows.append([risk, "none", *[DASH] * 5])
+            needed.append(f"{risk} % needs {row['needed']:,}")
             continue
         val, test = row["val"], row["test"]
         share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
         on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
         everything = val["coverage"] == 1 == test["coverage"]
-        rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test, ""])
-    return table_of(heads, rows, title="What may be accepted", text=(0, 7))
+        rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test])
+    notes = [f"None: {', '.join(needed)} accepted samples without a mistake."] if needed else []
+    return table_of(heads, rows, title="What may be accepted", notes=notes)
 
 
 def _statement(content: Mapping[str, Any]) -> str:
@@ -244,20 +246,14 @@ def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    fingerprint = data.get("fingerprint", {})
+    prints, names = data.get("fingerprint", {}), {"best_epoch": "epoch", "selected_by": "chosen by"}
+    first = ("recipe", "loss", "seed", "architecture", "parameters", "best_epoch", "selected_by")
     return [
-        ("recipe", model.get("recipe")),
-        ("loss", model.get("loss")),
-        ("seed", model.get("seed")),
-        ("architecture", model.get("architecture")),
-        ("parameters", model.get("parameters")),
-        ("epoch", model.get("best_epoch")),
-        ("chosen by", model.get("selected_by")),
+        *((names.get(key, key), model.get(key)) for key in first),
         ("data", data.get("settings")),
-        *((f"{part} part", fingerprint.get(part)) for part in ("train", "test")),
-        ("split", fingerprint.get("split")),
-        ("commit", model.get("commit")),
-        ("uncommitted changes", model.get("dirty")),
+        *((f"{part} part", prints.get(part)) for part in ("train", "test")),
+        ("split", prints.get("split")),
+        *((name, model.get(key)) for name, key in (("commit", "commit"), ("uncommitted changes", "dirty"))),
         ("fedlas", model.get("fedlas")),
     ]
 

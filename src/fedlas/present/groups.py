@@ -91,19 +91,17 @@ def _p(group: GroupEstimate, tested: int) -> str:
 
 def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
     accuracy, ece = column("accuracy"), column("ece")
-    noise, hits = noise_in({"ece": group.ece}, ece), noise_in({"accuracy": group.accuracy}, accuracy)
-    has_interval = group.ece.replicates > 0
+    details = [
+        (noise_in({about.metric: each}, about).interval,) if group.ece.replicates else ()
+        for about, each in ((accuracy, group.accuracy), (ece, group.ece))
+    ]
     shown = name if len(name) <= _CUT else f"{name[: _CUT - 1].rstrip()}…"
     return (
         Cell(shown, tip=name if shown != name else ""),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
-        Cell(
-            accuracy.format(group.accuracy.value),
-            details=(hits.interval,) if has_interval else (),
-            number=group.accuracy.value,
-        ),
+        Cell(accuracy.format(group.accuracy.value), details=details[0], number=group.accuracy.value),
         Cell(accuracy.format(group.confidence), number=group.confidence),
-        Cell(ece.format(group.ece.value), details=(noise.interval,) if has_interval else (), number=group.ece.value),
+        Cell(ece.format(group.ece.value), details=details[1], number=group.ece.value),
         Cell(DASH if group.ece.floor is None else ece.format(group.ece.floor), number=group.ece.floor),
         Cell(_p(group, tested).removeprefix("p ").removeprefix("= "), number=group.p),
     )

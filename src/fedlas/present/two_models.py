@@ -34,18 +34,9 @@ def differences_of_models(compared: Mapping[str, ModelDifference], *, title: str
     rows = []
     for each in compared.values():
         about = column(each.metric)
-        sign = _signed(about, each.difference)
         interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
-        rows.append(
-            [
-                about.head,
-                about.format(each.a),
-                about.format(each.b),
-                sign,
-                interval,
-                _p(each).removeprefix("p ").removeprefix("= "),
-            ]
-        )
+        values = (about.format(each.a), about.format(each.b), _signed(about, each.difference), interval)
+        rows.append([about.head, *values, p_said(each.p, None).removeprefix("p ").removeprefix("= ")])
     heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
     return table_of(heads, rows, title=title, notes=[CAPTION])
 
@@ -53,11 +44,7 @@ def differences_of_models(compared: Mapping[str, ModelDifference], *, title: str
 def _by(each: ModelDifference) -> str:
     about = column(each.metric)
     unit = " points" if about.unit else ""
-    return f"{about.title} by {about.format(abs(each.difference))}{unit} ({_p(each)})"
-
-
-def _p(each: ModelDifference) -> str:
-    return p_said(each.p, None)
+    return f"{about.title} by {about.format(abs(each.difference))}{unit} ({p_said(each.p, None)})"
 
 
 def _signed(about: Column, value: float) -> str:
