@@ -228,7 +228,9 @@ class Parquet(Arrow):
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         names = {*scores, *labels}
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
-        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=labels) as file, self.path.open("rb") as raw:
+        # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
+        options = {"read_dictionary": labels, "pre_buffer": False}
+        with _arrow(".parquet").ParquetFile(self.path, **options) as file, self.path.open("rb") as raw:
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
             columns = [group.column(number) for group in groups for number in range(group.num_columns)]
             size = sum(

@@ -171,6 +171,16 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 
 
+def test_a_parquet_file_is_not_held_while_it_is_read(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    values = np.random.default_rng(0).normal(size=400_000)
+    columns = pyarrow.table({"a": values, "b": values, "y": np.zeros(400_000, dtype=np.int64)})
+    parquet.write_table(columns, tmp_path / "t.parquet", row_group_size=10_000, use_dictionary=False)
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() - before for _ in open_table(tmp_path / "t.parquet", TWO).blocks())
+    assert most < 0.5 * (tmp_path / "t.parquet").stat().st_size
+
+
 def test_a_long_label_of_a_dictionary_is_held_once_and_cut_in_messages(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     label = pyarrow.DictionaryArray.from_arrays(np.zeros(5000, dtype=np.int32), ["x" * 10**6])
