@@ -103,7 +103,8 @@ class Columns:
         object.__setattr__(self, "classes", tuple(_words(self.classes)))
         for option in ("logits", "probs", "label_probs", "classes"):
             words = _words(getattr(self, option))
-            if not all(words) or len(set(words)) < len(words):
+            none = not words and option != "classes" and getattr(self, option) is not None
+            if none or not all(words) or len(set(words)) < len(words):
                 expected, got = f"{option_of(option)} must hold names, each once", describe(getattr(self, option))
                 raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma.")
         # Then options that contradict each other.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
-from fedlas._core.files import write_atomically
+from fedlas._core.files import checked_path, write_atomically
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
@@ -184,7 +184,19 @@ class Predictions:
         return self._replaced(target=None, label_probs=None)
 
     def rows(self, index: Tensor) -> Predictions:
-        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``."""
+        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``.
+
+        Raises:
+            InputError: If it is neither.
+        """
+        index = detached("Predictions.rows", "index", index)
+        is_mask = index.dtype == torch.bool and index.shape == (self.num_samples,) and bool(index.any())
+        kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+        whole = index.ndim == 1 and index.dtype in kinds
+        if not is_mask and not (whole and len(index) and bool(((index >= 0) & (index < self.num_samples)).all())):
+            fix = "Pass numbers of rows, or one boolean a row."
+            raise InputError("Predictions.rows", "index must choose rows", describe(index), fix)
+        index = index if is_mask else index.long()
         tensors = {name: value[index.to(value.device)] for name, value in self._tensors().items()}
         return self._replaced(**tensors)
 
@@ -306,7 +318,7 @@ class Predictions:
         Raises:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or has no array ``logits``.
         """
-        with open_archive(Path(path)) as archive:
+        with open_archive(checked_path(path)) as archive:
             if "logits" not in archive:
                 expected = "the file must hold an array 'logits', and 'target' if the labels are known"
                 fix = "Save it with numpy.savez(path, logits=..., target=...)."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
@@ -51,7 +51,7 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
             named.
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
-    columns, is_path = columns or Columns(), isinstance(path, str | Path)
+    columns, is_path = _checked(columns), isinstance(path, str | Path)
     source = source_of(path, columns.separator) if is_path else Frame(path)
     is_archive = is_path and Path(path).suffix.lower() == ".npz"
     columns = columns.or_default(source.names) if is_archive else columns
@@ -90,7 +90,7 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = Columns(**names) if names else columns
-    named, is_path = columns or Columns(), isinstance(path, str | Path)
+    named, is_path = _checked(columns), isinstance(path, str | Path)
     suffix = Path(path).suffix.lower() if is_path else ""
     is_unnamed = suffix in (".jsonl", ".ndjson") and named == Columns(groups=named.groups)
     if is_path and (named.format == "lm-eval" or (is_unnamed and is_lm_eval(Path(path)))):
@@ -114,6 +114,12 @@ def read_predictions(
     return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels)
 
 
+def _checked(columns: Columns | None) -> Columns:
+    if isinstance(columns, Columns | None):
+        return columns or Columns()
+    raise InputError(OWNER, "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label').")
+
+
 def _is_saved(path: str | Path, names: set[str]) -> bool:
     """Return whether a file is an archive with these arrays."""
     with suppress(OSError, ValueError), open_arrays(Path(path)) as archive:
@@ -132,7 +138,7 @@ class Reader:
     """
 
     def __init__(self, columns: Columns | None) -> None:
-        self.columns = columns
+        self.columns = None if columns is None else _checked(columns)
         self.notes: list[str] = []
         self._first: tuple[str, tuple[str, ...]] | None = None
 

@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import parse_json
+from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
 from fedlas.predictions.cells import OWNER, Values
 from fedlas.predictions.sources import Archive, Cells, TableSource, floating
@@ -353,9 +353,7 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
         InputError: If there is no such file, its name ends otherwise, or it cannot be read.
         MissingExtraError: For all but ``.npz`` without pyarrow.
     """
-    if not isinstance(path, str | Path):
-        raise InputError(OWNER, "the file must be named by a path", describe(path), "Pass its path.")
-    path = Path(path)
+    path = checked_path(path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may not be searched
         raise InputError(OWNER, "the file must exist", path, "Check the path.")
     suffix = path.suffix.lower()

@@ -197,3 +197,20 @@ def test_the_command_takes_the_same_options(tmp_path, capsys):
     assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
     shown = capsys.readouterr().out
     assert "missing" in shown
+
+
+@pytest.mark.parametrize("wrong", [None, True, 1.5, b"x", {"a": 1}, object(), torch.zeros(2), pandas.Series(["a"])])
+def test_wrong_types_are_refused_with_a_remedy(wrong, tmp_path):
+    predictions = Predictions(np.log(PROBS), [0, 1, 0])
+    (tmp_path / "t.csv").write_text("a,b,y\n0.5,0.5,0\n")
+    calls = [
+        lambda: predictions.rows(wrong),
+        lambda: predictions.save(wrong),
+        lambda: Predictions.load(wrong),
+        lambda: Columns(logits=[]),
+        lambda: Predictions.from_probs(np.array(PROBS)).rows(torch.zeros(3, dtype=torch.bool)),
+    ]
+    calls += [] if wrong is None else [lambda: read_predictions(tmp_path / "t.csv", wrong)]
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
