@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from fedlas.lab.recipes.recipe import parse_options
 
 def add_data(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(_data, "check NAME [PATH]")
+    parser = add(lambda args: data_check(args.name, args.path, quick=args.quick, options=args.set), "check NAME [PATH]")
     parser.add_argument("action", choices=["check"], metavar="check", help="check the data set")
     parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
     parser.add_argument(
@@ -27,10 +26,6 @@ def add_data(add: AddSubcommand) -> None:
         "--quick", action="store_true", help="count, but do not read images on disk (default: read all)"
     )
     add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
-
-
-def _data(args: argparse.Namespace) -> int:
-    return data_check(args.name, args.path, quick=args.quick, options=args.set)
 
 
 def data_check(name: str, root: Path | None, *, quick: bool = False, options: list[str] | None = None) -> int:

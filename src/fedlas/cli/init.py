@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from pathlib import Path
@@ -24,17 +23,13 @@ _UNEVEN = 5
 
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(_init, "FOLDER")
+    parser = add(lambda args: init(args.folder, out=args.out), "FOLDER")
     parser.add_argument(
         "folder", metavar="FOLDER", type=path_argument, help="CLASS/*, or train/CLASS/* and test/CLASS/* (or val)"
     )
     parser.add_argument(
         "--out", metavar="FILE", type=path_argument, help="the recipe, a new .yaml file (default: FOLDER's name.yaml)"
     )
-
-
-def _init(args: argparse.Namespace) -> int:
-    return init(args.folder, out=args.out)
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:

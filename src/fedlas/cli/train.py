@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from fedlas._core.check import check_count
@@ -22,16 +21,12 @@ from fedlas.present.table import show_blocks
 
 def add_train(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(_train, "RECIPE")
+    parser = add(lambda args: train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out), "RECIPE")
     add_recipe(parser)
     add_track(parser)
     parser.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
     parser.add_argument("--out", type=path_argument, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
-
-
-def _train(args: argparse.Namespace) -> int:
-    return train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out)
 
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:

@@ -77,9 +77,8 @@ def forecast(run: Run) -> Forecast:
 
 def _steps(images: int, train: TrainConfig) -> int:
     """Steps of an epoch."""
-    if train.drop_last and images >= train.batch_size:
-        return images // train.batch_size
-    return math.ceil(images / train.batch_size)
+    whole = images // train.batch_size
+    return whole if train.drop_last and whole else math.ceil(images / train.batch_size)
 
 
 def _epochs_done(folder: RunFolder, every: int) -> int:

@@ -88,9 +88,7 @@ def _parts(name: str, torchvisions: str, root: str | None, counts: Sequence[int]
     train, test = (images_from_arrays(name, arrays, part) for part in ("train", "test"))
     # Only the class counts distinguish the two: files, shapes and number of images are the same.
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
-        got = (
-            f"{paths['train_target'].parent} with other counts (MNIST's and Fashion-MNIST's files have the same names)"
-        )
+        got = f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)"
         fix = "Keep the two in separate folders, mnist and fashion-mnist below the root."
         raise InputError(name, f"its training part must have {[*counts]} images of its classes", got, fix)
     return train, test
