@@ -25,6 +25,12 @@ from fedlas.present.table import column, plain_summary, terminal
 write_report = partial(write_everything, replicates=0)
 
 
+@pytest.fixture(autouse=True)
+def _no_auto(full_report, monkeypatch):
+    """Only the shared report has columns after auto, whose fits take longer than all else here."""
+    monkeypatch.setattr("fedlas.lab.report.report.with_auto", lambda summary: summary)
+
+
 class Page(HTMLParser):
     """Tags, addresses and text of a page; refuses tags that are not closed in order."""
 
