@@ -79,7 +79,7 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
         "fedlas": "0.1.0", "python": "3.12.4", "torch": "2.13.0", "platform": "Linux-6.1-x86_64", "cpu": "Xeon 2.2 GHz",
         "threads": 2, "device": "cpu", "commit": "2be3c3f", "dirty": False, "command": "fedlas bench digits",
     }  # fmt: skip
-    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "environment.json").write_text(json.dumps([environment]))
     metrics = {
         "format": 1, "run": folder.name, "recipe": recipe, "loss": loss, "seed": seed, "epochs": epochs,
         "best_epoch": epochs - 2, "selected_by": "accuracy", "parameters": 12345, "seconds": 71.2 + seed,

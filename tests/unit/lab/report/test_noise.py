@@ -83,9 +83,9 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
                 assert row[i].details == noise.lines
                 if noise.floor:
                     seen += 1
-                    assert f"{noise.interval}<br>{noise.test}" in markdown
+                    assert f"{noise.interval}<br>{noise.lines[1]}" in markdown
                     assert f">{noise.interval}<" in html
-                    assert f">{noise.test}<" in html
+                    assert f">{noise.lines[1]}<" in html
     assert seen == 2 * 2 * sum(map(is_calibration_error, measured.model.summary.metrics))
     terminal = shown(measured.model.summary)
     for method in measured.model.summary.methods:

@@ -107,7 +107,7 @@ def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(bench, tmp_path
     monkeypatch.setattr(datasets, "FashionMNIST", lambda *_, **__: pytest.fail("it wants to download"))
     run = edit(bench / "ce-s0", data={"name": "fashion-mnist", "options": {"download": True}})
     (run / "data_root.txt").write_text(f"{tmp_path / 'chosen'}\n")
-    main([command, str(run)])
+    main([command, str(run), "--replicates", "60"])
     assert not (tmp_path / "chosen").exists()
 
 

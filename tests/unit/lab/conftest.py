@@ -1,4 +1,4 @@
-"""Benches of tests have runs with few replicates of their intervals: what a bench does with them is all that counts."""
+"""Runs of tests have few replicates of their intervals: what a bench does with them is all that counts."""
 
 from functools import partial
 
