@@ -65,9 +65,8 @@ def test_every_example_says_what_it_needs():
     assert {path.stem for path in EXAMPLES} == set(NEEDS) | QUICK
 
 
-@pytest.mark.parametrize("page", ["integrations.md", "tasks.md"])
-def test_the_code_of_the_page_runs_and_its_links_lead_somewhere(page):
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+def test_the_code_of_the_page_runs_and_its_links_lead_somewhere():
+    text = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     assert blocks
     namespace = {"__name__": "block"}
