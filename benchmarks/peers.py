@@ -11,7 +11,9 @@ Libraries that are not installed are left out and named. The last release's rati
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import json
 import statistics
 import sys
@@ -19,20 +21,24 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import calibrators
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedlas import Predictions, evaluate
+from fedlas import Predictions, estimates, evaluate
 from fedlas.metrics import METRICS, StreamingMetrics
 from fedlas.stats import bootstrap_interval
+from fedlas.zoo.ood import OOD_SCORES
 
 RELEASED = Path(__file__).parent.parent / "results" / "speed"
 SLOWER = 1.2
+PEERS = ("torchmetrics", "netcal", "probmetrics", "relplot", "torch_uncertainty", "pytorch_ood", "sklearn")
 Work = Callable[[], object]
 
 
@@ -144,6 +150,45 @@ def bootstrap(samples: int, classes: int) -> Row:
     return Row("200 replicates of ECE", lambda: bootstrap_interval(predictions, **options), {"numpy": loop})
 
 
+def smooth_bootstrap(samples: int, classes: int) -> Row:
+    predictions = Predictions(*draw(samples, classes))
+    options: dict[str, Any] = {"metric": "smooth_ece", "replicates": 1000, "method": "basic"}
+    return Row("1,000 of smooth ECE", lambda: bootstrap_interval(predictions, **options), {})
+
+
+def all_estimates(samples: int, classes: int) -> Row:
+    predictions = Predictions(*draw(samples, classes))
+    return Row("estimates, 1,000 each", lambda: estimates(predictions), {"evaluate": lambda: evaluate(predictions)})
+
+
+def ood(score: str, detector: str) -> Callable[[int, int], Row]:
+    """Return the row of a score and the detector of pytorch-ood that computes it."""
+
+    def row(samples: int, classes: int) -> Row:
+        logits, _ = draw(samples, classes)
+        detectors, function = library("pytorch_ood.detector"), OOD_SCORES[score].value
+        theirs = detectors and (lambda: getattr(detectors, detector).score(logits))
+        return Row(f"OOD score {score}", lambda: function(logits), present(pytorch_ood=theirs))
+
+    row.__name__ = f"ood_{score}"
+    return row
+
+
+def fit(name: str, *names: str) -> Callable[[int, int], Row]:
+    """Return the row of a calibrator's fit and those of others, as ``benchmarks/calibrators.py`` calls them."""
+
+    def row(samples: int, classes: int) -> Row:
+        logits, target = draw(samples, classes)
+        probs, labels = logits.double().softmax(1).numpy(), target.numpy()
+        others = {other: calibrators.peers().get(other) for other in names}
+        theirs = {other: partial(each, probs, labels) for other, each in others.items() if each is not None}
+        return Row(f"fit {name}", partial(calibrators.ours()[name], probs, labels), theirs)
+
+    row.__name__ = f"fit_{name}"
+    return row
+
+
+FITTED = [(10_000, 10)]
 SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     one_pass: [(50_000, 1000), (1_000_000, 100), (1_000_000, 10)],
     ece: [(1_000_000, 10), (1_000_000, 100), (50_000, 1000)],
@@ -152,6 +197,21 @@ SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     smooth: [(50_000, 1000)],
     aurc: [(1_000_000, 10)],
     bootstrap: [(100_000, 10)],
+    smooth_bootstrap: [(10_000, 10)],
+    all_estimates: [(10_000, 10), (50_000, 100)],
+    ood("energy", "EnergyBased"): [(50_000, 1000)],
+    ood("msp", "MaxSoftmax"): [(50_000, 1000)],
+    ood("entropy", "Entropy"): [(50_000, 1000)],
+    ood("max-logit", "MaxLogit"): [(50_000, 1000)],
+    fit(
+        "temperature", "temp-scaling (probmetrics)", "Temperature (torch_uncertainty)", "temperature (sklearn)"
+    ): FITTED,
+    fit("ensemble-temperature", "ets (probmetrics)"): FITTED,
+    fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)"): FITTED,
+    fit("matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)"): FITTED,
+    fit("isotonic", "isotonic (probmetrics)", "isotonic (sklearn)", "IsotonicRegression (netcal)"): FITTED,
+    fit("histogram-binning", "HistogramBinning (netcal)", "HistogramBinning (torch_uncertainty)"): FITTED,
+    fit("beta", "BetaCalibration (netcal)"): FITTED,
 }
 
 
@@ -172,7 +232,8 @@ def measured(rounds: int, only: list[str]) -> Iterator[dict[str, Any]]:
         for samples, classes in shapes:
             if only and not any(word in make.__name__ for word in only):
                 continue
-            row = make(samples, classes)
+            with contextlib.redirect_stdout(io.StringIO()):
+                row = make(samples, classes)
             works = {"ours": row.ours, **row.others}
             times: dict[str, list[float]] = {name: [] for name in works}
             with warnings.catch_warnings():
@@ -214,7 +275,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     instructions = torch.backends.cpu.get_cpu_capability().lower()
-    missing = [name for name in ("torchmetrics", "relplot", "torch_uncertainty") if library(name) is None]
+    missing = [name for name in PEERS if library(name) is None]
     print(f"torch {torch.__version__}, {instructions}, one thread; not installed: {', '.join(missing) or 'none'}")
     print(f"{'':<26} {'N x C':<17} {'ours':>10} {'ratio':>7}  of")
     rows = []

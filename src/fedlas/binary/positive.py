@@ -57,17 +57,14 @@ def positive_class(
     """
     classes = check_predictions(owner, predictions).num_classes
     if classes < 2 or (positive is None and classes != 2):
-        raise InputError(
-            owner,
-            "predictions must have two classes, or positive must name the one to set against the rest",
-            f"{classes} class{'es' if classes > 1 else ''}, positive={positive}",
-            "Pass positive=k, the number of the class." if classes > 1 else "One class cannot be right or wrong.",
-        )
+        expected = "predictions must have two classes, or positive must name the one to set against the rest"
+        got = f"{classes} class{'es' if classes > 1 else ''}, positive={positive}"
+        fix = "Pass positive=k, the number of the class." if classes > 1 else "One class cannot be right or wrong."
+        raise InputError(owner, expected, got, fix)
     number = 1 if positive is None else check_count(owner, "positive", positive, low=0)
     if number >= classes:
-        raise InputError(
-            owner, f"positive must be a class in [0, {classes})", number, "Pass the number of one of the classes."
-        )
+        fix = "Pass the number of one of the classes."
+        raise InputError(owner, f"positive must be a class in [0, {classes})", number, fix)
     check_takes_weights(owner, predictions, takes_weights=False)
     # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
     odds = []
@@ -77,13 +74,9 @@ def positive_class(
     log_odds = torch.cat(odds)
     outcome = (predictions.target.cpu() == number).double().numpy()
     if both_outcomes and outcome.min() == outcome.max():
-        what = "only" if outcome[0] else "no"
-        raise InputError(
-            owner,
-            f"samples of class {number} and of the rest are needed",
-            f"{len(outcome)} samples, {what} class {number}",
-            "Pass a test set in which both happen.",
-        )
+        got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
+        fix = "Pass a test set in which both happen."
+        raise InputError(owner, f"samples of class {number} and of the rest are needed", got, fix)
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome)
 
 

@@ -115,6 +115,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
 
 @METRICS.register(
     "brier_calibration",
+    squares=True,
     title="Brier calibration",
     percent=False,
     default=False,
@@ -136,9 +137,8 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
         InputError: If ``num_bins`` is below 1.
 
     Note:
-        With few samples in most cells nearly all of it is chance, and its interval may be ten times as wide as the
-        truth. Such an interval says that these samples cannot measure it: take classwise ECE with its noise floor, or
-        more samples.
+        With few samples in most cells nearly all of it is chance. Both ends of its interval take off what is chance,
+        so the number itself lies above its own interval then.
 
     Example:
         >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))

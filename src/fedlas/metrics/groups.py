@@ -150,18 +150,12 @@ def calibration_by_group(
     floats = isinstance(groups, Tensor) and (groups.is_floating_point() or groups.is_complex())
     labels = np.zeros(()) if floats else np.asarray(groups)
     if labels.dtype.kind in "fc":
-        raise InputError(
-            owner,
-            "groups must be labels, such as integers or strings",
-            describe(groups),
-            "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers.",
-        )
+        fix = "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers."
+        raise InputError(owner, "groups must be labels, such as integers or strings", describe(groups), fix)
     if labels.shape != (predictions.num_samples,):
+        fix = "Pass the group of every sample, in the order of the logits."
         raise InputError(
-            owner,
-            f"groups must be ({predictions.num_samples},), one for each sample",
-            describe(labels),
-            "Pass the group of every sample, in the order of the logits.",
+            owner, f"groups must be ({predictions.num_samples},), one for each sample", describe(labels), fix
         )
     try:
         names, number = np.unique(labels, return_inverse=True)

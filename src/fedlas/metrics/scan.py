@@ -270,7 +270,8 @@ table of reports), ``ranked`` (False: it has a direction, but no best method, be
 worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
 ``top_label`` (True: a metric without ``one_pass`` that takes a :class:`~fedlas.TopLabel` too; a pass knows by itself),
 ``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
-``weighted`` (True: a function without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
+``squares`` (True: a sum of squared gaps, of which a part is chance whatever the truth), ``weighted`` (True: a function
+without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
 ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
 is not, so that their bias must not be taken off the value).
 """

@@ -13,7 +13,7 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
-from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
+from fedlas.stats.intervals import Bounds, Interval, check_bootstrap, floor_interval, interval_from
 from fedlas.stats.noise_floor import rejects, share_at_least
 from fedlas.stats.proportion import clopper_pearson, weighted_share
 from fedlas.stats.rows import Floats, Rows
@@ -182,7 +182,7 @@ def _intervals(
 
     above = [entry for entry in errors if can_fall(entry.name)]
     floors = values_in(DrawPurpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
-    biases = {entry.name: cell_bias(entry, rows) for entry in above}
+    biases = {entry.name: cell_bias(entry, rows) for entry in errors}
 
     def interval(entry: MetricEntry) -> Interval:
         value, replicate_values = values[entry.name], samples[entry.name]
@@ -190,7 +190,7 @@ def _intervals(
             return plain_interval(
                 entry, rows, value, replicate_values, confidence_level=confidence_level, method=method
             )
-        bias = biases.get(entry.name, 0.0)
+        bias = biases.get(entry.name, (0.0, 0.0))
         return error_interval(
             value, replicate_values, floors.get(entry.name), confidence_level=confidence_level, bias=bias
         )
@@ -204,7 +204,7 @@ def is_error(entry: MetricEntry) -> bool:
 
 
 def error_interval(
-    value: float, samples: Floats, floors: Floats | None, *, confidence_level: float, bias: float = 0.0
+    value: float, samples: Floats, floors: Floats | None, *, confidence_level: float, bias: Bounds = (0.0, 0.0)
 ) -> Interval:
     """The interval of a calibration error, whose lower end is 0 unless the test at that level rejects.
 
@@ -213,7 +213,7 @@ def error_interval(
         samples: Its bootstrap replicates ``(R,)``.
         floors: Its values for a calibrated model ``(R,)``; None if the lower end is 0 anyhow.
         confidence_level: In ``(0, 1)``.
-        bias: Least that the lower end takes off the value.
+        bias: Least that is chance, and most, see :func:`~fedlas.stats.cell_bias.cell_bias`.
     """
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0

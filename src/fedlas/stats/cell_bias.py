@@ -31,37 +31,40 @@ STANDARD_ERRORS = 2.0
 """How far from the observed numbers the true ones are taken to be at most."""
 
 
-def cell_bias(entry: MetricEntry, rows: Rows) -> float:
-    """Mean of the metric over other labels of the same samples, less what it is of the labels' probabilities.
+def cell_bias(entry: MetricEntry, rows: Rows) -> tuple[float, float]:
+    """Return how much of the metric is chance, at least and at most: what labels drawn anew add to it on average.
 
     Args:
         entry: The metric's entry in ``METRICS``.
         rows: The samples.
 
     Returns:
-        0 for a metric that is no calibration error, or no sum over cells of every class.
+        0 and 0 for a metric that is no calibration error, or no sum over cells of every class. The least is above 0 for
+        sums of squares alone, to which chance adds the variance whatever the truth is; to an absolute gap that is
+        larger than chance it adds nothing.
     """
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
     if one_pass is None or not entry.metadata.get("zero_if_calibrated", False):
-        return 0.0
+        return 0.0, 0.0
     value = one_pass.value
     if one_pass.statistic is ClasswiseSums:
-        return float(table_bias(rows.table(_width_cells), lambda table: value(Filled(table))))
+        least, most = table_bias(rows.table(_width_cells), lambda table: value(Filled(table)))
+        return max(0.0, float(least)) if entry.metadata.get("squares") else 0.0, float(most)
     if one_pass.statistic is EveryClass:
-        return float(table_bias(rows.table(_mass_cells), mean_over_classes))
-    return 0.0
+        return 0.0, float(table_bias(rows.table(_mass_cells), mean_over_classes)[1])
+    return 0.0, 0.0
 
 
 def class_bias(rows: Rows, errors: Callable[[ClassTable], Floats]) -> Floats:
-    """The same of each class's own error ``(C,)``, from a formula of the sums over cells."""
-    return table_bias(rows.table(_width_cells), errors)
+    """Return the most of each class's own error ``(C,)``, from a formula of the sums over cells."""
+    return table_bias(rows.table(_width_cells), errors)[1]
 
 
-def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
-    """How much of ``value`` is chance at most: the mean over drawn labels, less the value for their expectation.
+def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> tuple[Floats, Floats]:
+    """Return how much of ``value`` is chance: the mean over drawn labels, less the value for their expectation.
 
-    That is what the expected labels show, and :data:`STANDARD_ERRORS` of it more. Its standard error has a part from
-    each bin: what changes if the labels of the bin, in all classes, are one of theirs closer to the probabilities.
+    That is what the expected labels show, less or more :data:`STANDARD_ERRORS` of it. Its standard error has a part
+    from each bin: what changes if the labels of the bin, in all classes, are one of theirs closer to the probabilities.
 
     Args:
         table: Sums of the samples, without an axis of replicates.
@@ -74,8 +77,9 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
         column = replace(table, probs=probs[:, each], labels=expected[:, each], count=partial(_itself, count[:, each]))
         excesses.append(_mean_excess(column, value, each))
         parts.append(_mean_excess(replace(column, labels=closer[:, each]), value, each) - excesses[-1])
-    error = np.sqrt(np.square(np.maximum(parts, 0.0)).sum(axis=0))
-    return np.asarray(np.sum(excesses, axis=0) + STANDARD_ERRORS * error)
+    excess, less = np.sum(excesses, axis=0), np.sqrt(np.square(parts).sum(axis=0))
+    more = np.sqrt(np.square(np.maximum(parts, 0.0)).sum(axis=0))
+    return np.asarray(excess - STANDARD_ERRORS * less), np.asarray(excess + STANDARD_ERRORS * more)
 
 
 def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: int) -> Floats:

@@ -226,7 +226,7 @@ def estimated(
     class_samples, class_floors = samples[BY_CLASS], floors[BY_CLASS]
     classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
     return table, {
-        k: _estimate(entry, rows, each.ece, class_samples[:, k], class_floors[:, k], confidence_level, biases[k])
+        k: _estimate(entry, rows, each.ece, class_samples[:, k], class_floors[:, k], confidence_level, (0.0, biases[k]))
         for k, each in classes.items()
     }
 
@@ -238,7 +238,7 @@ def _estimate(
     samples: Floats,
     floors: Floats | None,
     confidence_level: float,
-    bias: float,
+    bias: tuple[float, float],
 ) -> Estimate:
     """From bootstrap replicates and, for a calibration error, values for a calibrated model ``(R,)``."""
     if is_error(entry):

@@ -10,6 +10,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas.stats.rows import Floats
 
+Bounds = tuple[float, float]
 METHODS = ("auto", "percentile", "basic", "centered")
 ALPHA = 0.05
 """Significance level of every test, and 1 minus the level of every interval, where nothing else is said."""
@@ -75,7 +76,7 @@ def interval_from(value: float, replicates: Floats, *, confidence_level: float, 
 
 
 def floor_interval(
-    value: float, replicates: Floats, *, floor: float, confidence_level: float, bias: float = 0.0
+    value: float, replicates: Floats, *, floor: float, confidence_level: float, bias: Bounds = (0.0, 0.0)
 ) -> Interval:
     """The interval of a calibration error, of whose bias only the bounds are known.
 
@@ -86,23 +87,24 @@ def floor_interval(
     ``floor`` at an error of 0 to the replicates' bias at an error of ``value``. The curve is below that line where bins
     hold many samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of
     one sample, and the labels of an over-confident model vary more than its own probabilities do. So ``b`` is at least
-    the ``bias`` that is known from elsewhere, see :func:`fedlas.stats.cell_bias.cell_bias`.
+    the ``bias`` from :func:`fedlas.stats.cell_bias.cell_bias`.
+    The upper end takes off the least that is chance, which is above 0 for sums of squares alone.
 
     Args:
         value: From the sample itself.
         replicates: At least :func:`fewest_replicates`.
         floor: Mean of the metric if the model were calibrated; 0 gives the lower end with the replicates' bias alone.
         confidence_level: In ``(0, 1)``.
-        bias: Least that the lower end takes off.
+        bias: Least that the upper end takes off, and least that the lower end does.
     """
     percentile = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
     least = max(percentile.bias, 0.0)
     above = max(value - floor, 0.0)
     # It solves e + b(e) = value, where b(e) lies on the line from floor at e = 0 to the least bias at e = value.
     remaining = value * above / (above + least) if above > 0.0 else 0.0
-    removed = max(least, min(value - remaining, floor), bias)
+    removed = max(least, min(value - remaining, floor), bias[1])
     reach = percentile.high - (value + percentile.bias)
-    return replace(percentile, low=value - removed - reach, high=value + reach, method="floor")
+    return replace(percentile, low=value - removed - reach, high=value - bias[0] + reach, method="floor")
 
 
 def check_bootstrap(owner: str, *, confidence_level: float, replicates: int, seed: int, method: str) -> None:

@@ -53,7 +53,7 @@ def test_of_a_calibrated_model_is_the_metrics_mean_over_labels(metric, monkeypat
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(p.probs, 300, replacement=True, generator=generator).T
     expected = np.mean([METRICS[metric].value(Predictions(p.logits, each)) for each in labels])
-    assert cell_bias(METRICS[metric], Rows(p, 15)) == pytest.approx(expected, rel=0.05)
+    assert cell_bias(METRICS[metric], Rows(p, 15))[1] == pytest.approx(expected, rel=0.05)
 
 
 def test_of_cells_of_one_sample_by_hand():
@@ -66,10 +66,10 @@ def test_of_cells_of_one_sample_by_hand():
     assert expected_labels(table).ravel() == pytest.approx(0.6)
     assert expected_labels(table, closer=1.0).ravel() == pytest.approx(0.6 + error)
     # Chance adds 0.4 times the share of labels, which may be two of its standard errors higher.
-    assert table_bias(table, mean_over_classes) == pytest.approx(0.4 * (0.6 + 2 * error), rel=0.02)
+    assert table_bias(table, mean_over_classes)[1] == pytest.approx(0.4 * (0.6 + 2 * error), rel=0.02)
     # The variance falls from 0.6 upwards, so that nothing is added.
-    assert table_bias(table, calibration_part) == pytest.approx(1000 * 0.6 * 0.4, rel=0.02)
-    by_class = table_bias(table, errors_by_class)
+    assert table_bias(table, calibration_part)[1] == pytest.approx(1000 * 0.6 * 0.4, rel=0.02)
+    by_class = table_bias(table, errors_by_class)[1]
     assert by_class.shape == (1000,)
     assert by_class.mean() == pytest.approx(0.24, rel=0.08)
 
@@ -93,22 +93,22 @@ def test_the_errors_of_several_bins_add_up_as_squares():
     labels = np.repeat((np.arange(1000) % 10 < 6).astype(float), 2)
     table = ClassTable(probs, labels, lambda: count, 1, 1000)
     expected = 2 * 0.4 * 0.6 + 2 * 2**0.5 * 0.4 * (0.24 / 1000) ** 0.5
-    assert table_bias(table, mean_over_classes) == pytest.approx(expected, rel=0.02)
+    assert table_bias(table, mean_over_classes)[1] == pytest.approx(expected, rel=0.02)
 
 
 def test_the_interval_of_ace_holds_the_truth_at_half_a_sample_a_class():
     """1,000 classes and 500 samples: the lower end was above the truth in 9 of 52 sets."""
     table = Rows(draw(500, 1000, seed=5), 15).table(module._mass_cells)
-    bias = float(table_bias(table, mean_over_classes))
+    bias = float(table_bias(table, mean_over_classes)[1])
     assert float(mean_over_classes(table)) - bias < 0.000465  # the truth, from 2e7 probabilities without labels
 
 
 def test_is_nothing_for_metrics_without_such_cells_and_where_labels_are_certain():
     p = draw(200, 4, seed=0)
-    assert [cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")] == [0.0] * 3
+    assert [cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")] == [(0.0, 0.0)] * 3
     sure = Predictions(1e6 * torch.eye(3)[torch.arange(60) % 3], torch.arange(60) % 3)
     for name in ("classwise_ece", "brier_calibration", "ace"):
-        assert cell_bias(METRICS[name], Rows(sure, 15)) == 0.0
+        assert cell_bias(METRICS[name], Rows(sure, 15)) == (0.0, 0.0)
     assert class_bias(Rows(sure, 15), errors_by_class).tolist() == [0.0] * 3
 
 
@@ -117,5 +117,18 @@ def test_estimates_take_it_off_the_lower_end():
     interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=79)["brier_calibration"]
     estimate = estimates(p, ["brier_calibration"], replicates=79)["brier_calibration"]
     assert (estimate.low, estimate.high) == (interval.low, interval.high)
-    bias = cell_bias(METRICS["brier_calibration"], Rows(p, 15))
+    bias = cell_bias(METRICS["brier_calibration"], Rows(p, 15))[1]
     assert interval.low <= max(0.0, interval.value - bias)
+
+
+def test_the_upper_end_of_brier_calibration_takes_off_the_chance_that_is_sure():
+    """Squares of gaps have their variance added whatever the truth is: 0.037 here, of a value of 0.19."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(300, 300, generator=generator, dtype=torch.float64)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    p = Predictions(1.5 * logits, target)
+    least, most = cell_bias(METRICS["brier_calibration"], Rows(p, 15))
+    assert 0 < least < most
+    interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=99)["brier_calibration"]
+    assert interval.low < 0.05 < interval.high < interval.value
+    assert cell_bias(METRICS["classwise_ece"], Rows(p, 15))[0] == 0.0
