@@ -111,7 +111,7 @@ def quick(arguments):
             losses = _parse(arguments).losses or ["ce", "fedlas"]
             few += ["--losses", *sorted({losses[0], losses[-1]}, key=losses.index), "--seeds", "0"]
         return arguments + few
-    if verb in ("report", "evaluate", "diagnose", "card", "export") and "--replicates" not in arguments:
+    if verb in ("report", "evaluate", "card", "export") and "--replicates" not in arguments:
         return [*arguments, "--replicates", "39"]
     return arguments
 
