@@ -69,7 +69,7 @@ class Card:
         fix = "Write one with fedlas card RUN, and pass its .json."
         try:
             content = read_json(Path(path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError("card", f"it must have format {FORMAT!r}", path, fix)

@@ -1,25 +1,25 @@
-"""Makes a calibration card: what a model may be trusted with, in numbers that a machine and a person can read."""
+"""Makes a calibration card: what a model may be trusted with, and the limits of that, as plain values and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.calibration import FITTED_ON, Calibration
 from fedlas.deploy.card import FORMAT
-from fedlas.deploy.card_limits import known_limits
-from fedlas.metrics import evaluate, reliability_bins
+from fedlas.metrics import evaluate
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
+from fedlas.stats.noise_floor import p_said
 from fedlas.stats.rows import Floats
 from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
@@ -32,6 +32,8 @@ METHOD = (
     "of thresholds, from ten starts; each row holds with {level:.0%} over the draw of the validation part."
 )
 
+_FEW = 30
+"""Samples of a class below which nothing is known about its calibration."""
 
 Intervals = Callable[[Mapping[str, AnyPredictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]]
 """From predictions by stage and the names of metrics to interval and floor by stage and name, where there are any."""
@@ -95,7 +97,6 @@ def make_card(
             "thresholds": [reject_option(val, test, risk=risk, confidence_level=LEVEL).plain() for risk in risks],
         },
         "width": _width(val, test),
-        "reliability": _reliability(test, num_bins),
         "reference": _reference(val, test, class_counts),
         **({} if exported is None else {"exported": dict(exported)}),
     }
@@ -111,12 +112,6 @@ def _with_estimates(measured: Mapping[str, float], noise: Mapping[str, Estimate]
     return {name: noise[name].plain() if name in noise else {"value": value} for name, value in measured.items()}
 
 
-def _arrays(
-    predictions: AnyPredictions,
-) -> tuple[Floats, NDArray[np.bool_]]:
-    return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
-
-
 def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
     """How far the validation samples leave the probability to be right open: Venn-ABERS bounds of test confidences."""
     val, test = (TopLabel(each.confidence, each.correct) for each in (val, test))
@@ -125,26 +120,14 @@ def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
     return {"method": "venn-abers", "mean": float((high - low).mean()), "95 %": float((high - low).quantile(0.95))}
 
 
-def _reliability(predictions: AnyPredictions, num_bins: int) -> list[dict[str, float]]:
-    bins = reliability_bins(predictions, num_bins=num_bins)
-    edges, count, confidence, accuracy = (
-        v.cpu().double().tolist() for v in (bins.edges, bins.count, bins.confidence, bins.accuracy)
-    )
-    return [
-        {"low": edges[i], "high": edges[i + 1], "samples": n, "confidence": confidence[i], "accuracy": accuracy[i]}
-        for i, n in enumerate(count)
-        if n > 0
-    ]
-
-
 def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None) -> dict[str, Any]:
     """Sums over the test part for ``fedlas monitor``; cells come from validation, so that they fit no test sample."""
-    confidence, correct = _arrays(test)
-    cells, bins = (_quantile_edges(_arrays(val)[0], number) for number in (CELLS, BINS))
+    confidence, held_out = (each.confidence.cpu().double().numpy() for each in (test, val))
+    cells, bins = (_quantile_edges(held_out, number) for number in (CELLS, BINS))
     counts, _ = np.histogram(confidence, bins)
     return {
         "part": "test",
-        "gaps": GapSums.of(cells, confidence, correct).plain(),
+        "gaps": GapSums.of(cells, confidence, test.correct.cpu().numpy()).plain(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
         "class_counts": class_counts,
@@ -155,3 +138,89 @@ def _quantile_edges(values: Floats, number: int) -> Floats:
     """From 0 over quantiles to 1, each once."""
     inner = np.unique(np.quantile(values, np.arange(1, number) / number))
     return np.concatenate([[0.0], inner[(inner > 0) & (inner < 1)], [1.0]])
+
+
+def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]) -> list[str]:
+    """Sentences, the most general first.
+
+    Args:
+        content: The card so far.
+        samples_of: Test samples of each class ``(C,)``; empty where only confidences are known.
+        notes: What the calibrator's fit warned of.
+    """
+    return [*_general(content), *_numbers(content, samples_of), *_training(content), *notes]
+
+
+def _general(content: Mapping[str, Any]) -> Iterator[str]:
+    data, samples = content["data"], content["data"]["samples"]
+    yield (
+        f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
+        "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
+    )
+    trained = "seed" in content["model"]
+    chosen = (
+        "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
+    )
+    if not trained:
+        fitted = content["calibration"].get("fitted on") == FITTED_ON
+        chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"
+    yield (
+        f"The {samples['val']:,} validation samples chose {chosen}. The test part had no part in it: its column is the "
+        "check."
+    )
+    if trained:
+        yield "It is one training run: another seed gives another model with other numbers."
+
+
+def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[str]:
+    # Calibration as a whole.
+    ece = content["metrics"]["calibrated"].get("ece", {})
+    if "p" in ece:
+        value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
+        p = p_said(ece["p"], ece.get("least_p"))
+        if ece["p"] > ALPHA:
+            yield (
+                f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
+                f"{floor} on average on so few samples ({p}): errors smaller than chance makes are neither "
+                "shown nor excluded."
+            )
+        else:
+            yield (
+                f"The ECE of {value} is more than chance: a perfectly calibrated model would have {floor} on average "
+                f"({p}). Confidences are not exactly probabilities."
+            )
+    # Single classes.
+    few = sum(count < _FEW for count in samples_of)
+    if few:
+        classes = len(samples_of)
+        yield f"{few} of {classes} classes have fewer than {_FEW} test samples: about them alone nothing is known."
+    # Thresholds that could not be found, and those that the test part contradicts.
+    missed = [row for row in content["selective"]["thresholds"] if row["threshold"] is None]
+    if missed:
+        risks = ", ".join(f"{100 * row['risk']:g} %" for row in missed)
+        most = max(row["needed"] for row in missed)
+        yield (
+            f"No threshold can be vouched for a risk of {risks}: the validation part is too small, or the model is "
+            f"wrong too often where it is most confident. Even without a mistake the smallest risk needs {most:,} "
+            "accepted samples."
+        )
+    for row in content["selective"]["thresholds"]:
+        risk = row.get("test", {}).get("risk")
+        if risk is not None and risk > row["risk"]:
+            actual = f"{100 * risk:.2f} %"
+            yield f"The threshold for a risk of {100 * row['risk']:g} % has {actual} on the test part."
+
+
+def _training(content: Mapping[str, Any]) -> Iterator[str]:
+    data = content["data"].get("settings") or {}
+    for key, text in (
+        ("label_noise", "Some training labels were made wrong on purpose, validation labels may be too."),
+        ("long_tail", "Training and validation classes were made rare on purpose, test classes were not."),
+        ("corruption", "The test images were corrupted on purpose."),
+        ("hold_out_classes", "Some classes were held out: inputs of unknown classes get a confidence like any other."),
+        ("test_mean", "The test images were not normalized as the training images."),
+    ):
+        if data.get(key):
+            yield text
+    if content["model"].get("dirty"):
+        yield "The run was made from sources that differ from their commit."

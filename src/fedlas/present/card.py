@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_json, write_text
 from fedlas._core.text import printable
@@ -19,10 +19,10 @@ from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import make_card, stages_of
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.present.metric_tables import NoiseText, cell_of_metric, classes_of, noise_legend, noise_text
 from fedlas.present.page import Answer, diagram, render
-from fedlas.present.stages import DEFAULT, estimates_by_stage, is_same
+from fedlas.present.stages import DEFAULT, check_options, estimates_by_stage, is_same
 from fedlas.present.table import DASH, Block, Cell, Column, Table, column, html_table, table_of, text_of
 from fedlas.stats.estimates import REPLICATES, Estimate
 from fedlas.stats.selective_risk import DEFAULT_RISKS
@@ -153,17 +153,23 @@ def card(
         InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
             number is out of range.
     """
+    check_options("card", replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
+    for predictions in (val, test):
+        check_measurable("card", predictions)
     if is_same(val, test):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
         raise InputError("card", "validation and test must be different predictions", "the same", fix)
     if classes_of(val) != classes_of(test):
         got = f"{classes_of(val)} and {classes_of(test)}"
         raise InputError("card", "both files must have the same classes", got, "Pass predictions of one model.")
-    if isinstance(calibrator, str):
-        calibration = fit_calibration(calibrator, val)
+    value: object = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
+    if isinstance(value, str):
+        calibration = fit_calibration(value, val)
+    elif isinstance(value, Calibrator):
+        calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
-        fitted = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
-        calibration = Calibration(fitted, fitted_on=f"other data, see {name}")
+        fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
+        raise InputError("card", "calibrator must be a name or fitted", describe(value), fix)
     content = make_card(
         val,
         test,

@@ -11,7 +11,7 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.metrics import evaluate
@@ -44,6 +44,7 @@ from fedlas.present.stages import (
     HeldOut,
     Rejections,
     calibrated,
+    check_options,
     check_stages,
     estimates_by_stage,
     rejection_blocks,
@@ -52,7 +53,7 @@ from fedlas.present.stages import (
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
 from fedlas.present.verdict import Stage, Verdict, effect, training_data, verdict
 from fedlas.stats import GroupEstimate, group_estimates, spiegelhalter_test
-from fedlas.stats.estimates import REPLICATES, Estimate, check_replicates
+from fedlas.stats.estimates import REPLICATES, Estimate
 
 RAW = "as predicted"
 """The stage before any calibrator."""
@@ -332,13 +333,13 @@ def report(
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples).'
     """
-    check_replicates(_OWNER, replicates)
-    for risk in reject:
-        check_number(_OWNER, "reject", risk, low=0, high=1, low_open=True, high_open=True)
+    options = {"num_bins": num_bins, "replicates": replicates}
+    check_options(_OWNER, risks=reject, classes=about.get("classes"), name=name, **options)
     if isinstance(predictions, PredictionTable):
         about = {"classes": predictions.classes, **about}
         groups = predictions.groups if groups is None else groups
         predictions = predictions.predictions
+    check_measurable(_OWNER, predictions)
     held_out = HeldOut(on) if isinstance(on, AnyPredictions) else on
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
@@ -347,15 +348,13 @@ def report(
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome, notes = Calibrated(), list(about.pop("notes", ()))
     if held_out is not None:
-        test = check_measurable(_OWNER, predictions)
-        notes += filter(None, [training_data(held_out.val, test) if held_out.val is not None else ""])
+        notes += filter(None, [training_data(held_out.val, predictions) if held_out.val is not None else ""])
         if calibrate is not None:
-            outcome = calibrated(calibrate, test, held_out)
+            outcome = calibrated(calibrate, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     if predictions.weights is not None and classes_of(predictions) == 2:
         notes.append("Measures of the positive class count every sample once, so with weights there are none.")
     # Their metrics, intervals and tests.
-    options = {"num_bins": num_bins, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = COMPARED if calibrate == ALL else list(measured[RAW])
     estimates = estimates_by_stage(stages, names, values=measured, **options)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import Bar, say
@@ -24,7 +24,7 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
-from fedlas.stats.estimates import Estimate, estimated, measurable
+from fedlas.stats.estimates import Estimate, check_replicates, estimated, measurable
 from fedlas.stats.selective_risk import RejectOption, reject_option
 
 ALL = "all"
@@ -129,6 +129,31 @@ def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
     return predictions.confidence, predictions.correct
 
 
+def check_options(
+    owner: str, *, replicates: int, num_bins: int, risks: Sequence[float], classes: Any, name: str
+) -> None:
+    """Check the types of what :func:`fedlas.report` and :func:`fedlas.card` are given besides predictions.
+
+    Raises:
+        InputError: For a wrong type or a number out of range.
+    """
+    check_count(owner, "replicates", replicates, low=0)
+    check_replicates(owner, replicates)
+    check_count(owner, "num_bins", num_bins)
+    for what, value, kind, words in (
+        ("risks", risks, list | tuple, "a list of numbers"),
+        ("classes", list(classes) if isinstance(classes, tuple) else classes, list | None, "a list of names"),
+        ("name", name, str, "text"),
+    ):
+        if not isinstance(value, kind):
+            raise InputError(owner, f"{what} must be {words}", describe(value), f"Pass {words}.")
+    for each in classes or ():
+        if not isinstance(each, str):
+            raise InputError(owner, "classes must be names", describe(each), "Pass text for each class.")
+    for risk in risks:
+        check_number(owner, "risk", risk, low=0, high=1, low_open=True, high_open=True)
+
+
 def check_stages(
     predictions: AnyPredictions,
     held_out: HeldOut | None,
@@ -138,6 +163,10 @@ def check_stages(
 ) -> None:
     """Refuse what cannot be meant before anything is computed; the arguments are those of :func:`fedlas.report`."""
     owner, fix = "report", "Name one calibrator, or leave {} out."
+    if calibrate is not None and not isinstance(calibrate, str):
+        raise InputError(owner, "calibrate must be a name", describe(calibrate), "Pass e.g. 'temperature'.")
+    if held_out is not None and not isinstance(held_out, HeldOut):
+        raise InputError(owner, "on must be predictions", describe(held_out), "Pass held-out Predictions.")
     if held_out is None:
         if calibrate is not None or reject:
             option = "calibrate" if calibrate is not None else "reject"

@@ -1,7 +1,9 @@
 """``fedlas.report`` and the verdict: whatever a headline says, the table under it supports."""
 
+import contextlib
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -190,3 +192,18 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     assert monitor.update(drawn(4000, sharpness=3, seed=3))
     assert "ALARM" in repr(monitor)
     assert "class a" in {each["name"] for each in monitor.content["watches"]["classes"]["statistics"]}
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+@pytest.mark.parametrize("value", [None, -1, "", [1, "a"], {}, torch.zeros(2), object(), b"x"], ids=repr)
+def test_wrong_types_give_an_error_or_a_result(value):
+    options = {"calibrator": "none", "replicates": 0}
+    test, val = drawn(50), drawn(50, seed=1)
+    calls = [partial(report, value), partial(fedlas.card, value, val), partial(fedlas.deploy.Card.read, value)]
+    reported = ("on", "calibrate", "reject", "groups", "num_bins", "replicates", "name")
+    calls += [partial(report, test, **{"on": val, "replicates": 0, name: value}) for name in reported]
+    carded = ("calibrator", "name", "data", "risks", "replicates", "classes", "num_bins")
+    calls += [partial(fedlas.card, test, val, **{**options, name: value}) for name in carded]
+    for call in calls:
+        with contextlib.suppress(InputError):
+            repr(call())
