@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,7 @@ from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.engine import precision_text
 from fedlas.lab.train.job import EpochBatches, TrainingJob
+from fedlas.lab.train.log import alarm_epochs
 from fedlas.lab.train.loop import Fitted, fit
 from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 from fedlas.lab.train.tracking import Tracking
@@ -343,3 +346,24 @@ def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
     predictions = unknown_predictions(run, splits, objective, features=run.recipe.train.save_features)
     path = RunFolder(run.folder).part_path(f"ood-{HELD_OUT}")
     Outputs.of(predictions).save(path, about=outputs_fingerprint(run.folder, unknown_images(run)))
+
+
+def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Return a line if gate or indicator raised alarms after the warm-up of finished runs; none without alarms.
+
+    Args:
+        runs: Finished runs.
+        folder: Of the run, or of all runs of a bench.
+    """
+    names = []
+    for run in runs:
+        epochs, warmup = run.recipe.train.epochs, run.recipe.schedule.warmup_epochs
+        if alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
+            names.append(run.name)
+    command = shlex.join(["fedlas", "diagnose", str(folder), "--details"])
+    return [f"Gate or indicator raised alarms in {counted(names)}; look at them: {command}"] if names else []
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return the name of one run, or how many there are."""
+    return names[0] if len(names) == 1 else f"{len(names)} runs"

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from fedlas._core.check import InputError
 from fedlas.cli import bench
-from fedlas.lab.bench.run_all import alarms_of, notes_of, run_all
+from fedlas.lab.bench.run_all import notes_of, run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.execute import alarms_of
 from fedlas.losses import LOSSES
 
 TINY = [
