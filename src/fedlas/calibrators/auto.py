@@ -36,8 +36,8 @@ _NEVER = 1e-9
 """Least probability of a held-out label, so that one member cannot lose everything on one sample."""
 _FLEXIBLE = 2**19
 """Most logits (N x C) for which members with a curve or a row of numbers for each class join: about a second each."""
-_WHOLE = 2**22
-"""Most logits of which every fold is left out once; of more, one fold in five is."""
+_ENOUGH_HELD_OUT = 2000
+"""Folds are left out until they have this many samples (their weight) together: the weights need no more."""
 _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples (their weight) from which on the last map is fitted; with fewer it does more harm than good."""
@@ -94,10 +94,10 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
     spline calibration. Each is fitted on four fifths of the validation samples and gives probabilities of the last
-    fifth, five times over. Weights on the simplex maximize the likelihood of these held-out labels, by expectation
-    maximization. The members are then fitted on all samples and mixed. A temperature and an offset for each class,
-    fitted on the held-out mixture, follow where there are 200 samples: a mixture of calibrated predictions is less sure
-    than it should be.
+    fifth, in turn until 2,000 samples have some. Weights on the simplex maximize the likelihood of these held-out
+    labels, by expectation maximization. The members are then fitted on all samples and mixed. A temperature and an
+    offset for each class, fitted on the held-out mixture, follow where there are 200 samples: a mixture of calibrated
+    predictions is less sure than it should be.
 
     Args:
         keep_class: Never change the predicted class: the class predicted before is lifted above the others where it is
@@ -112,7 +112,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         samples the mixture stays near them. Members of a weight below 0.001 are left out.
 
         Members are dropped by cost: matrix scaling beyond 32 classes, and isotonic, spline and matrix scaling where
-        ``N C`` exceeds 2^19. Beyond 2^22 a single fold is held out. ``dropped`` names them.
+        ``N C`` exceeds 2^19. ``dropped`` names them.
 
         Choose ``temperature`` instead where one number must explain the calibration, where the predicted class must
         stay and its order too, or for fewer than about 20 samples.
@@ -182,8 +182,9 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         weights, last = [1.0] + [0.0] * (len(members) - 1), _identity(val.num_classes)
         folds = stratified_folds(val.logits, val.target, self.num_folds, val.weights)
         if val.num_classes > 1 and int(folds.max()) > 0:
-            all_folds = val.logits.numel() <= _WHOLE
-            weights, last = _mixed(val, members, best, folds, range(int(folds.max()) + 1 if all_folds else 1))
+            sizes = torch.bincount(folds, weights_of(val)).cumsum(0)
+            enough = int((sizes < _ENOUGH_HELD_OUT).sum()) + 1
+            weights, last = _mixed(val, members, best, folds, range(min(enough, len(sizes))))
         used = {name: weight for name, weight in zip(members, weights, strict=True) if weight >= _SMALLEST}
         self._members, self._dropped = {name: members[name] for name in used}, (*dear, *failed)
         return self._mixture(list(used.values()), last), [
