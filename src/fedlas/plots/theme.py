@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fedlas._core.check import check_choice
+from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 
@@ -136,10 +136,12 @@ def canvas(
         grid: Axis with grid lines: ``"x"``, ``"y"`` or ``"both"``.
 
     Raises:
-        InputError: For an unknown theme.
+        InputError: For an unknown theme, or another ``ax``.
     """
     palette = theme_named(owner, theme)
     axes: Any = new_axes(palette, size=size) if ax is None else ax
+    if not hasattr(axes, "set_facecolor"):
+        raise InputError(owner, "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure.")
     dress(axes, palette)
     axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
     return axes, palette
@@ -157,7 +159,7 @@ def caption(ax: Any, theme: Theme, x: str, y: str | None = None, *, title: str |
 def entitle(ax: Any, title: str, theme: Theme) -> None:
     """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
     letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
-    text = textwrap.fill(printable(title), max(letters, 8))
+    text = textwrap.fill(printable(str(title)), max(letters, 8))
     ax.set_title(text, loc="left", color=theme.ink, fontsize=11, fontweight="bold", parse_math=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count
 from fedlas.metrics import calibration_by_group
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
@@ -83,6 +83,7 @@ def group_estimates(
         >>> next(iter(found)), round(found["there"].excess, 2), found["there"].p < 0.05 < found["here"].p
         ('there', 0.38, True)
     """
+    check_count("group_estimates", "replicates", replicates, low=0)
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
     names, number = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) > max(2, len(number) // 2):

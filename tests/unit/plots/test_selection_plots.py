@@ -54,6 +54,11 @@ def test_they_refuse_logits(draw):
         draw(torch.zeros(3, 2))
 
 
+def test_what_is_no_axes_is_refused():
+    with pytest.raises(InputError, match="ax must be a matplotlib Axes"):
+        risk_coverage_curve(predictions(), ax="here")
+
+
 @pytest.mark.parametrize("draw", DRAW)
 def test_they_refuse_an_unknown_theme(draw):
     with pytest.raises(InputError, match="theme"):

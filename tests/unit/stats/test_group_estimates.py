@@ -80,3 +80,8 @@ def test_single_samples_and_no_replicates_are_not_tested():
 def test_refusals(groups, message):
     with pytest.raises(ValueError, match=message):
         group_estimates(made()[0], groups)
+
+
+def test_replicates_are_a_count():
+    with pytest.raises(ValueError, match="replicates must be a whole number"):
+        group_estimates(TopLabel([0.6, 0.7], [True, False]), ["a", "a"], replicates="many")
