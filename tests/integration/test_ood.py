@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fedlas.cli import main
-from fedlas.cli import ood as ood_command
 from fedlas.lab.studies.ood import measure as ood_outputs
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import DETECTION, OOD_SCORES, Outputs
@@ -190,7 +189,7 @@ def test_runs_that_hold_out_nothing_are_the_runs_they_were(run):
 
 def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch):
     """Unless it was asked for, with --scores or with an option of its own."""
-    monkeypatch.setattr(ood_command, "OOD_SCORES", {name: OOD_SCORES[name] for name in ("msp", "knn")})
+    monkeypatch.setattr(OOD_SCORES, "_entries", {name: OOD_SCORES._entries[name] for name in ("msp", "knn")})
     monkeypatch.setattr("fedlas.zoo.ood.fitted_scores.check_bank", lambda *_args, **_more: torch.zeros(9, 8))
     status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
     assert status == 0
