@@ -45,8 +45,8 @@ def _uncertainty(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mean(members: Sequence[RunFolder], wanted: Iterable[str]) -> dict[str, float]:
+def _mean(members: Sequence[RunFolder], metrics: Iterable[str]) -> dict[str, float]:
     """Mean over the runs of each metric on test that is wanted and that all have."""
     tables = [member.metrics["test"] for member in members]
-    shared = [key for key in wanted if all(isinstance(table.get(key), int | float) for table in tables)]
+    shared = [key for key in metrics if all(isinstance(table.get(key), int | float) for table in tables)]
     return {key: sum(table[key] for table in tables) / len(tables) for key in shared}
