@@ -45,6 +45,7 @@ class BrierLoss(Loss):
         target is the distance to it, so a prediction equal to its target costs 0.
 
     Example:
+        >>> import torch
         >>> BrierLoss()(torch.zeros(1, 4), torch.tensor([2]))
         tensor(0.7500)
     """

@@ -52,6 +52,7 @@ def pairwise_constraints(
         Costs O(N C^2) time, and memory for one block of pairs.
 
     Example:
+        >>> import torch
         >>> pairwise_constraints(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]), lambda1=1.0, lambda2=0.0)
         tensor([0.2201])
     """
@@ -96,6 +97,7 @@ class CPC(Loss):
         pairs each: 1 MiB in float32 on CPU, 64 MiB elsewhere.
 
     Example:
+        >>> import torch
         >>> CPC(lambda1=0.0, lambda2=1.0)(torch.zeros(1, 3), torch.tensor([0]))
         tensor(1.4452)
     """

@@ -36,6 +36,7 @@ class DCA(Penalized):
         correct class of a soft target is the one that it favors.
 
     Example:
+        >>> import torch
         >>> DCA()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         tensor(0.6004)
     """

@@ -59,6 +59,7 @@ class InstanceSmoothing(CrossFitted):
         A soft target is a mixture of these targets.
 
     Example:
+        >>> import torch
         >>> criterion = InstanceSmoothing(num_samples=1, num_classes=3, alpha=0.2)
         >>> criterion.set_targets(torch.tensor([[0.5, 0.4, 0.1]]))
         >>> criterion.targets(torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.2]]))

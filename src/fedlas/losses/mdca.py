@@ -45,6 +45,7 @@ class MDCA(Penalized, OnBase):
         samples most frequencies are 0.
 
     Example:
+        >>> import torch
         >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0])
         >>> MDCA()(logits, target)
         tensor(0.7196)

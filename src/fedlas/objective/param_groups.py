@@ -29,6 +29,7 @@ def param_groups(
         InputError: If it is no objective, or weight_decay or lr is not a number of at least 0.
 
     Example:
+        >>> from fedlas.objective import Objective
         >>> from fedlas.losses import FedLAS
         >>> objective = Objective(nn.Linear(4, 3), FedLAS(num_classes=3))
         >>> [(g["name"], g["weight_decay"]) for g in param_groups(objective, weight_decay=5e-4)]
