@@ -206,8 +206,7 @@ class CutMix(Mixup):
             )
         # One box for all; the shares of the targets are those of the pixels that are left of it.
         share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
-        height, width = inputs.shape[2:]
-        box = (_side(height, share)[:, None] & _side(width, share)).to(inputs.device)
+        box = (_side(inputs.shape[2], share)[:, None] & _side(inputs.shape[3], share)).to(inputs.device)
         unchanged = 1 - box.to(inputs.dtype).mean()
         return Mixed(
             inputs=torch.where(box, inputs[partner], inputs), target=unchanged * soft + (1 - unchanged) * soft[partner]
