@@ -62,7 +62,7 @@ class Arrays:
         return name in self.names
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """A whole array.
+        """Return a whole array.
 
         Raises:
             ValueError: As :meth:`open`; or if it does not fit into memory.
@@ -74,7 +74,7 @@ class Arrays:
         return values
 
     def open(self, name: str) -> ArrayFile:
-        """An array to be read a part at a time.
+        """Return an array to be read a part at a time.
 
         Raises:
             KeyError: If there is none of that name.
@@ -125,7 +125,7 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
 
 
 def load_tensors(path: Path) -> Any:
-    """The content of a file of ``torch.save``, on the CPU: tensors and plain values.
+    """Return the content of a file of ``torch.save``, on the CPU: tensors and plain values.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -185,7 +185,7 @@ def from_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def available_memory() -> int | None:
-    """Bytes that may still be taken; None where the system does not say."""
+    """Return the number of bytes that may still be taken; None where the system does not say."""
     limits = []
     with suppress(OSError, ValueError):  # of a container; "max" where there is none
         limits.append(int(_CGROUP.read_text()))

@@ -34,7 +34,7 @@ LARGEST = 2.0**100
 
 
 def reason(error: Exception) -> str:
-    """A short description of what is wrong with a file, from the error that reading it raised.
+    """Return a short description of what is wrong with a file, from the error that reading it raised.
 
     Example:
         >>> reason(KeyError("edges")), reason(InputError("card", "bins must be whole", 0.5, "Write it again."))
@@ -131,7 +131,7 @@ def check_logits(owner: str, logits: Any) -> Tensor:
 
 
 def is_dense(value: object) -> TypeGuard[Tensor]:
-    """Whether ``value`` is a tensor with a number at every place: neither sparse nor nested."""
+    """Return whether ``value`` is a tensor with a number at every place: neither sparse nor nested."""
     return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of ranks in the default process group; 1 without one."""
+    """Return the number of ranks in the default process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -51,7 +51,7 @@ class _AddUp(torch.autograd.Function):
 
 
 def gather_across_ranks(value: Tensor) -> Tensor:
-    """The rows of all ranks, in the order of the ranks (``value`` itself without a process group).
+    """Return the rows of all ranks, in the order of the ranks (``value`` itself without a process group).
 
     Args:
         value: ``(N, ...)``; ``N`` may differ between ranks, the other sizes may not. Not differentiated.

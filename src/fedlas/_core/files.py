@@ -163,7 +163,7 @@ def is_file(path: Path) -> bool:
 
 
 def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
-    """Names in a folder that show that it is in use; empty if the folder is missing or new.
+    """Return names in a folder that show that it is in use; empty if the folder is missing or new.
 
     Args:
         folder: The folder.
@@ -179,7 +179,7 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
 
 
 def path_argument(text: str) -> Path:
-    """A path from the command line; refuses ``""``, to which an unset shell variable expands.
+    """Return a path from the command line; refuses ``""``, to which an unset shell variable expands.
 
     Raises:
         argparse.ArgumentTypeError: For empty text.
@@ -200,7 +200,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file, UTF-8.
+    """Return the content of a JSON file, UTF-8.
 
     Raises:
         OSError: If the file cannot be read.
@@ -222,7 +222,7 @@ def checked_path(path: object) -> Path:
 
 
 def parse_json(text: str, *, finite: bool = True) -> Any:
-    """Values from JSON text; all JSON of the package is read here.
+    """Return values from JSON text; all JSON of the package is read here.
 
     Args:
         text: The text.
@@ -250,7 +250,7 @@ def _finite(digits: str) -> float:
 
 
 def not_writable(path: Path, error: OSError) -> InputError:
-    """The error for an output folder, or a file in it, that cannot be written."""
+    """Return the error for an output folder, or a file in it, that cannot be written."""
     fix = "Choose another folder (--out on the command line), free some space, or change its permissions."
     got = f"{path} ({error.strerror or error})"
     return InputError("output folder", "it must be a folder that can be written to", got, fix)

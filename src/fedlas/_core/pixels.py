@@ -12,7 +12,7 @@ from fedlas._core.check import InputError, describe
 
 
 def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
-    """Whether ``mean`` and ``std`` fit that many channels, are finite, and ``std`` is above 0."""
+    """Return whether ``mean`` and ``std`` fit that many channels, are finite, and ``std`` is above 0."""
     return len(mean) == len(std) == channels and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def new_accelerator() -> Any:
-    """An ``accelerate.Accelerator`` over all processes that ``torchrun`` or ``accelerate launch`` started.
+    """Return an ``accelerate.Accelerator`` over all processes that ``torchrun`` or ``accelerate launch`` started.
 
     Note:
         Without a device accelerate must be told that the processor is meant: it would take each of the processes for a
@@ -35,7 +35,7 @@ def new_accelerator() -> Any:
 
 
 def has_accelerator() -> bool:
-    """Whether there is a GPU, or another device that is not the processor."""
+    """Return whether there is a GPU, or another device that is not the processor."""
     if hasattr(torch, "accelerator"):  # since torch 2.6
         return bool(torch.accelerator.is_available())
     return torch.cuda.is_available() or torch.backends.mps.is_available()
@@ -70,7 +70,7 @@ def on_main(accelerator: Any, action: Callable[[], T]) -> T:
 
 
 def gather_object(accelerator: Any, value: Any) -> list[Any]:
-    """``value`` of every process, in the order of ranks, on every process."""
+    """Return ``value`` of every process, in the order of ranks, on every process."""
     if accelerator.num_processes == 1:
         return [value]
     gathered: list[Any] = require("accelerate.utils", extra="bench").gather_object([value])

@@ -137,5 +137,5 @@ class Registry(Generic[T]):
         return len(self._entries)
 
     def entries(self) -> list[Entry[T]]:
-        """All entries, in the order of registration."""
+        """Return all entries, in the order of registration."""
         return list(self._entries.values())

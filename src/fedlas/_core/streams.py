@@ -26,7 +26,7 @@ class Purpose(IntEnum):
 
 
 def stream(*key: int) -> np.random.RandomState:
-    """A generator for ``key`` (whole numbers >= 0, the first mostly a purpose), apart from every global one.
+    """Return a generator for ``key`` (whole numbers >= 0, the first mostly a purpose), apart from every global one.
 
     Its numbers are a function of the key alone, the same on every machine, device and library version.
 
@@ -38,7 +38,7 @@ def stream(*key: int) -> np.random.RandomState:
 
 
 def derive(seed: int, purpose: str) -> int:
-    """A seed for one purpose, so that what one thing draws does not shift what another gets.
+    """Return a seed for one purpose, so that what one thing draws does not shift what another gets.
 
     Args:
         seed: Seed of the run.
@@ -62,7 +62,7 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of every global generator, as tensors and plain values that ``weights_only`` loading accepts."""
+    """Return the state of every global generator, as tensors and plain values that ``weights_only`` loading accepts."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {

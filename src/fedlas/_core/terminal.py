@@ -98,7 +98,7 @@ def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
 
 
 def console(*, stderr: bool = False) -> Any:
-    """A ``rich.console.Console`` on standard output or error; only this module prints to it."""
+    """Return a ``rich.console.Console`` on standard output or error; only this module prints to it."""
     stream: Any = sys.stderr if stderr else sys.stdout
     file = stream if isinstance(stream, Stream) else Stream(stream)
     # Rich shows tables in a notebook by itself, past the file, so that no text could be made of them.
@@ -137,7 +137,7 @@ def table(
     box: str | None = "SIMPLE_HEAD",
     **look: Any,
 ) -> Any:
-    """A ``rich`` table, its title above and its caption below.
+    """Return a ``rich`` table, its title above and its caption below.
 
     Args:
         heads: Column heads.
@@ -167,7 +167,7 @@ def table(
 
 
 def _text(cell: Cell, style: str = "") -> Any:
-    """``rich.text.Text``, which holds no markup."""
+    """Return a cell as ``rich.text.Text``, which holds no markup."""
     text = require("rich.text", extra="bench").Text
     if isinstance(cell, str):
         return text(printable(cell), style=style)

@@ -13,7 +13,7 @@ from fedlas._core.extras import require
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity and the limit of its container count."""
+    """Return how many cores this process may use, by its affinity and the limit of its container."""
     return int(require("joblib", extra="bench").cpu_count())
 
 

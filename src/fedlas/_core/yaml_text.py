@@ -29,7 +29,7 @@ is 8, ``1:30:00`` is 5400 and ``no`` is false."""
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, UTF-8.
+    """Return the content of a YAML file, UTF-8.
 
     Raises:
         OSError: If the file cannot be read.

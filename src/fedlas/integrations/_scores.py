@@ -17,12 +17,12 @@ _METHODS = ("decision_function", "predict_proba")
 
 
 def predictions_from(owner: str, scores: Any, method: str, y: Any, classes: NDArray[Any]) -> Predictions:
-    """Predictions of what ``method`` of a classifier returned, with its labels."""
+    """Return predictions from the scores that ``method`` of a classifier returned, and labels."""
     return Predictions(logits_from(owner, scores, method, len(classes)), class_indices(owner, y, classes))
 
 
 def score_method(owner: str, estimator: Any) -> str:
-    """Name of the method whose scores are calibrated."""
+    """Return the name of the method whose scores are calibrated."""
     method = next((name for name in _METHODS if hasattr(estimator, name)), None)
     if method is None:
         fix = "Pass a classifier that has one of them."
@@ -31,7 +31,7 @@ def score_method(owner: str, estimator: Any) -> str:
 
 
 def logits_from(owner: str, scores: Any, method: str, num_classes: int) -> Tensor:
-    """Logits ``(N, C)`` float64 of what a classifier returned."""
+    """Return logits ``(N, C)`` float64 of what a classifier returned."""
     values = np.asarray(scores, dtype=np.float64)
     if method == "decision_function" and values.ndim == 1 and num_classes == 2:
         values = np.stack([-values / 2, values / 2], axis=1)  # so that both classes are treated alike
@@ -43,7 +43,7 @@ def logits_from(owner: str, scores: Any, method: str, num_classes: int) -> Tenso
 
 
 def class_indices(owner: str, y: Any, classes: NDArray[Any]) -> Tensor:
-    """The place of each label in the sorted classes ``(N,)`` int64."""
+    """Return the place of each label in the sorted classes ``(N,)`` int64."""
     labels = np.asarray(y).ravel()
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     if not (classes[indices] == labels).all():

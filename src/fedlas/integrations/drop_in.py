@@ -88,7 +88,7 @@ class DropInLoss(nn.Module):
         return self._model[0]
 
     def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None) -> Tensor:
-        """The criterion's loss of the model's last output.
+        """Return the criterion's loss of the model's last output.
 
         Args:
             logits: The model's whole output.
@@ -128,7 +128,7 @@ class DropInLoss(nn.Module):
             update(predictions)
 
     def param_groups(self, *, weight_decay: float = 0.0, lr: float | None = None) -> list[dict[str, Any]]:
-        """The model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
+        """Return the model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
         return groups_of(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
 
     def add_to(self, optimizer: torch.optim.Optimizer, *, lr: float | None = None) -> None:

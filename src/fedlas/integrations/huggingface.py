@@ -122,7 +122,7 @@ class CriterionMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of a batch: its mean, or in training its part of the mean of the accumulated batch."""
+        """Return the loss of a batch: its mean, or in training its part of the mean of the accumulated batch."""
         inputs = dict(inputs)
         labels, index = inputs.pop("labels", None), inputs.pop("index", None)
         if labels is None:
@@ -155,7 +155,7 @@ class CriterionMixin:
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
-        """The parts of an accumulated batch and the divisor of its mean; the gate's gradient is reset."""
+        """Return the parts of an accumulated batch and the divisor of its mean; the gate's gradient is reset."""
         parts, _ = self._parent.get_batch_samples(epoch_iterator, num_batches, device)
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
@@ -177,7 +177,7 @@ class CriterionMixin:
         return _with_logits(outputs), self._tap.stop()
 
     def _fitting(self, features: Tensor, logits: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """Features for the criterion: ``(N, D)``, or ``(N, D, L)`` for logits of every token."""
+        """Return features for the criterion: ``(N, D)``, or ``(N, D, L)`` for logits of every token."""
         if logits.ndim == 3:
             return features.movedim(-1, 1) if features.ndim == 3 else features
         if features.ndim > 2 and self.pool is not None:
@@ -189,7 +189,7 @@ class CriterionMixin:
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
-        """The criterion's sum over a part of a batch; 0 for a part without valid labels."""
+        """Return the criterion's sum over a part of a batch; 0 for a part without valid labels."""
         if self._none_counts(labels):
             return logits.sum() * 0.0
         criterion: Any = self.criterion
@@ -209,7 +209,7 @@ class CriterionMixin:
         return getattr(self.criterion, "ignore_index", -100)
 
     def _normalizer(self, labels: Tensor) -> Tensor:
-        """The divisor of the criterion's mean; a criterion with another divisor has ``counted``."""
+        """Return the divisor of the criterion's mean; a criterion with another divisor has ``counted``."""
         counted: Callable[[Tensor], Tensor] | None = getattr(self.criterion, "counted", None)
         if counted is not None:
             return counted(labels)
@@ -362,7 +362,7 @@ class ComputeMetrics:
 
 
 def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
+    """Return valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
     logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
     logits, labels = (
         part if isinstance(part, Tensor) else torch.from_numpy(np.array(part)) for part in (logits, labels)
@@ -373,7 +373,7 @@ def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor
 
 
 def _with_logits(outputs: Any) -> Any:
-    """A plain dictionary as Hugging Face's own kind of output, so that it has ``.logits``."""
+    """Return a plain dictionary as Hugging Face's own kind of output, so that it has ``.logits``."""
     if isinstance(outputs, Mapping) and not hasattr(outputs, "logits"):
         return require("transformers.utils", extra="hf").ModelOutput(**outputs)
     return outputs

@@ -197,7 +197,7 @@ def push_to_hub(
 
 
 def download(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of a model: a local one, or a repository of the Hub, which is downloaded into its cache.
+    """Return the folder of a model: a local one, or a repository of the Hub, which is downloaded into its cache.
 
     Args:
         source: A folder of :func:`save_pretrained`, or ``"user/name"``.
@@ -234,7 +234,7 @@ def from_pretrained(
 
 
 def _card_of(card: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a calibration card."""
+    """Return the content of a calibration card."""
     if isinstance(card, str | Path):
         try:
             content = read_json(card)

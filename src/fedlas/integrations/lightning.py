@@ -146,7 +146,7 @@ class CalibrationCallback(Callback):
         self._finish(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The monitor's state, for Lightning's checkpoint."""
+        """Return the monitor's state, for Lightning's checkpoint."""
         return {} if self._monitor is None else {"monitor": self._monitor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -242,7 +242,7 @@ def _objective_in(module: LightningModule, name: str | None) -> Objective:
 
 
 def _of_all_ranks(predictions: Predictions) -> Predictions:
-    """The predictions of every process, in the order of the ranks; the same on each."""
+    """Return the predictions of every process, in the order of the ranks; the same on each."""
     if world_size() == 1:
         return predictions
     parts: list[Any] = [None] * world_size()

@@ -88,5 +88,5 @@ class CriterionClassifier(NeuralNetClassifier):
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Probabilities ``(N, C)`` of logits ``(N, C)``."""
+    """Return probabilities ``(N, C)`` of logits ``(N, C)``."""
     return logits.softmax(dim=1)

@@ -77,7 +77,7 @@ class CriterionTask(TrainingTask):
         return unwrap_model(self.trainable_module)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 (timm's name)
-        """Loss and logits of a batch.
+        """Return loss and logits of a batch.
 
         Args:
             input: Images ``(N, D, H, W)``.
@@ -126,13 +126,13 @@ class CriterionTask(TrainingTask):
         return self.get_eval_model()
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
-        """The model alone, from images to logits."""
+        """Return the model alone, from images to logits."""
         chosen = super().get_eval_model(module, ema)
         inner = None if chosen is None else unwrap_model(chosen)
         return inner.model if isinstance(inner, Objective) else inner
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """The model's parameters; the gate's gradient is not clipped, as in the published code.
+        """Return the model's parameters; the gate's gradient is not clipped, as in the published code.
 
         Args:
             exclude_head: Leave out the last two, as timm does for adaptive clipping.
@@ -141,7 +141,7 @@ class CriterionTask(TrainingTask):
         return parameters[:-2] if exclude_head else parameters
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """Gate and NCI, for timm's checkpoint."""
+        """Return gate and NCI, for timm's checkpoint."""
         objective = self._objective(module, ema)
         return {} if objective is None else dict(objective.criterion.state_dict())
 

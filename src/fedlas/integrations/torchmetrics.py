@@ -116,7 +116,7 @@ class CalibrationMetrics(_Sums):
         self._take(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
-        """Every metric of all samples so far, float64, by registry name.
+        """Return every metric of all samples so far, float64, by registry name.
 
         Raises:
             InputError: If there are none.
@@ -156,7 +156,7 @@ class CalibrationMetric(CalibrationMetrics):
         return METRICS[self.name].metadata["higher_is_better"]
 
     def compute(self) -> Tensor:  # type: ignore[override]  # a number, so that it can be monitored
-        """The metric of all samples so far, float64.
+        """Return the metric of all samples so far, float64.
 
         Raises:
             InputError: If there are none.
@@ -199,7 +199,7 @@ class CalibrationByClass(_Sums):
         self._take(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
-        """``ece``, ``gap``, ``mean_probability`` and ``frequency`` of every class ``(C,)``, float64.
+        """Return ``ece``, ``gap``, ``mean_probability`` and ``frequency`` of every class ``(C,)``, float64.
 
         Raises:
             InputError: If there are no samples.
@@ -256,6 +256,6 @@ class CalibrationByGroup(_Sums):
 
 
 def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
-    """A column for each name: the attribute of every row, NaN for a row that is None."""
+    """Return a column for each name: the attribute of every row, NaN for a row that is None."""
     values = {name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names}
     return {name: torch.tensor(column, dtype=torch.float64) for name, column in values.items()}

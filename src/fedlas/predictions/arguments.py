@@ -52,7 +52,7 @@ class Target(OptionalArray):
 
 
 def no_labels(owner: str, predictions: Any) -> InputError:
-    """The error of a function that needs labels, for predictions without them."""
+    """Return the error of a function that needs labels, for predictions without them."""
     return InputError(
         owner,
         "predictions must hold labels",
