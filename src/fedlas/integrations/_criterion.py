@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 
@@ -20,6 +21,12 @@ def refuse_mixing(owner: str, criterion: nn.Module, fix: str) -> frozenset[str]:
     if "mixed" in needs or hasattr(criterion, "mix"):
         raise InputError(owner, "the criterion must not mix samples", criterion, fix)
     return needs
+
+
+def keywords_for(needs: Set[str], features: Tensor | None, head: Any, index: Tensor | None) -> dict[str, Tensor]:
+    """Return the keywords of a criterion that are in its ``needs``; ``head`` is the classifier head, or None."""
+    values = {"features": features, "head_weight": getattr(head, "weight", None), "index": index}
+    return {name: value for name, value in values.items() if value is not None and name in needs}
 
 
 def add_parameters(optimizer: torch.optim.Optimizer, criterion: nn.Module, *, lr: float | None = None) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
-from fedlas.integrations._criterion import add_parameters, refuse_mixing
+from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
 from fedlas.objective.param_groups import groups_of
 
 __all__ = ["DropInLoss"]
@@ -98,26 +98,20 @@ class DropInLoss(nn.Module):
         Raises:
             InputError: As the criterion, or if the model has not run since the last call.
         """
-        extra: dict[str, Tensor] = {}
+        features: Tensor | None = None
         if self._tap is not None:
             # Each run of the model is used once: a stale input would give wrong gradients without an error.
-            features, self._run.features = self._run.features, None
-            if isinstance(features, InputError):
-                raise features
-            if features is None or not isinstance(logits, Tensor) or len(features) != len(logits):
-                read = "of no run" if features is None else describe(features)
-                raise InputError(
-                    "DropInLoss",
-                    "it must be called once after each run of the model, on the model's whole output",
-                    f"logits {describe(logits)}, and features {read}",
-                    "Pass the loss the model it was built with, or use fedlas.Objective.",
-                )
-            if "features" in self.needs:
-                extra["features"] = features
-            if "head_weight" in self.needs:
-                extra["head_weight"] = self._head[0].weight  # type: ignore[assignment]  # the criterion checks it
-        if index is not None and "index" in self.needs:
-            extra["index"] = index
+            last, self._run.features = self._run.features, None
+            if isinstance(last, InputError):
+                raise last
+            if last is None or not isinstance(logits, Tensor) or len(last) != len(logits):
+                got = f"logits {describe(logits)}, and features {'of no run' if last is None else describe(last)}"
+                expected = "it must be called once after each run of the model, on the model's whole output"
+                fix = "Pass the loss the model it was built with, or use fedlas.Objective."
+                raise InputError("DropInLoss", expected, got, fix)
+            features = last
+        head = self._head[0] if self._head else None
+        extra = keywords_for(self.needs, features, head, index)
         loss: Tensor = self.criterion(logits, target, **extra)
         return loss
 

@@ -16,7 +16,7 @@ from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas.features import FeatureTap, find_head
-from fedlas.integrations._criterion import add_parameters, refuse_mixing
+from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective.objective import logits_of
@@ -133,13 +133,9 @@ class CriterionMixin:
         logits = logits_of(self._owner, outputs)
         if logits.ndim == 3:  # (N, L, C): the criterion takes classes as the second axis
             logits = logits.movedim(-1, 1)
-        extra: dict[str, Any] = {}
         if features is not None and "features" in self.needs:
-            extra["features"] = self._fitting(features, logits, inputs)
-        if self.head is not None and "head_weight" in self.needs:
-            extra["head_weight"] = self.head.weight
-        if index is not None and "index" in self.needs:
-            extra["index"] = index
+            features = self._fitting(features, logits, inputs)
+        extra = keywords_for(self.needs, features, self.head, index)
         # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
