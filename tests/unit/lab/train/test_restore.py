@@ -160,7 +160,7 @@ def test_every_subcommand_says_so(runs, tmp_path, capsys, place, value, message)
     torch.save(state, folder / "checkpoint.pt")
     capsys.readouterr()  # of the training
     for command in (
-        ["export", str(folder), "--format", "safetensors"],
+        ["export", str(folder), "--format", "torchscript"],
         ["ood", str(folder), "--data", "synthetic", "--scores", "msp"],
         ["uncertainty", "mc-dropout", str(folder)],
         ["uncertainty", "last-layer-laplace", str(folder)],
