@@ -334,7 +334,7 @@ def report(
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples).'
     """
     options = {"num_bins": num_bins, "replicates": replicates}
-    check_options(_OWNER, risks=reject, classes=about.get("classes"), name=name, **options)
+    check_options(_OWNER, risk="reject", risks=reject, classes=about.get("classes"), name=name, **options)
     if isinstance(predictions, PredictionTable):
         about = {"classes": predictions.classes, **about}
         groups = predictions.groups if groups is None else groups

@@ -130,7 +130,7 @@ def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
 
 
 def check_options(
-    owner: str, *, replicates: int, num_bins: int, risks: Sequence[float], classes: Any, name: str
+    owner: str, *, replicates: int, num_bins: int, risks: Sequence[float], classes: Any, name: str, risk: str = "risk"
 ) -> None:
     """Check the types of what :func:`fedlas.report` and :func:`fedlas.card` are given besides predictions.
 
@@ -150,8 +150,8 @@ def check_options(
     for each in classes or ():
         if not isinstance(each, str):
             raise InputError(owner, "classes must be names", describe(each), "Pass text for each class.")
-    for risk in risks:
-        check_number(owner, "risk", risk, low=0, high=1, low_open=True, high_open=True)
+    for each in risks:
+        check_number(owner, risk, each, low=0, high=1, low_open=True, high_open=True)
 
 
 def check_stages(

@@ -123,6 +123,7 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
         "not run",
         "ranking",
         "intervals",
+        "spiegelhalter",
         *(f"after {name}" for name in ran),
     }
     ranked = [found[place["stage"]]["nll"] for place in found["ranking"]]
