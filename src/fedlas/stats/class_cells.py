@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -98,8 +100,7 @@ class ClassBlocks:
         rows: The rows and the number of bins.
 
     Attributes:
-        probs: Sum of the class's probability in each cell of each block ``(M, cells)``.
-        labels: Number of labels.
+        labels: Number of labels in each cell of each block ``(M, cells)``.
         counts: Number of rows.
         drawn: Number of labels that were drawn from the probabilities, once for each row; of few classes alone.
     """
@@ -114,7 +115,14 @@ class ClassBlocks:
         self._uniforms = torch.from_numpy(random.random_sample(rows.num_samples))
         self._sums = [torch.zeros(blocks, self._classes, self._num_bins, dtype=torch.float64) for _ in range(4)]
         self._sums[2][:, :, 0] = torch.bincount(self._block, minlength=blocks)[:, None]
-        self.probs, self.labels, self.counts, self.drawn = (each.view(blocks, -1).numpy() for each in self._sums)
+        self._totals = torch.zeros(blocks, self._classes, dtype=torch.float64)
+        _, self.labels, self.counts, self.drawn = (each.view(blocks, -1).numpy() for each in self._sums)
+
+    @cached_property
+    def probs(self) -> Floats:
+        """Sum of the class's probability; asked for when all rows are in."""
+        self._sums[0][:, :, 0] += self._totals
+        return self._sums[0].view(len(self._totals), -1).numpy()
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
@@ -124,8 +132,8 @@ class ClassBlocks:
         probs = chunk.probs.cpu()
         exact = torch.from_numpy(_fixed_point(probs.numpy()) / FIXED_POINT)
         all_probs, all_labels, all_counts, all_drawn = self._sums
-        # All probabilities go to the first bin; then those beyond it move to theirs.
-        all_probs[:, :, 0].index_add_(0, block, exact)
+        # All probabilities go to the first bin, in a table of their own; then those beyond it move to theirs.
+        self._totals.index_add_(0, block, exact)
         place = np.flatnonzero(probs.numpy() > 0.99 / num_bins)
         row = place // classes
         start = (block.numpy()[row] * classes + place - row * classes) * num_bins
