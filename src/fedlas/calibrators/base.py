@@ -91,8 +91,8 @@ class Calibrator(ABC):
             least, here and in :meth:`transform`: one label of probability 0 would decide the fit.
 
             Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, if a label has probability 0,
-            and if samples are so few that the NLL may become worse. In 1,000 simulated sets of 20, 50 and 200 samples
-            every fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
+            and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
+            fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
         owner = f"{self._owner}.fit"
         top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
