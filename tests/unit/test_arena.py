@@ -63,3 +63,9 @@ def test_a_run_has_a_row_for_each_method_and_seed(modules, split):
     assert len(rows) == 2 * len(methods)
     assert {"ce or ls", "tuned", "cross-fitted", "fedlas+", "more labels"} <= methods
     assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+
+
+def test_the_page_has_the_tables_of_its_results(modules):
+    page = (ROOT / "results/arena/README.md").read_text(encoding="utf-8")
+    for name, text in modules[3].blocks(ROOT / "results/arena").items():
+        assert f"<!-- arena: {name} -->\n\n{text}\n\n<!-- end -->" in page
