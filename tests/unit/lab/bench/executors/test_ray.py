@@ -7,7 +7,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.lab.bench.executors import LocalExecutor
-from fedlas.lab.bench.executors.ray import RayExecutor, _quiet
+from fedlas.lab.bench.executors.ray import RayExecutor
 
 PRINT = print
 
@@ -104,5 +104,3 @@ def test_a_cluster_that_cannot_be_reached(monkeypatch, tmp_path, tasks, told):
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(InputError, match=r"executor ray: .* got 10\.0\.0\.1 \(nobody there\)\. .*ray start --head"):
         list(RayExecutor(address="10.0.0.1").results(tasks(tmp_path, "synthetic", ["ce"]), told()))
-    with _quiet():
-        pass
