@@ -201,7 +201,7 @@ def test_packages_are_small():
 
 LAB_COMMANDS = {"bench", "train", "tune", "report", "diagnose", "shift", "ood", "uncertainty", "data", "init", "pack"}
 LAB_COMMANDS |= {"bench_group"}
-BUDGETS = {"library": 24_900, "laboratory": 11_050}  # lines that hold code: a room grows by what another sheds
+BUDGETS = {"library": 22_000, "laboratory": 10_000}  # lines that hold code: a room grows by what another sheds
 
 
 def wing(path):

@@ -37,10 +37,10 @@ def add_diagnose(add: AddSubcommand) -> None:
 
 def _diagnose(args: argparse.Namespace) -> int:
     require_page_packages()
-    wanted = "finished runs with predictions and features"
-    found, left_out = find_runs("fedlas diagnose", args.runs, _why_not, content=wanted, data=args.data)
+    content = "finished runs with predictions and features"
+    folders, left_out = find_runs("fedlas diagnose", args.runs, _why_not, content=content, data=args.data)
     # A run that is named twice, alone and by its bench, is studied once.
-    runs = list({folder.path: folder for folder in found}.values())
+    runs = list({folder.path: folder for folder in folders}.values())
     studies: list[Study] = []
     for folder in track(runs, "studying runs"):
         try:
@@ -86,16 +86,16 @@ def _verdicts(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def _alarm_lines(groups: Sequence[RunGroup], *, details: bool) -> list[str]:
-    found = {
+    alarms = {
         group.name_of(study): study.alarms_by_kind
         for group in groups
         for study in group.studies
         if study.alarms_by_kind
     }
-    if not details and found:
-        count = sum(map(len, found.values()))
-        return [f"{count} alarm{'s' * (count != 1)} in {len(found)} of the runs: --details and the page list them."]
-    return [f"{name}: {text}" for name, texts in found.items() for text in texts]
+    if not details and alarms:
+        count = sum(map(len, alarms.values()))
+        return [f"{count} alarm{'s' * (count != 1)} in {len(alarms)} of the runs: --details and the page list them."]
+    return [f"{name}: {text}" for name, texts in alarms.items() for text in texts]
 
 
 def _samples(groups: Sequence[RunGroup]) -> dict[str, Any]:
@@ -137,11 +137,11 @@ def summary_table(groups: Sequence[RunGroup]) -> Table:
 
 
 def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
-    found = study.indicator
-    right, baseline = found.correctness.auroc, found.baseline.auroc
+    indicator = study.indicator
+    right, baseline = indicator.correctness.auroc, indicator.baseline.auroc
     if right is None or baseline is None:
         raise TypeError("correctness is boolean, so it has an AUROC")
-    return found.confidence.spearman, right, baseline, found.gap.spearman
+    return indicator.confidence.spearman, right, baseline, indicator.gap.spearman
 
 
 def _gate(study: Study) -> tuple[float, float, float]:
@@ -169,7 +169,7 @@ def _text(value: float, places: int) -> str:
 
 
 def _mean_text(values: Sequence[float], places: int) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    if len(known) < 2:
-        return _text(known[0] if known else math.nan, places)
-    return _short(f"{fmean(known):.{places}f}±{stdev(known):.{places}f}")
+    measured = [value for value in values if not math.isnan(value)]
+    if len(measured) < 2:
+        return _text(measured[0] if measured else math.nan, places)
+    return _short(f"{fmean(measured):.{places}f}±{stdev(measured):.{places}f}")

@@ -272,7 +272,7 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
             being worked on by another process; and whatever data, model, loss or training find wrong.
 
     State:
-        Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
+        Everything lands in ``run.folder``. ``metrics.json`` is written last, and marks the run as finished.
     """
     accelerator = new_accelerator()
     requested = run.recipe.train.precision

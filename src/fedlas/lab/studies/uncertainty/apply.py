@@ -158,7 +158,7 @@ def apply_method(derived: Derived) -> dict[str, Any]:
 
     State:
         Everything lands in ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``, ``predictions/``,
-        ``work/`` for what the method trains, and last ``metrics.json``: a folder that has it is finished.
+        ``work/`` for what the method trains, and last ``metrics.json``, which marks the run as finished.
     """
     accelerator, path = new_accelerator(), derived.folder
     metrics = on_main(accelerator, lambda: finished(derived))
