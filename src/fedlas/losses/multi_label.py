@@ -79,6 +79,10 @@ class _PerLabel(OnBase):
             values = values * (1 + target * (self.pos_weight.to(values.dtype) - 1))
         return reduce(values.reshape(-1), pairs, self.reduction)
 
+    def counted(self, target: Tensor) -> Tensor:
+        """The divisor of the mean: how many labels of ``target (N, L)`` are known, a scalar."""
+        return (target != self.ignore_index).sum()
+
     def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
         """Every label of every sample as a row of two classes; unknown ones are masked."""
         owner = type(self).__name__

@@ -10,7 +10,7 @@ from typing import Any
 
 import fedlas
 from fedlas._core.check import InputError
-from fedlas._core.files import is_file, parse_json, write_json
+from fedlas._core.files import is_file, parse_json, path_inside, write_json
 from fedlas._core.terminal import status
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import fit_with_notes
@@ -61,7 +61,8 @@ def after_auto(run: FinishedRun, show: Callable[[str], None] = lambda _: None) -
     except InputError:  # none, damaged or unlabeled ones: the report lists such runs elsewhere
         return None
     with suppress(InputError, ValueError):  # read-only folders and infinite values: computed anew each time
-        write_json(folder.writable(folder.auto_path), {**now, "metrics": values})
+        # A run's folder may itself be a link that leads out of the bench.
+        write_json(path_inside(folder.path.parent, folder.auto_path), {**now, "metrics": values})
     return values
 
 

@@ -27,11 +27,11 @@ def together(batches):
 def one_by_one(images, plan, flip, padding):
     """The slow way: torch.flip, F.pad and slices, one image at a time."""
     height, width = images.images.shape[2:]
-    for place, row in enumerate(plan.order.tolist()):
+    for place, row in enumerate(plan["order"].tolist()):
         image = F.pad(images.images[row], (padding,) * 4)
-        top, left = int(plan.top[place]), int(plan.left[place])
+        top, left = int(plan["top"][place]), int(plan["left"][place])
         image = image[:, top : top + height, left : left + width]
-        yield torch.flip(image, (2,)) if flip and plan.mirrored[place] else image
+        yield torch.flip(image, (2,)) if flip and plan["mirrored"][place] else image
 
 
 @given(
@@ -81,8 +81,8 @@ def test_draws_are_fair():
     count = 40_000
     images = Images(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
     plan = raw(images, batch_size=count, flip=True, crop_padding=4)._plan()
-    assert (plan.top.min(), plan.top.max(), plan.left.min(), plan.left.max()) == (0, 8, 0, 8)
-    cells = torch.bincount((plan.top * 9 + plan.left) * 2 + plan.mirrored, minlength=162).double()
+    assert (plan["top"].min(), plan["top"].max(), plan["left"].min(), plan["left"].max()) == (0, 8, 0, 8)
+    cells = torch.bincount((plan["top"] * 9 + plan["left"]) * 2 + plan["mirrored"], minlength=162).double()
     expected = count / 162
     assert ((cells - expected) ** 2 / expected).sum() < 230  # p < 0.0003; the seed is fixed
 

@@ -13,10 +13,10 @@ from fedlas.lab.models import build_model
 from fedlas.lab.models.timm_models import input_config
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
-from fedlas.lab.runs import build as run_room
 from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execute import execute
+from fedlas.lab.train.log import warn_once
 
 CELLS = [name for name in recipe_names() if name.startswith("paper/") and "sensitivity" not in name]
 FAST = {
@@ -174,7 +174,7 @@ def test_a_run_starts_from_the_weights_and_remembers_which(tmp_path):
 
 def test_another_head_is_said_once(tmp_path, caplog):
     run, _ = weighed(tmp_path, classes=4)
-    run_room._say.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, logger="fedlas"):
         for _ in range(2):
             build_objective(run, prepare_data(run))

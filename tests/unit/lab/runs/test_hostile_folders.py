@@ -124,7 +124,7 @@ def files_in(folder):
 @pytest.mark.parametrize(
     ("link", "command"),
     [
-        ("ce-s0/export", ["export", "RUN", "--format", "safetensors", "--replicates", "0"]),
+        ("ce-s0/export", ["export", "RUN", "--format", "torchscript", "--replicates", "0"]),
         (
             "ce-s0/predictions",
             ["shift", "RUN", "--save", "--corruptions", "fog", "--severities", "1", "--replicates=0"],

@@ -17,7 +17,7 @@ from fedlas.lab.runs.claim import finished
 from fedlas.lab.runs.comparable import as_begun, settled
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train import engine
+from fedlas.lab.train.log import warn_once
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -38,7 +38,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bf16, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
 
-    engine._warn.cache_clear()
+    warn_once.cache_clear()
     return change
 
 
