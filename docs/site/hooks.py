@@ -23,7 +23,7 @@ def on_files(files: Any, config: Any) -> Any:
     for source, page in PAGES.items():
         if files.get_file_from_path(page) is None:
             files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
-    for path in sorted((ROOT / "results").glob("*/figure.svg")):
+    for path in sorted((ROOT / "results").glob("*/*.svg")):
         name, content = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
         files.append(File.generated(config, name, content=content))
     for name in FIGURES:
