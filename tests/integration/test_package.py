@@ -64,13 +64,13 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 
 
 @pytest.mark.system
-def test_the_core_requires_torch_and_numpy_and_nothing_else(wheel):
+def test_the_core_requires_torch_numpy_and_safetensors(wheel):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(name.split(">")[0] for name in project["dependencies"]) == ["numpy", "torch"]
+    assert sorted(name.split(">")[0] for name in project["dependencies"]) == ["numpy", "safetensors", "torch"]
     name = next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA"))
     lines = zipfile.ZipFile(wheel).read(name).decode().splitlines()
     required = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
-    assert len(required) == 2
+    assert len(required) == 3
 
 
 @pytest.mark.system
