@@ -37,6 +37,7 @@ BOARD = {
     "cifar100-20000": "CIFAR-100, 20,000 training images",
     "digits": "Digits, 897 training images",
     "wordnet": "WordNet, 25,000 definitions, 45 topics",
+    "glyphs": "Letters and digits of fonts, 4,000 training images",
 }
 """The studies of the leaderboard."""
 FIGURES = {
@@ -46,6 +47,7 @@ FIGURES = {
     "cifar10": [],
     "digits": [],
     "wordnet": [],
+    "glyphs": [],
 }
 """Studies with a figure, and the methods in it; all if none is named."""
 
