@@ -268,7 +268,7 @@ def peers() -> dict[str, Fit]:
             from sklearn.calibration import CalibratedClassifierCV
             from sklearn.frozen import FrozenEstimator
 
-            class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+            class PassThrough(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 classes_ = np.arange(probs.shape[1])
 
                 def __sklearn_is_fitted__(self) -> bool:
@@ -283,7 +283,7 @@ def peers() -> dict[str, Fit]:
                 def predict(self, inputs: Array) -> Array:
                     return inputs.argmax(axis=1)
 
-            calibrator = CalibratedClassifierCV(FrozenEstimator(Given()), method=method)
+            calibrator = CalibratedClassifierCV(FrozenEstimator(PassThrough()), method=method)
             return calibrator.fit(probs, target).predict_proba
 
         return fit
