@@ -45,7 +45,7 @@ class Split:
 
 def table(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Inputs, with a column for each value of a nominal one, and class numbers of a KEEL file."""
-    # benchmarks/calibrators.py has the same lines: the code of a protocol stands alone, so that its runs can be repeated.
+    # As in benchmarks/calibrators.py: the code of a protocol stands alone, so that its runs can be repeated.
     lines = path.read_text(encoding="latin1").splitlines()
     rows = np.array([[cell.strip() for cell in line.split(",")] for line in lines if line.strip() and line[0] != "@"])
     columns = []
