@@ -27,7 +27,8 @@ def with_auto(summary: Summary) -> Summary:
     """Return the summary with metrics at the stage ``"auto"``; unchanged if a trained run lacks them and predictions.
 
     State:
-        Keeps the metrics of each run in its ``auto.json``, where that can be written, until its predictions change.
+        Keeps the metrics of each run in its ``auto.json``, where that can be written, until its predictions or the
+        version of fedlas change.
         A pack has that file and no predictions.
     """
     runs = []
