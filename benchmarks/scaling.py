@@ -28,8 +28,8 @@ from fedlas.lab.models import build_model
 from fedlas.lab.train.average import Weights
 from fedlas.lab.train.config import OptimizerConfig, TrainConfig
 from fedlas.lab.train.engine import Engine, build_optimizer
+from fedlas.lab.train.log import TrainingProgress
 from fedlas.lab.train.loop import _train_epoch
-from fedlas.lab.train.progress import TrainingProgress
 from fedlas.losses import LOSSES
 
 BATCH, CLASSES = 128, 10

@@ -23,9 +23,9 @@ from torch import Tensor
 from fedlas._core.errors import CalibrationWarning as CalibrationWarning
 from fedlas._core.errors import InputError as InputError
 from fedlas._core.errors import NonFiniteError as NonFiniteError
-from fedlas._core.errors import shortened as shortened
 from fedlas._core.errors import suggestion as suggestion
 from fedlas._core.errors import warn_user as warn_user
+from fedlas._core.text import shortened
 
 T = TypeVar("T", bound=str)
 

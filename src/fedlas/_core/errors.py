@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable
 from types import FrameType
 
-from fedlas._core.text import printable
+from fedlas._core.text import printable, shortened
 
 
 class InputError(ValueError):
@@ -37,11 +37,6 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
         return (type(self), self.parts)
-
-
-def shortened(text: str, most: int = 2000) -> str:
-    """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class NonFiniteError(InputError):

@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     )
 
 
+def shortened(text: str, most: int = 2000) -> str:
+    """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def spreadsheet_cell(text: str) -> str:
     """Return ``text`` as a CSV cell that a spreadsheet shows and never evaluates: a formula gets an apostrophe.
 

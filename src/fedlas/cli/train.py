@@ -7,12 +7,11 @@ from pathlib import Path
 from fedlas._core.check import check_count
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas._core.threads import limited_to
 from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.runs.build import threads_for
+from fedlas.lab.runs.build import limited_to, threads_for
 from fedlas.lab.runs.execute import alarms_of, execute
 from fedlas.present.metric_tables import short_table
 from fedlas.present.table import show_blocks

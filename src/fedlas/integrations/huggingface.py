@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
+from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
 from fedlas.integrations.positions import valid_positions

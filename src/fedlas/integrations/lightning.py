@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas._core.collective import world_size
 from fedlas._core.extras import require
+from fedlas._core.ranks import world_size
 from fedlas.diagnose import Monitor, find_gated
 from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas._core.collective import add_up_across_ranks
+from fedlas._core.ranks import add_up_across_ranks
 from fedlas.losses._base import LOSSES
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.fedlas import FedLAS

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.losses._base import (
     LOSSES,
     Batch,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
-from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.losses._base import PreciseBuffers, can_look
 
 _EPS = 1e-3  # the published constant that keeps a collapsed standard deviation from dividing by zero

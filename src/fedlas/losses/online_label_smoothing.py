@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_count
-from fedlas._core.collective import sum_across_ranks
+from fedlas._core.ranks import sum_across_ranks
 from fedlas.losses._base import LOSSES, Batch, Informed, LearnsFromValidation, LossOptions, PreciseBuffers, paper
 from fedlas.predictions import Predictions
 

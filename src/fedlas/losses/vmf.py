@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas._core.collective import sum_across_ranks
+from fedlas._core.ranks import sum_across_ranks
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, can_look, cross_entropy, paper
 from fedlas.losses.nci import feature_norms
 

@@ -19,8 +19,7 @@ How a metric streams:
 
 # The order in which these modules register their metrics is the order of columns in tables.
 # isort: off
-from fedlas.metrics.accuracy import accuracy, top_k_accuracy
-from fedlas.metrics.proper import brier_score, negative_log_likelihood
+from fedlas.metrics.row_mean import accuracy, brier_score, negative_log_likelihood, top_k_accuracy
 from fedlas.metrics.ece import expected_calibration_error
 from fedlas.metrics.calibration_error import adaptive_ece, maximum_calibration_error
 from fedlas.metrics.classwise import classwise_calibration_error

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.metrics.scan import Statistic, scan
 from fedlas.predictions import Predictions
 

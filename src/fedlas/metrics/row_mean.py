@@ -1,4 +1,4 @@
-"""Metrics that are the mean of a quantity of each row; the sum is exact, whatever the size of its terms."""
+"""Accuracy, NLL and Brier score: means of a quantity of each row, whose sum is exact whatever the size of its terms."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import check_finite
-from fedlas.metrics.scan import Chunk, OnePass
+from fedlas._core.check import check_count, check_finite
+from fedlas.metrics.scan import METRICS, Chunk, OnePass
 from fedlas.metrics.sums import has_weights
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 
 TOTAL_BITS = 52
@@ -125,3 +126,105 @@ def add_total(limbs: Tensor, total: int) -> None:
 def total_of(limbs: Tensor) -> int:
     """Return the total that ``limbs`` hold."""
     return sum(digit << (LIMB_BITS * k) for k, digit in enumerate(limbs.tolist()))
+
+
+def _hits(owner: str, k: int) -> OnePass[RowMean]:
+    return row_mean(owner, lambda chunk: chunk.rank < k)
+
+
+_TOP1 = row_mean("accuracy", lambda chunk: chunk.correct, top_label=True)
+
+
+@METRICS.register("accuracy", title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1)
+def accuracy(predictions: Predictions | TopLabel) -> float:
+    """Share of samples whose predicted class is the label.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. Of equal logits the first is predicted.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Example:
+        >>> accuracy(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
+        0.5
+    """
+    return _TOP1(predictions)
+
+
+@METRICS.register(
+    "top5",
+    title="Top-5 accuracy",
+    higher_is_better=True,
+    paper="Russakovsky et al. 2015, ImageNet large scale visual recognition challenge",
+    one_pass=_hits("top_k_accuracy", 5),
+)
+def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
+    """Share of samples whose label has one of the ``k`` highest logits.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``. Of equal logits the first counts as higher.
+        k: How many classes may be named. With fewer than ``k`` classes all of them are named, ``k = min(k, C)``, and
+            the result is 1.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If ``k`` is not a whole number of at least 1.
+
+    Example:
+        >>> top_k_accuracy(Predictions([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [1, 2]), k=2)
+        0.5
+    """
+    return _hits("top_k_accuracy", check_count("top_k_accuracy", "k", k))(predictions)
+
+
+# NLL and Brier score are proper scores: best in expectation at the true probabilities, so they reward accuracy and
+# calibration together.
+_NLL = row_mean("negative_log_likelihood", lambda chunk: chunk.nll)
+_BRIER = row_mean("brier_score", lambda chunk: chunk.squared_error)
+
+
+@METRICS.register("nll", title="NLL", percent=False, paper="Good 1952, Rational decisions", one_pass=_NLL)
+def negative_log_likelihood(predictions: Predictions) -> float:
+    """Mean negative log-likelihood of the labels, ``mean_i -log p_i[y_i]``.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        Nats per sample, in ``[0, inf)``; ``log C`` for uniform predictions.
+
+    Example:
+        >>> round(negative_log_likelihood(Predictions([[0.0, 0.0]], [1])), 4)
+        0.6931
+    """
+    return _NLL(predictions)
+
+
+@METRICS.register(
+    "brier",
+    title="Brier",
+    percent=False,
+    paper="Brier 1950, Verification of forecasts expressed in terms of probability",
+    one_pass=_BRIER,
+)
+def brier_score(predictions: Predictions) -> float:
+    """Brier score summed over classes, ``mean_i sum_k (p_ik - 1[k = y_i])**2``.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        A number in ``[0, 2]``.
+
+    Note:
+        Brier's own form. Some libraries average over classes (divide by ``C``), and for two classes some count only one
+        column (divide by 2).
+
+    Example:
+        >>> brier_score(Predictions([[0.0, 0.0]], [1]))
+        0.5
+    """
+    return _BRIER(predictions)

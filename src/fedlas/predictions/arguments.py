@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_dense, describe, shortened
+from fedlas._core.check import LARGEST, InputError, check_dense, describe
+from fedlas._core.text import shortened
 from fedlas.predictions.probabilities import logarithm
 
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, shortened
+from fedlas._core.check import InputError, describe
+from fedlas._core.text import shortened
 
 OWNER = "predictions"
 """Named in errors about a table."""
@@ -222,3 +223,15 @@ def few(names: Sequence[str], most: int = 12) -> str:
 def _plain(values: Values) -> Sequence[Any]:
     """Return the values of a column as Python objects."""
     return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
+    """Return numbers: single precision stays, half becomes single, all else double.
+
+    Raises:
+        InputError: If they are no numbers.
+    """
+    if values.dtype.kind not in "fiu":
+        fix = "Name columns of scores."
+        raise InputError(OWNER, f"column {name!r} must hold numbers", f"{values.dtype} in {label}", fix)
+    return values.astype(np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError, describe
-from fedlas.predictions.cells import OWNER, Values
+from fedlas.predictions.cells import OWNER, Values, floating
 
 ROWS = 4096
 """Rows of a chunk."""
@@ -172,15 +172,3 @@ def _together(numbers: dict[str, Pieces], others: dict[str, Pieces], label: str)
     for _ in range(0, next(iter(shapes.values()))[0], ROWS):
         values = {name: next(pieces) for name, (_, pieces) in others.items()}
         yield {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}, dict(values)
-
-
-def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
-    """Return numbers: single precision stays, half becomes single, all else double.
-
-    Raises:
-        InputError: If they are no numbers.
-    """
-    if values.dtype.kind not in "fiu":
-        fix = "Name columns of scores."
-        raise InputError(OWNER, f"column {name!r} must hold numbers", f"{values.dtype} in {label}", fix)
-    return values.astype(np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64)

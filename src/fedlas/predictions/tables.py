@@ -19,8 +19,8 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
-from fedlas.predictions.cells import OWNER, Values
-from fedlas.predictions.sources import Archive, Cells, TableSource, floating
+from fedlas.predictions.cells import OWNER, Values, floating
+from fedlas.predictions.sources import Archive, Cells, TableSource
 
 BYTES = 1 << 20
 """Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""

@@ -82,7 +82,7 @@ def verdict(
         z: Spiegelhalter's test of the confidences, if it was made.
         positive: Name of the positive class.
     """
-    tests = {**_tests_of_measures(measures), **_tests_of_metrics(estimates)}
+    tests = {**(_tests_of_measures(measures) if measures else {}), **_tests_of_metrics(estimates)}
     if measures and isinstance(predictions, Predictions):
         claim, direction = _of_positive_class(predictions, measures, tests, positive)
     else:

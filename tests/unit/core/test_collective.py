@@ -2,7 +2,7 @@
 
 import torch
 
-from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas._core.ranks import sum_across_ranks, world_size
 
 
 def test_alone():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
+from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.files import is_file
 from fedlas._core.ranks import has_accelerator
 from fedlas._core.streams import derive, seed_everything
@@ -115,6 +117,26 @@ def threads_for(run: Run) -> int | None:
         )
         operations = recipe.train.batch_size * forward_operations(model, channels, size)
     return 1 if operations < SMALL else None
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use, by its affinity and the limit of its container."""
+    return int(require("joblib", extra="bench").cpu_count())
+
+
+@contextmanager
+def limited_to(threads: int | None) -> Iterator[None]:
+    """Compute with ``threads`` threads of PyTorch and of NumPy's linear algebra; None changes nothing."""
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with require("threadpoolctl", extra="bench").threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def forward_operations(model: nn.Module, channels: int, size: int) -> int:

@@ -45,9 +45,8 @@ from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.engine import precision_text
 from fedlas.lab.train.job import EpochBatches, TrainingJob
-from fedlas.lab.train.log import alarm_epochs
+from fedlas.lab.train.log import ShowProgress, TrainingProgress, alarm_epochs
 from fedlas.lab.train.loop import Fitted, fit
-from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 from fedlas.lab.train.tracking import Tracking
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective

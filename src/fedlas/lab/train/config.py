@@ -10,7 +10,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.metrics import METRICS
-from fedlas.metrics.proper import negative_log_likelihood
+from fedlas.metrics.row_mean import negative_log_likelihood
 from fedlas.predictions import Predictions
 
 REFINED = "refined_nll"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.progress import ShowProgress, TrainingProgress
+from fedlas.lab.train.log import ShowProgress, TrainingProgress
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 

@@ -19,8 +19,7 @@ from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, restore, sa
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.engine import Engine, build_optimizer, build_schedule
 from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.log import LOG, append_log, truncate_log
-from fedlas.lab.train.progress import Progress
+from fedlas.lab.train.log import LOG, Progress, append_log, truncate_log
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict

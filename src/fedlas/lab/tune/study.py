@@ -20,11 +20,10 @@ from fedlas._core.files import remove
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import derive
 from fedlas._core.terminal import say
-from fedlas._core.threads import available_cores, limited_to
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, load_recipe, recipe_from
 from fedlas.lab.recipes.text import apply_override, read_content
-from fedlas.lab.runs.build import threads_for
+from fedlas.lab.runs.build import available_cores, limited_to, threads_for
 from fedlas.lab.runs.claim import check_vacant, locked
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.execute import execute

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.collective import gather_across_ranks
+from fedlas._core.ranks import gather_across_ranks
 from fedlas.losses._base.batch import Batch, can_look, cross_entropy
 from fedlas.losses._base.loss import LossOptions, LossWithStrength, PreciseBuffers
 

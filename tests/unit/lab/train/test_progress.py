@@ -3,8 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fedlas.lab.train.log import alarm_epochs
-from fedlas.lab.train.progress import TrainingProgress
+from fedlas.lab.train.log import TrainingProgress, alarm_epochs
 
 RECORD = {"train": {"loss": 1.25, "accuracy": 0.5}, "val": {"accuracy": 0.876, "ece": 0.0345}}
 

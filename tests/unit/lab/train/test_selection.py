@@ -4,7 +4,7 @@ import torch
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.lab.train.config import check_select, merit, refined_nll
-from fedlas.metrics.proper import negative_log_likelihood
+from fedlas.metrics.row_mean import negative_log_likelihood
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import keep_estimates
-from fedlas.lab.train.progress import ShowProgress, TrainingProgress
+from fedlas.lab.train.log import ShowProgress, TrainingProgress
 
 
 @dataclass(frozen=True)

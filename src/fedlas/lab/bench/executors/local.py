@@ -19,7 +19,6 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
-from fedlas._core.threads import available_cores, limited_to
 from fedlas.lab.bench.executors.base import (
     EXECUTORS,
     Events,
@@ -31,6 +30,7 @@ from fedlas.lab.bench.executors.base import (
     failed,
     finish,
 )  # fmt: skip
+from fedlas.lab.runs.build import available_cores, limited_to
 from fedlas.lab.runs.workers import Worker, context, end, end_with_parent, exit_text, visible_gpus
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]

@@ -11,7 +11,7 @@ from typing import Any
 from fedlas._core.terminal import Bar, say
 from fedlas.lab.bench.executors.base import Result, Task
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train.progress import Progress, ShowProgress
+from fedlas.lab.train.log import Progress, ShowProgress
 
 _QUIET = 600.0
 """Seconds between two lines without a terminal while no run ends."""

@@ -11,8 +11,7 @@ import pytest
 from fedlas.lab.bench.executors import Task
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.train.log import read_log
-from fedlas.lab.train.progress import TrainingProgress
+from fedlas.lab.train.log import TrainingProgress, read_log
 from stops import Stops
 
 TINY = [
