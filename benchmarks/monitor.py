@@ -27,7 +27,7 @@ from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.state import Watched
-from fedlas.deploy.monitor.watches import WATCHES, Batch, watches_of
+from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, watches_of
 
 CLASSES, SCALE = 10, 12.0
 NONE = read_calibration({"method": "none"}, CLASSES)
@@ -48,17 +48,17 @@ def card_of(test: int, generator: torch.Generator) -> Card:
         return Card.read(path)
 
 
-def batch_of(given: Predictions) -> Batch:
-    return Batch(given.confidence.double().clamp(0, 1).numpy(), given.correct.numpy(), given.predicted.numpy())
+def batch_of(given: Predictions) -> LiveBatch:
+    return LiveBatch(given.confidence.double().clamp(0, 1).numpy(), given.correct.numpy(), given.predicted.numpy())
 
 
-Change = Callable[[Batch, np.random.Generator], Batch]
+Change = Callable[[LiveBatch, np.random.Generator], LiveBatch]
 
 
 def less_right(points: float) -> Change:
-    def change(batch: Batch, rng: np.random.Generator) -> Batch:
+    def change(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
         share = points / batch.correct.mean()
-        return Batch(batch.confidence, batch.correct & (rng.random(len(batch)) >= share), batch.predicted)
+        return LiveBatch(batch.confidence, batch.correct & (rng.random(len(batch)) >= share), batch.predicted)
 
     return change
 
@@ -66,24 +66,24 @@ def less_right(points: float) -> Change:
 def less_sure(points: float) -> Change:
     """Some confidences are halved; accuracy and classes stay."""
 
-    def change(batch: Batch, rng: np.random.Generator) -> Batch:
+    def change(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
         halved = rng.random(len(batch)) < 2 * points / batch.confidence.mean()
-        return Batch(np.where(halved, batch.confidence / 2, batch.confidence), batch.correct, batch.predicted)
+        return LiveBatch(np.where(halved, batch.confidence / 2, batch.confidence), batch.correct, batch.predicted)
 
     return change
 
 
 def other_class(points: float) -> Change:
-    def change(batch: Batch, rng: np.random.Generator) -> Batch:
-        return Batch(batch.confidence, batch.correct, np.where(rng.random(len(batch)) < points, 0, batch.predicted))
+    def change(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
+        return LiveBatch(batch.confidence, batch.correct, np.where(rng.random(len(batch)) < points, 0, batch.predicted))
 
     return change
 
 
-def unsure_and_wrong(batch: Batch, rng: np.random.Generator) -> Batch:
+def unsure_and_wrong(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
     """As of inputs in the wrong range: calibrated, but hardly better than chance."""
     confidence = rng.uniform(0.1, 0.3, len(batch))
-    return Batch(confidence, rng.random(len(batch)) < confidence, batch.predicted)
+    return LiveBatch(confidence, rng.random(len(batch)) < confidence, batch.predicted)
 
 
 CHANGES: dict[str, Change] = {

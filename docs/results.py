@@ -19,7 +19,7 @@ import yaml
 
 from fedlas.lab.report.after_auto import AUTO, with_auto
 from fedlas.lab.report.bench_tables import results_table
-from fedlas.lab.report.compare import Difference, differences
+from fedlas.lab.report.compare import Difference, method_differences
 from fedlas.lab.report.model import ReportModel, report_model
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
@@ -409,7 +409,7 @@ _KINDS = {
 
 
 def _differences(study: str, pairs: Sequence[str], metric: str, stage: str = "test") -> list[Difference]:
-    return differences(model_of(study).summary, pairs, metric=metric, stage=stage)
+    return method_differences(model_of(study).summary, pairs, metric=metric, stage=stage)
 
 
 def _difference(found: Difference, metric: str) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
-from fedlas.lab.report.compare import differences
+from fedlas.lab.report.compare import method_differences
 from fedlas.lab.runs.claim import run_folders
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.summary import FinishedRun
@@ -262,7 +262,7 @@ def _strength_of(run: FinishedRun) -> float:
 
 def _measured(pairs: list[str], theme: str) -> Any:
     """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
-    palette, found = _palette(theme), differences(collect(RUNS), pairs, metric="ece")
+    palette, found = _palette(theme), method_differences(collect(RUNS), pairs, metric="ece")
     values = {" - ".join(each.pair): [100 * (a - b) for a, b in zip(*each.values, strict=True)] for each in found}
     axes = new_axes(palette, size=(3.7, 1.1 + 0.26 * len(found)))
     seed_values(values, label="ECE (points), A - B", zero=True, ax=axes, theme=theme, legend=False)

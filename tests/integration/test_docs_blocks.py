@@ -23,7 +23,7 @@ from fedlas.cli.main import _parse, main
 from fedlas.lab.bench.suite import load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
-from fedlas.lab.recipes.text import is_group, merged, parse_yaml, read_content
+from fedlas.lab.recipes.text import is_group, merged, parse_value, read_content
 from markdown_blocks import DRAWINGS, OUTSIDE, PAGES, ROOT, blocks_in, blocks_of
 
 pytestmark = pytest.mark.system
@@ -161,7 +161,7 @@ def load_yaml(block, _namespace, _printed):
     """A whole recipe, a group, or a part of a recipe; every loss that it names is built."""
     name = block.title or "block.yaml"
     Path(name).write_text(block.text, encoding="utf-8")
-    content = parse_yaml(block.text, block.where)
+    content = parse_value(block.text, block.where)
     if is_group(content):
         assert load_group(name).plan()
         return

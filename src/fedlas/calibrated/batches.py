@@ -76,7 +76,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-class Outputs:
+class LoaderOutputs:
     """A model's rows of logits on every batch of a loader, anew each time it is iterated.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import warn_user
-from fedlas.calibrated.batches import Outputs
+from fedlas.calibrated.batches import LoaderOutputs
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
 from fedlas.predictions import Predictions
@@ -108,7 +108,7 @@ def before_and_after(
         InputError: As :func:`fedlas.calibrate`.
     """
     owner = "CalibratedModel.before_after"
-    outputs = Outputs(owner, model, loader, device=device, ignore_index=ignore_index, tap=tap)
+    outputs = LoaderOutputs(owner, model, loader, device=device, ignore_index=ignore_index, tap=tap)
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
     batches: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, describe
-from fedlas.calibrated.batches import Outputs, bare
+from fedlas.calibrated.batches import LoaderOutputs, bare
 from fedlas.calibrated.before_after import in_sample
 from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrators import CALIBRATORS, Calibrator
@@ -77,7 +77,7 @@ def calibrate(
     calibrator, network = _calibrator(method), bare(model)
     tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
     try:
-        outputs = Outputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
+        outputs = LoaderOutputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
         val, total = _predictions(outputs)
     finally:
         if tap is not None:
@@ -104,7 +104,7 @@ def _calibrator(method: object) -> Calibrator:
     return entry.value()
 
 
-def _predictions(outputs: Outputs) -> tuple[Predictions, int]:
+def _predictions(outputs: LoaderOutputs) -> tuple[Predictions, int]:
     """All predictions, or a random sample of at most :data:`MOST_LOGITS`; and the number of rows that there were."""
     # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
     parts: list[list[Tensor]] = []

@@ -204,7 +204,7 @@ class FeatureClipping(Calibrator):
             best = nll_temperature(Predictions(logits, target)) if self.with_temperature else BestTemperature(1.0)
             return logits / best.value, best
 
-        grid = threshold_grid(features)
+        grid = clipping_grid(features)
         threshold = lowest(lambda c: float(cross_entropy(clip(c)[0], target)), grid)
         logits, best = clip(threshold)
         self._clip = ClippedHead(head, threshold, best.value)
@@ -270,7 +270,7 @@ def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: 
     return result
 
 
-def threshold_grid(features: Tensor) -> list[float]:
+def clipping_grid(features: Tensor) -> list[float]:
     """Thresholds to try, ascending: 0, quantiles of the nonzero features, and even steps to the largest."""
     size = features.detach().cpu().double().abs().flatten()
     size = size[size > 0].sort().values

@@ -12,10 +12,10 @@ from fedlas._core.files import path_argument
 from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, add_details
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
-from fedlas.cli.report import report, require_report_packages
+from fedlas.cli.report import report_folder, require_report_packages
 from fedlas.lab.bench.executors import EXECUTORS, Executor
 from fedlas.lab.bench.run_all import run_all
-from fedlas.lab.bench.suite import Group, dry_run, load_group
+from fedlas.lab.bench.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
 from fedlas.lab.runs.folder import RunFolder
@@ -117,7 +117,7 @@ def _bench(args: argparse.Namespace) -> int:
     executor = executor_of(args)
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
-        return dry_run(group, **chosen)
+        return dry_run_bench(group, **chosen)
     return bench_group(group, **chosen, executor=executor, details=args.details)
 
 
@@ -164,7 +164,7 @@ def bench(
         raise InputError("fedlas bench", "a run must be free", got, "Wait for them, or choose another --out.")
     # Report what finished.
     if is_main_process():
-        report(folder, details=details)
+        report_folder(folder, details=details)
     if outcome.failed:
         failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
         say(failed, style="bold red", wrap=True, stderr=True)

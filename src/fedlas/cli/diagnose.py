@@ -20,7 +20,7 @@ from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_details
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose.study import RunGroup, Study, grouped, lacking, study_run
+from fedlas.lab.studies.diagnose.study import RunGroup, Study, grouped, lacking_for_diagnosis, study_run
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import DASH, Table, table_of, terminal
 from fedlas.stats.intervals import Interval
@@ -67,7 +67,7 @@ def _diagnose(args: argparse.Namespace) -> int:
 
 
 def _why_not(folder: RunFolder) -> str | None:
-    return lacking(folder) if folder.holds(folder.metrics_path) else None
+    return lacking_for_diagnosis(folder) if folder.holds(folder.metrics_path) else None
 
 
 def _verdicts(groups: Sequence[RunGroup]) -> list[str]:

@@ -14,7 +14,7 @@ from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.recipes.starter import Starter, choose, starter_recipe
+from fedlas.lab.recipes.starter import Starter, choose_settings, starter_recipe
 
 _OWNER = "fedlas init"
 _UNEVEN = 5
@@ -54,7 +54,7 @@ def init(folder: Path, *, out: Path | None = None) -> int:
         raise InputError(_OWNER, "the recipe must be a new file", f"{out}, which exists", "Name another with --out.")
     with Bar("reading images", total=None) as bar:
         contents = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
-    chosen = choose(contents)
+    chosen = choose_settings(contents)
     write_text(out, starter_recipe(contents, chosen))
     plan(load_recipe(str(out)))
     say(*_summary(contents, chosen), wrap=True)

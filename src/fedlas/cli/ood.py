@@ -67,7 +67,7 @@ def add_ood(add: AddSubcommand) -> None:
 def _ood(args: argparse.Namespace) -> int:
     require_page_packages()
     named = parse_sets(args.data)
-    chosen = choose(args.scores, parse_options(args.set))
+    chosen = choose_scores(args.scores, parse_options(args.set))
     check_bootstrap(_OWNER, confidence_level=0.95, replicates=args.replicates, seed=0, method="percentile")
     runs, skipped = _chosen_runs(args.runs, args.run_data)
     target = args.out or _common_folder(runs)
@@ -100,7 +100,7 @@ def _ood(args: argparse.Namespace) -> int:
     return 0
 
 
-def choose(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
+def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
     """The scores to compute, their names and options checked.
 
     Args:

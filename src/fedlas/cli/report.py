@@ -11,7 +11,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_details, add_replicates
-from fedlas.lab.report.bench_tables import PAGE, long_table, short_table
+from fedlas.lab.report.bench_tables import PAGE, long_table, short_bench_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.verdict import answers, missing_notes, short_legend
@@ -36,7 +36,7 @@ def add_report(add: AddSubcommand) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    return report(args.folder, replicates=args.replicates, details=args.details, language=args.format)
+    return report_folder(args.folder, replicates=args.replicates, details=args.details, language=args.format)
 
 
 def require_report_packages() -> None:
@@ -45,7 +45,9 @@ def require_report_packages() -> None:
     require("scipy.stats", extra="stats")
 
 
-def report(folder: Path, *, replicates: int = REPLICATES, details: bool = False, language: str | None = None) -> int:
+def report_folder(
+    folder: Path, *, replicates: int = REPLICATES, details: bool = False, language: str | None = None
+) -> int:
     """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
 
     Args:
@@ -66,7 +68,7 @@ def report(folder: Path, *, replicates: int = REPLICATES, details: bool = False,
         return _report_run(folder, replicates=replicates, details=details)
     written = write_report(folder, replicates=replicates)
     if language is not None:
-        table = short_table(written.model, aurc=True)
+        table = short_bench_table(written.model, aurc=True)
         say(*(latex(table) if language == "latex" else markdown(table)).split("\n"))
         return 0
     show_bench(written.model, details=details)
@@ -93,6 +95,6 @@ def show_bench(model: ReportModel, *, details: bool = False) -> None:
     if details:
         show(terminal(long_table(model), details=True, arrows=False))
     else:
-        show(terminal(short_table(model), arrows=False))
+        show(terminal(short_bench_table(model), arrows=False))
         say(*short_legend(model), style="dim", wrap=True)
         say(*missing_notes(model), wrap=True)

@@ -10,8 +10,8 @@ from fedlas._core.terminal import is_main_process, say, show
 from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench import add_losses, workers_number
 from fedlas.cli.bench_group import add_recipe, overrides_of
-from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, verdict, write_best
-from fedlas.lab.tune.study import STORAGE, dry_run, plan_tuning, run_study
+from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, tuning_verdict, write_best
+from fedlas.lab.tune.study import STORAGE, dry_run_study, plan_tuning, run_study
 from fedlas.present.table import terminal
 
 
@@ -76,7 +76,7 @@ def _tune(args: argparse.Namespace) -> int:
         data=args.data,
     )
     if args.dry_run:
-        dry_run(tuning)
+        dry_run_study(tuning)
         return 0
     require("optuna", extra="tune")
     say(f"{tuning.recipe.name}: {tuning.budget} trials a method, in {tuning.folder}", stderr=True)
@@ -85,7 +85,7 @@ def _tune(args: argparse.Namespace) -> int:
         return 0
     outcomes = outcomes_of(tuning)
     show(terminal(outcome_table(tuning, outcomes)))
-    say(*verdict(tuning, outcomes), wrap=True)
+    say(*tuning_verdict(tuning, outcomes), wrap=True)
     if (recipe := write_best(tuning, outcomes)) is not None:
         say(f"written: {recipe}; look at all trials with: optuna-dashboard {tuning.folder / STORAGE}")
         say("next, on the test part with seeds that tuning did not use:", f"  {next_command(tuning)}")

@@ -10,7 +10,7 @@ from typing import Any
 from fedlas._core.check import InputError, check_count, check_number, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
-from fedlas.stats.gap_sums import GapSums, check_edges, read_counts, read_numbers
+from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
@@ -117,7 +117,7 @@ def _card(content: Mapping[str, Any]) -> Card:
     # What the monitor compares with; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
     gaps = GapSums.read(reference["gaps"])
-    edges, counts = check_edges(read_numbers(reference, "bin_edges")), read_counts(reference, "bin_counts")
+    edges, counts = check_edges(read_array(reference, "bin_edges")), read_counts(reference, "bin_counts")
     if edges.shape != (len(counts) + 1,):
         raise ValueError(f"{len(counts)} bins with {len(edges)} ends")
     if not gaps.count[0] > 0 or counts.sum() != gaps.count[0]:

@@ -1,7 +1,7 @@
 """What the indicator tracks and what the gate does, for a finished model and while one trains.
 
 In: scores, directions and strengths of a FedLAS loss, and ``Predictions`` of the same samples. Out: reports with
-intervals; a ``Monitor`` that adds a record and alarms to each epoch's log.
+intervals; a ``GateMonitor`` that adds a record and alarms to each epoch's log.
 """
 
 from fedlas.diagnose.association import Associations, associations
@@ -14,14 +14,14 @@ from fedlas.diagnose.indicator import (
     indicator_numbers,
     indicator_report,
 )
-from fedlas.diagnose.monitor import Monitor, NormMonitor, find_gated, monitors
+from fedlas.diagnose.monitor import GateMonitor, NormMonitor, find_gated, monitors
 
 __all__ = [
     "Associations",
     "FailureCases",
+    "GateMonitor",
     "GateReport",
     "IndicatorReport",
-    "Monitor",
     "NormMonitor",
     "associations",
     "binned_scores",

@@ -66,7 +66,7 @@ def alarm_kind(alarm: str) -> str:
     return alarm.split(":")[0].split(" by ")[0].split(" for ")[0]
 
 
-class Monitor:
+class GateMonitor:
     """Collects what gate and indicator do, and summarizes it after each epoch.
 
     Args:
@@ -119,7 +119,7 @@ class Monitor:
         """
         if not self._parts:
             fix = "Call on_held_out(logits, features) for each validation batch first."
-            raise InputError("Monitor.on_epoch", "an epoch must have at least one held-out batch", "none", fix)
+            raise InputError("GateMonitor.on_epoch", "an epoch must have at least one held-out batch", "none", fix)
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         self._parts = []
         psi8 = psi.to(torch.int8)
@@ -208,7 +208,7 @@ class Monitor:
 
 
 class NormMonitor:
-    """Monitor of the L1 norm of the features, as :class:`~fedlas.diagnose.Monitor` but without gate and alarms.
+    """Monitor of the L1 norm of the features, as :class:`~fedlas.diagnose.GateMonitor` but without gate and alarms.
 
     Its correlations are the baseline for those of an indicator: a network's norms follow its confidence to some degree
     without any gate.
@@ -252,7 +252,7 @@ class NormMonitor:
         """Do nothing: there is no state."""
 
 
-def monitors(criterion: nn.Module, *, norms: bool = False) -> list[Monitor | NormMonitor]:
+def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor | NormMonitor]:
     """Monitors for a model that trains with a loss: of gate and indicator, if the loss has them.
 
     Args:
@@ -261,5 +261,5 @@ def monitors(criterion: nn.Module, *, norms: bool = False) -> list[Monitor | Nor
     """
     gated = find_gated(criterion)
     if gated is not None:
-        return [Monitor(gated)]
+        return [GateMonitor(gated)]
     return [NormMonitor()] if norms else []

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.ranks import world_size
-from fedlas.diagnose import Monitor, find_gated
+from fedlas.diagnose import GateMonitor, find_gated
 from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
@@ -83,7 +83,7 @@ class CalibrationCallback(Callback):
         self.objective = objective
         self.records: list[dict[str, Any]] = []
         StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before anything runs
-        self._monitor: Monitor | None = None
+        self._monitor: GateMonitor | None = None
         self._state: Mapping[str, Any] | None = None
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
@@ -102,7 +102,7 @@ class CalibrationCallback(Callback):
         if self._monitor is not None and self._monitor.criterion is criterion:
             self._state = self._monitor.state_dict()  # a second fit resumes, without the rest of an aborted epoch
         gated = find_gated(objective.criterion)
-        self._monitor = None if gated is None else Monitor(gated)
+        self._monitor = None if gated is None else GateMonitor(gated)
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)
         self._handles.append(objective.register_forward_hook(self._on_output, with_kwargs=True))

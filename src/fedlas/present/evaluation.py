@@ -31,12 +31,12 @@ from fedlas.present.metric_tables import (
 )
 from fedlas.present.page import diagram, render
 from fedlas.present.positive_class import (
+    measures_by_stage,
     measures_table,
     plain_measures,
-    positive_class,
     positive_diagrams,
 )
-from fedlas.present.ranking import SELECTION, lead, ranking, ranking_table, signs
+from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import (
     ALL,
     DEFAULT,
@@ -166,7 +166,7 @@ class Evaluation:
             content["reject"] = {stage: [each.plain() for each in row] for stage, row in self.rejected.items()}
         if self._compares:
             content["not run"] = {name: str(error) for name, error in self.outcome.errors.items()}
-            content["ranking"] = [asdict(rank) for rank in ranking(self.measured, self._of_all_classes)]
+            content["ranking"] = [asdict(rank) for rank in rank_stages(self.measured, self._of_all_classes)]
         return json.dumps(content, indent=2)
 
     def html(self) -> str:
@@ -365,7 +365,7 @@ def report(
     by_group: dict[str, Any] = {}
     if groups is not None:
         by_group = {stage: group_estimates(each, groups, **options) for stage, each in stages.items()}
-    positive = positive_class(stages, replicates=replicates) if classes_of(predictions) == 2 else {}
+    positive = measures_by_stage(stages, replicates=replicates) if classes_of(predictions) == 2 else {}
     rejected: Rejections = {}
     if reject and held_out is not None:
         fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}

@@ -33,7 +33,7 @@ _ROWS: tuple[tuple[str, str, str, int, str, bool], ...] = (
 )
 
 
-def positive_class(stages: Mapping[str, AnyPredictions], *, replicates: int) -> dict[str, dict[str, Estimate]]:
+def measures_by_stage(stages: Mapping[str, AnyPredictions], *, replicates: int) -> dict[str, dict[str, Estimate]]:
     """Measures by stage of predictions of two classes, where there are any; of many stages the first alone."""
     # The measures count every sample once, so weighted predictions have none.
     few = list(stages.items())[: None if len(stages) <= _MOST_STAGES else 1]

@@ -37,7 +37,7 @@ class Rank:
         return self.stage.removeprefix("after ")
 
 
-def ranking(measured: Measured, stages: Mapping[str, Predictions]) -> list[Rank]:
+def rank_stages(measured: Measured, stages: Mapping[str, Predictions]) -> list[Rank]:
     """Rank all stages, the lowest NLL first; equal ones keep their order.
 
     Args:
@@ -76,7 +76,7 @@ def ranking_table(
     """
     columns = [column(name) for name in metrics if name in next(iter(measured.values()))]
     estimates, rows = estimates or {}, []
-    for rank in ranking(measured, stages):
+    for rank in rank_stages(measured, stages):
         cells = []
         for about in columns:
             noise = noise_in(estimates.get(rank.stage, {}), about)
@@ -94,7 +94,7 @@ def ranking_table(
 def signs(measured: Measured, stages: Mapping[str, Predictions], estimates: Estimates) -> str:
     """Return the meaning of the signs of the short table, on one line; nothing without signs."""
     meanings = [WITHIN] * any(map(bool, estimates.values()))
-    meanings += [TRADES] * any(rank.lower_ece_higher_nll for rank in ranking(measured, stages))
+    meanings += [TRADES] * any(rank.lower_ece_higher_nll for rank in rank_stages(measured, stages))
     return ". ".join([*meanings, ""]).strip()
 
 

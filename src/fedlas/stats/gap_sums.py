@@ -71,7 +71,7 @@ class GapSums:
             InputError: If ``content`` is something else.
         """
         try:
-            sums = {name: read_numbers(content, name) for name in cls.__dataclass_fields__}
+            sums = {name: read_array(content, name) for name in cls.__dataclass_fields__}
             edges = check_edges(sums["edges"])
             if wrong := [f"{name} {each.shape}" for name, each in sums.items() if each.shape != edges.shape]:
                 raise ValueError(f"{', '.join(wrong)} for {len(edges) - 1} cells")
@@ -159,7 +159,7 @@ class GapSums:
         return max(lowest + width * low, mean - wide), min(lowest + width * high, mean + wide)
 
 
-def read_numbers(content: Mapping[str, Any], name: str) -> Floats:
+def read_array(content: Mapping[str, Any], name: str) -> Floats:
     """An entry of a file as an array.
 
     Raises:
@@ -179,7 +179,7 @@ def read_counts(content: Mapping[str, Any], name: str) -> Floats:
         KeyError: If there is no such entry.
         ValueError: If it is anything else.
     """
-    counts = read_numbers(content, name)
+    counts = read_array(content, name)
     if counts.ndim != 1 or (counts < 0).any() or (counts != np.rint(counts)).any():
         raise ValueError(f"{name} must be whole numbers from 0")
     return counts

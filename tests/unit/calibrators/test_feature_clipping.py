@@ -7,7 +7,7 @@ from torch import nn
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.calibrators import CalibrationWarning, Calibrator, FeatureClipping, TemperatureScaling
-from fedlas.calibrators.feature_clipping import clipped_logits, lowest, threshold_grid
+from fedlas.calibrators.feature_clipping import clipped_logits, clipping_grid, lowest
 from fedlas.metrics import negative_log_likelihood
 
 
@@ -193,12 +193,12 @@ def test_the_search():
 
 def test_the_grid():
     features = torch.tensor([[0.0, -4.0], [1.0, 2.0]])
-    grid = threshold_grid(features)
+    grid = clipping_grid(features)
     assert grid == sorted(set(grid))
     assert grid[0] == 0
     assert grid[-1] == 4
     assert {1.0, 2.0} <= set(grid)
-    assert threshold_grid(torch.zeros(3, 2)) == [0.0]
+    assert clipping_grid(torch.zeros(3, 2)) == [0.0]
 
 
 def test_a_file_brings_the_head_along(tmp_path):

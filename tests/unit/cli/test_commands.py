@@ -7,7 +7,7 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
 from fedlas.cli.main import _parse, main
-from fedlas.cli.report import report
+from fedlas.cli.report import report_folder
 from fedlas.cli.train import train
 from fedlas.lab.data import DATASETS
 from fedlas.lab.models import MODELS
@@ -88,7 +88,7 @@ def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicate
     with pytest.raises(InputError, match="0 or at least 39"):
         evaluate_file(tmp_path / "none.npz", replicates=replicates)
     with pytest.raises(InputError, match="0 or at least 39"):
-        report(tmp_path / "none", replicates=replicates)
+        report_folder(tmp_path / "none", replicates=replicates)
 
 
 @pytest.mark.parametrize("sharpness", [1, 4])

@@ -13,7 +13,7 @@ from fedlas.cli.main import main
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.recipes.starter import choose, starter_recipe
+from fedlas.lab.recipes.starter import choose_settings, starter_recipe
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.data import prepare_data
 
@@ -78,7 +78,7 @@ def test_what_is_chosen(make, numbers, tmp_path):
     counts, size, gray = make
     by_part = {part: {"a": count // 2, "b": count - count // 2} for part, count in counts.items()}
     found = Survey(tmp_path, by_part, Counter({size: sum(counts.values())}), gray, False, Counter(), ())
-    chosen = choose(found)
+    chosen = choose_settings(found)
     assert (chosen.train, chosen.val, chosen.test, chosen.size, chosen.width, chosen.batch) == numbers
     assert 10 <= chosen.epochs <= 60
     (tmp_path / "made.yaml").write_text(starter_recipe(found, chosen))
@@ -93,7 +93,7 @@ def test_the_numbers_are_those_that_training_finds(tmp_path, below):
     if below:  # which only images that are read when needed may be
         shutil.move(tmp_path / "x" / "day", tmp_path / "day")
         shutil.move(tmp_path / "day", tmp_path / "x" / "day" / "2024")
-    chosen = choose(survey(tmp_path / "x"))
+    chosen = choose_settings(survey(tmp_path / "x"))
     init(tmp_path / "x", out=tmp_path / "x.yaml")
     (run,) = plan(load_recipe(str(tmp_path / "x.yaml")), losses=["ce"], seeds=[0], out=tmp_path)
     splits = prepare_data(run)

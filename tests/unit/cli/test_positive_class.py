@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlas import Predictions, binary
-from fedlas.present.positive_class import positive_class
+from fedlas.present.positive_class import measures_by_stage
 from unit.cli.test_commands import evaluate_file
 
 
@@ -89,7 +89,7 @@ def test_stages_and_page(file, tmp_path, capsys):
 def test_weighted_predictions_have_none(predictions):
     weighted = Predictions(predictions.logits, predictions.target)
     object.__setattr__(weighted, "weights", torch.ones(300))
-    assert positive_class({"as predicted": weighted}, replicates=0) == {}
-    assert list(positive_class({"as predicted": predictions}, replicates=0)) == ["as predicted"]
+    assert measures_by_stage({"as predicted": weighted}, replicates=0) == {}
+    assert list(measures_by_stage({"as predicted": predictions}, replicates=0)) == ["as predicted"]
     many = dict.fromkeys("abcd", predictions)
-    assert list(positive_class(many, replicates=0)) == ["a"]
+    assert list(measures_by_stage(many, replicates=0)) == ["a"]

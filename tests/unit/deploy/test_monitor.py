@@ -16,7 +16,7 @@ from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
 from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
-from fedlas.deploy.monitor.watches import GROUPS, WATCHES, Batch, watches_of
+from fedlas.deploy.monitor.watches import GROUPS, WATCHES, LiveBatch, watches_of
 from fedlas.predictions import Columns, Predictions, open_table
 
 COLUMNS = Columns(logits="z_*", target="y")
@@ -121,7 +121,7 @@ def test_the_risk_of_what_a_threshold_accepts_is_watched(card):
     correct[safe[: len(safe) // 5]], correct[unsafe[: len(safe) // 5]] = False, True
     order = np.random.default_rng(0).permutation(6000)
     seen = Watched.nothing(watches_of(known, false_alarm=0.01))
-    seen.observe(Batch(confidence[order], correct[order], None))
+    seen.observe(LiveBatch(confidence[order], correct[order], None))
     assert set(seen.alarms) == {"accuracy"}
     evidence = dict(zip(seen.watches["accuracy"].statistics, seen.watches["accuracy"].test.evidence_by_statistic))  # noqa: B905
     assert max(evidence, key=evidence.get) == f"wrong of those from {cut:.4g} on"
@@ -136,7 +136,7 @@ def test_many_classes_are_watched_in_groups(card):
     watch = watches_of(Card.read(card.parent / "many.json"), false_alarm=0.01)[-1]
     assert len(watch.statistics) == GROUPS
     assert (watch.statistics[0], watch.statistics[-1]) == ("classes 0 to 31", "classes 969 to 999")
-    values, has = watch.values(Batch(np.ones(1000), None, np.arange(1000)))
+    values, has = watch.values(LiveBatch(np.ones(1000), None, np.arange(1000)))
     assert has.all()
     assert (values.sum(axis=1) == 1).all()
     np.testing.assert_allclose(values.mean(axis=0), watch.card)
@@ -164,7 +164,7 @@ def test_false_alarms_of_all_watches_together(card):
         path.write_text(json.dumps(made))
         seen = Watched.nothing(watches_of(Card.read(path), false_alarm=rate))
         given = live(3000 + seed, 1500)
-        seen.observe(Batch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()))
+        seen.observe(LiveBatch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()))
         alarms += [seen.alarms] if seen.alarms else []
     assert len(alarms) <= 3  # a rate of 0.3 allows 12, and the intervals leave room
 
@@ -198,7 +198,7 @@ def test_with_a_state_many_calls_are_one(card, tmp_path):
 def test_neither_state_nor_history_grows_with_the_stream(card):
     """Rows are merged, and then hold the same sums as if they had been as wide from the start."""
     given = live(0, 12_000)
-    batch = Batch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy())
+    batch = LiveBatch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy())
     seen = Watched.nothing(watches_of(Card.read(card), false_alarm=0.01))
     for start in range(0, 12_000, 777):
         seen.observe(batch[start : start + 777])

@@ -15,7 +15,7 @@ from fedlas.lab.studies import run_parts
 from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
-from fedlas.present.ranking import SELECTION, TRADES, WITHIN, ranking, ranking_table, signs
+from fedlas.present.ranking import SELECTION, TRADES, WITHIN, rank_stages, ranking_table, signs
 from fedlas.present.stages import ALL, Calibrated, HeldOut, calibrated
 from fedlas.present.table import terminal
 
@@ -185,7 +185,7 @@ def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
         shown += [f"{100 * scores['ece']:.2f}", f"{new:.2f}" if new else "kept"]
         assert [word for word in row.removeprefix(f" {name}").split() if word != "!"] == shown
     nll = {stage: scores["nll"] for stage, scores in measured.items()}
-    assert [place.stage for place in ranking(measured, stages)] == sorted(nll, key=nll.get)  # the best first
+    assert [place.stage for place in rank_stages(measured, stages)] == sorted(nll, key=nll.get)  # the best first
 
 
 def test_lower_ece_with_higher_nll_is_marked(test):
@@ -196,7 +196,7 @@ def test_lower_ece_with_higher_nll_is_marked(test):
         "after worse": {"nll": 0.4, "ece": 0.06},
     }
     stages = dict.fromkeys(measured, test)
-    places = ranking(measured, stages)
+    places = rank_stages(measured, stages)
     assert [(place.name, place.lower_ece_higher_nll) for place in places] == [
         ("better", False), ("as predicted", False), ("trade", True), ("worse", False),
     ]  # fmt: skip

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.deploy.card import Card
-from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked, read_state
-from fedlas.deploy.monitor.watches import WATCHES, Batch, Watch, watches_of
+from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked_state, read_state
+from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table
 from fedlas.stats.intervals import check_level
 
@@ -67,7 +67,7 @@ class Monitor:
         self._look([_batch(self.card, scores.cpu(), outcome, raw=raw, source="update")])
         return self._stream.alarm is not None
 
-    def _look(self, batches: Iterable[Batch]) -> None:
+    def _look(self, batches: Iterable[LiveBatch]) -> None:
         before = self._stream.samples
         for batch in batches:
             self._stream.observe(batch)
@@ -159,7 +159,7 @@ def monitor(
         return watcher
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
-    with locked(state):
+    with locked_state(state):
         if state.exists():
             watcher._stream = read_state(state, identity, watcher._watches)
         watcher._look(batches)
@@ -167,7 +167,7 @@ def monitor(
     return watcher
 
 
-def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> Batch:
+def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> LiveBatch:
     """Confidences and whether they came true, of confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
         if raw and card.num_classes:
@@ -177,7 +177,7 @@ def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, sou
             # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
             unknown = torch.zeros(len(scores), dtype=torch.bool)
             scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
-        return Batch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
+        return LiveBatch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
     if scores.shape[1] != card.num_classes:
         fix = "Pass predictions of the model that the card is about."
         expected = f"predictions must have the card's {card.num_classes} classes"
@@ -187,7 +187,7 @@ def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, sou
     logits = card.calibration(scores.double()) if raw else scores.double()
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
-    return Batch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+    return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
 
 
 def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, read_json, write_json
-from fedlas.deploy.monitor.watches import Batch, Watch
-from fedlas.stats.gap_sums import read_counts, read_numbers
+from fedlas.deploy.monitor.watches import LiveBatch, Watch
+from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 
 OWNER = "fedlas monitor"
@@ -82,7 +82,7 @@ class History:
             KeyError: If a part is missing.
             ValueError: If no samples have these sums.
         """
-        count, total, evidence = (read_numbers(content, name) for name in ("count", "total", "evidence"))
+        count, total, evidence = (read_array(content, name) for name in ("count", "total", "evidence"))
         if count.shape != (len(evidence), len(least)) or total.shape != count.shape or (evidence < 0).any():
             raise ValueError(f"a history of {count.shape}, {total.shape} and {evidence.shape}")
         read_counts({"count": count.ravel().tolist()}, "count")
@@ -125,7 +125,7 @@ class Watched:
         """Sample after which there was the first alarm; None if there was none."""
         return min(self.alarms.values(), default=None)
 
-    def observe(self, batch: Batch) -> None:
+    def observe(self, batch: LiveBatch) -> None:
         """Add some samples to every watch that can use them."""
         start = 0
         while start < len(batch):
@@ -165,7 +165,7 @@ class Watched:
 
 
 @contextmanager
-def locked(state: Path) -> Iterator[None]:
+def locked_state(state: Path) -> Iterator[None]:
     """Wait until no other process reads the state to write it anew, and keep others out meanwhile.
 
     The lock is that of the system, on a hidden file beside the state. It ends with the process, however that ends, and
@@ -225,7 +225,7 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
         raise ValueError(f"{state.labeled} labels and alarms after {state.alarms} of {state.samples} samples")
     for name, watch in state.watches.items():
         each, test = content["watches"][name], watch.test
-        active = read_numbers(each, "active")
+        active = read_array(each, "active")
         if active.shape != test.active.shape or not (active >= 0).all():
             raise ValueError(f"active {active.shape} of {name}")
         test.samples, test.active = check_count(OWNER, "samples", each["samples"], low=0), active

@@ -27,7 +27,7 @@ GROUPS = 32
 
 
 @dataclass(frozen=True)
-class Batch:
+class LiveBatch:
     """Some live samples, in the order of time.
 
     Attributes:
@@ -40,10 +40,10 @@ class Batch:
     correct: NDArray[np.bool_] | None
     predicted: NDArray[np.int64] | None
 
-    def __getitem__(self, rows: slice) -> Batch:
+    def __getitem__(self, rows: slice) -> LiveBatch:
         correct = None if self.correct is None else self.correct[rows]
         predicted = None if self.predicted is None else self.predicted[rows]
-        return Batch(self.confidence[rows], correct, predicted)
+        return LiveBatch(self.confidence[rows], correct, predicted)
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -69,7 +69,7 @@ class Watch:
     spread: Floats
     test: MeanDrift
     missing: str
-    values: Callable[[Batch], Values | None]
+    values: Callable[[LiveBatch], Values | None]
 
 
 def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
@@ -92,7 +92,7 @@ def _calibration(card: Card, half: float) -> Watch:
     lowest, highest = ends_of(gaps.edges)
     low, high = gaps.bounds(confidence_level=1 - half)
 
-    def values(batch: Batch) -> Values | None:
+    def values(batch: LiveBatch) -> Values | None:
         if batch.correct is None:
             return None
         cell = cells_of(gaps.edges, batch.confidence)
@@ -122,7 +122,7 @@ def _accuracy(card: Card, half: float) -> Watch:
         shown = clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss, sides=1)[1]
         ends.append((0.0, max(row.risk, shown)))
 
-    def values(batch: Batch) -> Values | None:
+    def values(batch: LiveBatch) -> Values | None:
         if batch.correct is None:
             return None
         has = np.ones((len(batch), 1 + len(rows)), dtype=bool)
@@ -148,7 +148,7 @@ def _confidence(card: Card, half: float) -> Watch:
         *(clopper_pearson(int(n), count, confidence_level=1 - miss) for n in below),
     ]
 
-    def values(batch: Batch) -> Values:
+    def values(batch: LiveBatch) -> Values:
         statistics = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
         return statistics, np.ones_like(statistics, dtype=bool)
 
@@ -166,7 +166,7 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
     grouped = [int(counts[members].sum()) for members in groups]
     ends = [clopper_pearson(n, samples, confidence_level=1 - half / len(groups)) for n in grouped]
 
-    def values(batch: Batch) -> Values | None:
+    def values(batch: LiveBatch) -> Values | None:
         if batch.predicted is None:
             return None
         hits = group_of[batch.predicted][:, None] == np.arange(len(groups))
@@ -187,7 +187,7 @@ def _of_shares(
     ends: Sequence[tuple[float, float]],
     half: float,
     missing: str,
-    values: Callable[[Batch], Values | None],
+    values: Callable[[LiveBatch], Values | None],
 ) -> Watch:
     """A watch over means of values from 0 to 1, each in the interval with these ends."""
     low, high = (np.array(each) for each in zip(*ends, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
-from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
+from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Task, TaskResult, attempt
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective, threads_for
 from fedlas.lab.runs.claim import check_bench_folder, check_claim, check_data, is_run, run_folders
@@ -28,7 +28,7 @@ def notes_of(runs: Sequence[Run]) -> list[str]:
 
 
 @dataclass
-class Outcome:
+class BenchOutcome:
     """What became of the runs of a bench, by run name, in the order of the plan.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outcome:
     pending: list[str]
 
 
-def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None) -> Outcome:
+def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None) -> BenchOutcome:
     """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
 
     Args:
@@ -70,9 +70,9 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         for folder in _siblings(runs):
             with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
                 check_data(folder, data_fingerprint(run))
-    results: dict[str, Result] = {}
+    results: dict[str, TaskResult] = {}
 
-    def note(result: Result, style: str | None = None) -> None:
+    def note(result: TaskResult, style: str | None = None) -> None:
         results[result.name] = result
         text = str(result.line)
         if result.busy is not None:
@@ -114,9 +114,9 @@ def _is_done(run: Run) -> bool:
         return True
 
 
-def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:
+def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOutcome:
     by_name = {run.name: results[run.name] for run in runs if run.name in results}
-    return Outcome(
+    return BenchOutcome(
         finished=[name for name, result in by_name.items() if result.line is not None],
         failed={name: result.error for name, result in by_name.items() if result.error is not None},
         busy=[name for name, result in by_name.items() if result.busy is not None],

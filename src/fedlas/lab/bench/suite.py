@@ -91,7 +91,9 @@ def load_group(
     return Group(name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ()))))
 
 
-def dry_run(group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None) -> int:
+def dry_run_bench(
+    group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
+) -> int:
     """Check a bench without training, and print what it would do; no run folder is written.
 
     Returns:

@@ -56,7 +56,7 @@ def shuffled_classes(target: IntArray, num_classes: int, random: np.random.Rando
     return [random.permutation(group) for group in groups]
 
 
-def choose(groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None) -> IntArray:
+def choose_positions(groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None) -> IntArray:
     """``amounts[c]`` positions of each class, after the first ``skip[c]``; sorted, ``(amounts.sum(),)`` int64."""
     starts = np.zeros(len(groups), dtype=np.int64) if skip is None else skip
     parts = [group[start : start + amount] for group, start, amount in zip(groups, starts, amounts, strict=True)]
@@ -84,7 +84,7 @@ def hold_out(
     ones = np.ones_like(counts)
     amounts = allocate(counts, size, low=ones, high=counts - 1)
     groups = shuffled_classes(target, len(classes), random)
-    return choose(groups, counts - amounts, skip=amounts), choose(groups, amounts)
+    return choose_positions(groups, counts - amounts, skip=amounts), choose_positions(groups, amounts)
 
 
 FEWEST_VALIDATION = 200
@@ -230,9 +230,9 @@ def split(
     for_train = allocate(others, train_count, low=np.ones_like(counts), high=others)
     tested, counts = _draw(source.test, Purpose.SPLIT_TEST, seed, num_classes)
     indices = {
-        "train": choose(groups, for_train, skip=for_val),
-        "val": choose(groups, for_val),
-        "test": choose(tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)),
+        "train": choose_positions(groups, for_train, skip=for_val),
+        "val": choose_positions(groups, for_val),
+        "test": choose_positions(tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)),
     }
     # The parts stay on the device of the source.
     parts: dict[str, Any] = {

@@ -42,7 +42,7 @@ class Starter:
     batch: int
 
 
-def choose(contents: Survey) -> Starter:
+def choose_settings(contents: Survey) -> Starter:
     """What fits a folder of images."""
     size = min(max(contents.shorter_side, 8), _LARGEST)
     streamed = contents.nested or contents.images * contents.channels * size**2 > _IN_MEMORY

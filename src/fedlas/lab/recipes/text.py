@@ -85,10 +85,10 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise InputError("--set", f"{parent} must be a section", repr(override), "Check the key.")
-    place[last] = parse_yaml(value, override)
+    place[last] = parse_value(value, override)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_value(text: str, where: str) -> Any:
     """Plain values from YAML text.
 
     Raises:
@@ -170,7 +170,7 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
         raise InputError(
             "recipe", "it must be a readable text file", f"{source} ({error})", "Check the path and its permissions."
         ) from error
-    content = parse_yaml(text, str(source))
+    content = parse_value(text, str(source))
     if not isinstance(content, dict):
         raise InputError("recipe", "the file must hold a mapping", source, "See the recipes of the package.")
     return content

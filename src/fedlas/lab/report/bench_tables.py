@@ -58,7 +58,7 @@ def _csv_columns(metric: str) -> list[str]:
     return [*names, f"{metric}_floor", f"{metric}_p"] if is_calibration_error(metric) else names
 
 
-def short_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
+def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
     """One line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
 
     Args:

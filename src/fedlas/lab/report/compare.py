@@ -94,7 +94,7 @@ def compare_methods(
         fix = "Keep the runs' predictions, or use --stage temperature."
         raise InputError("fedlas compare", "--stage auto needs predictions of every run", str(folder), fix)
     names = [metric.lower() for metric in metrics]
-    by_metric = {name: differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names}
+    by_metric = {name: method_differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names}
     if plot is not None:
         write_picture(differences_figure(by_metric), plot)
     blocks: list[Block] = []
@@ -129,7 +129,7 @@ def sentence(difference: Difference, metric: str) -> str:
     return f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
 
 
-def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
+def method_differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
     """The differences of pairs of methods, as numbers.
 
     Args:

@@ -19,7 +19,7 @@ from fedlas.lab.report.bench_tables import (
     published_table,
     results_table,
     runs_table,
-    short_table,
+    short_bench_table,
 )
 from fedlas.lab.report.model import ReportModel, report_model
 from fedlas.lab.report.verdict import (
@@ -92,7 +92,7 @@ def markdown_report(model: ReportModel) -> str:
         parts.append(code_block(commands))
     parts += [
         bullets(f"{answer.question}: {answer.text}" for answer in answers(model)),
-        markdown(short_table(model, aurc=True)),
+        markdown(short_bench_table(model, aurc=True)),
     ]
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
@@ -129,7 +129,7 @@ def html_report(model: ReportModel) -> str:
         by_seed=_by_seed(model, "test"),
         after=_by_seed(model, model.after),
         calibrator=_CALIBRATORS[model.after],
-        short=short_table(model, aurc=True),
+        short=short_bench_table(model, aurc=True),
         short_notes=short_legend(model),
         tables=[table for _, table in model.tables],
         notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],

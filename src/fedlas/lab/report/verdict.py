@@ -8,7 +8,7 @@ from statistics import fmean
 
 from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
-from fedlas.lab.runs.intervals import reasons
+from fedlas.lab.runs.intervals import failure_reasons
 from fedlas.lab.runs.summary import Summary, is_ranked
 from fedlas.present.metric_tables import noise_legend
 from fedlas.present.page import Answer
@@ -175,7 +175,7 @@ def short_legend(model: ReportModel) -> list[str]:
     return lines
 
 
-def legend(model: ReportModel) -> dict[Mark, str]:
+def table_legend(model: ReportModel) -> dict[Mark, str]:
     """Explain each mark that occurs, in the order to print them."""
     summary = model.summary
     n, others = len(summary.common_seeds), len(summary.tested) - 1
@@ -212,13 +212,16 @@ def legend(model: ReportModel) -> dict[Mark, str]:
 
 def marks_notes(model: ReportModel) -> list[str]:
     """The legend as sentences that begin with the mark."""
-    return [f"{SYMBOLS[mark]} {text}.".strip() for mark, text in legend(model).items()]
+    return [f"{SYMBOLS[mark]} {text}.".strip() for mark, text in table_legend(model).items()]
 
 
 def noise_notes(model: ReportModel) -> list[str]:
     """Explain interval, floor and p-value, and why some are missing."""
     several = any(len(seeds) > 1 for seeds in model.seeds.values())
-    return [*noise_legend(model.all_noise, several=several), *(f"{reason}." for reason in reasons(model.summary))]
+    return [
+        *noise_legend(model.all_noise, several=several),
+        *(f"{reason}." for reason in failure_reasons(model.summary)),
+    ]
 
 
 def missing_notes(model: ReportModel) -> list[str]:

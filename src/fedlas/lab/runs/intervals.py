@@ -73,7 +73,7 @@ def scaled(run: FinishedRun, predictions: Predictions) -> Predictions | None:
     return predictions.with_logits(predictions.logits / run.temperature)
 
 
-def reasons(summary: Summary) -> list[str]:
+def failure_reasons(summary: Summary) -> list[str]:
     """Why intervals are missing, each reason once with the runs that it is about."""
     about: dict[str, list[str]] = {}
     for run in summary.runs:

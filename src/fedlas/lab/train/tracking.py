@@ -120,7 +120,7 @@ class Tracking:
 
     def _log(self, record: Mapping[str, Any], step: int) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._try(name, partial(tracker.log, values_of(record), step=step))
+            self._try(name, partial(tracker.log, tracked_values(record), step=step))
 
     def _close(self) -> None:
         for name, tracker in list(self._trackers.items()):
@@ -140,11 +140,11 @@ class Tracking:
             )
 
 
-def values_of(record: Mapping[str, Any]) -> dict[str, float]:
+def tracked_values(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a record of the log, under names such as ``val/ece``, and the number of alarms.
 
     Example:
-        >>> values_of({"epoch": 2, "val": {"ece": 0.1, "mce": None}, "alarms": ["stuck"]})
+        >>> tracked_values({"epoch": 2, "val": {"ece": 0.1, "mce": None}, "alarms": ["stuck"]})
         {'epoch': 2, 'val/ece': 0.1, 'alarms': 1}
     """
     numbers: dict[str, float] = {}

@@ -12,15 +12,15 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.yaml_text import dump_yaml
 from fedlas.lab.train.config import merit
-from fedlas.lab.tune.space import Method, is_recipe_key, text_of
+from fedlas.lab.tune.space import Method, is_recipe_key, params_text
 from fedlas.lab.tune.study import Tuning, load_studies
 from fedlas.present.table import Table, table_of
 
-__all__ = ["Outcome", "next_command", "outcome_table", "outcomes_of", "verdict", "write_best"]
+__all__ = ["TuningOutcome", "next_command", "outcome_table", "outcomes_of", "tuning_verdict", "write_best"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TuningOutcome:
     """Outcome of one method.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outcome:
     params: Mapping[str, Any]
 
 
-def outcomes_of(tuning: Tuning) -> list[Outcome]:
+def outcomes_of(tuning: Tuning) -> list[TuningOutcome]:
     """Return the outcome of each method from optuna's journal."""
     states = require("optuna.trial", extra="tune").TrialState
     studies, outcomes = load_studies(tuning), []
@@ -50,18 +50,18 @@ def outcomes_of(tuning: Tuning) -> list[Outcome]:
         best = max(finite, key=lambda trial: merit(tuning.objective, trial.value), default=None)
         preset = next((trial.value for trial in finite if trial.user_attrs["params"] == method.preset), None)
         value, params = (None, {}) if best is None else (best.value, best.user_attrs["params"])
-        outcomes.append(Outcome(method, len(trials), len(trials) - len(finite), preset, value, params))
+        outcomes.append(TuningOutcome(method, len(trials), len(trials) - len(finite), preset, value, params))
     return outcomes
 
 
-def outcome_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
+def outcome_table(tuning: Tuning, outcomes: Sequence[TuningOutcome]) -> Table:
     """Return a row for each method."""
     rows = [
         [
             outcome.method.name,
             _number(outcome.preset),
             _number(outcome.value),
-            text_of(outcome.params) if outcome.method.space else "nothing to tune",
+            params_text(outcome.params) if outcome.method.space else "nothing to tune",
             f"{outcome.trials}" + (f", {outcome.diverged} diverged" if outcome.diverged else ""),
         ]
         for outcome in outcomes
@@ -71,20 +71,20 @@ def outcome_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
     return table_of(("method", "preset", "best", "best parameters", "trials"), rows, title=title, text=(0, 3, 4))
 
 
-def verdict(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
+def tuning_verdict(tuning: Tuning, outcomes: Sequence[TuningOutcome]) -> list[str]:
     """Return which method and setting is best, and how far one may trust that."""
     finite = [outcome for outcome in outcomes if outcome.value is not None]
     if not finite:
         return ["Every trial diverged. Lower the learning rate or narrow the ranges."]
     best = max(finite, key=lambda outcome: merit(tuning.objective, outcome.value or 0.0))
-    setting = f" with {text_of(best.params)}" if best.params else ""
+    setting = f" with {params_text(best.params)}" if best.params else ""
     return [
         f"Best: {best.method.name}{setting}, {tuning.title} {_number(best.value)}.",
         "The best of many trials is optimistic on the validation part that chose it; the test part had no say.",
     ]
 
 
-def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path | None:
+def write_best(tuning: Tuning, outcomes: Sequence[TuningOutcome]) -> Path | None:
     """Write ``best.yaml``, the recipe with the best setting of each method; None if every trial diverged.
 
     It also has the preset of each loss that another setting beats, under another name, so that its bench compares the

@@ -14,10 +14,10 @@ from typing import Any
 
 from fedlas._core.check import InputError, suggestion
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.recipes.text import parse_yaml
+from fedlas.lab.recipes.text import parse_value
 from fedlas.losses import LOSSES
 
-__all__ = ["Domain", "Method", "is_recipe_key", "methods_of", "parse_domain", "set_option", "text_of", "tuned_rows"]
+__all__ = ["Domain", "Method", "is_recipe_key", "methods_of", "params_text", "parse_domain", "set_option", "tuned_rows"]
 
 _SECTIONS = ("optimizer", "schedule", "model", "train")
 """Sections of a recipe that may hold a tuned key."""
@@ -93,7 +93,7 @@ def parse_domain(text: str, where: str) -> Domain:
     is_range = ":" in text
     parts = text.split(":") if is_range else text.split(",")
     parts, flags = (parts[:2], parts[2:]) if is_range else (parts, [])
-    values = [parse_yaml(part, where) if part.strip() else None for part in parts]
+    values = [parse_value(part, where) if part.strip() else None for part in parts]
     finite = [v for v in values if isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))]
     numbers = [v for v in finite if not isinstance(v, str | bool)]
     log, whole = "log" in flags, "int" in flags
@@ -155,7 +155,7 @@ def is_recipe_key(parameter: str) -> bool:
     return parameter.split(".")[0] in _SECTIONS
 
 
-def text_of(params: Mapping[str, Any]) -> str:
+def params_text(params: Mapping[str, Any]) -> str:
     """Return parameters as text, such as ``alpha 0.05, beta 4``."""
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in params.items()

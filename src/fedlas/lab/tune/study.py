@@ -33,11 +33,11 @@ from fedlas.lab.runs.workers import Worker, end, visible_gpus
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError
-from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, set_option, text_of
+from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
 
-__all__ = ["STORAGE", "Tuning", "dry_run", "load_studies", "plan_tuning", "run_study"]
+__all__ = ["STORAGE", "Tuning", "dry_run_study", "load_studies", "plan_tuning", "run_study"]
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
@@ -183,7 +183,7 @@ def _check_space(tuning: Tuning, method: Method) -> None:
             ) from error
 
 
-def dry_run(tuning: Tuning) -> None:
+def dry_run_study(tuning: Tuning) -> None:
     """Print what a study would do: the space, trials, runs and steps of every method."""
     seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
     say(f"{tuning.recipe.name}: {tuning.budget} trials x {seeds} seeds x {epochs} epochs a method, {tuning.title}")
@@ -317,7 +317,7 @@ def _tell(studies: Mapping[str, Any], job: _Job, value: float | None, reason: st
     for run in job.tuning.runs(job.method, job.number, job.params):
         remove(run.folder / RunFolder.checkpoint_path, inside=job.tuning.folder)
     outcome = f"{job.tuning.title} {value:.4f}" if value is not None else f"diverged: {reason}"
-    say(f"{job.name}  {outcome}  {text_of(job.params)}".rstrip(), stderr=True)
+    say(f"{job.name}  {outcome}  {params_text(job.params)}".rstrip(), stderr=True)
 
 
 def _run_in_workers(tuning: Tuning, studies: Mapping[str, Any], count: int) -> None:

@@ -47,7 +47,7 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         >>> average(sure, unsure).probs
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
-    first = check_same_samples(_OWNER, predictions)
+    first = check_members(_OWNER, predictions)
     shares = _shares(weights, len(predictions))
     # Members of weight 0 are left out: the logarithm of their weight is infinite.
     counted = [(p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0]
@@ -89,7 +89,7 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
     return (log_probs + log_weights.reshape(-1, *[1] * (logits.ndim - 1))).logsumexp(dim=0)
 
 
-def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predictions:
+def check_members(owner: str, predictions: Sequence[Predictions]) -> Predictions:
     """Return the first of ``predictions`` if all are on the same samples.
 
     Raises:

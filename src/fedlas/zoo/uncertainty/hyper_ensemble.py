@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from fedlas._core.check import check_count
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty.ensemble import check_same_samples
+from fedlas.zoo.uncertainty.ensemble import check_members
 
 __all__ = ["MOST_PICKS", "greedy_selection"]
 
@@ -49,7 +49,7 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
         >>> greedy_selection([bad, good], size=2)
         [0, 1]
     """
-    check_same_samples("greedy_selection", pool)
+    check_members("greedy_selection", pool)
     check_count("greedy_selection", "size", size)
     log_p = torch.stack([
         -F.cross_entropy(p.logits.to(pool[0].logits.device, torch.float64), pool[0].target, reduction="none")

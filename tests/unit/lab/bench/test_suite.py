@@ -8,7 +8,7 @@ import pytest
 from fedlas._core.check import InputError
 from fedlas.cli import bench as room
 from fedlas.cli.bench import bench_group
-from fedlas.lab.bench.suite import dry_run, load_group
+from fedlas.lab.bench.suite import dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.text import is_group, read_content, shipped_names
@@ -153,14 +153,14 @@ def test_drop_last_takes_whole_batches_only():
 
 def test_a_dry_run_prints_every_run_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert dry_run(load_group("paper/fine-grained"), seeds=[0, 1]) == 0
+    assert dry_run_bench(load_group("paper/fine-grained"), seeds=[0, 1]) == 0
     text = capsys.readouterr().out
     assert "runs/paper/cub-vit/fedlas+-s1" in text
     assert "runs/paper/aircraft-vit/ce-s0" in text
     assert "24 runs, 0 of them finished; about 1,711,200 steps" in text
     assert "missing: vit_base_patch16_384.safetensors" in text
     assert not list(tmp_path.iterdir())
-    assert dry_run(load_group("digits"), losses=["fedlas"], seeds=[0], out=Path("x")) == 0
+    assert dry_run_bench(load_group("digits"), losses=["fedlas"], seeds=[0], out=Path("x")) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["fedlas-s0", "300", "new", "x/fedlas-s0"] for line in lines)
 
@@ -169,7 +169,7 @@ def test_a_dry_run_finds_what_the_bench_would_find():
     with pytest.raises(InputError, match="milestones must come before the last epoch"):
         load_group("paper/table-1", ["train.epochs=100"])
     with pytest.raises(InputError, match="Did you mean 'momentum'"):
-        dry_run(load_group("paper/table-1", ["losses.fedlas.momentun=1"]))
+        dry_run_bench(load_group("paper/table-1", ["losses.fedlas.momentun=1"]))
     with pytest.raises(InputError, match="val_size must be above 0"):
         load_group("digits", ["data.val_size=0"])
 

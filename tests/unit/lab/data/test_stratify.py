@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
 from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.splits import allocate, choose, hold_out, shuffled_classes
+from fedlas.lab.data.splits import allocate, choose_positions, hold_out, shuffled_classes
 
 
 @st.composite
@@ -40,7 +40,7 @@ def test_bounds_take_from_the_classes_where_it_hurts_least():
 
 def test_choose_skips():
     groups = [np.array([5, 3, 1]), np.array([4, 0, 2])]
-    assert choose(groups, np.array([1, 2]), skip=np.array([1, 0])).tolist() == [0, 3, 4]
+    assert choose_positions(groups, np.array([1, 2]), skip=np.array([1, 0])).tolist() == [0, 3, 4]
 
 
 def test_shuffled_classes_cover_all_positions_once():

@@ -5,7 +5,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.report.compare import compare_methods, differences, differences_figure
+from fedlas.lab.report.compare import compare_methods, differences_figure, method_differences
 from fedlas.lab.runs.collect import collect
 from fedlas.stats import holm, paired_t_test
 
@@ -30,7 +30,7 @@ def write(folder, ece=ECE):
 
 def test_numbers_are_those_of_the_tests(tmp_path):
     summary = collect(write(tmp_path))
-    first, second = differences(summary, ["fedlas:ls", "fedlas:mbls"], metric="ece")
+    first, second = method_differences(summary, ["fedlas:ls", "fedlas:mbls"], metric="ece")
     assert first.seeds == (0, 1, 2, 3, 4)
     assert second.seeds == (0, 1, 2)
     assert first.mean == pytest.approx(-0.0198)
@@ -45,14 +45,14 @@ def test_interval_and_t_test_agree_at_the_level(tmp_path):
     values = {"a": [0.0, 0.0, 0.0], "b": [-0.01, 0.01, 0.0]}
     half = 4.302652729911275 * 0.01 / math.sqrt(3)
     shifted = {"ls": [half - b for b in values["b"]], "ce": values["a"]}
-    (found,) = differences(collect(write(tmp_path, shifted)), ["ls:ce"], metric="ece")
+    (found,) = method_differences(collect(write(tmp_path, shifted)), ["ls:ce"], metric="ece")
     assert found.t == pytest.approx(0.05)
     assert found.interval[0] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_one_seed_and_no_spread_have_no_test(tmp_path):
     summary = collect(write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03, 0.04], "mbls": [0.02]}))
-    level, single = differences(summary, ["ls:ce", "mbls:ce"], metric="ece")
+    level, single = method_differences(summary, ["ls:ce", "mbls:ce"], metric="ece")
     assert (level.t, level.holm, level.interval, level.needed) == (None, None, None, None)
     assert (single.t, single.holm, single.interval, single.needed) == (None, None, None, None)
     assert single.mean == pytest.approx(-0.01)
@@ -60,8 +60,8 @@ def test_one_seed_and_no_spread_have_no_test(tmp_path):
 
 def test_after_temperature_is_another_number(tmp_path):
     summary = collect(write(tmp_path))
-    (before,) = differences(summary, ["fedlas:ls"], metric="ece")
-    (after,) = differences(summary, ["fedlas:ls"], metric="ece", stage="test_calibrated")
+    (before,) = method_differences(summary, ["fedlas:ls"], metric="ece")
+    (after,) = method_differences(summary, ["fedlas:ls"], metric="ece", stage="test_calibrated")
     assert after.mean == pytest.approx(before.mean / 2)
 
 
@@ -85,7 +85,7 @@ def test_the_table(tmp_path, capsys):
 def test_the_picture_shows_the_differences_of_each_metric(tmp_path):
     pairs, names = ["fedlas:ls", "fedlas:mbls"], ["ece", "nll"]
     summary = collect(write(tmp_path))
-    asked = {name: differences(summary, pairs, metric=name) for name in names}
+    asked = {name: method_differences(summary, pairs, metric=name) for name in names}
     ece, nll = differences_figure(asked).axes
     assert [tick.get_text() for tick in ece.get_yticklabels()] == ["fedlas - ls", "fedlas - mbls"]
     assert ece.get_xlabel() == "ECE (points), A - B"

@@ -14,9 +14,9 @@ from fedlas._core.check import InputError
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import html_report, markdown_report, write_report
-from fedlas.lab.report.verdict import legend
+from fedlas.lab.report.verdict import table_legend
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
+from fedlas.lab.runs.intervals import FILE, failure_reasons, with_estimates
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import noise_legend, noise_text
@@ -161,7 +161,7 @@ def test_without_either_there_is_a_dash_and_a_reason(folder):
     shutil.rmtree(folder / "ce-s1" / "predictions")
     (folder / "ce-s1" / FILE).unlink()
     report = write_report(folder, replicates=REPLICATES)
-    (reason,) = reasons(report.model.summary)
+    (reason,) = failure_reasons(report.model.summary)
     assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
@@ -175,7 +175,7 @@ def test_zero_replicates_compute_nothing(folder):
         path.unlink()
     summary = noise(folder, replicates=0)
     assert not list(folder.rglob(FILE))
-    assert "no replicates were asked for" in reasons(summary)[0]
+    assert "no replicates were asked for" in failure_reasons(summary)[0]
     with pytest.raises(InputError, match="0 or at least 39"):
         noise(folder, replicates=20)
 
@@ -307,4 +307,4 @@ def test_from_five_seeds_on_the_best_is_marked(tmp_path, values, mark):
             (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
     model = report_model(collect(tmp_path))
     assert {row[0].value: row[2].mark for row in model.table().rows}["ls"] == mark
-    assert mark in legend(model)
+    assert mark in table_legend(model)

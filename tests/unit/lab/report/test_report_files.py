@@ -14,7 +14,7 @@ import pytest
 import rich.console
 
 from fedlas._core.check import InputError
-from fedlas.lab.report.bench_tables import long_table, short_table
+from fedlas.lab.report.bench_tables import long_table, short_bench_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import collect
 from fedlas.lab.report.report import write_report as write_everything
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 def shown(summary, width=100, *, details=True):
     model = report_model(summary)
-    table = terminal(long_table(model), details=True) if details else terminal(short_table(model))
+    table = terminal(long_table(model), details=True) if details else terminal(short_bench_table(model))
     console = rich.console.Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(table)
     console.file.close()

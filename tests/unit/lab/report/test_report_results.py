@@ -7,7 +7,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.verdict import legend
+from fedlas.lab.report.verdict import table_legend
 from fedlas.lab.runs.collect import collect
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
@@ -59,7 +59,7 @@ def test_halves_of_an_error_have_no_best(tmp_path, write_run):
     assert [row[2].mark for row in table.rows] == ["best", "worse"]
     assert {cell.mark for row in table.rows for cell in row[3:]} == {""}
     assert [c.head for c in table.columns[3:]] == ["O-ECE % ↓", "U-ECE % ↓", "Debiased ECE² → 0"]
-    meaning = legend(model)
+    meaning = table_legend(model)
     assert meaning["worse"].startswith("no mark: worse")
     assert meaning[""].startswith("no mark in O-ECE, U-ECE, Debiased ECE²: nobody is best there")
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedlas.cli.report import show_bench
 from fedlas.lab.report.after_auto import with_auto
-from fedlas.lab.report.bench_tables import short_table
+from fedlas.lab.report.bench_tables import short_bench_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.verdict import answers
@@ -40,7 +40,7 @@ def texts(summary):
 def test_from_five_seeds_on_the_best_has_a_star_and_is_named():
     values = {"ls": [0.30, 0.31, 0.32, 0.31, 0.30], "ce": [0.20, 0.22, 0.21, 0.20, 0.21]}
     assert texts(summary(values)) == {"Lowest NLL": "ce (0.208), beyond chance over 5 seeds."}
-    rows = {row[0].value: row[1].mark for row in short_table(report_model(summary(values))).rows}
+    rows = {row[0].value: row[1].mark for row in short_bench_table(report_model(summary(values))).rows}
     assert rows == {"ce": "best", "ls": "worse"}
     assert list(rows) == ["ce", "ls"]  # the lowest NLL first
 
@@ -49,7 +49,7 @@ def test_from_fewer_seeds_there_is_no_star():
     values = {"ls": [0.30, 0.26, 0.32], "ce": [0.25, 0.26, 0.27]}
     text = texts(summary(values))["Lowest NLL"]
     assert text == "ce (0.260) over 3 seeds; only 5 or more can call one best."
-    assert {row[1].mark for row in short_table(report_model(summary(values))).rows} == {""}
+    assert {row[1].mark for row in short_bench_table(report_model(summary(values))).rows} == {""}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_losses_are_compared_with_cross_entropy_after_a_temperature(values, text
 
 
 def test_columns_after_auto_are_of_all_methods_or_of_none(model, tmp_path):
-    head = [column.head for column in short_table(model).columns]
+    head = [column.head for column in short_bench_table(model).columns]
     assert head == ["method", "Accuracy % ↑", "NLL raw ↓", "NLL auto ↓", "ECE raw % (floor) ↓", "ECE auto % ↓"]
     run = model.summary.runs[0]
     stored = json.loads((run.path / "auto.json").read_text())

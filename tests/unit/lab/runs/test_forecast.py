@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlas.lab.bench.suite import Group, dry_run
+from fedlas.lab.bench.suite import Group, dry_run_bench
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.folder import RunFolder
@@ -56,11 +56,11 @@ def test_a_dry_run_counts_steps_or_says_why_not(tmp_path, capsys):
     """It said "about 0 steps, 0 of them left" of data that it did not count."""
     root = own_images("folder", tmp_path / "data")
     there, not_there = recipe("folder", root), recipe("folder", tmp_path / "elsewhere")
-    dry_run(Group("g", "", (there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
+    dry_run_bench(Group("g", "", (there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
     text = capsys.readouterr().out
     assert "on about 24 images" in text
     assert "2 runs, 0 of them finished; about 24 steps, 24 of them left" in text
-    dry_run(Group("g", "", (not_there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
+    dry_run_bench(Group("g", "", (not_there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert last == "2 runs, 0 of them finished; steps of 2 runs unknown: their data is not there to be counted"
 

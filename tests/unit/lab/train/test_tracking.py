@@ -9,7 +9,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
-from fedlas.lab.train.tracking import TRACKERS, Tracking, check_trackers, values_of
+from fedlas.lab.train.tracking import TRACKERS, Tracking, check_trackers, tracked_values
 
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # trackio reads it once, when imported
 
@@ -116,7 +116,7 @@ def test_files_of_a_tracker_stay_below_the_bench(tmp_path):
 def test_values_are_finite_numbers():
     val = {"ece": 0.5, "mce": None, "deep": {"x": float("nan")}}
     record = {"epoch": 1, "val": val, "alarms": ["a", "b"], "on": True, "quantiles": [1, 2], "name": "x"}
-    assert values_of(record) == {"epoch": 1, "val/ece": 0.5, "alarms": 2}
+    assert tracked_values(record) == {"epoch": 1, "val/ece": 0.5, "alarms": 2}
 
 
 @pytest.mark.system

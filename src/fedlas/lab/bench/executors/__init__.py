@@ -5,8 +5,8 @@ In: tasks, each a run with what another process needs to do it. Out: a ``Result`
 
 # Importing a module registers its executor.
 from fedlas.lab.bench.executors import local, ray, slurm  # noqa: F401
-from fedlas.lab.bench.executors.base import EXECUTORS, Executor, Result, Task, attempt
+from fedlas.lab.bench.executors.base import EXECUTORS, Executor, Task, TaskResult, attempt
 from fedlas.lab.bench.executors.local import LocalExecutor
 from fedlas.lab.bench.executors.progress import JointProgress
 
-__all__ = ["EXECUTORS", "Executor", "JointProgress", "LocalExecutor", "Result", "Task", "attempt"]
+__all__ = ["EXECUTORS", "Executor", "JointProgress", "LocalExecutor", "Task", "TaskResult", "attempt"]

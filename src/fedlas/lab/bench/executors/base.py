@@ -59,7 +59,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Result:
+class TaskResult:
     """Result of a run; one of ``line``, ``error`` and ``busy`` is not None.
 
     Attributes:
@@ -75,7 +75,7 @@ class Result:
     busy: str | None = None
 
 
-def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Result:
+def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     """Do a run in this process. An error is noted in its folder and returned."""
     try:
         return finish(run, label, show=show)
@@ -83,18 +83,18 @@ def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> R
         return failed(run, **error_texts(error))
 
 
-def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Result:
+def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     """Do a run and all that its report needs in this process, or leave it to another process that works on it."""
     try:
         metrics = execute(run, label=label, show=show)
     except BusyError as error:
-        return Result(run.name, busy=str(error))
+        return TaskResult(run.name, busy=str(error))
     if is_main_process():
         with suppress(ValueError):  # what of the folder cannot be used is for the report to say
             finished = read_run(RunFolder(run.folder))
             keep_estimates(finished)
             after_auto(finished)
-    return Result(run.name, line=_line(metrics))
+    return TaskResult(run.name, line=_line(metrics))
 
 
 def error_texts(error: Exception) -> dict[str, str]:
@@ -103,15 +103,15 @@ def error_texts(error: Exception) -> dict[str, str]:
     return {"error": f"{type(error).__name__}: {error}", "text": text}
 
 
-def failed(run: Run, error: str, *, text: str | None = None) -> Result:
+def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
     """The result of a run that failed. The error is noted in the run's folder."""
     if is_main_process():
         with suppress(InputError):  # if the folder cannot be written, only the result holds the error
             write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
-    return Result(run.name, error=error)
+    return TaskResult(run.name, error=error)
 
 
-def result_of(task: Task, get: Callable[[], Result], errors: type[Exception] = Exception) -> Result:
+def result_of(task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception) -> TaskResult:
     """What a task that was done elsewhere came to; an error of getting it is a failure of the run."""
     try:
         return get()
@@ -186,7 +186,7 @@ class Executor(ABC):
         return max(1, int(self.gpus_per_run or 0))
 
     @abstractmethod
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Do the tasks; yields the result of each, in the order in which they end."""
 
     def ready(self, task: Task) -> Task:

@@ -23,8 +23,8 @@ from fedlas.lab.bench.executors.base import (
     EXECUTORS,
     Events,
     Executor,
-    Result,
     Task,
+    TaskResult,
     attempt,
     error_texts,
     failed,
@@ -36,13 +36,13 @@ from fedlas.lab.runs.workers import Worker, context, end, end_with_parent, exit_
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
-def work(task: Task) -> Result:
+def work(task: Task) -> TaskResult:
     """Do a task in a process of its own, on this or another machine."""
     try:
         os.chdir(task.folder)
     except OSError as error:
         expected, got = "every machine must see the folder of the bench", f"{task.folder} ({error.strerror})"
-        return Result(task.run.name, error=f"executor: {expected}; got {got}. Use a file system that all share.")
+        return TaskResult(task.run.name, error=f"executor: {expected}; got {got}. Use a file system that all share.")
     os.environ.update(task.environment)
     sys.argv = list(task.command)
     if task.processes > 1:
@@ -51,7 +51,7 @@ def work(task: Task) -> Result:
         return attempt(task.run, task.label)
 
 
-def launch(task: Task) -> Result:
+def launch(task: Task) -> TaskResult:
     """Do a task with ``task.processes`` processes of ``torchrun``.
 
     Returns:
@@ -85,7 +85,7 @@ def launch(task: Task) -> Result:
         try:
             for _ in range(task.retries + 1):
                 try:
-                    result: Result = elastic_launch(config, _rank)(task, note)[0]
+                    result: TaskResult = elastic_launch(config, _rank)(task, note)[0]
                     return result
                 except ChildFailedError as error:
                     # The rank itself noted its error, so the error is final and another start would repeat it.
@@ -101,7 +101,7 @@ def launch(task: Task) -> Result:
     return failed(task.run, f"{reason} each of {task.retries + 1} times", text=text)
 
 
-def _rank(task: Task, note: Path) -> Result:
+def _rank(task: Task, note: Path) -> TaskResult:
     """One of the processes. A final error is written to ``note``, because another process may end first."""
     end_with_parent()
     try:
@@ -136,7 +136,7 @@ class LocalExecutor(Executor):
         The output of workers goes to ``.workers/`` next to the run folders.
     """
 
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Do the tasks in their order."""
         tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
         count = min(self.workers or self._room(tasks[0]), len(tasks))
@@ -175,7 +175,7 @@ class LocalExecutor(Executor):
                     if worker.connection not in ready or worker.job is None:
                         continue
                     task, result = worker.job, worker.take()
-                    if isinstance(result, Result):
+                    if isinstance(result, TaskResult):
                         yield result
                     elif starts[task.run.name] <= self.retries:
                         events.lost(task, result)

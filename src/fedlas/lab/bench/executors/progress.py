@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fedlas._core.terminal import Bar, say
-from fedlas.lab.bench.executors.base import Result, Task
+from fedlas.lab.bench.executors.base import Task, TaskResult
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress
 
@@ -56,7 +56,7 @@ class JointProgress(Bar):
         """Return the function that shows a run of this process as a part of this bar."""
         return partial(_part, self, task.run.name)
 
-    def ended(self, result: Result) -> None:
+    def ended(self, result: TaskResult) -> None:
         """Count a run that finished, failed, or was left to another process."""
         self._done[result.name], self._ended = self._epochs[result.name], self._ended + 1
         self._shown = time.monotonic()

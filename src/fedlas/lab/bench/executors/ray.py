@@ -18,7 +18,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, result_of
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Task, TaskResult, result_of
 from fedlas.lab.bench.executors.local import work
 
 
@@ -55,7 +55,7 @@ class RayExecutor(Executor):
         super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
         self.address = address or os.environ.get("RAY_ADDRESS") or None
 
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Do the tasks, in their order as far as there is room."""
         ready = deque(self.ready(task) for task in tasks)
         with self._cluster() as ray:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, result_of
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Task, TaskResult, result_of
 from fedlas.lab.bench.executors.local import work
 
 
@@ -65,7 +65,7 @@ class SlurmExecutor(Executor):
             )
         self.minutes, self.wait, self.setup, self.sbatch = minutes, wait, list(setup), dict(sbatch or {})
 
-    def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Submit the tasks and, with ``wait``, wait for them."""
         executor, folder = self._submitit(tasks), tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
@@ -130,7 +130,7 @@ class _Resumable:
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def __call__(self) -> Result:
+    def __call__(self) -> TaskResult:
         return work(self.task)
 
     def checkpoint(self) -> Any:

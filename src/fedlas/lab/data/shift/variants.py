@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, check_choice, check_number, suggestio
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
 from fedlas.lab.data.shift import Corruption
-from fedlas.lab.data.splits import Splits, choose, shuffled_classes
+from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
 
 def corrupted(part: Part, corruption: Corruption) -> Part:
@@ -142,7 +142,7 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     # 1e-9: a share that is a whole number must not round down.
     share = float(factor) ** (-np.arange(splits.num_classes) / (splits.num_classes - 1))
     amounts = np.minimum(counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64)))
-    rows = choose(shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts)
+    rows = choose_positions(shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts)
     train = splits.train.take(torch.from_numpy(rows).to(splits.train.target.device))
     return replace(splits, train=train, indices={**splits.indices, "train": splits.indices["train"][rows]})
 

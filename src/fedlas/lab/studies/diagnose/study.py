@@ -115,7 +115,7 @@ class Study:
             "failure_cases": asdict(self.failures),
             "alarms": [{"epoch": epoch, "alarm": alarm} for epoch, alarm in self.alarms],
         }
-        return dict(plain(content))
+        return dict(plain_numbers(content))
 
 
 def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Study:
@@ -173,7 +173,7 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
     )
 
 
-def lacking(folder: RunFolder) -> str:
+def lacking_for_diagnosis(folder: RunFolder) -> str:
     """Why a finished run cannot be studied, or nothing: a file that is not there, or predictions without features."""
     parts = [folder.part_path(part) for part in ("val", "test")]
     for path in (*parts, folder.splits_path, folder.checkpoint_path):
@@ -240,12 +240,12 @@ def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
     return (norms - usual.mean()) / spread
 
 
-def plain(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """``value`` as JSON can hold it: NaN becomes None."""
     if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
+        return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [plain_numbers(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

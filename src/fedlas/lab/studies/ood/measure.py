@@ -186,7 +186,7 @@ def _run_outputs(folder: RunFolder, model: ModelOutputs, chosen: Chosen) -> tupl
         features = again.features if outputs.features is None else outputs.features
         outputs = Outputs(outputs.logits, features, again.scores)
     train = model.training() if chosen.needing("train") else None
-    head = linear_head(find_head(model.trained.objective.model)) if chosen.needing("head") else None
+    head = linear_head_copy(find_head(model.trained.objective.model)) if chosen.needing("head") else None
     return test, outputs, Reference(val, train, head)
 
 
@@ -266,7 +266,7 @@ class ModelOutputs:
         )
 
 
-def linear_head(head: nn.Module) -> nn.Linear | None:
+def linear_head_copy(head: nn.Module) -> nn.Linear | None:
     """Return a copy of the head on the CPU if it is linear, for scores that need it; else None."""
     weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:

@@ -29,7 +29,7 @@ _INPUTS = ("runs", "folder")
 
 
 @dataclass(frozen=True)
-class Result:
+class MethodResult:
     """Predictions that a method makes, and notes about them.
 
     Attributes:
@@ -47,8 +47,8 @@ class Result:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-Method = Callable[..., Result]
-"""``method(runs: Sequence[RunFolder], *, option=default, ...) -> Result``. One that has a parameter ``folder: Path``
+Method = Callable[..., MethodResult]
+"""``method(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. One with a parameter ``folder: Path``
 gets a folder of its own inside the result's, where what it trains can go on after a kill."""
 
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
@@ -187,7 +187,7 @@ def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
             note_start(derived.folder, accelerator.device)
         # The method itself; it resumes from its work folder.
         inputs = {"runs": derived.members, "folder": folder.work_path}
-        result: Result = UNCERTAINTY.build(derived.method, derived.options, **inputs)
+        result: MethodResult = UNCERTAINTY.build(derived.method, derived.options, **inputs)
         # metrics.json comes last: it is what marks a run as finished.
         metrics = _metrics(derived, result, time.monotonic() - started)
         if accelerator.is_main_process:
@@ -199,7 +199,7 @@ def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
     return metrics
 
 
-def _metrics(derived: Derived, result: Result, seconds: float) -> dict[str, Any]:
+def _metrics(derived: Derived, result: MethodResult, seconds: float) -> dict[str, Any]:
     members = derived.members
     measured = measure(result.val, result.test, num_bins=members[0].run.recipe.train.num_bins)
     # A method that does not say otherwise keeps all of its runs in use, so their sizes add up.

@@ -14,7 +14,7 @@ from fedlas._core.streams import derive
 from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty.apply import Result, method, shared_predictions
+from fedlas.lab.studies.uncertainty.apply import MethodResult, method, shared_predictions
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import average
@@ -39,7 +39,7 @@ APART = (
     least=2,
     most=None,
 )
-def deep_ensemble(runs: Sequence[RunFolder]) -> Result:
+def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
     """Deep ensemble: the mean of the probabilities of runs that differ in their seed only.
 
     Args:
@@ -76,8 +76,8 @@ def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions
     return predictions
 
 
-def _average(test: Sequence[Predictions], val: Sequence[Predictions] | None) -> Result:
-    return Result(average(*test), None if val is None else average(*val), [APART] if val is None else [])
+def _average(test: Sequence[Predictions], val: Sequence[Predictions] | None) -> MethodResult:
+    return MethodResult(average(*test), None if val is None else average(*val), [APART] if val is None else [])
 
 
 def _settings(member: RunFolder) -> dict[str, object]:
@@ -87,7 +87,7 @@ def _settings(member: RunFolder) -> dict[str, object]:
 @method(
     _HYPER, "Hyper-deep ensemble", "Hyperparameter Ensembles for Robustness", 2020, "2006.13570", least=2, most=None
 )
-def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy") -> Result:
+def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy") -> MethodResult:
     """Hyper-ensemble: the mean of the probabilities of runs of different settings, picked greedily on validation.
 
     Args:
@@ -122,7 +122,7 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
     picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
     parameters = sum(int(member.metrics["parameters"]) for member in runs if member.name in picked)
     weights = ", ".join(f"{name} ({count})" for name, count in picked.items())
-    return Result(
+    return MethodResult(
         average(*test, weights=counts),
         average(*val, weights=counts),
         notes=[f"picked by validation NLL, with their weights: {weights}"],
@@ -140,7 +140,7 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
 )
 def orthogonal_ensemble(
     runs: Sequence[RunFolder], *, folder: Path, members: int = 5, self_weight: float = 0.1, inter_weight: float = 0.1
-) -> Result:
+) -> MethodResult:
     """Orthogonal ensemble: members trained one after the other, their filters kept apart; the mean predicts.
 
     Args:
@@ -189,4 +189,4 @@ def orthogonal_ensemble(
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
         parts.append(held_out_predictions(run, splits, objective))
     val, test = (average(*each) for each in zip(*parts, strict=True))
-    return Result(test=test, val=val, parameters=parameters, details={"members": members})
+    return MethodResult(test=test, val=val, parameters=parameters, details={"members": members})

@@ -18,7 +18,7 @@ from fedlas.lab.runs.data import held_out
 from fedlas.lab.runs.execute import held_out_predictions, predictions_of, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.run_parts import run_held_out
-from fedlas.lab.studies.uncertainty.apply import Result, method
+from fedlas.lab.studies.uncertainty.apply import MethodResult, method
 from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights
 from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
@@ -28,7 +28,7 @@ _DROPOUT, _BAYES = "mc-dropout", "bayes-by-backprop"
 
 
 @method(_DROPOUT, "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
-def mc_dropout(runs: Sequence[RunFolder], *, samples: int = 20) -> Result:
+def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> MethodResult:
     """MC dropout: the mean of the probabilities over passes with dropout on; nothing is trained.
 
     Args:
@@ -50,11 +50,11 @@ def mc_dropout(runs: Sequence[RunFolder], *, samples: int = 20) -> Result:
         for by, part in track(held_out(run, splits), f"{samples} passes")
     )
     layers = len(active_dropout(trained.objective.model))
-    return Result(test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"])
+    return MethodResult(test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"])
 
 
 @method(_BAYES, "Bayes by backprop", "Weight Uncertainty in Neural Networks", 2015, "1505.05424")
-def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int = 32) -> Result:
+def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int = 32) -> MethodResult:
     """Bayes by backprop: Gaussian weights, trained on the run's recipe; the mean over draws predicts.
 
     A run that was trained with ``model.bayesian``, which also sets the prior, predicts directly. For any other run a
@@ -89,11 +89,11 @@ def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int =
     model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _BAYES))
     val, test = held_out_predictions(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
-    return Result(test=test, val=val, notes=[note], parameters=parameters)
+    return MethodResult(test=test, val=val, notes=[note], parameters=parameters)
 
 
 @method("post-hoc", "Post-hoc calibration", "On Calibration of Modern Neural Networks", 2017, "1706.04599")
-def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> Result:
+def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> MethodResult:
     """A calibrator fitted on the run's validation part: the baseline of losses that should need none.
 
     Args:
@@ -111,7 +111,7 @@ def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> R
     held_out = run_held_out(runs[0].path, data=runs[0].data_root)
     fitted, notes = fit_with_notes(entry.value(), held_out.part_for(entry, alone=True)[0])
     val, test = (replace(fitted.transform(runs[0].predictions(part)), features=None) for part in ("val", "test"))
-    return Result(test, val, notes)
+    return MethodResult(test, val, notes)
 
 
 @method(
@@ -124,7 +124,7 @@ def last_layer_laplace(
     link: Link = "probit",
     samples: int = 100,
     prior_precision: float | None = None,
-) -> Result:
+) -> MethodResult:
     """Laplace approximation of the last layer: a Gaussian around the head's weights, nothing is trained.
 
     Args:
@@ -162,4 +162,4 @@ def last_layer_laplace(
     val, test = (replace(laplace.predict(part), features=None) for part in parts)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters()) + laplace.num_kept
     details = {"prior_precision": laplace.prior_precision, "log_marginal_likelihood": laplace.log_marginal_likelihood}
-    return Result(test, val, parameters=parameters, details=details)
+    return MethodResult(test, val, parameters=parameters, details=details)

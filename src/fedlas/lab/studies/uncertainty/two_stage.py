@@ -17,7 +17,7 @@ from fedlas.lab.data import Splits
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job, unknown_predictions
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty.apply import Result, method
+from fedlas.lab.studies.uncertainty.apply import MethodResult, method
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
@@ -30,7 +30,7 @@ _PAPER = ("Decoupling Feature Extraction and Classification Layers for Calibrate
 @method("two-stage", "Two-stage training", *_PAPER)
 def two_stage(
     runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, hidden: int = 256, loss: str = "ce"
-) -> Result:
+) -> MethodResult:
     """Two-stage training (TST): the body of a run, frozen, under a new MLP head.
 
     Args:
@@ -76,7 +76,7 @@ def two_stage_variational(
     hidden: int = 256,
     samples: int = 100,
     kl_weight: float = 0.01,
-) -> Result:
+) -> MethodResult:
     """Variational two-stage training (V-TST): the same with a Gaussian last hidden layer, trained by the ELBO.
 
     Args:
@@ -126,7 +126,7 @@ def two_stage_variational(
 )
 def linear_head(
     runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, loss: str = "ce"
-) -> Result:
+) -> MethodResult:
     """Second stage of SpHOR: the body of a run, frozen, under a new linear head; measures a run's held-out classes.
 
     Args:
@@ -181,7 +181,7 @@ def second_stage(
     make_head: Callable[[int, int, int], nn.Module],
     settings: Mapping[str, Any],
     penalty: nn.Module | None = None,
-) -> tuple[Result, TwoStage, Splits]:
+) -> tuple[MethodResult, TwoStage, Splits]:
     """Train a new head on the frozen body of a finished run, or resume where an earlier start stopped.
 
     Args:
@@ -232,7 +232,7 @@ def second_stage(
     val, test = held_out_predictions(member.run, splits, model)
     notes = [f"second stage: epoch {best} of {epochs}, chosen by NLL on validation"]
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Result(test, val, notes, parameters, {"best_epoch": best}), model, splits
+    return MethodResult(test, val, notes, parameters, {"best_epoch": best}), model, splits
 
 
 def _head_inputs(owner: str, model: nn.Module) -> int:

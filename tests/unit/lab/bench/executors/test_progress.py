@@ -5,7 +5,7 @@ import re
 import pytest
 from rich.console import Console
 
-from fedlas.lab.bench.executors import JointProgress, Result
+from fedlas.lab.bench.executors import JointProgress, TaskResult
 from fedlas.lab.bench.executors import progress as module
 
 
@@ -44,10 +44,10 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
         assert text.getvalue().splitlines()[1:] == ["0 of 2 runs: ls-s0 1/10"]
         progress.lost(ls, "signal 9")
         assert text.getvalue().splitlines()[2:] == ["ls-s0  its process ended (signal 9); it resumes after epoch 1"]
-        progress.ended(Result("ls-s0", line="ok"))
+        progress.ended(TaskResult("ls-s0", line="ok"))
         clock[0] += 599  # a run ended since the last line
         progress.idle()
-        progress.ended(Result("ce-s0", error="x"))
+        progress.ended(TaskResult("ce-s0", error="x"))
         assert len(text.getvalue().splitlines()) == 3
 
 

@@ -14,7 +14,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty import UNCERTAINTY, Result, apply_method, plan_method
+from fedlas.lab.studies.uncertainty import UNCERTAINTY, MethodResult, apply_method, plan_method
 from fedlas.lab.studies.uncertainty.apply import open_members
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
@@ -251,7 +251,7 @@ def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, monkeypatch)
         folder.mkdir(parents=True, exist_ok=True)
         if len(calls) == 1:
             raise KeyboardInterrupt
-        return Result(runs[0].predictions("test"), runs[0].predictions("val"))
+        return MethodResult(runs[0].predictions("test"), runs[0].predictions("val"))
 
     register(monkeypatch, "slow", method)
     derived = plan_method("slow", [shared["ce-s0"]], out=tmp_path / "made")

@@ -13,7 +13,7 @@ from fedlas.lab.recipes.plan import plan
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
-from fedlas.lab.report.verdict import answers, legend, missing_notes, spread_note, what_was_run
+from fedlas.lab.report.verdict import answers, missing_notes, spread_note, table_legend, what_was_run
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
@@ -81,8 +81,8 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypa
         marks = {method: cell.mark for method, (_, cell) in rows(summary, metric=metric).items()}
         assert marks["deep-ensemble(ce)"] == "untested"
         assert sum(mark in ("best", "leading") for mark in marks.values()) == 1
-    assert "has no run of its own at each seed" in legend(model)["untested"]
-    assert "for 2 comparisons" in legend(model)["same"]
+    assert "has no run of its own at each seed" in table_legend(model)["untested"]
+    assert "for 2 comparisons" in table_legend(model)["same"]
     (note,) = missing_notes(model)
     assert note.startswith("deep-ensemble(ce) has n = 1: ")
     assert not any(answer.text.startswith("deep-ensemble(ce)") for answer in answers(model))
@@ -113,7 +113,7 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     summary = write_report(out, replicates=0).model.summary
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
-    assert not legend(report_model(summary))  # one method with all seeds: nothing to compare it with
+    assert not table_legend(report_model(summary))  # one method with all seeds: nothing to compare it with
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
 
 
