@@ -62,7 +62,7 @@ def _is_internal(frame: FrameType) -> bool:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """A sentence that names the choice closest to a misspelled one; without a close one, the first 30 choices."""
+    """Return a sentence with the choice closest to a misspelled one; without a close one, with the first 30 choices."""
     choices = list(names)
     # 0.5 is low enough for a misspelled name of three or four letters.
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)

@@ -19,7 +19,7 @@ def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int
 def multiply_add(
     mean: Sequence[float], std: Sequence[float], *, channels: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """``scale`` and ``shift`` with ``pixel * scale + shift == (pixel / 255 - mean) / std``, ``(1, channels, 1, 1)``.
+    """Return ``(1, channels, 1, 1)`` numbers with ``pixel * scale + shift == (pixel / 255 - mean) / std``.
 
     Raises:
         InputError: If the statistics do not fit the channels.

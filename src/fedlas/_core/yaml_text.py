@@ -75,7 +75,7 @@ def parse_yaml(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """PyYAML's safe loader with the numbers of YAML 1.2, and without aliases: nested ones unfold into billions."""
+    """Return PyYAML's safe loader with YAML 1.2's numbers, and without aliases: nested ones unfold into billions."""
     yaml = require("yaml", extra="bench")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only
@@ -116,7 +116,7 @@ def _loader() -> Any:
 
 @cache
 def _dumper() -> Any:
-    """PyYAML's safe dumper without aliases, which also quotes text that YAML 1.2 reads as a number, such as 1e5."""
+    """Return PyYAML's safe dumper without aliases; it quotes text that YAML 1.2 reads as a number, such as 1e5."""
 
     class Dumper(require("yaml", extra="bench").SafeDumper):  # type: ignore[misc]  # it is imported here only
         def ignore_aliases(self, _: Any) -> bool:

@@ -56,7 +56,7 @@ def integrated_calibration(
     replicates: int = 199,
     seed: int = 0,
 ) -> IntegratedCalibration:
-    """ICI, E50 and E90 with intervals, noise floors and calibration tests; and the curve that they are distances from.
+    """Compute ICI, E50 and E90 with intervals, noise floors and tests, and the curve that they are read from.
 
     The curve is a loess of the outcomes on the probabilities: at each place a parabola is fitted to the nearest
     ``span`` of the samples, with tricube weights. Unlike bins it has no edges, and unlike the calibration slope it can
@@ -181,7 +181,7 @@ class _Loess:
             self._powers[:, row] = weight * np.where(weight > 0, scaled, 0.0) ** np.arange(5)[:, None]
 
     def curves(self, counts: Floats, positives: Floats) -> Floats:
-        """The curve at the places ``(R, G)``, from samples and positives of the cells ``(R, M)``."""
+        """Return the curve at the places ``(R, G)``, from samples and positives of the cells ``(R, M)``."""
         moments = np.moveaxis(self._powers @ counts.T, -1, 0)
         right = np.moveaxis(self._powers[:3] @ positives.T, -1, 0)
         normal = np.moveaxis(moments[:, [[0, 1, 2], [1, 2, 3], [2, 3, 4]]], -1, 1)
@@ -191,7 +191,7 @@ class _Loess:
         return np.asarray(np.linalg.solve(ridged, sums)[..., 0, 0], dtype=np.float64)
 
     def distances(self, curves: Floats, counts: Floats) -> dict[str, Floats]:
-        """Mean, median and ninetieth percentile ``(R,)`` of the samples' distances, for curves ``(R, G)``."""
+        """Return mean, median and 90th percentile ``(R,)`` of the samples' distances, for curves ``(R, G)``."""
         fitted = np.stack([np.interp(self.means, self.places, curve) for curve in curves])
         away = np.abs(fitted - self.means)
         order = np.argsort(away, axis=1, kind="stable")
@@ -203,7 +203,7 @@ class _Loess:
 
 
 def _quantile(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
-    """Of samples that stand in cells: the value at a fractional rank from 0, as :func:`numpy.quantile` has it."""
+    """Return the value at a fractional rank of samples counted in cells, as :func:`numpy.quantile` does."""
     below = np.floor(rank)
 
     def at(whole: Floats) -> Floats:

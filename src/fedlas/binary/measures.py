@@ -17,7 +17,7 @@ from fedlas.stats.intervals import Interval
 def measures(
     predictions: Predictions, *, positive: int | None = None, replicates: int = 199, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Calibration slope and intercept, calibration in the large, ICI, E50, E90 and Brier skill, with 95 % intervals.
+    """Compute calibration slope, intercept and in the large, ICI, E50, E90 and Brier skill, with 95 % intervals.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -59,7 +59,7 @@ def _estimate(interval: Interval) -> Estimate:
 
 
 def brier_skill(predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95) -> Interval:
-    """``1 - B / (q (1 - q))``, where ``B = mean (p - y)**2`` and ``q`` is the share of positives among the samples.
+    """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.

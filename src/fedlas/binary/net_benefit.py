@@ -47,7 +47,7 @@ def net_benefit(
     positive: int | None = None,
     confidence_level: float = 0.95,
 ) -> NetBenefit:
-    """``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
+    """Return ``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
 
     A threshold ``t`` says how much worse a missed positive is than a needless action: ``1 / w`` times. So the curve
     matters only at thresholds that somebody would choose.

@@ -43,7 +43,7 @@ class Positive:
 def positive_class(
     owner: str, predictions: Predictions, positive: int | None, *, both_outcomes: bool = False
 ) -> Positive:
-    """The class ``positive`` against the rest; None: class 1 of two.
+    """Return the class ``positive`` against the rest; None: class 1 of two.
 
     Args:
         owner: The public function that asks, for errors.
@@ -81,11 +81,11 @@ def positive_class(
 
 
 def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
-    """``value`` with ``z`` standard errors to both sides."""
+    """Return ``value`` with ``z`` standard errors to both sides."""
     reach = z_score(confidence_level) * error
     return Interval(value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal")
 
 
 def z_score(confidence_level: float) -> float:
-    """How many standard deviations a normal interval of this level reaches to each side."""
+    """Return how many standard deviations a normal interval of this level reaches to each side."""
     return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)

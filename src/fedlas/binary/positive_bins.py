@@ -47,7 +47,7 @@ def positive_bins(
     scheme: str = "equal-width",
     confidence_level: float = 0.95,
 ) -> PositiveBins:
-    """Probability and frequency of the positive class in bins of its probability.
+    """Return the probability and frequency of the positive class in bins of its probability.
 
     :func:`~fedlas.metrics.reliability_bins` has the confidence of the *predicted* class, which is never below one half
     for two classes, and hides on which side a model errs. Here 0.1 stays 0.1.

@@ -39,7 +39,7 @@ class LogisticRecalibration:
 def logistic_recalibration(
     predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
-    """Calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
+    """Compute calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -101,7 +101,7 @@ def logistic_recalibration(
 
 
 def _regression(owner: str, data: Positive) -> tuple[float, float, float, float, float]:
-    """Slope and intercept, each followed by its standard error, and the log-likelihood there."""
+    """Return the slope and intercept, each followed by its standard error, and the log-likelihood there."""
     happened = data.outcome > 0
     yes, no = data.log_odds[happened], data.log_odds[~happened]
     if no.max() <= yes.min() or yes.max() <= no.min():
@@ -141,7 +141,7 @@ def _regression(owner: str, data: Positive) -> tuple[float, float, float, float,
 
 
 def _in_the_large(data: Positive) -> tuple[float, float]:
-    """The number that, added to all log-odds, makes their mean probability the prevalence; and its standard error."""
+    """Return the shift of all log-odds that makes their mean probability the prevalence, and its standard error."""
     prevalence = float(data.outcome.mean())
     target = math.log(prevalence) - math.log1p(-prevalence)
     low, high = target - float(data.log_odds.max()), target - float(data.log_odds.min())

@@ -16,18 +16,18 @@ from fedlas.objective.objective import Arguments, class_logits, unwrapped
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The classifier in an :class:`~fedlas.Objective`, wrapped or not; else the model itself."""
+    """Return the classifier in an :class:`~fedlas.Objective`, wrapped or not; else the model itself."""
     inner = unwrapped(model)
     return unwrapped(inner.model) if isinstance(inner, Objective) else model
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """Return where the model's parameters are."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def run(owner: str, model: nn.Module, inputs: Any, device: torch.device | str) -> Any:
-    """What the model returns for the inputs of a batch, moved to the device."""
+    """Return the output of the model for the inputs of a batch, which are moved to the device."""
     return Arguments.of(model).call(owner, model, moved(inputs, device), {})
 
 

@@ -57,7 +57,7 @@ class BeforeAfter:
     samples: int
 
     def __str__(self) -> str:
-        """A table of four lines."""
+        """Return a table of four lines."""
         columns = [["before", *_texts(self.before)], ["after", *_texts(self.after)]]
         heads = ["", "accuracy", "NLL", "ECE"]
         lines = [f"{head:<10}{before:>10}{after:>10}" for head, before, after in zip(heads, *columns, strict=True)]
@@ -70,13 +70,13 @@ class BeforeAfter:
 
 
 def in_sample(calibrator: Calibrator, val: Predictions) -> str:
-    """One line: how many samples a calibrator was fitted on, and their ECE before and after."""
+    """Return one line: how many samples a calibrator was fitted on, and their ECE before and after."""
     before, after = (expected_calibration_error(part) for part in (val, calibrator.transform(val)))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
 def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
-    """Metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
+    """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
 
     def measured(part: Predictions) -> Measured:
         values, floor = evaluate(part), noise_floor(part).mean if part.num_samples > 1 else None

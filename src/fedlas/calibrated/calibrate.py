@@ -105,7 +105,7 @@ def _calibrator(method: object) -> Calibrator:
 
 
 def _predictions(outputs: LoaderOutputs) -> tuple[Predictions, int]:
-    """All predictions, or a random sample of at most :data:`MOST_LOGITS`; and the number of rows that there were."""
+    """Return all predictions, or a random sample of at most :data:`MOST_LOGITS`, and the number of all rows."""
     # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
     parts: list[list[Tensor]] = []
     total, share, random = 0, 1.0, torch.Generator().manual_seed(0)

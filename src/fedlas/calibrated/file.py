@@ -48,7 +48,7 @@ def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibra
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]]:
-    """Weights, calibrator and the further values.
+    """Return weights, calibrator and the further values.
 
     Raises:
         InputError: If it cannot be read, or is no such file.
@@ -65,7 +65,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]
 
 
 def is_calibrated(path: Path) -> bool:
-    """Whether it is such a file."""
+    """Return whether it is such a file."""
     try:
         return bool(_parts(path))
     except InputError:

@@ -114,7 +114,7 @@ class CalibratedModel(nn.Module):
             return self.calibration(logits.to(wide), *features).softmax(dim=1)
 
     def before_after(self, test_loader: Iterable[Any], *, device: str | torch.device | None = None) -> BeforeAfter:
-        """Accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+        """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
 
         Args:
             test_loader: As the loader of :func:`fedlas.calibrate`, with other samples.
@@ -166,7 +166,7 @@ class CalibratedModel(nn.Module):
         return loaded
 
     def get_extra_state(self) -> Tensor:
-        """The calibrator as bytes of JSON, for ``state_dict``."""
+        """Return the calibrator as bytes of JSON, for ``state_dict``."""
         return torch.frombuffer(bytearray(json.dumps(self.calibrator.plain()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -190,7 +190,7 @@ class CalibratedModel(nn.Module):
         self.calibrator, self.calibration = calibrator, layer.to(device_of(self.model))
 
     def _outputs(self, call: Any, *inputs: Any, **options: Any) -> list[Tensor]:
-        """The model's logits, and the features if the calibrator needs them."""
+        """Return the model's logits, and the features if the calibrator needs them."""
         if self._tap is None:
             return [class_logits("CalibratedModel", call(*inputs, **options))]
         self._tap.start()

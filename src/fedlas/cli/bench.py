@@ -89,7 +89,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 
 def workers_number(text: str) -> int | None:
-    """A number of workers; None for ``auto``."""
+    """Return a number of workers; None for ``auto``."""
     return None if text == "auto" else int(text)
 
 
@@ -97,7 +97,7 @@ workers_number.__name__ = "number (or auto)"  # argparse calls it so in its erro
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
-    """The executor that parsed arguments choose.
+    """Return the executor that parsed arguments choose.
 
     Raises:
         InputError: For an unknown one, an option that it does not have, or a value that it does not take.

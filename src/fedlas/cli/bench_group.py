@@ -38,13 +38,13 @@ def add_track(parser: argparse.ArgumentParser) -> None:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """What parsed arguments change in the recipe, as ``--set`` would; its data excepted."""
+    """Return the changes of a recipe that parsed arguments ask for, as ``--set`` takes them, without its data."""
     short = [f"train.precision={args.precision}"] if args.precision is not None else []
     return [*args.set, *short]
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe that parsed arguments choose, with their overrides, data and trackers."""
+    """Return the recipe that parsed arguments choose, with their overrides, data and trackers."""
     return load_recipe(args.recipe, overrides_of(args)).with_data_root(args.data).with_trackers(args.track)
 
 

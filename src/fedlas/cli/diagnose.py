@@ -71,7 +71,7 @@ def _why_not(folder: RunFolder) -> str | None:
 
 
 def _verdicts(groups: Sequence[RunGroup]) -> list[str]:
-    """Whether the indicator follows the confidence, and being right, in a sentence for each group."""
+    """Return whether the indicator follows the confidence, and being right, in a sentence for each group."""
     lines = []
     for group in groups:
         confidence, right, baseline, _ = zip(*map(_intervals, group.studies), strict=True)
@@ -99,7 +99,7 @@ def _alarm_lines(groups: Sequence[RunGroup], *, details: bool) -> list[str]:
 
 
 def _samples(groups: Sequence[RunGroup]) -> dict[str, Any]:
-    """What is known of each test sample, by ``RUN/NAME``."""
+    """Return the numbers of each test sample by ``RUN/NAME``."""
     return {
         f"{group.name_of(study)}/{name}": value.cpu().numpy()
         for group in groups
@@ -122,7 +122,7 @@ _NARROW = (0, 1, 2, 3, 4)
 
 
 def summary_table(groups: Sequence[RunGroup]) -> Table:
-    """One row a run with intervals; for several seeds of a group, a row with mean and spread."""
+    """Return one row a run with intervals; for several seeds of a group, a row with mean and spread."""
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
     rows: list[Sequence[str]] = []
     for group in groups:
@@ -145,7 +145,7 @@ def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
 
 
 def _gate(study: Study) -> tuple[float, float, float]:
-    """Share of +1, and of flips at the last epoch, in percent, and the mean strength; NaN without a gate."""
+    """Return the share of +1, and of flips at the last epoch, in percent, and the mean strength; NaN without a gate."""
     if study.gate is None:
         return (math.nan,) * 3
     flips = [record["gate"]["train_flips"] for record in study.history if record.get("gate")]
@@ -160,7 +160,7 @@ def _show(interval: Interval) -> str:
 
 
 def _short(text: str) -> str:
-    """Without the zero before the point, so that a row fits a terminal."""
+    """Remove the zero before the point, so that a row fits a terminal."""
     return re.sub(r"(?<!\d)0\.", ".", text)
 
 

@@ -135,7 +135,7 @@ def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
 
 
 def _inputs(path: Path) -> dict[str, Tensor]:
-    """The arrays of a file."""
+    """Return the arrays of a file."""
     try:
         with open_arrays(path) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.names}
@@ -145,7 +145,7 @@ def _inputs(path: Path) -> dict[str, Tensor]:
 
 
 def _built(spec: str) -> nn.Module:
-    """What the user's function returns."""
+    """Return the model that the user's function builds."""
     name, _, function = spec.partition(":")
     fix = "Write --model MODULE:FUNCTION, e.g. --model my_models:build, in the folder of my_models.py."
     sys.path.insert(0, str(Path.cwd()))  # as ``python -m`` does

@@ -82,7 +82,7 @@ def _summary(contents: Survey, chosen: Starter) -> list[str]:
 
 
 def _notes(contents: Survey, chosen: Starter) -> list[str]:
-    """What a person should know before the first run."""
+    """Return warnings to read before the first run."""
     notes = []
     if contents.others:
         kinds, count = ", ".join(name for name, _ in contents.others.most_common(3)), contents.others.total()

@@ -78,13 +78,13 @@ class Listing:
     rows: Sequence[dict[str, str]]
 
     def details(self, row: dict[str, str]) -> str:
-        """What else is known of a row, in one line for a terminal."""
+        """Return the other cells of a row as one line for a terminal."""
         paper = ", ".join(filter(None, (row.get("paper"), row.get("year"))))
         rest = [key for key in row if key not in ("name", "what it is", "paper", "year", "linked", "note") and row[key]]
         return " · ".join(filter(None, (paper, *(f"{key}: {row[key]}" for key in rest), row.get("note"))))
 
     def markdown(self) -> str:
-        """All columns that hold something, as a Markdown table; papers are links."""
+        """Return the columns that are not empty as a Markdown table; papers are links."""
         unseen = {"paper"} if "linked" in self.rows[0] else set()
         headings = [heading for heading in self.rows[0] if heading not in unseen and any(r[heading] for r in self.rows)]
         lines = [["paper" if heading == "linked" else heading for heading in headings], ["---"] * len(headings)]
@@ -93,7 +93,7 @@ class Listing:
 
 
 def listing(kind: str) -> Listing:
-    """Everything of a kind that can be named.
+    """List everything of a kind that can be named.
 
     Raises:
         InputError: For an unknown kind; the nearest is named.

@@ -184,7 +184,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
-    """The parser of everything, and those of the named subcommands, whose modules are imported for it."""
+    """Return the parser of everything, and those of the named subcommands, whose modules are imported for it."""
     parser = _Parser(prog="fedlas", description="Measure, calibrate and train classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
     group = parser.add_subparsers(

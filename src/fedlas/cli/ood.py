@@ -101,7 +101,7 @@ def _ood(args: argparse.Namespace) -> int:
 
 
 def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
-    """The scores to compute, their names and options checked.
+    """Return the scores to compute, their names and options checked.
 
     Args:
         scores: Registry names; none means all.

@@ -64,7 +64,7 @@ def _shift(args: argparse.Namespace) -> int:
 
 
 def _table(folder: RunFolder, measured: Mapping[str, Any]) -> Table:
-    """Means over corruptions, a row each severity; percent but for NLL."""
+    """Return means over corruptions, a row each severity; percent but for NLL."""
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
     by_severity = {"clean": [measured["clean"]]}
     for row in measured["corrupted"]:
@@ -89,7 +89,7 @@ def _percent(value: float) -> str:
 
 
 def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -> Cell:
-    """A mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
+    """Return a mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
     noises = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
     if not noises:
         return Cell(_percent(ece))

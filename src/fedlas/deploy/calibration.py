@@ -50,18 +50,18 @@ class Calibration:
         return self.calibrator.transform(Predictions(logits)).logits
 
     def transform(self, predictions: AnyPredictions) -> AnyPredictions:
-        """The same samples, calibrated."""
+        """Return the same samples, calibrated."""
         return predictions if self.calibrator is None else self.calibrator.transform(predictions)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON: one temperature, or all numbers."""
+        """Return one temperature, or all parameters, for JSON."""
         if self.calibrator is None or (self.temperature is not None and not self.calibrator.top_label):
             return {"method": self.method, "temperature": self.temperature}
         return {"method": self.method, "calibrator": self.calibrator.plain()}
 
 
 def check_method(owner: str, method: str) -> str:
-    """The name of a calibrator that is fitted on a run's validation part, or none.
+    """Return the name of a calibrator that is fitted on a run's validation part, or none.
 
     Raises:
         InputError: For another.
@@ -71,7 +71,7 @@ def check_method(owner: str, method: str) -> str:
 
 
 def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
-    """The calibration fitted on validation predictions.
+    """Return the calibration fitted on validation predictions.
 
     Raises:
         InputError: For an unknown method, or predictions without the features that it needs.
@@ -82,7 +82,7 @@ def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
-    """What :meth:`Calibration.plain` gave; confidences alone have 0 classes.
+    """Read the result of :meth:`Calibration.plain`; confidences alone have 0 classes.
 
     Raises:
         InputError: If it is something else.

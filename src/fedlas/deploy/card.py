@@ -134,7 +134,7 @@ def _card(content: Mapping[str, Any]) -> Card:
 
 
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
-    """A row of the thresholds, which holds no more samples than the test part."""
+    """Return a row of the thresholds, which holds no more samples than the test part."""
     wrong, accepted = (check_count("card", name, test[name], low=0) for name in ("wrong", "accepted"))
     if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
         raise ValueError(f"{wrong} wrong of {accepted} accepted samples")

@@ -205,7 +205,7 @@ def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tens
 
 
 def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor]:
-    """The inputs with half as much again along each free axis."""
+    """Return the inputs with half as much again along each free axis."""
     longer = dict(inputs)
     for name, axis in ((name, axis) for name, each in axes.items() for axis in each):
         value = longer[name]

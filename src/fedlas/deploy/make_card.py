@@ -52,7 +52,7 @@ def make_card(
     replicates: int = 0,
     exported: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A calibration card, plain values for JSON.
+    """Return a calibration card, plain values for JSON.
 
     Args:
         val: Validation predictions, not calibrated. The thresholds are chosen on them.
@@ -113,7 +113,7 @@ def _with_estimates(measured: Mapping[str, float], noise: Mapping[str, Estimate]
 
 
 def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
-    """How far the validation samples leave the probability to be right open: Venn-ABERS bounds of test confidences."""
+    """Return the widths of Venn-ABERS bounds of test confidences: the fewer validation samples, the wider."""
     val, test = (TopLabel(each.confidence, each.correct) for each in (val, test))
     venn_abers, _ = fit_with_notes(VennAbers(), val)
     low, high = venn_abers.interval(test).T
@@ -135,13 +135,13 @@ def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int
 
 
 def _quantile_edges(values: Floats, number: int) -> Floats:
-    """From 0 over quantiles to 1, each once."""
+    """Return 0, quantiles and 1 as edges, each once."""
     inner = np.unique(np.quantile(values, np.arange(1, number) / number))
     return np.concatenate([[0.0], inner[(inner > 0) & (inner < 1)], [1.0]])
 
 
 def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]) -> list[str]:
-    """Sentences, the most general first.
+    """Return sentences, the most general first.
 
     Args:
         content: The card so far.

@@ -41,7 +41,7 @@ class Associations:
 
 
 def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_level: float = 0.95) -> Associations:
-    """Pearson and Spearman correlation of ``score`` and ``value``, and the score's AUROC if the value is boolean.
+    """Return Pearson's and Spearman's correlation of ``score`` and ``value``, and for booleans the AUROC.
 
     The interval of a correlation is symmetric on Fisher's scale ``atanh``, that of an AUROC on the scale of its
     log-odds, so that no end leaves the range. A value at the end of its range has an interval of no width.
@@ -91,7 +91,7 @@ def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_l
 
 
 def _numbers(name: str, values: Tensor | Floats) -> tuple[Floats, bool]:
-    """The values in float64, and whether they are boolean."""
+    """Return the values in float64, and whether they are boolean."""
     try:
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         numbers = array.astype(np.float64)
@@ -104,7 +104,7 @@ def _numbers(name: str, values: Tensor | Floats) -> tuple[Floats, bool]:
 
 
 def _centered(values: Floats) -> Floats:
-    """Distances from the mean, scaled by a power of two to a largest size of 0.5 to 1: no product of them underflows.
+    """Return distances from the mean, scaled by a power of two to at most 1, so that no product of them underflows.
 
     A power of two changes no digit.
     """
@@ -129,7 +129,7 @@ class _Ranked:
 
 
 def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float) -> Interval:
-    """The correlation of the centered ``u`` and ``v``; a sample moves their moments by ``uv``, ``uu`` and ``vv``."""
+    """Return the correlation of the centered ``u`` and ``v``, from the moments ``uv``, ``uu`` and ``vv``."""
     if not np.ptp(u) or not np.ptp(v):
         return _interval(math.nan, math.nan, math.nan, level, math.atanh, math.tanh)
     covariance, var_u, var_v = (float(np.mean(product)) for product in (u * v, u * u, v * v))
@@ -142,7 +142,7 @@ def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level
 
 
 def _auroc(ranked: _Ranked, truth: Floats, level: float) -> Interval:
-    """The AUROC, with DeLong's variance.
+    """Return the AUROC, with DeLong's variance.
 
     It adds the variances of each true sample's share of false samples below it, and of each false sample's share of
     true samples above it.
@@ -170,7 +170,7 @@ def _interval(
     scale: Callable[[float], float],
     inverse: Callable[[float], float],
 ) -> Interval:
-    """Symmetric on a scale whose derivative is ``1 / slack``; of no width at the end of the range, where that is 0."""
+    """Return an interval, symmetric on a scale with derivative ``1 / slack``; empty at the end of the range."""
     low = high = math.nan
     if slack <= 2e-12 and not math.isnan(error):
         low = high = value

@@ -18,7 +18,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` as JSON can hold it: None in place of NaN and infinities."""
+    """Return ``content`` as JSON can hold it: None in place of NaN and infinities."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
 
 
@@ -51,7 +51,7 @@ class GateReport:
     saturated: float
 
     def as_dict(self) -> dict[str, object]:
-        """The report as JSON can hold it: NaN becomes None, and the quantiles a list."""
+        """Return the report as JSON can hold it: NaN becomes None, and the quantiles a list."""
         return without_nan(asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)})
 
 
@@ -103,7 +103,7 @@ def _pearson(x: Tensor, y: Tensor) -> float:
 
 
 def flip_share(before: Tensor, after: Tensor) -> float:
-    """Share of samples whose direction changed. Samples that were not seen (2) on either side are left out.
+    """Return the share of samples whose direction changed. Samples that were not seen (2) on either side are left out.
 
     Args:
         before: Directions ``(N,)``.
@@ -135,7 +135,7 @@ class Decisions:
         self._batches.append((index.detach(), psi.detach().to(torch.int8)))
 
     def epoch(self) -> Tensor:
-        """Directions ``(N,)`` seen since :meth:`end_epoch`, :attr:`UNSEEN` where there is none; clears them."""
+        """Return directions ``(N,)`` seen since :meth:`end_epoch`, :attr:`UNSEEN` where there is none; clears them."""
         if not self._batches:
             return torch.empty(0, dtype=torch.int8)
         index, psi = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
@@ -145,7 +145,7 @@ class Decisions:
         return now
 
     def end_epoch(self, parts: Sequence[Tensor] | None = None) -> float:
-        """Share of samples whose direction differs from the epoch before; NaN after the first epoch.
+        """Return the share of samples whose direction differs from the epoch before; NaN after the first epoch.
 
         Args:
             parts: What :meth:`epoch` returned in each process; None means this process alone.
@@ -160,7 +160,7 @@ class Decisions:
         return flips
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Directions of the last finished epoch, for a checkpoint."""
+        """Return directions of the last finished epoch, for a checkpoint."""
         return {"before": self.before}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -34,7 +34,7 @@ class IndicatorReport:
 
 
 def indicator_report(score: Tensor, predictions: Predictions, *, confidence_level: float = 0.95) -> IndicatorReport:
-    """Correlations of a score with confidence, correctness and signed gap, with intervals.
+    """Return correlations of a score with confidence, correctness and signed gap, with intervals.
 
     Args:
         score: One number per sample ``(N,)``: NCI's ``Z``, or a norm.
@@ -60,12 +60,12 @@ def indicator_report(score: Tensor, predictions: Predictions, *, confidence_leve
 
 
 def _states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
-    """States ``(N,)`` that a score may follow, by their names in the log."""
+    """Return states ``(N,)`` that a score may follow, by their names in the log."""
     return {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
 
 
 def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
-    """The numbers of :func:`indicator_report` by name, with 95 % intervals, for every epoch's log.
+    """Return the numbers of :func:`indicator_report` by name, with 95 % intervals, for every epoch's log.
 
     Args:
         score: ``(N,)``. Samples whose score is not finite, such as an overflowing norm, are left out.
@@ -114,7 +114,7 @@ class ScoreBins:
 
 
 def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> ScoreBins:
-    """Confidence and accuracy in ``num_bins`` groups of equally many samples, by ascending score.
+    """Return confidence and accuracy in ``num_bins`` groups of equally many samples, by ascending score.
 
     If the score distinguishes over- and under-confident samples, confidence exceeds accuracy at one end and falls short
     of it at the other.
@@ -154,7 +154,7 @@ class FailureCases:
 
 
 def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -> FailureCases:
-    """The samples with the most negative ``Z * (confidence - correct)``, for either sign of the score.
+    """Return the samples with the most negative ``Z * (confidence - correct)``, for either sign of the score.
 
     As in the paper, a large norm indicates an over-confident sample and a small one an under-confident sample. Scores
     are measured from their median.

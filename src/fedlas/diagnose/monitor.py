@@ -33,7 +33,7 @@ SPREAD = 4.0
 
 
 def find_gated(criterion: nn.Module | None) -> Any:
-    """The loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, or one that it wraps; None if there is none."""
+    """Return the loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, a loss inside it, or None."""
     while criterion is not None:
         if all(hasattr(criterion, name) for name in ("nci", "gate", "smoothing", "alpha", "direction_of")):
             return criterion
@@ -43,7 +43,7 @@ def find_gated(criterion: nn.Module | None) -> Any:
 
 @torch.no_grad()
 def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Score ``Z``, direction ``psi`` and strength ``alpha_i`` of each sample, ``(N,)`` each, on the CPU.
+    """Return the score ``Z``, direction ``psi`` and strength ``alpha_i`` of each sample, ``(N,)`` each, on the CPU.
 
     Args:
         criterion: From :func:`find_gated`. Its state does not change, in ``train()`` or ``eval()``.
@@ -57,7 +57,7 @@ def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tens
 
 
 def alarm_kind(alarm: str) -> str:
-    """The text of an alarm without its numbers.
+    """Return the text of an alarm without its numbers.
 
     Example:
         >>> alarm_kind("gate stuck on +1 for 4 epochs"), alarm_kind("indicator saturated: 22% of the samples")
@@ -102,7 +102,7 @@ class GateMonitor:
         self._parts.append(gate_outputs(self.criterion, logits, features))
 
     def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:
-        """The epoch's record.
+        """Return the epoch's record.
 
         Args:
             predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
@@ -181,7 +181,7 @@ class GateMonitor:
         return alarms
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold for flips and alarms to continue."""
+        """Return the state that flips and alarms need to continue from a checkpoint."""
         return {
             "decisions": self.decisions.state_dict(),
             "psi": self._psi,
@@ -229,7 +229,7 @@ class NormMonitor:
         self._norms.append(feature_norms(features.float()).cpu())
 
     def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:  # noqa: ARG002 (the signature of a hook)
-        """The epoch's record.
+        """Return the epoch's record.
 
         Args:
             predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
@@ -245,7 +245,7 @@ class NormMonitor:
         return {"indicator": without_nan({**moments, **indicator_numbers(norms, predictions)})}
 
     def state_dict(self) -> dict[str, Any]:
-        """An empty state."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -253,7 +253,7 @@ class NormMonitor:
 
 
 def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor | NormMonitor]:
-    """Monitors for a model that trains with a loss: of gate and indicator, if the loss has them.
+    """Return monitors for a model that trains with a loss: of gate and indicator, if the loss has them.
 
     Args:
         criterion: The loss.

@@ -27,7 +27,7 @@ def check_model(owner: str, model: object) -> None:
 
 
 def part_of(owner: str, what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
-    """The part of ``model`` with this dotted name, or the part itself.
+    """Return the part of ``model`` with this dotted name, or the part itself.
 
     Args:
         owner: The calling function, for errors.
@@ -165,7 +165,7 @@ def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bo
 
 
 def _outputs(layer: nn.Module, *, conv: bool = True) -> int | None:
-    """Number of outputs of a linear layer, or with ``conv`` of a convolution; None for other layers."""
+    """Return the number of outputs of a linear layer, or with ``conv`` of a convolution; None for other layers."""
     outputs = getattr(layer, "out_features", None)
     if isinstance(outputs, int) and isinstance(getattr(layer, "in_features", None), int):  # nn.Linear, or acts as one
         return outputs

@@ -196,7 +196,7 @@ class CriterionMixin:
             criterion.reduction = "mean"
 
     def _none_counts(self, labels: Tensor) -> bool:
-        """Whether no label is valid, which a loss refuses. Checked on the CPU only, where it needs no waiting."""
+        """Return whether no label is valid, which a loss refuses; only checked on the CPU, where nothing waits."""
         looks = labels.device.type == "cpu" and not labels.is_floating_point()
         return looks and bool((labels == self._ignored).all())
 

@@ -219,7 +219,7 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
 def from_pretrained(
     source: str | Path, model: nn.Module, *, revision: str | None = None, token: str | None = None
 ) -> CalibratedModel:
-    """The ``CalibratedModel`` of a folder or repository that :func:`save_pretrained` or :func:`push_to_hub` made.
+    """Load the ``CalibratedModel`` that :func:`save_pretrained` or :func:`push_to_hub` saved.
 
     Args:
         source: As for :func:`download`.

@@ -176,7 +176,7 @@ def controlled_threshold(
     target: float,
     confidence_level: float = 0.9,
 ) -> float | None:
-    """A threshold of the probability that keeps a risk on the right side of ``target``, with the confidence given.
+    """Return a threshold of the probability that keeps a risk on the right side of ``target``, at this confidence.
 
     The event is the second of two classes, or of more "the top label is right": its precision is then the accuracy of
     the answers that are given, and all below the threshold are refused.
@@ -230,7 +230,7 @@ def _rows(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def _softmax_classifier(num_classes: int) -> Any:
-    """A scikit-learn classifier that takes logits ``(N, C)`` as its input."""
+    """Return a scikit-learn classifier that takes logits ``(N, C)`` as its input."""
     sklearn = require("sklearn.base", extra="conformal")
 
     class SoftmaxClassifier(sklearn.ClassifierMixin, sklearn.BaseEstimator):  # type: ignore[name-defined]

@@ -12,7 +12,7 @@ __all__ = ["valid_positions"]
 
 
 def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
-    """One row for each valid position, as :class:`~fedlas.metrics.StreamingMetrics` and ``Predictions`` take them.
+    """Return one row for each valid position, for :class:`~fedlas.metrics.StreamingMetrics` and ``Predictions``.
 
     Args:
         logits: ``(N, C)`` or dense ``(N, C, d1, ...)``.

@@ -179,7 +179,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return (logits if logits.shape[1] != 2 else logits[:, 1] - logits[:, 0]).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """The class of the highest probability ``(N,)``."""
+        """Return the class of the highest probability ``(N,)``."""
         best = self._calibrated(X).argmax(dim=1).numpy()
         return self.classes_[best]
 
@@ -193,7 +193,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return Predictions(logits, class_indices("CalibratedClassifier.predictions", y, self.classes_))
 
     def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
-        """Accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+        """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
 
         Raises:
             InputError: If a label is not one of ``classes_``.
@@ -203,7 +203,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return measured_both(Predictions(raw, target), self.predictions(X, y))
 
     def __sklearn_tags__(self) -> Any:
-        """Those of a classifier; sparse and pairwise input as the estimator takes them."""
+        """Return those of a classifier; sparse and pairwise input as the estimator takes them."""
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
         tags.input_tags.sparse, tags.input_tags.pairwise = inner.input_tags.sparse, inner.input_tags.pairwise
         return tags
@@ -277,12 +277,12 @@ class CalibrationScorer:
         return entry.name if entry.metadata["higher_is_better"] else f"neg_{entry.name}"
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
-        """The score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
+        """Return the score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
         return _scores([self], _predicted(f"CalibrationScorer({self.metric!r})", estimator, X, y))[self.name]
 
 
 def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
-    """All of :data:`scorers` in one prediction and one pass, by name: ``cross_validate(..., scoring=this)``.
+    """Return all of :data:`scorers` in one prediction and one pass, by name: ``cross_validate(..., scoring=this)``.
 
     Args:
         estimator: A fitted classifier with ``predict_proba``.
@@ -327,7 +327,7 @@ def _predicted(owner: str, estimator: Any, X: Any, y: Any) -> Predictions:  # no
 
 
 def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
-    """The folds, each with every class in its training part."""
+    """Return the folds, each with every class in its training part."""
     splits, classes = list(check_cv(cv, y, classifier=True).split(X, y)), np.unique(y)
     for number, (train, _) in enumerate(splits):
         missing = np.setdiff1d(classes, np.asarray(y)[train])

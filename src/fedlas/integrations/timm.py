@@ -90,7 +90,7 @@ class CriterionTask(TrainingTask):
         return {"loss": loss, "output": logits}
 
     def create_optimizer(self, opt: str = "sgd", **options: Any) -> torch.optim.Optimizer:
-        """``timm.optim.create_optimizer_v2`` for the model, with the criterion's parameters added without weight decay.
+        """Call ``timm.optim.create_optimizer_v2`` for the model; the criterion's parameters get no weight decay.
 
         Args:
             opt: timm's name of the optimizer.

@@ -242,7 +242,7 @@ class CalibrationByGroup(_Sums):
         self._take(logits, target, groups=groups)
 
     def compute(self) -> dict[str, Tensor]:
-        """``num_samples``, ``accuracy``, ``confidence``, ``gap``, ``ece``, ``o_ece`` and ``u_ece`` of every group.
+        """Return samples, accuracy, confidence, gap, ECE and its two sides of every group, by name.
 
         Returns:
             ``(G,)`` float64 each, in the order of the groups; NaN for a group without samples.

@@ -16,7 +16,7 @@ LABELS = ("labels", "label", "target")
 
 
 def read_batch(owner: str, batch: Any, label: int | str | None = None) -> tuple[Any, Any]:
-    """Inputs and labels of a batch; labels are None if it holds none.
+    """Return inputs and labels of a batch; labels are None if it holds none.
 
     Args:
         owner: The calling function, for errors.
@@ -71,7 +71,7 @@ def _of_sequence(owner: str, batch: Any, label: int | str | None) -> tuple[Any, 
 
 
 def moved(value: Any, device: str | torch.device) -> Any:
-    """The same value with all its tensors on ``device``; what is inside of mappings, tuples and lists is moved too."""
+    """Return the same value with all its tensors on ``device``, also those in mappings, tuples and lists."""
     if callable(getattr(value, "to", None)):  # a tensor, a BatchEncoding or a PackedSequence
         return value.to(device)
     if isinstance(value, Mapping):
@@ -82,7 +82,7 @@ def moved(value: Any, device: str | torch.device) -> Any:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in a value, inside of mappings, tuples and lists too."""
+    """Yield all tensors in a value, inside of mappings, tuples and lists too."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | tuple | list):

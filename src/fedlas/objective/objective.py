@@ -19,7 +19,7 @@ _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``; others are returned.
+    """Return the module inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``, or itself.
 
     Example:
         >>> unwrapped(nn.DataParallel(nn.Linear(4, 3)))
@@ -52,7 +52,7 @@ class Arguments:
 
     @classmethod
     def of(cls, model: nn.Module) -> Arguments:
-        """Those of a model; of a wrapped one, those of the module inside."""
+        """Return those of a model; of a wrapped one, those of the module inside."""
         try:
             parameters = inspect.signature(unwrapped(model).forward).parameters.values()
         except (TypeError, ValueError):  # compiled by TorchScript, say: it takes what it is given
@@ -67,7 +67,7 @@ class Arguments:
         return cls(required, frozenset(named - set(required)), None if any_number else len(placed), any_name)
 
     def call(self, owner: str, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> Any:
-        """The model's output for the inputs of a batch.
+        """Return the model's output for the inputs of a batch.
 
         Args:
             owner: The calling function, for errors.
@@ -105,7 +105,7 @@ class Arguments:
 
 
 def logits_of(owner: str, output: object) -> Tensor:
-    """The logits in the output of a model: the tensor itself, its ``.logits`` or its entry ``"logits"`` or ``"out"``.
+    """Return the logits in a model's output: itself, its ``.logits``, or its entry ``"logits"`` or ``"out"``.
 
     Raises:
         InputError: If the output has no logits.
@@ -253,7 +253,7 @@ class Objective(nn.Module):
     def forward(
         self, inputs: Any, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Loss and logits of a batch.
+        """Return the loss and logits of a batch.
 
         Args:
             inputs: First argument of the model; several as a tuple, or a mapping from its arguments' names to them.
@@ -294,11 +294,11 @@ class Objective(nn.Module):
         return loss, logits
 
     def head_in(self, model: nn.Module) -> nn.Module | None:
-        """The module in a copy of the model whose input the criterion reads: the head or the pool; None if neither."""
+        """Return the module of a model's copy whose input the criterion reads: head or pool; None if neither."""
         return model.get_submodule(self._name_of(self._read[0])) if self._read else None
 
     def classifier_in(self, model: nn.Module) -> nn.Module:
-        """The classifier head in a copy of the model, whether or not the criterion needs features.
+        """Return the classifier head in a copy of the model, whether or not the criterion needs features.
 
         Raises:
             InputError: If no head was named, and none or more than one is found.
@@ -339,7 +339,7 @@ class Objective(nn.Module):
 
 
 def objective_in(owner: str, module: nn.Module) -> Objective:
-    """The objective itself, or that inside of ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
+    """Return the objective, also from ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
 
     Raises:
         InputError: If there is none.
@@ -356,7 +356,7 @@ def objective_in(owner: str, module: nn.Module) -> Objective:
 
 
 def network_of(module: nn.Module) -> nn.Module:
-    """The classifier in a module: that of an :class:`Objective`, without wrappers."""
+    """Return the classifier in a module: that of an :class:`Objective`, without wrappers."""
     inner = unwrapped(module)
     return unwrapped(inner.model) if isinstance(inner, Objective) else inner
 

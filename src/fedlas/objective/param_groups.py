@@ -13,7 +13,7 @@ from fedlas.objective.objective import objective_in
 def param_groups(
     objective: nn.Module, *, weight_decay: float = 0.0, lr: float | None = None, decay_criterion: bool = False
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: the model's, and the criterion's (e.g. a gate) without weight decay.
+    """Return parameter groups for an optimizer: the model's, and the criterion's (e.g. a gate) without weight decay.
 
     Args:
         objective: An :class:`Objective`, or one wrapped by ``DistributedDataParallel``, ``DataParallel`` or
@@ -42,7 +42,7 @@ def param_groups(
 def groups_of(
     model: nn.Module, criterion: nn.Module, *, weight_decay: float, lr: float | None, decay_criterion: bool = False
 ) -> list[dict[str, Any]]:
-    """:func:`param_groups` of a model and a criterion that are not in one objective."""
+    """Return :func:`param_groups` of a model and a criterion that are not in one objective."""
     check_number("param_groups", "weight_decay", weight_decay, low=0)
     if lr is not None:
         check_number("param_groups", "lr", lr, low=0)

@@ -138,7 +138,7 @@ def drifted_predictions(
 def _noise_for(
     goal: float, accuracy: Callable[[float], float], accuracies: dict[float, float], *, close: float
 ) -> float:
-    """A noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``known``.
+    """Return a noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``known``.
 
     The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
     """
@@ -159,7 +159,7 @@ def _noise_for(
 
 
 def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
-    """The least of 32, 16, 8, ... down to which the accuracy is ``at_chance`` or below."""
+    """Return the least of 32, 16, 8, ... down to which the accuracy is ``at_chance`` or below."""
     noise = MOST_NOISE
     while accuracy(noise / 2) <= at_chance:
         noise /= 2
@@ -196,7 +196,7 @@ class _Channels:
 
 
 def _noisy(loader: Iterable[Any], noise: float, seed: int, channels: _Channels) -> Iterator[tuple[Tensor, Any]]:
-    """The batches of a loader with Gaussian noise on their inputs; a seed always gives the same noise."""
+    """Yield the batches of a loader with Gaussian noise on their inputs; a seed always gives the same noise."""
     for number, batch in enumerate(loader):
         inputs, target = read_batch("drifted_predictions", batch)
         if noise:

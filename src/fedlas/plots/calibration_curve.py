@@ -155,7 +155,7 @@ def consistency_band(
     replicates: int = 2000,
     seed: int = 0,
 ) -> ConsistencyBand:
-    """Quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
+    """Return quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
 
     As in the paper, a replicate draws ``N`` confidences with replacement, and an outcome for each with that probability
     of being right. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the

@@ -15,7 +15,7 @@ _MOST_POINTS = 400
 
 
 def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coverage and risk: the share of errors among the ``k`` most confident of ``N`` samples.
+    """Return coverage and risk: the share of errors among the ``k`` most confident of ``N`` samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.

@@ -49,7 +49,7 @@ class Theme:
     lines: tuple[str, ...]
 
     def line(self, number: int) -> dict[str, Any]:
-        """Color and dashes of the method of this number."""
+        """Return color and dashes of the method of this number."""
         return {"color": self.lines[number % len(self.lines)], "linestyle": DASHES[number % len(DASHES)]}
 
 
@@ -82,7 +82,7 @@ REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 def theme_named(owner: str, name: str) -> Theme:
-    """The palette called ``"light"`` or ``"dark"``.
+    """Return the palette called ``"light"`` or ``"dark"``.
 
     Raises:
         InputError: For another name.
@@ -92,7 +92,7 @@ def theme_named(owner: str, name: str) -> Theme:
 
 
 def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
-    """An Axes on a new figure that no global registry holds, so that it is freed with its last reference.
+    """Return an Axes on a new figure that no global registry holds, so that it is freed with its last reference.
 
     The last expression of a notebook's cell shows it as a picture, whatever the backend.
 
@@ -126,7 +126,7 @@ def _png(figure: Any) -> bytes:
 def canvas(
     owner: str, theme: str, ax: Axes | None, *, size: tuple[float, float] = (4.4, 3.4), grid: str = "both"
 ) -> tuple[Any, Theme]:
-    """``ax`` or, if it is None, a new Axes, in the style of the theme; and the palette.
+    """Return ``ax`` or, if it is None, a new Axes, in the style of the theme; and the palette.
 
     Args:
         owner: The calling function, for errors.
@@ -186,7 +186,7 @@ def backing(theme: Theme) -> dict[str, Any]:
 
 
 def legend_height(names: Sequence[str], width: float, *, most: int = 4) -> float:
-    """Height in inches of :func:`legend_below` in a figure with one axes, to be added to the figure's.
+    """Return the height in inches of :func:`legend_below` in a figure with one axes, to be added to the figure's.
 
     Args:
         names: The entries of the legend.
@@ -203,12 +203,12 @@ def _columns(names: Sequence[str], width: float, most: int) -> int:
 
 
 def legend(ax: Any, theme: Theme, *, size: float = 8, **placement: Any) -> None:
-    """A frameless legend of ``ax`` in the theme's colors, its names literal; ``placement`` goes to matplotlib."""
+    """Draw a frameless legend in the theme's colors, with literal names; ``placement`` goes to matplotlib."""
     name_marks(ax.legend(frameon=False, fontsize=size, labelcolor=theme.ink, **placement))
 
 
 def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
-    """A legend below ``ax``, in as many columns as its width has room for.
+    """Draw a legend below ``ax``, in as many columns as fit its width.
 
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
@@ -227,7 +227,7 @@ def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
 
 
 def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
-    """A legend at the foot of the figure, which must be one of :func:`new_axes`.
+    """Draw a legend at the foot of a figure of :func:`new_axes`.
 
     Args:
         ax: One Axes of the figure, with the marks of all.

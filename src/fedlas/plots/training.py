@@ -127,7 +127,7 @@ def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _label(metric: str) -> tuple[str, bool]:
-    """Axis label of a metric path, and whether it is in percent."""
+    """Return axis label of a metric path, and whether it is in percent."""
     *parts, name = metric.split(".")
     metadata = METRICS[name].metadata if name in METRICS else {}
     title, percent = str(metadata.get("title", name)), bool(metadata.get("percent", False))

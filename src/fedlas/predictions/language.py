@@ -42,7 +42,8 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
     Raises:
         InputError: If ``answers`` is a single text.
 
-    TableSource: S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
+    Source:
+        S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
 
     Example:
         >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
@@ -110,7 +111,8 @@ def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     Raises:
         InputError: If there are not two finite numbers for each answer.
 
-    TableSource: S. Kadavath et al., "Language Models (Mostly) Know What They Know", arXiv 2207.05221.
+    Source:
+        S. Kadavath et al., "Language Models (Mostly) Know What They Know", arXiv 2207.05221.
 
     Example:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()

@@ -1,4 +1,4 @@
-"""CSV, JSON lines and Parquet, read by pyarrow; its errors about rows become three-part messages."""
+"""CSV, JSON lines and Parquet, read by pyarrow; its errors about rows become our own."""
 
 from __future__ import annotations
 

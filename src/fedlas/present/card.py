@@ -197,7 +197,7 @@ def card_answers(content: Mapping[str, Any]) -> list[Answer]:
 
 
 def card_metrics(content: Mapping[str, Any]) -> Table:
-    """Return a row a metric, a column a stage."""
+    """Return one row for each metric, one column for each stage."""
     stages = content["metrics"]
     rows = []
     for about in map(column, stages["calibrated"]):
@@ -208,7 +208,7 @@ def card_metrics(content: Mapping[str, Any]) -> Table:
 
 
 def _noise(entry: Mapping[str, Any], about: Column) -> NoiseText:
-    """Interval, floor and p-value of a card's entry."""
+    """Return the interval, floor and p-value of a card's entry."""
     return noise_text([Estimate.of(entry)] if "low" in entry else [], about.format)
 
 
@@ -243,7 +243,7 @@ def _statement(content: Mapping[str, Any]) -> str:
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
-    """The calibration, as question and answer."""
+    """Return the calibration, as question and answer."""
     method, temperature = calibration["method"], calibration.get("temperature")
     if method == "none":
         return "Calibration", "none"

@@ -84,7 +84,7 @@ def _tested(by_group: ByGroup) -> int:
 
 
 def _p(group: GroupEstimate, tested: int) -> str:
-    """The corrected p-value of one of ``tested`` groups, as a bound where more replicates could make it smaller."""
+    """Return the corrected p-value of one of ``tested`` groups; a bound if more replicates could lower it."""
     least = None if group.ece.least_p is None else min(1.0, tested * group.ece.least_p)
     return DASH if group.p is None else p_said(group.p, least)
 

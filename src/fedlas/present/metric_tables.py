@@ -98,7 +98,7 @@ def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> N
 
 
 def seeds_reject(p_values: Sequence[float]) -> bool:
-    """Whether the calibration test rejects for some of a method's runs, at 0.05 over all of them (Bonferroni).
+    """Return whether the calibration test rejects for some of a method's runs, at 0.05 over all of them (Bonferroni).
 
     Example:
         >>> seeds_reject([0.001, 0.61, 0.3]), seeds_reject([0.03, 0.61, 0.3]), seeds_reject([0.03])
@@ -161,7 +161,7 @@ def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell
 def metrics_table(
     measured: Measured, *, title: str, estimates: Estimates | None = None, z: ZTests | None = None
 ) -> Table:
-    """Return a row a metric, a column a stage.
+    """Return one row for each metric, one column for each stage.
 
     Args:
         measured: Metrics by stage, then by registry name.
@@ -230,7 +230,7 @@ def with_meaning(table: Table) -> list[Block]:
 
 
 def size_of(predictions: AnyPredictions) -> str:
-    """How many samples and classes there are, e.g. ``"50,000 samples, 10 classes"``."""
+    """Return how many samples and classes there are, e.g. ``"50,000 samples, 10 classes"``."""
     samples = f"{predictions.num_samples:,} samples"
     if isinstance(predictions, TopLabel):
         return f"{samples}, confidences of the predicted class only"
@@ -238,5 +238,5 @@ def size_of(predictions: AnyPredictions) -> str:
 
 
 def classes_of(predictions: AnyPredictions) -> int:
-    """Number of classes; 0 where only the top label is known."""
+    """Return the number of classes; 0 where only the top label is known."""
     return predictions.num_classes if isinstance(predictions, Predictions) else 0

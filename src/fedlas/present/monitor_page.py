@@ -22,7 +22,7 @@ _LEAST = 1e-2
 
 
 def watches_table(content: Mapping[str, Any]) -> Table:
-    """Return a row a watch: state, live mean, interval on the card, evidence."""
+    """Return one row for each watch: state, live mean, interval on the card, evidence."""
     rows = []
     for name, watch in content["watches"].items():
         if "statistics" not in watch:
@@ -34,7 +34,7 @@ def watches_table(content: Mapping[str, Any]) -> Table:
 
 
 def statistics_table(content: Mapping[str, Any]) -> Table:
-    """Return a row a watched mean."""
+    """Return one row for each watched mean."""
     rows = [
         (each["name"], *_cells(each, name), f"{each['samples']:,}", _power(each["evidence"]))
         for name, watch in content["watches"].items()
@@ -45,7 +45,7 @@ def statistics_table(content: Mapping[str, Any]) -> Table:
 
 
 def reasons(content: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each watch that has alarmed: what moved where."""
+    """Return a sentence for each watch with an alarm: which mean moved, and where to."""
     lines = []
     for name in content["alarms"]:
         watch = content["watches"][name]
@@ -57,7 +57,7 @@ def reasons(content: Mapping[str, Any]) -> list[str]:
 
 
 def explanations(content: Mapping[str, Any]) -> list[str]:
-    """Return what the columns hold, and how rare false alarms are."""
+    """Explain the columns, and how rare false alarms are."""
     watches = {name: watch for name, watch in content["watches"].items() if "statistics" in watch}
     shown = ", ".join(_leading(name, watch)["name"] for name, watch in watches.items())
     threshold = next(watch["threshold"] for watch in watches.values())
@@ -88,7 +88,7 @@ def monitor_page(monitor: Monitor) -> str:
 
 
 def _leading(name: str, watch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The statistic that stands for a watch: its first, or of the classes the one with the most evidence."""
+    """Return the statistic that stands for a watch: its first, or of the classes the one with the most evidence."""
     statistics: list[Mapping[str, Any]] = watch["statistics"]
     return max(statistics, key=lambda each: each["evidence"]) if name == "classes" else statistics[0]
 
@@ -98,12 +98,12 @@ def _state(watch: Mapping[str, Any]) -> str:
 
 
 def _cells(statistic: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """The live mean and the interval on the card."""
+    """Return the live mean and the interval on the card."""
     return _percent(statistic["live"], name), " to ".join(_percent(statistic[end], name) for end in ("low", "high"))
 
 
 def _percent(share: float | None, name: str) -> str:
-    """A share in percent, of calibration with its sign; a dash where there is none."""
+    """Return a share in percent, of calibration with its sign; a dash where there is none."""
     return DASH if share is None else f"{100 * share:{'+' if name == 'calibration' else ''}.2f}"
 
 
@@ -112,13 +112,13 @@ def _power(evidence: float) -> str:
 
 
 def _ends(stream: Watched) -> Any:
-    """The sample at which each row of the histories ends."""
+    """Return the sample at which each row of the histories ends."""
     rows = -(-stream.samples // stream.width)
     return np.minimum((np.arange(rows) + 1) * stream.width, stream.samples)
 
 
 def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
-    """The watch's leading mean row by row, between what the card leaves and the limits of chance."""
+    """Draw the watch's leading mean row by row, with the card's interval and the limits of chance."""
     shown = _leading(watch.name, content["watches"][watch.name])
     number, history = watch.statistics.index(shown["name"]), stream.histories[watch.name]
     ax, _ = canvas("monitor", "light", axes(2.9, 2.2))
@@ -148,7 +148,7 @@ def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
 
 
 def _evidence(stream: Watched) -> Any:
-    """Evidence of all watches row by row, and where it is an alarm."""
+    """Draw the evidence of all watches row by row, and the limit of an alarm."""
     ax, _ = canvas("monitor", "light", axes(height=2.7 + legend_height(list(stream.watches), MOST_WIDTH)))
     threshold = next(watch.test.threshold for watch in stream.watches.values())
     top = threshold * 30

@@ -70,17 +70,17 @@ def _environment(room: str) -> Any:
 
 
 def _printable(value: Any) -> Any:
-    """Text as a page may show it; what is not of type ``str`` itself, such as the output of a macro, unchanged."""
+    """Return text as a page may show it; subclasses of ``str``, such as the output of a macro, are unchanged."""
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
-    """Axes of a new figure in the palette that :func:`figure` turns into the page's own."""
+    """Return axes of a new figure in the palette that :func:`figure` turns into the page's own."""
     return new_axes(LIGHT, size=(width, height))
 
 
 def figure(ax: Any, alt: str) -> Any:
-    """The figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
+    """Return the figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
 
     Args:
         ax: Axes in the light palette, see :func:`axes`.
@@ -93,7 +93,7 @@ def figure(ax: Any, alt: str) -> Any:
 
 
 def themed_svg(ax: Any, alt: str) -> str:
-    """The figure of these Axes as an SVG file that an ``<img>`` can show: its colors follow the reader's theme.
+    """Return the figure of these Axes as an SVG file that an ``<img>`` can show: its colors follow the reader's theme.
 
     Args:
         ax: As for :func:`figure`.
@@ -118,7 +118,7 @@ def _svg(ax: Any, alt: str) -> str:
 
 
 def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool = False, themed: bool = False) -> Any:
-    """A small reliability diagram titled ``name``, with the consistency band if asked for.
+    """Return a small reliability diagram titled ``name``, with the consistency band if asked for.
 
     Args:
         name: Title.
@@ -155,7 +155,7 @@ def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) ->
 
 
 def _variables(theme: Theme) -> dict[str, str]:
-    """The palette as variables of the stylesheet."""
+    """Return the palette as variables of the stylesheet."""
     names = ("background", "ink", "muted", "grid", "bar", "over", "under")
     lines = {f"line-{number}": color for number, color in enumerate(theme.lines)}
     return {name: getattr(theme, name) for name in names} | lines
@@ -166,7 +166,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 
 def _inline(svg: str, alt: str) -> str:
-    """Matplotlib's SVG without its prolog, with colors of the page and names that no other figure has."""
+    """Return matplotlib's SVG without its prolog, with the page's colors and names unique to this figure."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', svg)

@@ -34,7 +34,7 @@ _ROWS: tuple[tuple[str, str, str, int, str, bool], ...] = (
 
 
 def measures_by_stage(stages: Mapping[str, AnyPredictions], *, replicates: int) -> dict[str, dict[str, Estimate]]:
-    """Measures by stage of predictions of two classes, where there are any; of many stages the first alone."""
+    """Return the measures of two-class predictions by stage; of more than three stages only the first."""
     # The measures count every sample once, so weighted predictions have none.
     few = list(stages.items())[: None if len(stages) <= _MOST_STAGES else 1]
     binary = {n: p for n, p in few if isinstance(p, Predictions) and p.weights is None and p.num_classes == 2}
@@ -51,7 +51,7 @@ def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
 
 
 def measures_table(by_stage: MeasuresByStage, *, details: bool) -> Table:
-    """Return a row a measure: with interval and the value of a calibrated model if there is one stage."""
+    """Return one row for each measure; for one stage with interval and the value of a calibrated model."""
     rows = []
     for name, title, unit, places, ideal, main in _ROWS:
         estimates = [values.get(name) for values in by_stage.values()]

@@ -65,7 +65,7 @@ def ranking_table(
     estimates: Estimates | None = None,
     metrics: Sequence[str] = RANKED,
 ) -> Table:
-    """Return a row a calibrator, the lowest NLL first.
+    """Return one row for each calibrator, the lowest NLL first.
 
     Args:
         measured: As in :func:`ranking`.

@@ -161,7 +161,7 @@ def check_stages(
     reject: Sequence[float],
     groups: Sequence[Any] | None,
 ) -> None:
-    """Refuse what cannot be meant before anything is computed; the arguments are those of :func:`fedlas.report`."""
+    """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
     owner, fix = "report", "Name one calibrator, or leave {} out."
     if calibrate is not None and not isinstance(calibrate, str):
         raise InputError(owner, "calibrate must be a name", describe(calibrate), "Pass e.g. 'temperature'.")

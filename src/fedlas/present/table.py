@@ -63,7 +63,7 @@ class Column:
         return " ".join(part for part in (self.title, self.unit, self.arrow) if part)
 
     def format(self, value: float | None) -> str:
-        """``value`` (a fraction where the unit is percent) as text; a dash for none."""
+        """Return ``value`` (a fraction where the unit is percent) as text; a dash for none."""
         if value is None or isnan(value):
             return DASH
         text = f"{100 * value:.{self.places - 2}f}" if self.unit else f"{value:.{self.places}f}"
@@ -125,13 +125,13 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def where(self, keep: Sequence[int]) -> Table:
-        """The same table with these columns only."""
+        """Return the same table with these columns only."""
         rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
         return Table(tuple(self.columns[number] for number in keep), rows, self.title, self.notes)
 
 
 def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
-    """How to show ``metric``; one that is not registered has its name and no direction."""
+    """Return how to show ``metric``; one that is not registered has its name and no direction."""
     if metric not in METRICS:
         return Column(metric, metric=metric, places=places, shown=shown)
     entry = METRICS[metric]
@@ -149,7 +149,7 @@ def table_of(
     notes: Iterable[str] = (),
     text: Sequence[int] = (0,),
 ) -> Table:
-    """A table of plain values: text, numbers (kept at full precision for CSV), None for nothing, or cells.
+    """Return a table of plain values: text, numbers (kept at full precision for CSV), None for nothing, or cells.
 
     Args:
         heads: Of the columns.
@@ -165,7 +165,7 @@ def table_of(
 
 
 def cell_of(value: Any) -> Cell:
-    """A cell that shows a plain value."""
+    """Return a cell that shows a plain value."""
     if isinstance(value, Cell):
         return value
     if isinstance(value, int | float):
@@ -179,12 +179,12 @@ def is_detail(metric: str) -> bool:
 
 
 def plain_summary(summary: str) -> str:
-    """The first line of a docstring without its markup: cross-references become the name they point to."""
+    """Return the first line of a docstring without its markup: cross-references become the name they point to."""
     return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
 
 
 def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
-    """A ``rich`` table.
+    """Return a ``rich`` table.
 
     Args:
         table: What to show.
@@ -214,7 +214,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
 
 
 def markdown(table: Table) -> str:
-    """A Markdown table padded to equal widths, so that it reads as plain text too."""
+    """Return a Markdown table padded to equal widths, so that it reads as plain text too."""
 
     def shown(cell: Cell) -> str:
         text = f"**{plain(cell.text)}**" if cell.mark == "best" else plain(cell.text)
@@ -273,7 +273,7 @@ def latex(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """CSV with numbers in full precision; cells without text are empty, and no cell is a formula."""
+    """Return CSV with numbers in full precision; cells without text are empty, and no cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([c.title for c in table.columns])
@@ -283,7 +283,7 @@ def csv_text(table: Table) -> str:
 
 
 def plain(text: str) -> str:
-    r"""``text`` on one line, with what Markdown would read as markup escaped, control and format characters too.
+    r"""Return ``text`` on one line, with what Markdown would read as markup escaped, control and format characters too.
 
     Example:
         >>> print(plain("a|b [c] [0.1, 0.2]"))
@@ -294,12 +294,12 @@ def plain(text: str) -> str:
 
 
 def code_block(lines: Iterable[str]) -> str:
-    """An indented block, which no content can end early."""
+    """Return an indented block, which no content can end early."""
     return "\n".join(f"    {printable(line)}" for text in lines for line in text.split("\n"))
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A Markdown list of sentences."""
+    """Return a Markdown list of sentences."""
     return "\n".join(f"- {plain(line)}" for line in lines)
 
 

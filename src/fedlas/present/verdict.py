@@ -129,13 +129,13 @@ def _tests_of_measures(measures: ByName) -> dict[str, Evidence]:
 
 
 def _p_of(estimate: Estimate, ideal: float) -> float:
-    """Two-sided p-value of ``ideal``, from the side of the 95 % interval on which it lies, as if normal."""
+    """Return the two-sided p-value of ``ideal``, from the side of the 95 % interval on which it lies, as if normal."""
     side = estimate.value - estimate.low if ideal < estimate.value else estimate.high - estimate.value
     return erfc(abs(estimate.value - ideal) / max(side, 1e-12) * 1.96 / sqrt(2))
 
 
 def _of_top_label(values: Mapping[str, float], estimates: ByName, samples: int) -> tuple[str, str, Evidence | None]:
-    """Mean confidence against accuracy: as a clause, the direction if it is beyond chance, and the test of it."""
+    """Compare mean confidence with accuracy: return a clause, the direction if beyond chance, and the test."""
     accuracy, confidence = values["accuracy"], values["accuracy"] + values["o_ece"] - values["u_ece"]
     claim = (
         f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} % ({samples:,} samples)"
@@ -153,7 +153,7 @@ def _of_top_label(values: Mapping[str, float], estimates: ByName, samples: int) 
 def _of_positive_class(
     predictions: Predictions, measures: ByName, tests: Mapping[str, Evidence], name: str
 ) -> tuple[str, str]:
-    """How often the positive class is expected and occurs, and the direction if it is beyond chance."""
+    """Return how often the positive class is expected and occurs, and the direction if it is beyond chance."""
     expected = float(predictions.probs[:, 1].double().mean())
     frequency = float((predictions.target == 1).double().mean())
     claim = (

@@ -1,4 +1,4 @@
-"""``fedlas monitor``: reads a stream of predictions, lets the watches see it, and says what they show."""
+"""``fedlas monitor``: reads a stream of predictions, passes it to the watches and reports their state."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def monitor(
 
 
 def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> LiveBatch:
-    """Confidences and whether they came true, of confidences ``(n,)`` or logits ``(n, C)``."""
+    """Return confidences and outcomes from confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
         if raw and card.num_classes:
             fix = "Pass calibrated confidences and leave --raw out, or the scores of all classes."

@@ -116,7 +116,7 @@ class Watched:
 
     @classmethod
     def nothing(cls, watches: Sequence[Watch]) -> Watched:
-        """Before the first sample."""
+        """Return the state before the first sample."""
         histories = {watch.name: History.empty(len(watch.statistics)) for watch in watches}
         return cls({watch.name: watch for watch in watches}, histories=histories)
 
@@ -166,7 +166,7 @@ class Watched:
 
 @contextmanager
 def locked_state(state: Path) -> Iterator[None]:
-    """Wait until no other process reads the state to write it anew, and keep others out meanwhile.
+    """Lock the state against other processes; wait until it is free.
 
     The lock is that of the system, on a hidden file beside the state. It ends with the process, however that ends, and
     the empty file stays.
@@ -188,7 +188,7 @@ def locked_state(state: Path) -> Iterator[None]:
 
 
 def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
-    """The state in a file; the tests of ``watches`` continue from it.
+    """Return the state in a file; the tests of ``watches`` continue from it.
 
     Raises:
         InputError: If it cannot be read, is about another card, another rate of false alarms or an older version of the

@@ -73,7 +73,7 @@ class Watch:
 
 
 def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
-    """The watches over predictions of the card's model, which share the false alarms equally.
+    """Return the watches over predictions of the card's model, which share the false alarms equally.
 
     Of each watch's share, one half is for the card: its intervals miss a mean with that probability. The other half is
     for the stream.
@@ -87,7 +87,7 @@ def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
 
 
 def _calibration(card: Card, half: float) -> Watch:
-    """Right less confidence, of all samples and in the card's cells."""
+    """Return the watch of correctness minus confidence, over all samples and in the card's cells."""
     gaps = card.gaps
     lowest, highest = ends_of(gaps.edges)
     low, high = gaps.bounds(confidence_level=1 - half)
@@ -110,7 +110,7 @@ def _calibration(card: Card, half: float) -> Watch:
 
 
 def _accuracy(card: Card, half: float) -> Watch:
-    """Right of all samples, and wrong among those that the card's thresholds accept."""
+    """Return the watch of accuracy, and of errors among the samples that the card's thresholds accept."""
     count, right = int(card.gaps.count[0]), round(card.gaps.right[0])
     rows = [row for row in card.thresholds if row.accepted]
     cuts = np.array([row.threshold for row in rows])
@@ -135,7 +135,7 @@ def _accuracy(card: Card, half: float) -> Watch:
 
 
 def _confidence(card: Card, half: float) -> Watch:
-    """Mean confidence, and the shares of samples below some confidences."""
+    """Return the mean confidence, and the shares of samples below some confidences."""
     count, sums = int(card.gaps.count[0]), card.gaps
     # By number and not by what lies below: the points must not depend on the samples that are counted.
     places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
@@ -159,7 +159,7 @@ def _confidence(card: Card, half: float) -> Watch:
 
 
 def _classes(card: Card, counts: Floats, half: float) -> Watch:
-    """Shares of the predicted classes, or of groups of classes that follow each other."""
+    """Return shares of the predicted classes, or of groups of classes that follow each other."""
     groups = np.array_split(np.arange(len(counts)), min(GROUPS, len(counts)))
     group_of = np.concatenate([np.full(len(members), number) for number, members in enumerate(groups)])
     samples = int(counts.sum())
@@ -189,7 +189,7 @@ def _of_shares(
     missing: str,
     values: Callable[[LiveBatch], Values | None],
 ) -> Watch:
-    """A watch over means of values from 0 to 1, each in the interval with these ends."""
+    """Return a watch over means of values from 0 to 1, each in the interval with these ends."""
     low, high = (np.array(each) for each in zip(*ends, strict=True))
     # The largest spread of a share in its interval: a card without a mistake does not make every mistake remarkable.
     widest = np.clip(0.5, low, high)

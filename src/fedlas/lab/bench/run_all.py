@@ -104,7 +104,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
 
 
 def _is_done(run: Run) -> bool:
-    """Whether a run is finished and has its intervals, as far as they can be computed."""
+    """Return whether a run is finished and has its intervals, as far as they can be computed."""
     folder = RunFolder(run.folder)
     if not folder.is_finished:
         return False
@@ -142,5 +142,5 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 
 def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
-    """The run folders of the bench, those of other losses and seeds included."""
+    """Return the run folders of the bench, those of other losses and seeds included."""
     return [folder for bench in dict.fromkeys(run.folder.parent for run in runs) for folder in run_folders(bench)]

@@ -34,7 +34,7 @@ class Group:
     then: tuple[str, ...] = ()
 
     def folder(self, recipe: Recipe, out: Path | None) -> Path:
-        """Where the runs of a recipe go: below ``out`` for a group, in it for one recipe, ``runs/RECIPE`` for None.
+        """Return the folder of a recipe's runs: below ``out`` for a group, else ``out``; ``runs/RECIPE`` for None.
 
         Two groups that share a recipe share its runs, unless they are told otherwise.
         """
@@ -45,7 +45,7 @@ class Group:
     def plan(
         self, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
     ) -> list[tuple[Recipe, list[Run]]]:
-        """The runs of each recipe, all checked before the first one starts.
+        """Return the runs of each recipe, all checked before the first one starts.
 
         Raises:
             InputError: As :func:`fedlas.lab.recipes.plan.plan`.
@@ -58,7 +58,7 @@ class Group:
 def load_group(
     name: str, overrides: Iterable[str] = (), *, data: str | None = None, trackers: Sequence[str] = ()
 ) -> Group:
-    """A group of recipes, or one recipe as a group of its own.
+    """Return a group of recipes, or one recipe as a group of its own.
 
     Args:
         name: As for :func:`fedlas.lab.recipes.recipe.load_recipe`, or the name of a group; files that it names are

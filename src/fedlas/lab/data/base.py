@@ -74,19 +74,19 @@ class Images:
         return channels, height, width
 
     def image(self, row: int) -> Tensor:
-        """One image for display, uint8 ``(channels, H, W)``."""
+        """Return one image for display, uint8 ``(channels, H, W)``."""
         return self.images[row]
 
     def take(self, indices: Tensor) -> Images:
-        """A copy of the images at ``indices`` (int64), in that order."""
+        """Return a copy of the images at ``indices`` (int64), in that order."""
         return self._changed(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
-        """The same part on ``device``; no copy if it is there already."""
+        """Return the same part on ``device``; no copy if it is there already."""
         return self._changed(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
-        """The same images with other labels ``(N,)`` int64 and without true probabilities, which no longer hold."""
+        """Return the same images with other labels ``(N,)`` int64, and without the true probabilities."""
         return Images(self.images, target)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:

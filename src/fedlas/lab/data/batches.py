@@ -75,19 +75,19 @@ class Epochs:
         self._scale, self._shift = multiply_add(mean, std, channels=part.shape[0], device=part.target.device)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch, the same on every rank."""
+        """Return the number of batches in an epoch, the same on every rank."""
         count = len(self._part)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def slices(self) -> Iterator[slice]:
-        """The places in the epoch's order that this process gets, batch by batch."""
+        """Yield the places in the epoch's order that this process gets, batch by batch."""
         for step in range(len(self)):
             start = step * self.batch_size
             size = min(self.batch_size, len(self._part) - start)
             yield slice(start + size * self.rank // self.world_size, start + size * (self.rank + 1) // self.world_size)
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32."""
+        """Return ``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32."""
         return pixels.float().mul_(self._scale).add_(self._shift)
 
     @property

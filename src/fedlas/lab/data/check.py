@@ -41,7 +41,7 @@ class Checked:
     decoded: bool
 
     def counts(self, part: str) -> Tensor:
-        """Images of each class in ``train`` or ``test``, ``(C,)``."""
+        """Return images of each class in ``train`` or ``test``, ``(C,)``."""
         return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)
 
 

@@ -24,7 +24,7 @@ _PARTS = ("train", "val", "valid", "validation", "test")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name has an image suffix and is not hidden."""
+    """Return whether a file name has an image suffix and is not hidden."""
     return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122  # called a million times
 
 
@@ -37,7 +37,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images as PART/CLASS/*.") -> list[Path]:
-    """The folders in ``place``, sorted by name, without hidden ones.
+    """Return the folders in ``place``, sorted by name, without hidden ones.
 
     Args:
         owner: Data set, named in the error.
@@ -59,7 +59,7 @@ def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images 
 def divided_images(
     owner: str, root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, tuple[Listed, Listed], tuple[str, ...]]:
-    """The user's own images: root, training and test part, and class names.
+    """Return the user's own images: root, training and test part, and class names.
 
     The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part. Without
     such folders, a stratified fifth of all images is the test part, the same for every seed.
@@ -91,7 +91,7 @@ def divided_images(
 def images_by_part(
     owner: str, root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
-    """The root, and of each part (``""`` for a root without parts) class to sorted paths relative to the root.
+    """Return the root, and of each part (``""`` for a root without parts) class to sorted paths relative to the root.
 
     Args:
         owner: As :func:`divided_images`.
@@ -132,7 +132,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
-    """Class to sorted paths of its images relative to ``root``."""
+    """Return the class to sorted paths of its images relative to ``root``."""
 
     def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error

@@ -277,7 +277,7 @@ def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
 
 
 def _shorter_side(image: Any, size: int) -> Any:
-    """``image`` resized to a shorter side of ``size``, then its center square."""
+    """Return ``image`` resized to a shorter side of ``size``, then its center square."""
     width, height = image.size
     scale = size / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))

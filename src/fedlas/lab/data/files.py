@@ -69,7 +69,7 @@ class View:
         check_count("data", "cut_bottom", self.cut_bottom, low=0)
 
     def pipeline(self, *, augment: bool, flip: bool) -> Callable[[Any], Tensor]:
-        """A function from a PIL image to uint8 ``(channels, crop, crop)``, built from torchvision's v2 transforms.
+        """Return a transform from a PIL image to uint8 ``(channels, crop, crop)``, made of torchvision's v2.
 
         Args:
             augment: Crop as for training; otherwise as for testing, without randomness.
@@ -153,7 +153,7 @@ class Files:
 
     @classmethod
     def of(cls, folder: Path, names: Sequence[str], target: Sequence[int], view: View, *, channels: int = 3) -> Files:
-        """Files from plain lists."""
+        """Return files from plain lists."""
         encoded = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(folder, encoded, torch.tensor(target, dtype=torch.int64), view, channels)
 
@@ -171,11 +171,11 @@ class Files:
         return None
 
     def path(self, row: int) -> Path:
-        """Path of the image at a position."""
+        """Return the path of the image at a position."""
         return self.folder / os.fsdecode(bytes(self.names[row]))
 
     def open(self, row: int) -> Any:
-        """The image at a position as a decoded PIL image, neither resized nor cropped.
+        """Return the image at a position as a decoded PIL image, neither resized nor cropped.
 
         Raises:
             InputError: If it cannot be read; the message names the file.
@@ -183,7 +183,7 @@ class Files:
         return open_image("data", self.path(row), channels=self.channels, upright=self.view.upright)
 
     def image(self, row: int) -> Tensor:
-        """One image, cropped as for testing and not normalized, uint8 ``(channels, H, W)``.
+        """Return one image, cropped as for testing and not normalized, uint8 ``(channels, H, W)``.
 
         Raises:
             InputError: If it cannot be read.
@@ -192,20 +192,20 @@ class Files:
         return pixels if self.corruption is None else self.corruption(pixels, row)
 
     def take(self, indices: Tensor) -> Files:
-        """The files at ``indices`` (int64), in that order."""
+        """Return the files at ``indices`` (int64), in that order."""
         rows = indices.cpu()  # names are on the CPU, labels maybe not
         return replace(self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)])
 
     def to(self, device: torch.device | str) -> Files:
-        """The same part with labels, and so batches, on ``device``."""
+        """Return the same part with labels, and so batches, on ``device``."""
         return replace(self, target=self.target.to(device))
 
     def with_target(self, target: Tensor) -> Files:
-        """The same files with other labels ``(N,)`` int64."""
+        """Return the same files with other labels ``(N,)`` int64."""
         return replace(self, target=target)
 
     def sizes(self) -> NDArray[np.int64]:
-        """Size of each file in bytes, ``(N,)``: it identifies a download without reading it.
+        """Return the size of each file in bytes, ``(N,)``: it identifies a download without reading it.
 
         Raises:
             InputError: If a file is missing.

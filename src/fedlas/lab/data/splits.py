@@ -50,14 +50,14 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
 
 
 def shuffled_classes(target: IntArray, num_classes: int, random: np.random.RandomState) -> list[IntArray]:
-    """The positions of each class in ``target (N,)``, each class in random order."""
+    """Return the positions of each class in ``target (N,)``, each class in random order."""
     order = np.argsort(target, kind="stable")
     groups = np.split(order, np.cumsum(np.bincount(target, minlength=num_classes))[:-1])
     return [random.permutation(group) for group in groups]
 
 
 def choose_positions(groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None) -> IntArray:
-    """``amounts[c]`` positions of each class, after the first ``skip[c]``; sorted, ``(amounts.sum(),)`` int64."""
+    """Return ``amounts[c]`` sorted positions of each class after its first ``skip[c]``, ``(amounts.sum(),)``."""
     starts = np.zeros(len(groups), dtype=np.int64) if skip is None else skip
     parts = [group[start : start + amount] for group, start, amount in zip(groups, starts, amounts, strict=True)]
     return np.sort(np.concatenate(parts)).astype(np.int64)
@@ -141,7 +141,7 @@ class Splits:
         return self.train.shape[1]
 
     def to(self, device: torch.device | str) -> Splits:
-        """The same splits with all three parts on ``device``."""
+        """Return the same splits with all three parts on ``device``."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
     def save_indices(self, path: str | Path) -> Path:
@@ -170,7 +170,7 @@ class Splits:
         return StreamedBatches(self.train, augment=True, workers=self.workers, **options)
 
     def batches(self, part: Part, *, batch_size: int) -> Batches | StreamedBatches:
-        """Batches of any part in fixed order, without augmentation.
+        """Return batches of any part in fixed order, without augmentation.
 
         Args:
             part: One of the three, or another with images of the same shape.
@@ -249,7 +249,7 @@ def split(
 
 
 def too_small_to_choose(samples: int) -> str:
-    """A sentence on a validation part that is too small to choose an epoch and a temperature by; empty if it is not."""
+    """Return a warning for a validation part too small to choose an epoch and a temperature; else no text."""
     if samples >= FEWEST_VALIDATION:
         return ""
     return (
@@ -259,7 +259,7 @@ def too_small_to_choose(samples: int) -> str:
 
 
 def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of ``images (N, channels, H, W)`` uint8, in [0, 1] units.
+    """Return the mean and standard deviation of each channel of ``images (N, channels, H, W)`` uint8, in [0, 1] units.
 
     They come from exact counts of the 256 values, so they are the same on every device. A constant channel gets
     deviation 1 instead of 0.
@@ -296,6 +296,6 @@ def _val_count(val_size: object, available: int) -> int:
 
 
 def _draw(part: Part, purpose: Purpose, seed: int, num_classes: int) -> tuple[list[IntArray], IntArray]:
-    """The positions of each class of a part in random order, and how many each class has."""
+    """Return the positions of each class of a part in random order, and how many each class has."""
     target = part.target.cpu().numpy()
     return shuffled_classes(target, num_classes, stream(purpose, seed)), np.bincount(target, minlength=num_classes)

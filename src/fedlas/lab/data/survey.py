@@ -72,11 +72,11 @@ class Survey:
         return {name: sum(by_class[name] for by_class in self.counts.values()) for name in self.classes}
 
     def between_parts(self) -> list[tuple[str, str]]:
-        """Copies of which one is in another part than the other: a test image that was trained on."""
+        """Return copies of which one is in another part than the other: a test image that was trained on."""
         return [pair for pair in self.copies if _part(self.counts, pair[0]) != _part(self.counts, pair[1])]
 
     def between_classes(self) -> list[tuple[str, str]]:
-        """Copies in different classes: at least one label is wrong."""
+        """Return copies in different classes: at least one label is wrong."""
         return [pair for pair in self.copies if _class(self.counts, pair[0]) != _class(self.counts, pair[1])]
 
 
@@ -133,7 +133,7 @@ def _is_gray(image: Any) -> bool:
 
 
 def _copies(place: Path, names: list[str], counts: dict[str, dict[str, int]]) -> tuple[tuple[str, str], ...]:
-    """Each later copy with the first file of its content."""
+    """Return each later copy with the first file of its content."""
     by_size: dict[int, list[str]] = {}
     for name in names:
         by_size.setdefault((place / name).stat().st_size, []).append(name)
@@ -161,7 +161,7 @@ def _class(counts: dict[str, dict[str, int]], name: str) -> str:
 
 
 def _others(place: Path) -> Counter[str]:
-    """Files that are passed over, by suffix; hidden ones are not worth a word."""
+    """Return files that are passed over, by suffix; hidden ones are not worth a word."""
     suffixes: Counter[str] = Counter()
     for _, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]

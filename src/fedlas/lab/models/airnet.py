@@ -78,12 +78,12 @@ class AirNet(nn.Module):
 
 
 def _both_signs(filters: Tensor, channels: int) -> Tensor:
-    """Filters ``(2 n, channels, 2, 2)``: each and its negative, since GELU passes one side only."""
+    """Return filters ``(2 n, channels, 2, 2)``: each and its negative, since GELU passes one side only."""
     return torch.cat((filters, -filters)).unflatten(1, (channels, 2, 2))
 
 
 def _group(width: int, out: int, *, pool: bool) -> nn.Sequential:
-    """Convolution, max-pool, batch norm, GELU; convolution, batch norm, GELU."""
+    """Return two convolutions with batch norm and GELU each, and max-pooling after the first."""
     first, second = (nn.Conv2d(before, out, 3, padding=1, bias=False) for before in (width, out))
     norms = [nn.BatchNorm2d(out, momentum=0.4) for _ in range(2)]
     with torch.no_grad():

@@ -25,7 +25,7 @@ classifier."""
 
 
 def builder_of(name: str) -> Builder:
-    """The builder of the model ``name``: a name in :data:`MODELS`, or ``LIBRARY:NAME``.
+    """Return the builder of the model ``name``: a name in :data:`MODELS`, or ``LIBRARY:NAME``.
 
     Raises:
         InputError: For an unknown name; the message names the closest one.
@@ -76,7 +76,7 @@ class GlobalMean(nn.Module):
     """Mean over all positions; a module, so that hooks can read its input."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """``(N, D, H, W)`` to ``(N, D)``."""
+        """Return ``(N, D, H, W)`` to ``(N, D)``."""
         return maps.mean((2, 3))
 
 

@@ -35,7 +35,7 @@ class InputConfig:
 
 
 def input_config(name: str) -> InputConfig:
-    """Image preprocessing of a model of timm; neither weights nor a network are needed.
+    """Return the image preprocessing of a model of timm; this needs neither weights nor a network.
 
     Args:
         name: ``timm:NAME`` or ``NAME``; a ``.TAG`` selects pre-trained weights.
@@ -82,7 +82,7 @@ def timm_builder(name: str) -> Builder:
         drop_path: float = 0.0,
         global_pool: str | None = None,
     ) -> nn.Module:
-        """A model of timm.
+        """Return a model of timm.
 
         Args:
             num_classes: ``C``.

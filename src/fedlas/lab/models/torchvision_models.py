@@ -16,7 +16,7 @@ before the first block. ``imagenet``: 7 x 7 with stride 2, then a max-pool of st
 
 
 def first_convolution(name: str, stem: Stem, in_channels: int, original: nn.Conv2d) -> nn.Conv2d:
-    """The first convolution of a stem.
+    """Return the first convolution of a stem.
 
     Args:
         name: Model, named in the error.

@@ -70,7 +70,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors in a file of weights, on the CPU, under their names in the file.
+    """Return the tensors in a file of weights, on the CPU, under their names in the file.
 
     Args:
         path: As for :func:`load_weights`.
@@ -104,7 +104,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def weights_digest(path: str | Path) -> str:
-    """SHA-256 of the file, to compare the weights from which runs started.
+    """Return SHA-256 of the file, to compare the weights from which runs started.
 
     Raises:
         InputError: If there is no such file.
@@ -126,7 +126,7 @@ def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The weights without the prefixes of wrappers, unless the model's own keys have them too."""
+    """Return the weights without the prefixes of wrappers, unless the model's own keys have them too."""
     names = model.state_dict()
 
     def foreign(prefix: str) -> bool:
@@ -138,7 +138,7 @@ def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
 
 
 def _with_head(weights: dict[str, Tensor], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The weights with the head renamed as in the model, if the file has it under another name."""
+    """Return the weights with the head renamed as in the model, if the file has it under another name."""
     if f"{name}.weight" in weights:
         return weights
     other = next((h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in state), None)

@@ -96,7 +96,7 @@ _UNUSED: dict[str, dict[str, Any]] = {
 def plan(
     recipe: Recipe, *, losses: Sequence[str] = (), seeds: Iterable[int] = (), out: Path | None = None
 ) -> list[Run]:
-    """All runs of a bench, seed by seed, so that every method has a first result early.
+    """Return all runs of a bench, seed by seed, so that every method has a first result early.
 
     Args:
         recipe: The recipe.
@@ -150,7 +150,7 @@ _SIZES = {"num_classes", "in_channels", "image_size"}
 
 
 def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: int | None = None) -> torch.nn.Module:
-    """The loss of a run.
+    """Return the loss of a run.
 
     Args:
         run: The run.
@@ -189,7 +189,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
 
 
 def check_targets(run: Run, loss: torch.nn.Module) -> Any:
-    """The loss, or the one in it, that takes targets; None if there is none.
+    """Return the loss, or the one in it, that takes targets; None if there is none.
 
     Raises:
         InputError: If the recipe does not say how to make them.
@@ -202,5 +202,5 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
 
 
 def taker_of_targets(loss: torch.nn.Module) -> Any:
-    """The loss, or the one in it, that takes targets; None if there is none."""
+    """Return the loss, or the one in it, that takes targets; None if there is none."""
     return next((module for module in loss.modules() if hasattr(module, "set_targets")), None)

@@ -111,7 +111,7 @@ def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]
 
 
 def typed(kind: type[T], content: Any, section: str) -> T:
-    """A dataclass from a mapping, types checked and numbers in strings converted (YAML reads ``1e-4`` as a string)."""
+    """Convert a mapping to a dataclass: check types, and convert numbers in strings."""
     if not isinstance(content, Mapping):
         raise InputError("recipe", f"{section} must be a section", content, f"Write {section}: {{key: value}}.")
     refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
@@ -162,19 +162,19 @@ class Recipe:
     trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def registered_loss(self, loss: str) -> str:
-        """Registry name of a loss: the ``loss`` of its entry, else its own name."""
+        """Return the registry name of a loss: the ``loss`` of its entry, else its own name."""
         return str(self.losses.get(loss, {}).get("loss", loss))
 
     def loss_options(self, loss: str) -> dict[str, Any]:
-        """Options of a loss, from its entry."""
+        """Return options of a loss, from its entry."""
         return {key: value for key, value in self.losses.get(loss, {}).items() if key not in ("loss", "features")}
 
     def with_data_root(self, root: str | None) -> Recipe:
-        """The same recipe with its data in ``root``; None changes nothing."""
+        """Return the same recipe with its data in ``root``; None changes nothing."""
         return self if root is None else replace(self, data=replace(self.data, root=root))
 
     def with_trackers(self, names: Iterable[str]) -> Recipe:
-        """The same recipe with these trackers in addition."""
+        """Return the same recipe with these trackers in addition."""
         return replace(self, trackers={**{name: {} for name in names}, **self.trackers})
 
 
@@ -208,7 +208,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
-    """Options from ``key=value`` with a YAML value, as ``--set`` takes them.
+    """Return options from ``key=value`` with a YAML value, as ``--set`` takes them.
 
     Raises:
         InputError: If an override has another form.
@@ -228,7 +228,7 @@ _DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corr
 
 
 def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
-    """A recipe from the sections of its YAML file.
+    """Return a recipe from the sections of its YAML file.
 
     Args:
         name: Name of the recipe.
@@ -290,7 +290,7 @@ def _listed(value: Any, name: str) -> list[Any]:
 
 
 def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
-    """The section with every key that is not a field of ``kind`` in its ``options``."""
+    """Return the section with every key that is not a field of ``kind`` in its ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError("recipe", f"{name} must be a section with a name", section, "See the recipes of the package.")
     names = {f.name for f in fields(kind)} - {"options"}

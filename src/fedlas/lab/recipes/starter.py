@@ -43,7 +43,7 @@ class Starter:
 
 
 def choose_settings(contents: Survey) -> Starter:
-    """What fits a folder of images."""
+    """Choose the settings for a folder of images."""
     size = min(max(contents.shorter_side, 8), _LARGEST)
     streamed = contents.nested or contents.images * contents.channels * size**2 > _IN_MEMORY
     # The parts as the loaders divide them: the last is the test part, or a fifth of all.
@@ -59,7 +59,7 @@ def choose_settings(contents: Survey) -> Starter:
 
 
 def starter_recipe(contents: Survey, chosen: Starter) -> str:
-    """The recipe as YAML, with a comment at each choice."""
+    """Return the recipe as YAML, with a comment at each choice."""
     parts = ", ".join(f"{part} {sum(by_class.values()):,}" for part, by_class in contents.counts.items() if part)
     data = [
         ("root", _quoted(str(contents.root)), f"{contents.images:,} images{f': {parts}' if parts else ''}"),
@@ -107,7 +107,7 @@ train:
 
 
 def _lines(entries: list[tuple[str, str, str]]) -> str:
-    """Keys, values and aligned comments; a long value does not push the others' comments away."""
+    """Return keys, values and aligned comments; a long value does not push the others' comments away."""
     texts = [(f"  {key}: {value}", comment) for key, value, comment in entries]
     width = max(len(text) for text, _ in texts if len(text) < 30)
     return "\n".join(f"{text:<{width}}  # {comment}" if comment else text for text, comment in texts)

@@ -24,12 +24,12 @@ def shipped_names() -> list[str]:
 
 
 def is_group(content: Mapping[str, Any]) -> bool:
-    """Whether the content of a file is a group: it names recipes instead of being one."""
+    """Return whether the content of a file is a group: it names recipes instead of being one."""
     return "recipes" in content
 
 
 def read_content(name: str) -> tuple[str, dict[str, Any]]:
-    """Content of a recipe's file.
+    """Return the content of a recipe's file.
 
     Args:
         name: Name of a recipe of the package, with ``-published`` for its published variant, or path of a ``.yaml``
@@ -60,7 +60,7 @@ def read_content(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``change``. Sections are merged key by key; other values are replaced."""
+    """Return ``base`` with the values of ``change``. Sections are merged key by key; other values are replaced."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
@@ -89,7 +89,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def parse_value(text: str, where: str) -> Any:
-    """Plain values from YAML text.
+    """Return the plain values in YAML text.
 
     Raises:
         InputError: If it is not valid YAML; ``where`` names its origin.
@@ -115,7 +115,7 @@ def _shipped() -> dict[str, Traversable]:
 
 
 def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Content, merged into what it extends, and what the published variant changes; None if there is no such variant.
+    """Return content with the recipe that it extends, and the changes of the published variant (None without one).
 
     The published variant is inherited too, unless ``published: null`` removes it.
     """

@@ -68,7 +68,7 @@ def after_auto(run: FinishedRun, show: Callable[[str], None] = lambda _: None) -
 
 
 def _stored(folder: RunFolder) -> tuple[Mapping[str, Any], Mapping[str, float] | None]:
-    """What ``auto.json`` says it was computed from, and its metrics; empty and None if it cannot be read."""
+    """Return the origin and the metrics in ``auto.json``; empty and None if it cannot be read."""
     try:
         content = parse_json(folder.text(folder.auto_path) or "{}")
         metrics = {str(name): float(value) for name, value in content.pop("metrics").items()}

@@ -29,7 +29,7 @@ _LONG = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
 
 
 def results_table(summary: Summary) -> Table:
-    """One row per finished run and stage (``before`` or ``after`` temperature), fractions in full precision.
+    """Return one row per finished run and stage (``before`` or ``after`` temperature), fractions in full precision.
 
     After each metric come ``_low`` and ``_high``, the ends of its interval, and after a calibration error ``_floor``
     and ``_p``, its noise floor and the p-value of the calibration test.
@@ -59,7 +59,7 @@ def _csv_columns(metric: str) -> list[str]:
 
 
 def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
-    """One line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
+    """Return one line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
 
     Args:
         model: Model of the report.
@@ -93,7 +93,7 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
 
 
 def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> Cell:
-    """Mean, deviation and one mark: of the comparison, or ``~`` for a calibration error within noise."""
+    """Return the mean, deviation and one mark: of the comparison, or ``~`` for a calibration error within noise."""
     cell, noise = model.cell(method, about, stage), model.noise(method, about, stage)
     if not noise.floor:
         return cell
@@ -102,7 +102,7 @@ def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> C
 
 
 def long_table(model: ReportModel) -> Table:
-    """The main metrics as trained, and ECE after calibration, with intervals, noise floors and tests."""
+    """Return the main metrics as trained, and ECE after calibration, with intervals, noise floors and tests."""
     metrics = [name for name in _LONG if name in model.summary.metrics]
     before = model.table("test", metrics, places=3)
     after = model.table(model.after, ["ece"] if "ece" in model.summary.metrics else [])
@@ -116,7 +116,7 @@ def long_table(model: ReportModel) -> Table:
 
 
 def runs_table(summary: Summary) -> Table:
-    """A row for each run, with links to its page and its files."""
+    """Return a row for each run, with links to its page and its files."""
     shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_calibrated")]
     columns = [replace(column(metric), title=column(metric).title + " after T" * (stage != "test"))
                for metric, stage in shown]  # fmt: skip
@@ -138,7 +138,7 @@ def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
 
 
 def link(*parts: str) -> str:
-    """A relative address below the report. It starts with ``./``, so no name can turn it into another scheme."""
+    """Return a relative address below the report. It starts with ``./``, so no name can turn it into another scheme."""
     return "./" + quote("/".join(parts))
 
 

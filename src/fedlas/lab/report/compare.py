@@ -107,7 +107,7 @@ def compare_methods(
 
 
 def differences_table(rows: Sequence[Difference], metric: str, about: str) -> Table:
-    """A row for each pair; ``about`` follows the metric's name in the title."""
+    """Return a row for each pair; ``about`` follows the metric's name in the title."""
     title = f"{f'{column(metric).title} {column(metric).unit}'.strip()}, {about}"
     return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in rows], title=title)
 
@@ -130,7 +130,7 @@ def sentence(difference: Difference, metric: str) -> str:
 
 
 def method_differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
-    """The differences of pairs of methods, as numbers.
+    """Return the differences of pairs of methods, as numbers.
 
     Args:
         summary: Runs of a bench.

@@ -46,7 +46,7 @@ class Case:
 
 
 def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str:
-    """The page as HTML, without anything outside it.
+    """Return the page as HTML, without anything outside it.
 
     Args:
         groups: At least one.
@@ -154,7 +154,7 @@ def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Cas
 
 
 def thumbnail(part: Part, row: int) -> str:
-    """The image at a position of a part, as the model sees it, as a data URI.
+    """Return the image at a position of a part, as the model sees it, as a data URI.
 
     Args:
         part: In memory or in files.

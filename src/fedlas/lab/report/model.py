@@ -46,12 +46,12 @@ class ReportModel:
         return AUTO if any(run.measured.get(AUTO) for run in self.summary.runs) else "test_calibrated"
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
-        """One value for each of the method's seeds that has it."""
+        """Return one value for each of the method's seeds that has it."""
         by_seed = dict(zip(self.summary.seeds, self.summary.values(method, metric, stage), strict=True))
         return [value for seed in self.seeds[method] if not isnan(value := by_seed[seed])]
 
     def noise(self, method: str, about: Column, stage: str = "test") -> NoiseText:
-        """Interval, noise floor and calibration test over the same runs."""
+        """Return the interval, noise floor and calibration test over the same runs."""
         return noise_text(self.summary.estimates(method, about.metric, stage, seeds=self.seeds[method]), about.format)
 
     def mark(self, method: str, metric: str, stage: str = "test") -> Mark:
@@ -69,7 +69,7 @@ class ReportModel:
         return "" if alone else "untested" if apart else mark_of(method, comparison)
 
     def cell(self, method: str, about: Column, stage: str = "test") -> Cell:
-        """Mean and sample standard deviation over seeds, the mark, and below them interval, floor and p-value."""
+        """Return mean and deviation over seeds with the mark, and below them interval, floor and p-value."""
         values = self.values(method, about.metric, stage)
         comparison = self.comparisons.get((about.metric, stage))
         p_value = comparison.p_values.get(method) if comparison else None
@@ -87,7 +87,7 @@ class ReportModel:
     def table(
         self, stage: str = "test", metrics: Sequence[str] | None = None, *, title: str = "", places: int = 4
     ) -> Table:
-        """A row for each method, a column for each metric.
+        """Return a row for each method, a column for each metric.
 
         Args:
             stage: ``"test"`` or ``"test_calibrated"``.
@@ -139,7 +139,7 @@ class ReportModel:
 
 
 def report_model(summary: Summary) -> ReportModel:
-    """The model of a report; everything is compared and tested here, once for each metric and stage."""
+    """Return the model of a report; everything is compared and tested here, once for each metric and stage."""
     keys = [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
     model = ReportModel(
         summary,
@@ -165,7 +165,7 @@ def mark_of(method: str, comparison: Comparison) -> Mark:
 
 
 def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
-    """The number of one run, with its own interval, noise floor and p-value."""
+    """Return the number of one run, with its own interval, noise floor and p-value."""
     value = run.measured[stage].get(about.metric)
     estimate = run.estimates.get(about.metric, stage) if run.estimates else None
     noise = noise_text([estimate] if estimate else [], about.format)
@@ -173,7 +173,7 @@ def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
 
 
 def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
-    """The seeds behind each method's numbers: the same for all, or the means would compare seeds and not methods.
+    """Return the seeds of each method's numbers: the same for all, or the means would compare seeds.
 
     What is made of other runs has fewer, where it represents several seeds at once.
     """
@@ -184,7 +184,7 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
 
 
 def _samples(run: FinishedRun) -> int | None:
-    """Number of test samples: of the split, since ``data.test_size`` may leave out some of the data set's."""
+    """Return the number of test samples in the split, which ``data.test_size`` may make smaller."""
     with suppress(UnreadableError):  # published results have no splits
         return len(run.folder.splits["test"])
     test = (run.folder.data or {}).get("test")

@@ -102,7 +102,7 @@ class OodSummary:
 
 
 def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> list[Table]:
-    """For each other data set and each loss: scores against metrics, the best first."""
+    """Return a table for each other data set and loss: scores against metrics, the best first."""
     names = list(metrics or DETECTION)
     heads = (Column("score", words=True), *map(column_of, names))
     tables = []
@@ -119,7 +119,7 @@ def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> l
 
 
 def method_tables(summary: OodSummary) -> list[Table]:
-    """For each other data set and compared metric: scores against losses, the best loss of each row marked."""
+    """Return a table for each other data set and metric: scores against losses, the best loss marked."""
     heads = (Column("score", words=True), *map(Column, summary.methods))
     tables = []
     for data in summary.data:
@@ -135,7 +135,7 @@ def method_tables(summary: OodSummary) -> list[Table]:
 
 
 def verdicts(summary: OodSummary) -> list[str]:
-    """The best score for each loss and other data set, in a sentence each."""
+    """Return the best score for each loss and other data set, in a sentence each."""
     lines = []
     for data in summary.data:
         for method in summary.methods:
@@ -147,7 +147,7 @@ def verdicts(summary: OodSummary) -> list[str]:
 
 
 def title_of(score: str, stage: str) -> str:
-    """A score's name in a table."""
+    """Return a score's name in a table."""
     return str(OOD_SCORES[score].metadata["title"]) + (", after T" if stage == AFTER else "")
 
 
@@ -224,7 +224,7 @@ def write_files(folder: Path, summary: OodSummary, *, command: str) -> tuple[Pat
 
 
 def table_csv(summary: OodSummary) -> str:
-    """One row for each run, data set, score and stage; fractions in full precision, each with its interval's ends."""
+    """Return a row for each run, data set, score and stage: fractions in full precision, with their intervals."""
     about = ["run", "loss", "seed", "in", "out", "score", "stage", "temperature"]
     rows = []
     for run in summary.runs:
@@ -236,13 +236,13 @@ def table_csv(summary: OodSummary) -> str:
 
 
 def sections(summary: OodSummary) -> list[tuple[str, Sequence[Table]]]:
-    """Headings and their tables: losses against each other where there are several, then each by itself."""
+    """Return headings and their tables: losses against each other where there are several, then each by itself."""
     compared = [("Losses compared", method_tables(summary))] if len(summary.methods) > 1 else []
     return [*compared, ("Scores compared", score_tables(summary))]
 
 
 def page(summary: OodSummary, command: str) -> str:
-    """``ood.html``: one file that needs nothing else."""
+    """Return ``ood.html``: one file that needs nothing else."""
     return render(
         "ood.html.j2",
         room="fedlas.lab.report",
@@ -260,12 +260,12 @@ def page(summary: OodSummary, command: str) -> str:
 
 
 def _options(summary: OodSummary, score: str) -> str:
-    """The options of a score; one without a value is left to the score."""
+    """Return the options of a score; one without a value is left to the score."""
     return ", ".join(f"{key} {value}" for key, value in summary.chosen.of(score).items() if value is not None)
 
 
 def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
-    """ROC curves, histograms, and what they are of: the first seed's run of each loss.
+    """Return ROC curves, histograms, and what they are of: the first seed's run of each loss.
 
     One loss is drawn with all its scores; of several, each with the first score.
     """

@@ -85,7 +85,7 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
 
 
 def markdown_report(model: ReportModel) -> str:
-    """``report.md``; names from the runs are escaped."""
+    """Return ``report.md``; names from the runs are escaped."""
     summary = model.summary
     parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
     if commands := summary.commands:
@@ -114,7 +114,7 @@ def markdown_report(model: ReportModel) -> str:
 
 
 def html_report(model: ReportModel) -> str:
-    """``report.html``; everything that comes from the runs is escaped."""
+    """Return ``report.html``; everything that comes from the runs is escaped."""
     summary = model.summary
     diagrams, diagram_notes, seed = _diagrams(model)
     first = model.tables[0][1]
@@ -174,7 +174,7 @@ def _methods(summary: Summary) -> list[Entry[Any]]:
 
 
 def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
-    """One reliability diagram per method, of the first seed all have; notes on those that cannot be drawn; the seed."""
+    """Return a diagram for each method at the first seed that all have, notes on those not drawn, and the seed."""
     summary = model.summary
     seed = summary.common_seeds[0] if summary.common_seeds else None
     pictures, notes = [], []

@@ -24,12 +24,12 @@ _BASELINE = "ce"
 
 
 def title(summary: Summary) -> str:
-    """Head of a report."""
+    """Return the title of a report."""
     return f"Calibration benchmark: {summary.recipe}" if summary.recipe else "Calibration benchmark"
 
 
 def what_was_run(summary: Summary) -> str:
-    """One or two sentences that let a stranger read the tables."""
+    """Return one or two sentences that let a stranger read the tables."""
     methods, seeds = summary.methods, summary.seeds
     derived = summary.derived
     trained = [method for method in methods if method not in derived]
@@ -146,7 +146,7 @@ def _against_baseline(model: ReportModel, calibrator: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """``"a, b and c"``; of more than ``most`` names how many more there are."""
+    """Return ``"a, b and c"``; of more than ``most`` names how many more there are."""
     shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
@@ -211,7 +211,7 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
 
 
 def marks_notes(model: ReportModel) -> list[str]:
-    """The legend as sentences that begin with the mark."""
+    """Return the legend as sentences that begin with the mark."""
     return [f"{SYMBOLS[mark]} {text}.".strip() for mark, text in table_legend(model).items()]
 
 
@@ -225,7 +225,7 @@ def noise_notes(model: ReportModel) -> list[str]:
 
 
 def missing_notes(model: ReportModel) -> list[str]:
-    """Sentences on seeds that some methods lack; empty when all have the same seeds."""
+    """Return sentences on seeds that some methods lack; empty when all have the same seeds."""
     notes: list[str] = []
     summary = model.summary
     trained = [run for run in summary.runs if not run.made_by]

@@ -37,7 +37,7 @@ _FIRST_IMAGES = 5_000
 
 
 def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True) -> Objective:
-    """Model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
+    """Return the model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
 
     Args:
         run: The run.
@@ -82,7 +82,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
 
 
 def _head_inputs(model: nn.Module) -> int | None:
-    """Length of the head's input; None without one linear head, of which a loss that needs it will complain."""
+    """Return the length of the head's input; None without one linear head: a loss that needs it then complains."""
     try:
         length = getattr(find_head(model), "in_features", None)
     except InputError:
@@ -99,7 +99,7 @@ other, most of all while other processes compute, too.
 
 
 def threads_for(run: Run) -> int | None:
-    """1 for a small model where there is no GPU; else None, which means all that PyTorch uses.
+    """Return 1 for a small model where there is no GPU; else None, which means all threads that PyTorch uses.
 
     Sums of several threads round differently. So this depends on the recipe alone, and not on how many runs there are
     at a time or what else the machine does.
@@ -140,7 +140,7 @@ def limited_to(threads: int | None) -> Iterator[None]:
 
 
 def forward_operations(model: nn.Module, channels: int, size: int) -> int:
-    """Floating-point operations of a forward pass of one image ``(channels, size, size)``; a multiply-add is two."""
+    """Count the operations of a forward pass of an image ``(channels, size, size)``; a multiply-add is two."""
     total = 0
 
     def count(layer: Any, _: Any, output: Any) -> None:
@@ -174,12 +174,12 @@ class Trained:
     metrics: dict[str, Any]
 
     def to(self, device: torch.device | str) -> Trained:
-        """The same with model and data on a device."""
+        """Return the same with model and data on a device."""
         return replace(self, objective=self.objective.to(device), splits=self.splits.to(device))
 
 
 def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Trained:
-    """A finished run with its best weights.
+    """Return a finished run with its best weights.
 
     Args:
         folder: A run folder.
@@ -202,7 +202,7 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
 
 
 def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tuple[Splits | None, str]:
-    """The data of a run, for what is better shown than not, such as images and names of classes.
+    """Return the data of a run, for what is better shown than not, such as images and names of classes.
 
     Args:
         folder: A run folder.
@@ -229,7 +229,7 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
 
 
 def _with_data(folder: RunFolder) -> RunFolder:
-    """The same folder with the place of its data: as told, else where it was, else in the usual places.
+    """Return the same folder with the place of its data: as told, else where it was, else in the usual places.
 
     A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
     """

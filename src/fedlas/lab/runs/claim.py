@@ -43,7 +43,7 @@ class BusyError(InputError):
 
 
 def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | None:
-    """Contents of ``metrics.json``, or None if the run is not finished; only reads.
+    """Return contents of ``metrics.json``, or None if the run is not finished; only reads.
 
     Args:
         run: The run.
@@ -90,7 +90,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
 
 
 def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:
-    """Contents of ``metrics.json`` of a trained run.
+    """Return contents of ``metrics.json`` of a trained run.
 
     Raises:
         InputError: As :attr:`RunFolder.run` and :func:`finished`, or if the run is not finished.
@@ -231,7 +231,7 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def run_folders(bench: Path) -> list[RunFolder]:
-    """What may be runs in ``bench``, by name: packed runs and folders that are not hidden. None if it is no folder."""
+    """Return the packed runs and visible folders in ``bench``, by name; None if it is no folder."""
     if not bench.is_dir():
         return []
     folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -246,7 +246,7 @@ def leave_out(name: str, reason: object) -> str:
 
 
 def left_out(name: str, reason: object) -> str:
-    """The sentence that says so."""
+    """Return the sentence that says so."""
     return f"{name} is left out: {reason}"
 
 
@@ -258,7 +258,7 @@ def find_runs(
     content: str,
     data: str | None = None,
 ) -> tuple[list[RunFolder], list[str]]:
-    """The runs that were named, and those in bench folders that can be used.
+    """Return the runs that were named, and those in bench folders that can be used.
 
     Args:
         owner: Who complains.
@@ -307,7 +307,7 @@ _RUN = re.compile(r".+-s\d+")
 
 
 def is_run(folder: RunFolder) -> bool:
-    """Whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
+    """Return whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
     try:
         return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
     except UnreadableError:

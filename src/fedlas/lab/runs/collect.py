@@ -87,7 +87,7 @@ def collect(folder: str | Path) -> Summary:
 
 
 def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
-    """The finished run in a folder, or what a run failed of; of any other whether it is a run's, as an empty one is.
+    """Return the finished run in a folder, or its failure, or whether the folder may be that of a run.
 
     Raises:
         ValueError: If its files cannot be used.
@@ -109,7 +109,7 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
 
 
 def _ordered(methods: list[str]) -> list[str]:
-    """Baselines by age and the newest last, as papers print them; cross-entropy is the oldest of all."""
+    """Return baselines by age and the newest last, as papers print them; cross-entropy is the oldest of all."""
 
     def key(method: str) -> tuple[float, int, str]:
         if method not in LOSSES:
@@ -135,7 +135,7 @@ def _nothing_finished(
 
 
 def read_run(folder: RunFolder) -> FinishedRun:
-    """The finished run in a folder; a ValueError says in a few words why it cannot be used."""
+    """Return the finished run in a folder; a ValueError says in a few words why it cannot be used."""
     if not folder.is_finished:
         raise ValueError("metrics.json is missing")
     content = folder.metrics

@@ -78,7 +78,7 @@ def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str
 
 
 def settings_note(config: Config, other: str, trained: Config) -> str | None:
-    """What the runs that something is made of were trained with and those beside it were not; None if nothing.
+    """Return a note on settings of the member runs that differ from those of ``other``; None if none does.
 
     Args:
         config: Of what was made of runs.
@@ -92,7 +92,7 @@ def settings_note(config: Config, other: str, trained: Config) -> str | None:
 
 
 def _runs(config: Config) -> list[Config]:
-    """Configurations of the runs it is made of, or its own."""
+    """Return configurations of the runs it is made of, or its own."""
     if not is_derived(config):
         return [config]
     return [run["config"] for run in config["runs"].values()]

@@ -29,7 +29,7 @@ HELD_OUT = "held-out"
 
 
 def prepare_data(run: Run) -> Splits:
-    """The three parts of a run's data; the same for every loss of the same seed, and for every ``data.split_seed``."""
+    """Return the three parts of a run's data; they depend on the seed, or on ``data.split_seed``, not on the loss."""
     data, source = run.recipe.data, _source(*_source_key(run))
     seed = run.seed if data.split_seed is None else data.split_seed
     splits = split(
@@ -51,7 +51,7 @@ def warn_of_small_validation(samples: int) -> None:
 
 
 def data_root(run: Run) -> Path | None:
-    """The folder or file that the run reads its data from, absolute; None if it reads none or searches for it."""
+    """Return the absolute path that the run reads its data from; None if it reads none or searches for it."""
     if "files" not in DATASETS[run.recipe.data.name].metadata:
         return None
     place = data_folder(run.recipe.data.root)
@@ -59,19 +59,19 @@ def data_root(run: Run) -> Path | None:
 
 
 def image_shape(run: Run) -> tuple[int, int, int]:
-    """Classes, channels and image size in pixels of the run's data."""
+    """Return classes, channels and image size in pixels of the run's data."""
     source = _source(*_source_key(run))
     channels, size, _ = source.train.shape
     return len(source.classes), channels, size
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
-    """Fingerprint of the run's data set; the same for every seed."""
+    """Return the fingerprint of the run's data set; it is the same for every seed."""
     return source_fingerprint(_source(*_source_key(run)))
 
 
 def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
-    """Validation and test part, each with the splits whose normalization it is predicted under: :func:`as_tested`.
+    """Return validation and test part, each with the splits that normalize it, see :func:`as_tested`.
 
     Every prediction on the test part of a run uses one of the two; anything else measures another transform.
     """
@@ -79,7 +79,7 @@ def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Split
 
 
 def as_tested(run: Run, splits: Splits) -> Splits:
-    """The splits with the test part's own normalization, if the recipe has one.
+    """Return the splits with the test part's own normalization, if the recipe has one.
 
     Raises:
         InputError: If it does not fit the images.
@@ -95,13 +95,13 @@ def as_tested(run: Run, splits: Splits) -> Splits:
 
 @lru_cache(maxsize=1)
 def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
-    """The data set, kept from run to run: reading it can take longer than an epoch."""
+    """Return the data set, kept from run to run: reading it can take longer than an epoch."""
     source, classes = load_dataset(name, root, **json.loads(options)), json.loads(held_out)
     return open_set(source, classes) if classes else source
 
 
 def _source(name: str, root: str | None, options: str, held_out: str) -> Source:
-    """What of the data set is trained and tested on."""
+    """Return the part of the data set to train and test on."""
     source = _open_set(name, root, options, held_out)
     return source.known if isinstance(source, OpenSet) else source
 
@@ -119,7 +119,7 @@ def unknown_images(run: Run) -> Part:
 
 
 def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
-    """What a run is tied to beside its configuration: data set, split, and the weights that it starts from."""
+    """Return fingerprints of data set, split and initial weights, which identify a run with its configuration."""
     weights = run.recipe.model.weights
     start = {} if weights is None else {"weights": weights_digest(weights)}
     return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}
@@ -132,7 +132,7 @@ def _source_key(run: Run) -> tuple[str, str | None, str, str]:
 
 @lru_cache(maxsize=1)
 def source_fingerprint(source: Source) -> dict[str, Any]:
-    """Size, shape and SHA-256 of the training and the test part; plain values for ``data.json``.
+    """Return the size, shape and SHA-256 of the training and the test part; plain values for ``data.json``.
 
     Example:
         >>> from fedlas.lab.data import load_dataset
@@ -145,7 +145,7 @@ def source_fingerprint(source: Source) -> dict[str, Any]:
 
 
 def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
-    """What outputs of a run's model on some images were made of: the images (not their labels), and its weights.
+    """Return fingerprints of the images (not the labels) and of the weights behind the outputs of a model.
 
     Raises:
         InputError: If the checkpoint cannot be read.
@@ -161,7 +161,7 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
 
 
 def split_fingerprint(splits: Splits) -> str:
-    """SHA-256 of which images a seed put into which part."""
+    """Return SHA-256 of which images a seed put into which part."""
     digest = sha256()
     for name in ("train", "val", "test"):
         indices = splits.indices[name]

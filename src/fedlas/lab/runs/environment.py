@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "scipy", "scikit-lea
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Everything that may explain another number elsewhere; plain values for ``environment.json``.
+    """Return software, hardware and code versions for ``environment.json``: they explain different numbers elsewhere.
 
     The commit is that of the checkout the package runs from, null for an installed package; ``dirty`` says whether
     files differ from it or stand beside it in the package. No host or user name: of absolute paths in the command only
@@ -65,7 +65,7 @@ def _command() -> str:
 
 
 def _without_folders(word: str) -> str:
-    """An argument, of an absolute path in it (also after ``--out=`` or ``data.root=``) the last part only."""
+    """Return an argument, of an absolute path in it (also after ``--out=`` or ``data.root=``) the last part only."""
     if Path(word).is_absolute():
         return Path(word).name or word
     key, equals, value = word.partition("=")
@@ -90,7 +90,7 @@ def _cpu() -> str:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that holds this file, and whether tracked files or those of the package differ from it."""
+    """Return the commit of this checkout, and whether tracked files or those of the package differ from it."""
     here = Path(__file__).resolve()
     try:
         tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)

@@ -86,7 +86,7 @@ def unknown_predictions(run: Run, splits: Splits, model: nn.Module, *, features:
 
 
 def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
-    """Metrics before and after temperature scaling, which is fitted on validation by NLL.
+    """Return metrics before and after temperature scaling, which is fitted on validation by NLL.
 
     Returns:
         ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
@@ -109,7 +109,7 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
 
 
 def recorded(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
-    """What a run records: the default metrics, and AURC, since a loss may pay for calibration with the order."""
+    """Return the default metrics and AURC, since a loss may pay for calibration with the order."""
     return {**evaluate(predictions, num_bins=num_bins), "aurc": METRICS["aurc"].value(predictions)}
 
 
@@ -120,7 +120,7 @@ LEFT_OUT = "left-out"
 
 
 def fold_runs(run: Run) -> list[Run]:
-    """The runs of the folds, each in a folder of its own in the run's; none if the loss of the run takes no targets."""
+    """Return the runs of the folds, in folders inside the run's; none for a loss that takes no targets."""
     loss, folds = build_loss(run, num_classes=10, num_samples=1000), run.recipe.data.cross_fit
     if folds is None or taker_of_targets(loss) is None:
         return []
@@ -130,7 +130,7 @@ def fold_runs(run: Run) -> list[Run]:
 
 
 def folds_of(target: NDArray[np.int64], num_classes: int, folds: int, *, seed: int) -> NDArray[np.int64]:
-    """Fold of each sample ``(N,)``: equal in size, and every class divided as equally as it can be."""
+    """Return the fold of each sample ``(N,)``: folds of equal size, with classes divided as equally as possible."""
     order = np.concatenate(shuffled_classes(target, num_classes, stream(Purpose.CROSS_FIT, seed)))
     fold = np.empty_like(order)
     fold[order] = np.arange(len(order)) % folds
@@ -140,7 +140,7 @@ def folds_of(target: NDArray[np.int64], num_classes: int, folds: int, *, seed: i
 def cross_fitted_probs(
     run: Run, splits: Splits, accelerator: Any, train: Callable[[Run, Objective, Splits], object]
 ) -> Tensor:
-    """Probabilities ``(N, C)`` of all training samples, each by a model that was trained without it.
+    """Return probabilities ``(N, C)`` of all training samples, each by a model that was trained without it.
 
     One temperature, fitted on these held-out predictions, calibrates them.
 
@@ -235,7 +235,7 @@ def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:
 
 
 def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches:
-    """The training batches of this process.
+    """Return the training batches of this process.
 
     Raises:
         InputError: If the last batch has fewer samples than there are processes.

@@ -96,7 +96,7 @@ class RunFolder:
         return path_inside(self.path, path)
 
     def part_path(self, part: str) -> Path:
-        """The predictions on a part of the data, such as ``test``."""
+        """Return the predictions on a part of the data, such as ``test``."""
         return self.predictions_path / f"{part}.npz"
 
     @property
@@ -114,11 +114,11 @@ class RunFolder:
         return None if stands_alone else packed_text(self.path, path.name)
 
     def holds(self, path: Path) -> bool:
-        """Whether one of its text files is there, on disk or packed."""
+        """Return whether one of its text files is there, on disk or packed."""
         return path.exists() or self._packed(path) is not None
 
     def text(self, path: Path) -> str | None:
-        """What one of its text files holds, on disk or packed; None if it is missing.
+        """Return the content of one of its text files, on disk or packed; None if it is missing.
 
         Raises:
             OSError: If it cannot be read.
@@ -359,7 +359,7 @@ def _version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
-    """The archive and its files by run and name; empty if it is somebody else's ``runs.zip``."""
+    """Return the archive and its files by run and name; empty if it is somebody else's ``runs.zip``."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:

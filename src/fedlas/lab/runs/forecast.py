@@ -82,7 +82,7 @@ def _steps(images: int, train: TrainConfig) -> int:
 
 
 def _epochs_done(folder: RunFolder, every: int) -> int:
-    """Epochs in the checkpoint, from which the run resumes; the log may hold later ones."""
+    """Return epochs in the checkpoint, from which the run resumes; the log may hold later ones."""
     # Without a checkpoint, training starts afresh, whatever the log holds.
     if not is_file(folder.checkpoint_path):
         return 0

@@ -24,7 +24,7 @@ _TOLERANCE = 1e-4
 
 
 def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: Any = None) -> Summary:
-    """``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
+    """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 
     Args:
         summary: From :func:`fedlas.lab.runs.collect.collect`.
@@ -62,7 +62,7 @@ def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
 
 
 def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
-    """Whether a run has test predictions and no ``intervals.json`` that fits them."""
+    """Return whether a run has test predictions and no ``intervals.json`` that fits them."""
     return _is_stale(run, _stored(run), replicates)
 
 
@@ -74,7 +74,7 @@ def scaled(run: FinishedRun, predictions: Predictions) -> Predictions | None:
 
 
 def failure_reasons(summary: Summary) -> list[str]:
-    """Why intervals are missing, each reason once with the runs that it is about."""
+    """Return why intervals are missing, each reason once with the runs that it is about."""
     about: dict[str, list[str]] = {}
     for run in summary.runs:
         for reason in run.estimates.reasons if run.estimates else ():
@@ -88,7 +88,7 @@ def _stages(run: FinishedRun) -> list[str]:
 
 
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
-    """Contents of the file; None if there is none that can be used."""
+    """Return contents of the file; None if there is none that can be used."""
     try:
         content = parse_json(run.folder.text(run.folder.intervals_path) or "null")
     except (OSError, ValueError):
@@ -98,7 +98,7 @@ def _stored(run: FinishedRun) -> dict[str, Any] | None:
 
 
 def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
-    """What the numbers in the file depend on."""
+    """Return the inputs that the numbers in the file depend on."""
     return {
         "format": FORMAT,
         "predictions": run.folder.fingerprint,
@@ -126,7 +126,7 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
 
 
 def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float], None]) -> dict[str, Any] | None:
-    """Contents of the file, freshly computed; None if the predictions cannot be read or are too few."""
+    """Return contents of the file, freshly computed; None if the predictions cannot be read or are too few."""
     predictions = run.folder.test_predictions()
     if not isinstance(predictions, Predictions) or predictions.num_samples < 2:
         advance(run.name, len(_stages(run)))
@@ -166,7 +166,7 @@ def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tup
 
 
 def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, computed: bool) -> RunEstimates:
-    """What the file holds and ``metrics.json`` agrees with."""
+    """Return the estimates of the file whose values agree with ``metrics.json``."""
     if content is None:
         predictions = run.folder.test_predictions()
         why = predictions.partition(": ")[2] if isinstance(predictions, str) else "it has fewer than 2 test samples"
@@ -198,7 +198,7 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def _estimates(entries: object) -> dict[str, Estimate]:
-    """Those of a file by name, without what is something else."""
+    """Return those of a file by name, without what is something else."""
     estimates = {}
     for name, entry in _dict(entries).items():
         with suppress(InputError):

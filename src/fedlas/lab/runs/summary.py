@@ -33,7 +33,7 @@ class RunEstimates:
     classes: Mapping[int, Estimate] = field(default_factory=dict)
 
     def get(self, metric: str, stage: str = "test") -> Estimate | None:
-        """Of ``metric`` at ``stage``; None where it is not known."""
+        """Return the value of ``metric`` at ``stage``; None where it is not known."""
         return self.stages.get(stage, {}).get(metric)
 
 
@@ -173,7 +173,7 @@ class Summary:
         return [seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)]
 
     def incomplete(self, metric: str, stage: str = "test") -> list[str]:
-        """Methods made of other runs that have no value at some common seed, and so are not tested."""
+        """Return methods made of other runs that have no value at some common seed, and so are not tested."""
         common = set(self.common_seeds)
 
         def lacks(method: str) -> bool:
@@ -195,18 +195,18 @@ class Summary:
         return [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
 
     def run(self, method: str, seed: int) -> FinishedRun | None:
-        """The finished run of ``method`` with ``seed``."""
+        """Return the finished run of ``method`` with ``seed``."""
         return self._by_key.get((method, seed))
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
-        """One value per entry of ``seeds``, in that order; NaN where there is none."""
+        """Return one value per entry of ``seeds``, in that order; NaN where there is none."""
         runs = (self.run(method, seed) for seed in self.seeds)
         return [math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan) for run in runs]
 
     def estimates(
         self, method: str, metric: str, stage: str = "test", *, seeds: Sequence[int] | None = None
     ) -> list[Estimate]:
-        """Intervals and noise floors of the runs of ``method`` that measured ``metric``, by seed.
+        """Return intervals and noise floors of the runs of ``method`` that measured ``metric``, by seed.
 
         Args:
             method: A loss.
@@ -223,7 +223,7 @@ class Summary:
         return estimates if len(estimates) == len(runs) else []
 
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:
-        """The best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
+        """Return the best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
 
         A method made of other runs takes part if it has all these seeds.
 
@@ -242,7 +242,7 @@ class Summary:
 
 
 def is_ranked(metric: str) -> bool:
-    """Whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
+    """Return whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
 
     Example:
         >>> [name for name in ("ece", "o_ece", "debiased_ece2", "mystery") if is_ranked(name)]

@@ -52,7 +52,7 @@ class Worker:
             self.connection.send(job)
 
     def take(self) -> Any:
-        """The result of the job, or how the process ended, as text. The next job then starts another process."""
+        """Return the result of the job, or how the process ended, as text. The next job then starts another process."""
         self.job = None
         try:
             return self.connection.recv()
@@ -108,7 +108,7 @@ def open_log(path: Path) -> IO[str]:
 
 @cache
 def context() -> Any:
-    """The multiprocessing context: forks of a server that has imported everything, where the system has that.
+    """Return the multiprocessing context: forks of a server that has imported everything, where the system has that.
 
     The server has used no accelerator and runs no threads, so that forking it is safe.
     """
@@ -147,7 +147,7 @@ def end(processes: Any) -> None:
 
 
 def exit_text(code: int | None) -> str:
-    """How a process ended, as text: ``signal 9`` or ``exit status 1``."""
+    """Return how a process ended, as text: ``signal 9`` or ``exit status 1``."""
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 
 

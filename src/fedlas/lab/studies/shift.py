@@ -32,7 +32,7 @@ def measure_shift(
     save_to: Callable[[str], Path] | None = None,
     replicates: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of a run on its test images under each corruption, before and after the temperature of its validation.
+    """Measure a run on its test images under each corruption, before and after its validation's temperature.
 
     Args:
         trained: The run.

@@ -47,7 +47,7 @@ class Weights:
         """Called after the epoch's last step, with the batches of the epoch."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold."""
+        """Return the state for a checkpoint."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -67,7 +67,7 @@ class _Average(Weights):
         return self.averaged.module if int(self.averaged.n_averaged) else self.source
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average, and the number of weights in it."""
+        """Return the average, and the number of weights in it."""
         return self.averaged.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

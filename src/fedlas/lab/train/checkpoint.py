@@ -81,7 +81,7 @@ _BEST: dict[str, Any] = {"epoch": int, "value": (int, float), "objective": dict}
 
 
 def _wrong(state: Mapping[str, Any]) -> str:
-    """What the parts of a checkpoint lack, whatever model they are of; empty text if nothing."""
+    """Return what a checkpoint of any model lacks; no text if it lacks nothing."""
     for place, parts in (("", _PARTS), ("best.", _BEST)):
         holder = state["best"] if place else state
         for name, kind in parts.items():
@@ -101,7 +101,7 @@ def _wrong(state: Mapping[str, Any]) -> str:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", *, words: tuple[str, str] = ("before", "now")
 ) -> list[str]:
-    """Differences of two nested configurations, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
+    """Return differences of two nested configurations, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
 
     Example:
         >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
@@ -126,7 +126,7 @@ def _differ(before: object, now: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """``repr(value)``; shortened where it nests deeply or repeats itself, which a file of a stranger may."""
+    """Return ``repr(value)``; shortened where it nests deeply or repeats itself, which a file of a stranger may."""
     return repr(value) if isinstance(value, bool | float | str | None) else _SHORT.repr(value)
 
 
@@ -203,7 +203,7 @@ def restore(
 
 
 def misfit(like: Any, value: Any, name: str) -> str:
-    """How ``value`` differs in kind from ``like``: type, keys, length, shape. Empty text if it does not.
+    """Return how ``value`` differs in kind from ``like``: type, keys, length, shape. Empty text if it does not.
 
     Numbers may be any finite number; what is None in ``like`` may also be a number.
 

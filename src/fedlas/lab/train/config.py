@@ -33,13 +33,13 @@ def check_select(metric: str) -> str:
 
 
 def merit(metric: str, value: float) -> float:
-    """A number that is higher for a better value of what selects; a metric with a sign is best at 0."""
+    """Return a number that is higher for a better value of what selects; a metric with a sign is best at 0."""
     higher = False if metric == REFINED else METRICS[metric].metadata["higher_is_better"]
     return -abs(value) if higher is None else value if higher else -value
 
 
 def refined_nll(predictions: Predictions) -> float:
-    """NLL after the temperature that is best for the same predictions: what is left when calibration is repaired.
+    """Return the NLL after the temperature that is best for the same predictions.
 
     Args:
         predictions: Of the validation part.
@@ -144,7 +144,7 @@ class ScheduleConfig:
             )
 
     def milestone_epochs(self, epochs: int) -> list[int]:
-        """Milestones in epochs of a run of ``epochs``. Fractions are rounded, to the end of the first epoch or later.
+        """Return the milestones of a run of ``epochs`` in epochs; fractions are rounded, to at least 1.
 
         Raises:
             InputError: If a milestone is not before the end of the run, or those of ``swa`` are in the wrong order.

@@ -21,7 +21,7 @@ _CPU_UNITS = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX
 
 
 def native_precision(device: torch.device) -> tuple[Precision, str]:
-    """The precision that ``train.precision=auto`` stands for on a device, and why.
+    """Return the precision that ``train.precision=auto`` stands for on a device, and why.
 
     Returns:
         ``bf16`` where the device multiplies bfloat16 numbers in hardware, else ``fp32``; and the reason.
@@ -47,7 +47,7 @@ def native_precision(device: torch.device) -> tuple[Precision, str]:
 
 
 def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """The configuration with what it leaves open decided for a device: ``precision=auto``, ``channels_last=null``.
+    """Return the configuration with ``precision=auto`` and ``channels_last=null`` decided for a device.
 
     Raises:
         InputError: For bf16 on a device for which torch has no autocast: it would be fp32 without a word.
@@ -62,7 +62,7 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
 
 
 def precision_text(used: Precision, requested: Precision, device: torch.device) -> str:
-    """The precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
+    """Return the precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
     native, why = native_precision(device)
     if requested == "auto":
         reason = f"auto: {why}" if used == native else "auto: as the run, or one beside it, began"
@@ -73,7 +73,7 @@ def precision_text(used: Precision, requested: Precision, device: torch.device) 
 
 
 def emulation_warning(precision: Precision, device: torch.device) -> str | None:
-    """What to tell a user who trains in bf16 on a device that only emulates it; None where there is nothing to tell."""
+    """Return a warning for bf16 on a device that only emulates it; else None."""
     native, why = native_precision(device)
     if precision != "bf16" or native == "bf16":
         return None
@@ -88,7 +88,7 @@ _RISE = 0.25
 
 
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
+    """Return SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
     groups = param_groups(
         objective, weight_decay=config.weight_decay, lr=config.criterion_lr, decay_criterion=config.decay_criterion
     )
@@ -98,7 +98,7 @@ def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.opti
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int) -> LambdaLR:
-    """A schedule to step once per epoch.
+    """Return a schedule to step once per epoch.
 
     Raises:
         InputError: If a milestone is not before the last epoch.
@@ -172,7 +172,7 @@ class Engine:
             self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]  # a module in, a module out
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context for the forward pass, in the configuration's precision."""
+        """Return a context for the forward pass, in the configuration's precision."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def parts(self, inputs: Any, target: Tensor, index: Any) -> Iterator[tuple[Any, Tensor, Any, Any]]:
@@ -214,7 +214,7 @@ class Engine:
             yield *part, len(part[1]) * self.processes / total
 
     def collecting(self, last: bool) -> AbstractContextManager[Any]:
-        """A context for the forward and backward pass of a part: only the step's last part exchanges gradients."""
+        """Return a context for the passes of a part: only the step's last part exchanges gradients."""
         if last or self.processes == 1:
             return nullcontext()
         return self.accelerator.no_sync(self.wrapped)

@@ -42,7 +42,7 @@ class Hook(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values that a checkpoint must hold."""
+        """Return tensors and plain values that a checkpoint must hold."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned.

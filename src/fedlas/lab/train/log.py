@@ -75,7 +75,7 @@ WARM_UP = 0.1
 
 
 def alarm_epochs(history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_epochs: int = 0) -> dict[str, list[int]]:
-    """Epochs with an alarm after the warm-up, by kind of alarm.
+    """Return epochs with an alarm after the warm-up, by kind of alarm.
 
     Args:
         history: Records of the log.
@@ -119,13 +119,13 @@ class Progress(Protocol):
     """What the training loop tells while it works."""
 
     def due(self) -> bool:
-        """Whether a loss would be shown now. Ask before reading one, which stalls an accelerator."""
+        """Return whether a loss would be shown now. Ask before reading one, which stalls an accelerator."""
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
-        """A step is done, with its ``loss`` if given."""
+        """Note that a step is done, with its ``loss`` if given."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """An epoch is done; ``record`` is its line of the log."""
+        """Note that an epoch is done; ``record`` is its line of the log."""
 
 
 ShowProgress = Callable[..., AbstractContextManager[Progress]]
@@ -158,7 +158,7 @@ class TrainingProgress(Bar):
         self.started = self.shown = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
+        """Return whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
         return self.live and time.monotonic() - self.shown > 0.1
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:

@@ -168,7 +168,7 @@ class _Training:
             save_checkpoint(job.folder / CHECKPOINT, state, job.identity)
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, float]:
-        """One pass over the training data; mean loss and accuracy of each batch before its step."""
+        """Return one pass over the training data; mean loss and accuracy of each batch before its step."""
         engine, accelerator, hooks = self.engine, self.job.accelerator, self.job.hooks
         objective = engine.wrapped
         objective.train()
@@ -223,12 +223,12 @@ def _diverged(got: str) -> DivergedError:
 
 
 def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
-    """The module of a model whose input hooks get: the one the criterion reads, or the classifier head."""
+    """Return the module of a model whose input hooks get: the one the criterion reads, or the classifier head."""
     read = objective.head_in(model)
     return objective.classifier_in(model) if read is None else read
 
 
 def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the objective's state with the weights of ``model``."""
+    """Return a copy of the objective's state with the weights of ``model``."""
     state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
     return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}

@@ -46,7 +46,7 @@ def compute_score(
     reference: Reference | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """The score of every sample.
+    """Return the score of every sample.
 
     Args:
         name: Registry name.

@@ -232,7 +232,7 @@ def _detectors() -> Any:
 
 
 def check_bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
-    """The training features ``(N', D)``, checked like the ``features (N, D)`` to score.
+    """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score.
 
     Raises:
         InputError: If ``train`` has none, or another number of them.
@@ -273,7 +273,7 @@ class _Gaussians:
         self._within, self._between = within, self._means.T @ (self._means * counts)
 
     def nearest(self, features: Tensor) -> Tensor:
-        """Half the squared Mahalanobis distance ``(N,)`` of ``features (N, D)`` from the nearest class mean."""
+        """Return half the squared Mahalanobis distance ``(N,)`` of ``features (N, D)`` from the nearest class mean."""
         whitening = self._whitening(self._within)
         centers = self._means @ whitening
 
@@ -285,7 +285,7 @@ class _Gaussians:
         return self._half(features, squared)
 
     def background(self, features: Tensor) -> Tensor:
-        """Half the squared Mahalanobis distance ``(N,)`` from the mean of all, by the covariance of all."""
+        """Return the half the squared Mahalanobis distance ``(N,)`` from the mean of all, by the covariance of all."""
         whitening = self._whitening(self._within + self._between)
         return self._half(features, lambda rows: (rows @ whitening).square().sum(dim=1))
 
@@ -293,7 +293,7 @@ class _Gaussians:
         return torch.cat([squared(rows.double() - self._mean) / 2 for rows in features.split(_ROWS)])
 
     def _whitening(self, scatter: Tensor) -> Tensor:
-        """Matrix ``(D, K)`` to coordinates of unit covariance; directions without variance are left out."""
+        """Return the matrix ``(D, K)`` to coordinates of unit covariance, without directions that do not vary."""
         std = (scatter.diagonal() / self._number).sqrt()
         varying = std > self._largest * torch.finfo(torch.float32).eps
         if not bool(varying.any()):

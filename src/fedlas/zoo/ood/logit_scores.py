@@ -197,14 +197,14 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
 
 
 def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """``z_k - max z`` and ``exp(z_k - max z)``, the latter with 0 in place of one highest class."""
+    """Return ``z_k - max z`` and ``exp(z_k - max z)``, the latter with 0 in place of one highest class."""
     highest, label = rows.max(dim=1, keepdim=True)
     exponents = rows - highest
     return exponents, exponents.exp().scatter_(1, label, 0.0)
 
 
 def _by_rows(owner: str, logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
-    """The float64 scores ``(N,)`` of ``logits (N, C)``, checked and computed in blocks.
+    """Return the float64 scores ``(N,)`` of ``logits (N, C)``, checked and computed in blocks.
 
     Args:
         owner: The calling function, for errors.

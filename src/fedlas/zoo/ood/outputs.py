@@ -71,7 +71,7 @@ class Outputs:
 
     @classmethod
     def of(cls, predictions: Predictions) -> Outputs:
-        """The outputs in ``predictions``, without the labels."""
+        """Return the outputs in ``predictions``, without the labels."""
         return cls(predictions.logits, predictions.features)
 
     def save(self, path: str | Path, *, about: Mapping[str, Any]) -> Path:

@@ -52,7 +52,7 @@ class SampledWeights(nn.Module):
 
 
 def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
-    """``KL(N(mu, sigma^2) || N(0, prior_sigma^2))`` summed over all elements, in nats.
+    """Return ``KL(N(mu, sigma^2) || N(0, prior_sigma^2))`` summed over all elements, in nats.
 
     ``sum log(prior_sigma / sigma) + (sigma^2 + mu^2) / (2 prior_sigma^2) - 1/2``.
 
@@ -69,7 +69,7 @@ def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
 
 
 def kl_divergence(model: nn.Module) -> Tensor:
-    """KL divergence of the weights' distribution from the prior, summed over all layers, in nats.
+    """Return KL divergence of the weights' distribution from the prior, summed over all layers, in nats.
 
     Args:
         model: A model with Bayesian layers; with a mixture prior, after a forward pass in training mode.
@@ -114,7 +114,7 @@ class KLPenalty(nn.Module):
         self.num_samples, self.weight = num_samples, weight
 
     def forward(self, model: nn.Module) -> Tensor:
-        """The penalty of ``model``, a scalar."""
+        """Return the penalty of ``model``, a scalar."""
         penalty = kl_divergence(model) * (self.weight / self.num_samples)
         for layer in bayesian_layers(model):
             forget_draws(layer)
@@ -122,7 +122,7 @@ class KLPenalty(nn.Module):
 
 
 def _kl(layer: Any, kind: str) -> Tensor:
-    """KL divergence of the weights, or of the bias, of one layer."""
+    """Return KL divergence of the weights, or of the bias, of one layer."""
     mu, sigma = getattr(layer, f"{kind}_mu"), F.softplus(getattr(layer, f"{kind}_sigma"))
     if layer.prior_pi == 1:
         return gaussian_kl(mu, sigma, layer.prior_sigma_1)

@@ -94,7 +94,7 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
 
 
 def bayesian_layers(model: nn.Module) -> list[Any]:
-    """The layers of ``model`` whose weights are Gaussians."""
+    """Return the layers of ``model`` whose weights are Gaussians."""
     return [layer for layer in model.modules() if hasattr(layer, "weight_mu") and hasattr(layer, "weight_prior_dist")]
 
 
@@ -117,7 +117,7 @@ def sampling(model: nn.Module) -> Iterator[None]:
 
 
 def checked_layers(model: nn.Module) -> list[Any]:
-    """The layers of ``model`` whose weights are Gaussians, at least one.
+    """Return the layers of ``model`` whose weights are Gaussians, at least one.
 
     Raises:
         InputError: If there is none.
@@ -134,7 +134,7 @@ def checked_layers(model: nn.Module) -> list[Any]:
 
 
 def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None:
-    """A Bayesian layer of the same shape around the same weights; None for a layer that has no Bayesian kind."""
+    """Return a Bayesian layer of the same shape around the same weights; None for a layer that has no Bayesian kind."""
     prior = {"prior_sigma_1": config.prior_sigma, "prior_sigma_2": config.prior_sigma_2, "prior_pi": config.prior_pi}
     new: Any
     old: Any = layer

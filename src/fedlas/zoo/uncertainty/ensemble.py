@@ -23,7 +23,7 @@ _NUMBERS_AT_ONCE = 2**22  # of all members together, in float64: 32 MB
 
 
 def average(*predictions: Predictions, weights: Sequence[float] | None = None) -> Predictions:
-    """The mean of the probabilities of several classifiers on the same samples, as logits.
+    """Return the mean of the probabilities of several classifiers on the same samples, as logits.
 
     ``z = log sum_m w_m softmax(z_m)``, so ``softmax(z)`` is the mean. Computed as a logsumexp of log-probabilities in
     float64, which is accurate for tiny probabilities.

@@ -170,7 +170,7 @@ class LastLayerLaplace:
         return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
 
     def _jacobians(self, features: Tensor, **_options: Any) -> tuple[Tensor, Tensor]:
-        """Derivatives ``(n, C, P)`` of the logits to weights and bias, and the logits; the head is linear."""
+        """Return derivatives ``(n, C, P)`` of the logits to weights and bias, and the logits; the head is linear."""
         identity = torch.eye(self._head.out_features).to(features)
         derivatives = torch.einsum("ck,nd->nckd", identity, features).flatten(2)
         if self._head.bias is not None:
@@ -184,7 +184,7 @@ class LastLayerLaplace:
 
 
 def _features(predictions: Predictions, head: nn.Linear) -> Tensor:
-    """The head's inputs ``(N, D)``, on its device."""
+    """Return the head's inputs ``(N, D)``, on its device."""
     features = predictions.features
     if features is None or features.shape[1] != head.in_features:
         raise InputError(

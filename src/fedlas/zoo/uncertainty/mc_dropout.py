@@ -28,7 +28,7 @@ _OWNER = "mc_dropout"
 def mc_dropout(
     model: nn.Module, loader: Iterable[Any], *, samples: int = 20, seed: int = 0, device: Any = None
 ) -> Predictions:
-    """Mean of the probabilities over passes with dropout on.
+    """Return the mean of the probabilities over passes with dropout on.
 
     Args:
         model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one, with dropout.
@@ -109,7 +109,7 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
 
 
 def active_dropout(model: nn.Module) -> list[nn.Module]:
-    """The dropout layers of ``model`` whose rate is above 0.
+    """Return the dropout layers of ``model`` whose rate is above 0.
 
     Raises:
         InputError: If there are none.

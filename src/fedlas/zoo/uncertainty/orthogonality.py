@@ -21,7 +21,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def filters(model: nn.Module) -> dict[str, Tensor]:
-    """The filters of every linear and convolutional layer: one row a filter, ``(filters, inputs * kernel size)``.
+    """Return the filters of every linear and convolutional layer as rows ``(filters, inputs * kernel size)``.
 
     Args:
         model: Any network.
@@ -48,7 +48,7 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def self_orthogonality(rows: Tensor) -> Tensor:
-    """Squared cosines between all pairs of filters of one layer, summed: ``sum_{i < j} cos(f_i, f_j)^2``.
+    """Return the squared cosines between all pairs of filters of one layer, summed: ``sum_{i < j} cos(f_i, f_j)^2``.
 
     Args:
         rows: Filters ``(n, d)``.
@@ -66,7 +66,7 @@ def self_orthogonality(rows: Tensor) -> Tensor:
 
 
 def inter_orthogonality(rows: Tensor, others: Tensor) -> Tensor:
-    """Squared cosines between the filters of a layer and those of the same layer in other members, summed.
+    """Return the squared cosines between the filters of a layer and those of the same layer in other members, summed.
 
     Args:
         rows: Filters ``(n, d)``.
@@ -125,7 +125,7 @@ class OrthogonalityPenalty(nn.Module):
             self.register_buffer(f"earlier{index}", rows, persistent=False)
 
     def forward(self, model: nn.Module) -> Tensor:
-        """The penalty of ``model``, a scalar."""
+        """Return the penalty of ``model``, a scalar."""
         mine = filters(model)
         if self.layers is not None and {name: tuple(rows.shape) for name, rows in mine.items()} != self.layers:
             raise InputError(

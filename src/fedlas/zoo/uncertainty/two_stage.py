@@ -108,7 +108,7 @@ class LatentKL(nn.Module):
         self.weight = weight
 
     def forward(self, model: nn.Module) -> Tensor:
-        """The penalty, a scalar."""
+        """Return the penalty, a scalar."""
         heads = [module for module in model.modules() if isinstance(module, VariationalHead)]
         if len(heads) != 1:
             raise InputError(
@@ -154,7 +154,7 @@ class TwoStage(nn.Module):
         return self._head[0]
 
     def get_classifier(self) -> nn.Module:
-        """The new head, under the name that other libraries use."""
+        """Return the new head, under the name that other libraries use."""
         return self.head
 
     def train(self, mode: bool = True) -> TwoStage:
@@ -171,7 +171,7 @@ class TwoStage(nn.Module):
 
 
 def standard_normal_kl(mean: Tensor, log_var: Tensor) -> Tensor:
-    """``KL(N(mean, diag exp(log_var)) || N(0, I))`` of each row, in nats.
+    """Return ``KL(N(mean, diag exp(log_var)) || N(0, I))`` of each row, in nats.
 
     ``1/2 sum_d (exp(log_var_d) + mean_d^2 - 1 - log_var_d)``.
 

@@ -53,7 +53,7 @@ class Task:
 
     @classmethod
     def of(cls, run: Run, label: str) -> Task:
-        """A task with the command, folder and environment of this process."""
+        """Return a task with the command, folder and environment of this process."""
         data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
         return cls(replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=data)
 
@@ -98,13 +98,13 @@ def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Ta
 
 
 def error_texts(error: Exception) -> dict[str, str]:
-    """Arguments of :func:`failed` for an error."""
+    """Return arguments of :func:`failed` for an error."""
     text = "".join(traceback.format_exception(error))
     return {"error": f"{type(error).__name__}: {error}", "text": text}
 
 
 def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
-    """The result of a run that failed. The error is noted in the run's folder."""
+    """Return the result of a run that failed. The error is noted in the run's folder."""
     if is_main_process():
         with suppress(InputError):  # if the folder cannot be written, only the result holds the error
             write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
@@ -112,7 +112,7 @@ def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
 
 
 def result_of(task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception) -> TaskResult:
-    """What a task that was done elsewhere came to; an error of getting it is a failure of the run."""
+    """Return the result of a task done elsewhere; an error while it is fetched is a failure of the run."""
     try:
         return get()
     except errors as error:
@@ -133,19 +133,19 @@ class Events(Protocol):
     """Calls that an executor makes while it works."""
 
     def started(self, task: Task) -> None:
-        """A task begins, or was submitted."""
+        """Note that a task begins, or was submitted."""
 
     def lost(self, task: Task, reason: str) -> None:
-        """The process of a task ended before the task did; the task resumes in another process."""
+        """Note that the process of a task was killed; the task resumes in another process."""
 
     def said(self, text: str) -> None:
-        """The executor has a message for the user."""
+        """Show a message of the executor to the user."""
 
     def show(self, task: Task) -> ShowProgress:
-        """What shows the progress of a task that is done in this process."""
+        """Return the display for the progress of a task that is done in this process."""
 
     def idle(self) -> None:
-        """Nothing has happened for a moment; called several times a second while runs are in other processes."""
+        """Pass the time; called several times a second while runs are in other processes."""
 
 
 class Executor(ABC):
@@ -190,7 +190,7 @@ class Executor(ABC):
         """Do the tasks; yields the result of each, in the order in which they end."""
 
     def ready(self, task: Task) -> Task:
-        """The task with the threads, processes and retries of this executor.
+        """Return the task with the threads, processes and retries of this executor.
 
         Raises:
             InputError: In a process that is one of several of a launcher.

@@ -102,7 +102,7 @@ def launch(task: Task) -> TaskResult:
 
 
 def _rank(task: Task, note: Path) -> TaskResult:
-    """One of the processes. A final error is written to ``note``, because another process may end first."""
+    """Return one of the processes. A final error is written to ``note``, because another process may end first."""
     end_with_parent()
     try:
         with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
@@ -193,7 +193,7 @@ class LocalExecutor(Executor):
 
 
 def _devices(worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]) -> str | None:
-    """``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
+    """Return ``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
     if gpus_per_run is None:
         return gpus[worker % len(gpus)] if gpus else None
     if gpus_per_run == 0:

@@ -63,7 +63,7 @@ class JointProgress(Bar):
         self.tell()
 
     def due(self) -> bool:
-        """Whether it is time to show something: at most twice a second."""
+        """Return whether it is time to show something: at most twice a second."""
         return time.monotonic() - self._looked >= 0.5
 
     def idle(self) -> None:

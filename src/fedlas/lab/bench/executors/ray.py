@@ -113,7 +113,7 @@ class RayExecutor(Executor):
                     ray.shutdown()
 
     def _gpus(self, there: dict[str, float]) -> float:
-        """GPUs of a run.
+        """Return GPUs of a run.
 
         Raises:
             InputError: If the cluster will never have room for a run.

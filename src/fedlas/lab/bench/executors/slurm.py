@@ -97,7 +97,7 @@ class SlurmExecutor(Executor):
                 events.said(f"canceled {len(pending)} Slurm jobs of {number}")
 
     def _submitit(self, tasks: Sequence[Task]) -> Any:
-        """A ``submitit.SlurmExecutor`` with these parameters.
+        """Return a ``submitit.SlurmExecutor`` with these parameters.
 
         Raises:
             InputError: If there is no Slurm on this machine.
@@ -134,5 +134,5 @@ class _Resumable:
         return work(self.task)
 
     def checkpoint(self) -> Any:
-        """What submitit queues again."""
+        """Return the job that submitit queues again."""
         return require("submitit.helpers", extra="slurm").DelayedSubmission(self)

@@ -37,7 +37,7 @@ def load_npz(root: str | None = None) -> Source:
 
 
 def read_npz(name: str, path: Path) -> Source:
-    """The source called ``name`` in the file ``path``; see :func:`load_npz`."""
+    """Return the source called ``name`` in the file ``path``; see :func:`load_npz`."""
     try:
         with open_arrays(path) as archive:
             missing = [key for key in _NEEDED if key not in archive]

@@ -95,7 +95,7 @@ def _parts(name: str, torchvisions: str, root: str | None, counts: Sequence[int]
 
 
 def _paths(place: Path) -> dict[str, Path] | None:
-    """The four files in a folder by content; None if one is missing."""
+    """Return the four files in a folder by content; None if one is missing."""
     paths = {}
     for key, name in _FILES.items():
         candidates = (place / name, place / f"{name}.gz", place / name.replace("-idx", ".idx"))

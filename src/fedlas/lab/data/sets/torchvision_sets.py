@@ -171,7 +171,7 @@ def load_aircraft(root: str | None = None, *, level: Level = "variant", view: Vi
 
 
 def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) -> Any:
-    """A part of a data set as torchvision reads it; it checks the MD5 sums of pickles before it opens them."""
+    """Return a part of a data set as torchvision reads it; it checks the MD5 sums of pickles before it opens them."""
     folder, call = data_folder(root), f"torchvision.datasets.{kind}"
     expected = f"there must be {f'a file {name}.npz or ' if kind.startswith('CIFAR') else ''}the whole files of {call}"
     keywords = ", ".join(f"{key}={value!r}" for key, value in options.items())

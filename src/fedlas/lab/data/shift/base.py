@@ -71,7 +71,7 @@ class Corruption:
         check_count("corruption", "seed", self.seed, low=0)
 
     def __call__(self, image: Tensor, row: int) -> Tensor:
-        """The corrupted image.
+        """Return the corrupted image.
 
         Args:
             image: ``(channels, H, W)`` uint8, 1 or 3 channels.

@@ -13,7 +13,7 @@ from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER, Pixels
 
 
 def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
-    """Each channel of ``image`` convolved with an odd-sized ``kernel``, the image mirrored at its border."""
+    """Return each channel of ``image`` convolved with an odd-sized ``kernel``, the image mirrored at its border."""
     signal: Any = require("scipy.signal", extra="data")
     rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="symmetric")
@@ -22,13 +22,13 @@ def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
 
 
 def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
-    """Each channel of ``image`` blurred by a Gaussian of ``sigma`` pixels."""
+    """Return each channel of ``image`` blurred by a Gaussian of ``sigma`` pixels."""
     blurred: Pixels = require("scipy.ndimage", extra="data").gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
     return blurred
 
 
 def disk(radius: float, softness: float) -> NDArray[np.float64]:
-    """A disk of ``radius`` pixels whose edge is softened by a Gaussian of ``softness`` pixels; sums to 1."""
+    """Return a disk of ``radius`` pixels whose edge is softened by a Gaussian of ``softness`` pixels; sums to 1."""
     reach = int(np.ceil(radius)) + 2
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = (rows**2 + columns**2 <= radius**2).astype(np.float64)
@@ -37,7 +37,7 @@ def disk(radius: float, softness: float) -> NDArray[np.float64]:
 
 
 def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
-    """A half Gaussian of ``2 * radius + 1`` points along a line from the center; sums to 1.
+    """Return a half Gaussian of ``2 * radius + 1`` points along a line from the center; sums to 1.
 
     Args:
         radius: Half the length of the line in pixels.
@@ -59,7 +59,7 @@ def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
 
 
 def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np.float64]:
-    """A periodic random field by midpoint displacement (the diamond-square algorithm).
+    """Return a periodic random field by midpoint displacement (the diamond-square algorithm).
 
     Args:
         size: Height and width.
@@ -180,7 +180,7 @@ def zoom_blur(image: Pixels, strength: tuple[float, float], random: np.random.Ra
 
 
 def zoomed(image: Pixels, factor: float) -> Pixels:
-    """``image`` enlarged around its center by ``factor`` and cut to its size."""
+    """Return ``image`` enlarged around its center by ``factor`` and cut to its size."""
     ndimage: Any = require("scipy.ndimage", extra="data")
     center = (np.array(image.shape) - 1) / 2
     scale = np.array([1 / factor, 1 / factor, 1])

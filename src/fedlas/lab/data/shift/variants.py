@@ -18,7 +18,7 @@ from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
 
 def corrupted(part: Part, corruption: Corruption) -> Part:
-    """The same part with every image corrupted: images in memory at once, images on disk when they are read.
+    """Return the same part with every image corrupted: images in memory at once, images on disk when they are read.
 
     Args:
         part: Any part; its labels stay.
@@ -64,7 +64,7 @@ class LabelNoise:
 
 
 def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
-    """The same splits with wrong labels in the training part; validation and test keep theirs.
+    """Return the same splits with wrong labels in the training part; validation and test keep theirs.
 
     The rate holds in every class as exactly as whole numbers allow, so seeds differ in which labels are wrong, not in
     how many.
@@ -104,7 +104,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
 
 
 def _mistaken(splits: Splits) -> NDArray[np.int64]:
-    """The class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
+    """Return the class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
     number = {name: label for label, name in enumerate(splits.classes)}
     other = {name: target for name, target in splits.mistaken_for if name in number and target in number}
     if not other:
@@ -203,7 +203,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
 
 
 def _number(source: Source, entry: int | str) -> int:
-    """The number of a class given by number or name; names come first, even those that look like numbers."""
+    """Return the number of a class given by number or name; names come first, even those that look like numbers."""
     if isinstance(entry, str) and entry in source.classes:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:

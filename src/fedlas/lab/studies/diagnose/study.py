@@ -99,7 +99,7 @@ class Study:
         return columns | {name: value for name, value in decided.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers, for JSON."""
+        """Return the numbers, for JSON."""
         content = {
             "run": self.run.name,
             "recipe": self.run.recipe.name,
@@ -174,7 +174,7 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
 
 
 def lacking_for_diagnosis(folder: RunFolder) -> str:
-    """Why a finished run cannot be studied, or nothing: a file that is not there, or predictions without features."""
+    """Return why a finished run cannot be studied: a missing file, or predictions without features; else no text."""
     parts = [folder.part_path(part) for part in ("val", "test")]
     for path in (*parts, folder.splits_path, folder.checkpoint_path):
         if not path.is_file():
@@ -209,7 +209,7 @@ def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
 
 
 def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
-    """The loss with the state of the best epoch."""
+    """Return the loss with the state of the best epoch."""
     state = load_checkpoint(folder.checkpoint_path, folder.run.config())["best"]["objective"]
     prefix = "criterion."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -219,7 +219,7 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
 
 
 def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for a loss that reads features which no run saves, the maps before the pool."""
+    """Return the same for a loss that reads features which no run saves, the maps before the pool."""
     trained = load_trained(folder)
     splits = as_tested(trained.run, trained.splits)
     objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
@@ -241,7 +241,7 @@ def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
 
 
 def plain_numbers(value: Any) -> Any:
-    """``value`` as JSON can hold it: NaN becomes None."""
+    """Return ``value`` as JSON can hold it: NaN becomes None."""
     if isinstance(value, dict):
         return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -272,7 +272,7 @@ class RunGroup:
 
 
 def grouped(studies: Sequence[Study]) -> list[RunGroup]:
-    """The studies in groups, in the order in which each begins.
+    """Return the studies in groups, in the order in which each begins.
 
     What tells groups apart is the first of these that does: the loss, recipe and loss, the bench's folder and loss, a
     number. Runs of several recipes are always named by more than their loss. A run that is there twice is in a second

@@ -64,7 +64,7 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
 
 
 def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions]:
-    """Each run's predictions on the test part.
+    """Return each run's predictions on the test part.
 
     Raises:
         InputError: If they were not tested on the same images.
