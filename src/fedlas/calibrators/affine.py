@@ -56,7 +56,7 @@ class Start:
     doubt: str | None = None
 
     def as_map(self, like: Tensor) -> AffineMap:
-        """Temperature scaling as an affine map of the inputs ``(N, C)``, with a diagonal for the weight."""
+        """Return the temperature scaling as an affine map of the inputs ``(N, C)``, with a diagonal for the weight."""
         factors = torch.full((like.shape[1],), self.scale, dtype=torch.float64, device="cpu")
         return AffineMap(factors, torch.zeros_like(factors))
 
@@ -90,12 +90,12 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         return self._fitted("bias").bias
 
     def _inputs(self, logits: Tensor) -> Tensor:
-        """The input of the map, from logits ``(n, C)``."""
+        """Return the input of the map, from logits ``(n, C)``."""
         return logits
 
     @abstractmethod
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
-        """The map of ``inputs`` fitted to the labels of ``val``, and what to warn about.
+        """Return the map of ``inputs`` fitted to the labels of ``val``, and what to warn about.
 
         No map, and why, if temperature scaling shall stand instead.
         """
@@ -113,7 +113,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
-        """A doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
+        """Return a doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
         wrong_after = any(
             bool((affine(self._inputs(rows)).argmax(dim=1) != val.target[part].cpu()).any())
             for part, rows in double_rows(val.logits)
@@ -128,14 +128,14 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
 
 
 def temperature_start(val: Predictions) -> Start:
-    """Temperature scaling of ``val`` as the start of a regression."""
+    """Return the temperature scaling of ``val`` as the start of a regression."""
     best = nll_temperature(val)
     scale = 1 / best.value
     return Start(scale, max(scale, 1 / best.spread), best.doubt)
 
 
 def far_off(count: Tensor, relative: Tensor) -> str | None:
-    """A doubt if factors of a class are negative or extreme.
+    """Return a doubt if factors of a class are negative or extreme.
 
     ``relative`` is the weight divided by that of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``. A class
     without a sample (``count`` has those of each class) says nothing about its factor, and has a warning of its own.
@@ -151,7 +151,7 @@ def far_off(count: Tensor, relative: Tensor) -> str | None:
 
 
 def read_map(state: dict[str, Any], *shape: int | None) -> AffineMap:
-    """The map in a calibrator's file, ``weight`` of that shape; raises as ``read_numbers`` does."""
+    """Return the map in a calibrator's file, ``weight`` of that shape; raises as ``read_numbers`` does."""
     return AffineMap(read_numbers(state, "weight", *shape), read_numbers(state, "bias", shape[0]))
 
 

@@ -223,7 +223,7 @@ Member = TemperatureScaling | StructuredScaling | IsotonicCalibration | SplineCa
 
 
 def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None], tuple[str, ...]]:
-    """Members by name, and the names of those that cost too much."""
+    """Return members by name, and the names of those that cost too much."""
     everything: dict[str, Callable[[], Member] | None] = {
         RAW: None,
         "temperature": TemperatureScaling,
@@ -239,7 +239,7 @@ def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None
 
 
 def _fit_whole(member: Member, val: Predictions, best: BestTemperature) -> Member:
-    """The member fitted on all samples, without what its own fit would check and warn of."""
+    """Return the member fitted on all samples, without what its own fit would check and warn of."""
     if isinstance(member, TemperatureScaling):
         member._temperature = best.value
     elif isinstance(member, StructuredScaling):
@@ -253,7 +253,7 @@ def _fit_whole(member: Member, val: Predictions, best: BestTemperature) -> Membe
 
 
 def _fit_part(member: Member | None, part: Predictions, best: BestTemperature) -> nn.Module:
-    """The member's map of a part of the samples; its fit to all samples is the start."""
+    """Return the member's map of a part of the samples; its fit to all samples is the start."""
     if isinstance(member, TemperatureScaling):
         return Divided(nearby_temperature(part, best))
     if isinstance(member, StructuredScaling):
@@ -275,7 +275,7 @@ def _identity(classes: int) -> AffineMap:
 def _mixed(
     val: Predictions, members: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
 ) -> tuple[list[float], AffineMap]:
-    """Weight of each member, and the map that follows the mixture, from predictions for folds left out of the fits."""
+    """Return the members' weights and the map behind the mixture, from predictions for folds left out of the fits."""
     # Log-probabilities of each member (K, n, C) for each fold, from a fit to all other samples.
     logits, target, weights = val.logits.cpu(), val.target.cpu(), weights_of(val)
     parts, rows = [], []

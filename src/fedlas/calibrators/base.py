@@ -112,7 +112,7 @@ class Calibrator(ABC):
     def transform(self, test: TopLabel) -> TopLabel: ...
 
     def transform(self, test: Predictions | TopLabel) -> Predictions | TopLabel:
-        """The same samples with calibrated logits, of the same dtype and on the same device; or confidences.
+        """Return the same samples with calibrated logits, of the same dtype and on the same device; or confidences.
 
         Raises:
             InputError: Before ``fit``, or if the number of classes (or of features, where they are needed) differs from
@@ -148,7 +148,7 @@ class Calibrator(ABC):
         return floored(test, self.least_log)
 
     def module(self) -> CalibrationLayer:
-        """The fitted map as a layer that follows a model: calibrated logits of logits (and features).
+        """Return the fitted map as a layer that follows a model: calibrated logits of logits (and features).
 
         It equals :meth:`transform` within 1e-5 in float32, and does not change when the calibrator is fitted again.
 
@@ -170,7 +170,7 @@ class Calibrator(ABC):
         return write_json(path, self.plain())
 
     def plain(self) -> dict[str, Any]:
-        """What :meth:`save` writes: plain values for JSON, which :meth:`from_plain` reads.
+        """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
 
         Raises:
             InputError: Before ``fit``, or if it holds what JSON cannot.
@@ -207,7 +207,7 @@ class Calibrator(ABC):
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
-        """The calibrator that :meth:`plain` describes.
+        """Return the calibrator that :meth:`plain` describes.
 
         Args:
             content: What it returned.
@@ -263,7 +263,7 @@ class Calibrator(ABC):
         return self._transform(test.logits)
 
     def _row_map(self) -> nn.Module:
-        """The fitted map of rows ``(n, C)`` (and of features ``(n, D)``), with its numbers as buffers; a copy."""
+        """Return a copy of the fitted map of rows ``(n, C)`` and features ``(n, D)``, with its numbers as buffers."""
         raise InputError(
             f"{self._owner}.module",
             "the calibrator must be a function of logits, or of logits and features, that a module can hold",
@@ -272,16 +272,16 @@ class Calibrator(ABC):
         )
 
     def _arguments(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
+        """Return the constructor's arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def _options(self) -> dict[str, Any]:
-        """Arguments that construct an equal, unfitted calibrator; JSON values."""
+        """Return arguments that construct an equal, unfitted calibrator; JSON values."""
         return self._arguments()
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
-        """The fitted parameters; JSON values (finite numbers, lists of them, strings)."""
+        """Return the fitted parameters; JSON values (finite numbers, lists of them, strings)."""
 
     @abstractmethod
     def _restore(self, state: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ class Calibrator(ABC):
         return type(self).__name__
 
     def _check_needs(self, owner: str, predictions: Predictions) -> int | None:
-        """Number of features if they are needed, else None."""
+        """Return the number of features if they are needed, else None."""
         if "features" not in self.needs:
             return None
         if predictions.features is None or predictions.features.numel() == 0:
@@ -320,7 +320,7 @@ class Calibrator(ABC):
 
 
 def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predictions:
-    """What was passed to ``fit`` or ``transform``, as predictions; a top label has the classes wrong and right."""
+    """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         return Predictions(both.clamp(min=least_log(both.dtype).exp()).log(), val.correct.long(), weights=val.weights)
@@ -346,7 +346,7 @@ class MappedCalibrator(Calibrator, Generic[M]):
 
     @abstractmethod
     def _fitted_map(self, val: Predictions) -> tuple[M, list[str | None]]:
-        """The module fitted on ``val``, and what to warn about besides absent classes and a fit without effect."""
+        """Return the module fitted on ``val``, and warnings besides absent classes and a fit without effect."""
 
     @property
     def map(self) -> M:

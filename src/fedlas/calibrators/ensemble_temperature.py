@@ -39,7 +39,7 @@ class Mixture(nn.Module):
         self.temperature, self.weights = temperature, weights
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Its log-probabilities for logits ``(n, C)``."""
+        """Return its log-probabilities for logits ``(n, C)``."""
         parts = (
             (rows / self.temperature).log_softmax(dim=1),
             rows.log_softmax(dim=1),

@@ -271,7 +271,7 @@ def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: 
 
 
 def clipping_grid(features: Tensor) -> list[float]:
-    """Thresholds to try, ascending: 0, quantiles of the nonzero features, and even steps to the largest."""
+    """Return thresholds to try, ascending: 0, quantiles of the nonzero features, and even steps to the largest."""
     size = features.detach().cpu().double().abs().flatten()
     size = size[size > 0].sort().values
     if not len(size):
@@ -283,7 +283,7 @@ def clipping_grid(features: Tensor) -> list[float]:
 
 
 def lowest(function: Callable[[float], float], grid: list[float]) -> float:
-    """Where ``function`` is lowest: on the ascending grid, then by golden section next to the best value."""
+    """Return where ``function`` is lowest: on the ascending grid, then by golden section next to the best value."""
     tried: dict[float, float] = {}
 
     def remembered(point: float) -> float:
@@ -308,7 +308,7 @@ def _at_bound(threshold: float, grid: list[float]) -> str | None:
 
 @torch.no_grad()
 def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
-    """The head by least squares; exact if the features determine it, else the best fit of least norm.
+    """Return the head by least squares; exact if the features determine it, else the best fit of least norm.
 
     Args:
         features: ``(N, D)``.
@@ -342,7 +342,7 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
 def given_head(
     owner: str, head: nn.Module | tuple[Tensor, Tensor | None], features: Tensor, logits: Tensor
 ) -> LinearHead:
-    """The head that a user passed.
+    """Return the head that a user passed.
 
     Raises:
         InputError: If it is neither a linear layer nor a pair of weight and bias, does not fit the shapes of

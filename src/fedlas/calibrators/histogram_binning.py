@@ -133,7 +133,7 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         return bins, [when(val.num_samples < self.num_bins, doubt), less_accurate(val, calibrated, _TIES)]
 
     def _cuts(self, probs: Tensor) -> Tensor:
-        """Inner edges of bins of equal mass, each midway between the sample below it and the next."""
+        """Return inner edges of bins of equal mass, each midway between the samples on both sides."""
         ordered = probs.sort().values
         below = equal_mass_edges(ordered, self.num_bins)[1:-1]
         above = ordered[torch.searchsorted(ordered, below, right=True).clamp(max=len(ordered) - 1)]

@@ -133,7 +133,7 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
 def rising_curve(
     at: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The rising step curve with the lowest squared error, as the points at both ends of each step.
+    """Return the rising step curve with the lowest squared error, as the points at both ends of each step.
 
     Args:
         at: ``(N,)``.

@@ -174,7 +174,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         return self._adopt(before, source, target), doubts
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
-        """The base, fitted, and what to warn about."""
+        """Return the base, fitted, and what to warn about."""
         zero = torch.zeros(val.num_classes, dtype=torch.float64, device="cpu")
         if self.base == "none":
             return AffineMap(zero + 1, zero), []
@@ -215,7 +215,7 @@ def _probs(logits: Tensor, before: AffineMap) -> Tensor:
 
 
 def _checked_prior(prior: object) -> list[float]:
-    """The prior as numbers that sum to 1."""
+    """Return the prior as numbers that sum to 1."""
     try:
         shares = np.asarray(prior, dtype=np.float64)
     except (TypeError, ValueError):

@@ -73,7 +73,7 @@ class CalibrationLayer(nn.Module):
         return self.map(*parts).to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
 
     def extra_repr(self) -> str:
-        """Classes and features."""
+        """Return classes and features."""
         features = "" if self.num_features is None else f", num_features={self.num_features}"
         return f"num_classes={self.num_classes}{features}"
 
@@ -87,7 +87,7 @@ class CalibrationLayer(nn.Module):
 
 
 def _rows(name: str, value: Any, columns: int) -> Tensor:
-    """The tensor with its columns last."""
+    """Return the tensor with its columns last."""
     # A tracer has symbols for sizes, and warns when they are compared.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch does not export it
     if not isinstance(value, Tensor) or value.ndim < 2 or not (tracing or value.shape[1] == columns):

@@ -77,7 +77,7 @@ class RegularizedMatrix(AffineCalibrator):
     def _chosen(
         self, inputs: Tensor, val: Predictions, start: Start, problem: Callable[..., SoftmaxRegression]
     ) -> tuple[Penalties, str | None]:
-        """The penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
+        """Return the penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
         weights, classes = weights_of(val), inputs.shape[1]
         samples = float(weights.sum())
         off_diagonal, intercept = penalty_grids(samples, classes, start.width)
@@ -125,7 +125,7 @@ class RegularizedMatrix(AffineCalibrator):
 
 
 def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[float], list[float]]:
-    """Penalties to choose from, the strongest first: lambda off the diagonal, and mu of the intercepts.
+    """Return penalties to choose from, the strongest first: lambda off the diagonal, and mu of the intercepts.
 
     As a Gaussian prior of the ``N`` samples, ``lambda / (C (C - 1)) W_ij^2`` allows a weight the standard deviation
     ``sqrt(C (C - 1) / (2 N lambda))``. The grid is even in these, relative to ``scale``, so that it fits any number of

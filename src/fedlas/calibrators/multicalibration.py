@@ -168,7 +168,7 @@ class Multicalibration(Calibrator):
         return f"no cell is off by more than alpha, or than held-out samples confirm{rest}. Nothing need be done."
 
     def _membership(self, owner: str, predictions: Predictions) -> Tensor:
-        """Groups of each sample, ``(N, G)`` bool on the CPU; the function that assigns them does not see the labels."""
+        """Return the groups of each sample, ``(N, G)`` bool on the CPU; they are assigned without the labels."""
         if callable(self.groups):
             groups = self.groups(predictions.without_target())
         else:

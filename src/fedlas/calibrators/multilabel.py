@@ -101,7 +101,7 @@ class MultiLabelCalibration:
         return calibrated
 
     def module(self) -> nn.Module:
-        """The fitted maps as a layer that follows a model, ``(N, L)`` to ``(N, L)``.
+        """Return the fitted maps as a layer that follows a model, ``(N, L)`` to ``(N, L)``.
 
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.

@@ -96,7 +96,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
         return new, [unconverged(converged)]
 
     def fit_map(self, val: Predictions, near: BrokenLines | None = None) -> tuple[BrokenLines, bool]:
-        """The curves of ``val``, and whether the fit converged; for a part of the samples, from those of all."""
+        """Return the curves of ``val``, and whether the fit converged; for a part of the samples, from those of all."""
         weights = weights_of(val)
         knots = near.knots if near is not None else self._knots(val, weights)
         ridge = torch.tensor([_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu")
@@ -114,7 +114,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
         return BrokenLines(knots, numbers), converged
 
     def _knots(self, val: Predictions, weights: Tensor) -> Tensor:
-        """Quantiles of each class's log-odds ``(C, K)``."""
+        """Return quantiles of each class's log-odds ``(C, K)``."""
         odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)])
         ordered, order = odds.sort(dim=0)
         share = weights[order].cumsum(dim=0)

@@ -45,7 +45,7 @@ class StructuredMap(nn.Module):
         self.temperature, self.num_samples, self.affine = temperature, num_samples, affine
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """The log-probabilities that the affine map takes, for logits ``(n, C)``."""
+        """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
         log_probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).log_softmax(dim=1)
         uniform = 1 / (self.num_samples + 1)
         return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
@@ -112,7 +112,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         ]
 
     def fit_map(self, val: Predictions, best: BestTemperature, near: StructuredMap | None = None) -> StructuredMap:
-        """The map of ``val``; for a part of the samples, from temperature and map ``near`` of all, to fewer digits."""
+        """Return the map of ``val``; for a part of the samples it starts from all samples' map ``near``."""
         weights, classes = weights_of(val), val.num_classes
         samples, total = val.num_samples, float(weights.sum())
         form = self.form or chosen_form(samples, classes)
@@ -152,7 +152,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
 
 
 def chosen_form(samples: int, classes: int) -> Form:
-    """The form for so many validation samples and classes.
+    """Return the form for so many validation samples and classes.
 
     Example:
         >>> chosen_form(5000, 10), chosen_form(2897, 200), chosen_form(50_000, 1000)

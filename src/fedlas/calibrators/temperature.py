@@ -141,7 +141,7 @@ class TemperatureScaling(SingleTemperature):
 
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
-    """The temperature of :data:`ECE_GRID` with the lowest ECE, the first among equals."""
+    """Return the temperature of :data:`ECE_GRID` with the lowest ECE, the first among equals."""
     sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     # Chunks outside, so that the logits come from memory once and not once for each temperature.
     for chunk in chunks(val):

@@ -48,7 +48,7 @@ class VennCurves(nn.Module):
     _next: Tensor
 
     def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """``p0`` and ``p1`` for logits ``(n, C)``."""
+        """Return ``p0`` and ``p1`` for logits ``(n, C)``."""
         probs = rows.softmax(dim=1)
         last = len(self._low) - 1
         below, at_most = (edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next))
@@ -102,7 +102,7 @@ class VennAbers(MappedCalibrator[VennCurves]):
         return self.fit(val)
 
     def interval(self, test: Predictions | TopLabel) -> Tensor:
-        """``p0`` and ``p1`` of the second class, or of "the top label is right", ``(N, 2)`` float64.
+        """Return ``p0`` and ``p1`` of the second class, or of "the top label is right", ``(N, 2)`` float64.
 
         Raises:
             InputError: Before ``fit``; for more than two classes, unless it was fitted on a top label.
@@ -145,7 +145,7 @@ class VennAbers(MappedCalibrator[VennCurves]):
 
 
 def venn_curve(probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]) -> Curve:
-    """Where ``p0`` and ``p1`` of one class change, and their values, from the samples' probabilities ``(N,)``."""
+    """Return the places where ``p0`` and ``p1`` of one class change, and their values there."""
     at, group = np.unique(probs, return_inverse=True)
     size, hits = (np.bincount(group, part).astype(np.float64) for part in (weights, weights * event))
     upper = np.append(_raised(size, hits), 1.0)
@@ -155,7 +155,7 @@ def venn_curve(probs: NDArray[np.float64], event: NDArray[np.bool_], weights: ND
 
 
 def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Value of the isotonic regression at one more event of weight 1 that precedes group ``i``, for each ``(K,)``.
+    """Return the isotonic regression's value at one more event of weight 1 before group ``i``, for each ``(K,)``.
 
     The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
     moves to the right past one group after the other, so that all take as long as one regression.
@@ -184,5 +184,5 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
 
 
 def _below(start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float]) -> bool:
-    """Whether ``middle`` lies below the line from ``start`` to ``end``."""
+    """Return whether ``middle`` lies below the line from ``start`` to ``end``."""
     return (middle[1] - start[1]) * (end[0] - start[0]) < (end[1] - start[1]) * (middle[0] - start[0])

@@ -168,7 +168,7 @@ def _form(tensor: Any) -> tuple[Any, ...]:
 
 
 def _device_of_collectives() -> torch.device:
-    """Where the default process group can sum: NCCL knows GPUs only."""
+    """Return where the default process group can sum: NCCL knows GPUs only."""
     if world_size() > 1 and "gloo" not in dist.get_backend() and "nccl" in dist.get_backend():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

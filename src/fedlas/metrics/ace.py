@@ -20,7 +20,7 @@ _ELEMENTS = 2**22
 
 
 def _columns(predictions: Predictions) -> Iterator[Tensor]:
-    """What :func:`class_probs` says of one class after another ``(N,)``, a block of classes in memory at a time."""
+    """Yield :func:`class_probs` of one class after another ``(N,)``, with a block of classes in memory at a time."""
     logits = predictions.logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
     highest = logits.amax(dim=1, keepdim=True).cpu().double()
@@ -40,17 +40,17 @@ class EveryClass:
         self._predictions = predictions
 
     def update(self, chunk: Chunk) -> None:
-        """Nothing: a sort needs all rows."""
+        """Do nothing: a sort needs all rows."""
 
     def rankings(self) -> Iterator[Ranking]:
-        """For one class after the other, the samples by ascending probability."""
+        """Yield the samples by ascending probability, for one class after the other."""
         target, weights = self._predictions.target.cpu(), averaging_one(self._predictions)
         for label, probs in enumerate(_columns(self._predictions)):
             yield ranking(probs, target == label, weights)
 
 
 def mean_equal_mass_gap(classes: Any) -> Floats:
-    """``1 / C * sum_c sum_b |gap_cb| / N`` in bins of equal mass of every class ``(...,)``."""
+    """Return ``1 / C * sum_c sum_b |gap_cb| / N`` in bins of equal mass of every class ``(...,)``."""
     total: Floats = np.zeros(())
     count = 0
     for runs in classes.rankings():
@@ -60,7 +60,7 @@ def mean_equal_mass_gap(classes: Any) -> Floats:
 
 
 def _grid_error(grid: ClassGrid) -> float:
-    """That of the cuts, and of the rounding of every probability."""
+    """Return the error from the cuts, and from the rounding of every probability."""
     errors = [each.equal_mass_error(grid.num_bins) / each.num_samples for each in grid.rankings()]
     return sum(errors) / len(errors) + 2.0**-UNIT_BITS
 

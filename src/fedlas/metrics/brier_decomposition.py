@@ -37,7 +37,7 @@ class BrierDecomposition:
 
 
 def calibration_part(table: ClassTable) -> Floats:
-    """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
+    """Return ``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' mean probability ``p`` and label ``y``."""
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
     squares = (table.probs - table.labels) ** 2 / nonzero(count)
@@ -45,12 +45,12 @@ def calibration_part(table: ClassTable) -> Floats:
 
 
 def refinement_part(table: ClassTable) -> Floats:
-    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
+    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
     return _variance(table).sum(axis=-1) / table.num_samples
 
 
 def calibration_bias(table: ClassTable) -> Floats:
-    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample.
+    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample.
 
     With weights, the last ``n_cb`` is the effective number of samples.
     """
@@ -69,7 +69,7 @@ _PAPER = "Murphy 1973, A new vector partition of the probability score"
 
 
 def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> BrierDecomposition:
-    """The Brier score as calibration, refinement, and what bins hide.
+    """Return the Brier score as calibration, refinement, and what bins hide.
 
     For each class the samples are put into bins of the class's probability; the terms are those of the class's own
     two-valued Brier score, summed over classes like :func:`brier_score` itself.

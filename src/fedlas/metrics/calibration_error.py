@@ -30,7 +30,7 @@ Scheme = Literal["equal-width", "equal-mass"]
 def equal_mass_bins(
     confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
 ) -> tuple[Tensor, BinTable]:
-    """Edges and sums of bins of as equal counts as ties allow.
+    """Return edges and sums of bins of as equal counts as ties allow.
 
     The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that falls
     among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences are
@@ -65,7 +65,7 @@ def equal_mass_bins(
 
 
 def equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
-    """The edges of :func:`equal_mass_bins` of ``confidence (N,)`` in any order, ``(B + 1,)`` float64."""
+    """Return the edges of :func:`equal_mass_bins` of ``confidence (N,)`` in any order, ``(B + 1,)`` float64."""
     return equal_mass_bins(confidence, torch.zeros_like(confidence, dtype=torch.bool), num_bins)[0]
 
 
@@ -95,7 +95,7 @@ class EqualMass:
         self._filled = rows.stop
 
     def ranking(self) -> Ranking:
-        """The samples, those of equal confidence together."""
+        """Return the samples, those of equal confidence together."""
         return ranking(self.confidence, self.correct, self.weights)
 
     def table(self) -> BinTable:
@@ -103,7 +103,7 @@ class EqualMass:
         return equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)[1]
 
     def bins(self) -> Bins:
-        """Means over bins of equal mass."""
+        """Return means over bins of equal mass."""
         edges, table = equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)
         return bins_of(edges, table, None if self.weights is None else table.num_samples)
 
@@ -114,7 +114,7 @@ _SCHEMES: dict[str, Any] = {"equal-width": EqualWidth, "equal-mass": EqualMass}
 def reliability_bins(
     predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: Scheme = "equal-width"
 ) -> Bins:
-    """Mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
+    """Return the mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -151,7 +151,7 @@ def _reference_adaptive(statistic: EqualMass) -> float:
 
 
 def largest_gap(bins: BinTable) -> Floats:
-    """``max_b |confidence_b - accuracy_b|`` over the bins that are not empty ``(...,)``."""
+    """Return ``max_b |confidence_b - accuracy_b|`` over the bins that are not empty ``(...,)``."""
     # A count of 1 leaves an empty bin out: it has no gap either.
     return (np.abs(bins.gaps) / nonzero(bins.count)).max(axis=-1)
 

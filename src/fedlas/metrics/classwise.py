@@ -43,12 +43,12 @@ class ClassTable:
 
 
 def mean_over_classes(table: ClassTable) -> Floats:
-    """``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
+    """Return ``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
     return np.abs(table.probs - table.labels).sum(axis=-1) / (table.num_samples * table.num_classes)
 
 
 def errors_by_class(table: ClassTable) -> Floats:
-    """``sum_b |gap_cb| / N`` of each class ``(..., C)``."""
+    """Return ``sum_b |gap_cb| / N`` of each class ``(..., C)``."""
     gaps = np.abs(table.probs - table.labels)
     return gaps.reshape(*gaps.shape[:-1], table.num_classes, -1).sum(axis=-1) / table.num_samples
 
@@ -99,7 +99,7 @@ class ClasswiseSums:
         self._rows += len(chunk.target)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         if self.weights is not None:
             return self.weights.tensors()
         sums = {"probs": self._probs.values, "beyond": self._beyond.values, "labels": self._labels.values}
@@ -128,7 +128,7 @@ class ClasswiseSums:
         return self._labels.values.view(self.shape)
 
     def table(self) -> ClassTable:
-        """The sums as formulas take them."""
+        """Return the sums as formulas take them."""
         if self.weights is not None:
             return self.weights.table()
         probs, labels, count = (each.double().flatten().numpy() for each in (self.probs, self.labels, self.count))
@@ -173,7 +173,7 @@ class WeightedClasses:
         self.num_labels += torch.bincount(chunk.target[chunk.weights > 0], minlength=classes)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         return {**self._sums, "num_labels": self.num_labels}
 
     def table(self) -> ClassTable:

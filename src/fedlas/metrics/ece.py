@@ -81,7 +81,7 @@ class BinTable:
 
 
 def mean_gap(bins: BinTable) -> Floats:
-    """``sum_b n_b / N * |confidence_b - outcome_b|``: the ECE of these bins ``(...,)``."""
+    """Return ``sum_b n_b / N * |confidence_b - outcome_b|``: the ECE of these bins ``(...,)``."""
     return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 
 

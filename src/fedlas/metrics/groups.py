@@ -98,7 +98,7 @@ def calibration_by_class(predictions: Predictions, *, num_bins: int = 15) -> dic
 
 
 def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
-    """The table of what :class:`ClasswiseSums` gathered."""
+    """Return the table of what :class:`ClasswiseSums` gathered."""
     table = sums.table()
     labels, probs = (
         torch.from_numpy(each).view(sums.shape).sum(dim=1).tolist() for each in (table.labels, table.probs)
@@ -114,7 +114,7 @@ def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
 def calibration_by_group(
     predictions: Predictions | TopLabel, groups: Tensor | np.ndarray[Any, Any] | Sequence[Any], *, num_bins: int = 15
 ) -> dict[Any, GroupCalibration]:
-    """Accuracy and calibration of the predicted class in each group of samples.
+    """Measure accuracy and calibration of the predicted class in each group of samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -194,12 +194,12 @@ class GroupSums:
             self._rows += torch.bincount(group[weights > 0], minlength=self.shape[0])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         sums = {"count": self._count.values, "right": self._right.values, "confidence": self._confidence.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
-        """The groups that have samples, by name ``(G,)``."""
+        """Return the groups that have samples, by name ``(G,)``."""
         count, right, confidence = (
             part.floats().view(self.shape) for part in (self._count, self._right, self._confidence)
         )

@@ -12,12 +12,12 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def largest_cumulated_gap(runs: Runs) -> Floats:
-    """``max_k |sum of the gaps of the k lowest runs| / N``."""
+    """Return ``max_k |sum of the gaps of the k lowest runs| / N``."""
     return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 
 
 def _error(grid: FineGrid) -> float:
-    """Within a cell the sum cannot leave the range that all of its wrong, or all of its right samples would take it."""
+    """Bound the error: within a cell the sum stays in the range of all wrong or all right samples first."""
     runs = grid.ranking()
     before = np.cumsum(runs.gaps) - runs.gaps
     highest, lowest = before + runs.wrong_confidence, before - (runs.right - runs.right_confidence)

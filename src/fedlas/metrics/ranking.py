@@ -74,7 +74,7 @@ class Ranking:
         return self.right_confidence + self.wrong_confidence - self.right
 
     def equal_mass_error(self, num_bins: int) -> float:
-        """How far the sum of ``|equal_mass_gaps|`` can be from that of the single samples that the runs are made of.
+        """Bound the difference of the sum of ``|equal_mass_gaps|`` from that of the single samples in the runs.
 
         Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         """
@@ -158,7 +158,7 @@ def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: i
 
 
 def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
-    """Where to cut ``num_samples`` into ``num_bins`` counts that differ by at most one, the larger ones first."""
+    """Return the cuts of ``num_samples`` into ``num_bins`` counts that differ by at most one, larger ones first."""
     inner = np.arange(1, num_bins)
     cut = inner * (num_samples // num_bins) + np.minimum(inner, num_samples % num_bins)
     return cut[(cut > 0) & (cut < num_samples)]
@@ -173,13 +173,13 @@ def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
 
 
 def equal_mass_cuts(runs: Runs, num_bins: int) -> Integers:
-    """How many runs are below each cut between these bins ``(R or 1, cuts)``."""
+    """Return how many runs are below each cut between these bins ``(R or 1, cuts)``."""
     upto = np.cumsum(runs.count, axis=-1)
     return runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
 
 
 def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num_samples: int, num_bins: int) -> Floats:
-    """:func:`equal_mass_gaps` of rows whose runs begin at ``starts (G,)``, without the sums of every run.
+    """Return :func:`equal_mass_gaps` of rows whose runs begin at ``starts (G,)``, without the sums of every run.
 
     Args:
         weights: How often each row counts ``(R or 1, N)``, by ascending confidence.
@@ -195,7 +195,7 @@ def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num
 
 
 def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
-    """How many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``.
+    """Return how many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``.
 
     Samples may have weights that average 1.
     """
@@ -223,5 +223,5 @@ def sums_between(cuts: Integers, values: Floats) -> Floats:
 
 
 def _below(cumulated: Floats, runs: Integers) -> Floats:
-    """What the first ``runs (..., K)`` add up to."""
+    """Return the sum of the first ``runs (..., K)``."""
     return np.where(runs > 0, np.take_along_axis(cumulated, np.maximum(runs - 1, 0), axis=-1), 0.0)

@@ -68,7 +68,7 @@ class RowMean:
 
 
 def row_mean(owner: str, quantity: Callable[[Chunk], Tensor], *, top_label: bool = False) -> OnePass[RowMean]:
-    """The single pass of a metric that is the mean of a ``quantity (n,)`` of each row.
+    """Return the single pass of a metric that is the mean of a ``quantity (n,)`` of each row.
 
     Args:
         owner: Name of the metric's function, for errors.
@@ -90,7 +90,7 @@ class _EmptyMean:
 
 
 def mean_of_rows(rows: RowMean) -> float:
-    """The value of every :func:`row_mean` pass, by which one is recognized."""
+    """Return the value of every :func:`row_mean` pass, by which one is recognized."""
     return rows.mean
 
 

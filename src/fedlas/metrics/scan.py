@@ -196,7 +196,7 @@ class TopChunk(Chunk):
         vars(self).update(confidence=confidence, correct=correct, weights=weights)
 
     def __getattr__(self, name: str) -> Tensor:
-        """What the base's constructor would set."""
+        """Return an attribute that the base's constructor would set."""
         raise needs_all_classes("metrics")
 
 
@@ -216,7 +216,7 @@ class Sums(Statistic, Protocol):
     """A statistic of which shards can be added up: it is nothing but integer sums, or float64 sums of weights."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was gathered: int64 (with weights float64 too) tensors on the CPU, themselves and not copies.
+        """Return all that was gathered: int64 (with weights float64 too) tensors on the CPU, themselves and not copies.
 
         Adding to each the tensor of the same name of another statistic, gathered from other rows, gives the statistic
         of all the rows.
@@ -306,11 +306,11 @@ class OnePass(Generic[S]):
         return bool(getattr(self.statistic, "top_label", False))
 
     def __call__(self, predictions: AnyPredictions, *, num_bins: int = 15) -> float:
-        """The metric of ``predictions``, in a pass of its own."""
+        """Return the metric of ``predictions``, in a pass of its own."""
         return float(self.value(self.gather(predictions, num_bins=num_bins)))
 
     def gather(self, predictions: AnyPredictions, *, num_bins: int = 15) -> S:
-        """The filled statistic.
+        """Return the filled statistic.
 
         Raises:
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
@@ -340,6 +340,6 @@ class Approximation(Generic[S]):
 
 
 def top_label_is_enough(entry: MetricEntry) -> bool:
-    """Whether a metric can be computed of a :class:`~fedlas.TopLabel`."""
+    """Return whether a metric can be computed of a :class:`~fedlas.TopLabel`."""
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
     return bool(entry.metadata.get("top_label")) if one_pass is None else one_pass.top_label

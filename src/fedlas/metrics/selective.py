@@ -14,7 +14,7 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def area_of(count: Floats, wrong: Floats) -> Floats:
-    """Area under the risk-coverage curve, in expectation over the order within each group of equal confidences.
+    """Return the area under the risk-coverage curve, in expectation over the order of equal confidences.
 
     After all groups before it, with ``K`` samples and ``E`` errors, the next ``j`` of a group of ``n`` samples and
     ``e`` errors have ``j e / n`` errors in expectation. So the risks of the group add up to ``sum_{j=1}^n
@@ -36,12 +36,12 @@ def area_of(count: Floats, wrong: Floats) -> Floats:
 
 
 def area(runs: Runs) -> Floats:
-    """The area of runs of equal confidence."""
+    """Return the area of runs of equal confidence."""
     return area_of(runs.count[..., ::-1], runs.wrong[..., ::-1])
 
 
 def generalized_area(runs: Runs) -> Floats:
-    """Area under the share of all samples that are accepted and wrong, over coverage; ties by half.
+    """Return the area under the share of all samples that are accepted and wrong, over coverage; ties by half.
 
     With the error rate ``r``, half of ``r**2`` are the pairs of two wrong samples. Of a wrong and a right one, those
     count in which the wrong one is the more confident.
@@ -53,7 +53,7 @@ def generalized_area(runs: Runs) -> Floats:
 
 
 def excess_area(runs: Runs) -> Floats:
-    """The area less what it is if every right prediction is more confident than every wrong one."""
+    """Return the area less what it is if every right prediction is more confident than every wrong one."""
     wrong = runs.wrong.sum(axis=-1)
     count = np.stack(np.broadcast_arrays(runs.num_samples - wrong, wrong), axis=-1)
     # Both areas round, so a perfect order may come out a little below 0.
@@ -61,7 +61,7 @@ def excess_area(runs: Runs) -> Floats:
 
 
 def _error(grid: FineGrid) -> float:
-    """Within a cell the right ones may all be the more confident ones, or the wrong ones."""
+    """Bound the error: within a cell all right samples may come first, or all wrong ones."""
     runs = grid.ranking()
     right, wrong = runs.right[::-1], runs.wrong[::-1]
     none = np.zeros_like(wrong)
@@ -73,7 +73,7 @@ def _error(grid: FineGrid) -> float:
 
 
 def _generalized_error(grid: FineGrid) -> float:
-    """Within a cell all pairs of a right and a wrong sample may be in one order."""
+    """Bound the error: within a cell all pairs of a right and a wrong sample may be in one order."""
     runs = grid.ranking()
     return float((0.5 * runs.right * runs.wrong).sum()) / float(runs.num_samples) ** 2
 

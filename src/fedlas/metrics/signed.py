@@ -11,12 +11,12 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def over_gap(bins: BinTable) -> Floats:
-    """The part of :func:`~fedlas.metrics.ece.mean_gap` from bins whose confidence exceeds the accuracy."""
+    """Return the part of :func:`~fedlas.metrics.ece.mean_gap` from bins whose confidence exceeds the accuracy."""
     return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
 def under_gap(bins: BinTable) -> Floats:
-    """The part from the other bins."""
+    """Return the part from the other bins."""
     return np.maximum(-bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 

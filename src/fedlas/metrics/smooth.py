@@ -101,7 +101,7 @@ class SmoothedGaps:
 def fixed_scales(
     integrals: Callable[[Floats, Integers], Floats], total: Floats, *, guess: float = 0.0, precision: float = _PRECISION
 ) -> Floats:
-    """For each row the ``scale`` that equals its integral there ``(R,)``.
+    """Return the ``scale`` of each row that equals its integral there ``(R,)``.
 
     The difference ``integral - scale`` falls at least as fast as the scale rises, so it has one zero, and its value at
     any scale says how far that can be. Between these ends regula falsi (Illinois) finds it.
@@ -157,7 +157,7 @@ def smooth_error(source: FineGrid | Spectra) -> Floats:
 
 
 def _published(statistic: EqualMass) -> float:
-    """The published package's search: halve until the bracket is below 0.001, and take the value at its upper end."""
+    """Search as the published package: halve the bracket to below 0.001, and take the value at its upper end."""
     refuse_weights("smooth_calibration_error", statistic)
     confidence, correct = statistic.confidence.double().numpy(), statistic.correct.numpy()
     low, high = 0.0, 1.0
@@ -171,7 +171,7 @@ def _published(statistic: EqualMass) -> float:
 
 
 def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) -> float:
-    """Smoothed |gap| over smoothed density, averaged over points of ``[0, 1]``.
+    """Average smoothed |gap| over smoothed density, at points of ``[0, 1]``.
 
     The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
     node counts half.

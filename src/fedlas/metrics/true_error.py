@@ -12,7 +12,7 @@ from fedlas.predictions import Predictions
 
 
 def label_probs_of(owner: str, given: Predictions | Chunk) -> Tensor:
-    """The label distributions ``(n, C)`` of a chunk or of predictions.
+    """Return the label distributions ``(n, C)`` of a chunk or of predictions.
 
     Raises:
         InputError: If there are none.
@@ -45,7 +45,7 @@ class TrueOutcome:
         self.sums.add(chunk.confidence, outcome, chunk.weights if self._weighted else None)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those of the bins."""
+        """Return those of the bins."""
         return self.sums.tensors()
 
     def table(self) -> BinTable:

@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def pairs_in_order(low: Floats, high: Floats) -> Floats:
-    """Pairs of which the sample of ``low`` has the smaller score, and half of those with equal ones ``(R,)``.
+    """Return pairs of which the sample of ``low`` has the smaller score, and half of those with equal ones ``(R,)``.
 
     Args:
         low: Samples at each distinct score, ascending, of ``R`` replicates ``(R, G)``.
@@ -19,7 +19,7 @@ def pairs_in_order(low: Floats, high: Floats) -> Floats:
 
 
 def auroc(negative: Floats, positive: Floats) -> Floats:
-    """Probability that a positive sample scores above a negative one, ties by half ``(R,)``; 0.5 is chance.
+    """Return the probability that a positive sample scores above a negative one, ties by half ``(R,)``; 0.5 is chance.
 
     Args:
         negative: Samples at each distinct score, ascending, of ``R`` replicates ``(R, G)``.

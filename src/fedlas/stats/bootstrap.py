@@ -30,7 +30,7 @@ def bootstrap_interval(
     num_bins: int = 15,
     method: str = "auto",
 ) -> Interval:
-    """Bootstrap confidence interval of a metric, over the samples of one test set.
+    """Compute a bootstrap confidence interval of a metric, over the samples of one test set.
 
     Each replicate draws ``N`` samples with replacement and computes the metric of them. What varies is the test set;
     the model is given. How much another *training* would differ only seeds can tell: see
@@ -129,7 +129,7 @@ def bootstrap_intervals(
     num_bins: int = 15,
     method: str = "auto",
 ) -> dict[str, Interval]:
-    """:func:`bootstrap_interval` of several metrics, on the same replicates; each equals what that function returns.
+    """Compute :func:`bootstrap_interval` of several metrics on the same replicates.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
@@ -199,14 +199,14 @@ def _intervals(
 
 
 def is_error(entry: MetricEntry) -> bool:
-    """Whether the metric is never negative, and goes to 0 with growing ``N`` if the model is calibrated."""
+    """Return whether the metric is never negative, and goes to 0 with growing ``N`` if the model is calibrated."""
     return bool(entry.metadata.get("zero_if_calibrated", False))
 
 
 def error_interval(
     value: float, samples: Floats, floors: Floats | None, *, confidence_level: float, bias: Bounds = (0.0, 0.0)
 ) -> Interval:
-    """The interval of a calibration error, whose lower end is 0 unless the test at that level rejects.
+    """Return the interval of a calibration error, whose lower end is 0 unless the test at that level rejects.
 
     Args:
         value: From the sample itself.
@@ -224,7 +224,7 @@ def error_interval(
 def plain_interval(
     entry: MetricEntry, rows: Rows, value: float, samples: Floats, *, confidence_level: float, method: str
 ) -> Interval:
-    """The interval of any other metric: that of a share of the samples, with every ``method``."""
+    """Return the interval of any other metric: that of a share of the samples, with every ``method``."""
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
         interval = interval_from(value, samples, confidence_level=confidence_level, method="percentile")

@@ -83,7 +83,7 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> tuple[F
 
 
 def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: int) -> Floats:
-    """Mean of ``value`` over labels drawn in each cell, less its value for the expected ones that the column has."""
+    """Return the mean of ``value`` over labels drawn in each cell, less its value for the expected labels."""
     count, expected = column.count(), column.labels
     # Empty cells have no share to draw with, and keep 0 labels in every draw.
     filled = count > 0
@@ -102,7 +102,7 @@ def _itself(count: Floats) -> Floats:
 
 
 def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
-    """How many labels each cell can expect ``(C, B)``, as far as the few that it has can show.
+    """Return how many labels each cell can expect ``(C, B)``, as far as the few that it has can show.
 
     Cells of the same bin share one ratio of labels to probabilities over all classes. Where cells differ from their
     bin beyond chance, those of many samples keep a part of their own difference.
@@ -135,12 +135,12 @@ def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
 
 
 def _variance(labels: Floats, count: Floats) -> Floats:
-    """Of a binomial number with the mean ``labels``, out of ``count``."""
+    """Return the variance of a binomial number of ``count`` trials with the mean ``labels``."""
     return labels * (1.0 - labels / np.maximum(count, 1.0))
 
 
 def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
-    """With weights, sums scaled to as many samples as these are worth: labels of few heavy samples vary more."""
+    """Scale sums with weights to the effective number of samples: labels of few heavy samples vary more."""
     if rows.weights is None:
         return table
     effective, count = effective_samples(rows.weights), table.count()
@@ -167,7 +167,7 @@ def _width_cells(rows: Rows) -> ClassTable:
 
 
 def _mass_cells(rows: Rows) -> ClassTable:
-    """The same over the bins of equal mass."""
+    """Return the same over the bins of equal mass."""
     sums = []
     for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_samples)))).rankings():
         right = runs.count - runs.wrong

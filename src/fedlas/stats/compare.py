@@ -68,7 +68,7 @@ class Comparison:
 
 
 def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
-    """Two-sided paired t-test of ``mean(a - b) = 0``.
+    """Return the two-sided paired t-test of ``mean(a - b) = 0``.
 
     Args:
         a: Values ``(n,)`` of one method, finite.
@@ -147,7 +147,7 @@ def check_values(owner: str, name: str, values: Sequence[float], advice: str, *,
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: compare the result with the level as if one test had been made.
+    """Adjust p-values by Holm's step-down method: compare each with the level of a single test.
 
     Args:
         p_values: One per test, in ``[0, 1]``.
@@ -259,7 +259,7 @@ def compare_to_best(
 
 
 def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
-    """Two-sided Wilcoxon signed-rank test of whether the differences ``a - b`` are symmetric about 0.
+    """Return the two-sided Wilcoxon signed-rank test of whether the differences ``a - b`` are symmetric about 0.
 
     Equal pairs are left out, as in Wilcoxon's paper. Differences of equal size share their mean rank.
 
@@ -299,7 +299,7 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
 
 
 def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
-    """Two-sided sign test of whether one method is higher in more pairs than a fair coin would give.
+    """Return the two-sided sign test of whether one method is higher in more pairs than a fair coin would give.
 
     It assumes only that pairs are independent. Equal pairs are left out.
 
@@ -334,7 +334,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
 
 
 def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) -> tuple[float, float] | None:
-    """Interval of the mean over seeds, by Student's t: ``mean +/- t * sd / sqrt(n)``.
+    """Return the interval of the mean over seeds, by Student's t: ``mean +/- t * sd / sqrt(n)``.
 
     An interval of paired differences includes 0 where :func:`~fedlas.stats.paired_t_test` has a p-value above
     ``1 - confidence_level``. It is about other seeds on the same test set; :func:`~fedlas.stats.bootstrap_interval` is
@@ -375,7 +375,7 @@ def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) ->
 
 
 def _differences(owner: str, a: Sequence[float], b: Sequence[float]) -> Floats:
-    """``a - b (n,)`` without rounding errors: sizes that differ by rounding alone become equal, so that ties are ties.
+    """Return ``a - b (n,)``; sizes that differ by rounding alone become equal, so that ties are ties.
 
     Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     """

@@ -115,7 +115,7 @@ def values_in(
     by_class: bool = False,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Floats]:
-    """Values of several metrics over one set of replicates, of which each block is drawn once for all of them.
+    """Return values of several metrics over one set of replicates, of which each block is drawn once for all of them.
 
     Args:
         purpose: ``BOOTSTRAP`` draws rows, ``NOISE_FLOOR`` labels.
@@ -151,7 +151,7 @@ def values_in(
 def values_in_both(
     rows: Rows, entries: Sequence[MetricEntry], tested: Sequence[MetricEntry], **options: Any
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """:func:`values_in` of ``entries`` over rows drawn anew, and of ``tested`` over labels drawn anew.
+    """Return :func:`values_in` of ``entries`` over resampled rows, and of ``tested`` over resampled labels.
 
     The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
     """

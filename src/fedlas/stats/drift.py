@@ -130,7 +130,7 @@ class MeanDrift:
         return alarm
 
     def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
-        """Factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""
+        """Return the factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""
         gains = np.stack([values - self.high, self.low - values], axis=2) * has[:, :, None]
         return 1 + self._bets * gains[..., None]
 
@@ -146,10 +146,10 @@ class MeanDrift:
 
 
 def active_shape(statistics: int) -> tuple[int, int, int]:
-    """Shape of the wealth at stake for so many statistics."""
+    """Return the shape of the wealth at stake for so many statistics."""
     return statistics, 2, len(SHARES)
 
 
 def _unstaked(samples: NDArray[Any] | float) -> Floats:
-    """Share of the money that is not staked yet after so many samples: it ends at 0, however slowly."""
+    """Return the share of the money that is not staked yet after so many samples: it ends at 0, however slowly."""
     return np.asarray((1 - _START) / (1 + np.log1p(np.asarray(samples) / _PACE)))

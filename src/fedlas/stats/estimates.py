@@ -129,7 +129,7 @@ def class_estimates(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[int, Estimate]:
-    """The ECE of every class's probability with its interval, noise floor and calibration test.
+    """Return the ECE of every class's probability with its interval, noise floor and calibration test.
 
     The ECE is that of :func:`~fedlas.metrics.calibration_by_class`, whose mean is the classwise ECE.
 
@@ -178,7 +178,7 @@ def estimated(
     values: Mapping[str, float] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> tuple[dict[str, Estimate], dict[int, Estimate]]:
-    """:func:`estimates` of ``metrics`` and :func:`class_estimates`, from the same draws.
+    """Compute :func:`estimates` of ``metrics`` and :func:`class_estimates` from the same draws.
 
     Args:
         owner: Who asks, for errors.
@@ -240,7 +240,7 @@ def _estimate(
     confidence_level: float,
     bias: tuple[float, float],
 ) -> Estimate:
-    """From bootstrap replicates and, for a calibration error, values for a calibrated model ``(R,)``."""
+    """Make an estimate from bootstrap replicates and, for a calibration error, a calibrated model's values ``(R,)``."""
     if is_error(entry):
         interval = error_interval(value, samples, floors, confidence_level=confidence_level, bias=bias)
     else:
@@ -266,7 +266,7 @@ def check_replicates(owner: str, replicates: int) -> None:
 
 
 def is_calibration_error(metric: str) -> bool:
-    """Whether a calibrated model has 0 of ``metric``, but for chance, so that it has a noise floor.
+    """Return whether a calibrated model has 0 of ``metric``, but for chance, so that it has a noise floor.
 
     Example:
         >>> [name for name in ("accuracy", "ece", "classwise_ece", "debiased_ece2") if is_calibration_error(name)]
@@ -278,5 +278,5 @@ def is_calibration_error(metric: str) -> bool:
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
-    """Those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
+    """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
     return [name for name in metrics if name in METRICS and not lacking(METRICS[name], predictions)]

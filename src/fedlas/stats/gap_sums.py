@@ -60,7 +60,7 @@ class GapSums:
             return (self.right - self.confidence) / self.count
 
     def plain(self) -> dict[str, list[float]]:
-        """The sums as JSON can hold them."""
+        """Return the sums as JSON can hold them."""
         return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
 
     @classmethod
@@ -110,7 +110,7 @@ class GapSums:
         return [name for name, fine in possible.items() if not fine]
 
     def bounds(self, *, confidence_level: float) -> tuple[Floats, Floats]:
-        """Intervals of the mean of ``r - c`` for all samples and in each cell, which hold together at that level.
+        """Return simultaneous intervals of the mean of ``r - c`` for all samples and in each cell.
 
         Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval of
         ``r - c``, and the exact interval of ``r`` less that of ``c``, see :meth:`confidence_bounds`. The second is the
@@ -139,7 +139,7 @@ class GapSums:
         return low, high
 
     def confidence_bounds(self, *, confidence_level: float) -> tuple[float, float]:
-        """Interval of the mean confidence of all samples, which holds for any confidences.
+        """Return the interval of the mean confidence of all samples, which holds for any confidences.
 
         It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
         and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
@@ -160,7 +160,7 @@ class GapSums:
 
 
 def read_array(content: Mapping[str, Any], name: str) -> Floats:
-    """An entry of a file as an array.
+    """Return an entry of a file as an array.
 
     Raises:
         KeyError: If there is no such entry.
@@ -173,7 +173,7 @@ def read_array(content: Mapping[str, Any], name: str) -> Floats:
 
 
 def read_counts(content: Mapping[str, Any], name: str) -> Floats:
-    """An entry of a file as an array ``(n,)`` of whole numbers from 0.
+    """Return an entry of a file as an array ``(n,)`` of whole numbers from 0.
 
     Raises:
         KeyError: If there is no such entry.
@@ -197,18 +197,18 @@ def check_edges(edges: Floats) -> Floats:
 
 
 def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
-    """Index of each confidence's cell."""
+    """Return the index of each confidence's cell."""
     # Only inner edges are searched, so that a confidence of exactly 1 falls into the last cell.
     return np.searchsorted(edges[1:-1], confidence, side="right")
 
 
 def ends_of(edges: Floats) -> tuple[Floats, Floats]:
-    """Lowest and highest confidence ``(K + 1,)``: overall, then in each cell."""
+    """Return the lowest and highest confidence ``(K + 1,)``: overall, then in each cell."""
     return np.concatenate([edges[:1], edges[:-1]]), np.concatenate([edges[-1:], edges[1:]])
 
 
 def _bernstein(variance: float, count: float, width: float, miss: float) -> float:
-    """One-sided error of a mean of values in an interval of this width, exceeded with probability at most ``miss``."""
+    """Return the one-sided error of a mean of bounded values, exceeded with probability at most ``miss``."""
     logarithm = math.log(2 / miss)
     # A variance of 0 that comes from differences of sums may round to below 0.
     return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (3 * (count - 1))

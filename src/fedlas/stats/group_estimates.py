@@ -52,7 +52,7 @@ def group_estimates(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[Any, GroupEstimate]:
-    """Accuracy and ECE of each group with intervals, noise floors and calibration tests.
+    """Estimate accuracy and ECE of each group with intervals, noise floors and calibration tests.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.

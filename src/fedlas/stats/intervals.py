@@ -47,7 +47,7 @@ class Interval:
 
 
 def interval_from(value: float, replicates: Floats, *, confidence_level: float, method: str) -> Interval:
-    """The interval of ``value`` that its bootstrap ``replicates (R,)`` give.
+    """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give.
 
     With ``k = floor((R + 1) * (1 - l) / 2)`` for level ``l``, the percentile interval goes from the ``k``-th lowest to
     the ``k``-th highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value -
@@ -78,7 +78,7 @@ def interval_from(value: float, replicates: Floats, *, confidence_level: float, 
 def floor_interval(
     value: float, replicates: Floats, *, floor: float, confidence_level: float, bias: Bounds = (0.0, 0.0)
 ) -> Interval:
-    """The interval of a calibration error, of whose bias only the bounds are known.
+    """Return the interval of a calibration error, of whose bias only the bounds are known.
 
     A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
     where all gaps are larger than chance, by nothing. So the upper end takes no bias off, ``value + (high - mean)``
@@ -139,7 +139,7 @@ def check_level(owner: str, confidence_level: float, *, name: str = "confidence_
 
 
 def fewest_replicates(confidence_level: float) -> int:
-    """Replicates without which the tails of an interval hold none: 39 for level 0.95."""
+    """Return replicates without which the tails of an interval hold none: 39 for level 0.95."""
     # 1 - level is rounded: for 0.9 the quotient is a little above 20, and its ceiling would be 21.
     return math.ceil(2.0 / (1.0 - confidence_level) - 1e-9) - 1
 

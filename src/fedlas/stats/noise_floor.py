@@ -66,7 +66,7 @@ def noise_floor(
     alternative: str | None = None,
     quantiles: Sequence[float] = (0.025, 0.05, 0.5, 0.95, 0.975),
 ) -> NoiseFloor:
-    """The metric's distribution if the model were calibrated, and a test of whether it is.
+    """Return the metric's distribution if the model were calibrated, and a test of whether it is.
 
     Each replicate keeps all logits and draws every label from the model's own probabilities, so that in it the model is
     calibrated by construction. For metrics of the predicted class that is: correct with probability equal to the
@@ -140,7 +140,7 @@ def noise_floor(
 
 
 def p_value(entry: MetricEntry, value: float, values: Floats, alternative: str) -> float:
-    """Of the test that the model is calibrated, from the metric's ``values (R,)`` if it were."""
+    """Return the p-value of calibration, from the metric's ``values (R,)`` of a calibrated model."""
     above, below = share_at_least(values, value), share_at_least(-values, -value)
     if alternative == "different":
         return min(1.0, 2.0 * min(above, below))
@@ -148,18 +148,18 @@ def p_value(entry: MetricEntry, value: float, values: Floats, alternative: str) 
 
 
 def share_at_least(values: Floats, observed: float) -> float:
-    """P-value ``(1 + #{values >= observed}) / (1 + R)`` in ``(0, 1]``: the observed value counts as a replicate too."""
+    """Return ``(1 + #{values >= observed}) / (1 + R)``: the observed value counts as a replicate too."""
     reached = values >= observed - _TIE * max(1.0, abs(observed))
     return (1 + int(reached.sum())) / (1 + len(values))
 
 
 def least_p(replicates: int, alternative: str) -> float:
-    """The smallest p-value of ``replicates``: ``1 / (1 + R)``, and twice that for ``"different"``."""
+    """Return the smallest p-value of ``replicates``: ``1 / (1 + R)``, and twice that for ``"different"``."""
     return min(1.0, (2.0 if alternative == "different" else 1.0) / (1.0 + replicates))
 
 
 def rejects(p_value: float, significance: float) -> bool:
-    """Whether ``p_value`` is at most ``significance``, where rounding is no difference: ``1 - 0.9`` is below 1/10."""
+    """Return whether ``p_value`` is at most ``significance`` up to rounding: ``1 - 0.9`` is below 1/10."""
     return p_value <= significance * (1.0 + _TIE)
 
 

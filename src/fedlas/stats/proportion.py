@@ -17,7 +17,7 @@ from fedlas.stats.weights import effective_samples
 def clopper_pearson(
     successes: int, samples: int, *, confidence_level: float = 0.95, sides: int = 2
 ) -> tuple[float, float]:
-    """Exact confidence interval of a proportion.
+    """Compute the exact confidence interval of a proportion.
 
     Args:
         successes: Out of ``samples``.
@@ -47,7 +47,7 @@ def clopper_pearson(
 
 
 def _lowest_share(successes: int, samples: int, alpha: float) -> float:
-    """The share of which so many ``successes`` or more have the probability ``alpha``; at most ``successes / samples``.
+    """Return the share at which ``successes`` or more have the probability ``alpha``.
 
     Found by bisection. Up to that share the terms fall from ``successes`` on, and are nothing after forty and twelve
     standard deviations more.
@@ -71,7 +71,7 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
 
 
 def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
-    """Approximate confidence interval of a proportion, or of each of several.
+    """Compute an approximate confidence interval of a proportion, or of each of several.
 
     Args:
         share: In ``[0, 1]``; a number or an array.
@@ -89,7 +89,7 @@ def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, A
 
 
 def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confidence_level: float) -> tuple[float, float]:
-    """Approximate confidence interval of a share of weighted samples: Wilson's, of an effective number of them.
+    """Compute Wilson's interval of a share of weighted samples, from their effective number.
 
     That number is ``share * (1 - share) / variance`` with the variance of the weighted share, but at most
     ``(sum w)**2 / sum w**2``: the variance alone says nothing where all samples are right.
@@ -113,7 +113,7 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confiden
 
 
 def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) -> tuple[float, float]:
-    """Confidence interval of the difference of two shares of the same samples.
+    """Compute a confidence interval of the difference of two shares of the same samples.
 
     Args:
         a: Whether each sample counts in the first share ``(N,)`` bool.

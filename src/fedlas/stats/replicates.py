@@ -72,7 +72,7 @@ class Replicates(ABC):
         raise NotImplementedError
 
     def table(self, make: Callable[[Replicates], T]) -> T:
-        """``make(self)``, remembered: what several metrics are computed from."""
+        """Return ``make(self)``, remembered: what several metrics are computed from."""
         if make not in self._tables:
             self._tables[make] = make(self)
         return cast(T, self._tables[make])
@@ -133,7 +133,7 @@ class Resampled(Replicates):
         return None if self._of_rows is None else (self.weights * self._of_rows).take(self.rows.order, axis=1)
 
     def mean(self, quantity: Quantity) -> Floats:
-        """Weighted mean ``(R,)``; the quantity is computed once."""
+        """Return the weighted mean ``(R,)``; the quantity is computed once."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
         values = self.rows.column(quantity).astype(np.float64)
         return np.einsum("rn,n->r", self.weights, values) / self.rows.num_samples
@@ -146,7 +146,7 @@ class Resampled(Replicates):
         return ClassTable(probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes)
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Every replicate with its rows copied as often as they were drawn."""
+        """Yield every replicate with its rows copied as often as they were drawn."""
         for times in self._times:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield rows_of(self.rows.predictions, torch.from_numpy(index))
@@ -205,7 +205,7 @@ class Redrawn(Replicates):
         return ClassTable(probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes)
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
+        """Yield every replicate: the same logits with its labels, and the probabilities as the known ones."""
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
             yield from (TopLabel(predictions.confidence, labels == 0, predictions.weights) for labels in self.labels)
@@ -238,7 +238,7 @@ class GroupsResampled(Replicates):
         self._blocks, self._normal = blocks, normal
 
     def mean(self, quantity: Quantity) -> Floats:
-        """The mean over all rows, moved by its standard error times normal numbers: the limit of the bootstrap."""
+        """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
         mean, error = self.rows.mean_and_error(quantity)
         return np.asarray(mean + error * self._normal)
 

@@ -100,7 +100,7 @@ class Rows:
         return many and self.weights is None
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
-        """``quantity`` of each row ``(N, ...)``, in the type it comes in; one pass over the logits, then remembered."""
+        """Return ``quantity`` of each row ``(N, ...)`` in its own dtype; cached after one pass over the logits."""
         self.gather([quantity])
         return self._columns[quantity]
 
@@ -114,7 +114,7 @@ class Rows:
             self._tables |= tables
 
     def mean_and_error(self, quantity: Quantity) -> tuple[float, float]:
-        """Mean of a ``quantity`` of each row, and its standard error."""
+        """Return the mean of a ``quantity`` of each row, and its standard error."""
         if quantity not in self._means:
             values = self.column(quantity)
             error = float(values.std(dtype=np.float64)) / math.sqrt(len(values))
@@ -192,7 +192,7 @@ class Rows:
         return width_bin(torch.from_numpy(values), self.num_bins).numpy()
 
     def expected_right(self, groups: Groups) -> Floats:
-        """Mean of the label probabilities of the predicted class in each group ``(G,)``; needs ``label_probs``."""
+        """Return the mean label probability of the predicted class in each group ``(G,)``; needs ``label_probs``."""
         outcome = self.column(_expected_outcome)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
@@ -219,7 +219,7 @@ class Rows:
         return rest
 
     def draw(self, uniforms: Floats) -> Integers:
-        """Labels ``(R, N)`` drawn from the probabilities: the predicted class where ``uniforms < confidence``.
+        """Return labels ``(R, N)`` drawn from the probabilities: the predicted class where ``uniforms < confidence``.
 
         Args:
             uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
@@ -232,7 +232,7 @@ class Rows:
         return labels
 
     def draw_others(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
-        """Where :meth:`draw` has another label than the predicted class: places ``(E,)`` in the flat array, row, label.
+        """Return where :meth:`draw` has another label than predicted: places ``(E,)`` in the flat array, row, label.
 
         Args:
             uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
@@ -245,7 +245,7 @@ class Rows:
 
 
 def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
-    """The first column but column 0 in which ``cumulative[row]`` is above ``value (E,)``; else the last."""
+    """Return the first column but column 0 in which ``cumulative[row]`` is above ``value (E,)``; else the last."""
     classes, flat = cumulative.shape[1], cumulative.ravel()
     first = row * classes
     low, high = first + 1, first + (classes - 1)
@@ -258,7 +258,7 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
 
 
 def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
-    """The rows ``index`` of everything that ``predictions`` hold."""
+    """Return the rows ``index`` of everything that ``predictions`` hold."""
     if isinstance(predictions, TopLabel):
         weights = None if predictions.weights is None else predictions.weights[index]
         return TopLabel(predictions.confidence[index], predictions.correct[index], weights)
@@ -266,7 +266,7 @@ def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
 
 
 def starts_of_runs(values: NDArray[Any]) -> Integers:
-    """Where runs of equal values begin, for :func:`numpy.add.reduceat`."""
+    """Return where runs of equal values begin, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
 
 

@@ -52,7 +52,7 @@ class RiskThreshold:
 
 
 def threshold_grid(num_classes: int) -> NDArray[np.float64]:
-    """Descending confidences from nearly 1 to ``1 / C``, where all is accepted; evenly spaced in log-odds.
+    """Return descending confidences from nearly 1 to ``1 / C``, where all is accepted; even in log-odds.
 
     It looks at no data, which the tests need.
     """
@@ -71,7 +71,7 @@ def risk_threshold(
     num_classes: int,
     confidence_level: float = 0.95,
 ) -> RiskThreshold:
-    """The lowest threshold on confidence for which the risk of what is accepted is at most ``risk``, surely enough.
+    """Return the lowest threshold on confidence that keeps the risk of accepted samples at ``risk`` or below.
 
     With probability ``confidence_level`` over the draw of the samples, the share of wrong predictions among all that
     have at least this confidence is at most ``risk`` (in the population, not in the sample). For each threshold of a

@@ -96,7 +96,7 @@ def _width_bins(block: Replicates) -> Filled[BinTable]:
 
 
 def _expected_bins(block: Replicates) -> Filled[BinTable]:
-    """The same with the known probability of being right as the outcome."""
+    """Return the same with the known probability of being right as the outcome."""
     expected = block.expected_right
     return _bins(block, block.counts * block.groups.confidence - expected, expected)
 
@@ -124,7 +124,7 @@ class Ranked:
         self._block = block
 
     def table(self) -> BinTable:
-        """Gaps of bins of equal mass; nothing asks for more."""
+        """Return gaps of bins of equal mass; nothing asks for more."""
         block, rows, nothing = self._block, self._block.rows, np.empty(0)
         starts = block.groups.tie_starts
         gaps = equal_mass_gaps_of_rows(block.counts, block.gaps, starts, rows.num_samples, rows.num_bins)
@@ -152,7 +152,7 @@ class SortedClasses:
         self.num_bins = block.rows.num_bins
 
     def rankings(self) -> Iterator[RunSums]:
-        """Rows of equal probability of the class together."""
+        """Yield rows of equal probability of the class together."""
         block = self._block
         for label, (order, probs) in enumerate(zip(*block.rows.table(_sorted_columns), strict=True)):
             weights, starts = block.weights.take(order, axis=1), starts_of_ties(probs)
@@ -164,7 +164,7 @@ class SortedClasses:
 
 
 def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
-    """For each class the rows by ascending probability, and the probabilities in that order; ``(C, N)`` both.
+    """Return each class's rows by ascending probability and these probabilities, both ``(C, N)``.
 
     In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
     """
@@ -174,7 +174,7 @@ def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
 
 
 def _spectra(block: Replicates) -> Spectra:
-    """Cosine transforms of the gaps of groups of rows; the search for the scale begins at the value of the rows.
+    """Return cosine transforms of gaps of groups of rows; the scale's search begins at the value of the rows.
 
     A group is at its mean confidence. Fewer frequencies than the metric has, and less precision, are enough.
     """

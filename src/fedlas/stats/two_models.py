@@ -63,7 +63,7 @@ def paired_bootstrap(
     num_bins: int = 15,
     method: str = "auto",
 ) -> PairedBootstrap:
-    """Bootstrap interval and p-value of the difference ``a - b`` of a metric between two models on one test set.
+    """Compute a bootstrap interval and p-value of a metric's difference ``a - b`` between two models.
 
     Each replicate draws ``N`` samples and computes the metric of both models on them, so what makes a sample easy or
     hard for both cancels. For the p-value the replicates are moved so that their mean is 0, as if there were no
@@ -127,7 +127,7 @@ def paired_bootstraps(
     num_bins: int,
     method: str,
 ) -> dict[str, PairedBootstrap]:
-    """:func:`paired_bootstrap` of several metrics by name, from the same draws; ``owner`` asks."""
+    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws, for ``owner``."""
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
     both = rows_for(owner, a, num_bins), rows_for(owner, b, num_bins)
     check_same_samples(owner, a, b)

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError, check_dense, check_finite, describe
 
 
 def effective_samples(weights: Any) -> float:
-    """``(sum w)**2 / sum w**2``: how many equally weighted samples would give a mean as sure as these weights do.
+    """Return ``(sum w)**2 / sum w**2``: equally many samples of one weight give a mean as precise.
 
     Args:
         weights: ``(N,)``, at least 0, not all 0; a tensor or an array.

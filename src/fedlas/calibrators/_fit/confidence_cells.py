@@ -54,7 +54,7 @@ class Cells:
     min_size: int
 
     def worst(self, log_odds: Tensor, correct: Tensor, members: Tensor) -> Update | None:
-        """The correction of the cell with the most significant error; None if no error exceeds ``alpha``.
+        """Return the correction of the cell with the most significant error; None if no error exceeds ``alpha``.
 
         Args:
             log_odds: ``(N,)``.
@@ -91,7 +91,7 @@ class Cells:
         return changed
 
     def path(self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int) -> Iterator[Update]:
-        """Corrections, each of the worst cell after the previous ones, until no cell needs one; at most ``most``.
+        """Yield corrections, each of the worst cell after the previous ones, until no cell needs one; at most ``most``.
 
         Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
         """
@@ -111,7 +111,7 @@ class Cells:
 
 
 def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Tensor, folds: Tensor, most: int) -> int:
-    """How many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
+    """Return how many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
 
     Args:
         cells: The cells and their limits.
@@ -161,7 +161,7 @@ def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
 
 
 def _shift_to(log_odds: Tensor, share: float) -> float:
-    """The shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
+    """Return the shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
     # At these ends all confidences are within 1e-26 of 0 or of 1, so the wanted share lies between them.
     low, high = -_MOST_SHIFT - float(log_odds.max()), _MOST_SHIFT - float(log_odds.min())
     for _ in range(_HALVINGS):
@@ -192,7 +192,7 @@ def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
-    """``s`` in ``(0, 1]`` for which ``s * rows`` has log-odds ``goal``; near 0 where they would be below uniform.
+    """Return ``s`` in ``(0, 1]`` with log-odds ``goal`` of ``s * rows``; near 0 where they would be below uniform.
 
     Newton's method from 0. The log-odds are a concave, rising function of ``s``, so steps never pass the root.
     """

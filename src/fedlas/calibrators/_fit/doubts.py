@@ -17,12 +17,12 @@ CHECK = "Check that these are logits, and that the validation set is large enoug
 
 
 def when(condition: object, text: str) -> str | None:
-    """``text`` as a doubt if the condition is true."""
+    """Return ``text`` as a doubt if the condition is true."""
     return text if condition else None
 
 
 def joined(*doubts: str | None) -> str | None:
-    """All doubts as one text, None if there are none.
+    """Return all doubts as one text, None if there are none.
 
     Example:
         >>> joined("one thing. Do this.", None, "another thing.")
@@ -33,7 +33,7 @@ def joined(*doubts: str | None) -> str | None:
 
 
 def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | None:
-    """A doubt if a search ended at a bound.
+    """Return a doubt if a search ended at a bound.
 
     Args:
         *ends: The bounds that were reached, such as ``"temperature 100"``.
@@ -44,7 +44,7 @@ def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | No
 
 
 def unchanged(val: Predictions, calibrated: Callable[[Tensor], Tensor] | Tensor) -> str | None:
-    """A doubt if no probability of ``val`` changes by 1e-4 or more.
+    """Return a doubt if no probability of ``val`` changes by 1e-4 or more.
 
     Args:
         val: The predictions that the calibrator was fitted on.
@@ -58,7 +58,7 @@ def unchanged(val: Predictions, calibrated: Callable[[Tensor], Tensor] | Tensor)
 
 
 def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | None:
-    """A doubt if the accuracy on ``val`` falls by more than a standard error of the fall.
+    """Return a doubt if the accuracy on ``val`` falls by more than a standard error of the fall.
 
     Args:
         val: The predictions that the calibrator was fitted on.
@@ -77,12 +77,12 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
 
 
 def unconverged(converged: bool) -> str | None:
-    """A doubt if a search ended before the gradient vanished."""
+    """Return a doubt if a search ended before the gradient vanished."""
     return when(not converged, "the fit stopped before the gradient vanished. Check the logits for extreme values.")
 
 
 def absent_classes(count: Tensor) -> str | None:
-    """A doubt if a class has no validation sample, for calibrators with parameters for each class.
+    """Return a doubt if a class has no validation sample, for calibrators with parameters for each class.
 
     Args:
         count: Samples of each class ``(C,)``.
@@ -97,7 +97,7 @@ def absent_classes(count: Tensor) -> str | None:
 
 
 def some(classes: list[int]) -> str:
-    """Class numbers as text; of many classes, their count and the first five.
+    """Return the class numbers as text; of many classes, their count and the first five.
 
     Example:
         >>> some([3]), some(list(range(12)))

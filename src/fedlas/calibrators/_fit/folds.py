@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def canonical_order(logits: Tensor, target: Tensor) -> Tensor:
-    """An order of the samples that does not depend on the stored one: by class, and practically random within it.
+    """Return an order of the samples that ignores the stored one: by class, practically random within it.
 
     Sorted by label, then by a checksum of the row of logits. Rows with the same checksum are nearly always equal, and
     the order of equal samples does not matter.
@@ -27,7 +27,7 @@ def canonical_order(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def equal_rows(rows: Tensor) -> Tensor:
-    """The number of the distinct row that each row equals ``(N,)`` int64, counted in order of first occurrence.
+    """Return the number of the distinct row that each row equals ``(N,)`` int64, counted in order of first occurrence.
 
     Two different rows have the same checksum, and so the same number, once in four billion pairs. They are kept
     together then, which does no harm.
@@ -41,7 +41,7 @@ def equal_rows(rows: Tensor) -> Tensor:
 
 
 def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
-    """The fold of each sample ``(N,)``, from 0 on, at most ``count``; equal rows of logits share one, whatever labels.
+    """Return the fold ``(N,)`` of each sample, from 0 on, at most ``count``; equal rows of logits share one.
 
     A copy of a held-out sample would make it a training sample. Where no rows are equal, sizes differ by at most one,
     overall and within each class; else as little as the equal rows allow, the largest groups being dealt first. There
@@ -62,7 +62,7 @@ def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor
 
 
 def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int) -> Tensor:
-    """The fold of each sample: every group goes where its labels are rarest, and of these to the smallest fold."""
+    """Return the fold of each sample: a group goes where its labels are rarest, among equals to the smallest fold."""
     sizes = np.bincount(group, weight)
     if len(sizes) == len(group) and (weight == 1).all():
         return torch.arange(len(group), device="cpu") % count
@@ -81,6 +81,6 @@ def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[n
 
 
 def _checksums(rows: Tensor) -> NDArray[np.int64]:
-    """A checksum of each row ``(N,)``; equal for equal numbers of any precision."""
+    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision."""
     numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)  # + 0.0 turns -0.0 into 0.0
     return np.fromiter((zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers))

@@ -12,7 +12,7 @@ _GAP = 0.01
 def mixture_weights(
     parts: Tensor, counts: Tensor, prior: Tensor | None = None, *, start: Tensor | None = None, most_steps: int = 10_000
 ) -> tuple[Tensor, bool]:
-    """The weights ``w`` that maximize ``sum_i counts_i log sum_k w_k parts_ik + sum_k prior_k log w_k``.
+    """Return the weights ``w`` that maximize ``sum_i counts_i log sum_k w_k parts_ik + sum_k prior_k log w_k``.
 
     A step multiplies ``w_k`` by ``d_k = (sum_i counts_i parts_ik / sum_j w_j parts_ij + prior_k / w_k) / n``, where
     ``n`` is the sum of counts and prior. The objective is concave, so its distance from the maximum is at most

@@ -33,13 +33,13 @@ class ConvexProblem(Protocol):
     """A convex function of one vector, with the curvature at the point where it was last evaluated."""
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient at ``point``, where :meth:`curvature` and :meth:`precondition` then apply."""
+        """Return the value and gradient at ``point``, where :meth:`curvature` and :meth:`precondition` then apply."""
 
     def curvature(self, direction: Tensor) -> Tensor:
-        """The Hessian times ``direction``."""
+        """Return the Hessian times ``direction``."""
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """A rough inverse of the Hessian times ``vector``; it must be symmetric and positive definite."""
+        """Return a rough inverse of the Hessian times ``vector``; it must be symmetric and positive definite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Minimum:
 
 @torch.no_grad()
 def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) -> Minimum:
-    """The minimum of a convex problem.
+    """Return the minimum of a convex problem.
 
     Args:
         problem: Twice differentiable, with a positive definite Hessian.
@@ -102,7 +102,7 @@ def _norm(problem: ConvexProblem, gradient: Tensor) -> float:
 
 
 def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
-    """A descent direction: an approximate solution of ``H d = -gradient``, more accurate near the minimum."""
+    """Return a descent direction: an approximate solution of ``H d = -gradient``, more accurate near the minimum."""
     # Preconditioned conjugate gradients.
     direction = torch.zeros_like(gradient)
     residual = -gradient
@@ -126,7 +126,7 @@ def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
 
 
 def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
-    """Where ``function`` is lowest in ``[low, high]``, if it falls and then rises there.
+    """Return where ``function`` is lowest in ``[low, high]``, if it falls and then rises there.
 
     Args:
         function: Evaluated once at each point.

@@ -24,7 +24,7 @@ _NOTHING = -1e30
 
 
 def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """``log p_k`` and ``log(1 - p_k)`` for ``p = softmax(z)``, neither of them ever minus infinity.
+    """Return ``log p_k`` and ``log(1 - p_k)`` for ``p = softmax(z)``, neither of them ever minus infinity.
 
     The rest of the predicted class is summed from the others, because ``1 - p_k`` cancels where ``p_k`` is near 1.
 
@@ -47,13 +47,13 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """``log p_k - log(1 - p_k)``, float64 ``(n, C)``: the logit of each class against the rest."""
+    """Return ``log p_k - log(1 - p_k)``, float64 ``(n, C)``: the logit of each class against the rest."""
     log_p, rest = class_and_rest(logits)
     return log_p - rest
 
 
 def class_columns(logits: Tensor) -> Tensor:
-    """Probabilities of each class over all samples, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
+    """Return probabilities of each class over all samples, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
     columns = torch.empty(logits.shape[1], logits.shape[0], dtype=torch.float64, device="cpu")
     for part, rows in double_rows(logits):
         columns[:, part] = rows.softmax(dim=1).T
@@ -61,7 +61,7 @@ def class_columns(logits: Tensor) -> Tensor:
 
 
 def separated_classes(val: Predictions) -> list[int]:
-    """Classes whose every sample has a higher probability of the class than any sample of the others."""
+    """Return classes whose every sample has a higher probability of the class than any sample of the others."""
     lowest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device="cpu")
     highest = -lowest
     target, classes = val.target.cpu(), torch.arange(val.num_classes, device="cpu")
@@ -74,7 +74,7 @@ def separated_classes(val: Predictions) -> list[int]:
 
 
 def smallest_probability(samples: float, classes: int) -> float:
-    """The floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
+    """Return the floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
 
     A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further
     sample, spread over all classes, would add.
@@ -83,18 +83,18 @@ def smallest_probability(samples: float, classes: int) -> float:
 
 
 def floored_log(probs: Tensor, floor: float) -> Tensor:
-    """Finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is ``p_k / sum_j p_j``."""
+    """Return finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is the shares."""
     return probs.clamp(min=floor).log()
 
 
 def padded_edges(edges: Tensor) -> Tensor:
-    """Ascending edges ``(B, C)`` as ``(2^k - 1, C)``, filled up with infinity, as :func:`edges_below` takes them."""
+    """Pad ascending edges ``(B, C)`` with infinity to ``(2^k - 1, C)``, for :func:`edges_below`."""
     count = 2 ** len(edges).bit_length() - 1
     return torch.cat([edges, edges.new_full((count - len(edges), edges.shape[1]), torch.inf)])
 
 
 def edges_below(edges: Tensor, values: Tensor) -> Tensor:
-    """How many edges of its column lie below each value, int64 ``(n, C)``: a binary search.
+    """Return how many edges of its column lie below each value, int64 ``(n, C)``: a binary search.
 
     In operations that every exporter knows; ``searchsorted`` is not among those of ONNX.
 
@@ -169,20 +169,20 @@ class OneVsRestLogistic:
         return self._anchor.flatten()
 
     def to_parameters(self, point: Tensor) -> Tensor:
-        """Factors and offset of the unscaled features, ``(K, F + 1)``, from those of the standardized ones."""
+        """Return factors and offset of the unscaled features, ``(K, F + 1)``, from those of the standardized ones."""
         standard = point.view(self._shape)
         factors = standard[:, :-1] * self._free / self._deviation
         offset = standard[:, -1:] - (factors * self._mean).sum(dim=1, keepdim=True)
         return torch.cat([factors, offset], dim=1)
 
     def to_standard(self, parameters: Tensor) -> Tensor:
-        """The point of factors and offset of the unscaled features ``(K, F + 1)``."""
+        """Return the point of factors and offset of the unscaled features ``(K, F + 1)``."""
         factors = parameters[:, :-1]
         offset = parameters[:, -1:] + (factors * self._mean).sum(dim=1, keepdim=True)
         return torch.cat([factors * self._deviation, offset], dim=1).flatten()
 
     def objectives(self, point: Tensor) -> Tensor:
-        """The contribution of each class to the value at ``point``, ``(K,)``."""
+        """Return the contribution of each class to the value at ``point``, ``(K,)``."""
         parameters = point.view(self._shape)
         total = 0.5 * (self._hold * (parameters - self._anchor).square()).sum(dim=1)
         for design, label, weights in self._rows():
@@ -191,7 +191,7 @@ class OneVsRestLogistic:
         return total / self._samples
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient."""
+        """Return the value and gradient."""
         parameters = point.view(self._shape)
         samples = self._samples
         value = 0.0
@@ -213,11 +213,11 @@ class OneVsRestLogistic:
         return value, (slope / samples + ridge * away).flatten()
 
     def curvature(self, direction: Tensor) -> Tensor:
-        """The Hessian times ``direction``."""
+        """Return the Hessian times ``direction``."""
         return (self._hessian @ direction.view(*self._shape, 1)).flatten()
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """The inverse Hessian times ``vector``; the Hessian has a small block for each class."""
+        """Return the inverse Hessian times ``vector``; the Hessian has a small block for each class."""
         return torch.cholesky_solve(vector.view(*self._shape, 1), self._factor).flatten()
 
     def _rows(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
@@ -250,7 +250,7 @@ def fit_one_vs_rest(
     anchor: Tensor | None = None,
     start: Tensor | None = None,
 ) -> tuple[Tensor, bool]:
-    """Factors and offset of each class, and whether the fit converged.
+    """Return factors and offset of each class, and whether the fit converged.
 
     Args:
         logits: ``(N, C)``.

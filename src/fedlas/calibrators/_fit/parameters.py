@@ -24,7 +24,7 @@ def fitted(owner: str, parameters: T | None) -> T:
 
 
 def read_numbers(state: dict[str, Any], name: str, *shape: int | None) -> Tensor:
-    """The float64 tensor that ``state[name]`` lists.
+    """Return the float64 tensor that ``state[name]`` lists.
 
     Args:
         state: The state in a calibrator's file.

@@ -26,7 +26,7 @@ def least_log(dtype: torch.dtype) -> Tensor:
 def prepared(
     owner: str, val: Predictions, *, repeat: bool, floor: bool
 ) -> tuple[Predictions, float | None, str | None]:
-    """The samples of a fit, the least log-probability of them if there are zeros, and what to warn about.
+    """Return the samples of a fit, the least log-probability of them if there are zeros, and what to warn about.
 
     Args:
         owner: Named in errors.
@@ -50,14 +50,14 @@ def prepared(
 
 
 def floored(predictions: Predictions, least: float | None) -> Predictions:
-    """The same samples with log-probabilities of at least ``least``, None: as they are."""
+    """Return the same samples with log-probabilities of at least ``least``, None: as they are."""
     if least is None:
         return predictions
     return predictions.with_logits(predictions.logits.log_softmax(dim=1).clamp(min=least))
 
 
 def _floor(val: Predictions) -> float | None:
-    """The log-probability that stands for 0, by the number of samples, if some probabilities are exactly 0."""
+    """Return the log-probability that stands for 0, by the number of samples, if some probabilities are exactly 0."""
     if bool((val.logits > 0).any()) or val.num_classes < 2:
         return None
     # Logarithms of probabilities whose zeros were replaced by one small number have that number many times.
@@ -73,7 +73,7 @@ def _floor(val: Predictions) -> float | None:
 
 
 def _weighted(owner: str, val: Predictions, *, repeat: bool) -> Predictions:
-    """The same samples with weights that count them; without weights where all are 1, or turned into repetitions."""
+    """Return the samples with weights that count them, or none where all are 1 or rows are repeated instead."""
     if val.weights is None:
         return val
     weights, whole = val.weights, bool((val.weights == val.weights.round()).all())

@@ -15,7 +15,7 @@ _CHUNK_ELEMENTS = 2**18
 
 
 def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of ``logits (N, C)`` in order, as ``(which rows, float64 on the CPU)``.
+    """Yield the rows of ``logits (N, C)`` in order, as ``(which rows, float64 on the CPU)``.
 
     Always on the CPU: not every accelerator has float64, and sums there may differ between runs. Rows that are float64
     on the CPU already are not copied: do not write to them.
@@ -27,12 +27,12 @@ def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def weights_of(val: Predictions) -> Tensor:
-    """Weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
+    """Return the weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
     return torch.ones(val.num_samples, dtype=torch.float64, device="cpu") if val.weights is None else val.weights
 
 
 def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
+    """Return ``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
 
     Args:
         logits: ``(N, C)``.
@@ -55,7 +55,7 @@ def total_nll(logits: Tensor, target: Tensor, function: Callable[[Tensor], Tenso
 def column_moments(
     logits: Tensor, function: Callable[[Tensor], Tensor], weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column of ``function(logits)``; the deviation is 1 where it would be 0.
+    """Return mean and deviation of each column of ``function(logits)``; the deviation is 1 where it would be 0.
 
     Args:
         logits: ``(N, C)``.

@@ -51,12 +51,12 @@ class AffineMap(nn.Module):
         self.converged = converged
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The map of each row of ``inputs (n, C)``."""
+        """Return the map of each row of ``inputs (n, C)``."""
         return apply_weight(self.weight, inputs) + self.bias
 
 
 def apply_weight(weight: Tensor, rows: Tensor) -> Tensor:
-    """``W x`` for each row ``x``; ``W`` is a matrix or the diagonal of one."""
+    """Return ``W x`` for each row ``x``; ``W`` is a matrix or the diagonal of one."""
     return rows * weight if weight.ndim == 1 else rows @ weight.T
 
 
@@ -145,16 +145,16 @@ class SoftmaxRegression:
         return torch.cat([self._anchor.flatten(), apply_weight(self._anchor, self._mean)])
 
     def to_map(self, point: Tensor, *, converged: bool) -> AffineMap:
-        """The map at a point."""
+        """Return the map at a point."""
         weight, centered = self._split(point)
         return AffineMap(weight, centered - apply_weight(weight, self._mean), converged)
 
     def to_point(self, fitted: AffineMap) -> Tensor:
-        """The point of a map."""
+        """Return the point of a map."""
         return torch.cat([fitted.weight.flatten(), fitted.bias + apply_weight(fitted.weight, self._mean)])
 
     def solve(self, start: AffineMap | None = None, *, tolerance: float = 1e-8) -> AffineMap:
-        """The map at the minimum.
+        """Return the map at the minimum.
 
         Args:
             start: Start of the search; a nearby solution saves time and does not change the result.
@@ -164,7 +164,7 @@ class SoftmaxRegression:
         return self.to_map(minimum.point, converged=minimum.converged)
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient."""
+        """Return the value and gradient."""
         weight, centered = self._split(point)
         # Sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner.
         value = 0.0
@@ -196,7 +196,7 @@ class SoftmaxRegression:
         return value, self._with_penalties(slope, slope_c, away, away_c, self._mean, bias, sign=-1.0)
 
     def curvature(self, direction: Tensor) -> Tensor:
-        """The Hessian times ``direction``."""
+        """Return the Hessian times ``direction``."""
         weight, centered = self._split(direction)
         product, product_c = torch.zeros_like(weight), torch.zeros_like(centered)
         for part, rows in double_rows(self._inputs):
@@ -212,7 +212,7 @@ class SoftmaxRegression:
         return self._with_penalties(product, product_c, weight, centered, self._mean, bias, sign=-1.0)
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """``vector`` divided by the diagonal of the Hessian."""
+        """Return ``vector`` divided by the diagonal of the Hessian."""
         return vector / self._diagonal
 
     def _split(self, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,14 +232,14 @@ class SoftmaxRegression:
 
 
 def _outer(x: Tensor, y: Tensor, like: Tensor) -> Tensor:
-    """``sum_n x[n] y[n]^T``, or its diagonal if ``like`` is one."""
+    """Return ``sum_n x[n] y[n]^T``, or its diagonal if ``like`` is one."""
     return (x * y).sum(dim=0) if like.ndim == 1 else x.T @ y
 
 
 def bias_corrected_temperature(
     logits: Tensor, target: Tensor, weights: Tensor | None = None, *, scale: float, width: float, prior: float = 0.0
 ) -> AffineMap:
-    """The map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
+    """Return the map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
 
     At the minimum the mean probability of each class is its share of the labels, up to the weak hold of
     :class:`SoftmaxRegression`.
@@ -277,24 +277,24 @@ class _OneFactor:
         self._regression, self._classes = regression, classes
 
     def expand(self, point: Tensor) -> Tensor:
-        """``(1 + C,)`` to ``(C + C,)``."""
+        """Return ``(1 + C,)`` to ``(C + C,)``."""
         return torch.cat([point[:1].expand(self._classes), point[1:]])
 
     def _summed(self, vector: Tensor) -> Tensor:
-        """The transpose of :meth:`expand`."""
+        """Return the transpose of :meth:`expand`."""
         return torch.cat([vector[: self._classes].sum().unsqueeze(0), vector[self._classes :]])
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient."""
+        """Return the value and gradient."""
         value, gradient = self._regression.evaluate(self.expand(point))
         return value, self._summed(gradient)
 
     def curvature(self, direction: Tensor) -> Tensor:
-        """The Hessian times ``direction``."""
+        """Return the Hessian times ``direction``."""
         return self._summed(self._regression.curvature(self.expand(direction)))
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """``vector`` divided by sums of the diagonal of the Hessian."""
+        """Return ``vector`` divided by sums of the diagonal of the Hessian."""
         ones = torch.ones(2 * self._classes, dtype=vector.dtype, device=vector.device)
         return vector / self._summed(1 / self._regression.precondition(ones))
 
@@ -328,7 +328,7 @@ class HeldOutLoss:
         self._losses: dict[Penalties, Tensor] = {}
 
     def losses(self, penalties: Penalties) -> Tensor:
-        """``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
+        """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
         if penalties not in self._losses:
             losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
             for fold, test in enumerate(self._folds):
@@ -339,7 +339,7 @@ class HeldOutLoss:
         return self._losses[penalties]
 
     def first_best(self, values: Sequence[Penalties]) -> Penalties:
-        """The value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
+        """Return the value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
         best, lowest = values[0], float(self._weights @ self.losses(values[0]))
         for value in values[1:]:
             following = float(self._weights @ self.losses(value))
@@ -349,7 +349,7 @@ class HeldOutLoss:
         return best
 
     def beats(self, scaled: AffineMap, penalties: Penalties) -> bool:
-        """Whether the loss is below that of ``scaled``, the map of temperature scaling, by more than a standard error.
+        """Return whether the loss is below temperature scaling's, of the map ``scaled``, by over a standard error.
 
         The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
         """
@@ -360,6 +360,6 @@ class HeldOutLoss:
 
 
 def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
-    """``-log softmax(W x + b)[y]`` of each row of ``inputs (N, C)``, float64."""
+    """Return ``-log softmax(W x + b)[y]`` of each row of ``inputs (N, C)``, float64."""
     parts = [cross_entropy(affine(rows), target[part], reduction="none") for part, rows in double_rows(inputs)]
     return torch.cat(parts)

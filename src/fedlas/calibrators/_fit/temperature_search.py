@@ -45,7 +45,7 @@ class BestTemperature:
 
 
 def nll_temperature(val: Predictions) -> BestTemperature:
-    """The temperature with the lowest NLL on ``val``, unless there are too few mistakes to lower it that far.
+    """Return the temperature with the lowest NLL on ``val``, unless there are too few mistakes to lower it that far.
 
     Without a mistake the NLL falls as the temperature goes to 0, and a few mistakes do not show how sure the model may
     be. A temperature below 1 at which the calibrated model expects fewer than two mistakes in ``val`` is therefore
@@ -76,7 +76,7 @@ def nll_temperature(val: Predictions) -> BestTemperature:
 
 
 def nearby_temperature(val: Predictions, near: BestTemperature) -> float:
-    """The temperature of a part of the samples, from that of all: two steps of Newton's method, no more than twofold.
+    """Return a part's temperature by two Newton steps from that of all samples, at most twofold.
 
     A temperature that few mistakes hold, or that is at a bound, stays.
     """
@@ -92,7 +92,7 @@ def nearby_temperature(val: Predictions, near: BestTemperature) -> float:
 
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
-    """The scale, and what to warn about, with ``{}`` for the temperature."""
+    """Return the scale, and what to warn about, with ``{}`` for the temperature."""
     start = nll.at(nll.spread)
     # A temperature above 1: between the logits as they are and nearly uniform predictions.
     if start.slope > 0:
@@ -147,16 +147,16 @@ class _ScaledNLL:
         self.spread = math.sqrt(square / self._total)
 
     def temperature(self, scale: float) -> float:
-        """The temperature that belongs to a scale, within the range of the logits' dtype."""
+        """Return the temperature that belongs to a scale, within the range of the logits' dtype."""
         limits = torch.finfo(self.val.logits.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
     def at(self, scale: float) -> _Point:
-        """Slope and curvature, in one pass over the logits."""
+        """Return the slope and curvature, in one pass over the logits."""
         return self._pass(scale, None)
 
     def with_mistakes(self, scale: float) -> _Point:
-        """All three, in one pass over the logits."""
+        """Return all three, in one pass over the logits."""
         return self._pass(scale, self._tie)
 
     @torch.no_grad()
@@ -188,13 +188,13 @@ class _ScaledNLL:
         return torch.cat([rows.topk(2, dim=1).values[:, 1].abs() for _, rows in self._rows()])
 
     def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """The distances of each row from its largest logit, divided by the spread."""
+        """Yield the distances of each row from its largest logit, divided by the spread."""
         for part, rows in double_rows(self.val.logits):
             yield part, (rows - rows.amax(dim=1, keepdim=True)).div_(self.spread)
 
 
 def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
-    """Two scales from the given one on, at the second of which ``passed`` is true for the first time."""
+    """Return two scales from the given one on, at the second of which ``passed`` is true for the first time."""
     # The factor is squared each time, so that about ten passes reach any scale that float64 has.
     low, high, factor = scale, 4.0 * scale, 16.0
     while high < sys.float_info.max and not passed(at(high)):
@@ -203,7 +203,7 @@ def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Poi
 
 
 def _minimum(at: Callable[[float], _Point], low: float, high: float, start: float) -> float:
-    """The scale between ``low`` and ``high`` where the slope is 0; it is below 0 at ``low`` and above at ``high``."""
+    """Return the scale with slope 0 between ``low``, where it is below 0, and ``high``, where it is above."""
     scale, last_step = start, high - low
     while high - low > _TOLERANCE * scale:
         point = at(scale)
@@ -219,7 +219,7 @@ def _minimum(at: Callable[[float], _Point], low: float, high: float, start: floa
 
 
 def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
-    """The scale between ``low`` and ``high`` at which the model expects two mistakes; it falls between them."""
+    """Return the scale between ``low`` and ``high`` at which the model expects two mistakes; it falls between them."""
     while high - low > _TOLERANCE * high:
         # Two roots are taken, because the product of the scales may overflow.
         middle = math.sqrt(low) * math.sqrt(high)

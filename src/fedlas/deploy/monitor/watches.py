@@ -135,7 +135,7 @@ def _accuracy(card: Card, half: float) -> Watch:
 
 
 def _confidence(card: Card, half: float) -> Watch:
-    """Return the mean confidence, and the shares of samples below some confidences."""
+    """Return the watch of the mean confidence, and of the shares of samples below some confidences."""
     count, sums = int(card.gaps.count[0]), card.gaps
     # By number and not by what lies below: the points must not depend on the samples that are counted.
     places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
@@ -159,7 +159,7 @@ def _confidence(card: Card, half: float) -> Watch:
 
 
 def _classes(card: Card, counts: Floats, half: float) -> Watch:
-    """Return shares of the predicted classes, or of groups of classes that follow each other."""
+    """Return the watch of the shares of the predicted classes, or of groups of classes that follow each other."""
     groups = np.array_split(np.arange(len(counts)), min(GROUPS, len(counts)))
     group_of = np.concatenate([np.full(len(members), number) for number, members in enumerate(groups)])
     samples = int(counts.sum())

@@ -260,7 +260,7 @@ class ModelOutputs:
         ])  # fmt: skip
 
     def _batches(self, part: Part, splits: Splits | None = None) -> Any:
-        """Return batches in fixed order with the run's transform for testing (or that of ``splits``), without chance."""
+        """Return batches in fixed order with the run's transform for testing (or that of ``splits``)."""
         return (splits or self._splits).batches(
             part.to(self._device), batch_size=self.trained.run.recipe.train.batch_size
         )
