@@ -1,4 +1,4 @@
-"""Options that several subcommands have, and what they mean together."""
+"""Options that several subcommands share, and the values that they give together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
+from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -29,6 +30,11 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
         metavar="N",
         help="replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
     )
+
+
+def add_num_bins(parser: argparse.ArgumentParser) -> None:
+    """Add ``--num-bins``."""
+    parser.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
 
 
 def add_details(parser: argparse.ArgumentParser, what: str) -> None:
@@ -106,12 +112,12 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     return None if columns == Columns() else columns
 
 
-def add_card_options(parser: argparse.ArgumentParser, *, default: str) -> None:
+def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
     parser.add_argument(
         "--calibrate",
         metavar="NAME",
-        help=f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {default})",
+        help=f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)
     add_data_folder(parser, "where the run's data is")

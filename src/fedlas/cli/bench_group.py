@@ -1,4 +1,4 @@
-"""Options that subcommands share which train or read runs, and what they mean together."""
+"""Options shared by the subcommands that train or read runs, and the recipe that they choose."""
 
 from __future__ import annotations
 

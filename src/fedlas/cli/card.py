@@ -51,7 +51,7 @@ def add_card(add: AddSubcommand) -> None:
         help="wanted shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
     )
     add_details(parser, "print all metrics and known limits (default: what may be accepted)")
-    add_card_options(parser, default=DEFAULT)
+    add_card_options(parser)
     add_columns(parser)
 
 

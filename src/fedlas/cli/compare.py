@@ -10,7 +10,15 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, add_replicates, columns_of, laboratory
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_columns,
+    add_details,
+    add_num_bins,
+    add_replicates,
+    columns_of,
+    laboratory,
+)
 from fedlas.predictions import PredictionTable, Reader
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.table import show_blocks
@@ -52,9 +60,7 @@ def add_compare(add: AddSubcommand) -> None:
     )
     add_details(parser, "show the other tests, A and B, too (default: the verdict)")
     add_columns(parser)
-    parser.add_argument(
-        "--num-bins", type=int, default=15, help="of two files: bins of calibration errors (default: %(default)s)"
-    )
+    add_num_bins(parser)
     add_replicates(parser)
     parser.add_argument("--json", action="store_true", help="of two files: print JSON (default: a table)")
 

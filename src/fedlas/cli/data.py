@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fedlas._core.terminal import Bar, say, show, table
@@ -16,11 +16,11 @@ from fedlas.lab.recipes.recipe import parse_options
 
 def add_data(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(lambda args: data_check(args.name, args.path, quick=args.quick, options=args.set), "check NAME [PATH]")
+    parser = add(_check, "check NAME [PATH]")
     parser.add_argument("action", choices=["check"], metavar="check", help="check the data set")
     parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
     parser.add_argument(
-        "path", metavar="PATH", nargs="?", type=Path, help="where it is (default: $FEDLAS_DATA, then the usual places)"
+        "path", metavar="PATH", nargs="?", help="where it is (default: $FEDLAS_DATA, then the usual places)"
     )
     parser.add_argument(
         "--quick", action="store_true", help="count, but do not read images on disk (default: read all)"
@@ -28,31 +28,18 @@ def add_data(add: AddSubcommand) -> None:
     add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
 
 
-def data_check(name: str, root: Path | None, *, quick: bool = False, options: list[str] | None = None) -> int:
-    """Check a data set and print the result.
-
-    Args:
-        name: Registered data set.
-        root: Where its files are; None searches the usual places.
-        quick: Do not decode images on disk.
-        options: Options of the data set, ``key=value``.
-
-    Returns:
-        0, or 1 if something is wrong with it.
-
-    Raises:
-        InputError: If it cannot be loaded at all; the message says what to do.
-    """
+def _check(args: argparse.Namespace) -> int:
+    """Check a data set and print the result; return 1 if something is wrong with it."""
     with Bar("reading images", total=None) as bar:
         checked = check_dataset(
-            name,
-            None if root is None else str(root),
-            quick=quick,
-            options=parse_options(options or []),
+            args.name,
+            args.path,
+            quick=args.quick,
+            options=parse_options(args.set),
             on_image=lambda done, total: bar.update(done=done, total=total),
         )
     show(_table(checked))
-    say(*_verdict(name, checked))
+    say(*_verdict(args.name, checked))
     return 1 if checked.problems else 0
 
 

@@ -14,6 +14,7 @@ from fedlas.cli.arguments import (
     add_columns,
     add_data_folder,
     add_details,
+    add_num_bins,
     add_replicates,
     add_samples,
     columns_of,
@@ -37,7 +38,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     )
     add_columns(parser)
     add_samples(parser)
-    parser.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
+    add_num_bins(parser)
     add_replicates(parser)
     parser.add_argument(
         "--on", type=Path, metavar="FILE", help="held-out predictions to fit a calibrator on (default: a run's val)"

@@ -61,7 +61,7 @@ def add_export(add: AddSubcommand) -> None:
         help="of FILE: axes of any size besides the first: 2 3 for height and width of images, or NAME:AXIS of one of "
         "several inputs (default: none)",
     )
-    add_card_options(parser, default=DEFAULT)
+    add_card_options(parser)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -33,14 +33,7 @@ def add_init(add: AddSubcommand) -> None:
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:
-    """Look at the images, write a recipe, and print what there is and the next command.
-
-    Args:
-        folder: The images.
-        out: The recipe; None is a file with the folder's name in the current folder.
-
-    Returns:
-        0.
+    """Look at the images, write a recipe, and print a summary and the next command.
 
     Raises:
         InputError: As :func:`fedlas.lab.data.survey.survey`, or if ``out`` exists, is no ``.yaml`` file or cannot be

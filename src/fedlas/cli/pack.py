@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand
+from fedlas.lab.runs.pack import pack
 
 
 def add_pack(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(lambda args: pack(args.folder), "FOLDER")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
+    parser = add(_pack, "FOLDER")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of a bench; report, compare and bench read its zip as they do its folders",
+    )
 
 
-def pack(folder: Path) -> int:
-    """Write ``runs.zip`` and print what is in it.
-
-    Args:
-        folder: Folder of a bench; ``fedlas report``, ``compare`` and ``bench`` work with it as before.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If no run in it has finished, or it cannot be written to.
-    """
-    from fedlas.lab.runs import pack as room
-
-    path, summary = room.pack(folder)
+def _pack(args: argparse.Namespace) -> int:
+    """Write ``runs.zip`` and print its contents."""
+    path, summary = pack(args.folder)
     omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
     say(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")
     if omitted:

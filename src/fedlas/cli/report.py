@@ -40,7 +40,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def require_report_packages() -> None:
-    """Say now which package a report lacks, and not after hours of training."""
+    """Check that the packages of a report are there, before hours of training."""
     require_page_packages()
     require("scipy.stats", extra="stats")
 
@@ -49,12 +49,6 @@ def report_folder(
     folder: Path, *, replicates: int = REPLICATES, details: bool = False, language: str | None = None
 ) -> int:
     """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
-
-    Args:
-        folder: Folder of a bench, or of a run.
-        replicates: Of intervals and noise floors; 0 computes none.
-        details: Print every number with its interval, noise floor and p-value, and how to read them.
-        language: ``markdown`` or ``latex`` prints only the table, to paste into a document.
 
     Raises:
         InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
@@ -90,7 +84,7 @@ def _report_run(folder: Path, *, replicates: int, details: bool) -> int:
 
 
 def show_bench(model: ReportModel, *, details: bool = False) -> None:
-    """Print the verdict of a bench and its table: short, or with everything that is known."""
+    """Print the verdict of a bench and its table: short, or with every number."""
     say(*(f"{answer.question}: {answer.text}" for answer in answers(model)), wrap=True)
     if details:
         show(terminal(long_table(model), details=True, arrows=False))
