@@ -18,7 +18,7 @@ AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.Ar
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
-    parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: where it was in training, then $FEDLAS_DATA)")
+    parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)")
 
 
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:
@@ -34,7 +34,9 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
-    parser.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
+    parser.add_argument(
+        "--num-bins", type=int, default=15, metavar="N", help="bins of calibration errors (default: %(default)s)"
+    )
 
 
 def add_details(parser: argparse.ArgumentParser, what: str) -> None:
@@ -43,28 +45,28 @@ def add_details(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 _COLUMNS = (
-    ("--logits", "COLUMNS", "columns of logits in the order of the classes: a,b,c or 'logit_*', or the option once a "
-     "name; one column: of two classes' second, or of lists (default: an .npz's array logits)"),
-    ("--probs", "COLUMNS", "columns of probabilities instead, named in the same ways (default: none)"),
+    ("--logits", "COLUMNS", "columns of logits in the order of the classes: a,b,c or 'logit_*', or one --logits for "
+     "each; one column holds the second of two classes, or lists (default: array logits of an .npz)"),
+    ("--probs", "COLUMNS", "columns of probabilities, named like --logits (default: none)"),
     ("--target", "COLUMN", "column of the labels: class names, or numbers from 0 (default: none)"),
-    ("--classes", "A,B,C", "class names in the order of the columns (default: what * stands for)"),
-    ("--confidence", "COLUMN", "column of the predicted class's probability, where the others are unknown (default: an "
-     ".npz's array confidence)"),
-    ("--correct", "COLUMN", "with --confidence: 0 and 1, true and false, yes and no, or correct and incorrect "
-     "(default: none)"),
-    ("--predicted", "COLUMN", "with --confidence and --target: the predicted class, as the labels are written "
-     "(default: none)"),
+    ("--classes", "A,B,C", "class names in the order of the columns (default: the part of each name that * matches)"),
+    ("--confidence", "COLUMN", "column of the probability of the predicted class, where the others are unknown "
+     "(default: array confidence of an .npz)"),
+    ("--correct", "COLUMN", "with --confidence: column of 0 and 1, true and false, yes and no, or correct and "
+     "incorrect (default: none)"),
+    ("--predicted", "COLUMN", "with --confidence and --target: column of the predicted class, written like the "
+     "labels (default: none)"),
 )  # fmt: skip
 _SAMPLES = (
-    ("--label-probs", "COLUMNS", "columns of the distribution of each label, as annotators voted, named like --probs "
+    ("--label-probs", "COLUMNS", "columns of the annotators' votes on each sample as shares, named like --logits "
      "(default: none)"),
-    ("--weights", "COLUMN", "column of the weight of each sample (default: all count once)"),
-    ("--groups", "COLUMN", "column of the group of each sample: measure each group (default: none)"),
+    ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
+    ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
 )  # fmt: skip
 _FLAGS = {
-    "--normalize": "divide each row of probabilities by its sum (default: none is far off)",
-    "--percent": "divide probabilities and confidences by 100; 56%% needs no option (default: they are fractions)",
-    "--drop-missing": "leave out rows that lack a value, not those that lack a group alone (default: they are refused)",
+    "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",
+    "--percent": "divide probabilities and confidences by 100; 56%% needs no option (default: take them as fractions)",
+    "--drop-missing": "leave out rows that lack a value other than the group (default: refuse them)",
 }
 
 
@@ -75,16 +77,16 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         "--confidence-as",
         choices=CONFIDENCE_FORMS,
         default="number",
-        help="words: text that states it; sum, mean, min: lists of token log-probabilities; p-true: those of True and "
-        "False (default: %(default)s)",
+        help="form of --confidence: number; words, text that states it; sum, mean or min of lists of token "
+        "log-probabilities; p-true, those of True and False (default: %(default)s)",
     )
     parser.add_argument(
-        "--format", choices=("table", "lm-eval"), help="lm-eval: samples of lm-evaluation-harness (default: noticed)"
+        "--format", choices=("table", "lm-eval"), help="lm-eval: samples of lm-evaluation-harness (default: detected)"
     )
     for flag, text in _FLAGS.items():
         parser.add_argument(flag, action="store_true", help=text)
     parser.add_argument(
-        "--sep", dest="separator", metavar="CHAR", help="separator of a CSV file (default: , ; tab or | as noticed)"
+        "--sep", dest="separator", metavar="CHAR", help="separator of a CSV file (default: , ; tab or |, as detected)"
     )
 
 
@@ -120,7 +122,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
         help=f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)
-    add_data_folder(parser, "where the run's data is")
+    add_data_folder(parser, "folder of the run's data")
 
 
 def laboratory(module: str, name: str) -> Any:

@@ -32,9 +32,13 @@ def add_bench(add: AddSubcommand) -> None:
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
     )
-    parser.add_argument("--out", type=path_argument, help="folder of the runs and the report (default: runs/RECIPE)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
+        "--out", type=path_argument, metavar="FOLDER", help="folder of the runs and the report (default: runs/RECIPE)"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print every run with its steps and folder, without running it (default: run)",
     )
     add_details(parser, "print every number and how to read it (default: verdict and table)")
     add_executor(parser)
@@ -65,18 +69,18 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         "--executor",
         default="local",
         metavar="NAME",
-        help="where runs happen: local, ray, slurm (default: %(default)s)",
+        help="place of the runs: local, ray, slurm (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=workers_number,
         metavar="N",
-        help="runs at a time; 'auto' on this machine is one a core, with one thread each, where the model is small (a "
-        "forward pass of a batch takes under 5 billion operations) and there is no GPU, else one with all threads; "
-        "elsewhere as many as there is room for (default: auto)",
+        help="runs at a time; 'auto' is one for each core where the model is small (a forward pass of a batch takes "
+        "under 5 billion operations) and there is no GPU, else one; on other machines as many as fit "
+        "(default: auto)",
     )
     parser.add_argument(
-        "--gpus-per-run", type=float, metavar="N", help="GPUs of a run; 0.5 lets two share one (default: 1 if any)"
+        "--gpus-per-run", type=float, metavar="N", help="GPUs of a run; with 0.5 two share one (default: 1 if any)"
     )
     parser.add_argument("--cpus-per-run", type=int, metavar="N", help="threads of a run (default: the executor's)")
     parser.add_argument(

@@ -15,12 +15,14 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
     parser.add_argument(
-        "--precision", help="auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
+        "--precision",
+        metavar="NAME",
+        help="auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)",
     )
     parser.add_argument(
         "--data",
         metavar="FOLDER",
-        help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
+        help="folder of the data; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
     )
 
 
@@ -32,7 +34,7 @@ def add_track(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help=f"show the runs to these trackers too: {', '.join(TRACKERS)}; --set trackers.NAME.KEY=VALUE sets an "
+        help=f"also show the runs in these trackers: {', '.join(TRACKERS)}; --set trackers.NAME.KEY=VALUE sets an "
         "option (default: the recipe's)",
     )
 

@@ -33,14 +33,14 @@ def add_card(add: AddSubcommand) -> None:
         type=Path,
         nargs="+",
         metavar="RUN | [MODEL] VAL TEST",
-        help="folder of a finished run; or two files of uncalibrated predictions, before them the file of a "
-        "CalibratedModel whose calibration they go through",
+        help="folder of a finished run; or two files of uncalibrated predictions, after the file of a "
+        "CalibratedModel to calibrate them with, if there is one",
     )
     parser.add_argument(
         "--out",
         type=path_argument,
         metavar="JSON",
-        help="where it goes, .html beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
+        help="file to write, with an .html page beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
     )
     parser.add_argument(
         "--risks",
@@ -48,7 +48,7 @@ def add_card(add: AddSubcommand) -> None:
         nargs="+",
         default=DEFAULT_RISKS,
         metavar="X",
-        help="wanted shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
+        help="target risks: shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
     )
     add_details(parser, "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)

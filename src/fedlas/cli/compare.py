@@ -43,7 +43,7 @@ def add_compare(add: AddSubcommand) -> None:
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help="what to compare (default: ece; of files accuracy, nll, brier, ece)",
+        help="what to compare (default: ece; for files accuracy, nll, brier, ece)",
     )
     parser.add_argument(
         "--stage",
@@ -58,11 +58,11 @@ def add_compare(add: AddSubcommand) -> None:
         metavar="FILE",
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
-    add_details(parser, "show the other tests, A and B, too (default: the verdict)")
+    add_details(parser, "show the other tests, and A and B too (default: the verdict)")
     add_columns(parser)
     add_num_bins(parser)
     add_replicates(parser)
-    parser.add_argument("--json", action="store_true", help="of two files: print JSON (default: a table)")
+    parser.add_argument("--json", action="store_true", help="for two files: print JSON (default: a table)")
 
 
 def _compare(args: argparse.Namespace) -> int:

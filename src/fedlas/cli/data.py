@@ -1,4 +1,4 @@
-"""``fedlas data check``: what is there, and what is missing."""
+"""``fedlas data check``: checks that a data set is there and whole."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def add_data(add: AddSubcommand) -> None:
     parser.add_argument("action", choices=["check"], metavar="check", help="check the data set")
     parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
     parser.add_argument(
-        "path", metavar="PATH", nargs="?", help="where it is (default: $FEDLAS_DATA, then the usual places)"
+        "path", metavar="PATH", nargs="?", help="its folder (default: $FEDLAS_DATA, then the usual places)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="count, but do not read images on disk (default: read all)"
+        "--quick", action="store_true", help="count images on disk without reading them (default: read all)"
     )
     add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
 

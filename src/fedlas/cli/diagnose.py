@@ -1,4 +1,4 @@
-"""``fedlas diagnose``: whether the indicator tracks confidence, and what the gate did, in finished runs."""
+"""``fedlas diagnose``: shows whether the indicator tracked confidence in finished runs, and the gate's decisions."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def add_diagnose(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_diagnose, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
-    parser.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
-    add_data_folder(parser, "where the images are")
-    add_details(parser, "print the gate and every alarm, too (default: the indicator)")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="FOLDER", help="folder of diagnose.html, .json, .npz (default: the runs')"
+    )
+    add_data_folder(parser, "folder of the images")
+    add_details(parser, "also print the gate and every alarm (default: the indicator)")
 
 
 def _diagnose(args: argparse.Namespace) -> int:

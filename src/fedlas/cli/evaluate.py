@@ -48,7 +48,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="?",
         const=DEFAULT,
         metavar="NAME",
-        help=f"calibrator to fit and apply, or 'all' to compare them (default: {DEFAULT} with --on, else none)",
+        help=f"calibrator to fit and apply, or 'all' to compare them (default: {DEFAULT} with --on but without "
+        "--reject, else none)",
     )
     parser.add_argument(
         "--reject",
@@ -56,20 +57,20 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="+",
         default=(),
         metavar="RISK",
-        help="reject option (selective classification): from which confidence on at most this share is wrong, e.g. "
-        "0.05, chosen on --on and applied to FILE (default: none)",
+        help="reject option (selective classification): the confidence above which at most this share is wrong, "
+        "e.g. 0.05; chosen on --on, applied to FILE (default: none)",
     )
     parser.add_argument(
         "--report",
         type=path_argument,
         metavar="HTML",
-        help="where to write a page with reliability diagrams (default: nowhere)",
+        help="page to write, with reliability diagrams (default: none)",
     )
     add_details(parser, "print every metric with its interval (default: the main ones)")
     parser.add_argument(
         "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
     )
-    add_data_folder(parser, "where a run's data is, if a calibrator needs its model")
+    add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -86,6 +87,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 )
         else:
             predictions = reader.read(args.file)
+        repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
         evaluation = report(
             predictions,
             on=held_out,
@@ -96,7 +98,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             name=args.file.name,
             notes=reader.notes,
             grouped_by=args.groups or "group",
-            repair=f"fedlas evaluate {args.file} {'--calibrate' if run else '--on VAL'}",
+            repair=f"fedlas evaluate {args.file} {repair}",
         )
     _show(evaluation, args)
     return 0
@@ -115,7 +117,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be meant before anything is read."""
+    """Refuse options that contradict each other, before anything is read."""
     check_replicates(_OWNER, args.replicates)
     if args.file.is_dir() and columns_of(args) is not None:
         raise InputError(_OWNER, "columns are for files", f"the run {args.file}", "Leave their options out.")

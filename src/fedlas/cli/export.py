@@ -39,27 +39,27 @@ def add_export(add: AddSubcommand) -> None:
         "--out",
         type=path_argument,
         metavar="PATH",
-        help="where it goes (default: RUN/export/model, or FILE, with .SUFFIX)",
+        help="file to write (default: RUN/export/model, or FILE, with .SUFFIX)",
     )
     parser.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
-        help="of FILE: your function that builds its architecture, found from this folder; it is called without "
-        "arguments (default: none)",
+        help="for FILE: your function that builds its architecture, imported from this folder and called "
+        "without arguments (default: none)",
     )
     parser.add_argument(
         "--inputs",
         type=path_argument,
         metavar="NPZ",
-        help="of FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
+        help="for FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
     )
     parser.add_argument(
         "--free-axes",
         nargs="+",
         default=[],
         metavar="AXIS",
-        help="of FILE: axes of any size besides the first: 2 3 for height and width of images, or NAME:AXIS of one of "
-        "several inputs (default: none)",
+        help="for FILE: axes of any size besides the first: 2 3 for height and width of images, or NAME:AXIS for "
+        "one of several inputs (default: none)",
     )
     add_card_options(parser)
 

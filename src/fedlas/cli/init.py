@@ -1,4 +1,4 @@
-"""``fedlas init``: looks at a folder of images and writes a recipe for it."""
+"""``fedlas init``: reads a folder of images and writes a recipe for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedlas.lab.recipes.starter import Starter, choose_settings, starter_recipe
 
 _OWNER = "fedlas init"
 _UNEVEN = 5
-"""Times as many images in the largest class as in the smallest, from which it is worth a word."""
+"""Ratio of the largest to the smallest class above which a note says so."""
 
 
 def add_init(add: AddSubcommand) -> None:
@@ -28,7 +28,10 @@ def add_init(add: AddSubcommand) -> None:
         "folder", metavar="FOLDER", type=path_argument, help="CLASS/*, or train/CLASS/* and test/CLASS/* (or val)"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=path_argument, help="the recipe, a new .yaml file (default: FOLDER's name.yaml)"
+        "--out",
+        metavar="FILE",
+        type=path_argument,
+        help="recipe to write, a new .yaml file (default: FOLDER's name.yaml)",
     )
 
 

@@ -1,4 +1,4 @@
-"""``fedlas list``: what can be named on the command line or in a recipe; the tables are the documentation's, too."""
+"""``fedlas list``: lists the names for the command line and recipes; the documentation shows the same tables."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:  # the kinds are listed without torch
     from fedlas.cli.arguments import AddSubcommand
 
 _REGISTRIES: dict[str, tuple[str, str, str]] = {
-    "losses": ("losses", "LOSSES", "what to train with"),
+    "losses": ("losses", "LOSSES", "losses to train with"),
     "metrics": ("metrics", "METRICS", "accuracy, calibration error and proper scores"),
-    "calibrators": ("calibrators", "CALIBRATORS", "what repairs predictions of a trained model"),
-    "datasets": ("lab.data", "DATASETS", "what recipes train on"),
+    "calibrators": ("calibrators", "CALIBRATORS", "methods that repair the predictions of a trained model"),
+    "datasets": ("lab.data", "DATASETS", "data sets of recipes"),
     "models": ("lab.models", "MODELS", "backbones of recipes"),
     "uncertainty": ("lab.studies.uncertainty", "UNCERTAINTY", "methods on top of finished runs"),
-    "executors": ("lab.bench.executors", "EXECUTORS", "where the runs of a bench happen"),
-    "ood": ("zoo.ood", "OOD_SCORES", "scores that distinguish other data"),
-    "corruptions": ("lab.data.shift", "CORRUPTIONS", "damage to test images"),
+    "executors": ("lab.bench.executors", "EXECUTORS", "places for the runs of a bench"),
+    "ood": ("zoo.ood", "OOD_SCORES", "scores that detect other data"),
+    "corruptions": ("lab.data.shift", "CORRUPTIONS", "corruptions of test images"),
 }
 """By kind: module and name of its registry, imported when it is listed, and what the kind is."""
 _KINDS = {kind: about for kind, (_, _, about) in _REGISTRIES.items()}

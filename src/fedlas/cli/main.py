@@ -40,7 +40,7 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "evaluate": Subcommand("Measure predictions, before and after calibration.", "evaluate", writes=False),
     "compare": Subcommand("Compare two models, or the methods of a bench.", "compare", writes=False),
-    "card": Subcommand("Write a card: what a model may be trusted with.", "card"),
+    "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Output may still be in the buffer, and only writing it shows that the disk is full.
         with suppress(LostOutputError):
             output.flush()
-        if output.error is not None and not isinstance(output.error, BrokenPipeError):  # `| head` has seen enough
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):  # `| head` has read enough
             kind, fix = ("warning", "The results are there all the same.") if leaves else ("error", "Run it again.")
             got = f"standard output: it must take what is shown; got {output.error.strerror}"
             print(f"fedlas: {kind}: {got}. Free some space, or direct it elsewhere. {fix}", file=sys.stderr)
@@ -116,7 +116,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 
 _NO_MEMORY = ("out of memory", "can't allocate memory")
-"""How PyTorch says so, on an accelerator and on a processor."""
+"""Texts of PyTorch's errors, on an accelerator and on a processor."""
 
 
 def _fail(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``fedlas monitor``: whether anything has changed since the card was written."""
+"""``fedlas monitor``: reports whether anything has changed since the card was written."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def add_monitor(add: AddSubcommand) -> None:
         "%(default)s)",
     )
     parser.add_argument(
-        "--raw", action="store_true", help="apply the card's calibration first (default: PREDS are calibrated)"
+        "--raw", action="store_true", help="apply the card's calibration first (default: take PREDS as calibrated)"
     )
     parser.add_argument(
         "--state",
         type=path_argument,
         metavar="FILE",
-        help="resume from here, and keep it (default: every call starts afresh)",
+        help="file of the state: resume from it, and update it (default: start afresh)",
     )
     parser.add_argument(
         "--page", type=path_argument, metavar="HTML", help="write the history as a page (default: no page)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON (default: a table and sentences)")
-    add_details(parser, "print every watched mean (default: one a watch)")
+    add_details(parser, "print every watched mean (default: one for each watch)")
 
 
 def _monitor(args: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _monitor(args: argparse.Namespace) -> int:
         state=args.state,
     )
     content = watcher.content
-    # The alarm is told before the page is written: a full disk must not hide it.
+    # The alarm is printed before the page is written: a full disk must not hide it.
     if args.json:
         say(*json.dumps(content, indent=2).split("\n"))
     else:

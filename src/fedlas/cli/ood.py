@@ -50,16 +50,25 @@ def add_ood(add: AddSubcommand) -> None:
         action="extend",
         default=[],
         metavar="NAME[:ROOT]",
-        help="other data sets, or LABEL=NAME:ROOT (default: the classes that the run held out)",
+        help="data sets to detect, or LABEL=NAME:ROOT (default: the classes that the run held out)",
     )
-    parser.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="see 'fedlas list ood' (default: all)")
+    parser.add_argument(
+        "--scores", nargs="+", default=[], metavar="SCORE", help="scores, see 'fedlas list ood' (default: all)"
+    )
     add_set(parser, "SCORE.KEY=VALUE", "set an option of a score, e.g. knn.k=10")
     parser.add_argument(
-        "--out", type=path_argument, help="folder of the report (default: the run, or the folder of all runs)"
+        "--out",
+        type=path_argument,
+        metavar="FOLDER",
+        help="folder of the report (default: the run, or the folder of all runs)",
     )
-    add_data_folder(parser, "where the runs' own data is", flag="--run-data")
+    add_data_folder(parser, "folder of the runs' own data", flag="--run-data")
     parser.add_argument(
-        "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
+        "--replicates",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="replicates of intervals, at least 39 (default: %(default)s)",
     )
     add_details(parser, "print every table and how to read it (default: the ranking)")
 

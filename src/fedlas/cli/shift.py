@@ -32,15 +32,23 @@ def add_shift(add: AddSubcommand) -> None:
     parser = add(_shift, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     parser.add_argument(
-        "--corruptions", nargs="+", default=[], metavar="NAME", help="see 'fedlas list corruptions' (default: all)"
+        "--corruptions",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="corruptions, see 'fedlas list corruptions' (default: all)",
     )
     parser.add_argument(
-        "--severities", nargs="+", type=int, default=[], metavar="N", help="of 1 to 5 (default: all five)"
+        "--severities", nargs="+", type=int, default=[], metavar="N", help="severities from 1 to 5 (default: all five)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
-    parser.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of random corruptions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="also save predictions/test-NAME-N.npz (default: metrics only)"
+    )
     add_replicates(parser, default=199)
-    add_data_folder(parser, "where the runs' data is")
+    add_data_folder(parser, "folder of the runs' data")
 
 
 def _shift(args: argparse.Namespace) -> int:

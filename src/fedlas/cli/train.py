@@ -22,13 +22,17 @@ def add_train(add: AddSubcommand) -> None:
     parser = add(lambda args: train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out), "RECIPE")
     add_recipe(parser)
     add_track(parser)
-    parser.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
-    parser.add_argument("--out", type=path_argument, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
+    parser.add_argument("--loss", default="fedlas", metavar="NAME", help="loss to train with (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of split, data order, weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=path_argument, metavar="FOLDER", help="run folder (default: runs/RECIPE/LOSS-sSEED)"
+    )
 
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
-    """Do one run, or go on with it, and print its metrics.
+    """Train one run, or resume it, and print its metrics.
 
     Raises:
         InputError: As :func:`fedlas.lab.runs.execute.execute`.

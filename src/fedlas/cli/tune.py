@@ -26,13 +26,13 @@ def add_tune(add: AddSubcommand) -> None:
         type=int,
         default=20,
         metavar="N",
-        help="settings of a loss, recipe's first (default: %(default)s)",
+        help="trials of each loss, the recipe's setting first (default: %(default)s)",
     )
     option(
         "--objective",
         default="refined_nll",
         metavar="METRIC",
-        help="of the validation part: a metric of 'fedlas list metrics', or refined_nll, the NLL after a temperature "
+        help="metric on the validation part, see 'fedlas list metrics'; or refined_nll, the NLL after a temperature "
         "(default: %(default)s)",
     )
     option(
@@ -41,7 +41,7 @@ def add_tune(add: AddSubcommand) -> None:
         type=int,
         default=[0],
         metavar="SEED",
-        help="seeds to run each setting with; the objective is their mean (default: 0)",
+        help="seeds of each trial; the objective is their mean (default: 0)",
     )
     option(
         "--space",
@@ -49,18 +49,18 @@ def add_tune(add: AddSubcommand) -> None:
         action="extend",
         default=[],
         metavar="KEY=RANGE",
-        help="where to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
-        "fixes an option (default: 'fedlas list tuning', see it with --dry-run)",
+        help="ranges to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
+        "fixes an option (default: those of 'fedlas list tuning')",
     )
-    option("--out", type=path_argument, help="folder of the trials (default: runs/tune/RECIPE)")
+    option("--out", type=path_argument, metavar="FOLDER", help="folder of the trials (default: runs/tune/RECIPE)")
     option(
         "--workers",
         type=workers_number,
         metavar="N",
-        help="trials at a time; 'auto' is one a core, where the model is small and there is no GPU, else one "
+        help="trials at a time; 'auto' is one for each core where the model is small and there is no GPU, else one "
         "(default: auto)",
     )
-    option("--dry-run", action="store_true", help="print ranges, runs and steps; do nothing (default: do)")
+    option("--dry-run", action="store_true", help="print ranges, runs and steps, without running (default: run)")
 
 
 def _tune(args: argparse.Namespace) -> int:

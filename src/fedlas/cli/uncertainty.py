@@ -23,11 +23,14 @@ def add_uncertainty(add: AddSubcommand) -> None:
     parser.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     parser.add_argument(
-        "--out", type=path_argument, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
+        "--out",
+        type=path_argument,
+        metavar="FOLDER",
+        help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
     )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
     parser.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
-    add_data_folder(parser, "where the runs' data is")
+    add_data_folder(parser, "folder of the runs' data")
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
@@ -46,7 +49,7 @@ def _uncertainty(args: argparse.Namespace) -> int:
 
 
 def _mean(members: Sequence[RunFolder], metrics: Iterable[str]) -> dict[str, float]:
-    """Mean over the runs of each metric on test that is wanted and that all have."""
+    """Return the mean over the runs of each test metric that all have."""
     tables = [member.metrics["test"] for member in members]
     shared = [key for key in metrics if all(isinstance(table.get(key), int | float) for table in tables)]
     return {key: sum(table[key] for table in tables) / len(tables) for key in shared}

@@ -33,7 +33,7 @@ def collect(folder: str | Path) -> Summary:
             those in the folder, a note says so.
     """
     folder = Path(folder)
-    owner = "fedlas report"
+    owner = "bench folder"
     if not folder.is_dir():
         raise InputError(owner, "the folder must exist", folder, "Pass the --out of a fedlas bench.")
     # Sort the runs. One that cannot be read is listed, so that it does not hide the results of the others.

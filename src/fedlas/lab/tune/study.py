@@ -186,11 +186,14 @@ def _check_space(tuning: Tuning, method: Method) -> None:
 def dry_run_study(tuning: Tuning) -> None:
     """Print what a study would do: the space, trials, runs and steps of every method."""
     seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
-    say(f"{tuning.recipe.name}: {tuning.budget} trials x {seeds} seeds x {epochs} epochs a method, {tuning.title}")
+    counts = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds != 1)} x {epochs} epochs"
+    say(f"{tuning.recipe.name}: {counts} for each method, {tuning.title}")
     for method in tuning.methods:
         runs = method.trials(tuning.budget) * seeds
         steps = forecast(tuning.runs(method, 0, {})[0]).steps
-        say(f"  {method.name}: {runs} runs{'' if steps is None else f', about {runs * steps:,} steps'}")
+        say(
+            f"  {method.name}: {runs} run{'s' * (runs != 1)}{'' if steps is None else f', about {runs * steps:,} steps'}"
+        )
         say(*(f"    {key}: {domain.text}, preset {method.preset[key]}" for key, domain in method.space.items()))
     say(f"results in {tuning.folder}")
 
