@@ -21,7 +21,7 @@ class Accepted:
     """What a threshold of confidence did on the test part.
 
     Attributes:
-        risk: Wanted share of wrong among accepted predictions.
+        risk: Target share of wrong among accepted predictions.
         threshold: Confidence from which predictions are accepted.
         accepted: How many were.
         wrong: Of these.

@@ -1,4 +1,4 @@
-"""Makes a calibration card: what a model may be trusted with, and the limits of that, as plain values and sentences."""
+"""Makes a calibration card, thresholds for a risk, metrics and known limits, as plain values and sentences."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_card(
         data: What is known of its data: ``name`` and, where they are known, ``settings`` and ``samples`` (sizes of
             other parts).
         num_bins: Bins of the calibration errors and of the reliability table.
-        risks: Wanted shares of wrong among accepted predictions, each in (0, 1).
+        risks: Target shares of wrong among accepted predictions, each in (0, 1).
         intervals: Computes interval, floor and p-value of the metrics; None leaves them out.
         replicates: Of these, for the record.
         exported: The file that the card lies beside, and how it was checked.

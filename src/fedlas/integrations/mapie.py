@@ -75,7 +75,7 @@ def prediction_sets(
     Args:
         val: Logits ``(M, C)`` and labels that neither the model nor a calibrator has seen.
         test: Logits ``(N, C)`` of the samples whose sets are wanted; labels are not read.
-        coverage: Wanted, in (0, 1).
+        coverage: Target, in (0, 1).
         score: MAPIE's conformity score: ``"lac"`` (the probability of the class; the smallest sets on average, and some
             may be empty), ``"top_k"`` (its rank), ``"aps"`` (cumulated probability down to it; larger sets where the
             model is unsure) or ``"raps"`` (that with a penalty on large sets, tuned on a fifth of ``val``).

@@ -1,4 +1,4 @@
-"""``fedlas.card``: what a model may be trusted with, as one object to print, show in a notebook or save."""
+"""``fedlas.card``: thresholds for a risk, metrics and limits of a model, as one object to print, show or save."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GLANCE = ("accuracy", "nll", "ece")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CalibrationCard:
-    """What a model may be trusted with; see :func:`fedlas.card`.
+    """Thresholds for a risk, metrics and known limits of a model; see :func:`fedlas.card`.
 
     Attributes:
         content: Everything as plain values for JSON.
@@ -214,7 +214,7 @@ def _noise(entry: Mapping[str, Any], about: Column) -> NoiseText:
 
 def thresholds_table(content: Mapping[str, Any]) -> Table:
     """Return the threshold for each risk, and its risk and coverage on test."""
-    heads = ("Wanted risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
+    heads = ("Target risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
              "At most %")  # fmt: skip
     rows, needed = [], []
     for row in content["selective"]["thresholds"]:
@@ -229,7 +229,8 @@ def thresholds_table(content: Mapping[str, Any]) -> Table:
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
         everything = val["coverage"] == 1 == test["coverage"]
         rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test])
-    notes = [f"None: {', '.join(needed)} accepted samples without a mistake."] if needed else []
+    few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
+    notes = [few] if needed else []
     return table_of(heads, rows, title="What may be accepted", notes=notes)
 
 

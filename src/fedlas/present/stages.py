@@ -251,7 +251,8 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
         blocks.append(table_of(heads, rows, title=f"Reject option, {stage}"))
         needed |= {each.chosen.risk: each.chosen.needed for each in options if each.threshold is None}
     blocks += [
-        f"No threshold for {100 * risk:g} %: even without a mistake it takes {samples:,} accepted samples."
+        f"No threshold for {100 * risk:g} %: no confidence keeps the risk of the held-out predictions that low. Even "
+        f"without a mistake it takes {samples:,} accepted ones."
         for risk, samples in needed.items()
     ]
     if rejected:

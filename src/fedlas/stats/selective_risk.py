@@ -25,10 +25,10 @@ _TOP = 12.0  # log-odds of the highest threshold, a confidence of 0.999994
 
 @dataclass(frozen=True)
 class RiskThreshold:
-    """What may be accepted for a wanted risk.
+    """Threshold for a target risk.
 
     Attributes:
-        risk: Wanted: the largest share of wrong predictions among those accepted, in (0, 1).
+        risk: Target: the largest share of wrong predictions among those accepted, in (0, 1).
         confidence_level: Confidence that it is kept.
         threshold: Accept predictions at least so confident; None if no threshold can be vouched for.
         selected: How many of the samples that is; 0 if None.
@@ -83,7 +83,7 @@ def risk_threshold(
     Args:
         confidence: ``(N,)`` in ``[0, 1]``; of samples that neither the model nor its calibration has seen.
         correct: ``(N,)`` bool.
-        risk: Wanted, in (0, 1).
+        risk: Target, in (0, 1).
         num_classes: ``C``: no confidence is below ``1 / C``.
         confidence_level: In (0, 1).
 
@@ -94,7 +94,7 @@ def risk_threshold(
         InputError: If the arrays do not fit, or a number is out of range.
 
     Note:
-        The bound is for one wanted risk, and for samples drawn like these: after a shift it says nothing.
+        The bound is for one target risk, and for samples drawn like these: after a shift it says nothing.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def risk_threshold(
 
 
 DEFAULT_RISKS: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)
-"""Wanted risks that a card answers."""
+"""Target risks of a card."""
 
 
 @dataclass(frozen=True)
@@ -200,13 +200,13 @@ class RejectOption:
 def reject_option(
     val: AnyPredictions, test: AnyPredictions, *, risk: float, confidence_level: float = 0.95
 ) -> RejectOption:
-    """Choose a threshold for a wanted risk on ``val`` by :func:`risk_threshold`, and apply it to ``test``.
+    """Choose a threshold for a target risk on ``val`` by :func:`risk_threshold`, and apply it to ``test``.
 
     Args:
         val: Predictions ``(N, C)``, or top labels ``(N,)``, that neither the model nor, strictly, its calibration has
             seen.
         test: Others of the same model, which have no part in the choice.
-        risk: Wanted: the largest share of wrong predictions among those accepted, in (0, 1).
+        risk: Target: the largest share of wrong predictions among those accepted, in (0, 1).
         confidence_level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
 
     Raises:

@@ -140,7 +140,7 @@ def run_card(
     Args:
         folder: The run, with validation and test predictions.
         calibration: Fitted on its validation predictions.
-        risks: Wanted risks, each in (0, 1).
+        risks: Target risks, each in (0, 1).
         replicates: Replicates of intervals and noise floors; 0 computes none.
         classes: Names of the classes, where they are known.
         exported: The file that the card lies beside, and how it was checked.

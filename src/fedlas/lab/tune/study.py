@@ -191,9 +191,8 @@ def dry_run_study(tuning: Tuning) -> None:
     for method in tuning.methods:
         runs = method.trials(tuning.budget) * seeds
         steps = forecast(tuning.runs(method, 0, {})[0]).steps
-        say(
-            f"  {method.name}: {runs} run{'s' * (runs != 1)}{'' if steps is None else f', about {runs * steps:,} steps'}"
-        )
+        ahead = "" if steps is None else f", about {runs * steps:,} steps"
+        say(f"  {method.name}: {runs} run{'s' * (runs != 1)}{ahead}")
         say(*(f"    {key}: {domain.text}, preset {method.preset[key]}" for key, domain in method.space.items()))
     say(f"results in {tuning.folder}")
 
