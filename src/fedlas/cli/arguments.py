@@ -16,6 +16,16 @@ AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.Ar
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
 
 
+def option(parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any) -> None:
+    """Add an option or a positional argument, with its placeholder and its line of ``--help``."""
+    parser.add_argument(name, metavar=metavar, help=text, **settings)
+
+
+def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(name, action="store_true", help=text)
+
+
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
     parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)")
@@ -23,25 +33,19 @@ def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "
 
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:
     """Add ``--replicates``."""
-    parser.add_argument(
+    option(
+        parser,
         "--replicates",
+        "N",
+        "replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
         type=int,
         default=default,
-        metavar="N",
-        help="replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
     )
 
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
-    parser.add_argument(
-        "--num-bins", type=int, default=15, metavar="N", help="bins of calibration errors (default: %(default)s)"
-    )
-
-
-def add_details(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add ``--details``."""
-    parser.add_argument("--details", action="store_true", help=what)
+    option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=15)
 
 
 _COLUMNS = (
@@ -73,21 +77,25 @@ _FLAGS = {
 def add_columns(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the columns of a table and say how to read it."""
     _add_names(parser, _COLUMNS)
-    parser.add_argument(
+    option(
+        parser,
         "--confidence-as",
+        None,
+        "form of --confidence: number; words, text that states it; sum, mean or min of lists of token "
+        "log-probabilities; p-true, those of True and False (default: %(default)s)",
         choices=CONFIDENCE_FORMS,
         default="number",
-        help="form of --confidence: number; words, text that states it; sum, mean or min of lists of token "
-        "log-probabilities; p-true, those of True and False (default: %(default)s)",
     )
-    parser.add_argument(
-        "--format", choices=("table", "lm-eval"), help="lm-eval: samples of lm-evaluation-harness (default: detected)"
+    option(
+        parser,
+        "--format",
+        None,
+        "lm-eval: samples of lm-evaluation-harness (default: detected)",
+        choices=("table", "lm-eval"),
     )
     for flag, text in _FLAGS.items():
         parser.add_argument(flag, action="store_true", help=text)
-    parser.add_argument(
-        "--sep", dest="separator", metavar="CHAR", help="separator of a CSV file (default: , ; tab or |, as detected)"
-    )
+    option(parser, "--sep", "CHAR", "separator of a CSV file (default: , ; tab or |, as detected)", dest="separator")
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +124,11 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
-    parser.add_argument(
+    option(
+        parser,
         "--calibrate",
-        metavar="NAME",
-        help=f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
+        "NAME",
+        f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")

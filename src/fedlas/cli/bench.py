@@ -10,7 +10,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import is_main_process, say
-from fedlas.cli.arguments import AddSubcommand, add_details
+from fedlas.cli.arguments import AddSubcommand, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.report import report_folder, require_report_packages
 from fedlas.lab.bench.executors import EXECUTORS, Executor
@@ -29,30 +29,17 @@ def add_bench(add: AddSubcommand) -> None:
     add_recipe(parser)
     add_track(parser)
     add_losses(parser, "losses to run")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--out", type=path_argument, metavar="FOLDER", help="folder of the runs and the report (default: runs/RECIPE)"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print every run with its steps and folder, without running it (default: run)",
-    )
-    add_details(parser, "print every number and how to read it (default: verdict and table)")
+    option(parser, "--seeds", "SEED", "seeds to run (default: the recipe's)", nargs="+", type=int, default=[])
+    option(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)", type=path_argument)
+    flag(parser, "--dry-run", "print every run with its steps and folder, without running it (default: run)")
+    flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
     add_executor(parser)
 
 
 def add_losses(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--losses``; names may be separated by spaces or commas."""
-    parser.add_argument(
-        "--losses",
-        nargs="+",
-        action=_Names,
-        default=[],
-        metavar="LOSS",
-        help=f"{what}, or 'all' (default: the recipe's)",
+    option(
+        parser, "--losses", "LOSS", f"{what}, or 'all' (default: the recipe's)", nargs="+", action=_Names, default=[]
     )
 
 
@@ -65,30 +52,25 @@ class _Names(argparse.Action):
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose an executor."""
-    parser.add_argument(
-        "--executor",
-        default="local",
-        metavar="NAME",
-        help="place of the runs: local, ray, slurm (default: %(default)s)",
-    )
-    parser.add_argument(
+    option(parser, "--executor", "NAME", "place of the runs: local, ray, slurm (default: %(default)s)", default="local")
+    option(
+        parser,
         "--workers",
-        type=workers_number,
-        metavar="N",
-        help="runs at a time; 'auto' is one for each core where the model is small (a forward pass of a batch takes "
+        "N",
+        "runs at a time; 'auto' is one for each core where the model is small (a forward pass of a batch takes "
         "under 5 billion operations) and there is no GPU, else one; on other machines as many as fit "
         "(default: auto)",
+        type=workers_number,
     )
-    parser.add_argument(
-        "--gpus-per-run", type=float, metavar="N", help="GPUs of a run; with 0.5 two share one (default: 1 if any)"
-    )
-    parser.add_argument("--cpus-per-run", type=int, metavar="N", help="threads of a run (default: the executor's)")
-    parser.add_argument(
+    option(parser, "--gpus-per-run", "N", "GPUs of a run; with 0.5 two share one (default: 1 if any)", type=float)
+    option(parser, "--cpus-per-run", "N", "threads of a run (default: the executor's)", type=int)
+    option(
+        parser,
         "--executor-set",
+        "KEY=VALUE",
+        "set another option, e.g. retries=5; may be repeated; see 'fedlas list executors' (default: none)",
         action="append",
         default=[],
-        metavar="KEY=VALUE",
-        help="set another option, e.g. retries=5; may be repeated; see 'fedlas list executors' (default: none)",
     )
 
 

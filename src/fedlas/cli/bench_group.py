@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import argparse
 
+from fedlas.cli.arguments import option
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
 from fedlas.lab.train.tracking import TRACKERS
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and its overrides."""
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
-    )
+    option(parser, "recipe", "RECIPE", "recipe of the package (see 'fedlas list recipes'), or a .yaml file")
     add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
-    parser.add_argument(
-        "--precision",
-        metavar="NAME",
-        help="auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)",
+    option(
+        parser, "--precision", "NAME", "auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
     )
-    parser.add_argument(
+    option(
+        parser,
         "--data",
-        metavar="FOLDER",
-        help="folder of the data; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
+        "FOLDER",
+        "folder of the data; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
     )
 
 
 def add_track(parser: argparse.ArgumentParser) -> None:
     """Add ``--track``."""
-    parser.add_argument(
+    option(
+        parser,
         "--track",
+        "NAME",
+        f"also show the runs in these trackers: {', '.join(TRACKERS)}; --set trackers.NAME.KEY=VALUE sets an "
+        "option (default: the recipe's)",
         nargs="+",
         action="extend",
         default=[],
-        metavar="NAME",
-        help=f"also show the runs in these trackers: {', '.join(TRACKERS)}; --set trackers.NAME.KEY=VALUE sets an "
-        "option (default: the recipe's)",
     )
 
 
@@ -52,6 +51,4 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
     """Add ``--set``, which may be repeated."""
-    parser.add_argument(
-        "--set", action="append", default=[], metavar=metavar, help=f"{what}; may be repeated (default: none)"
-    )
+    option(parser, "--set", metavar, f"{what}; may be repeated (default: none)", action="append", default=[])

@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.calibrated.file import read_file
-from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of, laboratory
+from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, columns_of, flag, laboratory, option
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
 from fedlas.present.card import CalibrationCard
@@ -28,29 +28,32 @@ _OWNER = "fedlas card"
 def add_card(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_card, "RUN | [MODEL] VAL TEST")
-    parser.add_argument(
+    option(
+        parser,
         "places",
+        "RUN | [MODEL] VAL TEST",
+        "folder of a finished run; or two files of uncalibrated predictions, after the file of a "
+        "CalibratedModel to calibrate them with, if there is one",
         type=Path,
         nargs="+",
-        metavar="RUN | [MODEL] VAL TEST",
-        help="folder of a finished run; or two files of uncalibrated predictions, after the file of a "
-        "CalibratedModel to calibrate them with, if there is one",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--out",
+        "JSON",
+        "file to write, with an .html page beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
         type=path_argument,
-        metavar="JSON",
-        help="file to write, with an .html page beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--risks",
+        "X",
+        "target risks: shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
         type=float,
         nargs="+",
         default=DEFAULT_RISKS,
-        metavar="X",
-        help="target risks: shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
     )
-    add_details(parser, "print all metrics and known limits (default: what may be accepted)")
+    flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
 

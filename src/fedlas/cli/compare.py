@@ -13,11 +13,12 @@ from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
-    add_details,
     add_num_bins,
     add_replicates,
     columns_of,
+    flag,
     laboratory,
+    option,
 )
 from fedlas.predictions import PredictionTable, Reader
 from fedlas.predictions.tables import FORMATS
@@ -32,37 +33,38 @@ _OWNER = "fedlas compare"
 def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_compare, "FOLDER A:B [A:B ...] | FILE FILE")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or a file of predictions")
-    parser.add_argument(
+    option(parser, "folder", "FOLDER", "folder of a bench, or a file of predictions", type=Path)
+    option(
+        parser,
         "pairs",
+        "A:B",
+        "two methods: A minus B, e.g. fedlas:ls; or another model's file of the same samples",
         nargs="+",
-        metavar="A:B",
-        help="two methods: A minus B, e.g. fedlas:ls; or another model's file of the same samples",
     )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="NAME",
-        help="what to compare (default: ece; for files accuracy, nll, brier, ece)",
+    option(
+        parser, "--metrics", "NAME", "what to compare (default: ece; for files accuracy, nll, brier, ece)", nargs="+"
     )
-    parser.add_argument(
+    option(
+        parser,
         "--stage",
+        None,
+        "as trained, or after a calibrator (default: raw)",
         choices=["raw", "temperature", "auto"],
         default="raw",
-        help="as trained, or after a calibrator (default: raw)",
     )
-    parser.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
-    parser.add_argument(
+    flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
+    option(
+        parser,
         "--plot",
+        "FILE",
+        "also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
         type=path_argument,
-        metavar="FILE",
-        help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
-    add_details(parser, "show the other tests, and A and B too (default: the verdict)")
+    flag(parser, "--details", "show the other tests, and A and B too (default: the verdict)")
     add_columns(parser)
     add_num_bins(parser)
     add_replicates(parser)
-    parser.add_argument("--json", action="store_true", help="for two files: print JSON (default: a table)")
+    flag(parser, "--json", "for two files: print JSON (default: a table)")
 
 
 def _compare(args: argparse.Namespace) -> int:

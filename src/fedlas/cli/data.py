@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedlas._core.terminal import Bar, say, show, table
-from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.arguments import AddSubcommand, flag, option
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.data import Files
 from fedlas.lab.data.check import Checked, check_dataset
@@ -17,14 +17,10 @@ from fedlas.lab.recipes.recipe import parse_options
 def add_data(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_check, "check NAME [PATH]")
-    parser.add_argument("action", choices=["check"], metavar="check", help="check the data set")
-    parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
-    parser.add_argument(
-        "path", metavar="PATH", nargs="?", help="its folder (default: $FEDLAS_DATA, then the usual places)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="count images on disk without reading them (default: read all)"
-    )
+    option(parser, "action", "check", "check the data set", choices=["check"])
+    option(parser, "name", "NAME", "data set, see 'fedlas list datasets'")
+    option(parser, "path", "PATH", "its folder (default: $FEDLAS_DATA, then the usual places)", nargs="?")
+    flag(parser, "--quick", "count images on disk without reading them (default: read all)")
     add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument, write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_details
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, flag, option
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
@@ -29,12 +29,10 @@ from fedlas.stats.intervals import Interval
 def add_diagnose(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_diagnose, "RUN [RUN ...]")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
-    parser.add_argument(
-        "--out", type=path_argument, metavar="FOLDER", help="folder of diagnose.html, .json, .npz (default: the runs')"
-    )
+    option(parser, "runs", "RUN", "run folders, or the folder of a bench", type=Path, nargs="+")
+    option(parser, "--out", "FOLDER", "folder of diagnose.html, .json, .npz (default: the runs')", type=path_argument)
     add_data_folder(parser, "folder of the images")
-    add_details(parser, "also print the gate and every alarm (default: the indicator)")
+    flag(parser, "--details", "also print the gate and every alarm (default: the indicator)")
 
 
 def _diagnose(args: argparse.Namespace) -> int:

@@ -13,12 +13,13 @@ from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
     add_data_folder,
-    add_details,
     add_num_bins,
     add_replicates,
     add_samples,
     columns_of,
+    flag,
     laboratory,
+    option,
 )
 from fedlas.predictions import Reader
 from fedlas.present.evaluation import Evaluation, report
@@ -33,43 +34,34 @@ _OWNER = "fedlas evaluate"
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_evaluate, "FILE")
-    parser.add_argument(
-        "file", type=Path, metavar="FILE", help="predictions (.npz, .csv, .parquet, .jsonl), or a run folder"
-    )
+    option(parser, "file", "FILE", "predictions (.npz, .csv, .parquet, .jsonl), or a run folder", type=Path)
     add_columns(parser)
     add_samples(parser)
     add_num_bins(parser)
     add_replicates(parser)
-    parser.add_argument(
-        "--on", type=Path, metavar="FILE", help="held-out predictions to fit a calibrator on (default: a run's val)"
-    )
-    parser.add_argument(
+    option(parser, "--on", "FILE", "held-out predictions to fit a calibrator on (default: a run's val)", type=Path)
+    option(
+        parser,
         "--calibrate",
+        "NAME",
+        f"calibrator to fit and apply, or 'all' to compare them (default: {DEFAULT} with --on but without "
+        "--reject, else none)",
         nargs="?",
         const=DEFAULT,
-        metavar="NAME",
-        help=f"calibrator to fit and apply, or 'all' to compare them (default: {DEFAULT} with --on but without "
-        "--reject, else none)",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--reject",
+        "RISK",
+        "reject option (selective classification): the confidence above which at most this share is wrong, "
+        "e.g. 0.05; chosen on --on, applied to FILE (default: none)",
         type=float,
         nargs="+",
         default=(),
-        metavar="RISK",
-        help="reject option (selective classification): the confidence above which at most this share is wrong, "
-        "e.g. 0.05; chosen on --on, applied to FILE (default: none)",
     )
-    parser.add_argument(
-        "--report",
-        type=path_argument,
-        metavar="HTML",
-        help="page to write, with reliability diagrams (default: none)",
-    )
-    add_details(parser, "print every metric with its interval (default: the main ones)")
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
-    )
+    option(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)", type=path_argument)
+    flag(parser, "--details", "print every metric with its interval (default: the main ones)")
+    flag(parser, "--json", "print JSON, fractions in full precision (default: a table in percent)")
     add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")
 
 

@@ -17,7 +17,7 @@ from fedlas._core.check import InputError, check_choice
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.calibrated import CalibratedModel
-from fedlas.cli.arguments import AddSubcommand, add_card_options, laboratory
+from fedlas.cli.arguments import AddSubcommand, add_card_options, laboratory, option
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.export import OWNER, TOLERANCE, Exported
@@ -31,35 +31,33 @@ from fedlas.stats.estimates import check_replicates
 def add_export(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_export, "RUN | FILE")
-    parser.add_argument(
-        "place", type=Path, metavar="RUN | FILE", help="folder of a finished run, or a file of CalibratedModel.save"
+    option(parser, "place", "RUN | FILE", "folder of a finished run, or a file of CalibratedModel.save", type=Path)
+    option(parser, "--format", "NAME", f"{', '.join(FORMATS)} (default: %(default)s)", default="onnx")
+    option(
+        parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)", type=path_argument
     )
-    parser.add_argument("--format", default="onnx", metavar="NAME", help=f"{', '.join(FORMATS)} (default: %(default)s)")
-    parser.add_argument(
-        "--out",
-        type=path_argument,
-        metavar="PATH",
-        help="file to write (default: RUN/export/model, or FILE, with .SUFFIX)",
-    )
-    parser.add_argument(
+    option(
+        parser,
         "--model",
-        metavar="MODULE:FUNCTION",
-        help="for FILE: your function that builds its architecture, imported from this folder and called "
+        "MODULE:FUNCTION",
+        "for FILE: your function that builds its architecture, imported from this folder and called "
         "without arguments (default: none)",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--inputs",
+        "NPZ",
+        "for FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
         type=path_argument,
-        metavar="NPZ",
-        help="for FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--free-axes",
+        "AXIS",
+        "for FILE: axes of any size besides the first: 2 3 for height and width of images, or NAME:AXIS for "
+        "one of several inputs (default: none)",
         nargs="+",
         default=[],
-        metavar="AXIS",
-        help="for FILE: axes of any size besides the first: 2 3 for height and width of images, or NAME:AXIS for "
-        "one of several inputs (default: none)",
     )
     add_card_options(parser)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.files import check_name, path_argument, write_text
 from fedlas._core.terminal import Bar, say
-from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.arguments import AddSubcommand, option
 from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
@@ -24,14 +24,9 @@ _UNEVEN = 5
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(lambda args: init(args.folder, out=args.out), "FOLDER")
-    parser.add_argument(
-        "folder", metavar="FOLDER", type=path_argument, help="CLASS/*, or train/CLASS/* and test/CLASS/* (or val)"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        type=path_argument,
-        help="recipe to write, a new .yaml file (default: FOLDER's name.yaml)",
+    option(parser, "folder", "FOLDER", "CLASS/*, or train/CLASS/* and test/CLASS/* (or val)", type=path_argument)
+    option(
+        parser, "--out", "FILE", "recipe to write, a new .yaml file (default: FOLDER's name.yaml)", type=path_argument
     )
 
 

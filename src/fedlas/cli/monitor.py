@@ -9,7 +9,7 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument, write_text
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, columns_of
+from fedlas.cli.arguments import AddSubcommand, add_columns, columns_of, flag, option
 from fedlas.deploy.monitor.look import monitor
 from fedlas.present.monitor_page import explanations, monitor_page, reasons, statistics_table, watches_table
 from fedlas.present.page import require_page_packages
@@ -19,33 +19,29 @@ from fedlas.present.table import terminal
 def add_monitor(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_monitor, "CARD PREDS [PREDS ...]")
-    parser.add_argument("card", type=Path, metavar="CARD", help="card.json, or the run folder that holds it")
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="PREDS", help="live predictions in the order of time, with labels or not"
-    )
+    option(parser, "card", "CARD", "card.json, or the run folder that holds it", type=Path)
+    option(parser, "files", "PREDS", "live predictions in the order of time, with labels or not", type=Path, nargs="+")
     add_columns(parser)
-    parser.add_argument(
+    option(
+        parser,
         "--false-alarm",
+        "X",
+        "largest probability of an alarm while nothing changes, over the whole stream and all watches (default: "
+        "%(default)s)",
         type=float,
         default=0.01,
-        metavar="X",
-        help="largest probability of an alarm while nothing changes, over the whole stream and all watches (default: "
-        "%(default)s)",
     )
-    parser.add_argument(
-        "--raw", action="store_true", help="apply the card's calibration first (default: take PREDS as calibrated)"
-    )
-    parser.add_argument(
+    flag(parser, "--raw", "apply the card's calibration first (default: take PREDS as calibrated)")
+    option(
+        parser,
         "--state",
+        "FILE",
+        "file of the state: resume from it, and update it (default: start afresh)",
         type=path_argument,
-        metavar="FILE",
-        help="file of the state: resume from it, and update it (default: start afresh)",
     )
-    parser.add_argument(
-        "--page", type=path_argument, metavar="HTML", help="write the history as a page (default: no page)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON (default: a table and sentences)")
-    add_details(parser, "print every watched mean (default: one for each watch)")
+    option(parser, "--page", "HTML", "write the history as a page (default: no page)", type=path_argument)
+    flag(parser, "--json", "print JSON (default: a table and sentences)")
+    flag(parser, "--details", "print every watched mean (default: one for each watch)")
 
 
 def _monitor(args: argparse.Namespace) -> int:

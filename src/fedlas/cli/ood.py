@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError, check_choice, suggestion
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_details
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, flag, option
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood import (
@@ -43,34 +43,35 @@ _OWNER = "fedlas ood"
 def add_ood(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_ood, "RUN [RUN ...]")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
-    parser.add_argument(
+    option(parser, "runs", "RUN", "folders of finished runs, or of a bench", type=Path, nargs="+")
+    option(
+        parser,
         "--data",
+        "NAME[:ROOT]",
+        "data sets to detect, or LABEL=NAME:ROOT (default: the classes that the run held out)",
         nargs="+",
         action="extend",
         default=[],
-        metavar="NAME[:ROOT]",
-        help="data sets to detect, or LABEL=NAME:ROOT (default: the classes that the run held out)",
     )
-    parser.add_argument(
-        "--scores", nargs="+", default=[], metavar="SCORE", help="scores, see 'fedlas list ood' (default: all)"
-    )
+    option(parser, "--scores", "SCORE", "scores, see 'fedlas list ood' (default: all)", nargs="+", default=[])
     add_set(parser, "SCORE.KEY=VALUE", "set an option of a score, e.g. knn.k=10")
-    parser.add_argument(
+    option(
+        parser,
         "--out",
+        "FOLDER",
+        "folder of the report (default: the run, or the folder of all runs)",
         type=path_argument,
-        metavar="FOLDER",
-        help="folder of the report (default: the run, or the folder of all runs)",
     )
     add_data_folder(parser, "folder of the runs' own data", flag="--run-data")
-    parser.add_argument(
+    option(
+        parser,
         "--replicates",
+        "N",
+        "replicates of intervals, at least 39 (default: %(default)s)",
         type=int,
         default=1000,
-        metavar="N",
-        help="replicates of intervals, at least 39 (default: %(default)s)",
     )
-    add_details(parser, "print every table and how to read it (default: the ranking)")
+    flag(parser, "--details", "print every table and how to read it (default: the ranking)")
 
 
 def _ood(args: argparse.Namespace) -> int:

@@ -6,18 +6,19 @@ import argparse
 from pathlib import Path
 
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.arguments import AddSubcommand, option
 from fedlas.lab.runs.pack import pack
 
 
 def add_pack(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_pack, "FOLDER")
-    parser.add_argument(
+    option(
+        parser,
         "folder",
+        "FOLDER",
+        "folder of a bench; report, compare and bench read its zip as they do its folders",
         type=Path,
-        metavar="FOLDER",
-        help="folder of a bench; report, compare and bench read its zip as they do its folders",
     )
 
 

@@ -10,7 +10,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_details, add_replicates
+from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
 from fedlas.lab.report.bench_tables import PAGE, long_table, short_bench_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.report import write_report
@@ -25,13 +25,15 @@ from fedlas.stats.estimates import REPLICATES, check_replicates
 def add_report(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_report, "FOLDER")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
-    parser.add_argument(
+    option(parser, "folder", "FOLDER", "folder of a bench, or of one run", type=Path)
+    option(
+        parser,
         "--format",
+        None,
+        "print only the table, to paste into a document (default: verdict and table)",
         choices=("markdown", "latex"),
-        help="print only the table, to paste into a document (default: verdict and table)",
     )
-    add_details(parser, "print every number and how to read it (default: verdict and table)")
+    flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
     add_replicates(parser)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlas._core.files import write_json
 from fedlas._core.terminal import Bar, say, show
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates, flag, option
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.folder import RunFolder
@@ -30,23 +30,18 @@ _CAPTION = (
 def add_shift(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_shift, "RUN [RUN ...]")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
-    parser.add_argument(
+    option(parser, "runs", "RUN", "folders of finished runs", type=Path, nargs="+")
+    option(
+        parser,
         "--corruptions",
+        "NAME",
+        "corruptions, see 'fedlas list corruptions' (default: all)",
         nargs="+",
         default=[],
-        metavar="NAME",
-        help="corruptions, see 'fedlas list corruptions' (default: all)",
     )
-    parser.add_argument(
-        "--severities", nargs="+", type=int, default=[], metavar="N", help="severities from 1 to 5 (default: all five)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of random corruptions (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--save", action="store_true", help="also save predictions/test-NAME-N.npz (default: metrics only)"
-    )
+    option(parser, "--severities", "N", "severities from 1 to 5 (default: all five)", nargs="+", type=int, default=[])
+    option(parser, "--seed", "N", "seed of random corruptions (default: %(default)s)", type=int, default=0)
+    flag(parser, "--save", "also save predictions/test-NAME-N.npz (default: metrics only)")
     add_replicates(parser, default=199)
     add_data_folder(parser, "folder of the runs' data")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from fedlas._core.check import check_count
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.arguments import AddSubcommand, option
 from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
@@ -22,13 +22,9 @@ def add_train(add: AddSubcommand) -> None:
     parser = add(lambda args: train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out), "RECIPE")
     add_recipe(parser)
     add_track(parser)
-    parser.add_argument("--loss", default="fedlas", metavar="NAME", help="loss to train with (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of split, data order, weights (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=path_argument, metavar="FOLDER", help="run folder (default: runs/RECIPE/LOSS-sSEED)"
-    )
+    option(parser, "--loss", "NAME", "loss to train with (default: %(default)s)", default="fedlas")
+    option(parser, "--seed", "N", "seed of split, data order, weights (default: %(default)s)", type=int, default=0)
+    option(parser, "--out", "FOLDER", "run folder (default: runs/RECIPE/LOSS-sSEED)", type=path_argument)
 
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:

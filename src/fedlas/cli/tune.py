@@ -7,7 +7,7 @@ import argparse
 from fedlas._core.extras import require
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import is_main_process, say, show
-from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.arguments import AddSubcommand, flag, option
 from fedlas.cli.bench import add_losses, workers_number
 from fedlas.cli.bench_group import add_recipe, overrides_of
 from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, tuning_verdict, write_best
@@ -20,47 +20,51 @@ def add_tune(add: AddSubcommand) -> None:
     parser = add(_tune, "RECIPE")
     add_recipe(parser)
     add_losses(parser, "losses to tune")
-    option = parser.add_argument
     option(
+        parser,
         "--trials",
+        "N",
+        "trials of each loss, the recipe's setting first (default: %(default)s)",
         type=int,
         default=20,
-        metavar="N",
-        help="trials of each loss, the recipe's setting first (default: %(default)s)",
     )
     option(
+        parser,
         "--objective",
-        default="refined_nll",
-        metavar="METRIC",
-        help="metric on the validation part, see 'fedlas list metrics'; or refined_nll, the NLL after a temperature "
+        "METRIC",
+        "metric on the validation part, see 'fedlas list metrics'; or refined_nll, the NLL after a temperature "
         "(default: %(default)s)",
+        default="refined_nll",
     )
     option(
+        parser,
         "--seeds",
+        "SEED",
+        "seeds of each trial; the objective is their mean (default: 0)",
         nargs="+",
         type=int,
         default=[0],
-        metavar="SEED",
-        help="seeds of each trial; the objective is their mean (default: 0)",
     )
     option(
+        parser,
         "--space",
+        "KEY=RANGE",
+        "ranges to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
+        "fixes an option (default: those of 'fedlas list tuning')",
         nargs="+",
         action="extend",
         default=[],
-        metavar="KEY=RANGE",
-        help="ranges to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
-        "fixes an option (default: those of 'fedlas list tuning')",
     )
-    option("--out", type=path_argument, metavar="FOLDER", help="folder of the trials (default: runs/tune/RECIPE)")
+    option(parser, "--out", "FOLDER", "folder of the trials (default: runs/tune/RECIPE)", type=path_argument)
     option(
+        parser,
         "--workers",
-        type=workers_number,
-        metavar="N",
-        help="trials at a time; 'auto' is one for each core where the model is small and there is no GPU, else one "
+        "N",
+        "trials at a time; 'auto' is one for each core where the model is small and there is no GPU, else one "
         "(default: auto)",
+        type=workers_number,
     )
-    option("--dry-run", action="store_true", help="print ranges, runs and steps, without running (default: run)")
+    flag(parser, "--dry-run", "print ranges, runs and steps, without running (default: run)")
 
 
 def _tune(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_data_folder
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, option
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
@@ -20,16 +20,17 @@ from fedlas.present.table import show_blocks
 def add_uncertainty(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_uncertainty, "METHOD RUN [RUN ...]")
-    parser.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
-    parser.add_argument(
+    option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
+    option(parser, "runs", "RUN", "folders of finished runs", type=Path, nargs="+")
+    option(
+        parser,
         "--out",
+        "FOLDER",
+        "folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
         type=path_argument,
-        metavar="FOLDER",
-        help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
     )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
-    parser.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
+    option(parser, "--name", None, "its name in a report (default: METHOD(LOSS))")
     add_data_folder(parser, "folder of the runs' data")
 
 
