@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import parse_json
+from fedlas._core.files import no_device, parse_json
 
 _FREE = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
@@ -116,7 +116,7 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
             message says what is wrong.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(no_device(path)) as archive:
             yield Arrays(archive)
     except (InputError, OSError):
         raise
@@ -144,7 +144,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def _check_growth(path: Path) -> None:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with no_device(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         # Of all that torch lets a pickle call, only this takes memory of any size. State dicts have none.
         if content.find(b"bytearray") >= 0:
             raise ValueError("it holds a bytearray")

@@ -11,14 +11,20 @@ skips the step. Losses accept the meta device, where operations are counted.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
+import os
+import re
 import reprlib
-from collections.abc import Iterable
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from fedlas._core.errors import CalibrationWarning as CalibrationWarning
 from fedlas._core.errors import InputError as InputError
@@ -28,6 +34,8 @@ from fedlas._core.errors import warn_user as warn_user
 from fedlas._core.text import shortened
 
 T = TypeVar("T", bound=str)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LARGEST = 2.0**100
 """The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""
@@ -106,6 +114,95 @@ _MOST = {"num_bins": 10_000, "replicates": 1_000_000}
 """Classwise errors take up to 2 s and 1 GB in 10,000 bins of 1,000 classes."""
 
 
+def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function refuse arguments whose kind is not the annotated one, before it runs.
+
+    The kinds are those of ``_KINDS``. Numbers, ranges, shapes and the elements of a sequence are left to the function.
+    It costs about 0.3 us an argument, so it is for calls, not for what a training step repeats.
+
+    Raises:
+        InputError: From the decorated function, for an argument of another kind.
+
+    Example:
+        >>> @check_kinds
+        ... def share(names: "Sequence[str] | None") -> None: ...
+        >>> share(3)
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: share: names must be a sequence or None; got int 3. Pass a sequence or None.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    order = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    kinds = {each.name: _kinds_of(str(each.annotation)) for each in parameters}
+    place = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        for name, value in (*zip(order, args, strict=False), *options.items()):
+            accepted = kinds.get(name)
+            if accepted and not any(_KINDS[kind][1](value) for kind in accepted):
+                owner = place
+                if order[:1] == ["self"]:  # the class itself, not the base that defines the method
+                    owner = ".".join([type(args[0]).__name__, *place.split(".")[1:]])
+                words = " or ".join(_KINDS[kind][0] for kind in accepted)
+                raise InputError(owner, f"{name} must be {words}", describe(value), f"Pass {words}.")
+        return function(*args, **options)
+
+    return checked
+
+
+def _kinds_of(annotation: str) -> list[str]:
+    """Return the kinds that an annotation names; none if one of them is not in the table."""
+    while "[" in annotation:
+        annotation = re.sub(r"\[[^][]*\]", "", annotation)
+    names = [name.strip() for name in annotation.split("|")]
+    return names if all(name in _KINDS for name in names) else []
+
+
+def _is_many(value: Any, method: str = "__getitem__") -> bool:
+    """Return whether a value has elements, in an order if indexed: no text, class, single number or sparse tensor."""
+    if isinstance(value, str | bytes | type) or getattr(value, "ndim", 1) == 0:
+        return False
+    return is_dense(value) and not value.is_meta if isinstance(value, Tensor) else hasattr(value, method)
+
+
+def _is_a(*names: str) -> Callable[[object], bool]:
+    """Return a test of an object's class by name: classes of rooms above this one, and of packages not imported."""
+    return lambda value: any(base.__name__ in names for base in type(value).__mro__)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "None": ("None", lambda value: value is None),
+    "bool": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    "str": ("a string", lambda value: isinstance(value, str)),
+    "Path": ("a path", lambda value: isinstance(value, os.PathLike)),
+    "Tensor": ("a tensor", lambda value: isinstance(value, Tensor)),
+    "nn.Module": ("an nn.Module", lambda value: isinstance(value, nn.Module)),
+    "Mapping": ("a mapping", lambda value: isinstance(value, Mapping)),
+    "Callable": ("a callable", callable),
+    "Sequence": ("a sequence", lambda value: _is_many(value) and not isinstance(value, Mapping)),
+    "Iterable": ("an iterable", lambda value: isinstance(value, Iterable) and _is_many(value, "__iter__")),
+    "Predictions": ("Predictions", _is_a("Predictions")),
+    "TopLabel": ("TopLabel", _is_a("TopLabel")),
+    "BayesianConfig": ("a BayesianConfig", _is_a("BayesianConfig")),
+    "AnyPredictions": ("Predictions or TopLabel", _is_a("Predictions", "TopLabel")),
+}
+"""For each kind, by its name in annotations: words for it, and a test."""
+
+
+def as_numbers(values: Any) -> NDArray[np.float64]:
+    """Return real numbers as an array in float64; one NaN ``()`` for text, objects and rows of unequal length.
+
+    The caller checks the shape, so that one error says what it takes.
+    """
+    try:
+        if isinstance(values, Tensor) and not values.is_complex():
+            values = values.detach().cpu().double().numpy()
+        array = np.asarray(values)
+        return array.astype(np.float64) if array.dtype.kind in "fiub" else np.array(np.nan)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return np.array(np.nan)
+
+
 def check_choice(owner: str, name: str, value: object, choices: Iterable[T]) -> T:
     """Return ``value`` if it is one of ``choices``.
 
@@ -142,7 +239,8 @@ def check_dense(owner: str, name: str, value: Tensor) -> None:
         InputError: If it is one.
     """
     if not is_dense(value) or value.is_meta:
-        got = f"{'nested' if value.is_nested else value.layout} on {value.device}"
+        is_tensor = isinstance(value, Tensor)
+        got = f"{'nested' if value.is_nested else value.layout} on {value.device}" if is_tensor else describe(value)
         fix = f"Convert it: {name}.to_dense() if it is sparse, or compute it on a real device."
         raise InputError(owner, f"{name} must be a dense tensor on a device that holds values", got, fix)
 

@@ -32,7 +32,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
-        self.parts = (owner, shortened(expected), shortened(str(got)), fix)
+        self.parts = (owner, shortened(expected), shortened(str(got) or repr(got)), fix)
         super().__init__(printable("{}: {}; got {}. {}".format(*self.parts)))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:

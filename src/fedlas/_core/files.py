@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, shortened
 
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
 _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
@@ -32,8 +32,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         The path.
 
     Raises:
-        InputError: If the folder cannot be written to, the disk is full or a folder has that name. The previous file
-            at ``path`` is then unchanged.
+        InputError: If the folder cannot be written to, the disk is full, or a folder, device or pipe has that name.
+            The previous file at ``path`` is then unchanged.
 
     Note:
         A process that is killed while it writes leaves a hidden ``.fedlas.part`` file next to ``path``. Nothing reads
@@ -45,6 +45,11 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         'whole'
     """
     path = checked_path(path)
+    try:
+        # A rename would replace the device or pipe itself: root would have no /dev/null afterward.
+        no_device(Path("/dev/null") if path.parent == Path("/dev") else path)
+    except OSError as error:
+        raise not_writable(path, error) from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
@@ -162,6 +167,17 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 
+def no_device(path: Path) -> Path:
+    """Return ``path`` if it is no device or pipe: a stranger's may have no end, or be waited for without end.
+
+    Raises:
+        OSError: If it is one, perhaps through a link.
+    """
+    if os.path.exists(path) and not is_file(path) and not path.is_dir():  # noqa: PTH110 - Path.exists may raise
+        raise OSError("it is a device or a pipe, not a file")
+    return path
+
+
 def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
     """Return names in a folder that show that it is in use; empty if the folder is missing or new.
 
@@ -216,9 +232,11 @@ def checked_path(path: object) -> Path:
     Raises:
         InputError: If it is neither text nor a path.
     """
-    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
-        raise InputError("path", "it must be a str or a Path", type(path).__name__, "Pass the name of a file.")
-    return Path(path)
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else b""
+    if isinstance(name, bytes) or "\0" in name:
+        got = f"{type(path).__name__} {shortened(repr(path), 200)}"
+        raise InputError("path", "it must be a str or a Path without null characters", got, "Pass the name of a file.")
+    return Path(name)
 
 
 def parse_json(text: str, *, finite: bool = True) -> Any:

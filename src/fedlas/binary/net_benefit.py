@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, as_numbers, describe
 from fedlas.binary.positive import Floats, positive_class, z_score
 from fedlas.predictions import Predictions
 
@@ -85,10 +85,7 @@ def net_benefit(
     owner = "net_benefit"
     data = positive_class(owner, predictions, positive)
     z = z_score(confidence_level)
-    try:
-        limit = np.asarray(thresholds, dtype=np.float64)
-    except (TypeError, ValueError):
-        limit = np.empty(0)
+    limit = as_numbers(thresholds)
     if limit.ndim != 1 or not len(limit) or not bool(((limit > 0) & (limit < 1)).all()):
         raise InputError(
             owner, "thresholds must be probabilities in (0, 1)", describe(thresholds), "Pass such as [0.1, 0.2]."

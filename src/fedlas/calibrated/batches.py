@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_logits, describe
+from fedlas._core.check import InputError, check_count, check_logits, describe
 from fedlas.objective import Objective
 from fedlas.objective.batches import LABELS, as_integers, moved, read_batch
 from fedlas.objective.objective import Arguments, class_logits, unwrapped
@@ -103,14 +103,14 @@ class LoaderOutputs:
         ignore_index: int | None,
         tap: Any = None,
     ) -> None:
-        if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__"):
+        if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__") or getattr(loader, "ndim", 1) == 0:
             fix = "Pass a DataLoader, or a list of batches."
             raise InputError(owner, "the loader must yield batches", describe(loader), fix)
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | None):
-            raise InputError(owner, "ignore_index must be an int or None", describe(ignore_index), "Pass a label.")
+        if ignore_index is not None:
+            check_count(owner, "ignore_index", ignore_index, low=None)
         try:
             self._device = device_of(model) if device is None else torch.device(device)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             expected, fix = "device must be one that torch has", "Pass 'cpu' or 'cuda'."
             raise InputError(owner, expected, describe(device), fix) from error
         self._owner, self._model, self._loader, self._tap = owner, model, loader, tap

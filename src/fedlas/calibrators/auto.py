@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.mixture import mixture_weights
@@ -137,9 +137,8 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
     _fewest = 50
     _dropped: tuple[str, ...] = ()
 
+    @check_kinds
     def __init__(self, keep_class: bool = False, num_folds: int = 5) -> None:
-        if not isinstance(keep_class, bool):
-            raise InputError(self._owner, "keep_class must be True or False", keep_class, "Pass a bool.")
         self.keep_class = keep_class
         self.num_folds = check_count(self._owner, "num_folds", num_folds, low=2)
         self._members: dict[str, Calibrator | None] = {}

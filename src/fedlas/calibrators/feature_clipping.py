@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import InputError, check_finite, check_number, describe
+from fedlas._core.check import InputError, check_finite, check_kinds, check_number, describe
 from fedlas.calibrators._fit.doubts import at_bound, joined, less_accurate, unchanged, when
 from fedlas.calibrators._fit.newton import golden_section
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
@@ -159,11 +159,10 @@ class FeatureClipping(Calibrator):
     keeps_argmax = False
     needs = frozenset({"features"})
 
+    @check_kinds
     def __init__(
         self, head: nn.Module | tuple[Tensor, Tensor | None] | None = None, *, temperature: bool = False
     ) -> None:
-        if not isinstance(temperature, bool):
-            raise InputError(self._owner, "temperature must be True or False", describe(temperature), "Pass a bool.")
         self.head = head
         self.with_temperature = temperature
         self._clip: ClippedHead | None = None

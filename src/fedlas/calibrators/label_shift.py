@@ -13,6 +13,7 @@ from torch import Tensor
 from fedlas._core.check import (
     CalibrationWarning,
     InputError,
+    as_numbers,
     check_choice,
     check_finite,
     check_logits,
@@ -216,10 +217,7 @@ def _probs(logits: Tensor, before: AffineMap) -> Tensor:
 
 def _checked_prior(prior: object) -> list[float]:
     """Return the prior as numbers that sum to 1."""
-    try:
-        shares = np.asarray(prior, dtype=np.float64)
-    except (TypeError, ValueError):
-        shares = np.empty(0)
+    shares = as_numbers(prior)
     good = shares.ndim == 1 and len(shares) > 0 and bool((np.isfinite(shares) & (shares > 0)).all())
     if not good or abs(float(shares.sum()) - 1) > 1e-3:
         raise InputError(

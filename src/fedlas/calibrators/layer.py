@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, is_dense
 
 __all__ = ["CalibrationLayer"]
 
@@ -90,7 +90,8 @@ def _rows(name: str, value: Any, columns: int) -> Tensor:
     """Return the tensor with its columns last."""
     # A tracer has symbols for sizes, and warns when they are compared.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch does not export it
-    if not isinstance(value, Tensor) or value.ndim < 2 or not (tracing or value.shape[1] == columns):
+    floating = is_dense(value) and value.is_floating_point()
+    if not floating or value.ndim < 2 or not (tracing or value.shape[1] == columns):
         raise InputError(
             "CalibrationLayer",
             f"{name} must be (N, {columns}) or (N, {columns}, d1, ...) like those it was fitted on",

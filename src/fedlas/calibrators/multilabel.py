@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_dense, check_logits, describe, is_dense
+from fedlas._core.check import InputError, check_choice, check_dense, check_kinds, check_logits, describe, is_dense
 from fedlas._core.files import read_json, write_json
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
@@ -51,6 +51,7 @@ class MultiLabelCalibration:
         [3.1, 0.5]
     """
 
+    @check_kinds
     def __init__(self, calibrator: str | Calibrator = "auto", *, shared: bool = False) -> None:
         if not isinstance(calibrator, Calibrator):
             calibrator = CALIBRATORS[check_choice(_OWNER, "calibrator", calibrator, list(CALIBRATORS))].value()
@@ -96,6 +97,7 @@ class MultiLabelCalibration:
         if logits.ndim != 2 or logits.shape[1] != labels:
             expected, fix = f"logits must be (N, {labels})", "Pass the logits of the same model."
             raise InputError(f"{_OWNER}.transform", expected, describe(logits), fix)
+        check_dense(f"{_OWNER}.transform", "logits", logits)
         with torch.no_grad():
             calibrated: Tensor = self.module()(logits)
         return calibrated

@@ -68,7 +68,7 @@ class Card:
         """
         fix = "Write one with fedlas card RUN, and pass its .json."
         try:
-            content = read_json(Path(path))
+            content = read_json(path)
         except (OSError, ValueError, TypeError) as error:
             raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.files import write_atomically
+from fedlas._core.files import checked_path, write_atomically
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.formats import FORMATS, OUTPUTS, Deployed, FreeAxes, Probs
@@ -147,7 +147,7 @@ def export(
     if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
         if form != "onnx":
             raise InputError(OWNER, "a scikit-learn model goes out as onnx", form, "Leave form out.")
-        return _export_sklearn(model, Path(path), inputs, dict(about or {}), tolerance)
+        return _export_sklearn(model, checked_path(path), inputs, dict(about or {}), tolerance)
     if not isinstance(model, CalibratedModel):
         fix = "Pass what fedlas.calibrate(model, val_loader) returns."
         raise InputError(
@@ -176,7 +176,7 @@ def export(
                 yield part, deployed(*part.values())[1].double().numpy()
 
     about = {**(about or {}), "calibration": Calibration(model.calibrator).plain()}
-    return _export(deployed, Path(path), form, tensors, samples(), about, tolerance, axes=axes)
+    return _export(deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes)
 
 
 def _checked_inputs(inputs: Any) -> dict[str, Tensor]:

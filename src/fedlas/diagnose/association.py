@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, as_numbers, describe
 from fedlas.stats.intervals import Interval, check_level
 from fedlas.stats.rows import Floats
 
@@ -69,7 +69,7 @@ def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_l
         (0.894, 1.0)
     """
     check_level("associations", confidence_level)
-    (x, _), (y, boolean) = _numbers("score", score), _numbers("value", value)
+    x, y = _numbers("score", score), _numbers("value", value)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise InputError(
             "associations",
@@ -86,21 +86,16 @@ def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_l
     return Associations(
         pearson=_correlation(a, b, a * b, a * a, b * b, confidence_level),
         spearman=_correlation(u, v, uv, uu, vv, confidence_level),
-        auroc=_auroc(by_x, y, confidence_level) if boolean else None,
+        auroc=_auroc(by_x, y, confidence_level) if str(getattr(value, "dtype", "")).endswith("bool") else None,
     )
 
 
-def _numbers(name: str, values: Tensor | Floats) -> tuple[Floats, bool]:
-    """Return the values in float64, and whether they are boolean."""
-    try:
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        numbers = array.astype(np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        fix = "Pass one number per sample."
-        raise InputError("associations", f"{name} must be numbers", describe(values), fix) from error
-    if not np.isfinite(numbers).all():
+def _numbers(name: str, values: Tensor | Floats) -> Floats:
+    """Return the values in float64."""
+    numbers = as_numbers(values)
+    if numbers.ndim and not np.isfinite(numbers).all():
         raise InputError("associations", f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
-    return numbers, array.dtype == bool
+    return numbers
 
 
 def _centered(values: Floats) -> Floats:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.threads import OfThread
 from fedlas.features.head import check_model
 
@@ -51,6 +51,7 @@ class FeatureTap:
         torch.Size([5, 3])
     """
 
+    @check_kinds
     def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
         check_model("FeatureTap", module)
         self._flatten = flatten

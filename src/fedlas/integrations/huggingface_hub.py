@@ -13,7 +13,7 @@ from torch import nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import check_name, is_file, read_json, write_atomically, write_json, write_text
+from fedlas._core.files import check_name, checked_path, is_file, read_json, write_atomically, write_json, write_text
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.metrics import METRICS
@@ -137,7 +137,7 @@ def save_pretrained(
         ...     sorted(path.name for path in save_pretrained(exported, Path(place, "hub"), card=card).iterdir())
         ['README.md', 'card.json', 'model.onnx']
     """
-    owner, place = "save_pretrained", Path(folder)
+    owner, place = "save_pretrained", checked_path(folder)
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
         fix = "Pass a CalibratedModel, or a file that fedlas export wrote."
@@ -210,8 +210,9 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
     Raises:
         InputError: If it holds no calibration card.
     """
-    local = Path(source).is_dir()
-    folder = Path(source) if local else Path(snapshot_download(str(source), revision=revision, token=token))
+    folder = checked_path(source)
+    local = folder.is_dir()
+    folder = folder if local else Path(snapshot_download(str(source), revision=revision, token=token))
     _card_of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
     return folder
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
 from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
@@ -57,6 +57,7 @@ class PredictionSets:
         return float(self.sizes.double().mean())
 
 
+@check_kinds
 def prediction_sets(
     val: Predictions,
     test: Predictions,
@@ -114,9 +115,6 @@ def prediction_sets(
     check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice(_OWNER, "score", score, get_args(Score))
     check_count(_OWNER, "seed", seed, low=0)
-    for name, choice in (("randomized", randomized), ("by_class", by_class)):
-        if not isinstance(choice, bool):
-            raise InputError(_OWNER, f"{name} must be True or False", choice, "Pass a bool.")
     if val.num_classes != test.num_classes:
         got = f"{val.num_classes} and {test.num_classes}"
         raise InputError(_OWNER, "val and test must have as many classes", got, "Pass predictions of one model.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_logits, describe
+from fedlas._core.check import InputError, check_count, check_logits, describe
 
 __all__ = ["valid_positions"]
 
@@ -44,5 +44,5 @@ def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tu
         )
     rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
     target = target.reshape(-1)
-    counts = target != ignore_index
+    counts = target != check_count(owner, "ignore_index", ignore_index, low=None)
     return (rows, target) if bool(counts.all()) else (rows[counts], target[counts])

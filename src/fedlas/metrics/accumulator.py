@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.metrics.scan import Statistic, scan
 from fedlas.predictions import Predictions
@@ -28,6 +28,7 @@ class Accumulator(ABC):
         objects adds what they took in.
     """
 
+    @check_kinds
     def __init__(self, *, weighted: bool = False) -> None:
         self.weighted = weighted
         self._sums = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}

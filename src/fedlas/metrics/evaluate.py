@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fedlas._core.check import InputError, check_count, describe
@@ -59,6 +59,15 @@ def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_
 def default_metrics(predictions: AnyPredictions) -> list[MetricEntry]:
     """Return the metrics that ``evaluate`` computes of these predictions."""
     return [e for e in METRICS.entries() if e.metadata.get("default", True) and not lacking(e, predictions)]
+
+
+def entries_of(metrics: Iterable[str]) -> list[MetricEntry]:
+    """Return the entries of metrics by name, each once.
+
+    Raises:
+        InputError: For an unknown name; the message names the nearest one.
+    """
+    return list({METRICS[name].name: METRICS[name] for name in metrics}.values())
 
 
 def lacking(entry: MetricEntry, predictions: AnyPredictions) -> bool:

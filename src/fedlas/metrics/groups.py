@@ -146,9 +146,10 @@ def calibration_by_group(
     if isinstance(groups, Tensor):
         check_dense(owner, "groups", groups)
         groups = groups.detach().cpu()
-    # Not every float type of PyTorch has an array; none is a group.
-    floats = isinstance(groups, Tensor) and (groups.is_floating_point() or groups.is_complex())
-    labels = np.zeros(()) if floats else np.asarray(groups)
+    try:
+        labels = np.asarray(groups)
+    except (TypeError, ValueError):  # a float type of PyTorch that has no array, or rows of unequal length
+        labels = np.zeros(())
     if labels.dtype.kind in "fc":
         fix = "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers."
         raise InputError(owner, "groups must be labels, such as integers or strings", describe(groups), fix)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe, suggestion
+from fedlas._core.check import InputError, check_count, check_kinds, describe, suggestion
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
 from fedlas.metrics.evaluate import default_metrics
@@ -304,6 +304,7 @@ class StreamingGroups(Accumulator):
         0.5
     """
 
+    @check_kinds
     def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False) -> None:
         super().__init__(weighted=weighted)
         self.groups = _listed(self._owner, groups)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.features.head import part_of
 from fedlas.losses._base import without_autocast
@@ -293,10 +293,12 @@ class Objective(nn.Module):
                 loss = loss + self.penalty(self.model)
         return loss, logits
 
+    @check_kinds
     def head_in(self, model: nn.Module) -> nn.Module | None:
         """Return the module of a model's copy whose input the criterion reads: head or pool; None if neither."""
         return model.get_submodule(self._name_of(self._read[0])) if self._read else None
 
+    @check_kinds
     def classifier_in(self, model: nn.Module) -> nn.Module:
         """Return the classifier head in a copy of the model, whether or not the criterion needs features.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.streams import derive
 from fedlas.objective.batches import read_batch
 from fedlas.objective.predict import predict
@@ -24,6 +24,7 @@ _CLOSE = 0.1
 _MOST_HALVINGS = 12
 
 
+@check_kinds
 def drifted_predictions(
     model: nn.Module,
     loader: Iterable[Any],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, as_numbers, check_count, describe
 from fedlas._core.extras import require
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend_below, name_axis
 from fedlas.plots.theme import legend as draw_legend
@@ -137,7 +137,7 @@ def score_histogram(
 
 
 def _rates(owner: str, name: str, given: ArrayLike) -> Any:
-    rates = np.asarray(given, dtype=np.float64)
+    rates = as_numbers(given)
     if rates.ndim != 1 or len(rates) < 2 or not ((rates >= 0) & (rates <= 1)).all() or (np.diff(rates) < 0).any():
         raise InputError(
             owner, f"rates of {name} must be ascending in [0, 1], at least 2", describe(rates), "See roc_points."
@@ -146,7 +146,7 @@ def _rates(owner: str, name: str, given: ArrayLike) -> Any:
 
 
 def _finite(owner: str, name: str, given: ArrayLike) -> Any:
-    values = np.asarray(given, dtype=np.float64)
+    values = as_numbers(given)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise InputError(owner, f"{name} must be finite scores (N,), at least one", describe(values), "Check them.")
     return values

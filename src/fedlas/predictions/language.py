@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, describe, reason
+from fedlas._core.check import InputError, as_numbers, check_choice, describe, reason
 from fedlas._core.files import parse_json
 from fedlas.predictions.cells import OWNER, TableChunk
 
@@ -93,7 +93,7 @@ def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean
         raise InputError("token_confidence", "logprobs must be a sequence of sequences", describe(logprobs), fix)
     confidence = []
     for number, tokens in enumerate(logprobs, 1):
-        values = _floats(tokens)
+        values = as_numbers(tokens)
         if values.ndim != 1 or not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
             fix = "Pass natural logarithms of the tokens' probabilities."
             got = f"{describe(tokens)} in answer {number}"
@@ -118,20 +118,12 @@ def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
         [0.832]
     """
-    values = _floats(logprobs)
+    values = as_numbers(logprobs)
     if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
         fix = "Pass [[log p(True), log p(False)], ...]."
         raise InputError("p_true", "log-probabilities must be finite, two an answer", describe(logprobs), fix)
     margin: NDArray[np.float64] = values[:, 1] - values[:, 0]
     return 1 / (1 + np.exp(margin.clip(-700, 700)))
-
-
-def _floats(values: Any) -> NDArray[np.float64]:
-    """Return an array of numbers, empty for other values."""
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return np.empty(0)
 
 
 def confidences_as(form: str, chunk: TableChunk, column: str) -> Tensor:

@@ -27,9 +27,10 @@ BYTES = 1 << 20
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
-_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*%?\s*")
-_DECIMAL_POINT = re.compile(r"\s*[-+]?\d*\.\d+([eE][-+]?\d+)?\s*%?\s*")
-_PERCENT = re.compile(r"\s*[-+]?\d*[.,]?\d+\s*%\s*")
+# Possessive: a cell of 100,000 digits or blanks would take minutes if each way to share them out were tried.
+_DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
 
 _TEMPLATES = {
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":

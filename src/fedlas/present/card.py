@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.extras import require
-from fedlas._core.files import write_json, write_text
+from fedlas._core.files import checked_path, write_json, write_text
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
@@ -47,6 +47,7 @@ class CalibrationCard:
     def __repr__(self) -> str:
         return self.text()
 
+    @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
         content, thresholds = self.content, thresholds_table(self.content)
@@ -59,6 +60,7 @@ class CalibrationCard:
         ]
         return [*blocks, card_metrics(content), *content["limits"]] if details else blocks
 
+    @check_kinds
     def text(self, *, details: bool = False) -> str:
         """Return thresholds and main metrics for a terminal; ``details`` adds all metrics and the known limits."""
         return text_of(self.blocks(details=details), details=details)
@@ -114,13 +116,14 @@ class CalibrationCard:
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
         """
-        path = Path(path)
+        path = checked_path(path)
         check_card_place(path)
         page = self.html()
         write_json(path, self.content)
         return write_text(path.with_suffix(".html"), page)
 
 
+@check_kinds
 def card(
     val: AnyPredictions,
     test: AnyPredictions,

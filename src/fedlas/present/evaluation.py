@@ -11,7 +11,7 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_kinds
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.metrics import evaluate
@@ -140,6 +140,7 @@ class Evaluation:
         """Name, samples, classes and bins."""
         return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
 
+    @check_kinds
     def text(self, *, details: bool = False) -> str:
         """Return the verdict and tables for a terminal.
 
@@ -233,6 +234,7 @@ class Evaluation:
         tables = [self._short(self.title), *(table for _, table in self._group_tables(most=MOST))]
         return "".join([sentences, images, *map(html_table, tables)])
 
+    @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
         blocks: list[Block] = [*self.verdict]
@@ -292,6 +294,7 @@ class Evaluation:
         ]
 
 
+@check_kinds
 def report(
     predictions: AnyPredictions | PredictionTable,
     *,

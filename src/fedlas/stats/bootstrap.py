@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from fedlas._core.check import check_kinds
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import default_metrics, values_of
+from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
@@ -119,6 +120,7 @@ def bootstrap_interval(
     return _intervals("bootstrap_interval", predictions, [METRICS[metric]], **options)[METRICS[metric].name]
 
 
+@check_kinds
 def bootstrap_intervals(
     predictions: Predictions | TopLabel,
     *,
@@ -153,7 +155,7 @@ def bootstrap_intervals(
         (0.75, 0.1941..., 0.9936...)
     """
     check_measurable("bootstrap_intervals", predictions)
-    entries = default_metrics(predictions) if metrics is None else [METRICS[name] for name in dict.fromkeys(metrics)]
+    entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     options |= {"num_bins": num_bins, "method": method}
     return _intervals("bootstrap_intervals", predictions, entries, **options)

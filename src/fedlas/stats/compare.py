@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.check import InputError, as_numbers, check_kinds, check_number, describe
 from fedlas._core.extras import require
 from fedlas.stats.intervals import check_level
 from fedlas.stats.rows import Floats
@@ -92,14 +92,14 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    check_pairs("paired_t_test", a, b)
-    n = len(a)
-    differences = [float(x) - float(y) for x, y in zip(a, b, strict=True)]
+    pairs = check_pairs("paired_t_test", a, b)
+    n = len(pairs)
+    differences = [float(x - y) for x, y in pairs]
     mean = fmean(differences)
     if n < 2:
         return PairedTest(mean, None, n, "one pair has no spread")
     # Differences as small as the rounding of the values are no evidence, however regular they are.
-    noise = ROUNDING * max(abs(float(x)) for x in (*a, *b))
+    noise = ROUNDING * float(np.abs(pairs).max())
     if all(abs(d) <= noise for d in differences):
         return PairedTest(mean, 1.0, n)
     spread = stdev(differences)
@@ -110,40 +110,36 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     return PairedTest(mean, min(p_value, 1.0), n)
 
 
-def check_pairs(owner: str, a: Sequence[float], b: Sequence[float]) -> None:
-    """Check that ``a`` and ``b`` are as many finite values each.
+def check_pairs(owner: str, a: Sequence[float], b: Sequence[float]) -> Floats:
+    """Return ``a`` and ``b`` as pairs ``(n, 2)``, if they are as many finite values each.
 
     Raises:
         InputError: If the lengths differ, there are no values, or one is not finite.
     """
-    if len(a) != len(b) or len(a) == 0:
+    first, second = (
+        check_values(owner, name, each, "Drop that seed from both methods.") for name, each in (("a", a), ("b", b))
+    )
+    if len(first) != len(second) or len(first) == 0:
         raise InputError(
             owner,
             "a and b must hold one value per seed each, in the same order",
-            f"{len(a)} and {len(b)} values",
+            f"{len(first)} and {len(second)} values",
             "Keep only the seeds that both methods have.",
         )
-    check_values(owner, "a", a, "Drop that seed from both methods.")
-    check_values(owner, "b", b, "Drop that seed from both methods.")
+    return np.stack([first, second], axis=1)
 
 
-def check_values(owner: str, name: str, values: Sequence[float], advice: str, *, missing: bool = False) -> list[float]:
-    """Return ``values`` as floats if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN.
+def check_values(owner: str, name: str, values: Sequence[float], advice: str, *, missing: bool = False) -> Floats:
+    """Return ``values (n,)`` if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN.
 
     Raises:
         InputError: If one of them is not.
     """
-    floats = []
-    for value in values:
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.inf
-        if not (abs(number) <= LARGEST or (missing and math.isnan(number))):
-            expected = f"{name} must be finite numbers of at most {LARGEST:g} in size"
-            raise InputError(owner, expected, describe(value), advice)
-        floats.append(number)
-    return floats
+    numbers = as_numbers(values)
+    if numbers.ndim != 1 or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all():
+        expected = f"{name} must be finite numbers of at most {LARGEST:g} in size"
+        raise InputError(owner, expected, describe(values), advice)
+    return numbers
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -167,7 +163,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Source:
         Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6 (1979).
     """
-    values = [check_number("holm", f"p_values[{i}]", float(p), low=0.0, high=1.0) for i, p in enumerate(p_values)]
+    numbers = check_values("holm", "p_values", p_values, "Pass one for each test.", missing=True)
+    values = [check_number("holm", f"p_values[{i}]", float(p), low=0.0, high=1.0) for i, p in enumerate(numbers)]
     adjusted = [0.0] * len(values)
     so_far = 0.0
     for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
@@ -177,6 +174,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@check_kinds
 def compare_to_best(
     values: Mapping[str, Sequence[float]],
     *,
@@ -219,7 +217,11 @@ def compare_to_best(
         Hsu, "Multiple Comparisons: Theory and Methods" (1996), on comparison with the best.
     """
     alpha = check_number("compare_to_best", "alpha", alpha, low=0.0, high=1.0, low_open=True)
-    lengths = {name: len(numbers) for name, numbers in values.items()}
+    checked = {
+        name: check_values("compare_to_best", f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
+        for name, numbers in values.items()
+    }
+    lengths = {name: len(numbers) for name, numbers in checked.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise InputError(
             "compare_to_best",
@@ -227,10 +229,6 @@ def compare_to_best(
             lengths or "none",
             "Put NaN where a method lacks a seed.",
         )
-    checked = {
-        name: check_values("compare_to_best", f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
-        for name, numbers in values.items()
-    }
     # A seed that one method lacks is dropped for all, so that every test is over the same seeds.
     columns = [column for column in zip(*checked.values(), strict=True) if not any(math.isnan(v) for v in column)]
     others = frozenset(values)
@@ -362,7 +360,7 @@ def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) ->
     owner = "mean_interval"
     check_level(owner, confidence_level)
     advice = "Drop the seeds without a value."
-    numbers = check_values(owner, "values, one for each seed,", values, advice)
+    numbers = check_values(owner, "values, one for each seed,", values, advice).tolist()
     if not numbers:
         raise InputError(owner, "values must be at least one, one for each seed", "none", advice)
     spread = stdev(numbers) if len(numbers) > 1 else 0.0
@@ -379,10 +377,9 @@ def _differences(owner: str, a: Sequence[float], b: Sequence[float]) -> Floats:
 
     Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     """
-    check_pairs(owner, a, b)
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    differences = first - second
-    noise = ROUNDING * max(float(np.abs(first).max()), float(np.abs(second).max()))
+    pairs = check_pairs(owner, a, b)
+    differences = pairs[:, 0] - pairs[:, 1]
+    noise = ROUNDING * float(np.abs(pairs).max())
     # Sorted sizes fall into groups whose neighbors differ by rounding; each takes the smallest size of its group.
     sizes = np.concatenate(([0.0], np.abs(differences)))
     order = np.argsort(sizes, kind="stable")

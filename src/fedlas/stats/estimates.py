@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluate import default_metrics, lacking, values_of
+from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
@@ -70,6 +70,7 @@ class Estimate:
         return cls(**{**numbers, "replicates": int(numbers["replicates"])})
 
 
+@check_kinds
 def estimates(
     predictions: Predictions | TopLabel,
     metrics: Sequence[str] | None = None,
@@ -194,7 +195,7 @@ def estimated(
     """
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto")
     rows = rows_for(owner, predictions, num_bins)
-    entries = [METRICS[name] for name in dict.fromkeys(metrics)]
+    entries = entries_of(metrics)
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
         values = values_of(predictions, entries, num_bins)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.check import check_choice, check_count, check_kinds, check_number
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.scan import MetricEntry
@@ -56,6 +56,7 @@ class NoiseFloor:
         return least_p(self.replicates, self.alternative)
 
 
+@check_kinds
 def noise_floor(
     predictions: Predictions | TopLabel,
     *,

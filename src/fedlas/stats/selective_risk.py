@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, as_numbers, check_count, describe
 from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
@@ -112,7 +112,7 @@ def risk_threshold(
     check_level(owner, risk, name="risk")
     check_level(owner, confidence_level)
     check_count(owner, "num_classes", num_classes)
-    scores, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
+    scores, right = as_numbers(confidence), as_numbers(correct).astype(bool)
     if scores.ndim != 1 or scores.shape != right.shape or not len(scores):
         raise InputError(
             owner,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import lacking, values_of
+from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
@@ -265,7 +265,7 @@ def compare(
     check_same_samples("compare", a, b)
     if metrics is None:
         metrics = [name for name in COMPARED if not any(lacking(METRICS[name], each) for each in both)]
-    entries = [METRICS[name] for name in dict.fromkeys(metrics)]
+    entries = entries_of(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     pairs = paired_bootstraps("compare", a, b, entries, method="auto", num_bins=num_bins, **options)
     p_values = {name: each.p_value for name, each in pairs.items()}

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedlas._core.check import InputError, check_dense, check_finite, describe
+from fedlas._core.check import InputError, as_numbers, describe
 
 
 def effective_samples(weights: Any) -> float:
@@ -31,23 +29,9 @@ def effective_samples(weights: Any) -> float:
         Kish, "Survey Sampling" (1965), section 11.2; for importance weights Kong, "A note on importance sampling using
         standardized weights" (1992).
     """
-    owner, array = "effective_samples", weights
-    if isinstance(weights, Tensor):
-        check_dense(owner, "weights", weights)
-        array = weights.detach().cpu()
-        array = array if array.is_complex() else array.double().numpy()
-    try:
-        values = np.asarray(array)
-        if values.dtype.kind not in "fiub":
-            raise TypeError(str(values.dtype))
-        values = values.astype(np.float64)
-    except (TypeError, ValueError) as error:  # text, objects, rows of different lengths
-        raise InputError(
-            owner, "weights must be real numbers", describe(weights), "Pass an array of numbers."
-        ) from error
-    check_finite(owner, "weights", torch.from_numpy(values))
-    if values.ndim != 1 or not len(values) or values.min() < 0 or values.max() == 0:
+    values = as_numbers(weights)
+    if values.ndim != 1 or not len(values) or not (values >= 0).all() or not 0 < values.max() < np.inf:
         fix = "Pass one weight for each sample."
-        raise InputError(owner, "weights must be (N,), at least 0, not all 0", describe(weights), fix)
+        raise InputError("effective_samples", "weights must be (N,), at least 0, not all 0", describe(weights), fix)
     values = values / values.max()  # squares of large and small weights stay numbers
     return float(values.sum() ** 2 / (values**2).sum())

@@ -71,3 +71,21 @@ def test_a_read_only_folder(tmp_path):
             write_text(tmp_path / "a.txt", "")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_pipe_or_device_is_not_replaced_by_a_file(tmp_path):
+    """As root, a rename over /dev/null would take it from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (tmp_path / "pipe", tmp_path / "link", "/dev/null", "/dev/stdout"):
+        with pytest.raises(InputError, match="device or a pipe"):
+            write_text(path, "text")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("path", [3, True, None, b"a.json", "a\0b"])
+def test_what_is_no_path_is_refused(path):
+    for call in (read_json, lambda path: write_text(path, "")):
+        with pytest.raises(InputError, match="str or a Path"):
+            call(path)

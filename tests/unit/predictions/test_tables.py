@@ -206,6 +206,13 @@ def test_long_cells_name_the_right_remedy(table, text, message):
         table("t.csv", text)
 
 
+@pytest.mark.parametrize("cell", ["1" * 100_000, f"0,1{' ' * 100_000}x", f"0.1{' ' * 100_000}x"])
+def test_noticing_percent_signs_takes_no_time_that_grows_with_the_square_of_a_cell(table, cell):
+    """Each way to share out the digits or blanks was tried: hours for a file of 26 MB."""
+    with pytest.raises(InputError, match="must be"):
+        table("t.csv", f"a;b;y\n{cell};0.5;0\n")
+
+
 def varint(number, length=0):
     """A number as Thrift writes it, padded to a length."""
     out = bytearray()

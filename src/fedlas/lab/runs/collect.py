@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, reason
+from fedlas._core.files import no_device
 from fedlas.lab.runs.claim import NUMBERS, check_metrics, leave_out, run_folders
 from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
 from fedlas.lab.runs.folder import RunFolder
@@ -102,7 +103,7 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
             raise ValueError(f"{denied[0]} cannot be read (Permission denied)")
         return run
     if folder.error_path.name in names:
-        text = folder.error_path.read_text(encoding="utf-8", errors="replace").strip()
+        text = no_device(folder.error_path).read_text(encoding="utf-8", errors="replace").strip()
         return Problem(folder.name, text.splitlines()[-1].strip() if text else "no message")
     signs = (folder.config_path, folder.environment_path, folder.log_path, folder.checkpoint_path, folder.lock_path)
     return not names or any(path.name in names for path in signs)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fedlas._core.check import InputError
+from fedlas._core.files import no_device
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
@@ -152,7 +153,7 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
     """
     path = RunFolder(folder).checkpoint_path
     try:
-        with path.open("rb") as file:
+        with no_device(path).open("rb") as file:
             weights = file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError("run", "its checkpoint must be readable", f"{path} ({error})", "Train it again.") from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.files import check_name, is_file, parse_json, path_inside, write_atomically
+from fedlas._core.files import check_name, is_file, no_device, parse_json, path_inside, write_atomically
 from fedlas._core.yaml_text import parse_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
@@ -124,7 +124,7 @@ class RunFolder:
             OSError: If it cannot be read.
             InputError: If the pack cannot be read.
         """
-        return path.read_text(encoding="utf-8") if path.exists() else self._packed(path)
+        return no_device(path).read_text(encoding="utf-8") if path.exists() else self._packed(path)
 
     @property
     def is_finished(self) -> bool:
@@ -174,7 +174,7 @@ class RunFolder:
     def kept_root(self) -> str | None:
         """Absolute path of the data when the run was last started; None if it needs no files, or that is not known."""
         try:
-            with self.data_root_path.open("rb") as file:
+            with no_device(self.data_root_path).open("rb") as file:
                 root = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
         except OSError:
             return None
@@ -256,7 +256,7 @@ class RunFolder:
     def fingerprint(self) -> str | None:
         """SHA-256 of the file with the test predictions; None if it cannot be read."""
         try:
-            with self.part_path("test").open("rb") as file:
+            with no_device(self.part_path("test")).open("rb") as file:
                 return file_digest(file, "sha256").hexdigest()
         except OSError:
             return None
@@ -361,7 +361,7 @@ def _version(path: Path) -> tuple[int, int]:
 def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
     """Return the archive and its files by run and name; empty if it is somebody else's ``runs.zip``."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+        archive = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise InputError("pack", "it must be a readable zip", f"{path} ({error})", _FIX) from error
     entries: dict[tuple[str, str], zipfile.ZipInfo] = {}

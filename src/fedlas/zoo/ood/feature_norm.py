@@ -41,7 +41,7 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
     Source:
         Park, Chai, Yoon and Teoh 2023: the norm is the confidence of a classifier hidden in the layer.
     """
-    if order != math.inf:
+    if not isinstance(order, float) or order != math.inf:
         check_number("feature_norm_score", "order", order, low=0.1)
     rows = check_features("feature_norm_score", features).double()
     # Scaled so that the largest value of a row is 1, no power overflows.

@@ -40,6 +40,7 @@ def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, l
         (torch.Size([2, 3, 32, 32]), ['gray repeated to 3 channels', 'scaled from 28 x 28 to 32 x 32 pixels'])
     """
     owner = "adapt_images"
+    check_count(owner, "channels", channels)
     check_count(owner, "size", size)
     _check_images(owner, "images", images)
     colors, height, width = images.shape[1:]

@@ -11,7 +11,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_count, check_finite, check_logits, check_number, describe
+from fedlas._core.check import (
+    LARGEST,
+    InputError,
+    check_count,
+    check_dense,
+    check_finite,
+    check_logits,
+    check_number,
+    describe,
+)
 from fedlas.zoo.ood.base import OOD_SCORES
 
 __all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp_score"]
@@ -227,6 +236,7 @@ def _by_rows(owner: str, logits: Tensor, score: Callable[[Tensor], Tensor], *, d
 
 
 def _checked(owner: str, logits: Tensor) -> Tensor:
-    if check_logits(owner, logits).ndim != 2:
+    check_dense(owner, "logits", check_logits(owner, logits))
+    if logits.ndim != 2:
         raise InputError(owner, "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position.")
     return logits

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_logits, describe, is_dense
-from fedlas._core.files import parse_json, write_atomically
+from fedlas._core.check import InputError, check_kinds, check_logits, describe, is_dense
+from fedlas._core.files import checked_path, parse_json, write_atomically
 from fedlas.predictions import Predictions
 
 __all__ = ["Outputs"]
@@ -70,10 +70,12 @@ class Outputs:
         return int(self.logits.shape[0])
 
     @classmethod
+    @check_kinds
     def of(cls, predictions: Predictions) -> Outputs:
         """Return the outputs in ``predictions``, without the labels."""
         return cls(predictions.logits, predictions.features)
 
+    @check_kinds
     def save(self, path: str | Path, *, about: Mapping[str, Any]) -> Path:
         """Write ``path`` (``.npz``) atomically and return it.
 
@@ -97,7 +99,7 @@ class Outputs:
         Raises:
             InputError: If the file is missing, truncated, or was not written by :meth:`save`.
         """
-        path = Path(path)
+        path = checked_path(path)
         try:
             with open_arrays(path) as archive:
                 arrays = {name: archive[name] for name in archive.names if name != "about"}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_kinds, check_number
 from fedlas.zoo.uncertainty._draws import mean_over_draws
 from fedlas.zoo.uncertainty.bayesian_layers import OWNER, bayesian_layers, checked_layers, forget_draws, sampling
 
@@ -37,6 +37,7 @@ class SampledWeights(nn.Module):
         InputError: If the model has no Bayesian layers, or for numbers out of range.
     """
 
+    @check_kinds
     def __init__(self, model: nn.Module, *, samples: int = 32, seed: int = 0) -> None:
         super().__init__()
         self.samples = check_count(OWNER, "samples", samples)
@@ -111,7 +112,8 @@ class KLPenalty(nn.Module):
 
     def __init__(self, num_samples: int, weight: float = 1.0) -> None:
         super().__init__()
-        self.num_samples, self.weight = num_samples, weight
+        self.num_samples = check_count(OWNER, "num_samples", num_samples)
+        self.weight = check_number(OWNER, "weight", weight, low=0)
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty of ``model``, a scalar."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.extras import require
 
 __all__ = ["BayesianConfig", "to_bayesian"]
@@ -51,6 +51,7 @@ class BayesianConfig:
         check_number("model.bayesian", "kl_weight", self.kl_weight, low=0)
 
 
+@check_kinds
 def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Module:
     """Replace every linear and convolutional layer of ``model`` by a Bayesian one, in place.
 
@@ -70,7 +71,7 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
         set for the whole batch, from torch's global generator. In ``eval()`` the means are used, except within
         :func:`sampling`.
     """
-    config = config or BayesianConfig()
+    config = BayesianConfig() if config is None else config
     twins: dict[nn.Module, nn.Module | None] = {}  # a layer that occurs twice in the model stays one layer
     for name, layer in list(model.named_modules(remove_duplicate=False)):
         if layer not in twins:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.check import InputError, as_numbers, check_logits, describe
 from fedlas.predictions import Predictions
 
 __all__ = ["average", "mean_log_probs"]
@@ -83,9 +84,12 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
         >>> mean_log_probs(torch.tensor([[0.0, 100.0], [0.0, 0.0]])).exp().tolist()
         [0.25, 0.75]
     """
-    log_probs = logits.log_softmax(dim=-1)
+    log_probs = check_logits("mean_log_probs", logits).log_softmax(dim=-1)
     if log_weights is None:
-        return log_probs.logsumexp(dim=0) - math.log(len(logits))
+        return log_probs.logsumexp(dim=0) - math.log(max(1, len(logits)))
+    if not isinstance(log_weights, Tensor) or log_weights.shape != logits.shape[:1]:
+        expected = f"log_weights must be a tensor ({len(logits)},), one for each member"
+        raise InputError("mean_log_probs", expected, describe(log_weights), "Leave them out for equal weights.")
     return (log_probs + log_weights.reshape(-1, *[1] * (logits.ndim - 1))).logsumexp(dim=0)
 
 
@@ -95,7 +99,7 @@ def check_members(owner: str, predictions: Sequence[Predictions]) -> Predictions
     Raises:
         InputError: If there are none, or shapes or targets differ.
     """
-    if not predictions or not all(isinstance(p, Predictions) for p in predictions):
+    if not len(predictions) or not all(isinstance(p, Predictions) for p in predictions):
         got = describe(next((p for p in predictions if not isinstance(p, Predictions)), ()))
         raise InputError(owner, "it takes Predictions, at least one", got, "Load them with Predictions.load(path).")
     first = predictions[0]
@@ -119,14 +123,12 @@ def _same_target(a: Predictions, b: Predictions) -> bool:
 
 
 def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
-    numbers = (
-        [1.0] * members if weights is None else [check_number(_OWNER, "weights", float(w), low=0) for w in weights]
-    )
-    if len(numbers) != members or sum(numbers) <= 0:
+    numbers = np.ones(members) if weights is None else as_numbers(weights)
+    if numbers.shape != (members,) or not (numbers >= 0).all() or not 0 < numbers.sum() < math.inf:
         raise InputError(
             _OWNER,
             f"weights must be {members} numbers >= 0, one for each, not all 0",
-            numbers,
+            describe(weights),
             "Leave them out for equal weights.",
         )
     shares = torch.tensor(numbers, dtype=torch.float64)

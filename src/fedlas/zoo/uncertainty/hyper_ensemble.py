@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import check_count
+from fedlas._core.check import check_count, check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import check_members
 
@@ -24,6 +24,7 @@ MOST_PICKS = 100
 _ROUNDING = 1e-9  # nats; smaller gains are rounding
 
 
+@check_kinds
 def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
     """Return how often each candidate is picked, greedily and with replacement, to lower the NLL of the ensemble.
 

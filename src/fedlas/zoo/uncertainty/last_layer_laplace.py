@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
 from fedlas._core.extras import require
 from fedlas.predictions import Predictions
 
@@ -96,6 +96,7 @@ class LastLayerLaplace:
         self._head = copy.deepcopy(head).requires_grad_(True)
         self._posterior: Any = None
 
+    @check_kinds
     def fit(self, train: Predictions, *, batch_size: int = 512) -> LastLayerLaplace:
         """Fit on the head's inputs and labels of the training part; return ``self``.
 
@@ -107,6 +108,7 @@ class LastLayerLaplace:
             InputError: Without features, with features of another size than the head's input, or if the head does
                 not map them to the logits.
         """
+        check_count(_OWNER, "batch_size", batch_size)
         features = _features(train, self._head)
         _check_logits(train, features, self._head)
         with warnings.catch_warnings(action="ignore"):  # of its imports, and of a default that is chosen here
@@ -146,6 +148,7 @@ class LastLayerLaplace:
         """
         return float(self._fitted().log_marginal_likelihood())
 
+    @check_kinds
     def predict(self, predictions: Predictions) -> Predictions:
         """Return the same samples with the log of the mean probabilities under the posterior as logits.
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas.objective import predict
 from fedlas.objective.objective import network_of
 from fedlas.predictions import Predictions
@@ -25,6 +25,7 @@ __all__ = ["DropoutSamples", "mc_dropout"]
 _OWNER = "mc_dropout"
 
 
+@check_kinds
 def mc_dropout(
     model: nn.Module, loader: Iterable[Any], *, samples: int = 20, seed: int = 0, device: Any = None
 ) -> Predictions:
@@ -78,6 +79,7 @@ class DropoutSamples(nn.Module):
         attention weights in ``nn.MultiheadAttention``, stays off, and so does stochastic depth.
     """
 
+    @check_kinds
     def __init__(self, model: nn.Module, *, samples: int = 20, seed: int = 0) -> None:
         super().__init__()
         active_dropout(model)

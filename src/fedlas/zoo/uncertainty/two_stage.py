@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, check_kinds, check_number, describe
 from fedlas.features import find_head
 from fedlas.zoo.uncertainty.ensemble import mean_log_probs
 
@@ -28,6 +28,7 @@ class MLPHead(nn.Module):
 
     def __init__(self, in_features: int, hidden: int, num_classes: int) -> None:
         super().__init__()
+        _check_sizes(in_features=in_features, hidden=hidden, num_classes=num_classes)
         self.body = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.out = nn.Linear(hidden, num_classes)
 
@@ -35,6 +36,11 @@ class MLPHead(nn.Module):
         """Logits ``(N, C)`` of ``features (N, D)``."""
         logits: Tensor = self.out(self.body(features))
         return logits
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        check_count("two-stage", name, size)
 
 
 class VariationalHead(nn.Module):
@@ -57,6 +63,7 @@ class VariationalHead(nn.Module):
 
     def __init__(self, in_features: int, hidden: int, num_classes: int, *, samples: int = 100, seed: int = 0) -> None:
         super().__init__()
+        _check_sizes(in_features=in_features, hidden=hidden, num_classes=num_classes)
         self.samples = check_count("two-stage", "samples", samples)
         self.seed = check_count("two-stage", "seed", seed, low=0)
         self.body = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU())
@@ -105,7 +112,7 @@ class LatentKL(nn.Module):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight = check_number("two-stage", "weight", weight, low=0)
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty, a scalar."""
@@ -133,6 +140,7 @@ class TwoStage(nn.Module):
         its dropout is off. The body's weights and buffers never change.
     """
 
+    @check_kinds
     def __init__(self, model: nn.Module, head: nn.Module, old: str | nn.Module | None = None) -> None:
         super().__init__()
         replaced = find_head(model, old)
