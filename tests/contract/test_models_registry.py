@@ -38,6 +38,10 @@ def images():
     return torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
+def deep(model):
+    return sum(1 for _ in model.modules()) > 100
+
+
 def test_is_documented(name):
     assert MODELS[name].summary
 
@@ -64,28 +68,24 @@ def test_every_parameter_learns(model, images):
 
 
 def test_traced_without_a_break(model, images):
-    if sum(1 for _ in model.modules()) > 100:
+    if deep(model):
         pytest.skip("seconds of tracing; its blocks are those of a shallower one")
     traced = torch.compile(model.eval(), fullgraph=True, backend="eager")
     assert torch.allclose(traced(images), model(images))
 
 
-def test_state_dict_round_trip(name, model, images):
-    other = build_model(name, num_classes=7, in_channels=3, image_size=SIZE)
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other.eval()(images), model.eval()(images))
-
-
-def test_same_seed_same_weights(name, model):
+def test_same_seed_same_weights_and_state_dict_round_trip(name, model, images):
     torch.manual_seed(0)
     again = build_model(name, num_classes=7, in_channels=3, image_size=SIZE)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    state = {key: value + 1 for key, value in model.state_dict().items()}
+    again.load_state_dict(state)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in state.items())
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_any_number_of_channels(name, channels):
-    built = build_model(name, num_classes=2, in_channels=channels, image_size=SIZE).eval()
-    assert built(torch.randn(1, channels, SIZE, SIZE)).shape == (1, 2)
+def test_another_number_of_channels(name):
+    built = build_model(name, num_classes=2, in_channels=1, image_size=SIZE).eval()
+    assert built(torch.randn(1, 1, SIZE, SIZE)).shape == (1, 2)
 
 
 def test_starts_with_logits_of_ordinary_size(model, images):
@@ -109,6 +109,8 @@ def test_dropout_is_off_unless_asked_for(name, model):
 def test_dropout_works_on_the_features_and_in_training_alone(name, model, images):
     if "dropout" not in inspect.signature(MODELS[name].value).parameters:
         pytest.skip("has no such option")
+    if deep(model):
+        pytest.skip("seconds; its class is that of a shallower one")
     torch.manual_seed(0)
     dropping = build_model(name, num_classes=7, in_channels=3, image_size=SIZE, dropout=0.5)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dropping.parameters(), strict=True))

@@ -62,7 +62,7 @@ def test_weighted_samples_are_equal():
     assert fedlas.compare(top(p), top(other), replicates=60) == fedlas.compare(
         p, other, ["accuracy", "ece"], replicates=60
     )
-    with pytest.raises(ValueError, match="a and b must have the same weights"):
+    with pytest.raises(ValueError, match="the same weights"):
         fedlas.compare(top(p), TopLabel(other.confidence, other.correct))
 
 
@@ -92,7 +92,7 @@ def test_evaluate_gives_what_can_be_had():
     whole, part = fedlas.evaluate(p), fedlas.evaluate(top(p))
     assert part == {name: whole[name] for name in whole if name in ENOUGH}
     assert list(fedlas.estimates(top(p), replicates=60)) == list(part)
-    with pytest.raises(ValueError, match="class_estimates: it needs the probabilities of all classes"):
+    with pytest.raises(ValueError, match=r"class_estimates: .*probabilities of all"):
         class_estimates(top(p), replicates=60)
 
 

@@ -39,5 +39,5 @@ def test_a_probability_on_the_threshold_is_acted_on(two_class):
 
 @pytest.mark.parametrize("thresholds", [[], [0.0], [1.0], [0.2, float("nan")], "half", [[0.5]], 0.5])
 def test_thresholds_out_of_range(predictions, thresholds):
-    with pytest.raises(ValueError, match=r"net_benefit: thresholds must be probabilities in \(0, 1\); got .* Pass"):
+    with pytest.raises(ValueError, match=r"thresholds .*\(0, 1\)"):
         net_benefit(predictions, thresholds=thresholds)

@@ -49,13 +49,13 @@ def test_every_measure_takes_one_class_against_the_rest(measure, four_classes):
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
 def test_every_measure_refuses_what_has_no_positive_class(measure, four_classes):
     name = measure.__name__
-    with pytest.raises(ValueError, match=rf"{name}: predictions must have two classes.*; got 4 classes.*Pass positive"):
+    with pytest.raises(ValueError, match=rf"{name}: .*two classes.*got 4 classes"):
         measure(four_classes)
-    with pytest.raises(ValueError, match=rf"{name}: positive must be a class in \[0, 4\); got 4\. Pass"):
+    with pytest.raises(ValueError, match=rf"{name}: positive .*\[0, 4\); got 4"):
         measure(four_classes, positive=4)
-    with pytest.raises(ValueError, match=rf"{name}: positive must be a whole number of at least 0; got int -1"):
+    with pytest.raises(ValueError, match=rf"{name}: positive .*whole number.*got int -1"):
         measure(four_classes, positive=-1)
-    with pytest.raises(ValueError, match=rf"{name}: predictions must have two classes.*; got 1 class, positive=0"):
+    with pytest.raises(ValueError, match=rf"{name}: .*two classes.*got 1 class"):
         measure(Predictions([[1.0], [2.0]], [0, 0]), positive=0)
     with pytest.raises(ValueError, match=rf"{name}: predictions must be Predictions; got"):
         measure(torch.zeros(2, 2))
@@ -65,12 +65,12 @@ def test_every_measure_refuses_what_has_no_positive_class(measure, four_classes)
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_outcome_alone_is_refused(measure, label):
     what = ("no", "only")[label]
-    with pytest.raises(ValueError, match=rf"samples of class 1 and of the rest are needed; got 3 samples, {what} clas"):
+    with pytest.raises(ValueError, match=rf"class 1 .*needed; got 3 samples, {what} clas"):
         measure(Predictions([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [label] * 3))
 
 
 def test_weights_are_refused_and_not_ignored():
     weighted = Predictions([[0.0, 1.0], [0.0, -1.0]], [1, 0])
     object.__setattr__(weighted, "weights", torch.tensor([1.0, 2.0]))
-    with pytest.raises(ValueError, match=r"brier_skill: predictions must have no weights"):
+    with pytest.raises(ValueError, match=r"brier_skill: .*no weights"):
         binary.brier_skill(weighted)

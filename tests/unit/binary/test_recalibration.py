@@ -72,12 +72,12 @@ def test_units_of_the_log_odds_do_not_matter(draw):
 @pytest.mark.parametrize("outcome", [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]])
 def test_outcomes_that_a_threshold_separates(two_class, outcome):
     p = two_class([-2.0, -1.0, -1.0 + (sum(outcome) == 2), 3.0], outcome)
-    with pytest.raises(ValueError, match=r"must overlap, or no slope is the best; got outcomes that the threshold"):
+    with pytest.raises(ValueError, match=r"overlap.*got outcomes"):
         logistic_recalibration(p)
 
 
 def test_equal_probabilities_have_no_slope(two_class):
-    with pytest.raises(ValueError, match=r"must overlap, or no slope is the best; got 2 for all samples"):
+    with pytest.raises(ValueError, match=r"overlap.*got 2 for all"):
         logistic_recalibration(two_class([2.0] * 4, [0, 1] * 2))
 
 

@@ -124,7 +124,7 @@ def test_every_method_or_the_reason_why_not(method):
     for package in CALIBRATORS[method].metadata.get("packages", ()):
         pytest.importorskip(package)
     if method in ("multicalibration", "drift-temperature"):
-        with pytest.raises(InputError, match=r"must be (a function of logits|one that is fitted on)"):
+        with pytest.raises(InputError, match=r"(a function of logits|fitted on)"):
             calibrate(model, loader, method)
         return
     assert calibrate(model, loader, method)(loader[0][0]).shape == (300, 3)
@@ -188,7 +188,7 @@ def test_a_calibration_that_raises_the_nll_warns():
     logits = torch.randn(1000, 3)
     batches = [(logits, torch.multinomial(logits.softmax(1), 1)[:, 0])]
     other = calibrate(nn.Identity(), [(3 * batches[0][0], batches[0][1])], "temperature")
-    with pytest.warns(CalibrationWarning, match=r"raises the NLL of these samples by 0\.\d+ \(standard error"):
+    with pytest.warns(CalibrationWarning, match=r"raises the NLL .*0\.\d+ \(standard error"):
         other.before_after(batches)
 
 

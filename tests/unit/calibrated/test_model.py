@@ -179,11 +179,11 @@ def test_inputs_of_any_form():
 
 def test_refused(tmp_path):
     fitted = TemperatureScaling().fit(Predictions(torch.randn(50, CLASSES), torch.randint(0, CLASSES, (50,))))
-    with pytest.raises(InputError, match=r"must be an nn\.Module; got function"):
+    with pytest.raises(InputError, match=r"nn\.Module; got function"):
         CalibratedModel(batches, fitted)
-    with pytest.raises(InputError, match=r"one of fedlas.calibrators; got str 'temperature'\. Fit one"):
+    with pytest.raises(InputError, match=r"fedlas\.calibrators; got str 'temperature'"):
         CalibratedModel(network(), "temperature")
-    with pytest.raises(InputError, match=r"TemperatureScaling\.module: the calibrator must be fitted first"):
+    with pytest.raises(InputError, match=r"TemperatureScaling\.module: .*fitted first"):
         CalibratedModel(network(), TemperatureScaling())
     with pytest.raises(InputError, match=r"logits must be \(N, 4\).*got \(2, 6\)"):
         CalibratedModel(nn.Identity(), fitted)(torch.zeros(2, 6))
@@ -195,7 +195,7 @@ def test_files_that_are_none_leave_the_model_alone(tmp_path):
     saved = calibrate(network(), batches())
     path, other = saved.save(tmp_path / "a.safetensors"), nn.Linear(6, CLASSES)
     before = other.weight.clone()
-    with pytest.raises(InputError, match=r"must have the weights of .*; got weight is missing; bias is missing; 0"):
+    with pytest.raises(InputError, match=r"weights .*weight is missing; bias is missing"):
         CalibratedModel.load(path, other)
     assert torch.equal(other.weight, before)
     wide = nn.Sequential(nn.Linear(6, 17), *network()[1:])

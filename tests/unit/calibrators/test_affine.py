@@ -71,7 +71,7 @@ def test_a_rare_class_does_not_spoil_it(kind, counts, factors):
 @each
 def test_where_held_out_samples_do_not_favor_it_it_is_temperature_scaling(kind, generated):
     val = generated(200)
-    with pytest.warns(CalibrationWarning, match=f"{kind.__name__}: held-out samples do not show that it beats temper"):
+    with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*do not show"):
         fitted = kind().fit(val)
     torch.testing.assert_close(fitted.transform(val).probs, TemperatureScaling().fit(val).transform(val).probs)
     assert fitted.weight.shape == ((4,) if kind is VectorScaling else (4, 4))
@@ -91,7 +91,7 @@ def test_samples_that_are_all_equal(kind):
 def test_a_negative_factor_is_reported(kind, generated):
     """The logit of the last class says the opposite."""
     val = generated(distort=lambda z: z * torch.tensor([1.0, 1, 1, -1]))
-    with pytest.warns(CalibrationWarning, match=r"the factor of a class's own logit is not .* for class 3: below 0"):
+    with pytest.warns(CalibrationWarning, match=r"own logit .* for class 3: below 0"):
         kind().fit(val)
 
 

@@ -81,7 +81,7 @@ def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
     content = json.loads(path.read_text())
     content["state"].update(change)
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a AutoCalibration"):
+    with pytest.raises(ValueError, match="state of a AutoCalibration"):
         Calibrator.load(path)
 
 
@@ -91,7 +91,7 @@ def test_labels_of_probability_zero_do_not_decide(name, generated):
     probs = val.probs.clone()
     probs[:8, :] = torch.eye(3).double()[(val.target[:8] + 1) % 3]  # 0.8 % of the labels
     zeros = Predictions.from_probs(probs, val.target)
-    with pytest.warns(CalibrationWarning, match="8 of 1,000 labels have a probability of exactly 0"):
+    with pytest.warns(CalibrationWarning, match=r"8 of 1,000 labels .*exactly 0"):
         calibrator = CALIBRATORS[name].value().fit(zeros)
     assert calibrator.least_log == pytest.approx(-2 * torch.tensor(3 * 1001.0).log().item())
     # The layer, the file and transform raise the same probabilities.

@@ -46,12 +46,12 @@ def test_a_calibrator_is_a_few_lines(registered, tmp_path):
 
 def test_a_subclass_loads_only_its_own_kind(registered, tmp_path):
     path = Shift().fit(VAL).save(tmp_path / "shift.json")
-    with pytest.raises(ValueError, match=r"TemperatureScaling.load: .* must hold a TemperatureScaling; got Shift in"):
+    with pytest.raises(ValueError, match=r"TemperatureScaling\.load: .*got Shift"):
         TemperatureScaling.load(path)
 
 
 def test_an_unregistered_class_cannot_be_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"Shift.save: the class must be registered"):
+    with pytest.raises(ValueError, match=r"Shift\.save: .*registered"):
         Shift().fit(VAL).save(tmp_path / "shift.json")
     assert list(tmp_path.iterdir()) == []
 
@@ -78,7 +78,7 @@ def test_an_unregistered_calibrator_in_a_file(registered, tmp_path):
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"Calibrator.load: the file must (be JSON|have format)"):
+    with pytest.raises(ValueError, match=r"Calibrator\.load: .*(be JSON|have format)"):
         Calibrator.load(path)
 
 
@@ -87,7 +87,7 @@ def test_a_binary_file_a_folder_and_nothing_at_all(tmp_path):
     for path in (tmp_path / "b", tmp_path):
         with pytest.raises(ValueError, match="the file must be JSON"):
             Calibrator.load(path)
-    with pytest.raises(ValueError, match=r"the file must exist; got .*none\.json"):
+    with pytest.raises(ValueError, match=r"must exist; got .*none\.json"):
         Calibrator.load(tmp_path / "none.json")
 
 
@@ -96,14 +96,14 @@ def test_unknown_options_in_a_file(tmp_path, options):
     path = TemperatureScaling().fit(VAL).save(tmp_path / "t.json")
     content = json.loads(path.read_text()) | {"options": options}
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a TemperatureScaling"):
+    with pytest.raises(ValueError, match="state of a TemperatureScaling"):
         Calibrator.load(path)
 
 
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     scaling = TemperatureScaling().fit(VAL)
-    with pytest.raises(ValueError, match=r"folder that can be written to; got .* Choose another"):
+    with pytest.raises(ValueError, match="can be written to"):
         scaling.save(tmp_path / "file" / "t.json")
     with pytest.raises(ValueError, match=r"must .*; got .* Choose another"):
         scaling.save(tmp_path)  # a folder
@@ -113,7 +113,7 @@ def test_where_nothing_can_be_written(tmp_path):
 def test_a_failed_fit_changes_nothing():
     scaling = TemperatureScaling().fit(VAL)
     before = scaling.temperature
-    with pytest.raises(ValueError, match=r"TemperatureScaling.fit: predictions must be Predictions; got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"TemperatureScaling\.fit: .*Predictions; got \(2, 2\)"):
         scaling.fit(torch.zeros(2, 2))
     assert scaling.temperature == before
     assert scaling.num_classes == 2
@@ -146,11 +146,9 @@ def test_features_that_are_missing():
     bare = Predictions(VAL.logits, VAL.target)
     fitted = AddFeatures().fit(WITH_FEATURES)
     for act in (AddFeatures().fit, fitted.transform):
-        with pytest.raises(
-            ValueError, match=r"predictions must hold features; got .*save_features=true, or .*predict\("
-        ):
+        with pytest.raises(ValueError, match=r"hold features; got .*save_features=true.*predict\("):
             act(bare)
-    with pytest.raises(ValueError, match=r"features must be \(N, 3\) like those it was fitted on; got \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"features .*\(N, 3\) .*got \(4, 1\)"):
         fitted.transform(Predictions(VAL.logits, VAL.target, features=torch.ones(4, 1)))
     assert fitted.num_features == 3
 
@@ -164,7 +162,7 @@ def test_a_file_without_the_number_of_features_is_refused(registered, tmp_path):
         if value is None:
             del broken["num_features"]
         path.write_text(json.dumps(broken))
-        with pytest.raises(ValueError, match="must hold the state of a AddFeatures"):
+        with pytest.raises(ValueError, match="state of a AddFeatures"):
             Calibrator.load(path)
 
 
@@ -172,7 +170,7 @@ def test_one_of_two_methods_must_be_written():
     class Neither(Shift):
         _transform = Calibrator._transform
 
-    with pytest.raises(NotImplementedError, match="Neither must define _transform or _transform_predictions"):
+    with pytest.raises(NotImplementedError, match="_transform or _transform_predictions"):
         Neither().fit(VAL).transform(VAL)
 
 

@@ -64,7 +64,7 @@ def test_a_factor_at_its_bound():
     true = torch.where(p < 0.5, 0.55 - 0.3 * p, 0.4 + 0.58 * (p - 0.5) / 0.5)
     target = (torch.rand(4000) < true).long()
     val = Predictions(torch.stack([(1 - p).log(), p.log()], dim=1), target)
-    with pytest.warns(CalibrationWarning, match="a or b is at its bound 0 for 2 classes"):
+    with pytest.warns(CalibrationWarning, match="at its bound 0 for 2"):
         beta = BetaCalibration().fit(val)
     assert float(beta.parameters["a"][1]) == 0.0
     assert float(beta.parameters["b"][1]) > 0
@@ -92,7 +92,7 @@ def test_a_class_without_a_sample(generated):
 def test_separated_classes(margin):
     target = torch.arange(3).repeat(10)
     val = Predictions(torch.nn.functional.one_hot(target, 3) * margin, target)
-    with pytest.warns(CalibrationWarning, match=r"3 classes \(0, 1, 2\) separates all of its samples from the rest"):
+    with pytest.warns(CalibrationWarning, match=r"3 classes \(0, 1, 2\) separates"):
         calibrated = BetaCalibration().fit(val).transform(val)
     assert float(calibrated.confidence.min()) > 0.98
 
@@ -107,5 +107,5 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     content = json.loads(path.read_text())
     content["state"][name] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a BetaCalibration"):
+    with pytest.raises(ValueError, match="state of a BetaCalibration"):
         BetaCalibration.load(path)

@@ -97,11 +97,9 @@ def test_a_sample_without_large_features_keeps_its_logits_to_the_last_bit():
 def test_the_head_can_be_given_where_samples_are_too_few():
     val, (weight, bias) = draw(samples=3000)
     few = Predictions(val.logits[:10], val.target[:10], features=val.features[:10])
-    with pytest.warns(CalibrationWarning, match=r"\d of 12 directions of the features do not vary among 10 validation"):
+    with pytest.warns(CalibrationWarning, match=r"\d of 12 directions .*do not vary"):
         recovered = FeatureClipping().fit(few)
-    with pytest.raises(
-        InputError, match=r"FeatureClipping.transform: logits must be a linear .* pass it, FeatureClipping"
-    ):
+    with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear .*FeatureClipping"):
         recovered.transform(val)
     layer = nn.Linear(12, 6, dtype=torch.float64)
     layer.load_state_dict({"weight": weight, "bias": bias})
@@ -123,9 +121,9 @@ def test_what_is_not_made_by_the_head_is_refused_and_changes_nothing():
     clipping = FeatureClipping().fit(val)
     before = clipping.threshold
     for calibrator in (clipping, FeatureClipping((weight + 1 * torch.eye(6, 12), bias))):
-        with pytest.raises(InputError, match=r"FeatureClipping.fit: logits must be a linear function"):
+        with pytest.raises(InputError, match=r"FeatureClipping\.fit: .*linear function"):
             calibrator.fit(other)
-    with pytest.raises(InputError, match=r"FeatureClipping.transform: logits must be a linear function"):
+    with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear function"):
         clipping.transform(other)
     assert clipping.threshold == before
 
@@ -133,7 +131,7 @@ def test_what_is_not_made_by_the_head_is_refused_and_changes_nothing():
 def test_nothing_to_clip_ends_at_the_bound_and_says_so():
     features = torch.rand(500, 6, generator=torch.Generator().manual_seed(0)) * 4
     val = Predictions(features.clone(), features.argmax(1), features=features)
-    with pytest.warns(CalibrationWarning, match=r"bound of the search, the largest feature .* nothing is clipped"):
+    with pytest.warns(CalibrationWarning, match=r"bound of the search.*nothing is clipped"):
         clipping = FeatureClipping().fit(val)
     assert torch.equal(clipping.transform(val).logits, val.logits)
 
@@ -143,7 +141,7 @@ def test_labels_that_have_nothing_to_do_with_features_end_at_the_other_bound():
     random = torch.Generator().manual_seed(5)
     target = torch.randint(0, 6, (3000,), generator=random)
     pointless = Predictions(val.features @ (50 * weight).T, target, features=val.features)
-    with pytest.warns(CalibrationWarning, match="bound of the search, threshold 0, where features say nothing"):
+    with pytest.warns(CalibrationWarning, match="bound of the search, threshold 0"):
         clipping = FeatureClipping().fit(pointless)
     assert clipping.threshold == pytest.approx(0, abs=1e-6)
 
@@ -156,9 +154,7 @@ def test_a_fall_of_the_accuracy_is_reported_with_figures():
     target = torch.where(torch.rand(500, generator=random) < 0.6, val.predicted, noise)
     sure = Predictions(20 * val.logits, target, features=val.features)
     before = float(sure.correct.double().mean())
-    with pytest.warns(
-        CalibrationWarning, match=rf"accuracy on the validation samples falls from {before:.3f} to 0\.\d+ "
-    ):
+    with pytest.warns(CalibrationWarning, match=rf"accuracy .*falls from {before:.3f} to 0\.\d+ "):
         clipping = FeatureClipping((20 * weight, 20 * bias)).fit(sure)
     assert float(clipping.transform(sure).correct.double().mean()) < before - 0.1
 
@@ -223,14 +219,14 @@ def test_an_impossible_file_is_refused(tmp_path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(InputError, match=r"FeatureClipping.load: the file must hold the state of a FeatureClipping"):
+    with pytest.raises(InputError, match="state of a FeatureClipping"):
         FeatureClipping.load(path)
 
 
 def test_wrong_arguments_and_unfitted():
-    with pytest.raises(InputError, match=r"temperature must be True or False; got float 1\.5"):
+    with pytest.raises(InputError, match=r"temperature must .*got float 1\.5"):
         FeatureClipping(temperature=1.5)
-    with pytest.raises(InputError, match=r"FeatureClipping.fit: head must be a linear layer with weight \(6, 12\)"):
+    with pytest.raises(InputError, match=r"FeatureClipping\.fit: head .*\(6, 12\)"):
         FeatureClipping(nn.Linear(3, 2)).fit(draw(samples=30)[0])
     for name in ("threshold", "temperature"):
         with pytest.raises(InputError, match=rf"FeatureClipping.{name}: .*fitted first"):

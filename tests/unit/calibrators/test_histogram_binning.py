@@ -81,7 +81,7 @@ def test_it_calibrates_class_by_class(scheme, generated):
 
 def test_one_bin_gives_the_share_of_each_class(generated):
     val = generated(200)
-    with pytest.warns(CalibrationWarning, match="accuracy on the validation samples falls"):
+    with pytest.warns(CalibrationWarning, match=r"accuracy .*falls"):
         binned = HistogramBinning(num_bins=1).fit(val).transform(val)
     torch.testing.assert_close(binned.probs[0], torch.bincount(val.target) / 200, check_dtype=False)
     assert binned.probs.unique(dim=0).shape[0] == 1
@@ -121,7 +121,7 @@ def test_wrong_arguments(kwargs, message):
 
 def test_unfitted():
     assert repr(HistogramBinning()) == "HistogramBinning(num_bins=15, scheme='equal-mass')"
-    with pytest.raises(ValueError, match=r"HistogramBinning.map: the calibrator must be fitted first"):
+    with pytest.raises(ValueError, match=r"HistogramBinning\.map: .*fitted first"):
         _ = HistogramBinning().map
 
 
@@ -142,13 +142,11 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     content = json.loads(path.read_text())
     content["state"][name] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a HistogramBinning"):
+    with pytest.raises(ValueError, match="state of a HistogramBinning"):
         HistogramBinning.load(path)
 
 
 def test_a_fall_of_the_accuracy_is_named(generated):
     """Two bins hold half of the samples each, and a class of four has a quarter."""
-    with pytest.warns(
-        CalibrationWarning, match=r"accuracy on the validation samples falls from 0\.\d+ to 0\.\d+ \(the NLL"
-    ):
+    with pytest.warns(CalibrationWarning, match=r"accuracy .*falls from 0\.\d+ to 0\.\d+ \(the NLL"):
         HistogramBinning(num_bins=2).fit(generated(1000))

@@ -78,9 +78,7 @@ def test_it_calibrates_class_by_class(generated):
 
 def test_a_constant_map(generated):
     val = generated(distort=lambda z: -z)
-    with pytest.warns(
-        CalibrationWarning, match=r"the map of .*class.* is constant: a higher probability does not mean"
-    ):
+    with pytest.warns(CalibrationWarning, match=r"class.* is constant"):
         IsotonicCalibration().fit(val)
     IsotonicCalibration().fit(generated())  # warnings are errors
 
@@ -88,14 +86,14 @@ def test_a_constant_map(generated):
 def test_a_class_without_a_sample(generated):
     val = generated(100)
     wider = Predictions(torch.cat([val.logits, torch.randn(100, 1)], dim=1), val.target)
-    with pytest.warns(CalibrationWarning, match=r"IsotonicCalibration: class 4 of 5 without a validation sample"):
+    with pytest.warns(CalibrationWarning, match="class 4 of 5 without"):
         calibrated = IsotonicCalibration().fit(wider).transform(wider)
     # the floor of 1/505, over the other classes' values
     assert 0 < float(calibrated.probs[:, 4].max()) < 0.01
 
 
 def test_unfitted():
-    with pytest.raises(ValueError, match=r"IsotonicCalibration.map: the calibrator must be fitted first"):
+    with pytest.raises(ValueError, match=r"IsotonicCalibration\.map: .*fitted first"):
         _ = IsotonicCalibration().map
 
 
@@ -118,5 +116,5 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, change):
     content = json.loads(path.read_text())
     change(content["state"])
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a IsotonicCalibration"):
+    with pytest.raises(ValueError, match="state of a IsotonicCalibration"):
         IsotonicCalibration.load(path)

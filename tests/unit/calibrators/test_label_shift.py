@@ -118,7 +118,7 @@ def test_the_adapted_state_is_saved(tmp_path):
     content = json.loads((tmp_path / "shift.json").read_text())
     content["state"]["source_prior"][1] *= -1
     (tmp_path / "bad.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a LabelShift"):
+    with pytest.raises(ValueError, match="state of a LabelShift"):
         LabelShift.load(tmp_path / "bad.json")
 
 
@@ -133,32 +133,30 @@ def test_few_mistakes_leave_the_offsets_out():
     "prior", [[0.5, 0.6], [1.0, 0.0], [-0.1, 1.1], [], 0.3, "half", [[0.5, 0.5]], [float("nan"), 1.0], [None, 1]]
 )
 def test_what_is_no_prior(prior):
-    with pytest.raises(ValueError, match=r"LabelShift: prior must be the classes' shares.*; got .*Pass one for each"):
+    with pytest.raises(ValueError, match=r"LabelShift: prior .*classes' shares"):
         LabelShift(prior=prior)
 
 
 def test_wrong_use():
     val = gaussians(200, EQUAL, 0)
-    with pytest.raises(ValueError, match="base must be one of bias-corrected, temperature, none; got 'platt'"):
+    with pytest.raises(ValueError, match=r"base .*got 'platt'"):
         LabelShift(base="platt")
-    with pytest.raises(
-        ValueError, match=r"LabelShift.fit: prior must have a share for each of the 3 classes.*2 shares"
-    ):
+    with pytest.raises(ValueError, match=r"LabelShift\.fit: prior .*3 classes.*2 shares"):
         LabelShift(prior=[0.5, 0.5]).fit(val)
-    with pytest.raises(ValueError, match=r"LabelShift.adapt: the calibrator must be fitted first"):
+    with pytest.raises(ValueError, match=r"LabelShift\.adapt: .*fitted first"):
         LabelShift().adapt(val)
-    with pytest.raises(ValueError, match=r"LabelShift.adapt: the prior must be unknown; got prior=\[0.05"):
+    with pytest.raises(ValueError, match=r"LabelShift\.adapt: .*prior .*unknown"):
         LabelShift(prior=RARE).fit(val).adapt(val)
     fitted = LabelShift().fit(val)
     for wrong in (torch.zeros(5, 4), torch.zeros(0, 3), torch.zeros(2, 3, 4)):
-        with pytest.raises(ValueError, match=r"LabelShift.adapt: logits must be \(N, 3\) like those it was fitted on"):
+        with pytest.raises(ValueError, match=r"LabelShift\.adapt: .*\(N, 3\)"):
             fitted.adapt(wrong)
-    with pytest.raises(ValueError, match=r"LabelShift.adapt: logits must be finite"):
+    with pytest.raises(ValueError, match=r"LabelShift\.adapt: .*finite"):
         fitted.adapt(torch.full((3, 3), float("nan")))
-    with pytest.raises(ValueError, match=r"LabelShift.adapt: logits must be a dense floating tensor"):
+    with pytest.raises(ValueError, match=r"LabelShift\.adapt: .*dense floating"):
         fitted.adapt([[0.0, 1.0, 2.0]])
     for name in ("source_prior", "target_prior"):
-        with pytest.raises(ValueError, match=f"LabelShift.{name}: .* must be fitted first"):
+        with pytest.raises(ValueError, match=rf"LabelShift.{name}: .* must be fitted first"):
             getattr(LabelShift(), name)
 
 

@@ -67,9 +67,7 @@ def test_features_that_vary_together_leave_the_head_undetermined():
     fewer = recover_head(features[:4], logits[:4])
     assert fewer.undetermined == 8 - 3 - int((features[:4].std(0) == 0).sum())
     fewer.check("x", features[:4], logits[:4], "y")
-    with pytest.raises(
-        InputError, match=r"x: logits must be a linear function of features.*; got a row that is off by"
-    ):
+    with pytest.raises(InputError, match=r"x: .*linear function.*off by"):
         fewer.check("x", features, logits, "y")
 
 
@@ -117,11 +115,11 @@ def test_a_layer_or_its_parameters():
 )
 def test_no_head(head):
     features, weight, bias = draw()
-    with pytest.raises(InputError, match=r"x: head must be a linear layer with weight \(5, 8\), or its .*; got"):
+    with pytest.raises(InputError, match=r"x: head .*linear .*\(5, 8\)"):
         given_head("x", head, features, features @ weight.T + bias)
 
 
 def test_a_head_that_is_not_finite():
     features, weight, bias = draw()
-    with pytest.raises(InputError, match="the head's weight must be finite"):
+    with pytest.raises(InputError, match="weight must be finite"):
         given_head("x", (weight / 0, bias), features, features @ weight.T + bias)

@@ -70,9 +70,7 @@ def test_without_early_stop_no_validation_cell_is_off():
 
 def test_a_calibrated_model_is_left_alone_after_temperature_scaling():
     val = draw(factors=[2.0] * 4)
-    with pytest.warns(
-        CalibrationWarning, match=r"no cell is off .* so this is temperature scaling. Nothing need be done"
-    ):
+    with pytest.warns(CalibrationWarning, match="no cell is off"):
         calibrator = Multicalibration().fit(val)
     assert calibrator.updates == []
     assert torch.equal(calibrator.transform(val).logits, TemperatureScaling().fit(val).transform(val).logits)
@@ -101,7 +99,7 @@ def test_samples_that_no_correction_reaches_keep_their_logits_to_the_last_bit():
 
 def test_too_few_samples():
     val = draw(samples=30)
-    with pytest.warns(CalibrationWarning, match=r"no group has 50 samples \(the largest 30\), so there is no cell"):
+    with pytest.warns(CalibrationWarning, match=r"no group has 50 .*30"):
         assert Multicalibration().fit(val).updates == []
     with pytest.warns(CalibrationWarning):
         assert Multicalibration(min_size=1).fit(draw(samples=1)).updates == []
@@ -110,7 +108,7 @@ def test_too_few_samples():
 def test_without_a_mistake_the_start_is_held():
     val = draw(samples=400)
     perfect = Predictions(val.logits, val.predicted)
-    with pytest.warns(CalibrationWarning, match="Multicalibration: 0 of 400 validation samples are mistakes, .* held"):
+    with pytest.warns(CalibrationWarning, match=r"0 of 400 .*mistakes"):
         calibrator = Multicalibration().fit(perfect)
     with pytest.warns(CalibrationWarning):
         assert calibrator.temperature == pytest.approx(TemperatureScaling().fit(perfect).temperature)
@@ -122,7 +120,7 @@ def test_a_start_at_the_upper_bound_is_taken():
     random = torch.Generator().manual_seed(2)
     pointless = Predictions(50 * val.logits, torch.randint(0, 4, (400,), generator=random))
     pointless = replace(pointless, logits=torch.where(pointless.correct[:, None], 0.1, 1.0) * pointless.logits)
-    with pytest.warns(CalibrationWarning, match="lowest at a bound of the search, temperature"):
+    with pytest.warns(CalibrationWarning, match="bound of the search, temperature"):
         calibrator = Multicalibration().fit(pointless)
     assert negative_log_likelihood(calibrator.transform(pointless)) < 1.4
 
@@ -180,7 +178,7 @@ def test_the_order_of_the_samples_does_not_matter(order):
 )
 def test_no_groups(groups):
     calibrator = Multicalibration(groups)
-    with pytest.raises(InputError, match=r"Multicalibration.fit: groups must be a bool tensor \(500, G\)"):
+    with pytest.raises(InputError, match=r"Multicalibration\.fit: groups .*bool .*\(500, G\)"):
         calibrator.fit(draw(samples=500))
     assert calibrator.num_classes is None
 
@@ -188,15 +186,13 @@ def test_no_groups(groups):
 def test_other_groups_than_in_the_fit():
     calibrator = Multicalibration(lambda p: torch.ones(p.num_samples, 1 + (p.num_samples == 100), dtype=torch.bool))
     calibrator.fit(draw(samples=500))
-    with pytest.raises(InputError, match="groups must be as many as in the fit, 1; got 2"):
+    with pytest.raises(InputError, match=r"groups .*1; got 2"):
         calibrator.transform(draw(samples=100))
 
 
 def test_a_function_cannot_be_saved(tmp_path):
     calibrator = Multicalibration(quarters).fit(draw())
-    with pytest.raises(
-        InputError, match=r"Multicalibration.save: groups must have a name \(predicted, all\); got a function"
-    ):
+    with pytest.raises(InputError, match=r"Multicalibration\.save: groups .*name"):
         calibrator.save(tmp_path / "m.json")
     assert list(tmp_path.iterdir()) == []
     assert "groups=<function quarters" in repr(calibrator)
@@ -214,7 +210,7 @@ def test_an_impossible_file_is_refused(tmp_path, old, new):
     path = Multicalibration().fit(draw()).save(tmp_path / "m.json")
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(InputError, match="must hold the state of a Multicalibration"):
+    with pytest.raises(InputError, match="state of a Multicalibration"):
         Multicalibration.load(path)
 
 

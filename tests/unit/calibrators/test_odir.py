@@ -141,9 +141,7 @@ def test_one_given_penalty_is_kept(generated):
 def test_the_weakest_penalty_of_the_grid_is_a_bound(generated, monkeypatch):
     monkeypatch.setattr(odir, "OFF_DIAGONAL_FREEDOM", (0.01, 0.03))
     val = generated(distort=lambda z: 2 * z @ LEAK)
-    with pytest.warns(
-        CalibrationWarning, match=r"chose the weakest penalty of its grid for off_diagonal\. Give a weaker"
-    ):
+    with pytest.warns(CalibrationWarning, match=r"weakest penalty .*off_diagonal"):
         MatrixScaling().fit(val)
     monkeypatch.setattr(odir, "INTERCEPT_FREEDOM", (0.03, 0.1))
     shifted = generated(distort=lambda z: 2 * z @ LEAK + torch.tensor([4.0, -4, 0, 0]))
@@ -153,9 +151,7 @@ def test_the_weakest_penalty_of_the_grid_is_a_bound(generated, monkeypatch):
 
 def test_too_few_samples_for_the_folds():
     val = Predictions([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], [0, 1, 1])
-    with pytest.warns(
-        CalibrationWarning, match="3 distinct samples do not fill 5 folds: the strongest penalties stand"
-    ):
+    with pytest.warns(CalibrationWarning, match=r"3 distinct samples .*5 folds"):
         matrix = MatrixScaling().fit(val)
     off_diagonal, intercept = penalty_grids(3, 2, temperature_start(val).width)
     assert matrix.penalties == Penalties(off_diagonal[0], intercept[0], FREEDOMS[0])
@@ -205,7 +201,7 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     content = json.loads(path.read_text())
     content["state"][name] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a MatrixScaling"):
+    with pytest.raises(ValueError, match="state of a MatrixScaling"):
         MatrixScaling.load(path)
 
 
@@ -227,5 +223,5 @@ def test_wrong_options(kind, options, message):
 @both
 def test_unfitted(kind):
     for name in ("weight", "bias", "penalties"):
-        with pytest.raises(ValueError, match=rf"{kind.__name__}.{name}: the calibrator must be fitted first"):
+        with pytest.raises(ValueError, match=rf"{kind.__name__}\.{name}: .*fitted first"):
             getattr(kind(), name)

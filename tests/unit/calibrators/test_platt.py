@@ -60,7 +60,7 @@ def test_calibrated_predictions_are_nearly_left_alone(generated):
 
 def test_a_slope_that_is_not_above_0(generated):
     val = generated(distort=lambda z: z * torch.tensor([1.0, 1, 1, -1]))
-    with pytest.warns(CalibrationWarning, match="PlattScaling: the fitted slope is not above 0 for class 3: a higher"):
+    with pytest.warns(CalibrationWarning, match=r"slope .*above 0 for class 3"):
         platt = PlattScaling().fit(val)
     assert float(platt.parameters["slope"][3]) < 0
 
@@ -90,13 +90,13 @@ def test_no_warning_where_nothing_is_wrong(generated):
 
 
 def test_unfitted_and_files(generated, tmp_path):
-    with pytest.raises(ValueError, match=r"PlattScaling.parameters: the calibrator must be fitted first"):
+    with pytest.raises(ValueError, match=r"PlattScaling\.parameters: .*fitted first"):
         _ = PlattScaling().parameters
     path = PlattScaling().fit(generated(50)).save(tmp_path / "p.json")
     content = json.loads(path.read_text())
     content["state"]["slope"] = [1.0, 2.0]
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a PlattScaling"):
+    with pytest.raises(ValueError, match="state of a PlattScaling"):
         PlattScaling.load(path)
 
 

@@ -112,11 +112,9 @@ def test_a_chosen_form_is_that_form(samples, form, generated, tmp_path):
 
 
 def test_wrong_form_and_unfitted():
-    with pytest.raises(
-        ValueError, match=r"StructuredScaling: form must be one of matrix, vector; got 'matrx'. Did you"
-    ):
+    with pytest.raises(ValueError, match=r"form .*matrix, vector; got 'matrx'"):
         StructuredScaling("matrx")
-    with pytest.raises(ValueError, match=r"StructuredScaling.map: the calibrator must be fitted first"):
+    with pytest.raises(ValueError, match=r"StructuredScaling\.map: .*fitted first"):
         _ = StructuredScaling().map
 
 
@@ -129,5 +127,5 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     content = json.loads(path.read_text())
     content["state"][name] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="must hold the state of a StructuredScaling"):
+    with pytest.raises(ValueError, match="state of a StructuredScaling"):
         StructuredScaling.load(path)

@@ -33,7 +33,7 @@ def test_a_second_fit_finds_nothing_left_and_says_so():
     p = generated(2.5, dtype=torch.float64)
     once = TemperatureScaling().fit(p).transform(p)
     again = TemperatureScaling()
-    with pytest.warns(CalibrationWarning, match="TemperatureScaling: the temperature is 1, so predictions stay"):
+    with pytest.warns(CalibrationWarning, match="temperature is 1"):
         again.fit(once)
     assert again.temperature == pytest.approx(1, abs=1e-8)
 
@@ -42,7 +42,7 @@ def test_a_second_fit_finds_nothing_left_and_says_so():
 def test_without_a_mistake_the_temperature_stays_and_a_warning_says_why(margin):
     target = torch.arange(5).repeat(4)
     p = Predictions(torch.nn.functional.one_hot(target, 5).float() * 10 * margin, target)
-    with pytest.warns(CalibrationWarning, match=r"0 of 20 validation samples are mistakes, too few .* held at 1,"):
+    with pytest.warns(CalibrationWarning, match=r"0 of 20 .*mistakes.*held at 1,"):
         scaling = TemperatureScaling().fit(p)
     assert scaling.temperature == 1.0
 
@@ -102,7 +102,7 @@ def test_the_warning_points_at_the_caller():
 
 def test_unfitted():
     scaling = TemperatureScaling()
-    with pytest.raises(ValueError, match=r"TemperatureScaling.temperature: the calibrator must be fitted first"):
+    with pytest.raises(ValueError, match=r"TemperatureScaling\.temperature: .*fitted first"):
         _ = scaling.temperature
     assert repr(scaling) == "TemperatureScaling(objective='nll', num_bins=15)"
     with pytest.raises(AttributeError):

@@ -90,7 +90,7 @@ def test_labels_that_can_all_be_predicted(before):
     logits = torch.nn.functional.one_hot(target, 3).double() * 4
     if not before:
         logits[:, 0] += 10  # always the first class, until the bias is right
-    with pytest.warns(CalibrationWarning, match="every validation label can be predicted"):
+    with pytest.warns(CalibrationWarning, match="label can be predicted"):
         vector = VectorScaling(num_folds=None).fit(Predictions(logits, target))
     calibrated = vector.transform(Predictions(logits, target))
     assert bool(calibrated.correct.all())
@@ -106,7 +106,7 @@ def test_cross_validation_lets_it_loose_where_there_is_something_to_gain(generat
 
 
 def test_a_wrong_number_of_folds():
-    with pytest.raises(ValueError, match="VectorScaling: num_folds must be a whole number of at least 2"):
+    with pytest.raises(ValueError, match=r"num_folds .*whole number"):
         VectorScaling(num_folds=1)
 
 
@@ -116,7 +116,7 @@ def test_no_warning_where_nothing_is_wrong(generated):
 
 def test_unfitted():
     for name in ("weight", "bias"):
-        with pytest.raises(ValueError, match=rf"VectorScaling.{name}: the calibrator must be fitted first"):
+        with pytest.raises(ValueError, match=rf"VectorScaling\.{name}: .*fitted first"):
             getattr(VectorScaling(), name)
 
 

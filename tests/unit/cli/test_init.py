@@ -128,6 +128,6 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_refusal(photos, tmp_pa
         init(photos, out=tmp_path / "there.yaml")
     assert (tmp_path / "there.yaml").read_text() == "mine"
     (photos / "day" / "bad.png").write_bytes(b"bad")
-    with pytest.raises(InputError, match=r"1 of 25 that is not: .*bad\.png"):
+    with pytest.raises(InputError, match=r"1 of 25 .*bad\.png"):
         init(photos)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([photos.name, "there.yaml"])

@@ -84,7 +84,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     path.write_bytes(archive(npy((2**17, 2), body=bytes(2**20))))
     for columns in (None, Columns(logits="logits", target="target")):
-        with pytest.raises(InputError, match=r"compressed more than 100 times, 1,048,\d{3} bytes in .*savez"):
+        with pytest.raises(InputError, match=r"more than 100 times, 1,048,\d{3} bytes"):
             read_predictions(path, columns)
 
 
@@ -93,14 +93,14 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "large.npz"
     np.savez(path, logits=np.zeros((40, 10), "f4"), target=np.zeros(40, "i8"))
     for columns in (None, Columns(logits="logits", target="target")):
-        with pytest.raises(InputError, match=r"'logits' takes .* GiB of memory, and .* GiB are free"):
+        with pytest.raises(InputError, match=r"'logits' takes .* GiB"):
             read_predictions(path, columns)
 
 
 def test_rows_that_hold_nothing_end_at_once(tmp_path):
     path = tmp_path / "empty.npz"
     path.write_bytes(archive(npy((2**60, 0))))
-    with pytest.raises(InputError, match="must hold something in each row"):
+    with pytest.raises(InputError, match="something in each row"):
         read_predictions(path, Columns(logits="logits", target="target"))
 
 

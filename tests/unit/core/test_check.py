@@ -52,7 +52,7 @@ def test_numbers(value):
     ids=repr,
 )  # fmt: skip
 def test_not_numbers(value):
-    with pytest.raises(InputError, match=r"X: alpha must be a finite number in \[0, 1\]; got .* Choose alpha"):
+    with pytest.raises(InputError, match=r"X: alpha .*\[0, 1\]; got .* Choose"):
         check_number("X", "alpha", value, low=0, high=1)
 
 
@@ -74,14 +74,14 @@ def test_counts(value):
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", None, True, torch.tensor(3), np.float64(3.0)])
 def test_not_counts(value):
-    with pytest.raises(InputError, match="num_classes must be a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"num_classes .*whole number .*at least 1"):
         check_count("X", "num_classes", value)
 
 
 def test_choices():
     assert check_choice("X", "mode", "mean", ("mean", "sum")) == "mean"
     for value, fix in (("men", "Did you mean 'mean'"), ("zzz", "Choose one of: mean, sum"), (None, "Choose"), ([], "")):
-        with pytest.raises(InputError, match=rf"mode must be one of mean, sum; got .*{fix}"):
+        with pytest.raises(InputError, match=rf"mode .*mean, sum; got .*{fix}"):
             check_choice("X", "mode", value, ("mean", "sum"))
 
 
@@ -111,7 +111,7 @@ def test_finite():
     check_finite("X", "logits", torch.zeros(3))
     check_finite("X", "logits", torch.zeros(0))
     check_finite("X", "target", torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(InputError, match=r"1 NaN or infinite of 1, the first at \(\)"):
+    with pytest.raises(InputError, match=r"1 NaN or infinite of 1.*\(\)"):
         check_finite("X", "logits", torch.tensor(float("nan")))
 
 
@@ -120,9 +120,7 @@ def test_numbers_up_to_the_largest(dtype):
     largest = min(LARGEST, torch.finfo(dtype).max)
     check_finite("X", "logits", torch.tensor([largest, -largest], dtype=dtype))
     if largest == LARGEST:
-        with pytest.raises(
-            InputError, match=r"between -1.26765e\+30 and 1.26765e\+30; got values from -2.53\S+ to 0\. "
-        ):
+        with pytest.raises(InputError, match=r"between -1.26765e\+30 .*got values from -2.53\S+ to 0\. "):
             check_finite("X", "logits", torch.tensor([-2 * largest, 0.0], dtype=dtype))
 
 
@@ -136,7 +134,7 @@ NOT_DENSE = {
 @pytest.mark.parametrize("kind", NOT_DENSE)
 def test_tensors_without_elements_to_read(kind):
     for check in (check_dense, check_finite):
-        with pytest.raises(InputError, match="X: logits must be a dense tensor on a device that holds values"):
+        with pytest.raises(InputError, match=r"X: logits .*holds values"):
             check("X", "logits", NOT_DENSE[kind])
     check_dense("X", "logits", torch.eye(3).T[::2])
 
@@ -153,14 +151,14 @@ def test_logits():
         [[1.0]],
         torch.eye(2).to_sparse(),
     ):
-        with pytest.raises(InputError, match=r"X: logits must be a dense floating tensor.*before any softmax"):
+        with pytest.raises(InputError, match=r"X: logits .*floating .*before any softmax"):
             check_logits("X", bad)
 
 
 def test_counts_that_take_memory_have_a_bound():
     """8 bytes for each of 10**11 bins would be 800 GB."""
     assert check_count("ECE", "num_bins", 10_000) == 10_000
-    with pytest.raises(InputError, match=r"num_bins must be a whole number of at most 10000; got int 10001\. Choose"):
+    with pytest.raises(InputError, match=r"num_bins .*10000; got int 10001"):
         check_count("ECE", "num_bins", 10_001)
     assert check_count("ECE", "epochs", 10**11) == 10**11
     predictions = Predictions(torch.eye(3), torch.arange(3))

@@ -18,7 +18,7 @@ def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
     def write(file):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match=r"output folder: .*No space left.*free some space"):
+    with pytest.raises(InputError, match=r"output folder: .*No space left"):
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -39,7 +39,7 @@ def test_full_disk_under_every_writer(tmp_path, full_disk, save, size):
     """Some writers meet the error while they close their archive, and raise another in its place."""
     path = write_text(tmp_path / "a", "old")
     arrays = {str(number): np.random.default_rng(number).random(size) for number in range(3)}
-    with full_disk(5_000), pytest.raises(InputError, match=r"output folder: .*/a \(File too large\).*free some space"):
+    with full_disk(5_000), pytest.raises(InputError, match=r"output folder: .*/a \(File too large\)"):
         write_atomically(path, lambda file: save(arrays, file))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -100,7 +100,7 @@ def test_remove_takes_files_folders_and_what_is_not_there(house):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../neighbor", "inner/../../neighbor", "/", "{tmp}/neighbor"])
 def test_remove_stays_inside(house, name):
-    with pytest.raises(InputError, match=r"only what lies in .*home may be"):
+    with pytest.raises(InputError, match=r"only .*home may"):
         remove(house / name.replace("{tmp}", str(house.parent)), inside=house)
     assert (house / "inner" / "kept.txt").exists()
     assert (house.parent / "neighbor" / "kept.txt").exists()
@@ -138,7 +138,7 @@ def test_a_folder_may_itself_be_reached_by_a_link(house):
     "name", ["", ".", "..", ".hidden", "a/b", "/etc", "..\\b", "a\0", "a\n", "a\x1b[2J", "a" * 201, 7, None]
 )
 def test_names_that_could_lead_elsewhere(name):
-    with pytest.raises(InputError, match="the loss must be a plain name"):
+    with pytest.raises(InputError, match=r"loss .*plain name"):
         check_name("run", "the loss", name, "Pass another.")
 
 

@@ -52,7 +52,7 @@ def test_defaults_of_the_metadata():
 
 def test_taken_and_upper_case_names(registry):
     for name in ("ls", "LS2"):
-        with pytest.raises(ValueError, match=f"must be lower-case and free; got '{name}'"):
+        with pytest.raises(ValueError, match=f"lower-case and free; got '{name}'"):
             registry.add(name, object())
     assert len(registry) == 2
 
@@ -61,7 +61,7 @@ def test_taken_and_upper_case_names(registry):
 def test_unknown_names(registry, name):
     assert name not in registry
     for lookup in (registry.__getitem__, registry.build):
-        with pytest.raises(InputError, match="loss: the name must be a registered loss; got") as caught:
+        with pytest.raises(InputError, match=r"loss: .*registered") as caught:
             lookup(name)
         assert caught.value.parts[3].startswith(("Did you mean", "Choose one of: ls, ce."))
 
@@ -93,9 +93,9 @@ def test_build_passes_on_what_fits(registry):
 
 
 def test_unknown_options(registry):
-    with pytest.raises(InputError, match=r"loss ls: options must be its own; got 'aplha'. Did you mean 'alpha'"):
+    with pytest.raises(InputError, match=r"loss ls: .*'aplha'.*'alpha'"):
         registry.build("ls", {"aplha": 1}, num_classes=4)
-    with pytest.raises(InputError, match=r"loss ce: options must be its own; got 'alpha'. Leave it out."):
+    with pytest.raises(InputError, match=r"loss ce: .*'alpha'\. Leave"):
         registry.build("ce", {"alpha": 1}, num_classes=4)
     with pytest.raises(InputError, match="got 'num_classes'"):  # the data set says that, not the user
         registry.build("ls", {"num_classes": 3}, num_classes=4)

@@ -106,7 +106,7 @@ def test_a_card_needs_predictions_alone(tmp_path):
 def test_a_card_refuses_weights():
     val, test = predictions(0, 400), predictions(1, 300)
     calibration, weighted = fit_calibration("vector", val), replace(test, weights=torch.ones(300))
-    with pytest.raises(InputError, match="make_card: predictions must have no weights"):
+    with pytest.raises(InputError, match=r"make_card: .*no weights"):
         make_card(val, weighted, calibration, model={"run": "mine"}, data={"name": "own"})
 
 
@@ -169,7 +169,7 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
     val, test = predictions(0, 1500), predictions(1, 600)
     val.save("val.npz")
     test.save("test.npz")
-    with pytest.raises(InputError, match=r"two files of predictions: validation, then test; got file .*val.npz\. Pass"):
+    with pytest.raises(InputError, match=r"two files .*got file .*val.npz"):
         card(tmp_path / "val.npz")
     assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
     said = " ".join(capsys.readouterr().out.split())

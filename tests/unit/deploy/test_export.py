@@ -116,7 +116,7 @@ def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder,
     shutil.copytree(run_folder, copy)
     test = Predictions.load(copy / "predictions" / "test.npz")
     test.with_logits(test.logits + 0.01 * torch.randn(test.logits.shape)).save(copy / "predictions" / "test.npz")
-    with pytest.raises(InputError, match=r"differs by .* on this machine already"):
+    with pytest.raises(InputError, match=r"differs by .*already"):
         export(copy, format="torch-export", replicates=0)
     assert not (copy / "export").exists()
 

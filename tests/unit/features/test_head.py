@@ -87,7 +87,7 @@ def test_a_last_layer_of_a_classifier_wins():
 
 def test_ambiguity_names_the_candidates():
     model = nn.Sequential(OrderedDict(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C)))
-    with pytest.raises(InputError, match=r"with 10 outputs; got Sequential with a \(Linear.*c \(Linear.*head='"):
+    with pytest.raises(InputError, match=r"10 outputs; got Sequential .*c \(Linear.*head='"):
         find_head(model, num_classes=C)
     assert find_head(model, "c") is model.c
 
@@ -95,7 +95,7 @@ def test_ambiguity_names_the_candidates():
 def test_the_only_one_that_fits():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, C))
     assert find_head(model, num_classes=C) is model[2]
-    with pytest.raises(InputError, match="one recognizable classifier head; got Sequential with 0 "):
+    with pytest.raises(InputError, match=r"recognizable .*head; got Sequential with 0 "):
         find_head(model)
 
 
@@ -114,14 +114,14 @@ def test_by_name_and_by_module():
 @pytest.mark.parametrize("name", ["fcc", "", "body.1", "."])
 def test_a_wrong_name(name):
     model = Named(body=nn.Sequential(nn.Linear(4, 8)), fc=nn.Linear(8, C))
-    with pytest.raises(InputError, match="head must name a module of the model") as caught:
+    with pytest.raises(InputError, match="head must name a module") as caught:
         find_head(model, name)
     if name == "fcc":
         assert caught.value.parts[3] == "Did you mean 'fc'?"
 
 
 def test_a_module_of_another_model():
-    with pytest.raises(InputError, match="head must be a module of the model"):
+    with pytest.raises(InputError, match="head must be a module"):
         find_head(nn.Linear(4, C), nn.Linear(4, C))
 
 
@@ -139,6 +139,6 @@ def test_a_model_that_is_none():
 def test_a_large_model_does_not_flood_the_message():
     with torch.device("meta"):
         model = zoo.densenet121(num_classes=C)
-    with pytest.raises(InputError, match=r"Choose one of: features, .* and \d+ more\.") as caught:
+    with pytest.raises(InputError, match=r"one of: features, .* and \d+ more") as caught:
         find_head(model, "zzzzzzzz")
     assert len(str(caught.value)) < 1200

@@ -117,7 +117,7 @@ def test_the_sample_is_part_of_the_whole():
 @pytest.mark.parametrize("name", [SEVERAL_HEADS[0], *(pytest.param(name, marks=slow) for name in SEVERAL_HEADS[1:])])
 def test_several_heads_are_refused(name):
     model, _ = of_timm(name)
-    with pytest.raises(InputError, match=r"the logits must come from one head; got \w+ with .* next to each other"):
+    with pytest.raises(InputError, match=r"one head; got \w+ .*next to each other"):
         find_head(model, num_classes=C)
 
 
@@ -130,7 +130,7 @@ def test_several_heads_can_be_told_apart_by_name():
 def test_a_map_pooled_after_the_head_is_refused_and_can_be_read_whole(name):
     model = zoo.get_model(name, num_classes=C)
     images, target = torch.randn(2, 3, 48, 48), torch.tensor([0, 1])
-    with pytest.raises(InputError, match=r"'classifier\.1' runs on a map .* Pass features='classifier\.1'"):
+    with pytest.raises(InputError, match=r"'classifier\.1' .*map .*features='classifier\.1'"):
         Objective(model, FedLAS(num_classes=C))(images, target)
     loss, _ = Objective(model, FedLAS(num_classes=C), features="classifier.1")(images, target)
     loss.backward()

@@ -47,7 +47,7 @@ def test_known_places(build, name):
 def test_none_in_sight(build):
     with torch.device("meta"):
         model = build()
-    with pytest.raises(InputError, match=r"in a module of its own, such as 'avgpool'; got \w+\. Name the module"):
+    with pytest.raises(InputError, match=r"such as 'avgpool'; got \w+"):
         find_pool(model)
 
 
@@ -57,7 +57,7 @@ def test_by_name_and_by_module():
     assert find_pool(model, model.stages) is model.stages
     with pytest.raises(InputError, match="Did you mean 'pool'"):
         find_pool(model, "pol")
-    with pytest.raises(InputError, match="must be a module of the model"):
+    with pytest.raises(InputError, match="must be a module"):
         find_pool(model, nn.Linear(2, 2))
     with pytest.raises(InputError, match=r"must be an nn\.Module"):
         find_pool("resnet18")
@@ -83,7 +83,7 @@ def test_a_row_is_no_map():
     layer(torch.zeros(3, 4))
     with pytest.raises(InputError, match=r"must be a map \(N, D, \.\.\.\); got \(3, 4\)"):
         tap.stop()
-    with pytest.raises(InputError, match=r"the pool must run exactly once.*features='avgpool'"):
+    with pytest.raises(InputError, match=r"pool .*exactly once.*features='avgpool'"):
         tap.stop()
 
 
@@ -130,13 +130,13 @@ def test_a_module_can_be_named_and_moves_with_a_copy():
 
 @pytest.mark.parametrize("criterion", [LabelSmoothing(), AdaFace()], ids=["ls", "adaface"])
 def test_refused_where_there_is_no_choice(criterion):
-    with pytest.raises(InputError, match="features can be chosen for a criterion that needs features"):
+    with pytest.raises(InputError, match="criterion that needs features"):
         Objective(small(), criterion, features="map")
 
 
 @pytest.mark.parametrize("features", [None, 3, ["map"]])
 def test_nonsense(features):
-    with pytest.raises(InputError, match="features must name a module of the model"):
+    with pytest.raises(InputError, match="features must name a module"):
         Objective(small(), FedLAS(num_classes=C), features=features)
 
 

@@ -96,13 +96,13 @@ def test_a_call_that_does_not_fit_the_last_run_is_refused_and_changes_nothing():
     loss = DropInLoss(model, criterion())
     images, target = batches()[0]
     logits = model(images)
-    with pytest.raises(ValueError, match="once after each run of the model"):
+    with pytest.raises(ValueError, match="once after each run"):
         loss(logits[:5], target[:5])
     with pytest.raises(ValueError, match="features of no run"):
         loss(logits, target)
     with pytest.raises(ValueError, match="must not mix"):
         DropInLoss(model, CutMix(num_classes=3))
-    with pytest.raises(ValueError, match=r"the model must be an nn\.Module"):
+    with pytest.raises(ValueError, match=r"nn\.Module"):
         DropInLoss(None, criterion())
     assert int(loss.criterion.nci.num_batches_tracked) == 0
 

@@ -221,7 +221,7 @@ class LastToken(nn.Module):
 
 def test_a_head_on_every_token_needs_a_pool(tmp_path):
     run = trainer(tmp_path, LastToken(), FedLAS(num_classes=C), texts(), max_steps=1)
-    with pytest.raises(ValueError, match=r"the head's input must be \(N, D\).*pool="):
+    with pytest.raises(ValueError, match=r"head's input .*\(N, D\).*pool="):
         run.train()
 
     def made(*args, **kwargs):
@@ -233,16 +233,16 @@ def test_a_head_on_every_token_needs_a_pool(tmp_path):
 
 
 def test_what_is_wrong_is_said(tmp_path):
-    with pytest.raises(ValueError, match="criterion must be a loss with reduction 'mean'"):
+    with pytest.raises(ValueError, match="a loss with reduction 'mean'"):
         trainer(tmp_path, image_model(), FedLAS(num_classes=C, reduction="sum"), images())
-    with pytest.raises(ValueError, match="criterion must be the only loss"):
+    with pytest.raises(ValueError, match=r"criterion .*only loss"):
         trainer(tmp_path, image_model(), FedLAS(num_classes=C), images(), label_smoothing_factor=0.1)
     with pytest.raises(ValueError, match="each batch must have 'labels'"):
         trainer(tmp_path, image_model(), FedLAS(num_classes=C), [{"pixel_values": torch.zeros(1, 4, 4)}] * 8).train()
     run = trainer(tmp_path / "other", image_model(), nn.CrossEntropyLoss(), images(), save_strategy="epoch")
     run.train()
     (tmp_path / "other" / "checkpoint-6" / CRITERION_FILE).unlink()
-    with pytest.raises(ValueError, match=r"must hold the criterion's state in criterion.pt"):
+    with pytest.raises(ValueError, match=r"criterion's state .*criterion\.pt"):
         trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images()).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="'adaptive'"):
         ComputeMetrics(["adaptive"])

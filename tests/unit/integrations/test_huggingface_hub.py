@@ -173,6 +173,6 @@ def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
 
 def test_somebody_elses_readme_stays(card, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(InputError, match="or a model card of this function"):
+    with pytest.raises(InputError, match="card of this function"):
         hub.save_pretrained(Model(), tmp_path, card=card)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

@@ -170,11 +170,11 @@ def test_dense_outputs_are_measured_where_they_count(tmp_path):
 
 
 def test_what_is_wrong_is_said(tmp_path):
-    with pytest.raises(ValueError, match="validation_step must call the module's objective"):
+    with pytest.raises(ValueError, match="validation_step must call"):
         trainer(tmp_path, CalibrationCallback()).fit(Module(calls=False), loader(), loader(50, 1))
-    with pytest.raises(ValueError, match=r"must hold one fedlas.Objective named 'x'; got Module with none"):
+    with pytest.raises(ValueError, match=r"fedlas\.Objective named 'x'; got Module"):
         trainer(tmp_path, CalibrationCallback(objective="x")).fit(Module(), loader(), loader(50, 1))
-    with pytest.raises(ValueError, match="num_bins must be a whole number"):
+    with pytest.raises(ValueError, match=r"num_bins .*whole number"):
         CalibrationCallback(num_bins=0)
 
 

@@ -42,5 +42,5 @@ def test_pixels_streamed_batch_by_batch_are_all_pixels_at_once():
 
 @pytest.mark.parametrize("target", [torch.zeros(2, 5), torch.zeros(2, 3).long(), [0, 1], torch.zeros(2, 5, 3)])
 def test_other_targets_are_refused(target):
-    with pytest.raises(ValueError, match=r"valid_positions: target must be class indices \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"valid_positions: target .*\(2, 5\)"):
         valid_positions(torch.zeros(2, 3, 5), target)

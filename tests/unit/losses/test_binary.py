@@ -85,7 +85,7 @@ def test_gradients_and_margins():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="loss for two classes"):
         OneLogit(FedLAS(num_classes=3))
-    with pytest.raises(ValueError, match=r"the logit must be a floating tensor \(N,\), \(N, 1\)"):
+    with pytest.raises(ValueError, match=r"logit .*floating .*\(N,\), \(N, 1\)"):
         OneLogit(CrossEntropy())(torch.zeros(4, 2), torch.zeros(4).long())
     with pytest.raises(ValueError, match=r"target must be \(4,\)"):
         OneLogit(CrossEntropy())(torch.zeros(4), torch.zeros(5).long())

@@ -139,7 +139,7 @@ def test_cutmix_refuses_other_inputs_than_images():
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
 def test_options(kind):
-    with pytest.raises(InputError, match=r"alpha must be a finite number in \(0"):
+    with pytest.raises(InputError, match=r"alpha .*finite .*\(0"):
         kind(num_classes=5, alpha=0.0)
     with pytest.raises(InputError, match="num_classes"):
         kind(num_classes=0)

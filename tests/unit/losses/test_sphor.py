@@ -96,7 +96,7 @@ def test_it_mixes_as_mixup_does():
     unmixed = SpHOR(num_classes=3, mix_alpha=0).mix(inputs, TARGET)
     assert unmixed.inputs is inputs
     assert unmixed.target is TARGET
-    with pytest.raises(InputError, match=r"SpHOR.mix: target must be in \[0, 3\)"):
+    with pytest.raises(InputError, match=r"SpHOR\.mix: target .*\[0, 3\)"):
         SpHOR(num_classes=3).mix(inputs, TARGET + 1)
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be(options, message):
 
 
 def test_features_of_another_length():
-    with pytest.raises(InputError, match=r"features must have num_features = 6 columns; got \(4, 5\)"):
+    with pytest.raises(InputError, match=r"num_features = 6 columns; got \(4, 5\)"):
         call(SpHOR(num_classes=3, num_features=6), torch.rand(4, 5), TARGET)
     with pytest.raises(InputError, match="a dimension for each of 3"):
         call(SpHOR(num_classes=3), torch.rand(4, 2), TARGET)

@@ -82,7 +82,7 @@ def test_a_model_that_is_trained_with_it_is_calibrated_under_soft_targets():
 
 
 def test_a_base_that_reads_the_head_is_refused():
-    with pytest.raises(InputError, match=r"must not read the weight of the head"):
+    with pytest.raises(InputError, match="not read the weight"):
         Tempered(num_classes=3, base={"name": "vmf"})
 
 
@@ -168,7 +168,7 @@ def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced(
 
 
 def test_a_bias_needs_the_number_of_classes():
-    with pytest.raises(InputError, match=r"needs the number of classes.*Pass num_classes, or bias_rate=0"):
+    with pytest.raises(InputError, match=r"number of classes.*bias_rate=0"):
         Tempered(bias_rate=0.5)
 
 

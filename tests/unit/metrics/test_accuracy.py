@@ -22,7 +22,7 @@ def test_top_five_of_fewer_classes_is_one():
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True])
 def test_k_must_be_a_count(k):
-    with pytest.raises(ValueError, match=r"top_k_accuracy: k must be a whole number of at least 1; got"):
+    with pytest.raises(ValueError, match=r"top_k_accuracy: k .*whole number"):
         top_k_accuracy(P, k=k)
 
 

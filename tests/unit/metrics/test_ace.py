@@ -54,5 +54,5 @@ def test_underflowed_probabilities_stay_together():
 
 @pytest.mark.parametrize("num_bins", [0, 2.5])
 def test_num_bins_must_be_a_count(num_bins):
-    with pytest.raises(ValueError, match="classwise_adaptive_calibration_error: num_bins must be a whole number"):
+    with pytest.raises(ValueError, match=r"classwise_adaptive_calibration_error: num_bins .*whole number"):
         classwise_adaptive_calibration_error(sampled(), num_bins=num_bins)

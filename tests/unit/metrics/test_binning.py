@@ -111,7 +111,7 @@ def test_more_samples_than_are_binned_at_a_time():
 
 @pytest.mark.parametrize("num_bins", [0, -1, 2.5, True, "15", None])
 def test_num_bins_must_be_a_count(num_bins):
-    with pytest.raises(ValueError, match=r"reliability_bins: num_bins must be a whole number of at least 1; got"):
+    with pytest.raises(ValueError, match=r"reliability_bins: num_bins .*whole number"):
         reliability_bins(Predictions([[0.0, 1.0]], [0]), num_bins=num_bins)
 
 

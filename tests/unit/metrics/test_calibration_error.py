@@ -77,11 +77,11 @@ def test_order_in_the_file_does_not_separate_ties():
 
 def test_a_misspelt_convention():
     p = generated(5, 3)
-    with pytest.raises(ValueError, match=r"adaptive_ece: variant must be one of exact, reference; got"):
+    with pytest.raises(ValueError, match=r"adaptive_ece: variant .*exact, reference"):
         adaptive_ece(p, variant="refernce")
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3, 2), None, {"logits": 1}])
 def test_anything_but_predictions_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"expected_calibration_error: predictions must be Predictions; got .* Pass"):
+    with pytest.raises(ValueError, match=r"expected_calibration_error: .*be Predictions; got"):
         expected_calibration_error(wrong)

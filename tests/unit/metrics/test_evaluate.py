@@ -69,12 +69,12 @@ def test_a_metric_registered_by_a_user_is_computed_and_an_optional_one_is_not(mo
 
 @pytest.mark.parametrize("num_bins", [0, 1.5, None, False])
 def test_num_bins_must_be_a_count(num_bins):
-    with pytest.raises(ValueError, match=r"evaluate: num_bins must be a whole number"):
+    with pytest.raises(ValueError, match=r"evaluate: num_bins .*whole number"):
         evaluate(predictions(), num_bins=num_bins)
 
 
 def test_arrays_are_refused_with_the_way_out():
-    with pytest.raises(ValueError, match=r"evaluate: predictions must be Predictions; got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"evaluate: .*Predictions; got \(2, 2\)"):
         evaluate(torch.zeros(2, 2))
 
 

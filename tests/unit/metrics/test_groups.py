@@ -62,7 +62,7 @@ def test_groups_are_their_samples_alone(kind):
 
 @pytest.mark.parametrize("groups", [[0, 1], torch.zeros(600, 1).long(), "all", 3])
 def test_one_group_for_each_sample(groups):
-    with pytest.raises(ValueError, match=r"calibration_by_group: groups must be \(600,\), one for each sample; got"):
+    with pytest.raises(ValueError, match=r"calibration_by_group: groups .*\(600,\)"):
         calibration_by_group(sampled(), groups)
 
 
@@ -72,7 +72,7 @@ def test_one_group_for_each_sample(groups):
     ids=str,
 )
 def test_measurements_are_no_groups(groups):
-    with pytest.raises(InputError, match=r"groups must be labels, .*numpy.digitize"):
+    with pytest.raises(InputError, match=r"groups must be labels, .*numpy\.digitize"):
         calibration_by_group(sampled(), groups)
 
 

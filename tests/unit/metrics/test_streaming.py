@@ -198,7 +198,7 @@ def test_label_probs():
         streaming.update(logits[rows], target[rows], label_probs=known[rows])
     expected = evaluate(Predictions(logits, target, label_probs=known))
     assert streaming.compute() == {name: expected[name] for name in ("true_ece", "ece")}
-    with pytest.raises(ValueError, match="StreamingMetrics: update needs label_probs; got none"):
+    with pytest.raises(ValueError, match="update needs label_probs; got none"):
         streaming.update(logits, target)
     assert streaming.num_samples == 900
 
@@ -232,14 +232,14 @@ def test_what_does_not_belong_together_is_refused_and_changes_nothing():
     streaming = filled(*data())
     before = streaming.state_dict()
     for other in (StreamingMetrics(C, num_bins=9), StreamingMetrics(C, metrics=["ece"]), StreamingMetrics(C + 1), 3):
-        with pytest.raises(ValueError, match="StreamingMetrics: only the same can be merged"):
+        with pytest.raises(ValueError, match=r"StreamingMetrics: .*same can be merged"):
             streaming.merge(other)
     for state in (
         StreamingMetrics(C, num_bins=9).state_dict(),
         {},
         {**before, "ece.count": before["ece.count"].float()},
     ):
-        with pytest.raises(ValueError, match="StreamingMetrics: the state must be of"):
+        with pytest.raises(ValueError, match="StreamingMetrics: the state"):
             streaming.load_state_dict(state)
     with pytest.raises(ValueError, match=r"logits must be \(N, 6\); got \(900, 7\)"):
         streaming.update(*data(classes=7))
@@ -249,13 +249,13 @@ def test_what_does_not_belong_together_is_refused_and_changes_nothing():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="num_classes must be a whole number"):
+    with pytest.raises(ValueError, match=r"num_classes .*whole number"):
         StreamingMetrics(0)
-    with pytest.raises(ValueError, match="num_bins must be a whole number"):
+    with pytest.raises(ValueError, match=r"num_bins .*whole number"):
         StreamingMetrics(3, num_bins=2.5)
     with pytest.raises(ValueError, match="Did you mean 'ece'"):
         StreamingMetrics(3, metrics=["ecee"])
-    with pytest.raises(ValueError, match="there must be samples; got none"):
+    with pytest.raises(ValueError, match="must be samples; got none"):
         StreamingMetrics(3).compute()
 
 
@@ -263,9 +263,7 @@ def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
     METRICS.add("mine", lambda predictions: 0.0, title="mine", higher_is_better=True, percent=False, paper="none")
     assert "mine" not in StreamingMetrics(3).metrics
-    with pytest.raises(
-        ValueError, match=r"metrics must be such as sums are enough for; got 'mine'\. Choose one of: acc"
-    ):
+    with pytest.raises(ValueError, match=r"sums are enough .*got 'mine'"):
         StreamingMetrics(3, metrics=["mine"])
 
 

@@ -66,7 +66,7 @@ def test_state_is_saved_loaded_and_reset_and_does_not_grow(kind, tmp_path):
         k: v.shape for k, v in streaming.state_dict().items()
     }
     streaming.reset()
-    with pytest.raises(ValueError, match="there must be samples; got none"):
+    with pytest.raises(ValueError, match="must be samples; got none"):
         streaming.compute()
 
 
@@ -102,7 +102,7 @@ def test_a_state_of_other_groups_is_refused():
     north = StreamingGroups(["north", "south"])
     north.update(logits, target, groups=["north"] * 6)
     for other in (StreamingGroups(["south", "north"]), StreamingGroups("abc", num_bins=10)):
-        with pytest.raises(ValueError, match="StreamingGroups: the state must be of"):
+        with pytest.raises(ValueError, match="StreamingGroups: the state"):
             other.load_state_dict(north.state_dict())
         with pytest.raises(ValueError, match="there must be samples"):
             other.compute()
@@ -118,15 +118,15 @@ def test_what_does_not_belong_is_refused_and_changes_nothing():
     logits, target, _ = data()
     streaming = groups(torch.arange(700))
     before = streaming.compute()
-    with pytest.raises(ValueError, match="groups must be out of 'north', 'south', 'east', 'empty'; got 'west'"):
+    with pytest.raises(ValueError, match=r"groups .*out of .*got 'west'"):
         streaming.update(logits[:1], target[:1], groups=["west"])
-    with pytest.raises(ValueError, match=r"groups must be \(2,\), one for each sample"):
+    with pytest.raises(ValueError, match=r"groups .*\(2,\), one"):
         streaming.update(logits[:2], target[:2], groups=["north"])
     with pytest.raises(ValueError, match="target must be in"):
         streaming.update(logits[:1], torch.tensor([C]), groups=["north"])
-    with pytest.raises(ValueError, match="StreamingGroups: only the same can be merged"):
+    with pytest.raises(ValueError, match=r"StreamingGroups: .*same can be merged"):
         streaming.merge(StreamingGroups(SITES[:2]))
-    with pytest.raises(ValueError, match="StreamingClasses: only the same can be merged"):
+    with pytest.raises(ValueError, match=r"StreamingClasses: .*same can be merged"):
         classes(torch.arange(5)).merge(streaming)
     assert streaming.compute() == before
     with pytest.raises(ValueError, match=r"StreamingClasses: logits must be \(N, 5\); got"):
@@ -136,11 +136,11 @@ def test_what_does_not_belong_is_refused_and_changes_nothing():
     with pytest.raises(ValueError, match="every group must be hashable"):
         streaming.update(logits[:1], target[:1], groups=[["north"]])
     for names in ([], ["a", "a"]):
-        with pytest.raises(ValueError, match="StreamingGroups: groups must be at least one name, each once"):
+        with pytest.raises(ValueError, match=r"StreamingGroups: groups .*one name"):
             StreamingGroups(names)
-    with pytest.raises(ValueError, match="num_bins must be a whole number"):
+    with pytest.raises(ValueError, match=r"num_bins .*whole number"):
         StreamingGroups(SITES, num_bins=0)
-    with pytest.raises(ValueError, match="num_classes must be a whole number"):
+    with pytest.raises(ValueError, match=r"num_classes .*whole number"):
         StreamingClasses(0)
 
 

@@ -235,14 +235,14 @@ class _Ignorant:
 def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
     p, plain = CASES[0], replace(CASES[0], weights=None)
     one_pass = OnePass("mine", lambda _p, _b: _Ignorant(), lambda _: 0.5)
-    with pytest.raises(InputError, match="mine: predictions must have no weights"):
+    with pytest.raises(InputError, match=r"mine: .*no weights"):
         one_pass(p)
     assert one_pass(plain) == 0.5
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries), raising=True)
     options = {"title": "t", "higher_is_better": False, "percent": False, "paper": "none", "default": False}
     METRICS.register("ignorant", **options)(lambda predictions: 0.25)
     METRICS.register("heedful", weighted=True, **options)(lambda predictions: float(predictions.weights.sum()))
-    with pytest.raises(InputError, match="ignorant: predictions must have no weights"):
+    with pytest.raises(InputError, match=r"ignorant: .*no weights"):
         values_of(p, [METRICS["ignorant"]], 15)
     assert values_of(plain, [METRICS["ignorant"]], 15) == {"ignorant": 0.25}
     assert values_of(p, [METRICS["heedful"]], 15) == {"heedful": float(p.weights.sum())}
@@ -251,11 +251,11 @@ def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
 @pytest.mark.parametrize("make", [StreamingMetrics, StreamingClasses])
 def test_streaming_takes_weights_from_all_batches_or_none(make):
     logits, target = torch.zeros(2, 3), torch.tensor([0, 1])
-    with pytest.raises(InputError, match=r"no batch must have weights; got weights. Make it with weighted=True"):
+    with pytest.raises(InputError, match=r"no batch .*got weights"):
         make(3).update(logits, target, weights=torch.ones(2))
     weighted = make(3, weighted=True)
-    with pytest.raises(InputError, match="every batch must have weights; got none"):
+    with pytest.raises(InputError, match=r"every batch .*got none"):
         weighted.update(logits, target)
     assert weighted.num_samples == 0
-    with pytest.raises(InputError, match="only the same can be merged"):
+    with pytest.raises(InputError, match="same can be merged"):
         weighted.merge(make(3))

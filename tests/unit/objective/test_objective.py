@@ -126,7 +126,7 @@ def test_an_unknown_need_is_refused():
     class Needs(nn.Module):
         needs = frozenset({"attention"})
 
-    with pytest.raises(InputError, match=r"needs must be out of.*attention"):
+    with pytest.raises(InputError, match=r"needs .*out of.*attention"):
         fedlas.Objective(mlp(), Needs())
 
 
@@ -152,11 +152,11 @@ def test_a_head_for_another_number_of_classes():
     message = r"head with 100 outputs, .*got Sequential with 2 \(Linear.*out_features=4.*4 outputs.*num_classes=4"
     with pytest.raises(InputError, match=message):
         fedlas.Objective(mlp(), FedLAS(num_classes=100))
-    with pytest.raises(InputError, match=r"with 100 outputs, .*fc \(Linear.*out_features=10"):
+    with pytest.raises(InputError, match=r"100 outputs, .*fc \(Linear.*out_features=10"):
         fedlas.Objective(zoo.resnet18(num_classes=10), FedLAS(num_classes=100))
     with pytest.raises(InputError, match=r"with 100 outputs, .*classifier.1 \(Conv2d.*10 outputs"):
         fedlas.Objective(zoo.squeezenet1_1(num_classes=10), FedLAS(num_classes=100))
-    with pytest.raises(InputError, match="got ReLU with no linear layer"):
+    with pytest.raises(InputError, match="ReLU with no linear layer"):
         fedlas.Objective(nn.ReLU(), FedLAS(num_classes=100))
 
 
@@ -181,7 +181,7 @@ def test_models_of_two_inputs(criterion):
         assert torch.equal(objective(inputs, target)[1], expected)
     assert torch.equal(objective(images, target, masks=masks)[1], expected)
     assert torch.equal(objective((images, masks), target, scale=2.0)[1], 2 * expected)
-    with pytest.raises(InputError, match=r"^Objective: .*TwoInputs.forward takes, \(images, masks, scale=\); got one"):
+    with pytest.raises(InputError, match=r"^Objective: .*TwoInputs\.forward .*\(images, masks, scale=\); got one"):
         objective(images, target)
 
 
@@ -203,7 +203,7 @@ def test_a_head_that_does_not_run_once(runs):
     objective = fedlas.Objective(Repeated(), FedLAS(num_classes=C))
     objective.model.runs = runs
     before = copy.deepcopy(objective.state_dict())
-    with pytest.raises(InputError, match=f"exactly once.*{runs} runs"):
+    with pytest.raises(InputError, match=rf"exactly once.*{runs} runs"):
         objective(*data())
     torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
     objective.model.runs = 1
@@ -426,7 +426,7 @@ def test_what_is_wrapped_for_processes_is_an_objective_too(one_process):
 
 @pytest.mark.parametrize("what", [mlp(), nn.DataParallel(mlp()), None])
 def test_param_groups_of_what_is_no_objective(what):
-    with pytest.raises(InputError, match=r"param_groups: it takes an Objective.*got (Sequential|NoneType)"):
+    with pytest.raises(InputError, match=r"param_groups: .*Objective.*got (Sequential|NoneType)"):
         fedlas.param_groups(what)
 
 
@@ -472,7 +472,7 @@ def test_head_weight_is_the_heads_own_parameter():
 
 def test_head_weight_of_a_head_without_one():
     model = nn.Sequential(nn.Linear(4, 3), nn.Flatten())
-    with pytest.raises(InputError, match="must be a linear layer, since the criterion needs its weight"):
+    with pytest.raises(InputError, match="the criterion needs its weight"):
         Objective(model, Recorder("head_weight"), head="1")
 
 

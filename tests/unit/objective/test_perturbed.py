@@ -146,9 +146,7 @@ def test_a_model_that_says_one_class_under_noise():
 def test_a_model_no_better_than_chance(levels):
     images, _, weight = data(samples=300)
     target = torch.arange(300) % 5
-    with pytest.raises(
-        InputError, match=rf"noise must lower the accuracy, .* {levels} levels; got .*% without noise and"
-    ):
+    with pytest.raises(InputError, match=rf"lower the accuracy, .* {levels} levels; got .*% without"):
         drifted_predictions(linear(0 * weight), [(images, target)], levels=levels)
 
 
@@ -158,25 +156,25 @@ def test_a_model_that_may_be_better_than_chance_by_chance():
     lucky = torch.where(
         torch.arange(30) < 8, target, (target + 1) % 5
     )  # 8 of 30, where chance has 6 and an error of 2.2
-    with pytest.raises(InputError, match="noise must lower the accuracy, by more than its standard error"):
+    with pytest.raises(InputError, match=r"lower the accuracy.*standard error"):
         drifted_predictions(linear(weight), [(images, lucky)], levels=2)
 
 
 def test_what_it_refuses(world):
     model, loader = world
-    with pytest.raises(InputError, match=r"the loader must be iterable more than once; got .* Pass a DataLoader"):
+    with pytest.raises(InputError, match=r"loader .*iterable more than once"):
         drifted_predictions(model, iter(loader))
-    with pytest.raises(InputError, match="the loader must be iterable more than once"):
+    with pytest.raises(InputError, match=r"loader .*iterable more than once"):
         drifted_predictions(model, (batch for batch in loader))
-    with pytest.raises(InputError, match=r"inputs must be floating tensors \(n, channels, ...\)"):
+    with pytest.raises(InputError, match=r"inputs .*floating .*\(n, channels, ...\)"):
         drifted_predictions(model, [(torch.zeros(2, 2, dtype=torch.uint8), torch.zeros(2))])
     with pytest.raises(InputError, match="at least one batch"):
         drifted_predictions(model, [])
-    with pytest.raises(InputError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(InputError, match=r"levels .*whole number .*at least 2"):
         drifted_predictions(model, loader, levels=1)
-    with pytest.raises(InputError, match="seed must be a whole number of at least 0"):
+    with pytest.raises(InputError, match=r"seed .*whole number"):
         drifted_predictions(model, loader, seed=-1)
-    with pytest.raises(InputError, match=r"the model must be an nn\.Module"):
+    with pytest.raises(InputError, match=r"nn\.Module"):
         drifted_predictions(lambda x: x, loader)
 
 

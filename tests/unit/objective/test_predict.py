@@ -98,9 +98,9 @@ def test_what_is_no_model_or_no_logits(output):
         def forward(self, inputs):
             return output
 
-    with pytest.raises(InputError, match=r"predict: the model must return logits"):
+    with pytest.raises(InputError, match=r"predict: .*return logits"):
         predict(Output(), [(X, Y)])
-    with pytest.raises(InputError, match=r"predict: the model must be an nn.Module; got"):
+    with pytest.raises(InputError, match=r"predict: .*nn\.Module; got"):
         predict(lambda inputs: inputs, [(X, Y)])
 
 
@@ -224,7 +224,7 @@ def test_batches_that_cannot_be_understood(batch, options, message):
     ],
 )
 def test_a_model_of_two_inputs_says_which(batch, got):
-    with pytest.raises(InputError, match=rf"Pair.forward takes, \(left, right, scale=\); got {got}. Pass several"):
+    with pytest.raises(InputError, match=rf"Pair\.forward .*\(left, right, scale=\); got {got}"):
         predict(Pair(), [batch])
 
 

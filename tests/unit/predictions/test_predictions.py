@@ -136,7 +136,7 @@ def test_nonsense(kind):
 
 
 def test_nan_is_counted_and_placed():
-    with pytest.raises(InputError, match=r"2 NaN or infinite of 6, the first at \(0, 1\)"):
+    with pytest.raises(InputError, match=r"2 NaN or infinite of 6.*\(0, 1\)"):
         Predictions([[0.0, float("nan"), 0.0], [0.0, float("inf"), 0.0]], [0, 1])
 
 
@@ -283,7 +283,7 @@ def test_other_arrays_in_the_file_are_ignored(tmp_path):
 def test_probabilities_taken_for_logits_are_warned_of():
     """They gave an ECE of 0.6 in place of 0.06 without a word."""
     probs, target = torch.randn(50, 3).softmax(1), torch.randint(3, (50,))
-    with pytest.warns(CalibrationWarning, match="almost surely probabilities.*Predictions.from_probs"):
+    with pytest.warns(CalibrationWarning, match=r"surely probabilities.*Predictions\.from_probs"):
         Predictions(probs, target)
     Predictions(probs.log(), target)  # warnings are errors
     Predictions(probs + 0.01, target)

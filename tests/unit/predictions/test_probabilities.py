@@ -73,7 +73,7 @@ def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
     probs, target = probs_of(classes=4)
     kept = np.round(probs, 3)
     kept[7] = [0.5, 0.25, 0.125, 0.122]  # 0.003 less than 1, where rounding four numbers loses 0.002 at most
-    with pytest.raises(InputError, match=r"sum to 1; got 0.997 in row 8 of t.csv .1 such rows.*Add --normalize"):
+    with pytest.raises(InputError, match=r"sum to 1; got 0\.997 in row 8 .*--normalize"):
         read(table(tmp_path, kept, target))
     kept[7] = [0.0, 0.0, 0.5, 0.502]  # two numbers above 0 add 0.001 at most
     with pytest.raises(InputError, match=r"sum to 1; got 1\.002 in row 8"):
@@ -86,9 +86,9 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
     found = read(table(tmp_path, probs * scale, target), normalize=True)
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-7)
     assert any("200 of 200 rows were divided by their sums, which are from" in note for note in found.notes)
-    with pytest.raises(InputError, match=r"must not be negative; got -1 in row 3, column 'p_1'.*look like logits"):
+    with pytest.raises(InputError, match=r"negative; got -1 in row 3.*'p_1'.*logits"):
         read(table(tmp_path, np.where(np.arange(40).reshape(4, 10) == 21, -1.0, 1.0)), normalize=True)
-    with pytest.raises(InputError, match="a row must have a positive number; got 0 in row 2"):
+    with pytest.raises(InputError, match="positive number; got 0 in row 2"):
         read(table(tmp_path, np.array([[1.0, 1.0], [0.0, 0.0]])), normalize=True)
 
 
@@ -122,12 +122,10 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
     found = read(tmp_path / "t.csv", drop_missing=True)
     assert found.predictions.target.tolist() == [0, 1]
     assert found.notes[0] == "4 of 6 rows lack a value and were left out: 'p_1' (2), 'p_0' (1), 'y' (1)."
-    with pytest.raises(
-        InputError, match=r"scores must be numbers; got 'NA' in row 3, column 'p_1' of t.csv.*--drop-missing"
-    ):
+    with pytest.raises(InputError, match=r"numbers; got 'NA' in row 3.*'p_1'.*--drop-missing"):
         read(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n0.5,0.4,1\n")
-    with pytest.raises(InputError, match=r"got no number in row 1, column 'p_0' of t.csv.*--drop-missing"):
+    with pytest.raises(InputError, match=r"no number in row 1.*'p_0'.*--drop-missing"):
         read(tmp_path / "t.csv")
     with pytest.raises(InputError, match=r"got 0\.9 in row 2"):  # rows keep their numbers
         read(tmp_path / "t.csv", drop_missing=True)
@@ -171,7 +169,7 @@ def test_from_probs_refuses(probs, message):
 
 def test_from_probs_warns_where_rounding_took_much():
     probs, target = probs_of(classes=200)
-    with pytest.warns(CalibrationWarning, match="Rounding took up to .* write more decimals"):
+    with pytest.warns(CalibrationWarning, match=r"Rounding .*more decimals"):
         Predictions.from_probs(np.round(probs, 3), target)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

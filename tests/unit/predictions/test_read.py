@@ -167,7 +167,7 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
     read = read_predictions(path, Columns(logits="p_*", target="label"))
     assert read.predictions.target.tolist() == target.tolist()
     write_csv(tmp_path / "n.csv", logits, target, names=["1", "2", "3"])
-    with pytest.raises(InputError, match=r"labels in column 'label' must be 1, 2, 3; got '0' in row"):
+    with pytest.raises(InputError, match=r"'label' .*1, 2, 3; got '0' in row"):
         read_predictions(tmp_path / "n.csv", Columns(logits="p_*", target="label"))
 
 
@@ -202,9 +202,9 @@ def test_refusals_name_row_and_column(header, rows, columns, message, tmp_path):
 def test_more_refusals(tmp_path):
     logits, target = scores()
     path = write_csv(tmp_path / "a.csv", logits, target)
-    with pytest.raises(InputError, match=r"which columns hold the scores.*a.csv with columns id, p_cat"):
+    with pytest.raises(InputError, match=r"hold the scores.*id, p_cat"):
         open_table(path, None)
-    with pytest.raises(InputError, match="only one of --logits, --probs and --confidence"):
+    with pytest.raises(InputError, match="one of --logits, --probs and --confidence"):
         Columns(logits="a", probs="b")
     with pytest.raises(InputError, match="each once"):
         Columns(logits="a,a")
@@ -213,16 +213,16 @@ def test_more_refusals(tmp_path):
     with pytest.raises(InputError, match=r"must end in \.csv"):
         read_predictions(_touch(tmp_path / "a.xlsx"), Columns(logits="p_*", target="label"))
     (tmp_path / "twice.jsonl").write_text('{"a": 1, "a": 2}\n')
-    with pytest.raises(InputError, match=r"Column\(/a\) was specified twice in row 1 of twice.jsonl"):
+    with pytest.raises(InputError, match=r"Column\(/a\) .*twice in row 1"):
         list(open_table(tmp_path / "twice.jsonl", Columns(logits="a")).blocks())
     (tmp_path / "lacks.jsonl").write_text('{"a": 1, "b": 2, "y": 0}\n{"a": 1, "y": 0}\n')
     with pytest.raises(InputError, match="no number in row 2, column 'b'"):
         read_predictions(tmp_path / "lacks.jsonl", Columns(logits="a,b", target="y"))
     (tmp_path / "mixed.jsonl").write_text('{"l": [1, 2], "y": 0}\n{"l": 3, "y": 1}\n')
-    with pytest.raises(InputError, match=r"column 'l' must hold .* got array and, in row 2 of mixed.jsonl, number"):
+    with pytest.raises(InputError, match=r"'l' .*got array .*row 2 of mixed\.jsonl, number"):
         read_predictions(tmp_path / "mixed.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "late.jsonl").write_text('{"l": [1, 2], "y": 0}\n' * 4096 + '{"l": [5], "y": 1}\n')
-    with pytest.raises(InputError, match="as many scores as the first, 2; got 1 in row 4097"):
+    with pytest.raises(InputError, match="2; got 1 in row 4097"):
         read_predictions(tmp_path / "late.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no table")
     pytest.importorskip("pyarrow")

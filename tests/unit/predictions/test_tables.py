@@ -119,7 +119,7 @@ def test_refusals_of_lists(lists, message, table):
 
 def test_rows_are_counted_over_blocks(table, monkeypatch):
     monkeypatch.setattr("fedlas.predictions.tables.BYTES", 200)
-    with pytest.raises(InputError, match=r"got array and, in row 41 of t.jsonl, number"):
+    with pytest.raises(InputError, match=r"got array .*row 41 of t\.jsonl, number"):
         table("t.jsonl", '{"l": [1, 2], "y": 0}\n' * 40 + '{"l": 1, "y": 0}\n', LISTS)
     with pytest.raises(InputError, match="got 'x' in row 41, column 'b'"):
         table("t.csv", "a,b,y\n" + "1,2,0\n" * 40 + "1,x,0\n")
@@ -167,7 +167,7 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
     target = ["x" * 10**7] if kind == "texts" else np.zeros(rows, dtype=np.int64)
     parquet.write_table(pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd")
     monkeypatch.setattr(tables, "_FREE", 2**20)
-    with pytest.raises(InputError, match=r"1,000 times the size of the file; got [\d,]+ bytes"):
+    with pytest.raises(InputError, match=r"1,000 times .*got [\d,]+ bytes"):
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 
 

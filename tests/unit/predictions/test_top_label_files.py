@@ -84,7 +84,7 @@ def test_weights_are_read(form, tmp_path):
         Columns(logits="l", target="y", weights="weight"),
     ):
         assert read_predictions(path, named).predictions.weights.tolist() == [1, 0, 2.5, 3]
-    with pytest.raises(InputError, match="--weights must name a column of top"):
+    with pytest.raises(InputError, match=r"--weights .*column of top"):
         read_predictions(path, Columns(confidence="c", correct="ok", weights="mass"))
 
 
@@ -137,8 +137,8 @@ def test_columns_that_contradict_each_other(named, message):
 
 def test_one_confidence_a_row(tmp_path):
     np.savez(tmp_path / "top.npz", c=np.ones((3, 2)), ok=[1, 1, 1])
-    with pytest.raises(InputError, match="--confidence must hold one number a row; got 2"):
+    with pytest.raises(InputError, match=r"--confidence .*one number .*got 2"):
         read_predictions(tmp_path / "top.npz", Columns(confidence="c", correct="ok"))
     path = write(tmp_path, "csv", {"c_a": [0.5], "c_b": [0.5], "ok": [1]})
-    with pytest.raises(InputError, match="--confidence must name one column; got c_a, c_b"):
+    with pytest.raises(InputError, match=r"--confidence .*one column; got c_a, c_b"):
         read_predictions(path, Columns(confidence="c_*", correct="ok"))

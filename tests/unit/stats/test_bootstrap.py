@@ -217,9 +217,9 @@ def test_another_metric_under_a_known_name_has_no_form(monkeypatch):
 
 def test_what_cannot_be_resampled():
     p = draw(5)
-    with pytest.raises(InputError, match="bootstrap_interval: predictions must hold at least 2 samples"):
+    with pytest.raises(InputError, match=r"bootstrap_interval: .*at least 2 samples"):
         bootstrap_interval(Predictions(p.logits[:1], p.target[:1]))
-    with pytest.raises(InputError, match="metric: the name must be a registered metric; got 'ecee'"):
+    with pytest.raises(InputError, match="registered metric; got 'ecee'"):
         bootstrap_interval(p, metric="ecee")
     with pytest.raises(InputError, match="bootstrap_interval: confidence_level"):
         bootstrap_interval(p, confidence_level=1.0)
@@ -227,7 +227,7 @@ def test_what_cannot_be_resampled():
         bootstrap_interval(p, replicates=0)
     with pytest.raises(InputError, match="bootstrap_intervals: num_bins"):
         bootstrap_intervals(p, num_bins=0)
-    with pytest.raises(InputError, match="bootstrap_intervals: predictions must be Predictions"):
+    with pytest.raises(InputError, match=r"bootstrap_intervals: .*be Predictions"):
         bootstrap_intervals(p.logits)
     with pytest.raises(InputError, match="label_probs"):
         bootstrap_interval(Predictions(p.logits, p.target), metric="true_ece")

@@ -82,7 +82,7 @@ def test_a_metric_with_a_sign_is_tested_both_ways():
         assert (found.alternative, found.p_value) == ("different", 2 / 1001)
         assert (found.value > 0) == (sharpness > 1)
     assert abs(found.mean) < 5 * found.standard_deviation / 1000**0.5
-    with pytest.raises(InputError, match="alternative must be one of different; got 'worse'"):
+    with pytest.raises(InputError, match=r"alternative .*got 'worse'"):
         noise_floor(draw(), metric="confidence_gap", alternative="worse")
 
 
@@ -166,5 +166,5 @@ def test_refuses(options, message):
 
 
 def test_one_sample_has_no_floor():
-    with pytest.raises(InputError, match="noise_floor: predictions must hold at least 2 samples"):
+    with pytest.raises(InputError, match=r"noise_floor: .*at least 2 samples"):
         noise_floor(Predictions([[1.0, 0.0]], [0]))

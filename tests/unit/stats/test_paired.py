@@ -99,11 +99,11 @@ def test_models_may_differ_in_everything_but_the_samples():
 
 def test_refuses():
     a, b = pair(20)
-    with pytest.raises(InputError, match="same samples, in the same order; got different targets"):
+    with pytest.raises(InputError, match="same order; got different targets"):
         paired_bootstrap(a, Predictions(b.logits, (b.target + 1) % 4))
     with pytest.raises(InputError, match="same samples"):
         paired_bootstrap(a, Predictions(b.logits[:10], b.target[:10]))
-    with pytest.raises(InputError, match="paired_bootstrap: predictions must be Predictions"):
+    with pytest.raises(InputError, match=r"paired_bootstrap: .*be Predictions"):
         paired_bootstrap(a, b.logits)
     with pytest.raises(InputError, match="paired_bootstrap: confidence_level"):
         paired_bootstrap(a, b, confidence_level=0.0)

@@ -124,9 +124,9 @@ def test_without_a_spread_there_is_no_interval():
 @pytest.mark.parametrize("value", [1e308, -1e308, 1.1e150, 10**400, "high", None])
 def test_values_whose_squares_overflow_and_no_numbers_are_refused(test, value):
     for pair in (([value, 1.0, 2.0], [0.0, 0.0, 0.0]), ([0.0, 0.0, 0.0], [value, 1.0, 2.0])):
-        with pytest.raises(InputError, match=r"[ab] must be finite numbers of at most 1e\+150 in size"):
+        with pytest.raises(InputError, match=r"[ab] .*finite .*1e\+150"):
             test(*pair)
-    with pytest.raises(InputError, match="values, one for each seed, must be finite numbers"):
+    with pytest.raises(InputError, match=r"values, .*finite numbers"):
         mean_interval([value, 1.0])
     with pytest.raises(InputError, match="finite numbers"):
         compare_to_best({"a": [value, 1.0], "b": [1.0, 2.0]}, higher_is_better=True, test=test)

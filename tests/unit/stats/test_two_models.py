@@ -51,16 +51,16 @@ def test_top_labels_compare_as_their_predictions_do():
     whole = fedlas.compare(a, b, ["accuracy", "ece"], replicates=99)
     assert fedlas.compare(top(a), top(b), replicates=99) == whole
     assert fedlas.compare(top(a), b, replicates=99) == whole
-    with pytest.raises(ValueError, match="'nll' needs the probabilities of all classes"):
+    with pytest.raises(ValueError, match=r"'nll' .*probabilities of all"):
         fedlas.compare(top(a), b, ["nll"], replicates=99)
 
 
 def test_other_samples_are_refused():
     a, b = two()
     shuffled = Predictions(b.logits, b.target.roll(1))
-    with pytest.raises(ValueError, match=r"same order; got different targets in [\d,]+ of 1,500 rows, first in row \d"):
+    with pytest.raises(ValueError, match=r"different targets in [\d,]+ of 1,500 .*row \d"):
         fedlas.compare(a, shuffled)
-    with pytest.raises(ValueError, match=r"got 1,500 and 10 samples\. Predict one test set with both"):
+    with pytest.raises(ValueError, match="got 1,500 and 10 samples"):
         fedlas.compare(top(a), TopLabel([0.5] * 10, [True] * 10))
     with pytest.raises(ValueError, match="predictions must be Predictions"):
         fedlas.compare(a, "b.npz")

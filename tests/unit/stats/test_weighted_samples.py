@@ -131,9 +131,9 @@ def test_paired_comparison_of_weighted_samples():
     assert found.interval.standard_error == pytest.approx(float(error), rel=0.2)
     other = Predictions(-a.logits, a.target, weights=a.weights)
     assert paired_bootstrap(a, other, metric="accuracy", replicates=199).interval.method in ("percentile", "basic")
-    with pytest.raises(InputError, match="a and b must have the same weights"):
+    with pytest.raises(InputError, match="the same weights"):
         paired_bootstrap(a, replace(b, weights=None))
-    with pytest.raises(InputError, match="a and b must have the same weights"):
+    with pytest.raises(InputError, match="the same weights"):
         paired_bootstrap(a, replace(b, weights=b.weights + 1))
 
 
@@ -142,7 +142,7 @@ def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(monkeypatch):
     options = {"title": "t", "higher_is_better": False, "percent": False, "paper": "none", "default": False}
     METRICS.register("ignorant", **options)(lambda predictions: float(predictions.confidence[0]))
     p = drawn(20, 3)
-    with pytest.raises(InputError, match="ignorant: predictions must have no weights"):
+    with pytest.raises(InputError, match=r"ignorant: .*no weights"):
         bootstrap_interval(p, metric="ignorant", replicates=99)
     assert bootstrap_interval(replace(p, weights=None), metric="ignorant", replicates=99).high <= 1
 

@@ -166,7 +166,7 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(tmp_path, monkeypatch, ca
 
 
 def test_a_dry_run_finds_what_the_bench_would_find():
-    with pytest.raises(InputError, match="milestones must come before the last epoch"):
+    with pytest.raises(InputError, match=r"milestones .*before the last epoch"):
         load_group("paper/table-1", ["train.epochs=100"])
     with pytest.raises(InputError, match="Did you mean 'momentum'"):
         dry_run_bench(load_group("paper/table-1", ["losses.fedlas.momentun=1"]))

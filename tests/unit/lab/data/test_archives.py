@@ -96,7 +96,7 @@ def test_a_whole_imagenet_is_named_by_torchvision(tmp_path):
 def test_a_class_without_images_is_named(root, emptied):
     for path in (root / emptied / SYNSETS[1]).iterdir():
         path.unlink()
-    with pytest.raises(InputError, match=f"{emptied} must have images of each class; got none in .*{SYNSETS[1]}"):
+    with pytest.raises(InputError, match=rf"{emptied} .*each class; got none in .*{SYNSETS[1]}"):
         load_dataset("imagenet", str(root), partial=True)
 
 

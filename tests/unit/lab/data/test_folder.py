@@ -99,28 +99,26 @@ def test_unreadable_image_is_named(divided, content):
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).save(victim)
     victim.write_bytes(victim.read_bytes()[:90] if content == "truncated" else content)
-    with pytest.raises(InputError, match=r"must be a readable image; got .*dog.1\.png"):
+    with pytest.raises(InputError, match=r"readable image; got .*dog.1\.png"):
         load(divided)
 
 
 def test_deep_images_are_refused_rather_than_clipped(divided):
     Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(divided / "train" / "dog" / "1.png")
-    with pytest.raises(InputError, match=r"8 bits a channel; got .*1\.png in mode I"):
+    with pytest.raises(InputError, match=r"8 bits .*1\.png in mode I"):
         load(divided)
 
 
 def test_other_sizes_need_image_size(divided):
     write(divided / "train" / "dog" / "9.png", size=(7, 7))
-    with pytest.raises(
-        InputError, match=r"of one size; got .*9\.png with 7 x 7 and .*0\.png with 6 x 6\. Pass image_size"
-    ):
+    with pytest.raises(InputError, match=r"one size; got .*9\.png with 7 x 7 .*0\.png with 6 x 6"):
         load(divided)
     assert len(load(divided, image_size=6).train) == 7
 
 
 def test_the_error_on_an_oblong_image_names_it_once(divided):
     write(divided / "train" / "cat" / "0.png", size=(6, 9))  # the first of all, with which the others are compared
-    with pytest.raises(InputError, match=r"must be square; got .*0\.png with 9 x 6\. Pass") as error:
+    with pytest.raises(InputError, match=r"square; got .*0\.png with 9 x 6") as error:
         load(divided)
     assert str(error.value).count(".png") == 1
 
@@ -139,7 +137,7 @@ def test_validation_images_join_the_training_part(divided, name):
 def test_a_folder_around_the_classes_is_named(divided):
     inner = (divided / "train").rename(divided / "photos")
     (divided / "test").rename(divided / ".test")
-    with pytest.raises(InputError, match=rf"got photos in .*Did you mean {re.escape(str(inner))}\?"):
+    with pytest.raises(InputError, match=rf"photos .*mean {re.escape(str(inner))}\?"):
         load(divided)
 
 
@@ -160,12 +158,12 @@ def test_folders_that_do_not_fit(divided, change, words):
 
 
 def test_empty_missing_single_class_and_file(tmp_path):
-    with pytest.raises(InputError, match=r"at least two class folders; got none in .*Arrange the images as"):
+    with pytest.raises(InputError, match="two class folders; got none"):
         load(tmp_path)
     with pytest.raises(InputError, match="which does not exist"):
         load(tmp_path / "nowhere")
     write(tmp_path / "only" / "0.png")
-    with pytest.raises(InputError, match="at least two class folders; got only in"):
+    with pytest.raises(InputError, match="two class folders; got only"):
         load(tmp_path)
     with pytest.raises(InputError, match="root must be a folder"):
         load(tmp_path / "only" / "0.png")
@@ -177,7 +175,7 @@ def test_a_class_with_one_image_cannot_be_divided(tmp_path):
     for row in range(5):
         write(tmp_path / "many" / f"{row}.png")
     write(tmp_path / "one" / "0.png")
-    with pytest.raises(InputError, match=r"at least two images.*got 1 of 'one'"):
+    with pytest.raises(InputError, match=r"two images.*got 1 of 'one'"):
         load(tmp_path)
 
 

@@ -70,7 +70,7 @@ def test_truncated_file(tmp_path, keep, save):
     path = tmp_path / "mine.npz"
     save(path, **GOOD)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=r"the file must be an \.npz of plain arrays; got .*mine\.npz"):
+    with pytest.raises(InputError, match=r"\.npz of plain arrays; got .*mine\.npz"):
         load_dataset("npz", str(path))
 
 
@@ -93,12 +93,12 @@ def test_single_array_and_text_are_not_archives(tmp_path):
     np.save(tmp_path / "one.npy", COLOR)
     (tmp_path / "text.npz").write_text("hello")
     for name in ("one.npy", "text.npz"):
-        with pytest.raises(InputError, match=r"the file must be an \.npz"):
+        with pytest.raises(InputError, match=r"must be an \.npz"):
             load_dataset("npz", str(tmp_path / name))
 
 
 def test_missing_file_folder_and_root(tmp_path):
-    with pytest.raises(InputError, match=r"mine\.npz, which does not exist"):
+    with pytest.raises(InputError, match=r"mine\.npz, .*not exist"):
         load_dataset("npz", str(tmp_path / "mine.npz"))
     with pytest.raises(InputError, match="IsADirectoryError"):
         load_dataset("npz", str(tmp_path))

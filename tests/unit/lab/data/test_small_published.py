@@ -67,7 +67,7 @@ def test_torchvisions_batches_unless_they_are_damaged(batches):
             return (pytest.fail, ("the file was unpickled",))
 
     (batches / "data_batch_1").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"the whole files of .*; got .*download=True"):
+    with pytest.raises(InputError, match=r"whole files of .*download=True"):
         load_dataset("cifar10", str(batches.parent))
 
 
@@ -146,7 +146,7 @@ def test_fashion_mnist_where_debian_puts_it(tmp_path, monkeypatch):
     write_idx(tmp_path / "data", arrays(10, 28, 1))
     (tmp_path / "data" / "t10k-labels-idx1-ubyte.gz").unlink()  # three of four are passed over
     assert len(load_dataset("fashion-mnist").train) == 60
-    with pytest.raises(InputError, match="four IDX files must be on disk"):  # a root is not replaced
+    with pytest.raises(InputError, match="four IDX files"):  # a root is not replaced
         load_dataset("fashion-mnist", str(tmp_path / "data"))
 
 

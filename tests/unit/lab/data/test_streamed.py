@@ -110,7 +110,7 @@ def test_drop_last_and_length(files):
 def test_an_unreadable_image_is_named(files, tmp_path, workers):
     (tmp_path / "bad.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     broken = Files.of(tmp_path, ["bad.png"], [0], files.view)
-    with pytest.raises(InputError, match=r"bad\.png \(it is a pointer of Git LFS.*git lfs pull"):
+    with pytest.raises(InputError, match=r"bad\.png .*Git LFS.*git lfs pull"):
         list(batches(broken, workers=workers))
 
 
@@ -160,7 +160,7 @@ def test_files_keep_names_labels_and_order(files):
     with pytest.raises(InputError, match="at least one"):
         files.take(torch.tensor([], dtype=torch.int64))
     gone = Files.of(files.folder, ["nowhere.png"], [0], files.view)
-    with pytest.raises(InputError, match=r"every image must be there; got .*nowhere\.png"):
+    with pytest.raises(InputError, match=r"must be there; got .*nowhere\.png"):
         gone.sizes()
 
 
@@ -173,5 +173,5 @@ def test_splits_of_files_are_disjoint_and_stratified(tmp_path):
     assert (splits.in_channels, splits.image_size, splits.mean) == (3, 16, source.mean)
     with pytest.raises(InputError, match="no crop_padding"):
         replace(source, crop_padding=2)
-    with pytest.raises(InputError, match="must come with mean and std"):
+    with pytest.raises(InputError, match="with mean and std"):
         split(replace(source, mean=None, std=None), seed=0, val_size=6)

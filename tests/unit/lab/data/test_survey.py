@@ -81,14 +81,14 @@ def test_other_files_are_counted(divided):
 def test_every_unreadable_image_is_counted_and_named_once(divided):
     (divided / "train/ant/0.png").write_bytes(b"nonsense")
     (divided / "test/bée/1.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"got 2 of 12 that are not: .*0\.png \(.*; .*1\.png \(it is empty\)") as error:
+    with pytest.raises(InputError, match=r"2 of 12 .*0\.png \(.*; .*1\.png \(it is empty\)") as error:
         survey(divided)
     assert str(error.value).count("0.png") == 1
 
 
 def test_a_training_part_alone_is_said(divided):
     shutil.rmtree(divided / "test")
-    with pytest.raises(InputError, match=r"only train in .* pass .*train, of which a fifth is held out"):
+    with pytest.raises(InputError, match=r"only train in .* pass .*train"):
         survey(divided)
     assert survey(divided / "train").counts == {"": {"ant": 4, "bée": 4}}
 

@@ -17,7 +17,7 @@ def test_unknown_model_names_the_nearest():
 
 
 def test_misspelt_option_names_the_nearest():
-    with pytest.raises(InputError, match=r"got 'widht'\. Did you mean 'width'"):
+    with pytest.raises(InputError, match=r"'widht'.*'width'"):
         build_model("resnet8", num_classes=2, in_channels=1, widht=8)
 
 
@@ -44,7 +44,7 @@ def test_mlp_without_hidden_layers_is_linear():
 
 def test_mlp_says_which_images_it_was_built_for():
     model = build_model("mlp", num_classes=3, in_channels=1, image_size=8)
-    with pytest.raises(InputError, match=r"the 64 numbers the model was built for; got \(2, 1, 28, 28\)"):
+    with pytest.raises(InputError, match=r"64 numbers .*got \(2, 1, 28, 28\)"):
         model(torch.zeros(2, 1, 28, 28))
 
 

@@ -35,7 +35,7 @@ def test_how_far_the_stem_shrinks(name, stem, size, expected):
 
 
 def test_an_unknown_stem():
-    with pytest.raises(InputError, match="resnet50: stem must be one of small, imagenet; got 'imagent'"):
+    with pytest.raises(InputError, match=r"resnet50: stem .*got 'imagent'"):
         build_model("resnet50", num_classes=3, in_channels=3, stem="imagent")
 
 
@@ -65,5 +65,5 @@ def test_pooling_to_cells_strings_their_features_together():
         model(torch.randn(2, 3, 64, 64))
     assert seen["map"].shape[2:] == (8, 8)
     torch.testing.assert_close(seen["features"], nn.functional.avg_pool2d(seen["map"], 4).flatten(1))
-    with pytest.raises(InputError, match="pool_size must be a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"pool_size .*whole number"):
         build_model("resnet18", num_classes=3, in_channels=3, pool_size=0)

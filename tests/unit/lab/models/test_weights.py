@@ -206,7 +206,7 @@ def test_keys_that_the_filter_of_timm_does_not_expect(tmp_path):
     own = vit()
     before = {key: value.clone() for key, value in own.state_dict().items()}
     torch.save({"pos_embed": torch.zeros(3)}, tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"the weights of this VisionTransformer; got .*keys such as pos_embed"):
+    with pytest.raises(InputError, match=r"weights of this VisionTransformer; got .*pos_embed"):
         load_weights(own, tmp_path / "w.pt")
     assert all(torch.equal(value, before[key]) for key, value in own.state_dict().items())
 
@@ -226,7 +226,7 @@ def test_no_state_dict_in_it(tmp_path, content):
 
 def test_no_such_file(tmp_path):
     for function in (weights_digest, lambda path: load_weights(small(), path)):
-        with pytest.raises(InputError, match=r"model\.weights: the file must exist"):
+        with pytest.raises(InputError, match=r"model\.weights: .*must exist"):
             function(tmp_path / "nowhere.pth")
         with pytest.raises(InputError, match="must exist"):
             function(tmp_path)

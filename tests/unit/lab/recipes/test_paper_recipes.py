@@ -143,7 +143,7 @@ def test_another_normalisation_for_the_test_part(tmp_path):
         assert ("test_mean" in run.config()["data"]) == bool(more)
     assert metrics[0]["val"] == metrics[1]["val"]
     assert metrics[0]["test"] != metrics[1]["test"]
-    with pytest.raises(InputError, match="test_mean and test_std must both be given"):
+    with pytest.raises(InputError, match=r"test_mean and test_std .*both"):
         load_recipe("digits", odd[:1])
     wrong = ["data.test_mean=[0.0, 0.1]", "data.test_std=[0.1, 1]"]
     (run,) = plan(load_recipe("digits", [*overrides, *wrong]), losses=["ce"], seeds=[0], out=tmp_path / "x")
@@ -196,7 +196,7 @@ def test_other_weights_do_not_go_on_in_the_same_folder(tmp_path):
 def test_weights_that_are_not_there(tmp_path):
     run, path = weighed(tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match=r"model\.weights: the file must exist"):
+    with pytest.raises(InputError, match=r"model\.weights: .*must exist"):
         execute(run)
     assert not run.folder.exists()
 
@@ -205,6 +205,6 @@ def test_a_model_whose_features_cannot_be_saved_is_refused_before_training(tmp_p
     tiny = ["train.epochs=1", "data.train_size=40", "data.val_size=40", "data.test_size=40"]
     recipe = load_recipe("digits", [*tiny, "model={name: 'timm:deit_tiny_distilled_patch16_224'}"])
     (run,) = plan(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")
-    with pytest.raises(InputError, match="the logits must come from one head"):
+    with pytest.raises(InputError, match="come from one head"):
         execute(run)
     assert not run.folder.exists()

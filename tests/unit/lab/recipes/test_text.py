@@ -70,7 +70,7 @@ def test_the_published_variant_changes_the_content():
 
 def test_no_published_variant_where_there_is_none():
     for name in ("digits", "paper/sensitivity-cifar10"):
-        with pytest.raises(InputError, match="must be a recipe of the package"):
+        with pytest.raises(InputError, match="a recipe of the package"):
             read_content(name + PUBLISHED)
 
 
@@ -84,7 +84,7 @@ def test_groups_are_no_recipes():
     groups = [name for name in shipped_names() if is_group(read_content(name)[1])]
     assert {"paper/table-1", "paper/table-1-published", "paper/ood", "paper/flips", "paper/sensitivity"} <= {*groups}
     assert sorted([*groups, *recipe_names()]) == shipped_names()
-    with pytest.raises(InputError, match="it must be one recipe; got the group 'paper/table-1' of 6"):
+    with pytest.raises(InputError, match="one recipe; got the group 'paper/table-1'"):
         load_recipe("paper/table-1")
-    with pytest.raises(InputError, match="every key must be known; got 'recipes'"):
+    with pytest.raises(InputError, match=r"key .*known; got 'recipes'"):
         load_recipe("digits", ["recipes=3"])

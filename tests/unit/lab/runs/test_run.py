@@ -152,7 +152,7 @@ def test_results_of_an_unknown_configuration(tmp_path, result, config):
     (run.folder / result).write_text("{}")
     if config is not None:
         (run.folder / "config.yaml").write_text(config)
-    with pytest.raises(InputError, match=f"a folder with {result} must say in config.yaml"):
+    with pytest.raises(InputError, match=f"{result} must say in config"):
         execute(run)
     assert not (run.folder / "splits.npz").exists()
 
@@ -198,7 +198,7 @@ def test_other_data_is_refused_and_the_same_data_elsewhere_is_not(tmp_path, monk
     stopped(run, monkeypatch)
     other = npz_run(tmp_path / "out", tmp_path / "b" / "data.npz", seed=1)
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"the same data; got .*train\.sha256: .* before, .* now.*--data"):
+    with pytest.raises(InputError, match=r"same data; got .*train\.sha256: .*--data"):
         execute(other)
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
     moved = npz_run(tmp_path / "out", tmp_path / "c" / "data.npz", seed=0)
@@ -279,7 +279,7 @@ def test_disk_full_on_the_way(done, tmp_path, monkeypatch, full_disk, name):
     before = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", short)
-        with pytest.raises(InputError, match=r"No space left on device.*free some space"):
+        with pytest.raises(InputError, match="No space left on device"):
             execute(run)
     assert checkpoint.read_bytes() == before[0]
     assert not list(run.folder.rglob("*.part"))
@@ -340,7 +340,7 @@ def test_several_processes_share_each_batch_and_get_other_noise(tmp_path):
 def test_a_last_batch_with_fewer_samples_than_processes(tmp_path):
     two = SimpleNamespace(num_processes=2, process_index=0)
     run = planned(tmp_path, "train.batch_size=33")  # 100 = 3 * 33 + 1
-    with pytest.raises(InputError, match=r"a sample for each of 2 processes; got 1 of 100.*train\.drop_last=true"):
+    with pytest.raises(InputError, match=r"sample for each .*got 1 of 100.*drop_last=true"):
         training_batches(run, prepare_data(run), two)
     run = planned(tmp_path, "train.batch_size=33", "train.drop_last=true")
     assert len(training_batches(run, prepare_data(run), two)) == 3

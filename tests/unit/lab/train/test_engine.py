@@ -79,11 +79,11 @@ def test_the_indicator_moves_once_a_part():
 
 def test_inputs_that_cannot_be_cut():
     engine = Engine(linear(), TrainConfig(accumulate=2), ACCELERATOR)
-    with pytest.raises(InputError, match=r"training: inputs must be one tensor .* got dict .*train\.accumulate=1"):
+    with pytest.raises(InputError, match=r"inputs must be one tensor .*got dict"):
         list(engine.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
     whole = Engine(linear(), TrainConfig(), ACCELERATOR)
     assert len(list(whole.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))) == 1
-    with pytest.raises(InputError, match="accumulate must be at most batch_size 4; got 5"):
+    with pytest.raises(InputError, match=r"accumulate .*4; got 5"):
         TrainConfig(accumulate=5, batch_size=4)
 
 

@@ -160,7 +160,7 @@ def test_another_configuration_changes_nothing(tmp_path):
 
 def test_checkpoint_of_another_model_under_the_same_configuration(tmp_path):
     train(objective(), tmp_path)
-    with pytest.raises(InputError, match=r"state of this model and loss; got .*criterion"):
+    with pytest.raises(InputError, match=r"this model and loss; got .*criterion"):
         train(objective(LabelSmoothing(alpha=0.1)), tmp_path)
 
 
@@ -170,11 +170,11 @@ def test_checkpoint_with_the_monitor_of_an_earlier_version(tmp_path):
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del saved["hooks"][0]["means"]
     torch.save(saved, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"the state of a hook lacks 'means'\. Use the release that wrote it"):
+    with pytest.raises(InputError, match=r"hook lacks 'means'"):
         train(objective(), tmp_path)
     saved["hooks"] = []
     torch.save(saved, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match="the state of 0 hooks, and the run has 1"):
+    with pytest.raises(InputError, match=r"0 hooks, .*run has 1"):
         train(objective(), tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_select_keeps_the_best_and_the_last_of_equals(tmp_path, metric, sign, mo
 def test_metrics_that_cannot_select(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'accuracy'"):
         train(objective(), tmp_path, select="acuracy")
-    with pytest.raises(InputError, match=r"train\.select: .*'true_ece'.*Choose one of: accuracy"):
+    with pytest.raises(InputError, match=r"train\.select: .*'true_ece'.*one of: accuracy"):
         train(objective(), tmp_path, select="true_ece")  # needs label probabilities
 
 
@@ -276,9 +276,7 @@ def test_divergence_is_named_and_leaves_the_last_checkpoint(tmp_path):
             loss = nn.functional.cross_entropy(logits, target)
             return loss * float("nan") if self.steps > 8 else loss
 
-    with pytest.raises(
-        DivergedError, match=r"training: loss and logits must stay finite; got .* in epoch 3\. Lower optimizer\.lr"
-    ):
+    with pytest.raises(DivergedError, match=r"loss and logits .*finite; got .*epoch 3"):
         train(objective(Diverges()), tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
     assert [record["epoch"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2]

@@ -120,7 +120,7 @@ def test_nonsense_is_named_and_changes_nothing(trained, tmp_path, place, value, 
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     module = objective(seed=5)
     before = copy.deepcopy(module.state_dict())
-    with pytest.raises(InputError, match=rf"^checkpoint: it must hold .*(?:{message}).* Use the release that wrote it"):
+    with pytest.raises(InputError, match=rf"^checkpoint: .*(?:{message})"):
         train(module, tmp_path, optimizer, average="ema")
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert files == {path: path.read_bytes() for path in tmp_path.iterdir()}

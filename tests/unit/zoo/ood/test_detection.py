@@ -205,5 +205,5 @@ def test_as_many_roc_points_as_can_be_drawn():
         false, true = roc_points([1.0], [2.0], most=most)
         assert (false.tolist(), true.tolist()) == ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
     for most in (1, -3, 2.5):
-        with pytest.raises(InputError, match="roc_points: most must be a whole number of at least 2"):
+        with pytest.raises(InputError, match=r"roc_points: most .*whole number"):
             roc_points([1.0], [2.0], most=most)

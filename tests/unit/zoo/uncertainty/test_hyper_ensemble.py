@@ -87,7 +87,7 @@ def test_ends_at_the_most_picks(monkeypatch):
     [([], 1, "at least one"), (pool(2), 0, "size"), ([*pool(1), *pool(1, seed=1)], 1, "other targets")],
 )
 def test_nonsense(members, size, message):
-    with pytest.raises(InputError, match=f"greedy_selection.*{message}"):
+    with pytest.raises(InputError, match=rf"greedy_selection.*{message}"):
         greedy_selection(members, size=size)
 
 

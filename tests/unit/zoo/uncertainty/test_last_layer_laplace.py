@@ -185,7 +185,7 @@ def test_nonsense():
         LastLayerLaplace(nn.Sequential(head))
     with pytest.raises(InputError, match=r"at most 20,000 weights; got 40,200"):
         LastLayerLaplace(nn.Linear(200, 200), structure="full")
-    with pytest.raises(InputError, match="turn the features into the logits"):
+    with pytest.raises(InputError, match="features into the logits"):
         LastLayerLaplace(nn.Linear(D, C)).fit(train)
     with pytest.raises(InputError, match="fitted first"):
         LastLayerLaplace(head).predict(test)

@@ -109,5 +109,5 @@ def test_nonsense():
         OrthogonalityPenalty(self_weight=-1.0)
     with pytest.raises(InputError, match="same layers"):
         OrthogonalityPenalty([filters(nn.Linear(2, 3))])(nn.Linear(3, 3))
-    with pytest.raises(InputError, match=r"the penalty must be an nn\.Module"):
+    with pytest.raises(InputError, match=r"penalty .*nn\.Module"):
         Objective(network(0), nn.CrossEntropyLoss(), penalty=lambda model: 0)

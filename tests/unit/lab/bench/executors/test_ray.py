@@ -81,7 +81,7 @@ def test_stopping_ends_the_tasks(executor, tmp_path, tasks, told, stops):
 def test_a_cluster_without_room(executor, tmp_path, tasks, told):
     some = tasks(tmp_path, "synthetic", ["ce"])
     for options in ({"gpus_per_run": 1}, {"cpus_per_run": 64}):
-        with pytest.raises(InputError, match=r"the cluster must have the .* of a run; got 2 CPUs and 0 GPUs"):
+        with pytest.raises(InputError, match=r"cluster .*got 2 CPUs and 0 GPUs"):
             list(RayExecutor(**options).results(some, told()))
     assert not (tmp_path / "ce-s0").exists()
 
@@ -102,5 +102,5 @@ def test_a_cluster_that_cannot_be_reached(monkeypatch, tmp_path, tasks, told):
         raise ConnectionError("nobody\nthere")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(InputError, match=r"executor ray: .* got 10\.0\.0\.1 \(nobody there\)\. .*ray start --head"):
+    with pytest.raises(InputError, match=r"executor ray: .*10\.0\.0\.1 .*ray start --head"):
         list(RayExecutor(address="10.0.0.1").results(tasks(tmp_path, "synthetic", ["ce"]), told()))

@@ -150,7 +150,7 @@ def test_splits_that_differ_leave_the_test_part_alone(apart, tmp_path):
 def test_test_sets_that_differ_are_refused(train, tmp_path):
     runs = list(train(tmp_path, "data.test_size=40", seeds=(0, 1)).values())
     for method in ("deep-ensemble", "hyper-ensemble"):
-        with pytest.raises(InputError, match=rf"{method}: runs must be tested on the same images.*split_seed"):
+        with pytest.raises(InputError, match=rf"{method}: .*tested on the same.*split_seed"):
             apply_method(plan_method(method, runs, out=tmp_path / "made"))
         assert not (tmp_path / "made").exists()
 
@@ -160,7 +160,7 @@ def test_a_deep_ensemble_is_of_seeds_alone(shared, apart, tmp_path):
         ([shared["ls-s1"]], r"loss\.name: 'ce' before, 'ls' now"),
         ([apart["ce-s1"]], r"ce-s1, which differs from ce-s0 in data\.split_seed"),
     ):
-        with pytest.raises(InputError, match=rf"nothing but the seed.*{message}.*hyper-ensemble"):
+        with pytest.raises(InputError, match=rf"but the seed.*{message}.*hyper-ensemble"):
             apply_method(plan_method("deep-ensemble", [shared["ce-s0"], *others], out=tmp_path / "made"))
     assert not list(tmp_path.iterdir())
 
@@ -188,7 +188,7 @@ def test_a_hyper_ensemble_of_all(shared, apart, tmp_path):
         expected = sum(softmax(run, part) for run in runs) / 2
         np.testing.assert_allclose(saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6)
     mixed = [apart["ce-s1"], shared["ce-s1"]]
-    with pytest.raises(InputError, match=r"validated on the same images.*split_seed"):
+    with pytest.raises(InputError, match=r"validated on the same.*split_seed"):
         apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other"))
     metrics = apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other", options={"selection": "all"}))
     assert metrics["runs"] == ["apart/ce-s1", "shared/ce-s1"]  # one name, so the bench's stands before it
@@ -229,7 +229,7 @@ def test_a_wrong_option_leaves_nothing_in_the_way_of_a_right_one(shared, tmp_pat
 
 
 def test_no_dropout_no_passes(apart, tmp_path):
-    with pytest.raises(InputError, match=r"dropout with a rate above 0.*model\.dropout"):
+    with pytest.raises(InputError, match=r"dropout .*above 0.*model\.dropout"):
         apply_method(plan_method("mc-dropout", [apart["ce-s0"]], out=tmp_path / "made"))
     assert not list(tmp_path.iterdir())
 
@@ -286,7 +286,7 @@ def test_what_is_no_finished_run(shared, done, train, tmp_path):
     derived, *_ = done
     with pytest.raises(InputError, match="folder of a run"):
         plan_method("mc-dropout", [tmp_path])
-    with pytest.raises(InputError, match=r"made of ce-s0, ce-s1, ce-s2\. Pass one of these"):
+    with pytest.raises(InputError, match="made of ce-s0, ce-s1, ce-s2"):
         _ = RunFolder(derived.folder).run
     unfinished = tmp_path / "ce-s0"
     unfinished.mkdir()
@@ -294,7 +294,7 @@ def test_what_is_no_finished_run(shared, done, train, tmp_path):
     with pytest.raises(InputError, match="must be finished"):
         plan_method("mc-dropout", [unfinished])
     other = train(tmp_path / "other", "data.sharpness=2.0")["ce-s0"]
-    with pytest.raises(InputError, match=r"one data set.*data\.train\.sha256"):
+    with pytest.raises(InputError, match=r"one data set.*sha256"):
         plan_method("hyper-ensemble", [shared["ce-s0"], other])
     bins = train(tmp_path / "bins", "train.num_bins=10")["ce-s0"]
     with pytest.raises(InputError, match=r"measured alike.*num_bins: 15 before, 10 now"):

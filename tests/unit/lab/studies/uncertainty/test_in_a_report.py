@@ -138,7 +138,7 @@ def test_other_settings_are_noted_and_other_data_refused(shared, train, tmp_path
     assert run.notes[-1] == "its runs differ from ce-s0 in model.options.hidden: [8] there, [12] here"
     less = train(tmp_path / "less", "data.split_seed=0", "model.dropout=0.3", "data.train_size=80")["ce-s0"]
     make("mc-dropout", [less], out / "less", name="less")
-    with pytest.raises(InputError, match=r"less, which differs from ce-s0 in data\.train_size: 100 before, 80 now"):
+    with pytest.raises(InputError, match=r"less, .*data\.train_size: 100 before, 80 now"):
         collect(out)
 
 
@@ -149,7 +149,7 @@ def test_another_split_is_the_same_data_while_the_test_set_is(apart, shared, tmp
     assert "data.split_seed: absent there, 0 here" in note
     for path in out.rglob("config.yaml"):  # as if all had been tested on a part that the split chooses
         path.write_text(path.read_text().replace("test_size: null", "test_size: 30"))
-    with pytest.raises(InputError, match=r"data\.split_seed: absent before, 0 now"):
+    with pytest.raises(InputError, match=r"split_seed: absent before, 0 now"):
         collect(out)
 
 

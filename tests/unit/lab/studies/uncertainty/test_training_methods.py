@@ -283,9 +283,9 @@ def test_the_option_in_a_recipe():
     recipe = load_recipe("synthetic", ["model.bayesian.prior_sigma=0.3", "optimizer.weight_decay=0"])
     assert recipe.model.bayesian.prior_sigma == 0.3
     assert load_recipe("synthetic", ["model.bayesian=false"]).model.bayesian is None
-    with pytest.raises(InputError, match=r"weight_decay must be 0 with model\.bayesian.*weight_decay=0"):
+    with pytest.raises(InputError, match=r"weight_decay .*0 with model\.bayesian"):
         load_recipe("synthetic", ["model.bayesian=true"])
     with pytest.raises(InputError, match="prior_sigma"):
         load_recipe("synthetic", ["model.bayesian.prior_sigma=-1", "optimizer.weight_decay=0"])
-    with pytest.raises(InputError, match=r"Did you mean 'model\.bayesian\.prior_pi'"):
+    with pytest.raises(InputError, match=r"'model\.bayesian\.prior_pi'"):
         load_recipe("synthetic", ["model.bayesian.prior=1", "optimizer.weight_decay=0"])
