@@ -57,16 +57,12 @@ class ReportModel:
     def mark(self, method: str, metric: str, stage: str = "test") -> Mark:
         """Return the mark of a method; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
         comparison = self.comparisons.get((metric, stage))
-        if (
-            comparison is None
-            or comparison.best is None
-            or comparison.n < FEWEST_SEEDS
-            or len(self.summary.tested) == 1
-        ):
+        if comparison is None or comparison.best is None or comparison.n < FEWEST_SEEDS:
+            return ""
+        if len(self.summary.tested) == 1:  # it has nothing to be compared with
             return ""
         apart = method in self.summary.incomplete(metric, stage) and bool(self.values(method, metric, stage))
-        alone = len(self.summary.tested) == 1
-        return "" if alone else "untested" if apart else mark_of(method, comparison)
+        return "untested" if apart else mark_of(method, comparison)
 
     def cell(self, method: str, about: Column, stage: str = "test") -> Cell:
         """Return mean and deviation over seeds with the mark, and below them interval, floor and p-value."""

@@ -1,4 +1,4 @@
-"""The sentences of a report: what was run, what came of it, and what the marks and numbers of its tables mean."""
+"""The sentences of a report: its runs, their results, and the meaning of the marks and numbers in its tables."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from fedlas.present.table import SYMBOLS, Column, Mark, column
 from fedlas.stats import ALPHA, holm, paired_t_test
 
 TEST = "paired t-test"
-"""By which methods are compared, see :func:`fedlas.stats.compare_to_best`."""
+"""Test of differences between methods, see :func:`fedlas.stats.compare_to_best`."""
 _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
 """Tests of calibration; those after ECE notice errors in one direction, or spread over the borders of bins."""
+_MOST_NAMES = 12
+"""Losses that the first sentence names."""
 _BASELINE = "ce"
-"""The loss that costs nothing but a calibrator."""
+"""The loss that needs nothing but a calibrator."""
 
 
 def title(summary: Summary) -> str:
@@ -34,7 +36,8 @@ def what_was_run(summary: Summary) -> str:
     derived = summary.derived
     trained = [method for method in methods if method not in derived]
     losses = "1 loss" if len(trained) == 1 else f"{len(trained)} losses"
-    parts = [f"{losses} ({', '.join(trained)})"] if trained else []
+    shown = trained if len(trained) <= _MOST_NAMES else [*trained[:_MOST_NAMES], f"{len(trained) - _MOST_NAMES} more"]
+    parts = [f"{losses} ({', '.join(shown)})"] if trained else []
     if derived:
         parts.append(f"{len(derived)} method{'s' * (len(derived) != 1)} on top of finished runs ({', '.join(derived)})")
     word = "seed" if len(seeds) == 1 else "seeds"
