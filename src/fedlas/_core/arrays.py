@@ -145,7 +145,7 @@ def load_tensors(path: Path) -> Any:
 
 def _check_growth(path: Path) -> None:
     with no_device(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # Of all that torch lets a pickle call, only this takes memory of any size. State dicts have none.
+        # Among the calls that torch allows in a pickle, only this takes memory of any size. State dicts have none.
         if content.find(b"bytearray") >= 0:
             raise ValueError("it holds a bytearray")
         if content[:2] != b"PK":
@@ -198,7 +198,7 @@ def available_memory() -> int | None:
 
 
 def check_fits(size: int, what: str) -> None:
-    """Refuse to take ``size`` bytes that are not there: the system would swap, or end the process without a word.
+    """Refuse to take ``size`` bytes that are not there: the system would swap, or kill the process.
 
     Raises:
         ValueError: If ``size`` is more than :func:`available_memory`; ``what`` names what would take them.

@@ -1,6 +1,6 @@
 """Errors and warnings that users can catch by name, without torch: the command line starts with them.
 
-An error message names its owner, then says what was expected, what came and what to do.
+An error message names its owner, then the expected condition, the value, and the remedy.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class InputError(ValueError):
     """An argument, option or file from the user cannot be used. The command line prints it without a traceback.
 
     Args:
-        owner: What raises it, e.g. ``"FedLAS"`` or ``"fedlas train"``.
+        owner: The function or command that raises it, e.g. ``"FedLAS"`` or ``"fedlas train"``.
         expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``.
-        got: What came instead; its ``str()`` is shown.
-        fix: What to do, as a full sentence.
+        got: The value instead; its ``str()`` is shown.
+        fix: The remedy, as a full sentence.
 
     Note:
         The message is one line; control characters in it are escaped, and parts of over 2,000 characters are cut.

@@ -150,9 +150,9 @@ def check_name(owner: str, what: str, value: object, fix: str) -> str:
 
     Args:
         owner: Named in the error.
-        what: What the name is for, e.g. ``"a run's name"``.
+        what: Use of the name, e.g. ``"a run's name"``.
         value: The name; it may come from an untrusted file.
-        fix: What to do about an invalid one.
+        fix: Remedy for an invalid one.
 
     Raises:
         InputError: If it is not, has more than 200 characters, or has characters that cannot be printed.

@@ -34,7 +34,7 @@ class Registry(Generic[T]):
     """Classes or functions of one kind by name, in the order of registration.
 
     Args:
-        kind: What is registered, in the singular, for errors: ``"loss"``.
+        kind: Kind of the entries, in the singular, for errors: ``"loss"``.
         ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
         **defaults: Metadata of every entry whose registration does not give it.
 
@@ -82,7 +82,7 @@ class Registry(Generic[T]):
         Args:
             name: Registry name.
             options: The user's choices; each must be one of its keywords.
-            **offered: What the caller can provide, such as ``num_classes``; passed only if it is a parameter.
+            **offered: Arguments that the caller can provide, such as ``num_classes``; passed only if it is a parameter.
 
         Raises:
             InputError: For an unknown name or option; the message names the nearest one.

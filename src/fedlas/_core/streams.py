@@ -12,7 +12,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What a stream is for: two uses of one seed never see the same numbers. Do not renumber: runs depend on it."""
+    """Purpose of a stream: two uses of one seed never see the same numbers. Do not renumber: runs depend on it."""
 
     SPLIT_TRAIN = 0
     SPLIT_TEST = 1
@@ -38,11 +38,11 @@ def stream(*key: int) -> np.random.RandomState:
 
 
 def derive(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose, so that what one thing draws does not shift what another gets.
+    """Return a seed for one purpose, so that the draws of one purpose do not shift those of another.
 
     Args:
         seed: Seed of the run.
-        purpose: What the numbers are for, e.g. ``"model"``.
+        purpose: Use of the numbers, e.g. ``"model"``.
 
     Returns:
         An integer in ``[0, 2**32)``, the same on every machine.

@@ -63,12 +63,12 @@ def _card(args: argparse.Namespace) -> int:
     check_replicates(_OWNER, args.replicates)
     require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
-        raise InputError(_OWNER, "--out must end in .json", out, "The page goes beside it, in .html.")
+        raise InputError(_OWNER, "--out must end in .json", out, "The .html page gets the same name.")
     _check_places(places)
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     if out is None and len(places) == 1:
         out = places[0] / "card.json"
-    elif out is None:  # beside the model, if there is one, whose card it is
+    elif out is None:  # next to the model, if there is one
         out = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
     check_card_place(out)
     columns, options = columns_of(args), {"risks": args.risks, "replicates": args.replicates}

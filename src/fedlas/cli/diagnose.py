@@ -46,7 +46,7 @@ def _diagnose(args: argparse.Namespace) -> int:
         try:
             studies.append(study_run(folder))
         except InputError as error:
-            # What is wrong with one run of a bench is no reason not to study the others.
+            # A damaged run does not keep the others from being studied.
             if folder.path in args.runs or (folder == runs[-1] and not studies):
                 raise
             left_out.append(leave_out(folder.name, error))

@@ -33,7 +33,7 @@ _REGISTRIES: dict[str, tuple[str, str, str]] = {
 _KINDS = {kind: about for kind, (_, _, about) in _REGISTRIES.items()}
 _KINDS |= {"recipes": "settings of a training run", "tuning": "options that fedlas tune searches"}
 KINDS = tuple(_KINDS)
-"""What can be listed."""
+"""Kinds that can be listed."""
 
 # Not options of one thing but of all of its kind, or given by the bench.
 _SHARED = {"reduction", "ignore_index", "weight", "num_classes", "num_samples", "in_channels", "image_size", "root"}

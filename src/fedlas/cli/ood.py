@@ -89,7 +89,7 @@ def _ood(args: argparse.Namespace) -> int:
                     measure_run(run, named, chosen, replicates=args.replicates, strict=bool(args.scores), show=tell)
                 )
             except InputError as error:
-                # What is wrong with one run of a bench is no reason not to measure the others.
+                # A damaged run does not keep the others from being measured.
                 if run.path in args.runs or (run == runs[-1] and not measured):
                     raise
                 skipped.append(leave_out(run.name, error))

@@ -25,7 +25,7 @@ class Calibration:
 
     Attributes:
         calibrator: A fitted one; None leaves predictions as they are given.
-        notes: What its fit warned of.
+        notes: Warnings of its fit.
         fitted_on: Which data it was fitted on.
     """
 
@@ -40,7 +40,7 @@ class Calibration:
 
     @property
     def temperature(self) -> float | None:
-        """Of temperature scaling; None for another method."""
+        """The temperature; None for another method than temperature scaling."""
         return self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
 
     def __call__(self, logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ FORMAT = "fedlas.card/1"
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a threshold of confidence did on the test part.
+    """Result of a threshold of confidence on the test part.
 
     Attributes:
         risk: Target share of wrong among accepted predictions.
@@ -41,7 +41,7 @@ class Card:
         name: Of the run.
         classes: Class names; none if they are not known.
         num_classes: ``C``; 0 where only the confidence of the predicted class is known.
-        calibration: What the model's logits go through.
+        calibration: Calibration of the model's logits.
         gaps: Sums over the test part.
         bin_edges: Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1.
         bin_counts: Samples of the test part in each ``(B,)``, all of them together.
@@ -114,7 +114,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         classes = []
     elif not (isinstance(classes, list) and len(classes) == num_classes and all(isinstance(c, str) for c in classes)):
         raise ValueError(f"classes are not the names of {num_classes}")
-    # What the monitor compares with; sums that do not agree were changed by hand.
+    # The monitor compares with these sums; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
     gaps = GapSums.read(reference["gaps"])
     edges, counts = check_edges(read_array(reference, "bin_edges")), read_counts(reference, "bin_counts")

@@ -305,7 +305,7 @@ def check_export(
         The largest absolute difference, and the number of samples.
 
     Args:
-        probs: What the file gives.
+        probs: Probabilities that the file gives.
         reference: Probabilities of the model itself here, which show whether the conversion causes a difference.
         samples: Batches of inputs, and the probabilities that they must give.
         tolerance: Most that a probability may differ.

@@ -23,9 +23,9 @@ from fedlas._core.pixels import multiply_add
 from fedlas.objective.objective import class_logits
 
 OUTPUTS = ("logits", "probs")
-"""Names of what comes out of an exported model."""
+"""Names of the outputs of an exported model."""
 OPSET = 18
-"""Of ONNX."""
+"""Version of ONNX's operators."""
 _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Examples = Mapping[str, Tensor]
@@ -78,7 +78,7 @@ class Format:
 
     Attributes:
         suffix: Suffix of its files.
-        reader: What checks it.
+        reader: Name of the program that checks it.
         write: From the model, some samples, their free axes and facts about the model to the content of a file.
         read: From the content to a function that a user of the file would have.
         example: From the file and some samples to four lines of Python that load and call it.

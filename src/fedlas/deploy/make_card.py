@@ -58,15 +58,15 @@ def make_card(
         val: Validation predictions, not calibrated. The thresholds are chosen on them.
         test: Test predictions, not calibrated. The numbers are of them.
         calibration: Fitted on ``val``.
-        model: What is known of the model, plain values: ``run`` (its name) and, where they are known, ``classes``
+        model: Facts about the model, plain values: ``run`` (its name) and, where they are known, ``classes``
             (names) and whatever else is to be recorded.
-        data: What is known of its data: ``name`` and, where they are known, ``settings`` and ``samples`` (sizes of
+        data: Facts about its data: ``name`` and, where they are known, ``settings`` and ``samples`` (sizes of
             other parts).
         num_bins: Bins of the calibration errors and of the reliability table.
         risks: Target shares of wrong among accepted predictions, each in (0, 1).
         intervals: Computes interval, floor and p-value of the metrics; None leaves them out.
         replicates: Of these, for the record.
-        exported: The file that the card lies beside, and how it was checked.
+        exported: The exported file that the card belongs to, and how it was checked.
 
     Raises:
         InputError: If a risk is out of range, or predictions have weights, with which no threshold's bound holds.
@@ -146,7 +146,7 @@ def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes
     Args:
         content: The card so far.
         samples_of: Test samples of each class ``(C,)``; empty where only confidences are known.
-        notes: What the calibrator's fit warned of.
+        notes: Warnings of the calibrator's fit.
     """
     return [*_general(content), *_numbers(content, samples_of), *_training(content), *notes]
 

@@ -14,7 +14,7 @@ from fedlas._core.extras import require
 from fedlas.deploy.formats import OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
 
 _ML_OPSET = 3
-"""Of the operators for trees and other classical models."""
+"""Version of the operators for trees and other classical models."""
 
 
 class _Behind(nn.Module):

@@ -1,4 +1,4 @@
-"""The decision curve: net benefit of acting on a model, on everybody and on nobody."""
+"""The decision curve: net benefit of acting on a model, on all samples and on none."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class CalibrationCard:
         return sentences + html_table(thresholds_table(self.content)) + html_table(card_metrics(self.content))
 
     def save(self, path: str | Path) -> Path:
-        """Write the card as JSON to ``path``, which ends in ``.json``, and as a page beside it; return its place.
+        """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
 
         Raises:
             InputError: If another file is there, or the folder cannot be written to.

@@ -14,7 +14,7 @@ from fedlas.stats.noise_floor import p_said
 
 ByGroup = Mapping[str, GroupEstimate]
 MOST = 10
-"""Groups that a terminal shows where nobody asks for all."""
+"""Groups that a terminal shows by default."""
 _CUT = 18
 _LEGEND = (
     "Worst first, by ECE less floor. conf.: mean confidence. Floor: mean ECE of a calibrated model with these "

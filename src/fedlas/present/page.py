@@ -1,4 +1,4 @@
-"""What all pages share: the template environment, and figures as inline SVG whose colors follow the page's theme."""
+"""Shared by all pages: the template environment, and figures as inline SVG whose colors follow the page's theme."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool
 
     Args:
         name: Title.
-        predictions: What is drawn.
+        predictions: The predictions.
         num_bins: Number of bins.
         band: Whether to draw the consistency band.
         themed: Return an SVG file of its own, for a notebook; else markup for a template.

@@ -32,7 +32,7 @@ ALL = "all"
 DEFAULT = "auto"
 """The calibrator where none is named."""
 SEED = 0
-"""Of all replicates: runs on the same test set are resampled alike."""
+"""Seed of all replicates: runs on the same test set are resampled alike."""
 _QUIET = 10.0
 """Seconds between two lines where there is no terminal for a bar."""
 
@@ -93,7 +93,7 @@ class Calibrated:
     Attributes:
         predictions: By registry name.
         fitted: The calibrators, by registry name.
-        notes: What fits warned of.
+        notes: Warnings of the fits.
         parts: Part that some were fitted on instead of the validation predictions, by registry name.
         errors: Why the others did not run, by registry name.
     """
@@ -132,7 +132,7 @@ def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
 def check_options(
     owner: str, *, replicates: int, num_bins: int, risks: Sequence[float], classes: Any, name: str, risk: str = "risk"
 ) -> None:
-    """Check the types of what :func:`fedlas.report` and :func:`fedlas.card` are given besides predictions.
+    """Check the types of the arguments of :func:`fedlas.report` and :func:`fedlas.card` other than predictions.
 
     Raises:
         InputError: For a wrong type or a number out of range.
@@ -208,7 +208,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
             val, part = held_out.part_for(entry, alone=name != ALL)
             calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
             outcome.predictions[entry.name], outcome.fitted[entry.name] = calibrator.transform(test), calibrator
-            # What the held-out predictions themselves warn of was said when they were made.
+            # Warnings about the held-out predictions themselves were shown when they were made.
             outcome.notes += [each for each in dict.fromkeys(doubts) if not each.startswith("Predictions:")]
             outcome.parts |= {entry.name: part} if part else {}
         except (InputError, MissingExtraError) as error:
@@ -286,7 +286,7 @@ def estimates_by_stage(
 
     Args:
         stages: Predictions by stage.
-        metrics: What to compute, where it can be.
+        metrics: Metrics to compute, where they can be.
         num_bins: Bins of the metrics that have any.
         replicates: 0 computes nothing; nor are intervals of a single sample.
         values: The metrics by stage, if they have been computed.

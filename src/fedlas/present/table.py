@@ -35,12 +35,12 @@ _STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrate
 
 @dataclass(frozen=True)
 class Column:
-    """What a column shows.
+    """Column of a table.
 
     Attributes:
         title: Head of the column.
         unit: ``"%"`` or nothing.
-        arrow: ``"↑"`` if higher is better, ``"↓"`` if lower is, ``"→ 0"`` if zero is; nothing where nobody knows.
+        arrow: ``"↑"`` if higher is better, ``"↓"`` if lower is, ``"→ 0"`` if zero is; empty if unknown.
         about: One line on what it measures.
         metric: Registry name; empty if it is no metric.
         places: Decimals; in percent two fewer.
@@ -77,9 +77,9 @@ class Cell:
     Attributes:
         value: Its text.
         spread: Standard deviation as text; empty where there is none.
-        mark: What the comparison or the test found.
-        extra: What follows the mark, such as a noise floor in brackets.
-        details: What else is known, such as interval, noise floor and p-value: in a terminal a line each, elsewhere the
+        mark: Result of the comparison or the test.
+        extra: Text after the mark, such as a noise floor in brackets.
+        details: Further lines, such as interval, noise floor and p-value: in a terminal a line each, elsewhere the
             first on a line of its own.
         tip: Shown on hover.
         number: The value at full precision, for CSV; None for text.
@@ -174,7 +174,7 @@ def cell_of(value: Any) -> Cell:
 
 
 def is_detail(metric: str) -> bool:
-    """Return whether ``metric`` is registered as a detail of what the main metrics sum up."""
+    """Return whether ``metric`` is registered as a detail of the main metrics."""
     return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
 
 
@@ -187,7 +187,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
     """Return a ``rich`` table.
 
     Args:
-        table: What to show.
+        table: The table.
         details: Show the further lines of cells, too.
         arrows: Whether heads say which direction is better.
     """

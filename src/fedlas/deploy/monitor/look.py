@@ -141,7 +141,7 @@ def monitor(
         false_alarm: As for :class:`Monitor`; with ``state`` over all calls together.
         columns: Which columns hold what; None for ``.npz`` with ``logits`` (and ``target``).
         raw: The predictions have not been through the card's calibration, which is applied first.
-        state: File to resume from and to write; None starts afresh and leaves nothing. Calls that share it wait for one
+        state: File to resume from and to write; None reads and writes none. Calls that share it wait for one
             another, each from before it reads the state until it has written it. An alarm stays until it is removed.
 
     Raises:

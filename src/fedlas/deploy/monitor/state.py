@@ -100,7 +100,7 @@ class Watched:
         watches: The watches, by name.
         samples: How many samples there were, with and without labels.
         labeled: How many had labels.
-        looks: How often somebody has looked.
+        looks: Number of looks at the tests.
         width: Samples in a row of the histories.
         alarms: Sample after which each watch that has alarmed did so.
         histories: By the name of the watch.
@@ -168,7 +168,7 @@ class Watched:
 def locked_state(state: Path) -> Iterator[None]:
     """Lock the state against other processes; wait until it is free.
 
-    The lock is that of the system, on a hidden file beside the state. It ends with the process, however that ends, and
+    The lock is that of the system, on a hidden file next to the state. It ends with the process, however that ends, and
     the empty file stays.
 
     Raises:
@@ -194,7 +194,7 @@ def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]
         InputError: If it cannot be read, is about another card, another rate of false alarms or an older version of the
             tests, or holds what no stream leaves.
     """
-    fix = "Name another --state, or remove it to start afresh."
+    fix = "Name another --state, or remove it to start from nothing."
     try:
         content = read_json(path)
         other = next((key for key, value in identity.items() if content[key] != value), None)

@@ -1,4 +1,4 @@
-"""What is watched: calibration, accuracy, confidences and classes, each by a test of its own."""
+"""The four watches: calibration, accuracy, confidences and classes, each with a test of its own."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Watch:
 
     Attributes:
         name: One of :data:`WATCHES`.
-        statistics: What is averaged, as text ``(S,)``; the first is the watch's own, those that follow are finer.
+        statistics: Names of the averaged statistics ``(S,)``; the first is the watch's own, the others are finer.
         card: Their means on the card ``(S,)``.
         spread: Standard deviations of one sample there ``(S,)``.
         test: The sequential test; its intervals come from the card.
-        missing: What a batch lacks that cannot be watched, as ``"no labels"``.
+        missing: Why a batch cannot be watched, such as ``"no labels"``.
         values: Statistics of a batch and whether each sample has them; None if it lacks what they need.
     """
 
@@ -118,7 +118,7 @@ def _accuracy(card: Card, half: float) -> Watch:
     shares = [right / count, *(row.wrong / row.accepted for row in rows)]
     ends = [clopper_pearson(right, count, confidence_level=1 - miss)]
     for row in rows:
-        # What the card promises may come true: only a risk above both that and what the test part shows is a change.
+        # The card allows its target risk: only a risk above both that and the risk on the test part is a change.
         shown = clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss, sides=1)[1]
         ends.append((0.0, max(row.risk, shown)))
 

@@ -29,13 +29,13 @@ def notes_of(runs: Sequence[Run]) -> list[str]:
 
 @dataclass
 class BenchOutcome:
-    """What became of the runs of a bench, by run name, in the order of the plan.
+    """Outcome of the runs of a bench, by run name, in the order of the plan.
 
     Attributes:
         finished: Runs that have metrics, those of earlier starts included.
         failed: Error of each run that failed.
         busy: Runs that another process is working on.
-        pending: Runs that were handed over and not waited for.
+        pending: Runs that were submitted and not waited for.
     """
 
     finished: list[str]
@@ -64,7 +64,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
     # Build the first new run here: an error that all runs share shows once, before any worker starts.
     for run in new[:1]:
         splits = prepare_data(run)
-        warn_of_small_validation(len(splits.val))  # here too: what workers say goes to their own files
+        warn_of_small_validation(len(splits.val))  # here too: the output of workers goes to files
         build_objective(run, splits)
         threads = threads_for(run)
         for folder in _siblings(runs):
@@ -110,7 +110,7 @@ def _is_done(run: Run) -> bool:
         return False
     try:
         return not lacks_estimates(read_run(folder))
-    except (ValueError, InputError, OSError):  # what is wrong with it is said when its turn comes
+    except (ValueError, InputError, OSError):  # its error is shown when its turn comes
         return True
 
 
@@ -125,7 +125,7 @@ def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOut
 
 
 def _check_folders(runs: Sequence[Run]) -> None:
-    """Refuse to put runs beside others that the report could not compare them with."""
+    """Refuse to put runs into a folder with others that the report could not compare them with."""
     for place in dict.fromkeys(run.folder.parent for run in runs):
         check_bench_folder(place)
     for run in runs:

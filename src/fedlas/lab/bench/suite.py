@@ -1,4 +1,4 @@
-"""Recipes under one name, such as the cells of a table, and what a bench of them would do."""
+"""Recipes under one name, such as the cells of a table, and a forecast of their bench."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = ("title", "recipes", "methods", "seeds", "then")
 
 @dataclass(frozen=True)
 class Group:
-    """What one name stands for.
+    """Recipes under one name.
 
     Attributes:
         name: Its name.
@@ -36,7 +36,7 @@ class Group:
     def folder(self, recipe: Recipe, out: Path | None) -> Path:
         """Return the folder of a recipe's runs: below ``out`` for a group, else ``out``; ``runs/RECIPE`` for None.
 
-        Two groups that share a recipe share its runs, unless they are told otherwise.
+        Two groups that share a recipe share its runs, unless ``out`` differs.
         """
         if out is None:
             return Path("runs") / recipe.name
@@ -62,10 +62,10 @@ def load_group(
 
     Args:
         name: As for :func:`fedlas.lab.recipes.recipe.load_recipe`, or the name of a group; files that it names are
-            beside it.
+            in the same folder.
         overrides: Applied to every recipe.
         data: Where every recipe's data is; None for the recipes' own places.
-        trackers: Trackers that every recipe's runs are shown to, besides the recipe's own.
+        trackers: Trackers of every recipe's runs, in addition to the recipe's own.
 
     Raises:
         InputError: As :func:`fedlas.lab.recipes.recipe.load_recipe`, for any of the recipes.
@@ -84,7 +84,7 @@ def load_group(
     # The command line counts more than the group, and the group more than its recipes.
     overridden = {override.partition("=")[0].strip() for override in overrides}
     changes = {key: content[key] for key in ("methods", "seeds") if key in content and key not in overridden}
-    # A file lies beside the group's own, as what a recipe extends does.
+    # A file is relative to the group's folder, like the file that a recipe extends.
     names = [str(Path(name).parent / m) if m.endswith((".yaml", ".yml")) else m for m in map(str, content["recipes"])]
     loaded = (replace(load_recipe(member, overrides), **changes) for member in names)
     recipes = tuple(each.with_data_root(data).with_trackers(trackers) for each in loaded)

@@ -34,7 +34,7 @@ def required_root(owner: str, root: str | None, what: str) -> Path:
     Args:
         owner: Data set, named in errors.
         root: Path from the user.
-        what: What the path must lead to, e.g. ``"an .npz file"``.
+        what: Kind of file that the path must lead to, e.g. ``"an .npz file"``.
 
     Raises:
         InputError: If ``root`` is None or does not exist.
@@ -86,7 +86,7 @@ def require_listed(owner: str, folder: Path, names: Sequence[str], listing: str)
 
     Args:
         owner: Data set, named in errors.
-        folder: What the names are relative to.
+        folder: Folder that the names are relative to.
         names: Relative paths.
         listing: Name of the list.
 
@@ -125,10 +125,10 @@ def unreadable(owner: str, expected: str, path: Path, error: Exception, fix: str
 
     Args:
         owner: Data set, named in the error.
-        expected: What the file should be.
+        expected: Kind of file that is expected.
         path: The file.
-        error: What reading it raised.
-        fix: What to do if the damage is not recognized.
+        error: Error of reading it.
+        fix: Fix to suggest if the damage is not recognized.
     """
     what, better_fix = damage(path)
     reason = str(error).replace(f" {str(path)!r}", "")  # Pillow and the system name the file again

@@ -30,7 +30,7 @@ class View:
 
     Args:
         resize: Shorter side in pixels before a crop, at least ``crop``.
-        crop: Height and width of what the model gets.
+        crop: Height and width of the model's input.
         train_crop: Crop of training images. ``"random-resized"`` crops a random area and aspect ratio and resizes it
             (Szegedy et al. 2015); ``"random"`` resizes as for testing and crops at a random place; ``"center"`` is the
             crop of testing.
@@ -128,7 +128,7 @@ class Files:
     """Image files and labels of one part; the counterpart of :class:`~fedlas.lab.data.Images` for large images.
 
     Args:
-        folder: What the names are relative to.
+        folder: Folder that the names are relative to.
         names: File names ``(N,)``, as bytes, which take a tenth of the memory of Python strings.
         target: Class of each image, ``(N,)`` int64, on the device of the batches.
         view: Resizing and cropping.

@@ -1,4 +1,4 @@
-"""What a folder of images holds: parts, classes, sizes and colors; files that cannot be read, and copies."""
+"""Survey of a folder of images: parts, classes, sizes and colors; unreadable files, and copies."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class DataConfig:
         split_seed: Seed of the division into parts; null is the run's seed. With a common one, runs of several seeds
             are validated on the same samples, as an ensemble needs to be calibrated on them.
         hold_out_classes: Classes, by number or name, that are neither trained nor tested on. Their test images are kept
-            as unknown ones, for ``fedlas ood``. The other classes are numbered anew from 0.
+            as unknown ones, for ``fedlas ood``. The other classes get new numbers from 0.
         long_tail: Training images of the first class for each of the last; the classes between shrink exponentially.
             Null keeps all images.
         label_noise: Wrong training labels: a section with ``rate`` and ``kind`` (``symmetric`` or ``asymmetric``); null
@@ -267,7 +267,7 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
     ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
 
-    # What only all sections together show.
+    # Checks that need several sections.
     recipe = Recipe(name=name, **ready)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:

@@ -19,11 +19,11 @@ _STEPS = 1500
 
 @dataclass(frozen=True)
 class Starter:
-    """What the recipe is filled with.
+    """Settings of the new recipe.
 
     Attributes:
         streamed: Whether images are read when needed, by the data set ``image-folder``, or once, by ``folder``.
-        size: Height and width of what the model gets.
+        size: Height and width of the model's input.
         width: Of the model.
         test: Number of test images.
         val: Number of validation images.
@@ -93,7 +93,7 @@ data:
   # Test part: {chosen.test:,} images, {tested}.
 # A small network, quick on a CPU. Others: fedlas list models.
 model: {{name: resnet8, width: {chosen.width}}}
-# What a bench compares. With fewer than five seeds no method is called best.
+# A bench compares these. With fewer than five seeds no method is called best.
 methods: [ce, ls, fedlas]
 seeds: [0, 1, 2, 3, 4]
 losses:

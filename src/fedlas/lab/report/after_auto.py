@@ -19,7 +19,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import FinishedRun, Summary
 
 AUTO = "auto"
-"""The stage, beside those of ``metrics.json``; also the calibrator's name."""
+"""The stage in addition to those of ``metrics.json``; also the calibrator's name."""
 _FORMAT = "fedlas.auto/1"
 
 
@@ -61,7 +61,7 @@ def after_auto(run: FinishedRun, show: Callable[[str], None] = lambda _: None) -
         values = recorded(calibrator.transform(test), folder.num_bins)
     except InputError:  # none, damaged or unlabeled ones: the report lists such runs elsewhere
         return None
-    with suppress(InputError, ValueError):  # read-only folders and infinite values: computed anew each time
+    with suppress(InputError, ValueError):  # read-only folders and infinite values: computed again each time
         # A run's folder may itself be a link that leads out of the bench.
         write_json(path_inside(folder.path.parent, folder.auto_path), {**now, "metrics": values})
     return values

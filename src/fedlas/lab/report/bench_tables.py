@@ -1,4 +1,4 @@
-"""The tables of a bench: a line a method, everything that is known of the main metrics, the runs, and the CSV."""
+"""The tables of a bench: a line for each method, all details of the main metrics, the runs, and the CSV."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ReportModel:
 
     @property
     def after(self) -> str:
-        """The stage after calibration that is shown beside the raw one: auto, or a temperature without predictions."""
+        """The stage after calibration: auto, or a temperature where there are no predictions."""
         return AUTO if any(run.measured.get(AUTO) for run in self.summary.runs) else "test_calibrated"
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
@@ -89,7 +89,7 @@ class ReportModel:
             stage: ``"test"`` or ``"test_calibrated"``.
             metrics: None for all that were measured; details, so registered, come last and are folded at first.
             title: As in :class:`~fedlas.present.table.Table`.
-            places: Decimals of what is not in percent.
+            places: Decimals of numbers that are not in percent.
         """
         if metrics is None:
             shown = (name for name in self.summary.metrics if name != "top5" or self.classes >= FEWEST_CLASSES)

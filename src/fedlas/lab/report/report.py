@@ -61,7 +61,7 @@ class Report:
 
 
 def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
-    """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` beside them.
+    """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` there.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
     bytes.

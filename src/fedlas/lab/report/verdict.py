@@ -204,8 +204,8 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
         texts[""] = f"{few} over the {n} seeds, with Holm's correction for {comparisons}"
     elif unranked := [column(metric).title for metric in summary.metrics if not is_ranked(metric)]:
         texts[""] = (
-            f"no mark in {', '.join(unranked)}: nobody is best there, because it has no direction, or one part of an "
-            "error falls when the other rises"
+            f"no mark in {', '.join(unranked)}: no method is best there, because it has no direction, or one part of "
+            "an error falls when the other rises"
         )
     if "untested" in model.marks:
         apart = "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""

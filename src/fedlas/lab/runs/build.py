@@ -162,7 +162,7 @@ class Trained:
     """A finished run.
 
     Attributes:
-        run: What it was.
+        run: The plan of the run.
         objective: Model and loss with the weights of the best epoch, in ``eval()``.
         splits: Its data, split as it was.
         metrics: Contents of its ``metrics.json``.
@@ -218,7 +218,7 @@ def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tupl
         return prepare_data(opened.run), ""
     except (InputError, MissingExtraError) as error:
         return None, str(error)
-    except (KeyError, TypeError, AttributeError, OSError) as error:  # a configuration that somebody edited
+    except (KeyError, TypeError, AttributeError, OSError) as error:  # an edited configuration
         return None, f"its configuration cannot be read ({type(error).__name__}: {error})"
 
 

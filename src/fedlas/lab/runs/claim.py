@@ -1,4 +1,4 @@
-"""Run folders: which are in a bench, who owns one, whether it is finished, and its lock."""
+"""Run folders: those in a bench, and a folder's owner, completion and lock."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fedlas.lab.train.checkpoint import differences
 
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
 _FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
-"""What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
+"""Files allowed in the folder of a run that was stopped before it wrote ``config.yaml``."""
 NUMBERS = ("epochs", "best_epoch", "parameters", "seconds", "temperature", "temperature_ece")
 """Entries of ``metrics.json`` that are numbers or null, apart from metrics."""
 _NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
 
 
 class Claim(Protocol):
-    """What can own a folder: a run, or what was made of runs."""
+    """Owner of a folder: a run, or a method on top of runs."""
 
     @property
     def folder(self) -> Path:
@@ -116,14 +116,14 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
         if results:
             expected = f"a folder with {results[0]} must say in config.yaml what it was made with"
             got = f"{folder.path}, where it is missing or empty"
-            raise InputError("run", expected, got, "Choose another --out, or remove the folder to start afresh.")
+            raise InputError("run", expected, got, "Choose another --out, or remove the folder to start over.")
         check_vacant("run", folder.path, _FIRST)
         return
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
     if changes := differences(folder.config, run.config()):
         expected = "its folder must hold the same configuration"
         got = f"{folder.path}, which differs in {'; '.join(changes)}"
-        raise InputError("run", expected, got, "Use the old settings to go on, or another --out to start afresh.")
+        raise InputError("run", expected, got, "Use the old settings to resume, or another --out to start over.")
 
 
 def check_vacant(owner: str, folder: Path, allowed: Collection[str] = ()) -> None:
@@ -163,7 +163,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
         return
     if changes := differences({key: old[key] for key in data if key in old}, data):
         expected = "its folder must hold a run on the same data"
-        fix = "Use the old data (--data) to resume, or another --out to start afresh."
+        fix = "Use the old data (--data) to resume, or another --out to start over."
         raise InputError("run", expected, f"{folder.path}, which differs in {'; '.join(changes)}", fix)
 
 
@@ -265,7 +265,7 @@ def find_runs(
         folders: Run folders, taken without a look into them, or folders of benches.
         why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
             that it raises leaves the run out, with a warning.
-        content: What a bench must hold, such as ``"finished runs"``.
+        content: Content that a bench must have, such as ``"finished runs"``.
         data: Where the runs' data is; None searches the usual places.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Reads a bench folder: which runs finished, which did not, and why."""
+"""Reads a bench folder: finished and other runs, with reasons."""
 
 from __future__ import annotations
 

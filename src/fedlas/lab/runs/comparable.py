@@ -1,4 +1,4 @@
-"""Which runs may stand in one table, and the settings that they share where a recipe leaves them to the machine."""
+"""Runs that may share a table, and the settings that they share where a recipe leaves them to the machine."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def check_config(config: Config) -> None:
 
 
 def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
-    """Refuse runs that cannot stand in one table: they may differ in loss and seed, the runs of one loss in seed only.
+    """Refuse runs that cannot share a table: they may differ in loss and seed, the runs of one loss in seed only.
 
     Args:
         owner: Who complains.
         configs: Name and configuration of each run.
-        fix: What to do about it.
+        fix: Fix to suggest.
 
     Raises:
         InputError: For the first run that differs otherwise; every difference is named.
@@ -62,7 +62,7 @@ def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str
     Args:
         owner: Who complains.
         configs: Name and configuration of each folder.
-        fix: What to do about it.
+        fix: Fix to suggest.
 
     Raises:
         InputError: For the first that differs; every difference is named.
@@ -82,7 +82,7 @@ def settings_note(config: Config, other: str, trained: Config) -> str | None:
 
     Args:
         config: Of what was made of runs.
-        other: Name of a run beside it.
+        other: Name of a run in the same folder.
         trained: That run's configuration.
     """
     changes: dict[str, None] = {}
@@ -108,7 +108,7 @@ _OPEN = {"precision": "auto", "channels_last": None}
 def settled(run: Run, device: torch.device) -> Run:
     """Return the run with precision and memory layout decided.
 
-    A run that was begun keeps its own; a new one takes those of the runs beside it with which it would be compared, and
+    A run that was begun keeps its own; a new one takes those of comparable runs in the same bench, and
     the first one what suits the device.
     """
     run = as_begun(run)
@@ -116,7 +116,7 @@ def settled(run: Run, device: torch.device) -> Run:
 
 
 def as_begun(run: Run) -> Run:
-    """Return the run with the precision and layout of its folder, or of the runs beside it; only reads."""
+    """Return the run with the precision and layout of its folder, or of the runs in the same bench; only reads."""
     train = run.recipe.train
     undecided = [key for key, value in _OPEN.items() if getattr(train, key) == value]
     for folder in (RunFolder(run.folder), *run_folders(run.folder.parent)) if undecided else ():

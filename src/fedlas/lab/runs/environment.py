@@ -1,4 +1,4 @@
-"""What a number was measured with: versions, machine, commit and command."""
+"""Environment of a measurement: versions, machine, commit and command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return software, hardware and code versions for ``environment.json``: they explain different numbers elsewhere.
 
     The commit is that of the checkout the package runs from, null for an installed package; ``dirty`` says whether
-    files differ from it or stand beside it in the package. No host or user name: of absolute paths in the command only
+    files differ from it or are new in the package. No host or user name: of absolute paths in the command only
     the last part is kept.
     """
     (commit, dirty), kind = _commit(), torch.device(device).type

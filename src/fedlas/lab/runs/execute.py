@@ -189,7 +189,7 @@ def training_job(
 
     Args:
         run: Recipe, seed (of the order of the data) and folder.
-        objective: What is trained; not necessarily what :func:`build_objective` makes of the run.
+        objective: Model and loss; not necessarily those that :func:`build_objective` makes of the run.
         splits: The data; need not be those of the run's seed.
         accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
         watch_norms: Log how the feature norm relates to held-out samples where the loss has no indicator.
@@ -256,7 +256,7 @@ def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches
 
 
 def execute(run: Run, *, label: str | None = None, show: ShowProgress = TrainingProgress) -> dict[str, Any]:
-    """Train, predict and measure; go on where an earlier start stopped, or return what a finished one found.
+    """Train, predict and measure; resume an earlier start, or return the metrics of a finished run.
 
     Args:
         run: The run.

@@ -1,4 +1,4 @@
-"""Run folder: the names of its files, and what is in them, each read once."""
+"""Run folder: the names of its files, and their contents, each read once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fedlas.predictions import Predictions
 FORMAT = 1
 """Format of ``metrics.json``."""
 BEFORE_AUTO = {"precision": "fp32", "channels_last": False}
-"""What the section ``train`` of a ``config.yaml`` means where it does not say."""
+"""Values of the section ``train`` in a ``config.yaml`` that lacks them."""
 _DEFAULT_BINS = 15
 _LONGEST_PATH = 4096
 _NEVER = {"": ("trackers", "methods", "seeds", "losses", "title"), "data": ("root", "workers", "download")}
@@ -157,7 +157,7 @@ class RunFolder:
             if not isinstance(content, dict | None):
                 raise ValueError(f"it holds {describe(content)}")
         except (OSError, ValueError) as error:
-            fix = "Choose another --out to start afresh."
+            fix = "Choose another --out to start over."
             raise UnreadableError("run", f"{path.name} must be readable YAML", f"{path} ({error})", fix) from error
         return content
 
@@ -168,7 +168,7 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read.
         """
-        return self._json(self.data_path, "Choose another --out to start afresh.")
+        return self._json(self.data_path, "Choose another --out to start over.")
 
     @cached_property
     def kept_root(self) -> str | None:
@@ -308,7 +308,7 @@ RUNS = "runs.zip"
 PACK_MARK = b"fedlas runs 1"
 """Comment of the zip: a file of another kind is not refused but ignored."""
 _MOST_BYTES = 2**26
-"""Of a file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
+"""Largest file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
 _FIX = f"Restore {RUNS} from where it came, or remove it."
 
 
@@ -359,7 +359,7 @@ def _version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
-    """Return the archive and its files by run and name; empty if it is somebody else's ``runs.zip``."""
+    """Return the archive and its files by run and name; empty if the ``runs.zip`` is of another program."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:

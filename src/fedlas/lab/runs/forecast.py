@@ -21,7 +21,7 @@ class Forecast:
 
     Attributes:
         run: The run.
-        steps: About how many optimizer steps it takes from the start; None if nobody knows how large its data is.
+        steps: About how many optimizer steps it takes from the start; None if the size of its data is unknown.
         left: About how many of them are still to be done.
         state: ``new``, ``finished``, ``failed before`` or how far it has come.
     """
@@ -83,7 +83,7 @@ def _steps(images: int, train: TrainConfig) -> int:
 
 def _epochs_done(folder: RunFolder, every: int) -> int:
     """Return epochs in the checkpoint, from which the run resumes; the log may hold later ones."""
-    # Without a checkpoint, training starts afresh, whatever the log holds.
+    # Without a checkpoint, training starts from the beginning, whatever the log holds.
     if not is_file(folder.checkpoint_path):
         return 0
     try:

@@ -119,7 +119,7 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
     if "classes" not in content:
         return True
     stages = content["stages"]
-    # Metrics that cannot be measured are listed in the file; otherwise they would be computed anew each time.
+    # Metrics that cannot be measured are listed in the file; otherwise they would be computed again each time.
     omitted = {stage: names for stage, names in _dict(content.get("left_out")).items() if isinstance(names, list)}
     stored = {stage: {*_dict(stages.get(stage)), *map(str, omitted.get(stage, []))} for stage in STAGES}
     return any(not stored[stage].issuperset(run.measured.get(stage, {})) for stage in STAGES)
@@ -159,7 +159,7 @@ def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tup
     try:
         write_json(path_inside(folder, run.folder.intervals_path), content)
     except InputError:
-        return (f"{FILE} cannot be written, so intervals are computed anew each time",)
+        return (f"{FILE} cannot be written, so intervals are computed again each time",)
     except ValueError:
         return (f"an interval is not a finite number, so there is no {FILE}",)
     return ()

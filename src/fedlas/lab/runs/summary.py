@@ -1,4 +1,4 @@
-"""What a bench folder holds: finished, failed, unfinished and unreadable runs, and their numbers aligned by seed."""
+"""Runs of a bench folder: finished, failed, unfinished and unreadable ones, and their numbers aligned by seed."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class FinishedRun:
     Attributes:
         folder: The run folder.
         measured: ``{"val" | "test" | "test_calibrated": {metric: value}}``, fractions.
-        notes: What the run warned of, such as a calibrator that did not fit.
+        notes: Warnings of the run, such as a calibrator that did not fit.
         made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
-        estimates: Intervals and noise floors of its metrics; None where nobody asked, see
+        estimates: Intervals and noise floors of its metrics; None where they were not computed, see
             :func:`fedlas.lab.runs.intervals.with_estimates`.
     """
 
@@ -228,7 +228,7 @@ class Summary:
         A method made of other runs takes part if it has all these seeds.
 
         Returns:
-            None if the metric is not registered (then nobody knows which direction is better), is not ranked, or has
+            None if the metric is not registered (then the better direction is unknown), is not ranked, or has
             no values.
         """
         if not is_ranked(metric):

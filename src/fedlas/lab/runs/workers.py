@@ -29,7 +29,7 @@ class Worker:
         work: Called with each job in the process; it raises nothing, and its result can be pickled.
 
     Attributes:
-        job: What it is doing; None while it waits.
+        job: Current job; None while it waits.
         connection: Ready for reading when the job has ended, or the process has.
     """
 

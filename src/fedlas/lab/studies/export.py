@@ -81,7 +81,7 @@ def test_images(trained: Trained) -> Iterator[Tensor]:
 
 
 def _plain_model(trained: Trained) -> nn.Module:
-    """Return the run's model built anew, so that it carries none of the hooks that a loss may have put into it."""
+    """Build the run's model again, so that it has none of the hooks that a loss may have added."""
     with torch.random.fork_rng(devices=[]):
         model = build_model(trained.run.recipe.model.name, **_shape(trained), **trained.run.recipe.model.options).eval()
     model.load_state_dict(trained.objective.model.state_dict())
@@ -143,7 +143,7 @@ def run_card(
         risks: Target risks, each in (0, 1).
         replicates: Replicates of intervals and noise floors; 0 computes none.
         classes: Names of the classes, where they are known.
-        exported: The file that the card lies beside, and how it was checked.
+        exported: The exported file that the card belongs to, and how it was checked.
 
     Raises:
         InputError: If it is no finished run, its files cannot be read, or a number is out of range.
@@ -153,7 +153,7 @@ def run_card(
     except ValueError as error:
         fix = "Rerun its fedlas command: it resumes."
         raise InputError("card", "it must be the folder of a finished run", f"{folder.path}: {error}", fix) from error
-    # What the card says about the model and its data stands in the run's own files.
+    # The run's own files hold the card's facts about the model and its data.
     test = folder.predictions("test")
     config, last = folder.config or {}, folder.starts[-1] if folder.starts else {}
     content = make_card(

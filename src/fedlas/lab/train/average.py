@@ -102,7 +102,7 @@ class ExponentialAverage(_Average):
 
 
 class StochasticWeightAverage(_Average):
-    """Mean of the weights at the ends of epochs (SWA), with batch-norm statistics estimated anew."""
+    """Mean of the weights at the ends of epochs (SWA), with batch-norm statistics estimated again."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(model, config, AveragedModel(model))

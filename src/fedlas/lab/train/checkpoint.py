@@ -66,7 +66,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
     if config is not None and (changes := differences(state["config"], config)):
         expected, got = "it must come from the same configuration", f"{path}, which differs in {'; '.join(changes)}"
-        raise InputError(owner, expected, got, "Use the old settings to resume, or another --out to start afresh.")
+        raise InputError(owner, expected, got, "Use the old settings to resume, or another --out to start over.")
     # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
         fix = "Use the release that wrote it, or train again with another --out."
@@ -137,7 +137,7 @@ _SHORT.maxstring = _SHORT.maxother = 200
 
 
 _BUFFERS = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
-"""What an optimizer keeps of each parameter."""
+"""Entries of an optimizer's state for each parameter."""
 
 
 def restore_module(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:

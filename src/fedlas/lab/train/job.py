@@ -63,7 +63,7 @@ class EpochBatches(Protocol):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained, on which data, and how.
+    """Objective, data and settings of a training.
 
     Attributes:
         objective: Model and criterion; trained in place.

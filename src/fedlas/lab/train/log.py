@@ -20,7 +20,7 @@ from fedlas._core.text import printable
 from fedlas.diagnose.monitor import alarm_kind
 
 LOG = "log.jsonl"
-"""Its name in the folder of a run."""
+"""Name of the file in the folder of a run."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def leaves(values: Mapping[str, Any], separator: str = ".", above: str = "") -> 
 
 
 class Progress(Protocol):
-    """What the training loop tells while it works."""
+    """Display of the progress of a training."""
 
     def due(self) -> bool:
         """Return whether a loss would be shown now. Ask before reading one, which stalls an accelerator."""

@@ -80,7 +80,7 @@ def tuning_verdict(tuning: Tuning, outcomes: Sequence[TuningOutcome]) -> list[st
     setting = f" with {params_text(best.params)}" if best.params else ""
     return [
         f"Best: {best.method.name}{setting}, {tuning.title} {_number(best.value)}.",
-        "The best of many trials is optimistic on the validation part that chose it; the test part had no say.",
+        "The best of many trials is optimistic on the validation part that chose it; the test part was not used.",
     ]
 
 

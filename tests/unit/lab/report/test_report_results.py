@@ -61,7 +61,7 @@ def test_halves_of_an_error_have_no_best(tmp_path, write_run):
     assert [c.head for c in table.columns[3:]] == ["O-ECE % ↓", "U-ECE % ↓", "Debiased ECE² → 0"]
     meaning = table_legend(model)
     assert meaning["worse"].startswith("no mark: worse")
-    assert meaning[""].startswith("no mark in O-ECE, U-ECE, Debiased ECE²: nobody is best there")
+    assert meaning[""].startswith("no mark in O-ECE, U-ECE, Debiased ECE²: no method is best there")
 
 
 def test_unregistered_losses_come_last(tmp_path, write_run):

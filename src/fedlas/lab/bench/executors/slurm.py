@@ -79,7 +79,7 @@ class SlurmExecutor(Executor):
         if not self.wait:
             events.said(f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}")
             return
-        # From here an interrupt cancels what is left, because nobody would collect it.
+        # From here an interrupt cancels the remaining jobs, because nothing would collect them.
         pending = dict(zip(jobs, ready, strict=True))
         try:
             while pending:

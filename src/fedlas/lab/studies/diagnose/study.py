@@ -1,4 +1,4 @@
-"""One finished run under the glass: held-out predictions against the indicator, and the gate's decisions on them."""
+"""Diagnosis of a finished run: held-out predictions against the indicator, and the gate's decisions on them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from fedlas.predictions import Predictions
 
 @dataclass(frozen=True)
 class Study:
-    """What is known of one run.
+    """Diagnosis of one run.
 
     Attributes:
         run: As planned.
@@ -93,7 +93,7 @@ class Study:
 
     @property
     def samples(self) -> dict[str, Tensor]:
-        """What is known of each test sample, ``(N,)``: score, confidence, whether it is right, direction, strength."""
+        """Score, confidence, correctness, direction and strength of each test sample, ``(N,)``."""
         columns = {"score": self.score, "confidence": self.predictions.confidence, "correct": self.predictions.correct}
         decided = {"psi": self.psi, "alpha_i": self.alpha_i}
         return columns | {name: value for name, value in decided.items() if value is not None}
@@ -154,7 +154,6 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
         source = "Z of the run's own indicator, at the best epoch"
         if not isinstance(criterion.nci, NormConfidenceIndicator):
             source = "what this loss has in place of the indicator, which is no feature norm"
-    # What was found, with what it was found in.
     return Study(
         run=run,
         metrics=metrics,
@@ -254,7 +253,7 @@ class RunGroup:
     """Runs that differ in nothing but the seed.
 
     Attributes:
-        place: What distinguishes it from groups of the same loss, and a space; empty if the loss does.
+        place: Prefix that distinguishes it from groups of the same loss, with a space; empty if none is needed.
         studies: At least one, each of another seed.
     """
 

@@ -65,7 +65,7 @@ class RunResult:
         temperature: By which logits are divided after.
         num_test: Number of its test images.
         sets: Number of images of each other data set, by label.
-        notes: What was done to the others and what a reader must know, by label.
+        notes: Changes to the other images, and notes, by label.
         detected: Detection metrics with intervals, by label, score and stage (:data:`BEFORE` or :data:`AFTER`).
         scores: Score of each sample before temperature, by label and score: in-distribution, OOD.
         not_run: Why a score could not be computed, by name.
@@ -224,7 +224,7 @@ class ModelOutputs:
         try:
             outputs, about = Outputs.load(path)
             usable = {key: about.get(key) for key in source} == source and outputs.features is not None
-        except InputError:  # missing or damaged: made anew
+        except InputError:  # missing or damaged: made again
             usable = False
         if not usable:
             self.show(f"{name}.npz: predictions of {len(part):,} images")

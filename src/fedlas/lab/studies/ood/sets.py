@@ -31,7 +31,7 @@ REMARKS = {
         "no class is in both; size, centring and gray levels are alike, but digits are thin strokes on much more black"
     ),
 }
-"""What a reader must know of a pair of data sets, by their registry names."""
+"""Notes on pairs of data sets, by their registry names."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Unknown:
     Attributes:
         label: Name in files and tables.
         part: Images as the model takes them, with targets of 0: their labels are no classes of the model.
-        notes: What was done to them, and what a reader must know of the pair.
+        notes: Changes to the images, and notes on the pair.
     """
 
     label: str

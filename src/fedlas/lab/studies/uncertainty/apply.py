@@ -35,7 +35,7 @@ class MethodResult:
     Attributes:
         test: Predictions on the test part; logits are log-probabilities up to a constant a sample.
         val: The same on validation; None if no validation part is fair to all runs. No temperature is fitted then.
-        notes: What a reader of the numbers should know; they stand in the report.
+        notes: Notes for a reader of the numbers; the report shows them.
         parameters: Numbers that have to be kept to predict; None is the sum over the runs' models.
         details: Plain values for ``metrics.json``, such as the weights of an ensemble's members.
     """
@@ -49,7 +49,7 @@ class MethodResult:
 
 Method = Callable[..., MethodResult]
 """``method(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. One with a parameter ``folder: Path``
-gets a folder of its own inside the result's, where what it trains can go on after a kill."""
+gets a folder of its own inside the result's, in which its training resumes after a kill."""
 
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 """Methods by name. Metadata: ``title`` (its name as a heading), ``paper`` (its title), ``year``, ``url``, ``least`` and
@@ -116,7 +116,7 @@ def plan_method(
     Args:
         method: Registry name, see ``fedlas list uncertainty``.
         folders: Folders of finished runs.
-        out: Folder of the result; None is one beside the first run, e.g. ``deep-ensemble-ce-s0``.
+        out: Folder of the result; None is one next to the first run, e.g. ``deep-ensemble-ce-s0``.
         options: Options of the method; the others keep their defaults.
         name: Its name in a report; None is the method with the losses of the runs, e.g. ``deep-ensemble(ce)``.
         data: Where the runs' data is; None searches the usual places.
@@ -222,7 +222,7 @@ def _metrics(derived: Derived, result: MethodResult, seconds: float) -> dict[str
         "details": dict(result.details),
         **measured,
         "notes": notes,
-        # What it cost in all, the training of its runs included.
+        # The whole cost, with the training of its runs.
         "seconds": round(seconds + sum(float(member.metrics["seconds"]) for member in members), 2),
     }
 

@@ -85,7 +85,7 @@ def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int =
         objective = build_objective(twin, splits, rank=accelerator.process_index)
         job = replace(training_job(twin, objective, splits, accelerator), name=f"{_BAYES} like {run.name}")
         fitted = train_run(twin, splits, job)
-        note = f"trained anew like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
+        note = f"trained again like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
     model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _BAYES))
     val, test = held_out_predictions(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
