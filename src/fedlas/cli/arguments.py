@@ -8,6 +8,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedlas._core.files import path_argument
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import REPLICATES
@@ -24,6 +25,11 @@ def option(parser: argparse.ArgumentParser, name: str, metavar: str | None, text
 def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add an option without a value."""
     parser.add_argument(name, action="store_true", help=text)
+
+
+def add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
+    """Add a path to write to, or a folder; ``""`` is refused, to which an unset shell variable expands."""
+    option(parser, name, metavar, text, type=path_argument)
 
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:

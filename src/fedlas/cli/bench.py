@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import is_main_process, say
-from fedlas.cli.arguments import AddSubcommand, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.report import report_folder, require_report_packages
 from fedlas.lab.bench.executors import EXECUTORS, Executor
@@ -30,7 +29,7 @@ def add_bench(add: AddSubcommand) -> None:
     add_track(parser)
     add_losses(parser, "losses to run")
     option(parser, "--seeds", "SEED", "seeds to run (default: the recipe's)", nargs="+", type=int, default=[])
-    option(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)", type=path_argument)
+    add_path(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)")
     flag(parser, "--dry-run", "print every run with its steps and folder, without running it (default: run)")
     flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
     add_executor(parser)

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.calibrated.file import read_file
-from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, columns_of, flag, laboratory, option
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_card_options,
+    add_columns,
+    add_path,
+    columns_of,
+    flag,
+    laboratory,
+    option,
+)
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
 from fedlas.present.card import CalibrationCard
@@ -37,12 +45,11 @@ def add_card(add: AddSubcommand) -> None:
         type=Path,
         nargs="+",
     )
-    option(
+    add_path(
         parser,
         "--out",
         "JSON",
         "file to write, with an .html page beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
-        type=path_argument,
     )
     option(
         parser,

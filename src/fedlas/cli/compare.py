@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
     add_num_bins,
+    add_path,
     add_replicates,
     columns_of,
     flag,
@@ -53,13 +53,7 @@ def add_compare(add: AddSubcommand) -> None:
         default="raw",
     )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
-    option(
-        parser,
-        "--plot",
-        "FILE",
-        "also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
-        type=path_argument,
-    )
+    add_path(parser, "--plot", "FILE", "also draw the differences, seed by seed: .svg, .png or .pdf (default: none)")
     flag(parser, "--details", "show the other tests, and A and B too (default: the verdict)")
     add_columns(parser)
     add_num_bins(parser)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument, write_atomically, write_json, write_text
+from fedlas._core.files import write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
@@ -30,7 +30,7 @@ def add_diagnose(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_diagnose, "RUN [RUN ...]")
     option(parser, "runs", "RUN", "run folders, or the folder of a bench", type=Path, nargs="+")
-    option(parser, "--out", "FOLDER", "folder of diagnose.html, .json, .npz (default: the runs')", type=path_argument)
+    add_path(parser, "--out", "FOLDER", "folder of diagnose.html, .json, .npz (default: the runs')")
     add_data_folder(parser, "folder of the images")
     flag(parser, "--details", "also print the gate and every alarm (default: the indicator)")
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument, write_text
+from fedlas._core.files import write_text
 from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
     add_data_folder,
     add_num_bins,
+    add_path,
     add_replicates,
     add_samples,
     columns_of,
@@ -59,7 +60,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="+",
         default=(),
     )
-    option(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)", type=path_argument)
+    add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
     flag(parser, "--details", "print every metric with its interval (default: the main ones)")
     flag(parser, "--json", "print JSON, fractions in full precision (default: a table in percent)")
     add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 import fedlas
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_choice
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.calibrated import CalibratedModel
-from fedlas.cli.arguments import AddSubcommand, add_card_options, laboratory, option
+from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.export import OWNER, TOLERANCE, Exported
@@ -33,9 +32,7 @@ def add_export(add: AddSubcommand) -> None:
     parser = add(_export, "RUN | FILE")
     option(parser, "place", "RUN | FILE", "folder of a finished run, or a file of CalibratedModel.save", type=Path)
     option(parser, "--format", "NAME", f"{', '.join(FORMATS)} (default: %(default)s)", default="onnx")
-    option(
-        parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)", type=path_argument
-    )
+    add_path(parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)")
     option(
         parser,
         "--model",
@@ -43,12 +40,11 @@ def add_export(add: AddSubcommand) -> None:
         "for FILE: your function that builds its architecture, imported from this folder and called "
         "without arguments (default: none)",
     )
-    option(
+    add_path(
         parser,
         "--inputs",
         "NPZ",
         "for FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
-        type=path_argument,
     )
     option(
         parser,

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_name, path_argument, write_text
+from fedlas._core.files import check_name, write_text
 from fedlas._core.terminal import Bar, say
-from fedlas.cli.arguments import AddSubcommand, option
+from fedlas.cli.arguments import AddSubcommand, add_path
 from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
@@ -24,10 +24,8 @@ _UNEVEN = 5
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(lambda args: init(args.folder, out=args.out), "FOLDER")
-    option(parser, "folder", "FOLDER", "CLASS/*, or train/CLASS/* and test/CLASS/* (or val)", type=path_argument)
-    option(
-        parser, "--out", "FILE", "recipe to write, a new .yaml file (default: FOLDER's name.yaml)", type=path_argument
-    )
+    add_path(parser, "folder", "FOLDER", "CLASS/*, or train/CLASS/* and test/CLASS/* (or val)")
+    add_path(parser, "--out", "FILE", "recipe to write, a new .yaml file (default: FOLDER's name.yaml)")
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:

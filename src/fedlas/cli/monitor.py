@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument, write_text
+from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_columns, columns_of, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_columns, add_path, columns_of, flag, option
 from fedlas.deploy.monitor.look import monitor
 from fedlas.present.monitor_page import explanations, monitor_page, reasons, statistics_table, watches_table
 from fedlas.present.page import require_page_packages
@@ -32,14 +32,8 @@ def add_monitor(add: AddSubcommand) -> None:
         default=0.01,
     )
     flag(parser, "--raw", "apply the card's calibration first (default: take PREDS as calibrated)")
-    option(
-        parser,
-        "--state",
-        "FILE",
-        "file of the state: resume from it, and update it (default: start afresh)",
-        type=path_argument,
-    )
-    option(parser, "--page", "HTML", "write the history as a page (default: no page)", type=path_argument)
+    add_path(parser, "--state", "FILE", "file of the state: resume from it, and update it (default: start afresh)")
+    add_path(parser, "--page", "HTML", "write the history as a page (default: no page)")
     flag(parser, "--json", "print JSON (default: a table and sentences)")
     flag(parser, "--details", "print every watched mean (default: one for each watch)")
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood import (
@@ -55,13 +54,7 @@ def add_ood(add: AddSubcommand) -> None:
     )
     option(parser, "--scores", "SCORE", "scores, see 'fedlas list ood' (default: all)", nargs="+", default=[])
     add_set(parser, "SCORE.KEY=VALUE", "set an option of a score, e.g. knn.k=10")
-    option(
-        parser,
-        "--out",
-        "FOLDER",
-        "folder of the report (default: the run, or the folder of all runs)",
-        type=path_argument,
-    )
+    add_path(parser, "--out", "FOLDER", "folder of the report (default: the run, or the folder of all runs)")
     add_data_folder(parser, "folder of the runs' own data", flag="--run-data")
     option(
         parser,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedlas._core.check import check_count
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, option
+from fedlas.cli.arguments import AddSubcommand, add_path, option
 from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
@@ -24,7 +23,7 @@ def add_train(add: AddSubcommand) -> None:
     add_track(parser)
     option(parser, "--loss", "NAME", "loss to train with (default: %(default)s)", default="fedlas")
     option(parser, "--seed", "N", "seed of split, data order, weights (default: %(default)s)", type=int, default=0)
-    option(parser, "--out", "FOLDER", "run folder (default: runs/RECIPE/LOSS-sSEED)", type=path_argument)
+    add_path(parser, "--out", "FOLDER", "run folder (default: runs/RECIPE/LOSS-sSEED)")
 
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from fedlas._core.extras import require
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import is_main_process, say, show
-from fedlas.cli.arguments import AddSubcommand, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench import add_losses, workers_number
 from fedlas.cli.bench_group import add_recipe, overrides_of
 from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, tuning_verdict, write_best
@@ -55,7 +54,7 @@ def add_tune(add: AddSubcommand) -> None:
         action="extend",
         default=[],
     )
-    option(parser, "--out", "FOLDER", "folder of the trials (default: runs/tune/RECIPE)", type=path_argument)
+    add_path(parser, "--out", "FOLDER", "folder of the trials (default: runs/tune/RECIPE)")
     option(
         parser,
         "--workers",

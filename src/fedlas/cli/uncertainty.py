@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, option
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, option
 from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
@@ -22,13 +21,7 @@ def add_uncertainty(add: AddSubcommand) -> None:
     parser = add(_uncertainty, "METHOD RUN [RUN ...]")
     option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
     option(parser, "runs", "RUN", "folders of finished runs", type=Path, nargs="+")
-    option(
-        parser,
-        "--out",
-        "FOLDER",
-        "folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
-        type=path_argument,
-    )
+    add_path(parser, "--out", "FOLDER", "folder of the result (default: METHOD-LOSS-sSEED beside the first run)")
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
     option(parser, "--name", None, "its name in a report (default: METHOD(LOSS))")
     add_data_folder(parser, "folder of the runs' data")
