@@ -32,7 +32,7 @@ def run(owner: str, model: nn.Module, inputs: Any, device: torch.device | str) -
 
 
 def rows(owner: str, logits: Tensor, target: Tensor, *others: Tensor, ignore_index: int | None) -> list[Tensor]:
-    """Logits ``(M, C)``, target ``(M,)`` and others ``(M, D)``: a row for each position whose label counts.
+    """Return logits ``(M, C)``, target ``(M,)`` and others ``(M, D)``: a row for each position whose label counts.
 
     Args:
         owner: Named in errors.
@@ -117,7 +117,7 @@ class LoaderOutputs:
         self._ignored = ignore_index
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        """Logits ``(M, C)``, target ``(M,)`` and, with a tap, features ``(M, D)``, on the CPU; at least float32."""
+        """Yield logits ``(M, C)``, target ``(M,)`` and, with a tap, features ``(M, D)``, on the CPU."""
         total = 0
         with evaluating(self._model):
             for batch in self._loader:

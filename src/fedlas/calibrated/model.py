@@ -85,7 +85,7 @@ class CalibratedModel(nn.Module):
         return f"CalibratedModel({type(self.model).__name__}, {self.calibrator!r}){fit}"
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        """Calibrated logits, of the shape and dtype of the model's; the arguments are the model's.
+        """Return calibrated logits, of the shape and dtype of the model's; the arguments are the model's.
 
         Raises:
             InputError: If the model returns no logits, or those of another number of classes.
@@ -93,7 +93,7 @@ class CalibratedModel(nn.Module):
         return self.calibration(*self._outputs(self.model, *inputs, **options))
 
     def predict_proba(self, inputs: Any = None, **named: Any) -> Tensor:
-        """Calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
+        """Return calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
 
         Args:
             inputs: Inputs as a loader yields them: a tensor, a tuple (of positional arguments) or a mapping (of named

@@ -64,12 +64,12 @@ class CalibratedMixture(nn.Module):
         self.register_buffer("shares", shares, persistent=False)
 
     def mixture(self, rows: Tensor) -> Tensor:
-        """Log-probabilities of the mixture for logits ``(n, C)``, before the last map."""
+        """Return log-probabilities of the mixture for logits ``(n, C)``, before the last map."""
         parts = [member(rows).log_softmax(dim=1) + self.shares[place] for place, member in enumerate(self.members)]
         return torch.stack(parts).logsumexp(dim=0)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated log-probabilities of logits ``(n, C)``."""
+        """Return calibrated log-probabilities of logits ``(n, C)``."""
         result = self.last(self.mixture(rows)).log_softmax(dim=1)
         if self.keep_class:
             top, highest = rows.argmax(dim=1, keepdim=True), result.amax(dim=1, keepdim=True)

@@ -255,11 +255,11 @@ class Calibrator(ABC):
         """Fit the parameters; on failure, leave them as they were. Return the text of a warning, or None."""
 
     def _transform(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(N, C)``. A subclass writes this, or :meth:`_transform_predictions` in its place."""
+        """Return calibrated logits ``(N, C)``. A subclass writes this, or :meth:`_transform_predictions` instead."""
         raise NotImplementedError(f"{self._owner} must define _transform or _transform_predictions")
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
-        """Calibrated logits ``(N, C)`` from logits and features; the labels must not be used."""
+        """Return calibrated logits ``(N, C)`` from logits and features; the labels must not be used."""
         return self._transform(test.logits)
 
     def _row_map(self) -> nn.Module:

@@ -100,7 +100,7 @@ class Clipped(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
+        """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
         removed = features - features.clamp(-self.threshold, self.threshold)
         return (rows - removed @ self.weight.T) / self.temperature
 
@@ -254,7 +254,7 @@ class FeatureClipping(Calibrator):
 
 @torch.no_grad()
 def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: float) -> Tensor:
-    """Logits after the features are clipped: ``z - W (h - clip(h, -c, c))``, float64 on the CPU.
+    """Return the logits after the features are clipped: ``z - W (h - clip(h, -c, c))``, float64 on the CPU.
 
     Args:
         weight: ``W (C, D)``, float64.

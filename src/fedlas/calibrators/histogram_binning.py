@@ -54,7 +54,7 @@ class ClassBins(nn.Module):
         self.floor = floor
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits of logits ``(n, C)``."""
         index = edges_below(self._padded, rows.softmax(dim=1))
         return floored_log(self.share.T.gather(0, index), self.floor)
 

@@ -55,7 +55,7 @@ class Curves(nn.Module):
         self.register_buffer("_bends", padded_edges(torch.from_numpy(at[1:])), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits of logits ``(n, C)``."""
         probs = rows.softmax(dim=1)
         index = edges_below(self._bends, probs)
         at, value, slope = (column.gather(0, index) for column in (self._at, self._value, self._slope))

@@ -211,7 +211,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
 
 
 def _probs(logits: Tensor, before: AffineMap) -> Tensor:
-    """Calibrated probabilities ``(N, C)``, float64 on the CPU."""
+    """Return calibrated probabilities ``(N, C)``, float64 on the CPU."""
     return torch.cat([before(rows).softmax(dim=1) for _, rows in double_rows(logits)])
 
 

@@ -53,7 +53,7 @@ class CalibrationLayer(nn.Module):
         self.map.to(self.precision)
 
     def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
-        """Calibrated logits, of the shape and dtype of ``logits``.
+        """Return calibrated logits, of the shape and dtype of ``logits``.
 
         Args:
             logits: ``(N, C)`` or ``(N, C, d1, ...)``.

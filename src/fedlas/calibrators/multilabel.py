@@ -28,7 +28,7 @@ class LabelLayers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(N, L)``, whose sigmoids are the probabilities."""
+        """Return calibrated logits ``(N, L)``, whose sigmoids are the probabilities."""
         pairs = [layer(two_classes(column)) for layer, column in zip(self.layers, logits.unbind(dim=1), strict=True)]
         return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
 
@@ -88,7 +88,7 @@ class MultiLabelCalibration:
         return self
 
     def transform(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(N, L)``; their sigmoids are the probabilities.
+        """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
 
         Raises:
             InputError: Before ``fit``, or for another number of labels.
@@ -142,5 +142,5 @@ _OWNER = "MultiLabelCalibration"
 
 
 def two_classes(column: Tensor) -> Tensor:
-    """Logits ``(N,)`` of an event as those of two classes ``(N, 2)``."""
+    """Return logits ``(N,)`` of an event as those of two classes ``(N, 2)``."""
     return torch.stack([torch.zeros_like(column), column], dim=1)

@@ -39,7 +39,7 @@ class Sigmoids(nn.Module):
         self.register_buffer("numbers", numbers, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
         factors, offset = self.numbers[:, :-1], self.numbers[:, -1]
         return logsigmoid((self.features(rows) * factors).sum(dim=2) + offset)
 

@@ -39,12 +39,12 @@ class BrokenLines(nn.Module):
         self.register_buffer("numbers", numbers, persistent=False)
 
     def features(self, rows: Tensor) -> Tensor:
-        """Log-odds, and by how much they exceed each knot, ``(n, C, K + 1)``."""
+        """Return log-odds, and by how much they exceed each knot, ``(n, C, K + 1)``."""
         odds = log_odds(rows).unsqueeze(2)
         return torch.cat([odds, (odds - self.knots).clamp(min=0)], dim=2)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
         return logsigmoid((self.features(rows) * self.numbers[:, :-1]).sum(dim=2) + self.numbers[:, -1])
 
 

@@ -51,7 +51,7 @@ class StructuredMap(nn.Module):
         return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits of logits ``(n, C)``."""
         calibrated: Tensor = self.affine(self.inputs(rows))
         return calibrated
 

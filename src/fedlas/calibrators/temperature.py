@@ -35,7 +35,7 @@ class Divided(nn.Module):
         self.temperature = temperature
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits of logits ``(n, C)``."""
         return rows / self.temperature
 
 

@@ -55,7 +55,7 @@ class VennCurves(nn.Module):
         return self._low.gather(0, at_most), self._high.gather(0, below)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of logits ``(n, C)``."""
+        """Return calibrated logits of logits ``(n, C)``."""
         low, high = self.bounds(rows)
         return floored_log(high / (1 - low + high), _LEAST)
 

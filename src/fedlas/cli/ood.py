@@ -133,7 +133,7 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
 
 
 def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFolder], list[str]]:
-    """Finished runs among ``folders``, or in those that are benches; and why others there are left out.
+    """Return the finished runs among ``folders`` or in benches among them, and why others are left out.
 
     Raises:
         InputError: If there is none, one comes twice or is not finished, or they differ in more than loss and seed.

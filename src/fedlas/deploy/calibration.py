@@ -44,7 +44,7 @@ class Calibration:
         return self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(n, C)``, of the same dtype."""
+        """Return calibrated logits ``(n, C)``, of the same dtype."""
         if self.calibrator is None:
             return logits
         return self.calibrator.transform(Predictions(logits)).logits

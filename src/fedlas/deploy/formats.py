@@ -65,7 +65,7 @@ class Deployed(nn.Module):
             self.register_buffer("shift", shift)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated logits and probabilities, each ``(N, C, ...)``; pixels are ``(N, channels, H, W)`` uint8."""
+        """Return calibrated logits and probabilities ``(N, C, ...)`` each; pixels are ``(N, channels, H, W)`` uint8."""
         tensors = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
         named = {} if self.names is None else dict(zip(self.names, tensors, strict=True))
         logits = class_logits("export", self.model(*([] if named else tensors), **named))

@@ -121,7 +121,7 @@ def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
 
 
 def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None) -> dict[str, Any]:
-    """Sums over the test part for ``fedlas monitor``; cells come from validation, so that they fit no test sample."""
+    """Return sums over the test part for ``fedlas monitor``, in cells that validation predictions choose."""
     confidence, held_out = (each.confidence.cpu().double().numpy() for each in (test, val))
     cells, bins = (_quantile_edges(held_out, number) for number in (CELLS, BINS))
     counts, _ = np.histogram(confidence, bins)

@@ -31,7 +31,7 @@ class _Behind(nn.Module):
         self.layer, self.decides, self.binary = layer, decides, binary
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated logits and probabilities ``(N, C)`` of one input, the scores ``(N, C)``."""
+        """Return calibrated logits and probabilities ``(N, C)`` of one input, the scores ``(N, C)``."""
         (scores,) = inputs
         if self.decides and self.binary:
             half = scores[:, -1:] / 2

@@ -68,7 +68,7 @@ def prediction_sets(
     by_class: bool = False,
     seed: int = 0,
 ) -> PredictionSets:
-    """Sets of classes that hold the label of a new sample with probability ``coverage``, by split conformal prediction.
+    """Return sets of classes that hold the label of a new sample with probability ``coverage`` (split conformal).
 
     The probability is over the draw of ``val`` and of the sample, if both are drawn alike; no calibration is assumed.
     It holds on average over all samples and not for each hard input; with ``by_class`` for each class.
@@ -153,7 +153,7 @@ def prediction_sets(
 
 
 def _class_conditional(val: Predictions, test: Predictions, coverage: float) -> Tensor:
-    """Sets ``(N, C)`` whose threshold of each class comes from its own samples; MAPIE has none by label."""
+    """Return sets ``(N, C)`` with a threshold for each class from its own samples; MAPIE has none by label."""
     misses, probs = 1 - val.probs.double(), test.probs.double()
     highest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device=probs.device)
     for label in range(val.num_classes):

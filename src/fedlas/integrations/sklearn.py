@@ -160,7 +160,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any, *, interval: bool = False) -> Any:  # noqa: N803
-        """Calibrated probabilities ``(N, C)``, in the order of ``classes_``.
+        """Return calibrated probabilities ``(N, C)``, in the order of ``classes_``.
 
         Args:
             X: What the estimator takes.
@@ -174,7 +174,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return probs, self.venn_abers_.interval(Predictions(self._scores(X))).numpy()
 
     def decision_function(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """Calibrated logits ``(N, C)``; of two classes the log-odds ``(N,)`` of the second."""
+        """Return calibrated logits ``(N, C)``; of two classes the log-odds ``(N,)`` of the second."""
         logits = self._calibrated(X)
         return (logits if logits.shape[1] != 2 else logits[:, 1] - logits[:, 0]).numpy()
 
@@ -184,7 +184,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.classes_[best]
 
     def predictions(self, X: Any, y: Any) -> Predictions:  # noqa: N803
-        """Calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.
+        """Return calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.
 
         Raises:
             InputError: If a label is not one of ``classes_``.

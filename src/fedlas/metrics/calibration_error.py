@@ -99,7 +99,7 @@ class EqualMass:
         return ranking(self.confidence, self.correct, self.weights)
 
     def table(self) -> BinTable:
-        """Sums over bins of equal mass."""
+        """Return sums over bins of equal mass."""
         return equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)[1]
 
     def bins(self) -> Bins:
@@ -138,7 +138,7 @@ def reliability_bins(
 
 
 def _reference_adaptive(statistic: EqualMass) -> float:
-    """Bins between interpolated order statistics, open below even at the first: the least confident belongs to none."""
+    """Return bins between interpolated order statistics, open below even at the first: the least belongs to none."""
     refuse_weights("adaptive_ece", statistic)
     confidence, num_bins = statistic.confidence.numpy(), statistic.num_bins
     samples = len(confidence)

@@ -210,7 +210,7 @@ def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
 
 
 def sums_between(cuts: Integers, values: Floats) -> Floats:
-    """Sums ``(..., K + 1)`` of ``values (..., G)`` below, between and from the cuts ``(R or 1, K)`` on."""
+    """Return sums ``(..., K + 1)`` of ``values (..., G)`` below, between and from the cuts ``(R or 1, K)`` on."""
     rows = values.reshape(-1, values.shape[-1])
     cuts = np.broadcast_to(cuts, (len(rows), cuts.shape[-1]))
     starts = np.insert(cuts, 0, 0, axis=1)

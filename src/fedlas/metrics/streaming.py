@@ -215,7 +215,7 @@ def _pass_of(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
 
 
 def template(num_classes: int, *, weighted: bool = False) -> Predictions:
-    """Predictions from which statistics learn the number of classes, whether there are weights, and nothing else."""
+    """Return predictions from which statistics learn the number of classes and whether there are weights."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
     weights = torch.ones(1, device="cpu") if weighted else None
     return Predictions(torch.zeros_like(probs), label_probs=probs, weights=weights)

@@ -49,7 +49,7 @@ class TrueOutcome:
         return self.sums.tensors()
 
     def table(self) -> BinTable:
-        """Sums over the bins."""
+        """Return sums over the bins."""
         return self.sums.table()
 
 

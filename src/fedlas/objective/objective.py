@@ -311,14 +311,14 @@ class Objective(nn.Module):
         return find_head(self.model, self._named_head[0], num_classes=getattr(self.criterion, "num_classes", None))
 
     def _name_of(self, part: nn.Module) -> str:
-        """Dotted name of a module inside the model; empty if the model has no such part."""
+        """Return the dotted name of a module inside the model; empty if the model has no such part."""
         return next((name for name, module in self.model.named_modules() if module is part), "")
 
     def _call(self, inputs: Any, model_kwargs: dict[str, Any]) -> Any:
         return self._arguments.call("Objective", self.model, inputs, model_kwargs)
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the head's input if the criterion needs it."""
+        """Return logits, and the head's input if the criterion needs it."""
         tap = self._tap
         if tap is None:
             return logits_of("Objective", self._call(inputs, model_kwargs)), None

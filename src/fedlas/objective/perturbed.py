@@ -36,7 +36,7 @@ def drifted_predictions(
     head: str | nn.Module | None = None,
     on_level: Callable[[int, float, float], None] | None = None,
 ) -> Predictions:
-    """Predictions on the union of ``levels`` copies of the data, each with more Gaussian noise than the one before.
+    """Predict the union of ``levels`` copies of the data, each with more Gaussian noise than the one before.
 
     The first copy is clean. The noise of the others is chosen so that their accuracies fall in equal steps to chance.
 

@@ -25,7 +25,7 @@ def predict(
     observe: Callable[[Tensor, Tensor], None] | None = None,
     label: int | str | None = None,
 ) -> Predictions:
-    """Predictions of ``model`` on every batch of ``loader``.
+    """Return predictions of ``model`` on every batch of ``loader``.
 
     Args:
         model: Classifier to logits ``(N, C)``, to one logit of the second of two classes ``(N, 1)`` or ``(N,)``, or an

@@ -181,7 +181,7 @@ def name_marks(legend: Any) -> None:
 
 
 def backing(theme: Theme) -> dict[str, Any]:
-    """Settings of ``bbox`` for text on an axes, so that it stays legible in front of bars and lines."""
+    """Return the settings of ``bbox`` for text on an axes, so that it stays legible in front of bars and lines."""
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 

@@ -38,7 +38,7 @@ class GapSums:
 
     @classmethod
     def of(cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]) -> GapSums:
-        """Sums of some samples: ``confidence (N,)`` and ``correct (N,)``."""
+        """Return sums of some samples: ``confidence (N,)`` and ``correct (N,)``."""
         ends = np.asarray(edges, dtype=np.float64)
         cell, right = cells_of(ends, confidence), correct.astype(np.float64)
 
@@ -65,7 +65,7 @@ class GapSums:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> GapSums:
-        """Sums from what :meth:`plain` returned.
+        """Return sums from what :meth:`plain` returned.
 
         Raises:
             InputError: If ``content`` is something else.
@@ -86,7 +86,7 @@ class GapSums:
         return gap_sums
 
     def _impossible(self) -> list[str]:
-        """Names of the sums that no samples with ``c`` in ``[0, 1]`` have, up to rounding."""
+        """Return the names of sums that no samples with ``c`` in ``[0, 1]`` have, up to rounding."""
         lowest, highest = ends_of(self.edges)
         # The sums were added in another order than here; their rounding is far below this share of the count.
         slack = 1e-9 * np.maximum(self.count, 1)
@@ -215,7 +215,7 @@ def _bernstein(variance: float, count: float, width: float, miss: float) -> floa
 
 
 def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
-    """Ends of the interval of an expected value in ``[0, 1]``, each missed with probability at most ``miss``.
+    """Return the ends of the interval of an expected value in ``[0, 1]``, each missed with probability ``miss``.
 
     Hoeffding, "Probability inequalities for sums of bounded random variables" (1963), theorem 1.
     """

@@ -91,7 +91,7 @@ class Filled(Generic[T]):
 
 
 def _width_bins(block: Replicates) -> Filled[BinTable]:
-    """Sums over bins of equal width, without those that the rows leave empty."""
+    """Return sums over bins of equal width, without those that the rows leave empty."""
     return _bins(block, block.gaps, block.right)
 
 
@@ -140,7 +140,7 @@ class Ranked:
 
 
 def _class_table(block: Replicates) -> Filled[ClassTable]:
-    """Sums over every class and bin of its probability."""
+    """Return sums over every class and bin of its probability."""
     return Filled(block.class_table)
 
 

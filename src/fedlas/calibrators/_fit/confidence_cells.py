@@ -85,7 +85,7 @@ class Cells:
         return Update(update.group, update.level, _shift_to(log_odds[inside], float(share[best])))
 
     def apply(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
-        """Log-odds after ``update``."""
+        """Return log-odds after ``update``."""
         changed = log_odds.clone()
         changed[self._inside(log_odds, members, update)] += update.shift
         return changed
@@ -148,7 +148,7 @@ def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Ten
 
 
 def _replay(cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update]) -> Iterator[Tensor]:
-    """Log-odds before the first correction and after each."""
+    """Return log-odds before the first correction and after each."""
     yield log_odds
     for update in path:
         log_odds = cells.apply(log_odds, members, update)
@@ -174,7 +174,7 @@ def _shift_to(log_odds: Tensor, share: float) -> float:
 
 
 def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
-    """Log-odds of the predicted class ``(N,)`` after division by the temperature; infinite for a single class."""
+    """Return log-odds ``(N,)`` of the predicted class after division by the temperature; infinite for one class."""
     result = torch.empty(len(logits), dtype=torch.float64)
     for part, rows in double_rows(logits):
         top = rows.argmax(dim=1, keepdim=True)
@@ -184,7 +184,7 @@ def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
 
 
 def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Logits whose predicted class has the log-odds ``after``: its logit is raised, or all logits are flattened."""
+    """Return logits whose predicted class has the log-odds ``after``: it is raised, or all logits are flattened."""
     rises = (after > before).unsqueeze(1)
     top = rows.argmax(dim=1, keepdim=True)
     raised = rows.scatter_add(1, top, (after - before).unsqueeze(1))

@@ -221,7 +221,7 @@ class OneVsRestLogistic:
         return torch.cholesky_solve(vector.view(*self._shape, 1), self._factor).flatten()
 
     def _rows(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        """Standardized features with a column of ones ``(n, C, F + 1)``, labels ``(n, C)`` and weights ``(n,)``."""
+        """Return standardized features and ones ``(n, C, F + 1)``, labels ``(n, C)`` and weights ``(n,)``."""
         if self._logits.shape[0] * self._shape[0] * self._shape[1] > _KEPT:
             return self._computed()
         self._kept = self._kept or list(self._computed())

@@ -19,7 +19,7 @@ _ZERO = 2e-7
 
 
 def least_log(dtype: torch.dtype) -> Tensor:
-    """Logarithm that stands for a probability of 0 in predictions made of probabilities."""
+    """Return the logarithm that stands for a probability of 0 in predictions made of probabilities."""
     return torch.tensor(FLOOR, dtype=dtype, device="cpu").log()
 
 

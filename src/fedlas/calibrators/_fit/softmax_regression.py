@@ -222,7 +222,7 @@ class SoftmaxRegression:
     def _with_penalties(
         self, weight: Tensor, centered: Tensor, away: Tensor, away_c: Tensor, mean: Tensor, bias: Tensor, *, sign: float
     ) -> Tensor:
-        """Sums over samples as means, plus the penalties; the mean enters through ``b = c - W m``."""
+        """Return sums over samples as means, plus the penalties; the mean enters through ``b = c - W m``."""
         weight = weight / self._samples + self._weight_penalty * away
         centered = centered / self._samples + self._hold * away_c
         if self._intercept:
@@ -277,7 +277,7 @@ class _OneFactor:
         self._regression, self._classes = regression, classes
 
     def expand(self, point: Tensor) -> Tensor:
-        """Return ``(1 + C,)`` to ``(C + C,)``."""
+        """Map ``(1 + C,)`` to ``(C + C,)``."""
         return torch.cat([point[:1].expand(self._classes), point[1:]])
 
     def _summed(self, vector: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Data sets, their splits and batches.
 
-In it: readers of data sets (``sets``), file formats (``readers``), splits and batches (``pipeline``), corruptions and
-label noise (``shift``). In: a registry name and files on disk. Out: normalized batches ``(x, target, index)``.
+In it: readers of data sets (``sets``), files, splits and batches, corruptions and label noise (``shift``).
+In: a registry name and files on disk. Out: normalized batches ``(x, target, index)``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def is_image_name(name: str) -> bool:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the images in ``folder``, sorted; empty if the folder does not exist."""
+    """Return the names of the images in ``folder``, sorted; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -91,7 +91,7 @@ def divided_images(
 def images_by_part(
     owner: str, root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
-    """Return the root, and of each part (``""`` for a root without parts) class to sorted paths relative to the root.
+    """Return the root, and by part (``""`` without parts) and class the sorted paths of images below it.
 
     Args:
         owner: As :func:`divided_images`.
@@ -132,7 +132,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
-    """Return the class to sorted paths of its images relative to ``root``."""
+    """Return the sorted paths of images by class, relative to ``root``."""
 
     def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error

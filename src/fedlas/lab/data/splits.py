@@ -159,7 +159,7 @@ class Splits:
         return write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are plain
 
     def training_batches(self, **options: Any) -> Batches | StreamedBatches:
-        """Augmented batches of the training part in random order.
+        """Return augmented batches of the training part in random order.
 
         Args:
             **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size``, as ``Epochs`` takes them.

@@ -58,7 +58,7 @@ class AirNet(nn.Module):
         self.fc = nn.Linear(channels[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
+        """Return logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
         maps = self.groups(F.gelu(F.conv2d(images, self.whitening, self.bias)))
         logits: Tensor = self.fc(self.dropout(self.pool(maps).flatten(1) * _OUTPUT_SCALE))
         return logits

@@ -76,7 +76,7 @@ class GlobalMean(nn.Module):
     """Mean over all positions; a module, so that hooks can read its input."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return ``(N, D, H, W)`` to ``(N, D)``."""
+        """Map ``(N, D, H, W)`` to ``(N, D)``."""
         return maps.mean((2, 3))
 
 
@@ -98,6 +98,6 @@ class PooledClassifier(nn.Module):
         self.fc = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of ``images (N, channels, H, W)``."""
+        """Return logits ``(N, C)`` of ``images (N, channels, H, W)``."""
         logits: Tensor = self.fc(self.dropout(self.pool(F.relu(self.features(images)))))
         return logits

@@ -31,7 +31,7 @@ class MLP(nn.Module):
         self.fc = nn.Linear(num_inputs, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of ``images (N, channels, H, W)``.
+        """Return logits ``(N, C)`` of ``images (N, channels, H, W)``.
 
         Raises:
             InputError: If an image has another size than the model was built for.

@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
         self.stride, self.new_channels = stride, width - in_width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
+        """Map ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1 or self.new_channels:
             # Pooling over single pixels is slicing, bit for bit; its gradient is faster, and keeps channels last.
@@ -79,7 +79,7 @@ class SmallResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
+        """Return logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
         maps = self.stages(F.relu(self.bn1(self.conv1(images))))
         logits: Tensor = self.fc(self.dropout(self.pool(maps)))
         return logits
@@ -131,7 +131,7 @@ class WideBlock(nn.Module):
         self.shortcut = None if same else nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
+        """Map ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
         activated = F.relu(self.bn1(x))
         residual = self.conv2(self.dropout(F.relu(self.bn2(self.conv1(activated)))))
         return residual + (x if self.shortcut is None else self.shortcut(activated))

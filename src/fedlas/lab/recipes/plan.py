@@ -58,7 +58,7 @@ class Run:
         return str(self.recipe.losses.get(self.loss, {}).get("features", "head"))
 
     def config(self) -> dict[str, Any]:
-        """Resolved configuration of plain values: ``config.yaml`` holds it, and a checkpoint is compared with it.
+        """Return the resolved configuration in plain values, which ``config.yaml`` and checkpoints hold.
 
         It leaves out the folder of the data and the number of its readers, because a run on another machine is the
         same run.

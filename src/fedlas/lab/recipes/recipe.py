@@ -179,7 +179,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package, without groups of recipes."""
+    """Return the names of the recipes that come with the package, without groups of recipes."""
     return [name for name in shipped_names() if not is_group(read_content(name)[1])]
 
 

@@ -18,7 +18,7 @@ PUBLISHED = "-published"
 
 
 def shipped_names() -> list[str]:
-    """Names of the recipes and groups that come with the package, published variants included."""
+    """Return the names of the recipes and groups that come with the package, published variants included."""
     published = [name + PUBLISHED for name in _shipped() if _contents(name)[1] is not None]
     return sorted([*_shipped(), *published])
 

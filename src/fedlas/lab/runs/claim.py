@@ -35,7 +35,7 @@ class Claim(Protocol):
         """The folder."""
 
     def config(self) -> dict[str, Any]:
-        """Resolved configuration, plain values only; the folder refuses another one."""
+        """Return the resolved configuration, plain values only; the folder refuses another one."""
 
 
 class BusyError(InputError):

@@ -56,7 +56,7 @@ from fedlas.zoo.ood import Outputs
 
 
 def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool) -> Predictions:
-    """Predictions on one part of the data, with the label probabilities where they are known."""
+    """Predict one part of the data, with the label probabilities where they are known."""
     predictions = predict(model, splits.batches(part, batch_size=batch_size), features=features)
     return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())
 
@@ -64,7 +64,7 @@ def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: 
 def held_out_predictions(
     run: Run, splits: Splits, model: nn.Module, *, features: bool = False
 ) -> tuple[Predictions, Predictions]:
-    """Predictions on the validation and on the test part of a run, each under its own normalization."""
+    """Predict the validation and the test part of a run, each under its own normalization."""
     size = run.recipe.train.batch_size
     val, test = (
         predictions_of(model, by, part, batch_size=size, features=features) for by, part in held_out(run, splits)
@@ -73,7 +73,7 @@ def held_out_predictions(
 
 
 def unknown_predictions(run: Run, splits: Splits, model: nn.Module, *, features: bool = False) -> Predictions:
-    """Predictions on the test images of the classes that a run holds out; their targets are all 0.
+    """Predict the test images of the classes that a run holds out; their targets are all 0.
 
     Raises:
         InputError: If it holds out none.

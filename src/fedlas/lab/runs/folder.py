@@ -235,7 +235,7 @@ class RunFolder:
             ) from error
 
     def predictions(self, part: str) -> Predictions:
-        """Predictions on a part of the data.
+        """Return predictions on a part of the data.
 
         Raises:
             InputError: If the file is missing or cannot be read.
@@ -243,7 +243,7 @@ class RunFolder:
         return Predictions.load(self.part_path(part))
 
     def test_predictions(self) -> Predictions | str:
-        """Predictions on the test part, or why there are none."""
+        """Return predictions on the test part, or why there are none."""
         path = self.part_path("test")
         if not is_file(path):
             return f"{self.name}: {path.relative_to(self.path).as_posix()} is missing"
@@ -352,7 +352,7 @@ def _entries(bench: Path) -> Entries:
 
 
 def _version(path: Path) -> tuple[int, int]:
-    """Changes when the file does: the archive in memory counts until then."""
+    """Return values that change when the file does: the archive in memory counts until then."""
     about = path.stat()
     return about.st_mtime_ns, about.st_size
 

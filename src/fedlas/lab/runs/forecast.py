@@ -76,7 +76,7 @@ def forecast(run: Run) -> Forecast:
 
 
 def _steps(images: int, train: TrainConfig) -> int:
-    """Steps of an epoch."""
+    """Return steps of an epoch."""
     whole = images // train.batch_size
     return whole if train.drop_last and whole else math.ceil(images / train.batch_size)
 

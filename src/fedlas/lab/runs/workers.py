@@ -152,6 +152,6 @@ def exit_text(code: int | None) -> str:
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
+    """Return the names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
     names, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
     return names.split(",")[:count] if names else [str(number) for number in range(count)]

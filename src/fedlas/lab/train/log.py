@@ -24,12 +24,12 @@ LOG = "log.jsonl"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a log, in order, up to the first line that a kill cut short; a missing file has none."""
+    """Return the records of a log, in order, up to the first line that a kill cut short; a missing file has none."""
     return parse_log(path.read_text(errors="replace") if path.is_file() else "")
 
 
 def parse_log(text: str) -> list[dict[str, Any]]:
-    """Records in the text of a log, as :func:`read_log`."""
+    """Return the records in the text of a log, as :func:`read_log`."""
     records: list[dict[str, Any]] = []
     for line in text.splitlines():
         try:

@@ -168,7 +168,7 @@ class _Training:
             save_checkpoint(job.folder / CHECKPOINT, state, job.identity)
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, float]:
-        """Return one pass over the training data; mean loss and accuracy of each batch before its step."""
+        """Train on one pass over the data; return mean loss and accuracy of each batch before its step."""
         engine, accelerator, hooks = self.engine, self.job.accelerator, self.job.hooks
         objective = engine.wrapped
         objective.train()
@@ -200,7 +200,7 @@ class _Training:
         return {"loss": loss_sum / samples, "accuracy": hits / samples}
 
     def _validate(self) -> tuple[Predictions, dict[str, Any]]:
-        """Predictions of the model, or of its average, on the validation part, and the hooks' additions to the log."""
+        """Predict validation with the model or its average; return predictions and the hooks' additions to the log."""
         job, model, device = self.job, self.weights.model, self.job.accelerator.device
         if not job.hooks:
             return predict(model, job.val, device=device), {}

@@ -33,7 +33,7 @@ class MLPHead(nn.Module):
         self.out = nn.Linear(hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of ``features (N, D)``."""
+        """Return logits ``(N, C)`` of ``features (N, D)``."""
         logits: Tensor = self.out(self.body(features))
         return logits
 
@@ -73,7 +73,7 @@ class VariationalHead(nn.Module):
         self._kl: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of the draw in ``train()``, log of the mean probabilities over the draws in ``eval()``."""
+        """Return logits ``(N, C)`` of the draw in ``train()``, of the mean probabilities over draws in ``eval()``."""
         h = self.body(features)
         mean, log_var = self.mean(h), self.log_var(h)
         if self.training:
@@ -166,14 +166,14 @@ class TwoStage(nn.Module):
         return self.head
 
     def train(self, mode: bool = True) -> TwoStage:
-        """Training mode for the head, ``eval()`` for the body."""
+        """Put the head into training mode; the body stays in ``eval()``."""
         super().train(False)
         self.training = mode
         self.head.train(mode)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of ``images``."""
+        """Return logits ``(N, C)`` of ``images``."""
         logits: Tensor = self.model(images)
         return logits
 

@@ -186,7 +186,7 @@ class LocalExecutor(Executor):
             end([worker.process for worker in workers])
 
     def _room(self, task: Task) -> int:
-        """Runs at a time if nothing says how many."""
+        """Return runs at a time if nothing says how many."""
         if task.threads is None or self.gpus_per_run or visible_gpus() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return 1
         return max(1, available_cores() // task.threads)

@@ -1,4 +1,4 @@
-"""``fedlas diagnose``: what gate and indicator of finished runs did, in numbers, figures and failure cases."""
+"""``fedlas diagnose``: gate and indicator of finished runs, in numbers, figures and failure cases."""
 
 from fedlas.lab.studies.diagnose.study import Study, study_run
 

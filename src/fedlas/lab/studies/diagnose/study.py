@@ -190,7 +190,7 @@ def lacking_for_diagnosis(folder: RunFolder) -> str:
 
 
 def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
-    """Predictions of a part, and the features in them."""
+    """Return predictions of a part, and the features in them."""
     path = folder.part_path(part)
     if not path.is_file():
         raise InputError(
@@ -273,8 +273,8 @@ class RunGroup:
 def grouped(studies: Sequence[Study]) -> list[RunGroup]:
     """Return the studies in groups, in the order in which each begins.
 
-    What tells groups apart is the first of these that does: the loss, recipe and loss, the bench's folder and loss, a
-    number. Runs of several recipes are always named by more than their loss. A run that is there twice is in a second
+    The name of a group is the first of these that distinguishes it: the loss, recipe and loss, the bench's folder
+    and loss, a number. Runs of several recipes are always named by more than their loss. A run that is there twice is in a second
     group, since a mean over it and itself would be one over two seeds by name only.
     """
     members: dict[tuple[str, int], list[Study]] = {}

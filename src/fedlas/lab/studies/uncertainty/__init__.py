@@ -1,4 +1,4 @@
-"""Uncertainty baselines on runs that are finished; what comes out is a folder like any run's."""
+"""Uncertainty baselines on finished runs; each makes a folder like that of a run."""
 
 # Importing a module registers its methods.
 from fedlas.lab.studies.uncertainty import single, ensembles, two_stage  # noqa: F401, I001

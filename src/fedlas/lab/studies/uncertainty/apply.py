@@ -1,4 +1,4 @@
-"""Uncertainty methods by name, and what is made of finished runs with one: a folder like any run's, for the reports."""
+"""Uncertainty methods by name, applied to finished runs: each makes a folder like that of a run, for the reports."""
 
 from __future__ import annotations
 
