@@ -274,8 +274,8 @@ def grouped(studies: Sequence[Study]) -> list[RunGroup]:
     """Return the studies in groups, in the order in which each begins.
 
     The name of a group is the first of these that distinguishes it: the loss, recipe and loss, the bench's folder
-    and loss, a number. Runs of several recipes are always named by more than their loss. A run that is there twice is in a second
-    group, since a mean over it and itself would be one over two seeds by name only.
+    and loss, a number. Runs of several recipes are always named by more than their loss. A run that is there twice is
+    in a second group, since a mean over it and itself would be one over two seeds by name only.
     """
     members: dict[tuple[str, int], list[Study]] = {}
     for study in studies:
