@@ -181,9 +181,10 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "Callable": ("a callable", callable),
     "Sequence": ("a sequence", lambda value: _is_many(value) and not isinstance(value, Mapping)),
     "Iterable": ("an iterable", lambda value: isinstance(value, Iterable) and _is_many(value, "__iter__")),
-    "Predictions": ("Predictions", _is_a("Predictions")),
-    "TopLabel": ("TopLabel", _is_a("TopLabel")),
-    "BayesianConfig": ("a BayesianConfig", _is_a("BayesianConfig")),
+    **{
+        name: (f"an object of class {name}", _is_a(name))
+        for name in ("BayesianConfig", "Predictions", "Source", "TopLabel")
+    },
     "AnyPredictions": ("Predictions or TopLabel", _is_a("Predictions", "TopLabel")),
 }
 """For each kind, by its name in annotations: words for it, and a test."""

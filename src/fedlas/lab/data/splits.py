@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Flip, Images, Part, Source, expect
@@ -181,6 +181,7 @@ class Splits:
         return StreamedBatches(part, mean=self.mean, std=self.std, batch_size=batch_size, workers=self.workers)
 
 
+@check_kinds
 def split(
     source: Source, *, seed: int, val_size: int | float, train_size: int | None = None, test_size: int | None = None
 ) -> Splits:

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import check_count, check_number
+from fedlas._core.check import check_count, check_kinds, check_number
 from fedlas._core.registry import Registry
 
 Builder = Callable[..., nn.Module]
@@ -34,6 +34,7 @@ def builder_of(name: str) -> Builder:
     return LIBRARIES[library].value(model) if colon else MODELS[name].value
 
 
+@check_kinds
 def build_model(name: str, *, num_classes: int, in_channels: int, image_size: int = 32, **options: Any) -> nn.Module:
     """Build a new model, initialized from torch's global generator.
 

@@ -1,5 +1,6 @@
 """A run folder of a stranger: no name or link in it reaches a file outside of it, and a damaged one is one run less."""
 
+import contextlib
 import json
 import logging
 import os
@@ -109,6 +110,33 @@ def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(bench, tmp_path
     (run / "data_root.txt").write_text(f"{tmp_path / 'chosen'}\n")
     main([command, str(run), *([] if command == "diagnose" else ["--replicates", "0"])])
     assert not (tmp_path / "chosen").exists()
+
+
+FILES = [
+    "auto.json", "checkpoint.pt", "config.yaml", "data.json", "data_root.txt", "environment.json", "error.txt",
+    "intervals.json", "log.jsonl", "metrics.json", "predictions/test.npz", "splits.npz", "../runs.zip",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_or_an_endless_device_is_no_file_of_a_run(bench, name):
+    """Without a writer, opening a pipe waits forever; /dev/zero fills the memory."""
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path = bench / "ce-s0" / name
+        path.unlink(missing_ok=True)
+        make(path)
+        with contextlib.suppress(InputError):
+            collect(bench)
+        folder = RunFolder(bench / "ce-s0")
+        for read in (
+            lambda: folder.config,
+            lambda: folder.kept_root,
+            lambda: folder.fingerprint,
+            lambda: folder.predictions("test"),
+            lambda: main(["report", str(folder.path), "--replicates", "0"]),
+        ):
+            with contextlib.suppress(InputError, OSError):
+                read()
 
 
 @pytest.mark.parametrize("place", ["relative/place", "~/x", "", "\0", "x" * 5000])

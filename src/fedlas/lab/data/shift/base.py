@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.registry import Registry
 from fedlas._core.streams import Purpose, stream
 
@@ -70,6 +70,7 @@ class Corruption:
             raise InputError("corruption", "severity must be 1 to 5", self.severity, "Choose one of them.")
         check_count("corruption", "seed", self.seed, low=0)
 
+    @check_kinds
     def __call__(self, image: Tensor, row: int) -> Tensor:
         """Return the corrupted image.
 
