@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import checked_path, parse_json
 from fedlas.calibrated.batches import bare, device_of, run
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
@@ -74,6 +74,8 @@ class CalibratedModel(nn.Module):
                 describe(calibrator),
                 "Fit one, e.g. TemperatureScaling().fit(val); or call fedlas.calibrate(model, val_loader).",
             )
+        if ignore_index is not None:
+            check_count("CalibratedModel", "ignore_index", ignore_index, low=None)
         self.model, self._head, self.ignore_index = bare(model), head, ignore_index
         self._tap: FeatureTap | None = None
         self.fitted_on: str | None = None

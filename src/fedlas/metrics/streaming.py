@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe, suggestion
+from fedlas._core.check import InputError, check_count, check_dense, check_kinds, describe, suggestion
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
 from fedlas.metrics.evaluate import default_metrics
@@ -381,6 +381,8 @@ class StreamingGroups(Accumulator):
 
 def _listed(owner: str, groups: Any) -> list[Any]:
     """Return Python's own objects, which compare and hash as the names do."""
+    if isinstance(groups, Tensor):
+        check_dense(owner, "groups", groups)
     names = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups
     if isinstance(names, Iterable):
         return list(names)

@@ -122,21 +122,23 @@ FILES = [
 def test_a_pipe_or_an_endless_device_is_no_file_of_a_run(bench, name):
     """Without a writer, opening a pipe waits forever; /dev/zero fills the memory."""
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
-        path = bench / "ce-s0" / name
-        path.unlink(missing_ok=True)
-        make(path)
+        (bench / "ce-s0" / name).unlink(missing_ok=True)
+        make(bench / "ce-s0" / name)
         with contextlib.suppress(InputError):
             collect(bench)
-        folder = RunFolder(bench / "ce-s0")
-        for read in (
-            lambda: folder.config,
-            lambda: folder.kept_root,
-            lambda: folder.fingerprint,
-            lambda: folder.predictions("test"),
-            lambda: main(["report", str(folder.path), "--replicates", "0"]),
-        ):
-            with contextlib.suppress(InputError, OSError):
-                read()
+        read_all(RunFolder(bench / "ce-s0"))
+
+
+def read_all(folder):
+    for read in (
+        lambda: folder.config,
+        lambda: folder.kept_root,
+        lambda: folder.fingerprint,
+        lambda: folder.predictions("test"),
+        lambda: main(["report", str(folder.path), "--replicates", "0"]),
+    ):
+        with contextlib.suppress(InputError, OSError):
+            read()
 
 
 @pytest.mark.parametrize("place", ["relative/place", "~/x", "", "\0", "x" * 5000])
