@@ -308,8 +308,12 @@ NAMED = {
         "state": lambda _: metrics.StreamingMetrics(CLASSES).state_dict(),
     },
     "fedlas.features.find_pool": {
-        "model": lambda _: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        "model": lambda _: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        "pool": lambda _: "1",
     },
+    "fedlas.calibrators.AutoCalibration.load": {"path": lambda _: prepared("calibrator file")},
+    "fedlas.calibrators.MultiLabelCalibration.load": {"path": lambda _: prepared("labels file")},
+    "fedlas.CalibratedModel.load": {"path": lambda _: prepared("model file")},
     "fedlas.lab.data.load_dataset": {"name": lambda _: "synthetic"},
     "fedlas.lab.data.split": {"source": lambda _: prepared("source")},
     "fedlas.lab.models.build_model": {"name": lambda _: "mlp"},
@@ -397,7 +401,8 @@ class Case:
 CHEAP = {"replicates": 40}
 
 RECORDS = {
-    "Batch", "Batches", "CalibrationLayer", "Chunk", "Files", "Images", "JointProgress", "Mixed", "Reader", "Source",
+    "Batch", "Batches", "CalibrationLayer", "Chunk", "CriterionMixin", "CriterionTrainer", "Files", "Images",
+    "JointProgress", "Mixed", "Reader", "Source",
     "SpiegelhalterTest", "Splits", "Statistic", "Sums", "TableReader",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
@@ -477,6 +482,9 @@ def outputs_file(d):
 
 
 INSTANCES = {
+    "model file": lambda d: INSTANCES["CalibratedModel"](d).save(Path(tempfile.mkdtemp()) / "model.safetensors"),
+    "calibrator file": lambda d: fitted(d).save(Path(tempfile.mkdtemp()) / "temperature.json"),
+    "labels file": lambda d: INSTANCES["MultiLabelCalibration"](d).save(Path(tempfile.mkdtemp()) / "labels.json"),
     "source": lambda _: importlib.import_module("fedlas.lab.data").load_dataset("synthetic"),
     "outputs file": outputs_file,
     "card file": card_file,
