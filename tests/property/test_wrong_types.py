@@ -2,7 +2,7 @@
 
 The callables come from ``__all__``, their valid arguments from defaults and the tables here: a new callable enters by
 itself, or fails for want of a valid argument. ``KNOWN`` says what is left to Python and torch, and why.
-``PYTHONPATH=tests:tests/property python -c "import test_wrong_types as t; t.show('fedlas.stats')"`` lists failures.
+``PYTHONPATH=tests python -c "from property import test_wrong_types as t; t.show('fedlas.stats')"`` lists failures.
 """
 
 import functools
@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_any_call import CLASSES, FITTING, NUMBERS, OF_NUMBERS, WIDTH, Draw, assert_three_parts, head
 from torch import nn
 
 import api
@@ -27,6 +26,7 @@ import fedlas
 from fedlas import Predictions, calibrators, losses, metrics, plots
 from fedlas.errors import InputError, MissingExtraError
 from fedlas.zoo import uncertainty
+from property.test_any_call import CLASSES, FITTING, NUMBERS, OF_NUMBERS, WIDTH, Draw, assert_three_parts, head
 
 HEAVY = {"huggingface", "huggingface_hub", "lightning", "mapie", "sklearn", "skorch", "timm", "torchmetrics"}
 """Integrations, whose libraries take seconds to import: the long test alone calls them."""
@@ -45,7 +45,7 @@ KNOWN = {
     "fedlas.zoo.ood.odin_score(inputs": "likewise",
     "fedlas.zoo.uncertainty.mc_dropout(loader": "likewise",
     "fedlas.stats.Estimate.of": "it takes what plain() returned",
-    "fedlas.diagnose.Monitor.on_": LOOP,
+    "fedlas.diagnose.GateMonitor.on_": LOOP,
     "fedlas.diagnose.NormMonitor.on_": LOOP,
     "fedlas.losses.adaptive_strength": PART,
     "fedlas.losses.BidirectionalCalibrationGate.forward": PART,
@@ -59,6 +59,12 @@ KNOWN = {
     "fedlas.zoo.uncertainty.VariationalHead.forward": PART,
     "fedlas.zoo.uncertainty.SampledWeights.forward": PART,
     "fedlas.zoo.uncertainty.DropoutSamples.forward": PART,
+    "fedlas.integrations.huggingface_hub.download": "it asks the network",
+    "fedlas.integrations.huggingface_hub.from_pretrained": "likewise",
+    "fedlas.integrations.huggingface_hub.push_to_hub": "likewise",
+    "fedlas.integrations.lightning": "its methods take a trainer, as tests/unit/integrations has it",
+    "fedlas.integrations.timm": "likewise",
+    "fedlas.integrations.skorch": "likewise",
     "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
     "fedlas.lab.bench": "the bench alone calls it",
@@ -313,6 +319,10 @@ NAMED = {
     },
     "fedlas.calibrators.AutoCalibration.load": {"path": lambda _: prepared("calibrator file")},
     "fedlas.calibrators.MultiLabelCalibration.load": {"path": lambda _: prepared("labels file")},
+    "fedlas.integrations.huggingface_hub": {
+        "card": lambda _: prepared("card file"),
+        "model": lambda d: INSTANCES["CalibratedModel"](d),
+    },
     "fedlas.CalibratedModel.load": {"path": lambda _: prepared("model file")},
     "fedlas.lab.data.load_dataset": {"name": lambda _: "synthetic"},
     "fedlas.lab.data.split": {"source": lambda _: prepared("source")},
@@ -512,12 +522,12 @@ def outcome(case, parameter, kind):
     d = Draw(1000)
     d.samples, d.scale = 12, 3.0
     story = f"{case.name}({parameter}={kind})"
-    arguments = case.arguments(d)
-    if parameter is not None:
-        arguments[parameter] = WRONG[kind]()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            arguments = case.arguments(d)
+            if parameter is not None:
+                arguments[parameter] = WRONG[kind]()
             case.call(d, arguments)
     except (InputError, MissingExtraError) as error:
         if parameter is None:
@@ -558,9 +568,9 @@ def show(part):
         print(problem)
 
 
-def test_600_calls():
+def test_400_calls():
     calls = [call for call in every_call(heavy=False) if not call[0].name.startswith(SLOW)]
-    found = problems(random.Random(0).sample(calls, 600))
+    found = problems(random.Random(0).sample(calls, 400))
     assert not found, "\n".join(found)
 
 

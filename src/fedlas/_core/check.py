@@ -154,7 +154,7 @@ def _kinds_of(annotation: str) -> list[str]:
     """Return the kinds that an annotation names; none if one of them is not in the table."""
     while "[" in annotation:
         annotation = re.sub(r"\[[^][]*\]", "", annotation)
-    names = [name.strip() for name in annotation.split("|")]
+    names = [name.strip().rpartition(".")[2] for name in annotation.split("|")]
     return names if all(name in _KINDS for name in names) else []
 
 
@@ -176,15 +176,12 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a string", lambda value: isinstance(value, str)),
     "Path": ("a path", lambda value: isinstance(value, os.PathLike)),
     "Tensor": ("a tensor", lambda value: isinstance(value, Tensor)),
-    "nn.Module": ("an nn.Module", lambda value: isinstance(value, nn.Module)),
+    "Module": ("an nn.Module", lambda value: isinstance(value, nn.Module)),
     "Mapping": ("a mapping", lambda value: isinstance(value, Mapping)),
     "Callable": ("a callable", callable),
     "Sequence": ("a sequence", lambda value: _is_many(value) and not isinstance(value, Mapping)),
     "Iterable": ("an iterable", lambda value: isinstance(value, Iterable) and _is_many(value, "__iter__")),
-    **{
-        name: (f"an object of class {name}", _is_a(name))
-        for name in ("BayesianConfig", "Predictions", "Source", "TopLabel")
-    },
+    **{name: (name, _is_a(name)) for name in ("BayesianConfig", "Optimizer", "Predictions", "Source", "TopLabel")},
     "AnyPredictions": ("Predictions or TopLabel", _is_a("Predictions", "TopLabel")),
 }
 """For each kind, by its name in annotations: words for it, and a test."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
 from fedlas.diagnose.indicator import indicator_numbers
 from fedlas.losses.nci import feature_norms
@@ -32,6 +32,7 @@ SPREAD = 4.0
 """Factor by which the standard deviation of held-out Z may differ from 1, either way, without an alarm."""
 
 
+@check_kinds
 def find_gated(criterion: nn.Module | None) -> Any:
     """Return the loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, a loss inside it, or None."""
     while criterion is not None:
@@ -190,6 +191,7 @@ class GateMonitor:
             "stuck_on": self._stuck_on,
         }
 
+    @check_kinds
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned.
 
@@ -248,10 +250,12 @@ class NormMonitor:
         """Return an empty state."""
         return {}
 
+    @check_kinds
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing: there is no state."""
 
 
+@check_kinds
 def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor | NormMonitor]:
     """Return monitors for a model that trains with a loss: of gate and indicator, if the loss has them.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_number
 
 
 def refuse_mixing(owner: str, criterion: nn.Module, fix: str) -> frozenset[str]:
@@ -35,6 +35,8 @@ def add_parameters(optimizer: torch.optim.Optimizer, criterion: nn.Module, *, lr
     Returns:
         Whether there were any that the optimizer did not have.
     """
+    if lr is not None:
+        check_number("add_parameters", "lr", lr, low=0)
     present = {id(p) for group in optimizer.param_groups for p in group["params"]}
     new = [p for p in criterion.parameters() if p.requires_grad and id(p) not in present]
     if new:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
@@ -125,6 +125,7 @@ class DropInLoss(nn.Module):
         """Return the model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
         return groups_of(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
 
+    @check_kinds
     def add_to(self, optimizer: torch.optim.Optimizer, *, lr: float | None = None) -> None:
         """Add the criterion's parameters to an optimizer, as a group without weight decay.
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_kinds
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
@@ -216,6 +216,7 @@ class ModelDifference:
         return self.a - self.b
 
 
+@check_kinds
 def compare(
     a: Predictions | TopLabel,
     b: Predictions | TopLabel,
