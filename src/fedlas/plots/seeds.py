@@ -11,6 +11,8 @@ from fedlas._core.extras import require
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, legend_below, legend_outside, name_axis, name_ticks
 from fedlas.stats import mean_interval
 
+_TALL = 15
+"""Rows of a figure whose foot is below the screen: the scale is at its top."""
 _ROW = 0.25
 """Inches from one row to the next."""
 
@@ -99,6 +101,9 @@ def seed_values(
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
     # Right-aligned: next to long names the axes are narrower than the label, which may then reach below the names.
     name_axis(axes.xaxis, label, palette, loc="right")
+    if len(rows) > _TALL:
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
     if legend and ax is None:
         legend_outside(axes, palette, most=2)
     elif legend:
