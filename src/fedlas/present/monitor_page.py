@@ -41,7 +41,7 @@ def statistics_table(content: Mapping[str, Any]) -> Table:
         for each in watch.get("statistics", ())
     ]
     heads = ("Mean of", "Live %", "On the card %", "Samples", "Evidence")
-    return table_of(heads, rows, title="Everything that is watched")
+    return table_of(heads, rows, title="All watched means")
 
 
 def reasons(content: Mapping[str, Any]) -> list[str]:
