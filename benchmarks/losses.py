@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/losses.py [--losses NAME ...|all] [--sizes 128x10 ...] [--compile] [--json FILE]
 
-Processor time, the fastest of rounds in which all losses take turns in one process: other programs only add to it, as
-``timeit`` says. ``all`` times every registered loss at 256x1000, over ``F.cross_entropy``. ``fedlas-top`` is FedLAS
-with ``gate_top=8``. ``ratios()`` returns {name: ratio}, where a name is "LOSS SIZE over PEER".
+All losses take turns in one process; a ratio is one of 2 % quantiles of single calls. ``all`` times every registered
+loss at 256x1000, over ``F.cross_entropy``. ``fedlas-top`` is FedLAS with ``gate_top=8``.
+``ratios()`` returns {name: ratio}, where a name is "LOSS SIZE over PEER".
 """
 
 import argparse
@@ -125,23 +125,20 @@ def keep_freed_memory() -> None:
             mallopt(option, 1 << 30)
 
 
-def fastest(calls: dict[str, Callable[[], Tensor]], rounds: int, seconds: float = 0.002) -> dict[str, float]:
-    """Processor seconds of forward and backward, the fastest of rounds; a turn repeats a call for about ``seconds``."""
-    repeats = {}
-    for name, call in calls.items():
-        for _ in range(3):
-            call().backward()
-        started = time.process_time()
-        call().backward()
-        repeats[name] = max(1, round(seconds / max(time.process_time() - started, 1e-6)))
+def seconds(calls: dict[str, Callable[[], Tensor]], rounds: int, turn: int = 8) -> dict[str, float]:
+    """Seconds of one forward and backward: the 2 % quantile of single calls, in rounds where all take turns.
+
+    An interruption falls on few of the calls, so other programs hardly move this quantile; they move a mean, and the
+    time of a turn, by a factor of two.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            started = time.process_time()
-            for _ in range(repeats[name]):
+            for _ in range(turn):
+                started = time.perf_counter()
                 call().backward()
-            times[name].append((time.process_time() - started) / repeats[name])
-    return {name: min(values) for name, values in times.items()}
+                times[name].append(time.perf_counter() - started)
+    return {name: sorted(values)[len(values) // 50] for name, values in times.items()}
 
 
 def ratios(names: list[str], sizes: list[str], rounds: int, compiled: bool = False) -> dict[str, float]:
@@ -150,7 +147,7 @@ def ratios(names: list[str], sizes: list[str], rounds: int, compiled: bool = Fal
     for size in sizes:
         samples, classes = map(int, size.split("x"))
         torch._dynamo.reset() if compiled else None
-        times = fastest(contestants(names, samples, classes, compiled), rounds)
+        times = seconds(contestants(names, samples, classes, compiled), rounds)
         for name in names:
             found[f"{name} {size} over F.cross_entropy"] = times[name] / times["F.cross_entropy"]
             if (peer := f"{name} by hand") in times:

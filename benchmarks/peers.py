@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import calibrators
+import losses
 import numpy as np
 import torch
 from torch import Tensor
@@ -188,6 +189,19 @@ def fit(name: str, *names: str) -> Callable[[int, int], Row]:
     return row
 
 
+def loss(name: str) -> Callable[[int, int], Row]:
+    """Return the row of a loss, forward and backward, and its formula written straight down in torch."""
+
+    def row(samples: int, classes: int) -> Row:
+        calls = losses.contestants([name], samples, classes, compiled=False)
+        theirs = {"torch": lambda: calls[f"{name} by hand"]().backward()}
+        return Row(f"loss {name}", lambda: calls[name]().backward(), theirs)
+
+    row.__name__ = f"loss_{name}"
+    return row
+
+
+SMALL = [(128, 10)]
 FITTED = [(10_000, 10)]
 SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     one_pass: [(50_000, 1000), (1_000_000, 100), (1_000_000, 10)],
@@ -212,6 +226,14 @@ SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     fit("isotonic", "isotonic (probmetrics)", "isotonic (sklearn)", "IsotonicRegression (netcal)"): FITTED,
     fit("histogram-binning", "HistogramBinning (netcal)", "HistogramBinning (torch_uncertainty)"): FITTED,
     fit("beta", "BetaCalibration (netcal)"): FITTED,
+    loss("ce"): SMALL,
+    loss("ls"): [(128, 10), (128, 100)],
+    loss("mbls"): SMALL,
+    loss("focal"): SMALL,
+    loss("maxsup"): SMALL,
+    loss("entropy-penalty"): SMALL,
+    loss("dca"): SMALL,
+    loss("fedlas"): [(128, 10), (128, 100), (256, 1000), (1024, 1000)],
 }
 
 

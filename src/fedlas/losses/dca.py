@@ -42,6 +42,7 @@ class DCA(Penalized):
     """
 
     masked_classes = True
+    _shows_masked = True
 
     def __init__(self, *, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)

@@ -16,11 +16,11 @@ from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LEAST, LOSSES, Batch, LossOptions, Penalized, Variant, paper
 
 
-def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy of the softmax of each row in nats, ``(N,)``, in ``[0, log C]``; differentiable twice."""
+def negative_entropy(log_probs: Tensor) -> Tensor:
+    """``sum_k p_k log p_k`` of each row, ``(N,)`` in ``[-log C, 0]``; differentiable twice."""
     # Finite for a masked class too: its share of the entropy, 0 times this, is then 0.
     log_probs = log_probs.clamp(min=LEAST)
-    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
+    return torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
 @LOSSES.register(
@@ -47,6 +47,7 @@ class EntropyPenalty(Penalized):
     """
 
     masked_classes = True
+    _shows_masked = True
 
     def __init__(self, *, alpha: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
@@ -55,6 +56,6 @@ class EntropyPenalty(Penalized):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy and negative entropy of each position, both ``(M,)``."""
-        terms = batch.logits.shape[1] if self.variant == "reference" else 1
         log_probs = F.log_softmax(batch.logits, dim=1)
-        return batch.cross_entropy(log_probs), -entropy(log_probs) / terms
+        penalty = negative_entropy(log_probs)
+        return batch.cross_entropy(log_probs), penalty if self.variant == "paper" else penalty / log_probs.shape[1]

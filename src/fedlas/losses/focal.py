@@ -53,6 +53,7 @@ class FocalLoss(LossWithStrength):
     """
 
     masked_classes = True
+    _shows_masked = True
     strength = "gamma"
 
     def __init__(self, *, gamma: float = 3.0, **options: Unpack[LossOptions]) -> None:
@@ -83,6 +84,7 @@ class FLSD53(Loss):
     """
 
     masked_classes = True
+    _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""

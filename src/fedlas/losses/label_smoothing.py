@@ -62,6 +62,28 @@ class _SmoothedNLL(torch.autograd.Function):
         return slopes, None, grad * excess
 
 
+class _MeanSmoothedNLL(torch.autograd.Function):
+    """The mean of this for one strength: ``F.cross_entropy(..., label_smoothing=alpha)`` in fewer operations."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
+        log_probs = F.log_softmax(logits, dim=1)
+        ctx.save_for_backward(logits, log_probs, target)
+        ctx.alpha = alpha
+        return F.nll_loss(log_probs, target).mul_(1 - alpha).sub_(log_probs.mean(), alpha=alpha)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, log_probs, target = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: what was kept has no graph of its own
+            value = F.cross_entropy(logits, target, label_smoothing=ctx.alpha)
+            return torch.autograd.grad(value, logits, grad, create_graph=True)[0], None, None
+        rows, classes = logits.shape
+        excess = log_probs.exp().sub_(ctx.alpha / classes)
+        excess.scatter_add_(1, target[:, None], excess.new_full((rows, 1), ctx.alpha - 1))
+        return excess.mul_(grad / rows), None, None
+
+
 def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
     """``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs, ``(N,)``.
 
@@ -163,6 +185,7 @@ class CrossEntropy(Loss):
     """
 
     masked_classes = True
+    _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
@@ -194,6 +217,7 @@ class LabelSmoothing(LossWithStrength):
     """
 
     strength_bound = 1.0
+    _shows_masked = True
 
     def __init__(self, *, alpha: float = 0.05, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
@@ -205,6 +229,7 @@ class LabelSmoothing(LossWithStrength):
 
     def reduced(self, batch: Batch) -> Tensor:
         """The reduced loss; the usual mean in one operation."""
-        if self.reduction == "mean" and batch.plain:
-            return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
+        if self.reduction == "mean" and batch.plain and not torch.compiler.is_compiling():
+            value: Tensor = _MeanSmoothedNLL.apply(batch.logits, batch.target, self.alpha)
+            return value
         return super().reduced(batch)

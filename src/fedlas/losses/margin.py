@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Unpack, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,7 +29,7 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
         The mean is over all C classes and includes the zero term of the arg-max, as in the published code. The gradient
         flows through the maximum too.
     """
-    return F.relu((logits.amax(dim=1, keepdim=True) - margin) - logits).mean(dim=1)
+    return F.softshrink(logits.amax(dim=1, keepdim=True) - logits, margin).mean(dim=1)  # a relu of gap - margin
 
 
 @LOSSES.register(
@@ -54,6 +55,8 @@ class MbLS(Penalized):
         tensor(0.1769)
     """
 
+    _shows_masked = True
+
     def __init__(
         self, *, alpha: float = 0.1, margin: float = 10.0, form: Form = "sum", **options: Unpack[LossOptions]
     ) -> None:
@@ -73,4 +76,4 @@ class MbLS(Penalized):
         if self.form == "sum":
             return super().with_strength(batch, strength)
         cross_entropy, penalty = self.parts(batch)
-        return (1 - strength) * cross_entropy + strength * batch.weighted(penalty)
+        return torch.lerp(cross_entropy, batch.weighted(penalty), strength)

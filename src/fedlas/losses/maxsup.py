@@ -52,6 +52,8 @@ class MaxSup(Penalized):
         tensor(2.2269)
     """
 
+    _shows_masked = True
+
     def __init__(self, *, alpha: float = 0.1, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
         self.alpha = check_number("MaxSup", "alpha", alpha, low=0)

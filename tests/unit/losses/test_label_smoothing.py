@@ -139,6 +139,12 @@ def test_gradcheck(kind, weight):
     assert torch.autograd.gradgradcheck(function, wanted)
 
 
+def test_gradcheck_of_the_mean_with_one_strength():
+    criterion, target, z = LabelSmoothing(alpha=0.1), hard(), logits()
+    assert torch.autograd.gradcheck(lambda values: criterion(values, target), z)
+    assert torch.autograd.gradgradcheck(lambda values: criterion(values, target), z)
+
+
 def test_gradient_of_the_strength_is_the_logit_distance():
     """METHOD: the partition function cancels, d l_i / d alpha_i = z_y - mean_k z_k."""
     z, target, alpha, _ = variables("hard")

@@ -25,6 +25,8 @@ LEAST = -1e30
 
 _ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
 
+_WHOLE = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
 EXTRAS = {
     "features": ("the classifier head's input, (N, D)", "Pass the input of the classifier head."),
     "index": ("positions in the training set, (N,)", "Pass each sample's position in the data set."),
@@ -226,6 +228,7 @@ def prepare(
     weight: Tensor | None = None,
     averaged: bool = True,
     masked_classes: bool = False,
+    look_for_masked: bool = True,
     num_classes: int | None = None,
 ) -> Batch:
     """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors.
@@ -239,6 +242,7 @@ def prepare(
         weight: Class weights ``(C,)``.
         averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
         masked_classes: Whether logits of -inf are accepted.
+        look_for_masked: Whether to look for them with hard targets too, on a CPU.
         num_classes: Number of classes that the loss was built for; None accepts any.
     """
     # Logits and class weights.
@@ -261,7 +265,7 @@ def prepare(
     # Targets: class indices, or probabilities shaped like the logits.
     valid: Tensor | None = None
     look = can_look(flat)
-    if is_dense(target) and target.shape == shape and not _is_real(target):
+    if is_dense(target) and target.shape == shape and target.dtype in _WHOLE:
         _check_device(owner, "target", target, logits)
         target, valid = _hard_target(owner, target, classes, ignore_index, look)
     elif _floating(target) and target.shape == logits.shape:
@@ -278,7 +282,7 @@ def prepare(
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
             else "Pass class indices, or one row of class probabilities a sample.",
         )
-    if look and float(flat.detach().amin()) == float("-inf"):
+    if look and (look_for_masked or target.ndim == 2) and float(flat.detach().amin()) == float("-inf"):
         check_masked(owner, flat.detach(), target, valid, masked_classes)
     if weight is not None and averaged:
         valid = unless_weightless(target, valid, weight, look)
@@ -315,10 +319,6 @@ def _floating(value: Any) -> TypeGuard[Tensor]:
     return is_dense(value) and value.is_floating_point()
 
 
-def _is_real(target: Tensor) -> bool:
-    return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
-
-
 def _check_device(owner: str, name: str, value: Tensor, logits: Tensor) -> None:
     if value.device != logits.device:
         expected = f"{name} must be on {logits.device} like logits"
@@ -332,14 +332,13 @@ def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: Ma
     """
     rows, classes, *dense = logits.shape
     views, width = _length(extras.get("mixed"), "K"), _length(extras.get("features"), "D")
-    forms: dict[str, list[tuple[int | str, ...]]] = {
+    shapes: list[tuple[int | str, ...]] = {
         "features": [(rows, "D"), (rows, "D", *dense)],
         "index": [(rows,)],
         "mixed": [(rows, "K", classes, *dense)],
         "mixed_share": [(rows, views), (rows, views, *dense)],
         "head_weight": [(classes, width)],
-    }
-    shapes = forms[name]
+    }[name]
     is_index = name == "index"
     kind_fits = is_dense(value) and (value.dtype == torch.int64 if is_index else value.is_floating_point())
     if not kind_fits or not any(_has_shape(value, shape) for shape in shapes):

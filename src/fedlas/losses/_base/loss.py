@@ -10,6 +10,7 @@ one number a sample to a power.
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
-from fedlas.losses._base.batch import EXTRAS, Batch, Reduction, missing, prepare, reduce
+from fedlas.losses._base.batch import EXTRAS, Batch, Reduction, can_look, missing, prepare, reduce
+from fedlas.losses._base.refusals import check_masked
 
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or that of published code where the two differ."""
@@ -104,6 +106,11 @@ class Loss(nn.Module, ABC):
     """Name of the option that sets how strong the regularization is; :meth:`with_strength` takes another value."""
     masked_classes: ClassVar[bool] = False
     """Whether logits of -inf are accepted, as those of classes that cannot be; see the Note of the class."""
+    _shows_masked: ClassVar[bool] = False
+    """Whether the loss has no memory, and for hard targets is infinite or NaN where a logit of -inf is refused.
+
+    Then a look at the value replaces one at all logits.
+    """
     strength_bound: float = float("inf")
     """The largest valid strength."""
     num_classes: int | None = None
@@ -179,23 +186,31 @@ class Loss(nn.Module, ABC):
             InputError: For wrong shapes, dtypes or devices, and on CPU for targets that are out of range or all
                 ignored and for masked classes that the loss does not accept. The state is then unchanged.
         """
-        passed = zip(EXTRAS, (features, index, mixed, mixed_share, head_weight), strict=True)
-        extras = {name: value for name, value in passed if value is not None}
+        passed = (features, index, mixed, mixed_share, head_weight)
+        extras = {name: value for name, value in zip(EXTRAS, passed, strict=True) if value is not None}
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
-        with without_autocast(device):
-            return self._forward(logits, target, extras)
+        if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self._forward(logits, target, extras)
+        return self._forward(logits, target, extras)
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         owner = type(self).__name__
-        if self.needs:
+        if absent := self.needs - extras.keys():
             for need in EXTRAS:
-                if need in self.needs - extras.keys() and (self.training or not need.startswith("mixed")):
+                if need in absent and (self.training or not need.startswith("mixed")):
                     raise missing(owner, need)
         batch = prepare(
             owner, logits, target, extras, ignore_index=self.ignore_index, weight=self.weight,
             averaged=self.reduction == "mean", masked_classes=self.masked_classes, num_classes=self.num_classes,
+            look_for_masked=not self._shows_masked,
         )  # fmt: skip
-        return self.reduced(batch)
+        value = self.reduced(batch)
+        if self._shows_masked and can_look(value):
+            total = value if value.ndim == 0 else value.detach().sum()
+            if not math.isfinite(total.item()):
+                check_masked(owner, batch.logits.detach(), batch.target, batch.valid, self.masked_classes)
+        return value
 
     def reduced(self, batch: Batch) -> Tensor:
         """Loss of the batch: that of its positions, reduced."""
@@ -238,7 +253,9 @@ class Penalized(LossWithStrength):
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or one for each position ``(M,)``."""
         values, penalty = self.parts(batch)
-        return values + strength * batch.weighted(penalty)
+        if isinstance(strength, Tensor):
+            return values + strength * batch.weighted(penalty)
+        return torch.add(values, batch.weighted(penalty), alpha=strength)
 
 
 class PreciseBuffers(nn.Module):
