@@ -1,5 +1,6 @@
 """Shared by every test: one thread, few examples, and what is made once for all test processes."""
 
+import html
 import importlib.util
 import os
 import random
@@ -19,7 +20,7 @@ from filelock import FileLock
 # Nothing depends on how fast the machine is. The default is the same few examples each time; ``make test-long`` draws
 # many, and others each time.
 untimed = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
-hypothesis.settings.register_profile("quick", max_examples=25, derandomize=True, **untimed)
+hypothesis.settings.register_profile("quick", max_examples=10, derandomize=True, **untimed)
 hypothesis.settings.register_profile("thorough", max_examples=500, **untimed)
 hypothesis.settings.load_profile("quick")
 
@@ -58,6 +59,28 @@ def _same_draws():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _pages_are_light(request, monkeypatch):
+    """Leave out the SVG of a page's figures and the metrics after auto, which take most of the time of a report.
+
+    Tests with the mark ``whole`` or ``system``, and fixtures of modules and sessions, have both. A test passes either
+    way: modules that are not loaded yet are left as they are.
+    """
+    if request.node.get_closest_marker("whole") or request.node.get_closest_marker("system"):
+        return
+    light = {
+        "fedlas.present.page": (
+            "_svg",
+            lambda _, alt: f'<svg viewBox="0 0 1 1"><title>{html.escape(alt)}</title></svg>',
+        ),
+        "fedlas.lab.report.report": ("with_auto", lambda summary: summary),
+        "fedlas.lab.bench.executors.base": ("after_auto", lambda run: None),
+    }
+    for module, (name, replacement) in light.items():
+        if module in sys.modules:
+            monkeypatch.setattr(sys.modules[module], name, replacement)
 
 
 @pytest.fixture(scope="session")

@@ -202,10 +202,10 @@ def test_fitting_again_forgets(entry):
     assert torch.equal(used.transform(test).logits, fitted(entry.name).transform(test).logits)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (3, 50)])
-def test_tiny_validation_sets(entry, shape):
-    val = predictions(*shape)
-    assert torch.isfinite(entry.value().fit(val).transform(val).logits).all()
+def test_tiny_validation_sets(entry):
+    for shape in ((1, 1), (1, 2), (2, 2), (3, 50)):
+        val = predictions(*shape)
+        assert torch.isfinite(entry.value().fit(val).transform(val).logits).all(), shape
 
 
 def test_order_of_the_validation_samples(entry):

@@ -30,47 +30,33 @@ def predictions(samples=60, classes=5, scale=2.0, dtype=torch.float32, seed=0, s
     )
 
 
-cases = pytest.mark.parametrize(
-    ("shape", "num_bins"),
-    [((2, 1), 15), ((3, 2), 1), ((60, 5), 15), ((60, 5), 400), ((40, 300), 15), ((300, 4), 1), ((300, 4), 7)],
-    ids=str,
-)
+CASES = [((2, 1), 15), ((3, 2), 1), ((60, 5), 15), ((60, 5), 400), ((40, 300), 15), ((300, 4), 1), ((300, 4), 7)]
 
 
 def one_by_one(entry, block, num_bins):
     return [values_of(one, [entry], num_bins)[entry.name] for one in block.predictions()]
 
 
-def agree(ours, theirs):
-    # The metrics sum in single precision in places.
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+def agree(entry, rows, seed, case):
+    """Replicates of a metric are its own values, for resampled rows and for redrawn labels."""
+    for draw in (resampled, redrawn):
+        block = next(draw(rows, replicates=5, seed=seed))
+        # The metrics sum in single precision in places.
+        np.testing.assert_allclose(
+            replicate_values(entry, block), one_by_one(entry, block, rows.num_bins), rtol=1e-5, atol=1e-7,
+            err_msg=f"{draw.__name__}, {case}",
+        )  # fmt: skip
 
 
-@cases
-def test_of_resampled_rows(entry, shape, num_bins):
-    p = predictions(*shape)
-    rows = Rows(p, num_bins)
-    block = next(resampled(rows, replicates=5, seed=1))
-    agree(replicate_values(entry, block), one_by_one(entry, block, num_bins))
+def test_of_any_shape_and_number_of_bins(entry):
+    for shape, num_bins in CASES:
+        agree(entry, Rows(predictions(*shape), num_bins), 1, (shape, num_bins))
 
 
-@cases
-def test_of_redrawn_labels(entry, shape, num_bins):
-    p = predictions(*shape)
-    block = next(redrawn(Rows(p, num_bins), replicates=5, seed=1))
-    agree(replicate_values(entry, block), one_by_one(entry, block, num_bins))
-
-
-@pytest.mark.parametrize("scale", [0.0, 1e4])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_of_any_precision_and_scale(entry, scale, dtype):
-    rows = Rows(predictions(scale=scale, dtype=dtype), 15)
-    blocks = [
-        next(resampled(rows, replicates=5, seed=2)),
-        next(redrawn(rows, replicates=5, seed=2)),
-    ]
-    for block in blocks:
-        agree(replicate_values(entry, block), one_by_one(entry, block, 15))
+def test_of_any_precision_and_scale(entry):
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        for scale in (0.0, 1e4):
+            agree(entry, Rows(predictions(scale=scale, dtype=dtype), 15), 2, (dtype, scale))
 
 
 def test_interval(entry):

@@ -132,7 +132,7 @@ def test_unknown_option_is_a_clear_error(name):
         build_model(name, num_classes=2, in_channels=1, hiden=3)
 
 
-@pytest.mark.parametrize("bad", [{"num_classes": 0}, {"in_channels": 0}, {"image_size": 0}, {"num_classes": 2.5}])
-def test_nonsense_numbers_are_a_clear_error(name, bad):
-    with pytest.raises(InputError, match="must be a whole number"):
-        build_model(name, **{"num_classes": 2, "in_channels": 1, "image_size": SIZE} | bad)
+def test_nonsense_numbers_are_a_clear_error(name):
+    for bad in ({"num_classes": 0}, {"in_channels": 0}, {"image_size": 0}, {"num_classes": 2.5}):
+        with pytest.raises(InputError, match="must be a whole number"):
+            build_model(name, **{"num_classes": 2, "in_channels": 1, "image_size": SIZE} | bad)

@@ -8,7 +8,9 @@ from fedlas.lab.bench import run_all
 from fedlas.lab.bench.executors import base
 
 
-@pytest.fixture(autouse=True)
-def _few_replicates(monkeypatch):
-    for module, name in ((base, "keep_estimates"), (run_all, "lacks_estimates")):
-        monkeypatch.setattr(module, name, partial(getattr(module, name), replicates=39))
+@pytest.fixture(scope="module", autouse=True)
+def _few_replicates():
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((base, "keep_estimates"), (run_all, "lacks_estimates")):
+            patch.setattr(module, name, partial(getattr(module, name), replicates=39))
+        yield

@@ -12,6 +12,11 @@ from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
 from fedlas.stats import draws as module
 
 
+def long(*values):
+    """A case of ``make test-long``: another of its kind is in every run."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def draw(samples=400, classes=5, sharpness=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
@@ -124,7 +129,7 @@ def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level(
     assert not any(any(leaves) for p_value, leaves in above.items() if p_value > 0.1)
 
 
-@pytest.mark.parametrize("sharpness", [1.05, 1.15, 1.5])
+@pytest.mark.parametrize("sharpness", [long(1.05), 1.15, long(1.5)])
 @pytest.mark.parametrize("metric", ["classwise_ece", "ks", "ece"])
 def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(metric, sharpness):
     """Where the reflected ones go from too high a lower end (classwise ECE) to too low an upper one (KS)."""
@@ -140,7 +145,7 @@ def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(met
     assert held >= 53  # binomial(60, 0.95): mean 57, sd 1.7
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
+@pytest.mark.parametrize("gap", [long(0.0), 0.03, long(0.1)])
 def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(gap):
     """Of the debiased square, the replicates' mean is too high by the labels' chance that the sample has already."""
     held = {"auto": 0, "basic": 0}
@@ -161,7 +166,7 @@ def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(ga
         assert held["basic"] < 80
 
 
-@pytest.mark.parametrize("sharpness", [1.0, 1.05, 1.3])
+@pytest.mark.parametrize("sharpness", [long(1.0), 1.05, long(1.3)])
 def test_automatic_intervals_hold_the_true_calibration_error_and_percentile_ones_do_not(sharpness):
     truth = METRICS["true_ece"].value(draw(200_000, sharpness=sharpness, seed=10**6))
     held = {"auto": 0, "percentile": 0}
@@ -174,7 +179,7 @@ def test_automatic_intervals_hold_the_true_calibration_error_and_percentile_ones
     assert held["percentile"] < held["auto"]
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+@pytest.mark.parametrize("metric", [long("accuracy"), "nll"])
 def test_intervals_of_means_hold_the_truth_as_often_as_they_say(metric):
     truth = METRICS[metric].value(draw(1_000_000, seed=10**6))
     held = 0

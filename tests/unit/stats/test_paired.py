@@ -11,6 +11,11 @@ from fedlas.stats.draws import resampled_weights
 from fedlas.stats.rows import Rows
 
 
+def long(*values):
+    """A case of ``make test-long``: another of its kind is in every run."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def pair(samples=400, classes=4, noise=0.5, sharpness=(1.0, 1.0), seed=0):
     """Two models of the same samples: the true logits with noise, sharpened."""
     generator = torch.Generator().manual_seed(seed)
@@ -78,7 +83,7 @@ def test_interval_and_p_value_of_a_mean_say_nearly_the_same():
     assert sum(excludes != significant for excludes, significant in both) <= 3
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "nll", "ece"])
+@pytest.mark.parametrize("metric", [long("accuracy"), long("nll"), "ece"])
 def test_equally_good_models_differ_as_seldom_as_the_level_says(metric):
     found = [paired_bootstrap(*pair(300, seed=seed), metric=metric, replicates=199, seed=seed) for seed in range(200)]
     # binomial(200, 0.05): mean 10, sd 3.1

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -167,6 +167,9 @@ def plan_tuning(
 
 def _check_space(tuning: Tuning, method: Method) -> None:
     """Refuse a space with values that the recipe or the loss does not accept: it would end a trial hours later."""
+    # The recipe's other losses are checked already: a trial builds every loss that its recipe names.
+    losses = tuning.content.get("losses") or {}
+    tuning = replace(tuning, content={**tuning.content, "losses": {k: losses[k] for k in losses if k == method.name}})
     # The ends of each range alone, and the corners that all ends make together.
     settings: list[dict[str, Any]] = [{key: v} for key, domain in method.space.items() for v in domain.probes]
     settings += [{key: domain.probes[end] for key, domain in method.space.items()} for end in (0, -1)]

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 
 import filelock
 import pytest
@@ -48,10 +49,24 @@ def run(out, losses, recipe=RECIPE, seeds=(0,)):
     return outcome, text.getvalue()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    run(out, ["ce"])
+    return out
+
+
+@pytest.fixture
+def bench_of_ce(trained, tmp_path):
+    """``tmp_path`` with the finished run ``ce-s0`` in it."""
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+
+
 def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.whole
 def test_failures_do_not_stop_the_others(tmp_path, losses):
     outcome, text = run(tmp_path, ["failing", "ce", "diverging", "fedlas"])
     assert outcome.finished == ["ce-s0", "fedlas-s0"]
@@ -64,8 +79,8 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
     assert not (tmp_path / "failing-s0" / "metrics.json").exists()
 
 
-def test_finished_runs_are_skipped_and_failed_ones_tried_again(tmp_path, losses, monkeypatch):
-    run(tmp_path, ["failing", "ce"])
+def test_finished_runs_are_skipped_and_failed_ones_tried_again(bench_of_ce, tmp_path, losses, monkeypatch):
+    run(tmp_path, ["failing"])
     before = stamps(tmp_path / "ce-s0")
     monkeypatch.setattr(
         Failing, "forward", lambda self, logits, target: torch.nn.functional.cross_entropy(logits, target)
@@ -87,8 +102,7 @@ def test_busy_runs_are_skipped_with_a_notice(tmp_path):
             bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
 
 
-def test_a_changed_recipe_stops_before_anything_is_touched(tmp_path):
-    run(tmp_path, ["ce"])
+def test_a_changed_recipe_stops_before_anything_is_touched(bench_of_ce, tmp_path):
     before = stamps(tmp_path)
     changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.05 before, 0\.7 now"):
@@ -96,23 +110,21 @@ def test_a_changed_recipe_stops_before_anything_is_touched(tmp_path):
     assert stamps(tmp_path) == before
 
 
-def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(tmp_path):
-    run(tmp_path, ["ce"])
+def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(bench_of_ce, tmp_path):
     before = stamps(tmp_path)
     changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
-    with pytest.raises(InputError, match=r"ls-s0, which differs from ce-s0 in optimizer\.lr: 0\.05 before, 0\.7 now"):
+    with pytest.raises(InputError, match=r"ls-s0, .*optimizer\.lr: 0\.05 before, 0\.7 now"):
         run(tmp_path, ["ls"], changed)
     data = tmp_path / "ce-s0" / "data.json"
     data.write_text(data.read_text().replace('"samples": ', '"samples": 1'))
     before[data] = data.stat().st_mtime_ns
-    with pytest.raises(InputError, match=r"the same data; got .*train\.samples"):
+    with pytest.raises(InputError, match=r"same data; got .*train\.samples"):
         run(tmp_path, ["ls"])
     assert stamps(tmp_path) == before
 
 
 @pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_calibrated": {}}'])
-def test_metrics_that_cannot_be_used_do_not_stop_the_others(tmp_path, content):
-    run(tmp_path, ["ce"])
+def test_metrics_that_cannot_be_used_do_not_stop_the_others(bench_of_ce, tmp_path, content):
     (tmp_path / "ce-s0" / "metrics.json").write_text(content)
     outcome, text = run(tmp_path, ["ce", "ls"])
     assert outcome.finished == ["ls-s0"]
@@ -131,9 +143,7 @@ def test_bad_data_or_model_stops_before_anything_is_made(tmp_path):
 
 
 def test_all_failed(tmp_path, losses):
-    with pytest.raises(
-        InputError, match=r"a run must finish; got 1 failed, failing-s0 first: RuntimeError: \[no luck\]"
-    ):
+    with pytest.raises(InputError, match=r"1 failed, failing-s0 first: RuntimeError: \[no luck\]"):
         bench.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
 
 
@@ -162,8 +172,7 @@ def test_going_on_is_said(tmp_path, monkeypatch):
     assert "resumes after epoch 1" in text
 
 
-def test_only_the_main_process_reports(tmp_path, monkeypatch, capsys):
-    run(tmp_path, ["ce"])
+def test_only_the_main_process_reports(bench_of_ce, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     monkeypatch.setenv("RANK", "1")
     assert bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path) == 0
@@ -173,8 +182,7 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch, capsys):
     assert not captured.err
 
 
-def test_a_finished_run_without_intervals_gets_them(tmp_path):
-    run(tmp_path, ["ce"])
+def test_a_finished_run_without_intervals_gets_them(bench_of_ce, tmp_path):
     intervals, metrics = tmp_path / "ce-s0" / "intervals.json", tmp_path / "ce-s0" / "metrics.json"
     before, stamp = intervals.read_text(), metrics.stat().st_mtime_ns
     intervals.unlink()

@@ -25,13 +25,6 @@ from fedlas.present.table import column, plain_summary, terminal
 write_report = partial(write_everything, replicates=0)
 
 
-@pytest.fixture(autouse=True)
-def _no_auto(request, full_report, monkeypatch):
-    """Only the shared report has columns after auto, whose fits take longer than all else here."""
-    if request.node.name != "test_the_same_runs_give_the_same_bytes":
-        monkeypatch.setattr("fedlas.lab.report.report.with_auto", lambda summary: summary)
-
-
 class Page(HTMLParser):
     """Tags, addresses and text of a page; refuses tags that are not closed in order."""
 
@@ -94,6 +87,7 @@ def test_links_lead_to_files(full_bench, full_report):
         assert (full_bench / address.replace("%2B", "+")).exists()
 
 
+@pytest.mark.whole
 def test_the_same_runs_give_the_same_bytes(full_bench, full_report):
     paths = full_report.markdown, full_report.html, full_report.csv
     first = [path.read_bytes() for path in paths]

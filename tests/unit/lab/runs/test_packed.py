@@ -57,6 +57,7 @@ def reported(folder):
     return report.csv.read_bytes(), report.markdown.read_text(), re.sub(" +", " ", page)
 
 
+@pytest.mark.whole
 def test_a_pack_keeps_what_auto_made_of_each_run(packed):
     assert "NLL auto" in reported(packed)[1]
 
@@ -98,7 +99,7 @@ def test_other_settings_are_refused_and_nothing_is_written(packed):
     before = {path: path.read_bytes() for path in packed.iterdir()}
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.3 before, 0.2 now"):
         run_all(planned(packed, "optimizer.lr=0.2", losses=["ce"], seeds=[0]))
-    with pytest.raises(InputError, match=r"differs from ce-s0 in optimizer\.lr"):
+    with pytest.raises(InputError, match=r"ce-s0 in optimizer\.lr"):
         run_all(planned(packed, "optimizer.lr=0.2", losses=["ce"], seeds=[7]))
     assert {path: path.read_bytes() for path in packed.iterdir()} == before
 
@@ -203,7 +204,7 @@ def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(pack
     few = ("metrics.json", "log.jsonl")
     changed(packed, lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()})
     assert len(write_report(packed, replicates=0).model.summary.runs) == 6
-    with pytest.raises(InputError, match=r"must say in config\.yaml what it was made with"):
+    with pytest.raises(InputError, match=r"config\.yaml what it was made"):
         run_all(planned(packed, losses=["ce"], seeds=[0]))
 
 

@@ -79,10 +79,13 @@ def test_as_many_at_a_time_as_there_are_cores_for(tmp_path, tasks, monkeypatch):
 def test_a_run_in_this_process_has_its_tasks_threads(tmp_path, tasks, told):
     (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]")
     before = torch.get_num_threads()
-    (result,) = LocalExecutor(workers=1).results([replace(task, threads=before + 1)], told())
+    torch.set_num_threads(2)
+    (result,) = LocalExecutor(workers=1).results([replace(task, threads=1)], told())
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
     assert result.line is not None
-    assert torch.get_num_threads() == before
-    assert RunFolder(task.run.folder).starts[0]["threads"] == before + 1
+    assert after == 2
+    assert RunFolder(task.run.folder).starts[0]["threads"] == 1
 
 
 @pytest.mark.system
@@ -111,9 +114,9 @@ def test_what_each_worker_sees_of_the_gpus():
     assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]  # two would take 1.4 of one
     assert [_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
     assert _devices(0, 1, 0, gpus) == ""
-    with pytest.raises(InputError, match=r"3 workers with 2 GPUs each need 6; got 4 here\. Lower --workers"):
+    with pytest.raises(InputError, match=r"3 workers .*need 6; got 4 here"):
         _devices(0, 3, 2, gpus)
-    with pytest.raises(InputError, match="1 workers with 1 GPUs each need 1; got 0 here"):
+    with pytest.raises(InputError, match=r"1 workers .*need 1; got 0 here"):
         _devices(0, 1, 1, [])
 
 

@@ -1,3 +1,4 @@
+import functools
 import html
 import json
 import re
@@ -22,8 +23,14 @@ def folder(runs, tmp_path_factory):
     return shutil.copytree(runs("digits"), tmp_path_factory.mktemp("diagnose") / "bench")
 
 
-def test_numbers_are_those_of_the_trained_loss(folder):
-    study = study_run(RunFolder(folder / "fedlas-s1"))
+@pytest.fixture(scope="module")
+def studied(folder):
+    """``studied(name)``: the study of a run, made once; it is for reading."""
+    return functools.cache(lambda name: study_run(RunFolder(folder / name)))
+
+
+def test_numbers_are_those_of_the_trained_loss(folder, studied):
+    study = studied("fedlas-s1")
     trained = load_trained(folder / "fedlas-s1")
     test = study.predictions
     with torch.no_grad():
@@ -35,8 +42,8 @@ def test_numbers_are_those_of_the_trained_loss(folder):
     assert float(study.alpha_i.max()) <= 0.1 + 1e-6
 
 
-def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
-    study = study_run(RunFolder(folder / "ce-s0"))
+def test_a_loss_without_indicator_is_studied_by_its_norms(studied):
+    study = studied("ce-s0")
     assert study.gate is None
     assert study.psi is None
     norms = study.predictions.features.abs().sum(1)
@@ -44,12 +51,12 @@ def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
     assert abs(float(study.score.mean())) < 1
 
 
-def test_the_log_has_a_record_an_epoch(folder):
-    study = study_run(RunFolder(folder / "fedlas-s0"))
+def test_the_log_has_a_record_an_epoch(studied):
+    study = studied("fedlas-s0")
     assert [set(record) >= {"indicator", "gate", "alarms"} for record in study.history] == [True] * 3
     assert study.history[0]["gate"]["train_flips"] is None
     assert 0 <= study.history[1]["gate"]["train_flips"] <= 1
-    assert "gate" not in study_run(RunFolder(folder / "ce-s0")).history[0]
+    assert "gate" not in studied("ce-s0").history[0]
 
 
 def test_command_writes_page_and_numbers(folder, capsys):
@@ -83,8 +90,8 @@ def names(studies):
     return [row[0].value for row in summary_table(grouped(studies)).rows]
 
 
-def test_only_seeds_of_one_configuration_are_averaged(folder):
-    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}")) for seed in (0, 1))
+def test_only_seeds_of_one_configuration_are_averaged(folder, studied):
+    first, second = (studied(f"fedlas-s{seed}") for seed in (0, 1))
     assert names([first, second]) == ["fedlas-s0", "fedlas-s1", "fedlas x 2"]
     recipe = first.run.recipe
     other = replace(first, run=replace(first.run, recipe=replace(recipe, name="other")))
@@ -100,15 +107,15 @@ def test_only_seeds_of_one_configuration_are_averaged(folder):
     assert names([first, first]) == ["#1 fedlas-s0", "#2 fedlas-s0"]
 
 
-def test_the_page_keeps_them_apart_too(folder):
-    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}")) for seed in (0, 1))
+def test_the_page_keeps_them_apart_too(studied):
+    first, second = (studied(f"fedlas-s{seed}") for seed in (0, 1))
     other = replace(second, run=replace(second.run, recipe=replace(second.run.recipe, name="other")))
     page = diagnose_page(grouped([first, other]))
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
 
 
-def test_all_kinds_of_alarm_are_told_once(folder):
-    study = study_run(RunFolder(folder / "fedlas-s0"))
+def test_all_kinds_of_alarm_are_told_once(studied):
+    study = studied("fedlas-s0")
     told = ["gate stuck on -1 for 3 epochs", "gate stuck on -1 for 4 epochs", "indicator saturated: 22% of the samples"]
     history = [{"epoch": epoch, "alarms": [alarm]} for epoch, alarm in enumerate(told, start=3)]
     history[1]["alarms"].append(told[2])
