@@ -4,7 +4,6 @@ In: a model, and a name if the search should not decide. Out: the module (:func:
 input during a forward pass (:class:`FeatureTap`).
 """
 
-from fedlas.features.head import find_head, find_pool
-from fedlas.features.tap import FeatureTap
+from fedlas.features.head import FeatureTap, find_head, find_pool
 
 __all__ = ["FeatureTap", "find_head", "find_pool"]
