@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.check import InputError, check_choice, check_kinds, check_number, describe, is_dense
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path, write_atomically
 from fedlas.calibrated import CalibratedModel
@@ -112,6 +112,7 @@ def export_model(
     return _export(deployed, out, form, example, samples(), about, tolerance, ranges={PIXELS: (0, 255)})
 
 
+@check_kinds
 def export(
     model: Any,
     path: str | Path,
@@ -144,6 +145,7 @@ def export(
         MissingExtraError: If a package of the form is not installed.
     """
     check_choice(OWNER, "form", form, FORMATS)
+    check_number(OWNER, "tolerance", tolerance, low=0)
     if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
         if form != "onnx":
             raise InputError(OWNER, "a scikit-learn model goes out as onnx", form, "Leave form out.")
@@ -184,7 +186,7 @@ def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
     if (
         not isinstance(inputs, Mapping)
         or not inputs
-        or not all(isinstance(v, Tensor) and v.ndim for v in inputs.values())
+        or not all(is_dense(v) and not v.is_meta and v.ndim for v in inputs.values())
     ):
         raise InputError(OWNER, "inputs must be tensors of samples", describe(inputs), fix)
     sizes = {len(value) for value in inputs.values()}
@@ -194,12 +196,15 @@ def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
 
 
 def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tensor]) -> FreeAxes:
-    by_input = free_axes if isinstance(free_axes, Mapping) else dict.fromkeys(inputs, free_axes) if free_axes else {}
+    listed = isinstance(free_axes, list | tuple)
+    by_input: Any = free_axes if not listed else dict.fromkeys(inputs, free_axes) if free_axes else {}
+    if not isinstance(by_input, Mapping):
+        raise InputError(OWNER, "free axes must be a list, or lists by input", describe(free_axes), "Pass (2, 3).")
     for name, axes in by_input.items():
         most = inputs[name].ndim if name in inputs else 0
-        if not all(isinstance(axis, int) and 0 < axis < most for axis in axes):
+        if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) and 0 < axis < most for axis in axes):
             shapes = ", ".join(f"{each} {tuple(value.shape)}" for each, value in inputs.items())
-            got = f"{list(axes)} of {name!r}"
+            got = f"{describe(axes)} of {name!r}"
             raise InputError(OWNER, "free axes must be axes of an input after the first", got, f"Inputs: {shapes}.")
     return by_input
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.ranks import sum_across_ranks, world_size
@@ -337,10 +337,11 @@ class ComputeMetrics:
         {'accuracy': 0.5}
     """
 
+    @check_kinds
     def __init__(self, metrics: Sequence[str] | None = None, *, num_bins: int = 15, ignore_index: int = -100) -> None:
         self.metrics = None if metrics is None else list(metrics)
         self.num_bins = num_bins
-        self.ignore_index = ignore_index
+        self.ignore_index = check_count("ComputeMetrics", "ignore_index", ignore_index, low=None)
         StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before training
         self._streaming: StreamingMetrics | None = None
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, VennAbers
@@ -159,6 +159,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 setattr(self, name, getattr(estimator, name))
         return self
 
+    @check_kinds
     def predict_proba(self, X: Any, *, interval: bool = False) -> Any:  # noqa: N803
         """Return calibrated probabilities ``(N, C)``, in the order of ``classes_``.
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.features import FeatureTap, find_head
 from fedlas.objective.batches import checked_labels, moved, read_batch
 from fedlas.objective.objective import Arguments, class_logits, network_of
 from fedlas.predictions import Predictions
 
 
+@check_kinds
 def predict(
     model: nn.Module,
     loader: Iterable[Any],
@@ -61,8 +62,6 @@ def predict(
         >>> predict(model, [torch.zeros(2, 4)])
         Predictions(2 samples, 3 classes, without target)
     """
-    if not isinstance(model, nn.Module):
-        raise InputError("predict", "the model must be an nn.Module", describe(model), "Build it first.")
     network = network_of(model)
     arguments = Arguments.of(network)
     if not isinstance(loader, Iterable):

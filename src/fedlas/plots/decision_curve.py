@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_kinds
 from fedlas.binary.net_benefit import THRESHOLDS, net_benefit
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend
 from fedlas.predictions import Predictions
 
 
+@check_kinds
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
-from fedlas.plots.theme import Axes, Theme, ThemeName, canvas, caption, legend
+from fedlas._core.check import InputError, as_numbers, check_number, describe
+from fedlas.plots.theme import Axes, ThemeName, canvas, caption, legend
 
 _MOST_POINTS = 3000
 """Right predictions of a scatter plot; more overlap, and make the file large."""
@@ -39,19 +39,20 @@ def score_scatter(
     Raises:
         InputError: If the three are not ``(N,)``.
     """
-    axes, palette = _axes("score_scatter", (score, confidence, correct), ax, theme)
+    z, p, is_right = _columns("score_scatter", score, confidence, correct)
+    axes, palette = canvas("score_scatter", theme, ax)
     # Wrong predictions are few and all drawn; of the right ones a part.
-    right, wrong = torch.nonzero(correct)[:, 0], torch.nonzero(~correct)[:, 0]
+    right, wrong = np.flatnonzero(is_right), np.flatnonzero(is_right == 0)
     step = max(1, -(-len(right) // _MOST_POINTS))
     few = f", 1 in {step} shown" if step > 1 else ""
     shown = right[::step]
     # Points are rasterized inside the vector graphic: thousands of paths would make a page slow.
     axes.scatter(
-        score[shown], 100 * confidence[shown], s=7, color=palette.under, alpha=0.45, linewidth=0, rasterized=True,
+        z[shown], 100 * p[shown], s=7, color=palette.under, alpha=0.45, linewidth=0, rasterized=True,
         label=f"right ({len(right):,}{few})",
     )  # fmt: skip
     axes.scatter(
-        score[wrong], 100 * confidence[wrong], s=16, color=palette.over, marker="x", linewidth=0.9, rasterized=True,
+        z[wrong], 100 * p[wrong], s=16, color=palette.over, marker="x", linewidth=0.9, rasterized=True,
         label=f"wrong ({len(wrong):,})",
     )  # fmt: skip
     caption(axes, palette, "indicator Z", "confidence (%)")
@@ -81,14 +82,14 @@ def score_bins(
     Returns:
         The Axes, in percentage points: above zero over-confident, below under-confident.
     """
+    z, p, share, error = _columns("score_bins", score, confidence, accuracy, standard_error)
     axes, palette = canvas("score_bins", theme, ax, grid="y")
-    gap = 100 * (np.asarray(confidence) - np.asarray(accuracy))
-    bars = 196 * np.asarray(standard_error)
+    gap, bars = 100 * (p - share), 196 * error
     place = np.arange(1, len(gap) + 1)
     axes.axhline(0, color=palette.ink, linewidth=0.9)
     axes.bar(place, gap, width=0.78, color=[palette.over if g > 0 else palette.under for g in gap])
     axes.errorbar(place, gap, yerr=bars, fmt="none", ecolor=palette.ink, elinewidth=0.9, capsize=2.5)
-    axes.set_xticks(place, [f"{z:.1f}" for z in score])
+    axes.set_xticks(place, [f"{each:.1f}" for each in z])
     caption(axes, palette, "mean Z of the group (equally many samples each)", "confidence - accuracy (points)")
     return axes
 
@@ -108,11 +109,13 @@ def strength_histogram(
     Raises:
         InputError: If the two are not ``(N,)``.
     """
-    axes, palette = _axes("strength_histogram", (alpha_i, correct), ax, theme)
+    strength, is_right = _columns("strength_histogram", alpha_i, correct)
+    alpha = check_number("strength_histogram", "alpha", alpha, low=0, low_open=True)
+    axes, palette = canvas("strength_histogram", theme, ax)
     edges = np.linspace(0, 2 * alpha, 25)
-    groups = (("right", correct, palette.under, 0.75), ("wrong", ~correct, palette.over, 1.0))
+    groups = (("right", is_right > 0, palette.under, 0.75), ("wrong", is_right == 0, palette.over, 1.0))
     for name, members, color, opacity in groups:
-        values = np.clip(alpha_i[members].double().numpy(), edges[0], edges[-1])
+        values = np.clip(strength[members], edges[0], edges[-1])
         if len(values):
             weights = np.full(len(values), 100 / len(values))
             filled = {"histtype": "stepfilled", "alpha": opacity} if name == "right" else {"histtype": "step"}
@@ -123,10 +126,10 @@ def strength_histogram(
     return axes
 
 
-def _axes(owner: str, values: Sequence[Tensor], ax: Axes | None, theme: ThemeName) -> tuple[Any, Theme]:
-    first = values[0]
-    if any(value.ndim != 1 or value.shape != first.shape for value in values) or not len(first):
-        raise InputError(
-            owner, "every argument must be (N,)", ", ".join(map(describe, values)), "Pass one number a sample."
-        )
-    return canvas(owner, theme, ax)
+def _columns(owner: str, *values: Any) -> list[NDArray[np.float64]]:
+    """Return the values as arrays, if they are as many numbers each."""
+    columns = [as_numbers(value) for value in values]
+    if any(each.ndim != 1 or each.shape != columns[0].shape for each in columns) or not len(columns[0]):
+        got = ", ".join(map(describe, values))
+        raise InputError(owner, "every argument must be (N,)", got, "Pass one number a sample.")
+    return columns

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas._core.check import InputError, as_numbers, check_count, describe
+from fedlas._core.check import InputError, as_numbers, check_count, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend_below, name_axis
 from fedlas.plots.theme import legend as draw_legend
@@ -17,6 +17,7 @@ _TAIL = 0.005
 """Share of the samples at each end that the axis of a histogram may cut off."""
 
 
+@check_kinds
 def roc_curves(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
@@ -49,6 +50,9 @@ def roc_curves(
     owner = "roc_curves"
     if not curves:
         raise InputError(owner, "curves must hold at least one", "none", "Pass rates by name.")
+    for name, sides in curves.items():
+        if not isinstance(sides, tuple | list) or len(sides) != 2:
+            raise InputError(owner, f"rates of {name} must be two arrays", describe(sides), "See roc_points.")
     checked = {name: tuple(_rates(owner, name, side) for side in sides) for name, sides in curves.items()}
     axes, palette = canvas(owner, theme, ax, size=(6.2, 4.0))
     # The curves, against chance.
@@ -70,6 +74,7 @@ def roc_curves(
     return axes
 
 
+@check_kinds
 def score_histogram(
     id_score: ArrayLike,
     ood_score: ArrayLike,

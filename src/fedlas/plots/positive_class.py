@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_kinds
 from fedlas.binary import integrated_calibration, logistic_recalibration, positive_bins
 from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, backing, canvas, caption, entitle, legend, name_axis
@@ -15,6 +15,7 @@ from fedlas.predictions import Predictions
 _STRIP_BINS = 50
 
 
+@check_kinds
 def positive_reliability_diagram(
     predictions: Predictions,
     *,

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fedlas._core.check import check_choice, check_count
+from fedlas._core.check import check_choice, check_count, check_kinds
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
@@ -25,6 +25,7 @@ _GAP = 4.0
 """Points of width of a gap; other marks follow from it."""
 
 
+@check_kinds
 def reliability_diagram(
     predictions: Predictions | TopLabel,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.check import check_kinds
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
 from fedlas.plots.theme import Axes, ThemeName, backing, canvas, caption, legend
 from fedlas.predictions import Predictions, TopLabel
@@ -57,6 +58,7 @@ def _weighted(
     return upto / upto[-1], np.cumsum((share[group] * weights)[order]) / upto
 
 
+@check_kinds
 def risk_coverage_curve(
     predictions: Predictions | TopLabel,
     *,

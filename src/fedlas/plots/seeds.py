@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_kinds
 from fedlas._core.extras import require
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, legend_below, legend_outside, name_axis, name_ticks
 from fedlas.stats import mean_interval
+from fedlas.stats.compare import check_values
 
 _TALL = 15
 """Rows of a figure whose foot is below the screen: the scale is at its top."""
@@ -17,6 +17,7 @@ _ROW = 0.25
 """Inches from one row to the next."""
 
 
+@check_kinds
 def seed_values(
     values: Mapping[str, Sequence[float]],
     *,
@@ -56,8 +57,12 @@ def seed_values(
         ['fedlas', 'ls']
     """
     owner = "seed_values"
-    rows = {name: [float(v) for v in numbers if not math.isnan(v)] for name, numbers in values.items()}
-    if any(math.isinf(v) for numbers in rows.values() for v in numbers) or not any(rows.values()):
+    checked = {
+        name: check_values(owner, "values", numbers, "Leave others out.", missing=True)
+        for name, numbers in values.items()
+    }
+    rows = {name: numbers[numbers == numbers].tolist() for name, numbers in checked.items()}  # without NaN
+    if not any(rows.values()):
         raise InputError(owner, "values must be finite, and one name must have some", dict(values), "Leave others out.")
     if unknown := sorted(set(floors or ()) - set(rows)):
         raise InputError(owner, "floors must be of names that have values", unknown, "Name them as in values.")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas.metrics import METRICS
 from fedlas.plots.theme import Axes, ThemeName, canvas, caption, legend_below
@@ -16,6 +16,7 @@ _SETTLING = 0.2
 _PARTS = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
+@check_kinds
 def training_curves(
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
@@ -54,6 +55,10 @@ def training_curves(
         ('Validation ECE (%)', ['ce', 'fedlas'])
     """
     owner = "training_curves"
+    for name, lines in history.items():
+        if not isinstance(lines, Sequence) or not all(isinstance(line, Mapping) for line in lines):
+            fix = "Pass the lines of log.jsonl."
+            raise InputError(owner, f"the log of {name!r} must be a list of mappings", describe(lines), fix)
     curves = {name: _by_epoch(lines, metric) for name, lines in history.items()}
     if not any(curves.values()):
         paths = sorted({path for lines in history.values() for line in lines for path in _paths(line)} - {"epoch"})

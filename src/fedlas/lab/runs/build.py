@@ -51,13 +51,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
     """
     # Each step draws from a seed of its own, so a loss that draws numbers does not change the initial weights.
     seed_everything(derive(run.seed, "model"))
-    model = build_model(
-        run.recipe.model.name,
-        num_classes=splits.num_classes,
-        in_channels=splits.in_channels,
-        image_size=splits.image_size,
-        **run.recipe.model.options,
-    )
+    model = _plain_model(run, splits)
     if pretrained and (fit_inputs := getattr(model, "fit_inputs", None)) is not None:
         first = splits.train.take(torch.arange(min(len(splits.train), _FIRST_IMAGES)))
         fit_inputs(torch.cat([images for images, *_ in splits.batches(first, batch_size=256)]))
@@ -79,6 +73,20 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
     # Processes must draw different numbers, or each would augment and drop out alike.
     seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
+
+
+def _plain_model(run: Run, splits: Splits) -> nn.Module:
+    size = {"num_classes": splits.num_classes, "in_channels": splits.in_channels, "image_size": splits.image_size}
+    return build_model(run.recipe.model.name, **size, **run.recipe.model.options)
+
+
+def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
+    """Refuse a model larger than its checkpoint: the configuration of a stranger may ask for any memory."""
+    with torch.device("meta"):
+        size = sum(each.numel() * each.element_size() for each in _plain_model(run, splits).parameters())
+    if size > checkpoint.stat().st_size:
+        expected, got = "its model must fit into its checkpoint", f"{size:,} bytes of weights for {checkpoint}"
+        raise InputError("run", expected, got, "Use the configuration that it was trained with.")
 
 
 def _head_inputs(model: nn.Module) -> int | None:
@@ -194,9 +202,10 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
     folder = _with_data(folder)
     run = folder.run
     check_data(folder, data_fingerprint(run))
-    splits = prepare_data(run)
+    splits, path = prepare_data(run), folder.checkpoint_path
+    if is_file(path):  # else reading it says so
+        _check_size(run, splits, path)
     objective = build_objective(run, splits, pretrained=False)
-    path = folder.checkpoint_path
     restore_module(objective, load_checkpoint(path, run.config())["best"]["objective"], path)
     return Trained(run, objective.eval(), splits, metrics)
 

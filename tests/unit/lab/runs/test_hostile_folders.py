@@ -14,6 +14,7 @@ from fedlas.cli import main
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
+from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
@@ -139,6 +140,18 @@ def read_all(folder):
     ):
         with contextlib.suppress(InputError, OSError):
             read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"options": {"hidden": [20_000, 20_000]}}}, "must fit into its checkpoint"),
+        ({"data": {"options": {"num_train": 10**9}}}, "must be at most 200,000,000"),
+    ],
+)
+def test_a_configuration_of_a_few_bytes_cannot_take_all_memory(bench, changes, message):
+    with pytest.raises(InputError, match=message):
+        load_trained(edit(bench / "ce-s0", **changes))
 
 
 @pytest.mark.parametrize("place", ["relative/place", "~/x", "", "\0", "x" * 5000])

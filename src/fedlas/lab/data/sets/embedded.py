@@ -13,6 +13,8 @@ from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.splits import hold_out
 
 _NUM_IMAGES, _NUM_CLASSES = 1797, 10
+_MOST = 200_000_000
+"""Numbers of a synthetic data set: a stranger's recipe may ask for any."""
 
 
 @DATASETS.register("digits", paper="Alpaydin and Kaynak 1998", url="https://doi.org/10.24432/C50P49")
@@ -80,6 +82,9 @@ def load_synthetic(
     check_count("synthetic", "num_train", num_train, low=num_classes)
     check_count("synthetic", "num_test", num_test)
     check_count("synthetic", "image_size", image_size)
+    if (size := (num_train + num_test) * (image_size**2 + num_classes)) > _MOST:
+        fix = "Choose fewer or smaller images."
+        raise InputError("synthetic", f"pixels and label probabilities must be at most {_MOST:,}", f"{size:,}", fix)
     check_number("synthetic", "sharpness", sharpness, low=0)
     random = stream(Purpose.SYNTHETIC, check_count("synthetic", "seed", seed, low=0))
     directions = random.standard_normal((image_size**2, num_classes))
