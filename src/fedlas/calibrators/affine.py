@@ -13,13 +13,12 @@ from torch import Tensor
 from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
-    NO_GAIN,
     AffineMap,
-    HeldOutLoss,
     Penalties,
     SoftmaxRegression,
     bias_corrected_temperature,

@@ -21,6 +21,7 @@ from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import softmax
 
 __all__ = ["Curves", "IsotonicCalibration"]
 
@@ -56,7 +57,7 @@ class Curves(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
-        probs = rows.softmax(dim=1)
+        probs = softmax(rows)
         index = edges_below(self._bends, probs)
         at, value, slope = (column.gather(0, index) for column in (self._at, self._value, self._slope))
         return floored_log(value + slope * (probs - at), self.floor)

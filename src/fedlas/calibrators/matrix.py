@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from fedlas._core.check import check_count, check_number
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOM,
     FREEDOMS,
-    NO_GAIN,
     AffineMap,
-    HeldOutLoss,
     Penalties,
     SoftmaxRegression,
 )

@@ -15,6 +15,7 @@ from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator, as_predictions
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.probabilities import softmax
 
 __all__ = ["VennAbers", "VennCurves"]
 
@@ -24,7 +25,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 class VennCurves(nn.Module):
-    """``p0`` and ``p1`` of each class as step functions of its probability; float64."""
+    """Return ``p0`` and ``p1`` of each class as step functions of its probability; float64."""
 
     has_steps = True
     _edges: Tensor
@@ -49,7 +50,7 @@ class VennCurves(nn.Module):
 
     def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``p0`` and ``p1`` for logits ``(n, C)``."""
-        probs = rows.softmax(dim=1)
+        probs = softmax(rows)
         last = len(self._low) - 1
         below, at_most = (edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next))
         return self._low.gather(0, at_most), self._high.gather(0, below)

@@ -64,11 +64,6 @@ def equal_mass_bins(
     return torch.from_numpy(edges), BinTable(count, total - hit, hit, len(values), None if share is None else squares)
 
 
-def equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
-    """Return the edges of :func:`equal_mass_bins` of ``confidence (N,)`` in any order, ``(B + 1,)`` float64."""
-    return equal_mass_bins(confidence, torch.zeros_like(confidence, dtype=torch.bool), num_bins)[0]
-
-
 class EqualMass:
     """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory.
 

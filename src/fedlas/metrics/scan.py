@@ -19,7 +19,7 @@ from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.sums import UNIT_BITS, check_takes_weights
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
-from fedlas.predictions.probabilities import logarithm
+from fedlas.predictions.probabilities import logarithm, softmax
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 # Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
@@ -81,7 +81,7 @@ class Chunk:
     @cached_property
     def probs(self) -> Tensor:
         """Probabilities ``(n, C)``: the softmax of the logits, or those that the predictions were made of."""
-        return self.scores if self._are_probs else torch.softmax(self.scores, 1, out=self._probs_buffer)
+        return self.scores if self._are_probs else softmax(self.scores, out=self._probs_buffer)
 
     @cached_property
     def confidence(self) -> Tensor:

@@ -25,7 +25,7 @@ from fedlas.predictions.arguments import (
     no_labels,
 )
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.probabilities import are_probabilities, probabilities_from
+from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.sources import Frame, open_archive
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
@@ -151,7 +151,7 @@ class Predictions:
     @cached_property
     def probs(self) -> Tensor:
         """Softmax of the logits ``(N, C)``; probabilities that were passed are returned unchanged."""
-        return self.logits.softmax(dim=1)
+        return softmax(self.logits)
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -167,7 +167,7 @@ class Predictions:
         if self.are_probs:
             return self.probs.amax(dim=1)
         rows = max(1, 2**18 // self.num_classes)
-        return torch.cat([chunk.softmax(dim=1).amax(dim=1) for chunk in self.logits.split(rows)])
+        return torch.cat([softmax(chunk).amax(dim=1) for chunk in self.logits.split(rows)])
 
     @cached_property
     def correct(self) -> Tensor:

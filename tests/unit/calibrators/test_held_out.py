@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from fedlas.calibrators._fit.softmax_regression import AffineMap, HeldOutLoss, Penalties, SoftmaxRegression, nll
+from fedlas.calibrators._fit.held_out import HeldOutLoss, nll
+from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
 
 ONE = Penalties(freedom=1.0)
 

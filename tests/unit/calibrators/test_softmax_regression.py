@@ -72,7 +72,9 @@ def test_value_gradient_and_curvature_against_autograd(case, offset, chunk, monk
     torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(value, point), rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(problem.curvature(direction), product, rtol=1e-9, atol=1e-11)
     hessian = torch.autograd.functional.hessian(value, point)
-    torch.testing.assert_close(problem.precondition(hessian.diagonal()), torch.ones(len(point)).double())
+    torch.testing.assert_close(problem.diagonal, hessian.diagonal())
+    inverse = problem.precondition(product)
+    torch.testing.assert_close(inverse, direction if case["diagonal"] else product / hessian.diagonal())
 
 
 @each_case
@@ -116,6 +118,19 @@ def test_the_start_does_not_matter(case):
     assert other.converged
     torch.testing.assert_close(other.weight, usual.weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other.bias, usual.bias, rtol=1e-4, atol=1e-5)
+
+
+@each_case
+def test_other_penalties_at_the_last_solution(case):
+    inputs, target = sample()
+    used = regression(inputs, target, **{**case, "freedom": 3.0})
+    first = used.solve()
+    used.penalize(
+        Penalties(6 * case.get("off_diagonal", 0.0), 3 * case.get("intercept", 0.0), case.get("freedom", 10.0))
+    )
+    again, fresh = used.solve(first), regression(inputs, target, **case).solve()
+    torch.testing.assert_close(again.weight, fresh.weight, rtol=0, atol=1e-4)
+    torch.testing.assert_close(again.bias, fresh.bias, rtol=0, atol=1e-4)
 
 
 def test_an_offset_of_the_inputs_moves_into_the_bias():

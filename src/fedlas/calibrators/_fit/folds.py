@@ -23,7 +23,7 @@ def canonical_order(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         ``(N,)`` int64: indices of the samples in that order.
     """
-    return torch.from_numpy(np.lexsort((_checksums(logits), target.cpu().numpy())))
+    return _order(_checksums(logits), target)
 
 
 def equal_rows(rows: Tensor) -> Tensor:
@@ -36,8 +36,7 @@ def equal_rows(rows: Tensor) -> Tensor:
         >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
         [0, 1, 0]
     """
-    _, first, number = np.unique(_checksums(rows), return_index=True, return_inverse=True)
-    return torch.from_numpy(np.argsort(np.argsort(first))[number])
+    return torch.from_numpy(_numbered(_checksums(rows)))
 
 
 def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
@@ -53,11 +52,12 @@ def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor
         count: Number of folds, at least 1.
         weights: ``(N,)``; a weight of 2 counts as a repeated sample.
     """
-    order = canonical_order(logits, target)
-    group = equal_rows(logits[order.to(logits.device)])
+    sums = _checksums(logits)
+    order = _order(sums, target)
+    group = _numbered(sums[order.numpy()])
     folds = torch.empty(len(target), dtype=torch.int64, device="cpu")
     weight = np.ones(len(group)) if weights is None else weights[order].numpy()
-    folds[order] = _dealt(group.numpy(), target.cpu()[order].numpy(), weight, count)
+    folds[order] = _dealt(group, target.cpu()[order].numpy(), weight, count)
     return folds
 
 
@@ -78,6 +78,15 @@ def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[n
         np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]
     return torch.from_numpy(folds)
+
+
+def _order(sums: NDArray[np.int64], target: Tensor) -> Tensor:
+    return torch.from_numpy(np.lexsort((sums, target.cpu().numpy())))
+
+
+def _numbered(sums: NDArray[np.int64]) -> NDArray[np.int64]:
+    _, first, number = np.unique(sums, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
 
 
 def _checksums(rows: Tensor) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import column_moments, double_rows
 from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import softmax
 
 HOLD = 0.01
 """Weight of the penalty on every parameter, divided by the number of samples: see :class:`OneVsRestLogistic`."""
@@ -56,7 +57,7 @@ def class_columns(logits: Tensor) -> Tensor:
     """Return probabilities of each class over all samples, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
     columns = torch.empty(logits.shape[1], logits.shape[0], dtype=torch.float64, device="cpu")
     for part, rows in double_rows(logits):
-        columns[:, part] = rows.softmax(dim=1).T
+        columns[:, part] = softmax(rows).T
     return columns
 
 

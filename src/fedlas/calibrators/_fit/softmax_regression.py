@@ -1,16 +1,14 @@
-"""The regression of all affine calibrators: ``softmax(W x + b)`` with quadratic penalties, and its held-out loss."""
+"""The regression of all affine calibrators: ``softmax(W x + b)`` with quadratic penalties."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedlas.calibrators._fit.newton import minimize
-from fedlas.calibrators._fit.rowwise import column_moments, double_rows
+from fedlas.calibrators._fit.rowwise import Columns, column_moments
 
 HOLD = 0.01
 """Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
@@ -24,12 +22,8 @@ INTERCEPTS = 3.0
 FREEDOMS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Freedoms of the hold that cross-validation tries, see ``SoftmaxRegression``; fits without it have more."""
 
-NO_GAIN = "held-out samples do not show that it beats temperature scaling, so this is temperature scaling."
-
-# Held-out scores need fewer digits than the parameters that are kept.
-_SEARCH_TOLERANCE = 1e-5
-# A weaker penalty must lower the held-out NLL by this many nats a sample.
-_GAIN = 1e-5
+# Most classes for which a diagonal problem sums the Hessian itself.
+_SMALL = 64
 
 
 class AffineMap(nn.Module):
@@ -52,12 +46,13 @@ class AffineMap(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map of each row of ``inputs (n, C)``."""
-        return apply_weight(self.weight, inputs) + self.bias
+        scores = inputs * self.weight if self.weight.ndim == 1 else inputs @ self.weight.T
+        return scores + self.bias
 
 
-def apply_weight(weight: Tensor, rows: Tensor) -> Tensor:
-    """Return ``W x`` for each row ``x``; ``W`` is a matrix or the diagonal of one."""
-    return rows * weight if weight.ndim == 1 else rows @ weight.T
+def apply_weight(weight: Tensor, columns: Tensor) -> Tensor:
+    """Return ``W x`` of each column ``x`` of ``(C, n)``, or of one ``x (C,)``; ``W`` is a matrix or its diagonal."""
+    return weight @ columns if weight.ndim == 2 else weight.reshape(-1, *[1] * (columns.ndim - 1)) * columns
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,9 @@ class SoftmaxRegression:
         diagonal_penalty: Penalty of ``(W_jj - scale)^2`` in place of the second part of the hold; None: that part.
 
     Note:
-        The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. One array
-        of the size of the inputs is kept in addition, the float64 probabilities.
+        The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. An array of
+        the size of the inputs is kept in addition, the float64 probabilities; of at most 64 MiB also the centered
+        inputs.
     """
 
     def __init__(
@@ -121,23 +117,32 @@ class SoftmaxRegression:
     ) -> None:
         self._inputs, self._target = inputs.cpu(), target.cpu()
         self._weights = torch.ones(len(inputs), dtype=torch.float64, device="cpu") if weights is None else weights
-        self._probs = torch.empty(inputs.shape, dtype=torch.float64, device="cpu")
-        self._diagonal = torch.empty(0)  # until the first evaluation
-        mean, deviation = column_moments(self._inputs, lambda rows: rows, self._weights)
+        self._probs: list[Tensor] = []
+        self._small = diagonal and inputs.shape[1] <= _SMALL
+        mean, self._deviation = column_moments(self._inputs, lambda rows: rows, self._weights)
         self._samples, self._mean = float(self._weights.sum()), mean
+        self._columns = Columns(self._inputs, lambda columns: columns.sub_(mean.unsqueeze(1)))
         ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
-        classes = len(mean)
+        self._width, self._diagonal_penalty = scale if width is None else width, diagonal_penalty
+        self._point = torch.empty(0)  # until the first evaluation
+        self._solution: tuple[AffineMap | None, Tensor] = None, self._point
+        self.penalize(penalties)
+
+    def penalize(self, penalties: Penalties) -> None:
+        """Change the penalties."""
+        classes = len(self._mean)
         self._intercept = 2 * penalties.intercept / classes
         self._hold = (HOLD + 1 / (INTERCEPTS * penalties.freedom) ** 2) / self._samples
-        deviations = penalties.freedom * (scale if width is None else width)
+        deviations = penalties.freedom * self._width
         close = 1 / deviations / deviations / self._samples  # not its square, which may overflow
-        if diagonal_penalty is not None:
-            self._hold, close = HOLD / self._samples, 2 * diagonal_penalty
-        self._weight_penalty = HOLD / self._samples * deviation.square() + close
-        if not diagonal:
+        if self._diagonal_penalty is not None:
+            self._hold, close = HOLD / self._samples, 2 * self._diagonal_penalty
+        self._weight_penalty = HOLD / self._samples * self._deviation.square() + close
+        if self._anchor.ndim == 2:
             off_diagonal = 2 * penalties.off_diagonal / max(1, classes * (classes - 1))
-            self._weight_penalty = self._weight_penalty + (off_diagonal - close) * (1 - torch.diag(ones))
+            eye = torch.diag(torch.ones_like(self._mean))
+            self._weight_penalty = self._weight_penalty + (off_diagonal - close) * (1 - eye)
 
     @property
     def start(self) -> Tensor:
@@ -160,32 +165,26 @@ class SoftmaxRegression:
             start: Start of the search; a nearby solution saves time and does not change the result.
             tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.newton.minimize`.
         """
-        minimum = minimize(self, self.start if start is None else self.to_point(start), tolerance=tolerance)
-        return self.to_map(minimum.point, converged=minimum.converged)
+        first = self.start if start is None else self.to_point(start)
+        if start is not None and start is self._solution[0]:  # there the sums over the samples are known
+            first = self._solution[1]
+        minimum = minimize(self, first, tolerance=tolerance)
+        self._solution = self.to_map(minimum.point, converged=minimum.converged), minimum.point
+        return self._solution[0]
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
-        """Return the value and gradient."""
+        """Return the value and gradient; where it was evaluated last, other penalties take no pass over the samples."""
+        if not torch.equal(point, self._point):
+            self._point, self._sums = point, self._summed(point)
+        value, slope, slope_c, curve, curve_c = self._sums
         weight, centered = self._split(point)
-        # Sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner.
-        value = 0.0
-        slope, curve = torch.zeros_like(weight), torch.zeros_like(weight)
-        slope_c, curve_c = torch.zeros_like(centered), torch.zeros_like(centered)
-        for part, rows in double_rows(self._inputs):
-            rows = rows - self._mean  # not in place: float64 rows are the caller's
-            log_probs = (apply_weight(weight, rows) + centered).log_softmax(dim=1)
-            index, weights = self._target[part].unsqueeze(1), self._weights[part].unsqueeze(1)
-            value -= float(weights.squeeze(1) @ log_probs.gather(1, index).squeeze(1))
-            probs = torch.exp(log_probs, out=self._probs[part])
-            spread = probs * (1 - probs) * weights
-            # Not in place, because products with the Hessian need the probabilities themselves.
-            error = probs.scatter_add(1, index, log_probs.new_full(index.shape, -1.0)) * weights
-            slope += _outer(error, rows, weight)
-            slope_c += error.sum(dim=0)
-            curve += _outer(spread, rows.square(), weight)
-            curve_c += spread.sum(dim=0)
-
+        if self._small:
+            bias_of = torch.cat([-self._mean.diag(), torch.ones_like(centered).diag()], dim=1)
+            ridge = torch.cat([self._weight_penalty, torch.full_like(centered, self._hold)])
+            self._curvature = self._hessian / self._samples + ridge.diag() + self._intercept * bias_of.T @ bias_of
+            self._factor = torch.linalg.cholesky(self._curvature)
         one = torch.ones_like(curve_c)
-        self._diagonal = self._with_penalties(curve, curve_c, one, one, self._mean.square(), one, sign=1.0)
+        self.diagonal = self._with_penalties(curve, curve_c, one, one, self._mean.square(), one, sign=1.0)
         away, away_c = weight - self._anchor, centered - apply_weight(self._anchor, self._mean)
         bias = centered - apply_weight(weight, self._mean)
         value = value / self._samples + 0.5 * float(
@@ -195,25 +194,55 @@ class SoftmaxRegression:
         )
         return value, self._with_penalties(slope, slope_c, away, away_c, self._mean, bias, sign=-1.0)
 
+    def _summed(self, point: Tensor) -> tuple[float, Tensor, Tensor, Tensor, Tensor]:
+        """Return sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner."""
+        weight, centered = self._split(point)
+        value = 0.0
+        slope, curve = torch.zeros_like(weight), torch.zeros_like(weight)
+        slope_c, curve_c = torch.zeros_like(centered), torch.zeros_like(centered)
+        self._probs.clear()
+        self._hessian = torch.zeros(2 * len(self._mean) if self._small else 0, dtype=torch.float64, device="cpu").diag()
+        for part, columns in self._columns:
+            log_probs = apply_weight(weight, columns).add_(centered.unsqueeze(1)).log_softmax(dim=0)
+            index, weights = self._target[part].unsqueeze(0), self._weights[part]
+            value -= float(log_probs.gather(0, index).squeeze(0) @ weights)
+            probs = log_probs.exp_()
+            self._probs.append(probs)
+            error = probs.scatter_add(0, index, probs.new_full(index.shape, -1.0)).mul_(weights)
+            slope += _outer(error, columns, weight)
+            slope_c += error.sum(dim=1)
+            if self._small:
+                self._hessian += _diagonal_hessian(probs, columns, weights)
+            else:
+                spread = (probs * (1 - probs)).mul_(weights)
+                curve += _outer(spread, columns.square(), weight)
+                curve_c += spread.sum(dim=1)
+        if self._small:
+            curve, curve_c = self._hessian.diagonal().chunk(2)
+        return value, slope, slope_c, curve, curve_c
+
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
+        if self._small:
+            return self._curvature @ direction
         weight, centered = self._split(direction)
         product, product_c = torch.zeros_like(weight), torch.zeros_like(centered)
-        for part, rows in double_rows(self._inputs):
-            rows = rows - self._mean
-            probs = self._probs[part]
-            change = apply_weight(weight, rows) + centered
+        for (part, columns), probs in zip(self._columns, self._probs, strict=True):
+            change = apply_weight(weight, columns).add_(centered.unsqueeze(1))
             # These two lines multiply by diag(p) - p p^T without the (C, C) matrix of each sample.
-            change -= (probs * change).sum(dim=1, keepdim=True)
-            change *= probs * self._weights[part].unsqueeze(1)
-            product += _outer(change, rows, weight)
-            product_c += change.sum(dim=0)
+            change -= (probs * change).sum(dim=0)
+            change *= probs
+            change *= self._weights[part]
+            product += _outer(change, columns, weight)
+            product_c += change.sum(dim=1)
         bias = centered - apply_weight(weight, self._mean)
         return self._with_penalties(product, product_c, weight, centered, self._mean, bias, sign=-1.0)
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """Return ``vector`` divided by the diagonal of the Hessian."""
-        return vector / self._diagonal
+        """Return ``vector`` divided by the diagonal of the Hessian, or by the Hessian itself if it is small."""
+        if self._small:
+            return torch.cholesky_solve(vector.unsqueeze(1), self._factor).squeeze(1)
+        return vector / self.diagonal
 
     def _split(self, point: Tensor) -> tuple[Tensor, Tensor]:
         weights = self._anchor.numel()
@@ -226,14 +255,22 @@ class SoftmaxRegression:
         weight = weight / self._samples + self._weight_penalty * away
         centered = centered / self._samples + self._hold * away_c
         if self._intercept:
-            weight = weight + sign * self._intercept * _outer(bias.unsqueeze(0), mean.unsqueeze(0), weight)
+            weight = weight + sign * self._intercept * _outer(bias.unsqueeze(1), mean.unsqueeze(1), weight)
             centered = centered + self._intercept * bias
         return torch.cat([weight.flatten(), centered])
 
 
+def _diagonal_hessian(probs: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    """Return the Hessian ``(2C, 2C)`` of the negative log-likelihood in a diagonal weight and in the intercepts."""
+    moments = torch.cat([probs * columns, probs])
+    square, product, plain = ((each @ weights).diag() for each in (moments[: len(probs)] * columns, *moments.chunk(2)))
+    alone = torch.cat([torch.cat([square, product]), torch.cat([product, plain])], dim=1)
+    return alone - (moments * weights) @ moments.T
+
+
 def _outer(x: Tensor, y: Tensor, like: Tensor) -> Tensor:
-    """Return ``sum_n x[n] y[n]^T``, or its diagonal if ``like`` is one."""
-    return (x * y).sum(dim=0) if like.ndim == 1 else x.T @ y
+    """Return ``sum_n x[:, n] y[:, n]^T``, or its diagonal if ``like`` is one."""
+    return (x * y).sum(dim=1) if like.ndim == 1 else x @ y.T
 
 
 def bias_corrected_temperature(
@@ -295,71 +332,4 @@ class _OneFactor:
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return ``vector`` divided by sums of the diagonal of the Hessian."""
-        ones = torch.ones(2 * self._classes, dtype=vector.dtype, device=vector.device)
-        return vector / self._summed(1 / self._regression.precondition(ones))
-
-
-class HeldOutLoss:
-    """Negative log-likelihood on held-out folds, as a function of the penalties.
-
-    Args:
-        inputs: ``x (N, C)`` on the CPU.
-        target: ``(N,)``.
-        folds: The fold of each sample ``(N,)``, from 0; two at least, and none is empty.
-        weights: Weight of each sample ``(N,)``.
-        problem: The regression on some inputs, labels and weights, with some penalties.
-
-    State:
-        Caches losses, and the last fit of each fold as the start of the next.
-    """
-
-    def __init__(
-        self,
-        inputs: Tensor,
-        target: Tensor,
-        *,
-        folds: Tensor,
-        weights: Tensor,
-        problem: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
-    ) -> None:
-        self._inputs, self._target, self._weights, self._problem = inputs, target, weights, problem
-        self._folds = [folds == fold for fold in range(int(folds.max()) + 1)]
-        self._last: list[AffineMap | None] = [None] * len(self._folds)
-        self._losses: dict[Penalties, Tensor] = {}
-
-    def losses(self, penalties: Penalties) -> Tensor:
-        """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
-        if penalties not in self._losses:
-            losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
-            for fold, test in enumerate(self._folds):
-                problem = self._problem(self._inputs[~test], self._target[~test], self._weights[~test], penalties)
-                self._last[fold] = affine = problem.solve(self._last[fold], tolerance=_SEARCH_TOLERANCE)
-                losses[test] = nll(self._inputs[test], self._target[test], affine)
-            self._losses[penalties] = losses
-        return self._losses[penalties]
-
-    def first_best(self, values: Sequence[Penalties]) -> Penalties:
-        """Return the value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
-        best, lowest = values[0], float(self._weights @ self.losses(values[0]))
-        for value in values[1:]:
-            following = float(self._weights @ self.losses(value))
-            if following > lowest - _GAIN * float(self._weights.sum()):
-                break
-            best, lowest = value, following
-        return best
-
-    def beats(self, scaled: AffineMap, penalties: Penalties) -> bool:
-        """Return whether the loss is below temperature scaling's, of the map ``scaled``, by over a standard error.
-
-        The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
-        """
-        gain = nll(self._inputs, self._target, scaled) - self.losses(penalties)
-        total = float(self._weights.sum())
-        mean = float(self._weights @ gain) / total
-        return mean > (float(self._weights @ (gain - mean).square()) / total / total) ** 0.5
-
-
-def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
-    """Return ``-log softmax(W x + b)[y]`` of each row of ``inputs (N, C)``, float64."""
-    parts = [cross_entropy(affine(rows), target[part], reduction="none") for part, rows in double_rows(inputs)]
-    return torch.cat(parts)
+        return vector / self._summed(self._regression.diagonal)

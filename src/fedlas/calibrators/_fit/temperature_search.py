@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.doubts import CHECK, at_bound
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.rowwise import Columns, weights_of
 from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
@@ -97,9 +97,9 @@ def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     # A temperature above 1: between the logits as they are and nearly uniform predictions.
     if start.slope > 0:
         lowest = min(1.0, nll.spread) / MAX_SPREADS
-        if nll.at(lowest).slope >= 0:
-            return lowest, at_bound("temperature {:g}")
-        return _minimum(nll.at, lowest, nll.spread, nll.spread), None
+        scale = _minimum(nll.at, lowest, nll.spread, nll.spread)
+        at_end = scale <= lowest * (1 + 2 * _TOLERANCE) and nll.at(lowest).slope >= 0
+        return (lowest, at_bound("temperature {:g}")) if at_end else (scale, None)
 
     # One below 1: no further than the model still expects two mistakes.
     too_few = _too_few_mistakes(nll.val)
@@ -139,12 +139,12 @@ class _ScaledNLL:
     def __init__(self, val: Predictions) -> None:
         self.val, self._target, self._weights = val, val.target.cpu(), weights_of(val)
         self._total = float(self._weights.sum())
-        self.spread = 1.0
-        square = sum(
-            float(self._weights[part] @ (rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1))
-            for part, rows in self._rows()
-        )
+        self._last = math.nan, _Point(math.nan, math.nan)
+        centered = Columns(val.logits, lambda columns: columns.sub_(columns.mean(dim=0)))
+        square = sum(float(self._weights[part] @ columns.square().mean(dim=0)) for part, columns in centered)
         self.spread = math.sqrt(square / self._total)
+        # The distances of each row from its largest logit.
+        self._columns = Columns(val.logits, lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread))
 
     def temperature(self, scale: float) -> float:
         """Return the temperature that belongs to a scale, within the range of the logits' dtype."""
@@ -152,8 +152,10 @@ class _ScaledNLL:
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
     def at(self, scale: float) -> _Point:
-        """Return the slope and curvature, in one pass over the logits."""
-        return self._pass(scale, None)
+        """Return the slope and curvature, in one pass over the logits, but for the scale asked for last."""
+        if scale != self._last[0]:
+            self._last = scale, self._pass(scale, None)
+        return self._last[1]
 
     def with_mistakes(self, scale: float) -> _Point:
         """Return all three, in one pass over the logits."""
@@ -162,16 +164,16 @@ class _ScaledNLL:
     @torch.no_grad()
     def _pass(self, scale: float, tie: float | None) -> _Point:
         slope = curvature = mistakes = 0.0
-        for part, rows in self._rows():
+        for part, columns in self._columns:
             weights = self._weights[part]
-            probs = (rows * scale).softmax(dim=1)
-            mean = (probs * rows).sum(dim=1, keepdim=True)
-            slope += float(weights @ (mean - rows.gather(1, self._target[part].unsqueeze(1))).squeeze(1))
+            probs = (columns * scale).softmax(dim=0)
+            mean = (probs * columns).sum(dim=0)
+            slope += float(weights @ (mean - columns.gather(0, self._target[part].unsqueeze(0)).squeeze(0)))
             # The variance of z under p comes from centered values: a difference of two moments would cancel.
-            curvature += float(weights @ (probs * (rows - mean).square()).sum(dim=1))
+            curvature += float(weights @ (columns - mean).square_().mul_(probs).sum(dim=0))
             if tie is not None:
                 gap = self._gaps[part]
-                mistakes += float(weights @ (1 - probs.amax(dim=1)).where((gap > 0) & (gap >= tie), 0.0))
+                mistakes += float(weights @ (1 - probs.amax(dim=0)).where((gap > 0) & (gap >= tie), 0.0))
         return _Point(slope / self._total, curvature / self._total, math.nan if tie is None else mistakes)
 
     @cached_property
@@ -185,12 +187,7 @@ class _ScaledNLL:
     @cached_property
     def _gaps(self) -> Tensor:
         """Distance of the two largest logits of each row ``(N,)``."""
-        return torch.cat([rows.topk(2, dim=1).values[:, 1].abs() for _, rows in self._rows()])
-
-    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the distances of each row from its largest logit, divided by the spread."""
-        for part, rows in double_rows(self.val.logits):
-            yield part, (rows - rows.amax(dim=1, keepdim=True)).div_(self.spread)
+        return torch.cat([columns.topk(2, dim=0).values[1].abs() for _, columns in self._columns])
 
 
 def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
@@ -203,7 +200,7 @@ def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Poi
 
 
 def _minimum(at: Callable[[float], _Point], low: float, high: float, start: float) -> float:
-    """Return the scale with slope 0 between ``low``, where it is below 0, and ``high``, where it is above."""
+    """Return the scale from ``low`` to ``high`` with slope 0, or ``low``; the slope is above 0 at ``high``."""
     scale, last_step = start, high - low
     while high - low > _TOLERANCE * scale:
         point = at(scale)
