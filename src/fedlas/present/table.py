@@ -197,8 +197,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
         spread = f" ±{cell.spread}" if cell.spread else ""
         mark = cell.symbol or " " * bool(spread)  # so that numbers without a mark stay in line
         extra = f" {cell.extra}" if cell.extra else ""
-        lines = [line.replace(" to ", "-") for line in cell.details if details]  # no wider than an interval
-        below = "".join(f"\n{line}{' ' * len(mark)}" for line in lines)
+        below = "".join(f"\n{line}{' ' * len(mark)}" for line in cell.details if details)
         return [(f"{cell.value}{spread}{mark}", style), (extra, "dim"), (below, f"{style} dim".strip())]
 
     return rich_table(
