@@ -125,7 +125,7 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
 
     Example:
         >>> @check_kinds
-        ... def share(names: "Sequence[str] | None") -> None: ...
+        ... def share(names: Sequence[str] | None) -> None: ...
         >>> share(3)
         Traceback (most recent call last):
         fedlas._core.errors.InputError: share: names must be a sequence or None; got int 3. Pass a sequence or None.

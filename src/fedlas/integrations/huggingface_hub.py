@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import check_name, checked_path, is_file, read_json, write_atomically, write_json, write_text
 from fedlas._core.text import printable
@@ -45,6 +45,7 @@ class Saved(Protocol):
         """Write the file and return its path."""
 
 
+@check_kinds
 def model_card(
     card: str | Path | Mapping[str, Any],
     *,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked_state, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
@@ -46,6 +46,7 @@ class Monitor:
         self._watches = watches_of(self.card, false_alarm=false_alarm)
         self._stream = Watched.nothing(self._watches)
 
+    @check_kinds
     def update(self, predictions: Predictions | TopLabel, *, raw: bool = False) -> bool:
         """Add predictions and return whether there has been an alarm.
 
