@@ -30,6 +30,9 @@ from fedlas.losses._base import (
 _LARGE = 1 << 24
 """Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
 
+_SMALL = 1 << 15
+"""Elements of logits up to which a few operations less are worth more than fewer passes over memory."""
+
 
 class _SmoothedNLL(torch.autograd.Function):
     """Smoothed negative log-likelihood of hard targets, with a strength for each row.
@@ -228,8 +231,10 @@ class LabelSmoothing(LossWithStrength):
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
     def reduced(self, batch: Batch) -> Tensor:
-        """The reduced loss; the usual mean in one operation."""
-        if self.reduction == "mean" and batch.plain and not torch.compiler.is_compiling():
-            value: Tensor = _MeanSmoothedNLL.apply(batch.logits, batch.target, self.alpha)
-            return value
-        return super().reduced(batch)
+        """The reduced loss; the usual mean in as few operations as its size allows."""
+        if self.reduction != "mean" or not batch.plain:
+            return super().reduced(batch)
+        if batch.logits.numel() > _SMALL or torch.compiler.is_compiling():
+            return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
+        value: Tensor = _MeanSmoothedNLL.apply(batch.logits, batch.target, self.alpha)
+        return value

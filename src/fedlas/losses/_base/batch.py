@@ -215,7 +215,7 @@ def missing(owner: str, need: str) -> TypeError:
 
 def can_look(tensor: Tensor) -> bool:
     """Whether values of ``tensor`` may be read: on an accelerator, or while compiling, that would stall or fail."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and tensor.is_cpu
 
 
 def prepare(
