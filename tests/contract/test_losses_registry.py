@@ -229,9 +229,9 @@ def test_autocast_changes_nothing(name):
 def test_gradients(name, target):
     """Of first and second order; with create_graph a loss may compute the first in another way: it is the same."""
     criterion = build(name, weight=[0.5, 1.0, 2.0, 1.0, 3.0]).double().eval()
-    given = inputs(criterion, 3, dtype=torch.float64)
+    given = inputs(criterion, 4, dtype=torch.float64)  # on which no penalty stops a gradient
     if target == "soft":
-        given["target"] = torch.rand(3, CLASSES, dtype=torch.float64).softmax(1)
+        given["target"] = torch.rand(4, CLASSES, dtype=torch.float64).softmax(1)
     logits = given.pop("logits").requires_grad_()
 
     def function(z):
