@@ -43,7 +43,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
         parser,
         "--replicates",
         "N",
-        "replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
+        "replicates of intervals and noise floors; 0: none (default: %(default)s)",
         type=int,
         default=default,
     )
@@ -87,8 +87,8 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         parser,
         "--confidence-as",
         None,
-        "form of --confidence: number; words, text that states it; sum, mean or min of lists of token "
-        "log-probabilities; p-true, those of True and False (default: %(default)s)",
+        "form: number; words; sum, mean or min of lists of token log-probabilities; p-true, those of True and False "
+        "(default: %(default)s)",
         choices=CONFIDENCE_FORMS,
         default="number",
     )
@@ -134,7 +134,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
         parser,
         "--calibrate",
         "NAME",
-        f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
+        f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")

@@ -13,14 +13,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and its overrides."""
     option(parser, "recipe", "RECIPE", "recipe of the package (see 'fedlas list recipes'), or a .yaml file")
     add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
-    option(
-        parser, "--precision", "NAME", "auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
-    )
+    option(parser, "--precision", "NAME", "auto, fp32 or bf16, as --set train.precision=... (default: the recipe's)")
     option(
         parser,
         "--data",
         "FOLDER",
-        "folder of the data; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
+        "folder of the data, as --set data.root=... (default: $FEDLAS_DATA, then usual places)",
     )
 
 

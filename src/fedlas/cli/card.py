@@ -49,13 +49,13 @@ def add_card(add: AddSubcommand) -> None:
         parser,
         "--out",
         "JSON",
-        "file to write, with an .html page beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
+        "file to write, next to an .html page (default: RUN/card.json, or .card.json of MODEL or TEST)",
     )
     option(
         parser,
         "--risks",
         "X",
-        "target risks: shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
+        "target risks (default: 0.005 0.01 0.02 0.05 0.1)",
         type=float,
         nargs="+",
         default=DEFAULT_RISKS,

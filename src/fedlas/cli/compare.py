@@ -38,17 +38,15 @@ def add_compare(add: AddSubcommand) -> None:
         parser,
         "pairs",
         "A:B",
-        "two methods: A minus B, e.g. fedlas:ls; or another model's file of the same samples",
+        "two methods: A minus B, e.g. fedlas:ls; or a file of another model's predictions",
         nargs="+",
     )
-    option(
-        parser, "--metrics", "NAME", "what to compare (default: ece; for files accuracy, nll, brier, ece)", nargs="+"
-    )
+    option(parser, "--metrics", "NAME", "metrics (default: ece; for files accuracy, nll, brier, ece)", nargs="+")
     option(
         parser,
         "--stage",
         None,
-        "as trained, or after a calibrator (default: raw)",
+        "before or after a calibrator (default: raw)",
         choices=["raw", "temperature", "auto"],
         default="raw",
     )

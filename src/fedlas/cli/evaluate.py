@@ -45,8 +45,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         parser,
         "--calibrate",
         "NAME",
-        f"calibrator to fit and apply, or 'all' to compare them (default: {DEFAULT} with --on but without "
-        "--reject, else none)",
+        f"calibrator to apply, or 'all' (default: {DEFAULT} with --on but without --reject, else none)",
         nargs="?",
         const=DEFAULT,
     )
@@ -54,8 +53,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         parser,
         "--reject",
         "RISK",
-        "reject option (selective classification): the confidence above which at most this share is wrong, "
-        "e.g. 0.05; chosen on --on, applied to FILE (default: none)",
+        "confidence above which at most this share is wrong, chosen on --on, e.g. 0.05 (default: none)",
         type=float,
         nargs="+",
         default=(),

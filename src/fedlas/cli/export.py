@@ -37,21 +37,19 @@ def add_export(add: AddSubcommand) -> None:
         parser,
         "--model",
         "MODULE:FUNCTION",
-        "for FILE: your function that builds its architecture, imported from this folder and called "
-        "without arguments (default: none)",
+        "for FILE: your function that builds the model, found from this folder (default: none)",
     )
     add_path(
         parser,
         "--inputs",
         "NPZ",
-        "for FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
+        "for FILE: real inputs, an array (N, ...) or several named as arguments (default: none)",
     )
     option(
         parser,
         "--free-axes",
         "AXIS",
-        "for FILE: axes of any size besides the first: 2 3 for height and width of images, or NAME:AXIS for "
-        "one of several inputs (default: none)",
+        "for FILE: axes of any size besides the first, as 2 3, or NAME:AXIS of an input (default: none)",
         nargs="+",
         default=[],
     )

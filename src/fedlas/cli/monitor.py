@@ -26,8 +26,7 @@ def add_monitor(add: AddSubcommand) -> None:
         parser,
         "--false-alarm",
         "X",
-        "largest probability of an alarm while nothing changes, over the whole stream and all watches (default: "
-        "%(default)s)",
+        "largest probability of any alarm while nothing changes (default: %(default)s)",
         type=float,
         default=0.01,
     )
