@@ -1,4 +1,4 @@
-"""Decision curve analysis: is it better to act on the model than on everybody, or on nobody?"""
+"""Decision curve analysis: does acting on the model do more good than treating all or none?"""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def make_card(
             other parts).
         num_bins: Bins of the calibration errors and of the reliability table.
         risks: Target shares of wrong among accepted predictions, each in (0, 1).
-        intervals: Computes interval, floor and p-value of the metrics; None leaves them out.
+        intervals: Computes interval, floor and p-value of the metrics; None omits them.
         replicates: Of these, for the record.
         exported: The exported file that the card belongs to, and how it was checked.
 

@@ -119,10 +119,10 @@ def _decode(part: Files, quick: bool, advance: Callable[[], None]) -> tuple[Coun
 def _differences(checked: Checked, expected: Expected) -> list[str]:
     source, problems = checked.source, []
     if source.num_classes != expected.classes:
-        problems.append(f"There are {source.num_classes:,} classes, published are {expected.classes:,}.")
+        problems.append(f"There are {source.num_classes:,} classes; the published data set has {expected.classes:,}.")
     for label, published in (("train", expected.train), ("test", expected.test)):
         if (images := int(checked.counts(label).sum())) != published:
-            problems.append(f"There are {images:,} images in {label}, published are {published:,}.")
+            problems.append(f"There are {images:,} images in {label}; the published data set has {published:,}.")
     if expected.per_class is not None:
         counts, (low, high) = checked.counts("train"), expected.per_class
         if outside := torch.nonzero((counts < low) | (counts > high)).flatten().tolist():

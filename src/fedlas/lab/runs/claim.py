@@ -239,14 +239,14 @@ def run_folders(bench: Path) -> list[RunFolder]:
 
 
 def leave_out(name: str, reason: object) -> str:
-    """Warn that a run cannot be read and is left out; returns the sentence."""
+    """Warn that a run cannot be read and is left out; return the text of the warning."""
     text = left_out(name, reason)
     logging.getLogger("fedlas").warning("%s", text)
     return text
 
 
 def left_out(name: str, reason: object) -> str:
-    """Return the sentence that says so."""
+    """Return the text that names a run left out of a report, and the reason."""
     return f"{name} is left out: {reason}"
 
 

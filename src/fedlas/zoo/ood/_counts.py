@@ -27,7 +27,7 @@ class Counts:
     Attributes:
         inside: In-distribution samples ``(R, G)``.
         outside: OOD samples ``(R, G)``.
-        correct: Correctly classified in-distribution samples ``(R, G)``; None where nobody says.
+        correct: Correctly classified in-distribution samples ``(R, G)``; None if unknown.
     """
 
     inside: Floats

@@ -45,7 +45,7 @@ def test_unreadable_images_are_all_named(tmp_path):
 
 def test_a_part_of_imagenet_is_counted_not_refused(tmp_path):
     found = check_dataset("imagenet", str(FAKES["imagenet"](tmp_path)), quick=True)
-    assert found.problems[1] == "There are 18 images in train, published are 1,281,167."
+    assert found.problems[1] == "There are 18 images in train; the published data set has 1,281,167."
 
 
 def test_options_choose_something_else_than_what_is_published(tmp_path):

@@ -228,7 +228,7 @@ def test_the_verbs(tmp_path, capsys, monkeypatch):
     root = str(FAKES["cub"](tmp_path))
     assert main(["data", "check", "cub", root, "--quick"]) == 1
     out = capsys.readouterr().out
-    assert "There are 18 images in train, published are 5,994." in out
+    assert "There are 18 images in train; the published data set has 5,994." in out
     assert "Extract its archive again" in out
     assert main(["data", "check", "cub", f"{root}/CUB_200_2011/images"]) == 2
     assert "none of them in" in capsys.readouterr().err
