@@ -30,9 +30,6 @@ from fedlas.losses._base import (
 _LARGE = 1 << 24
 """Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
 
-_SMALL = 1 << 15
-"""Elements of logits up to which a few operations less are worth more than fewer passes over memory."""
-
 
 class _SmoothedNLL(torch.autograd.Function):
     """Smoothed negative log-likelihood of hard targets, with a strength for each row.
@@ -63,28 +60,6 @@ class _SmoothedNLL(torch.autograd.Function):
             probs = F.softmax(logits, dim=1) if log_probs is None else log_probs.exp()
             slopes = probs.sub_(share).mul_(grad[:, None]).scatter_add_(1, target, on_target)
         return slopes, None, grad * excess
-
-
-class _MeanSmoothedNLL(torch.autograd.Function):
-    """The mean of this for one strength: ``F.cross_entropy(..., label_smoothing=alpha)`` in fewer operations."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-        log_probs = F.log_softmax(logits, dim=1)
-        ctx.save_for_backward(logits, log_probs, target)
-        ctx.alpha = alpha
-        return F.nll_loss(log_probs, target).mul_(1 - alpha).sub_(log_probs.mean(), alpha=alpha)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        logits, log_probs, target = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what was kept has no graph of its own
-            value = F.cross_entropy(logits, target, label_smoothing=ctx.alpha)
-            return torch.autograd.grad(value, logits, grad, create_graph=True)[0], None, None
-        rows, classes = logits.shape
-        excess = log_probs.exp().sub_(ctx.alpha / classes)
-        excess.scatter_add_(1, target[:, None], excess.new_full((rows, 1), ctx.alpha - 1))
-        return excess.mul_(grad / rows), None, None
 
 
 def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
@@ -231,10 +206,7 @@ class LabelSmoothing(LossWithStrength):
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
     def reduced(self, batch: Batch) -> Tensor:
-        """The reduced loss; the usual mean in as few operations as its size allows."""
-        if self.reduction != "mean" or not batch.plain:
-            return super().reduced(batch)
-        if batch.logits.numel() > _SMALL or torch.compiler.is_compiling():
+        """The reduced loss; the usual mean in one operation."""
+        if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
-        value: Tensor = _MeanSmoothedNLL.apply(batch.logits, batch.target, self.alpha)
-        return value
+        return super().reduced(batch)

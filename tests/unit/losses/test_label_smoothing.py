@@ -139,12 +139,6 @@ def test_gradcheck(kind, weight):
     assert torch.autograd.gradgradcheck(function, wanted)
 
 
-def test_gradcheck_of_the_mean_with_one_strength():
-    criterion, target, z = LabelSmoothing(alpha=0.1), hard(), logits()
-    assert torch.autograd.gradcheck(lambda values: criterion(values, target), z)
-    assert torch.autograd.gradgradcheck(lambda values: criterion(values, target), z)
-
-
 def test_gradient_of_the_strength_is_the_logit_distance():
     """METHOD: the partition function cancels, d l_i / d alpha_i = z_y - mean_k z_k."""
     z, target, alpha, _ = variables("hard")
@@ -237,3 +231,10 @@ def test_repr_names_the_settings():
     assert repr(LabelSmoothing(alpha=0.2, reduction="sum", ignore_index=255)) == (
         "LabelSmoothing(alpha=0.2, reduction='sum', ignore_index=255)"
     )
+
+
+def test_gradient_by_torch_func():
+    z, target = logits().detach(), hard()
+    gradient = torch.func.grad(lambda values: LabelSmoothing(alpha=0.1)(values, target))(z)
+    wanted = torch.func.grad(lambda values: F.cross_entropy(values, target, label_smoothing=0.1))(z)
+    torch.testing.assert_close(gradient, wanted)
