@@ -47,6 +47,11 @@ KNOWN = {
     "fedlas.predict(loader": "likewise",
     "fedlas.stats.Estimate.of": "it takes what plain() returned",
     "fedlas.diagnose.GateMonitor.on_": LOOP,
+    "fedlas.diagnose.GateMonitor.load_state_dict": "it takes what state_dict() returned",
+    "fedlas.Objective.head_in": "it takes a copy of the model",
+    "fedlas.Objective.classifier_in": "likewise",
+    "fedlas.lab.data.shift.Corruption.__call__(row": LOOP,
+    "fedlas.predict(label": "the labels are the user's own",
     "fedlas.diagnose.NormMonitor.on_": LOOP,
     "fedlas.losses.adaptive_strength": PART,
     "fedlas.losses.BidirectionalCalibrationGate.forward": PART,
@@ -72,6 +77,7 @@ KNOWN = {
     "fedlas.integrations.torchmetrics.CalibrationByClass.forward": "torchmetrics passes it on to update",
     "fedlas.plots.new_axes": "for the laboratory's own figures",
     "fedlas.plots.Theme.line": "likewise",
+    "fedlas.Predictions.from_frame": "its columns are options, which tests/unit/predictions names",
     "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
     "fedlas.lab.bench": "the bench alone calls it",
@@ -336,6 +342,7 @@ NAMED = {
     "fedlas.integrations.mapie.controlled_threshold": {"target": lambda _: 0.6, "val": lambda d: d.predictions(200)},
     "fedlas.integrations.sklearn": {"estimator": lambda _: prepared("estimator")},
     "fedlas.plots.decision_curve": {"models": lambda _: {"a": Draw(7).predictions(30, 2)}},
+    "fedlas.Predictions.load": {"path": lambda _: prepared("predictions file")},
     "fedlas.CalibratedModel.load": {"path": lambda _: prepared("model file")},
     "fedlas.lab.data.load_dataset": {"name": lambda _: "synthetic"},
     "fedlas.lab.data.split": {"source": lambda _: prepared("source")},
@@ -513,6 +520,7 @@ def outputs_file(d):
 
 
 INSTANCES = {
+    "predictions file": lambda d: d.predictions().save(Path(tempfile.mkdtemp()) / "predictions.npz"),
     "estimator": lambda d: sklearn_class("linear_model", "LogisticRegression")().fit(FITS["X"](d), FITS["y"](d)),
     "CalibratedClassifier": lambda d: calibrated_classifier().fit(FITS["X"](d), FITS["y"](d)),
     "model file": lambda d: INSTANCES["CalibratedModel"](d).save(Path(tempfile.mkdtemp()) / "model.safetensors"),

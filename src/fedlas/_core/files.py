@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError
-from fedlas._core.errors import shortened
+from fedlas._core.text import shortened
 
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
 _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")

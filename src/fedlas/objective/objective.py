@@ -243,7 +243,8 @@ class Objective(nn.Module):
                 if of_head:
                     read = head_module
                 else:
-                    read = find_pool(model) if features == "map" else part_of("Objective", "features", model, features)
+                    is_map = isinstance(features, str) and features == "map"
+                    read = find_pool(model) if is_map else part_of("Objective", "features", model, features)
                 self._tap = FeatureTap(read, flatten=not of_head)
                 self._read.append(read)
             if "head_weight" in self.needs:

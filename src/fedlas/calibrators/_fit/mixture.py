@@ -20,7 +20,7 @@ def mixture_weights(
     A step multiplies ``w_k`` by ``d_k = (sum_i counts_i parts_ik / sum_j w_j parts_ij + prior_k / w_k) / n``, where
     ``n`` is the sum of counts and prior. The objective is concave, so its distance from the maximum is at most
     ``n (max_k d_k - 1)``, and the search stops when this bound is 0.01 nats: that is a seventh of a standard error.
-    With few parts Newton's method goes ahead; where a weight goes to 0, these steps alone take thousands.
+    With few parts and no start Newton's method goes ahead; where a weight goes to 0, these steps alone are thousands.
 
     Args:
         parts: What each part gives the sample ``(N, K)`` float64, at least 0, and above 0 in one part.
@@ -35,7 +35,7 @@ def mixture_weights(
     prior = torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
     weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
     total = float(counts.sum() + prior.sum())
-    if len(prior) <= _FEW:
+    if start is None and len(prior) <= _FEW:
         weights = _newton(parts, counts, prior, weights, total)
     for _ in range(most_steps):
         share = (weights * ((counts / (parts @ weights)) @ parts) + prior) / total
