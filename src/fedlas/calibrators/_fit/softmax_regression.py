@@ -125,7 +125,7 @@ class SoftmaxRegression:
         ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
         self._width, self._diagonal_penalty = scale if width is None else width, diagonal_penalty
-        self._point = torch.empty(0)  # until the first evaluation
+        self._point = torch.empty(0, device="cpu")  # until the first evaluation
         self._solution: tuple[AffineMap | None, Tensor] = None, self._point
         self.penalize(penalties)
 

@@ -332,13 +332,14 @@ def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: Ma
     """
     rows, classes, *dense = logits.shape
     views, width = _length(extras.get("mixed"), "K"), _length(extras.get("features"), "D")
-    shapes: list[tuple[int | str, ...]] = {
+    shapes_by_name: dict[str, list[tuple[int | str, ...]]] = {
         "features": [(rows, "D"), (rows, "D", *dense)],
         "index": [(rows,)],
         "mixed": [(rows, "K", classes, *dense)],
         "mixed_share": [(rows, views), (rows, views, *dense)],
         "head_weight": [(classes, width)],
-    }[name]
+    }
+    shapes = shapes_by_name[name]
     is_index = name == "index"
     kind_fits = is_dense(value) and (value.dtype == torch.int64 if is_index else value.is_floating_point())
     if not kind_fits or not any(_has_shape(value, shape) for shape in shapes):
