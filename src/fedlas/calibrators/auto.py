@@ -30,6 +30,7 @@ RAW = "as predicted"
 PRIOR = {RAW: 2.0, "temperature": 2.0}
 """Samples that members count in addition: those that cannot over-fit."""
 _STEPS = 500
+"""Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
 _SMALLEST = 1e-3
 """Members of a smaller weight are left out."""
 _NEVER = 1e-9
@@ -291,7 +292,8 @@ def _mixed(
     # The weights, and where samples are enough the map of the mixture.
     label = log_probs.gather(2, target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
     prior = torch.tensor([PRIOR.get(name, 0.0) for name in members], dtype=torch.float64)
-    shares, _ = mixture_weights(label.exp().clamp(min=_NEVER), weights, prior, most_steps=_STEPS)
+    equal = torch.full_like(prior, 1 / len(prior))
+    shares, _ = mixture_weights(label.exp().clamp(min=_NEVER), weights, prior, start=equal, most_steps=_STEPS)
     mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
     if float(weights.sum()) < _FEWEST_TO_SHARPEN:
         return shares.tolist(), _identity(val.num_classes)

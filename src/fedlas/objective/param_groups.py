@@ -7,12 +7,16 @@ from typing import Any
 from torch import nn
 
 from fedlas._core.check import check_kinds, check_number
-from fedlas.objective.objective import objective_in
+from fedlas.objective.objective import Objective, objective_in
 
 
 @check_kinds
 def param_groups(
-    objective: nn.Module, *, weight_decay: float = 0.0, lr: float | None = None, decay_criterion: bool = False
+    objective: Objective | nn.Module,
+    *,
+    weight_decay: float = 0.0,
+    lr: float | None = None,
+    decay_criterion: bool = False,
 ) -> list[dict[str, Any]]:
     """Return parameter groups for an optimizer: the model's, and the criterion's (e.g. a gate) without weight decay.
 

@@ -206,7 +206,8 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
     last digits that published numbers depend on.
     """
-    if logits.device.type != "cpu" or logits.dtype != torch.float64 or logits.shape[1] >= _SLOW_BELOW:
+    slow = logits.device.type == "cpu" and logits.dtype == torch.float64 and logits.shape[1] < _SLOW_BELOW
+    if not slow or (logits.requires_grad and torch.is_grad_enabled()):
         return torch.softmax(logits, 1, out=out)
     probs = torch.sub(logits, logits.amax(dim=1, keepdim=True), out=out).exp_()
     return probs.div_(probs.sum(dim=1, keepdim=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
@@ -66,6 +66,7 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
     )
 
 
+@check_kinds
 def read_predictions(
     path: Any, columns: Columns | None = None, *, labels: bool = True, **names: Any
 ) -> PredictionTable:

@@ -540,5 +540,5 @@ def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
 
 @pytest.mark.parametrize("value", [None, "stream", [0.5], torch.zeros(3, 4)], ids=repr)
 def test_what_is_no_predictions_is_refused(card, value):
-    with pytest.raises(InputError, match="watches Predictions"):
+    with pytest.raises(InputError, match="predictions must be Predictions"):
         Monitor(card).update(value)

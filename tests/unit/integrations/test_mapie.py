@@ -87,7 +87,7 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
         (drawn(18), {"coverage": 0.95}, "val must have enough samples for a coverage of 0.95; got 18"),
         (Predictions(torch.zeros(30, 5), [0] * 29 + [1]), {"score": "raps"}, "labels of three classes for raps; got 2"),
         (Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]), {"score": "raps"}, "ten samples of each class"),
-        ("val.npz", {}, "predictions must be Predictions"),
+        ("val.npz", {}, "val must be Predictions"),
     ],
 )
 def test_what_cannot_be_meant_is_said(val, options, message):

@@ -101,7 +101,7 @@ def test_a_state_of_other_groups_is_refused():
     logits, target, _ = data(6)
     north = StreamingGroups(["north", "south"])
     north.update(logits, target, groups=["north"] * 6)
-    for other in (StreamingGroups(["south", "north"]), StreamingGroups("abc", num_bins=10)):
+    for other in (StreamingGroups(["south", "north"]), StreamingGroups(list("abc"), num_bins=10)):
         with pytest.raises(ValueError, match="StreamingGroups: the state"):
             other.load_state_dict(north.state_dict())
         with pytest.raises(ValueError, match="there must be samples"):

@@ -39,7 +39,7 @@ def test_intervals_hold_the_truth_where_cells_hold_few_samples():
     true = truth(classes=100)
     held = dict.fromkeys(true, 0)
     for seed in range(30):
-        found = bootstrap_intervals(draw(1000, 100, seed), metrics=held, replicates=79, seed=seed)
+        found = bootstrap_intervals(draw(1000, 100, seed), metrics=list(held), replicates=79, seed=seed)
         for name, interval in found.items():
             held[name] += interval.low <= true[name] <= interval.high
     assert min(held.values()) >= 26, held  # binomial(30, 0.95): mean 28.5, sd 1.2

@@ -7,7 +7,7 @@ from fedlas.lab.data.check import check_dataset
 
 def test_a_small_data_set_differs_from_the_published_one(tmp_path):
     found = check_dataset("cub", str(FAKES["cub"](tmp_path)))
-    assert [problem.split(",")[0] for problem in found.problems[:3]] == [
+    assert [problem.split(";")[0] for problem in found.problems[:3]] == [
         "There are 3 classes",
         "There are 18 images in train",
         "There are 6 images in test",
