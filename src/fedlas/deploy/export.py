@@ -186,7 +186,7 @@ def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
     if (
         not isinstance(inputs, Mapping)
         or not inputs
-        or not all(is_dense(v) and not v.is_meta and v.ndim for v in inputs.values())
+        or not all(is_dense(v) and not v.is_meta and not v.is_complex() and v.ndim for v in inputs.values())
     ):
         raise InputError(OWNER, "inputs must be tensors of samples", describe(inputs), fix)
     sizes = {len(value) for value in inputs.values()}
