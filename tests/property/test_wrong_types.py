@@ -330,7 +330,7 @@ NAMED = {
         "model": lambda _: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
         "pool": lambda _: "1",
     },
-    "fedlas.calibrators.AutoCalibration.load": {"path": lambda _: prepared("calibrator file")},
+    "fedlas.calibrators.AutoCalibration.load": {"path": lambda _: prepared("auto file")},
     "fedlas.calibrators.MultiLabelCalibration.load": {"path": lambda _: prepared("labels file")},
     "fedlas.integrations.huggingface_hub": {
         "card": lambda _: prepared("card file"),
@@ -525,6 +525,9 @@ INSTANCES = {
     "CalibratedClassifier": lambda d: calibrated_classifier().fit(FITS["X"](d), FITS["y"](d)),
     "model file": lambda d: INSTANCES["CalibratedModel"](d).save(Path(tempfile.mkdtemp()) / "model.safetensors"),
     "calibrator file": lambda d: fitted(d).save(Path(tempfile.mkdtemp()) / "temperature.json"),
+    "auto file": lambda d: (
+        calibrators.AutoCalibration().fit(d.predictions(60)).save(Path(tempfile.mkdtemp()) / "auto.json")
+    ),
     "labels file": lambda d: INSTANCES["MultiLabelCalibration"](d).save(Path(tempfile.mkdtemp()) / "labels.json"),
     "source": lambda _: importlib.import_module("fedlas.lab.data").load_dataset("synthetic"),
     "outputs file": outputs_file,

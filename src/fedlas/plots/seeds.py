@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.extras import require
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, legend_below, legend_outside, name_axis, name_ticks
 from fedlas.stats import mean_interval
@@ -66,6 +66,8 @@ def seed_values(
         raise InputError(owner, "values must be finite, and one name must have some", dict(values), "Leave others out.")
     if unknown := sorted(set(floors or ()) - set(rows)):
         raise InputError(owner, "floors must be of names that have values", unknown, "Name them as in values.")
+    for name, floor in (floors or {}).items():
+        check_number(owner, f"floors[{name!r}]", floor)
     axes, palette = canvas(owner, theme, ax, size=(3.7, 1.1 + _ROW * len(rows)), grid="x")
     if zero:
         axes.axvline(0, color=palette.ink, **REFERENCE)
