@@ -17,7 +17,7 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x five seeds on embedded digits; prints verdict, table and where the report is
 	$(BIN)/fedlas bench demo
 
-test: $(VENV)/.test    ## the tests that run inside Python, some minutes on two cores
+test: $(VENV)/.test    ## the tests that run inside Python, five and a half minutes on two cores
 	$(PYTEST) -m "not system"
 
 test-system: $(VENV)/.test   ## the tests with processes, a browser, trackers, executors, the wheel and the documentation
