@@ -47,8 +47,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     """
     path = checked_path(path)
     try:
-        # A rename would replace the device or pipe itself: root would have no /dev/null afterward.
-        no_device(Path("/dev/null") if path.parent == Path("/dev") else path)
+        no_device(path)  # a rename would replace it: root would have no /dev/null afterward
     except OSError as error:
         raise not_writable(path, error) from error
     try:
@@ -174,7 +173,9 @@ def no_device(path: Path) -> Path:
     Raises:
         OSError: If it is one, perhaps through a link.
     """
-    if os.path.exists(path) and not is_file(path) and not path.is_dir():  # noqa: PTH110 - Path.exists may raise
+    # In /dev even a link to a file, as stdout may be, belongs to the system.
+    in_dev, exists = path.parent == Path("/dev"), os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
+    if in_dev or (exists and not is_file(path) and not path.is_dir()):
         raise OSError("it is a device or a pipe, not a file")
     return path
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, as_numbers, describe
@@ -79,6 +80,7 @@ def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_l
         )
     a, b = _centered(x), _centered(y)
     by_x, by_y = _Ranked(x), _Ranked(y)
+    is_boolean = value.dtype == torch.bool if isinstance(value, Tensor) else np.asarray(value).dtype == bool
     u, v = (ranked.below(np.ones_like(x)) / len(x) - 0.5 for ranked in (by_x, by_y))
     # A sample changes a mean over ranks by its own term and by moving the ranks of the samples above it.
     uv = u * v + by_x.above(v) + by_y.above(u)
@@ -86,7 +88,7 @@ def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_l
     return Associations(
         pearson=_correlation(a, b, a * b, a * a, b * b, confidence_level),
         spearman=_correlation(u, v, uv, uu, vv, confidence_level),
-        auroc=_auroc(by_x, y, confidence_level) if str(getattr(value, "dtype", "")).endswith("bool") else None,
+        auroc=_auroc(by_x, y, confidence_level) if is_boolean else None,
     )
 
 

@@ -103,6 +103,12 @@ def test_a_constant_score_has_no_number_and_no_interval():
     assert result.auroc.value == 0.5
 
 
+@pytest.mark.parametrize("as_boolean", [list, np.array, torch.tensor], ids=["list", "array", "tensor"])
+def test_booleans_have_an_auroc(as_boolean):
+    assert associations([1.0, 2.0, 3.0], as_boolean([False, True, True])).auroc.value == 1.0
+    assert associations([1.0, 2.0, 3.0], [0, 1, 1]).auroc is None
+
+
 def test_large_offsets_do_not_cost_digits():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=200), rng.normal(size=200)

@@ -189,10 +189,8 @@ class Loss(nn.Module, ABC):
         passed = (features, index, mixed, mixed_share, head_weight)
         extras = {name: value for name, value in zip(EXTRAS, passed, strict=True) if value is not None}
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
-        if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self._forward(logits, target, extras)
-        return self._forward(logits, target, extras)
+        with without_autocast(device):
+            return self._forward(logits, target, extras)
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         owner = type(self).__name__
