@@ -4,11 +4,13 @@ import copy
 import inspect
 import io
 import pickle
+import re
 import sys
 from typing import ClassVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, LearnsFromValidation, Loss
@@ -380,6 +382,32 @@ def test_nothing_is_learned_from_a_batch_whose_class_weights_are_0(name, kind, l
     assert all((slope == 0).all() for slope in own.values())
     assert_same_state(criterion, before)
     assert after.keys() == before.keys()
+
+
+class Waits(TorchDispatchMode):
+    """Refuses every operation for which an accelerator's host waits: it reads a value, or a shape depends on one."""
+
+    names = re.compile(r"aten::(_local_scalar_dense|nonzero|masked_select|equal|is_nonzero|_?unique\w*|argwhere)\b")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not self.names.match(func.name()), f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_loss_makes_the_host_wait_for_an_accelerator(name, monkeypatch):
+    """As on an accelerator, where no loss looks at values."""
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("fedlas.") and hasattr(module, "can_look"):
+            monkeypatch.setattr(module, "can_look", lambda tensor: False)
+    # PyTorch's own function checks the range of the classes on a CPU, and on no accelerator.
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda target, classes: torch.eye(classes).long()[target])
+    criterion = build(name, ignore_index=2, weight=torch.linspace(0.5, 1.5, CLASSES))
+    given = inputs(criterion)
+    given["logits"].requires_grad_()
+    for target in (given["target"], torch.eye(CLASSES)[given["target"]]):
+        with Waits():
+            criterion(**given | {"target": target}).backward()
+    assert given["logits"].grad.isfinite().all()
 
 
 def masked(criterion, fill, *, soft, seed=0):
