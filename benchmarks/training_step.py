@@ -1,20 +1,24 @@
-"""Step time of the training loop over that of a bare step on the same model, on a batch that is already in memory.
+"""Step time of the training loop over that of a bare step, and with FedLAS over that with cross-entropy.
 
 Both run in one process, a pass of one after a pass of the other, and medians of the passes are compared. The loop's
 pass is a whole epoch of `fedlas.lab.train.loop`: it makes and normalizes its batches, counts hits and updates
-the progress bar. On a busy machine, set OMP_NUM_THREADS=1 and read the ratio of processor times.
+the progress bar. On a busy machine, set OMP_NUM_THREADS=1 and read the ratio of processor times. With ``--models``, one
+step of an Objective with FedLAS takes turns with one of `F.cross_entropy` on the bare model.
 
     python benchmarks/training_step.py [--passes 30] [--steps 4]
+    python benchmarks/training_step.py --models resnet8 resnet20 airnet resnet50 vit-s [--passes 30]
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from fedlas import Objective
 from fedlas.lab.data import Batches, Images
@@ -24,6 +28,7 @@ from fedlas.lab.train.config import OptimizerConfig, TrainConfig
 from fedlas.lab.train.engine import Engine, build_optimizer
 from fedlas.lab.train.log import TrainingProgress
 from fedlas.lab.train.loop import _train_epoch
+from fedlas.losses import FedLAS
 
 BATCH = 128
 
@@ -36,12 +41,71 @@ def parts(seed: int = 0):
     return objective, build_optimizer(objective, OptimizerConfig())
 
 
+def vit_small() -> nn.Module:
+    """Return ViT-S/16 of 22 million parameters for 224 pixels."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(224, 16, 12, 6, 384, 1536, num_classes=1000)
+
+
+MODELS = {
+    "resnet8": (partial(build_model, "resnet8", num_classes=10, in_channels=3), (128, 3, 32, 32), 10),
+    "resnet20": (partial(build_model, "resnet20", num_classes=100, in_channels=3), (128, 3, 32, 32), 100),
+    "airnet": (
+        partial(build_model, "airnet", num_classes=10, in_channels=3, widths=[64, 192, 192]), (256, 3, 32, 32), 10
+    ),
+    "resnet50": (
+        partial(build_model, "resnet50", num_classes=1000, in_channels=3, stem="imagenet"), (32, 3, 224, 224), 1000
+    ),
+    "vit-s": (vit_small, (32, 3, 224, 224), 1000),
+}  # fmt: skip
+"""Name: builder, shape of a batch, number of classes."""
+
+
+def share_of_the_loss(name: str, passes: int) -> None:
+    """Print the processor time of a step with FedLAS over that with cross-entropy, medians of steps that take turns."""
+    build, shape, classes = MODELS[name]
+    torch.manual_seed(0)
+    inputs, target = torch.randn(shape), torch.randint(classes, shape[:1])
+    models = [build(), build()]
+    ours = Objective(models[0], FedLAS(num_classes=classes, alpha=0.1, beta=4.0))
+    works: dict[str, Callable[[], Tensor]] = {
+        "fedlas": lambda: ours(inputs, target)[0],
+        "ce": lambda: F.cross_entropy(models[1](inputs), target),
+    }
+    optimizers = {
+        "fedlas": torch.optim.SGD(ours.parameters(), lr=1e-3, momentum=0.9),
+        "ce": torch.optim.SGD(models[1].parameters(), lr=1e-3, momentum=0.9),
+    }
+    times: dict[str, list[float]] = {"fedlas": [], "ce": []}
+    for number in range(passes + 1):
+        for key in sorted(works, reverse=bool(number % 2)):
+            started = time.process_time()
+            works[key]().backward()
+            optimizers[key].step()
+            optimizers[key].zero_grad()
+            if number:  # the first step of each warms up
+                times[key].append(time.process_time() - started)
+    pairs = sorted(a / b for a, b in zip(times["fedlas"], times["ce"], strict=True))
+    milliseconds = statistics.median(times["ce"]) * 1000
+    print(
+        f"{name} {shape}, {classes} classes: cross-entropy {milliseconds:.1f} ms, FedLAS over it "
+        f"{statistics.median(times['fedlas']) * 1000 / milliseconds:.3f}; quartiles of pairs "
+        f"{pairs[len(pairs) // 4]:.3f} to {pairs[3 * len(pairs) // 4]:.3f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--passes", type=int, default=30)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=())
     arguments = parser.parse_args()
     steps = arguments.steps
+    for name in arguments.models:
+        share_of_the_loss(name, arguments.passes)
+    if arguments.models:
+        return
     accelerator = Accelerator(mixed_precision="no")
     device = accelerator.device
     pixels = torch.randint(0, 256, (steps * BATCH, 1, 28, 28), dtype=torch.uint8)

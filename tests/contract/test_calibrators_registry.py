@@ -271,6 +271,7 @@ class Every(torch.nn.Module):
         }
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore")  # notices of PyTorch's exporters to their own developers
 def test_as_modules_they_export(tmp_path):
     """To torch.export, TorchScript and ONNX, each for any number of samples."""

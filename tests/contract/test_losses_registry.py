@@ -654,6 +654,7 @@ def test_shapes_on_the_meta_device(name):
 # Compilation ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("name", "kind"), [(n, "ignored") for n in LOSSES] + [(n, "dense") for n in ("everything", "fedlas")]
 )

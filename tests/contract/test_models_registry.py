@@ -67,6 +67,7 @@ def test_every_parameter_learns(model, images):
     ] == []
 
 
+@pytest.mark.system
 def test_traced_without_a_break(model, images):
     if deep(model):
         pytest.skip("seconds of tracing; its blocks are those of a shallower one")

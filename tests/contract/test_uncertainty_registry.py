@@ -74,6 +74,7 @@ def test_a_misspelt_option_is_a_clear_error(name, bench, tmp_path):
         plan_method(name, members_of(name, bench), out=tmp_path / "x", options={"no_option": 1})
 
 
+@pytest.mark.system
 def test_leaves_a_folder_like_any_run(made, bench):
     derived, metrics = made
     for part in ("val", "test"):
@@ -105,6 +106,7 @@ def test_the_same_again_elsewhere(made, name, bench, tmp_path):
     assert torch.equal(a.logits, b.logits)
 
 
+@pytest.mark.system
 def test_report_and_evaluation_take_it(made, name, capsys):
     derived, _ = made
     (run,) = [run for run in collect(derived.folder.parent).runs if run.name == derived.folder.name]

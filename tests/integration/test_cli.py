@@ -116,6 +116,7 @@ def test_mistakes_are_named_with_status_2_and_leave_nothing(capsys, inside, argu
         assert errors.count("\n") == 1
 
 
+@pytest.mark.system
 def test_every_verb_end_to_end(capsys, inside):
     status, out, errors = call(
         capsys, "bench", "synthetic", "--losses", "ce", "fedlas+", "--seeds", "0", "1", *OVERRIDES

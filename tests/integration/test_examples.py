@@ -65,6 +65,7 @@ def test_every_example_says_what_it_needs():
     assert {path.stem for path in EXAMPLES} == set(NEEDS) | QUICK
 
 
+@pytest.mark.system
 def test_the_code_of_the_page_runs_and_its_links_lead_somewhere():
     text = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)

@@ -25,6 +25,7 @@ def tools():
     return module
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(RESULTS).as_posix())
 def test_leaderboard_and_tables_are_up_to_date(tools, page):
     text = page.read_text(encoding="utf-8")

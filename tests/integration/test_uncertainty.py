@@ -8,6 +8,8 @@ import pytest
 
 from fedlas.cli import main
 
+pytestmark = pytest.mark.system
+
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=200",
     "model.hidden=[8]",

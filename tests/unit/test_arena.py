@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[2]
 NAMES = ("data", "train", "arena", "report")
 

@@ -48,6 +48,7 @@ def test_a_calibrated_model_has_a_slope_of_1(draw, seed):
     assert found.p_value > 0.001
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("slope", [0.6, 0.3])
 def test_calibration_in_the_large_covers_its_value_at_any_slope(two_class, slope):
     """With the error that assumes a slope of 1, coverage is 0.925 and 0.890 (here 0.93 and 0.88); 600 sets."""

@@ -110,6 +110,7 @@ def test_copies_and_casts(calibrated):
     assert torch.equal(half.model[4].weight, calibrated.model[4].weight.bfloat16())
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore")  # notices of PyTorch's exporters to their own developers
 def test_it_exports(calibrated, tmp_path):
     inputs = torch.cat([part for part, _ in batches(2)])

@@ -89,6 +89,7 @@ def test_the_three_lines(build, loader, tmp_path):
         torch.testing.assert_close(last.predict_proba(turned), probs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("case", ["torchvision", "timm", "text of Hugging Face"])
 def test_onnx_holds_the_calibration(case, tmp_path):
     for package in ("onnx", "onnxruntime", "onnxscript"):

@@ -60,6 +60,7 @@ class Text(nn.Module):
         return self.head((self.embedding(input_ids) * weights).sum(1) / weights.sum(1).clamp(min=1))
 
 
+@pytest.mark.system
 def test_text_models_are_called_by_name_and_exported_with_a_free_length(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)

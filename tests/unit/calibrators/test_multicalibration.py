@@ -125,7 +125,7 @@ def test_a_start_at_the_upper_bound_is_taken():
     assert negative_log_likelihood(calibrator.transform(pointless)) < 1.4
 
 
-@pytest.mark.parametrize("factor", [2.0**-100, 2.0**10, 2.0**90])
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**90])
 def test_logits_of_any_size(factor):
     val = draw()
     scaled = Predictions(val.logits * factor, val.target)

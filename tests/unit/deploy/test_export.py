@@ -18,6 +18,8 @@ from fedlas.lab.runs.build import load_trained
 from fedlas.lab.studies.export import test_images as images_of
 from fedlas.predictions import Predictions
 
+pytestmark = pytest.mark.system
+
 export = partial(command, "export")
 CALIBRATORS = {"temperature": TemperatureScaling, "vector": VectorScaling}
 

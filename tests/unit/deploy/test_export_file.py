@@ -20,6 +20,8 @@ CODE = """
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.system
+
 
 def build():
     torch.manual_seed(5)

@@ -152,6 +152,7 @@ def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
     assert all(0.5 < float(name.split()[-1]) < 1 for name in names[1:])
 
 
+@pytest.mark.system
 def test_false_alarms_of_all_watches_together(card):
     """Streams as the card's test part was drawn, with a card for each; the budget is for all four."""
     rate, alarms, content = 0.3, [], json.loads(card.read_text())

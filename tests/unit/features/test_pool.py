@@ -140,6 +140,7 @@ def test_nonsense(features):
         Objective(small(), FedLAS(num_classes=C), features=features)
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be instantiated")
 def test_traced_without_a_break():
     objective = Objective(small(), FedLAS(num_classes=C), features="map")

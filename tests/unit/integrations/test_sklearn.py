@@ -35,6 +35,7 @@ def fitted():
     return CalibratedClassifier(GaussianNB()).fit(X, NAMES[y]), X, NAMES[y]
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")  # some checks fit on a handful of samples
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @parametrize_with_checks(

@@ -8,6 +8,8 @@ import fedlas
 from fedlas.losses import LOSSES
 from fedlas.predictions import Predictions
 
+pytestmark = pytest.mark.system
+
 STEPS, SAMPLES, CLASSES = 200, 64, 5
 
 

@@ -48,8 +48,8 @@ def smoothed_gap(predictions):
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 
-@pytest.mark.parametrize("scale", [0.002, 0.01, 0.05, 0.3, 1.0])
-@pytest.mark.parametrize("over", [0.6, 1.0, 2.0])
+@pytest.mark.parametrize("scale", [0.002, 0.05, 0.3])
+@pytest.mark.parametrize("over", [0.6, 2.0])
 def test_the_integral_at_a_scale_is_the_definition_within_the_stated_error(scale, over):
     p = sampled(600, over=over)
     smoothed = smoothed_gap(p)

@@ -364,6 +364,7 @@ def test_no_grad_and_autocast():
     loss.backward()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["ce", "fedlas", "own-average", "rankmixup-mrl", "sphor"])  # one of each need
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
 def test_compiled_equals_eager(name):

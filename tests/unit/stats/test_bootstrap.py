@@ -129,6 +129,7 @@ def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level(
     assert not any(any(leaves) for p_value, leaves in above.items() if p_value > 0.1)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("sharpness", [long(1.05), 1.15, long(1.5)])
 @pytest.mark.parametrize("metric", ["classwise_ece", "ks", "ece"])
 def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(metric, sharpness):
@@ -145,6 +146,7 @@ def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(met
     assert held >= 53  # binomial(60, 0.95): mean 57, sd 1.7
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("gap", [long(0.0), 0.03, long(0.1)])
 def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(gap):
     """Of the debiased square, the replicates' mean is too high by the labels' chance that the sample has already."""
@@ -179,6 +181,7 @@ def test_automatic_intervals_hold_the_true_calibration_error_and_percentile_ones
     assert held["percentile"] < held["auto"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("metric", [long("accuracy"), "nll"])
 def test_intervals_of_means_hold_the_truth_as_often_as_they_say(metric):
     truth = METRICS[metric].value(draw(1_000_000, seed=10**6))

@@ -34,6 +34,7 @@ def truth(classes):
     return {"classwise_ece": float(classwise), "brier_calibration": float(brier)}
 
 
+@pytest.mark.system
 def test_intervals_hold_the_truth_where_cells_hold_few_samples():
     """Without what cells tell: 18 of 100 for Brier calibration, and all of the others lie above the truth."""
     true = truth(classes=100)

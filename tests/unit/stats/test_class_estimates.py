@@ -58,6 +58,7 @@ def test_only_what_is_miscalibrated_is_told():
         assert 0.5 < error.value / error.floor < 2
 
 
+@pytest.mark.system
 def test_false_alarms_are_at_the_level():
     """200 calibrated models of 4 classes: 5 % of the 800 p-values are below 0.05, to 3 standard errors."""
     p_values = [e.p for seed in range(200) for e in class_estimates(model(300, seed=seed), replicates=99).values()]

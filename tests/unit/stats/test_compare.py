@@ -161,6 +161,7 @@ def test_the_test_errs_as_often_as_it_says():
     assert abs(errors - 150) < 48
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("means", [(0, 0), (0, 0, 0, 0, 0, 0), (0, 0, 0, -9, -9, -9), (0.5, 0, 0, 0, 0, 0)])
 def test_the_truly_best_method_is_set_apart_less_often_than_the_level(means):
     rng = np.random.default_rng(1)

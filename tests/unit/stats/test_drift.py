@@ -144,6 +144,7 @@ def test_money_is_neither_made_nor_lost_without_bets():
         assert test.evidence == pytest.approx(1)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("share", "rate"), [(0.5, 0.3), (0.97, 0.3)])
 def test_false_alarms_are_as_rare_as_asked(share, rate):
     """Streams at the very end of the interval, looked at after every sample: the worst that is no change."""

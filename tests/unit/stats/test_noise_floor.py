@@ -24,6 +24,7 @@ def draw(samples=300, classes=5, sharpness=1.0, seed=0):
     return Predictions((sharpness * logits).float(), target)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("metric", "alternative"),
     [
@@ -66,6 +67,7 @@ def test_the_floor_of_accuracy_is_the_mean_confidence_and_that_of_nll_the_mean_e
         assert found.mean == pytest.approx(float(expected), abs=5 * found.standard_deviation / 400**0.5)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "metric", ["ece", long("adaptive_ece"), long("classwise_ece"), "nll", long("brier"), "accuracy"]
 )
@@ -76,6 +78,7 @@ def test_overconfident_models_are_found(metric):
     assert all((f.value < f.mean) == better for f in found)
 
 
+@pytest.mark.system
 def test_underconfident_models_are_found_by_their_nll_only_if_asked_for_a_difference():
     p = draw(2000, sharpness=0.5)
     assert noise_floor(p, metric="ece").p_value < 0.01

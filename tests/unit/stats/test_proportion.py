@@ -66,6 +66,7 @@ def test_twenty_of_twenty_leave_room_for_mistakes(method):
     assert (found.low, found.high) == (interval.low, interval.high)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("truth", [0.5, 0.9, 0.95, 0.99, 0.999])
 @pytest.mark.parametrize("samples", [20, 100])
 def test_intervals_of_accuracy_hold_any_truth(truth, samples):

@@ -66,7 +66,7 @@ def test_other_samples_are_refused():
         fedlas.compare(a, "b.npz")
 
 
-@pytest.mark.parametrize(("alone", "other"), [(0, 0), (1, 0), (6, 2), (30, 41), (5000, 5200), (9000, 2)])
+@pytest.mark.parametrize(("alone", "other"), [(0, 0), (1, 0), (6, 2), (30, 41), (300, 340), (900, 2)])
 def test_mcnemar_by_hand(alone, other):
     a = np.array([True] * alone + [False] * other + [True] * 5)
     b = np.array([False] * alone + [True] * other + [True] * 5)

@@ -45,6 +45,7 @@ def fakes_and_overrides(name, folder):
     ]  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.long) for n in CELLS])
 def test_two_steps_on_fakes(name, tmp_path):
     (tmp_path / "data").mkdir()

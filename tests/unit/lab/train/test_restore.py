@@ -146,11 +146,7 @@ def test_a_whole_checkpoint_resumes(trained, tmp_path):
     ("place", "value", "message"),
     [
         ("best", GONE, "best is missing"),
-        ("best", None, "best is NoneType None"),
-        ("best.objective", {}, "weights lacks"),
-        ("best.objective.model.layers.0.weight", torch.zeros(2, 2), "weights"),
-        ("config.seed", [[0] * 10**6] * 10, "the same configuration"),
-        ("config.seed", torch.zeros(2, 2), "the same configuration"),
+        ("config.seed", [[0] * 10**4] * 10, "the same configuration"),
     ],
 )
 def test_every_subcommand_says_so(runs, tmp_path, capsys, place, value, message):
