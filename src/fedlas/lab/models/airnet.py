@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_number
 from fedlas.lab.models.base import MODELS, check_dropout
 
-_OUTPUT_SCALE = 1 / 9
 _LEAST_VARIANCE = 5e-4
 """Added to the variances of patches, so that directions without contrast are not blown up."""
 
@@ -26,14 +25,16 @@ class AirNet(nn.Module):
         image_size: Height and width, at least 2; a map of one pixel is not pooled.
         widths: Channels of the three groups.
         dropout: Rate of dropout on the features, before ``fc``.
+        feature_scale: Factor of the features, before ``fc``.
 
     State:
         The buffer ``whitening`` holds random orthogonal filters until :meth:`fit_inputs` is called.
 
     Note:
         Convolutions start as the identity in as many channels as they receive, and with torch's default in the others.
-        Batch norms have no trainable scale and average their statistics over few steps. The factor 1/9 of the logits
-        is applied to the features. The learning rate is one for all parameters, and the loss does not smooth labels:
+        Batch norms have no trainable scale and average their statistics over few steps. The paper's factor 1/9 of the
+        logits is applied to the features: ``fc`` then learns slowly, and cross-entropy alone stays calibrated or
+        under-confident, where a factor of 1 makes it over-confident. The learning rate is one for all parameters, and the loss does not smooth labels:
         both are the recipe's business.
 
     Source:
@@ -41,7 +42,14 @@ class AirNet(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, *, image_size: int, widths: Sequence[int], dropout: float = 0.0
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        image_size: int,
+        widths: Sequence[int],
+        dropout: float = 0.0,
+        feature_scale: float = 1 / 9,
     ) -> None:
         super().__init__()
         patch = 4 * in_channels
@@ -53,14 +61,14 @@ class AirNet(nn.Module):
         self.groups = nn.Sequential()
         for group, (width, out) in enumerate(pairwise(channels)):
             self.groups.append(_group(width, out, pool=(image_size - 1) >> group > 1))
-        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.pool, self.feature_scale = nn.AdaptiveMaxPool2d(1), feature_scale
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(channels[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
         maps = self.groups(F.gelu(F.conv2d(images, self.whitening, self.bias)))
-        logits: Tensor = self.fc(self.dropout(self.pool(maps).flatten(1) * _OUTPUT_SCALE))
+        logits: Tensor = self.fc(self.dropout(self.pool(maps).flatten(1) * self.feature_scale))
         return logits
 
     @torch.no_grad()
@@ -104,6 +112,7 @@ def build_airnet(
     image_size: int = 32,
     widths: Sequence[int] = (64, 192, 192),
     dropout: float = 0.0,
+    feature_scale: float = 1 / 9,
 ) -> nn.Module:
     """Fast convolutional network for small images, with a first layer that whitens patches (1.2 million parameters).
 
@@ -113,6 +122,7 @@ def build_airnet(
         image_size: At least 2.
         widths: Channels of the three groups of convolutions.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
+        feature_scale: Factor of the features, before the classifier, above 0.
 
     Raises:
         InputError: For other than three widths, or a number out of range.
@@ -122,4 +132,5 @@ def build_airnet(
         raise InputError("airnet", "widths must be three numbers", repr(widths), "Write e.g. widths=[64,192,192].")
     widths = [check_count("airnet", "widths", width) for width in widths]
     rate = check_dropout("airnet", dropout)
-    return AirNet(num_classes, in_channels, image_size=image_size, widths=widths, dropout=rate)
+    scale = check_number("airnet", "feature_scale", feature_scale, low=0, low_open=True)
+    return AirNet(num_classes, in_channels, image_size=image_size, widths=widths, dropout=rate, feature_scale=scale)

@@ -55,3 +55,11 @@ def test_a_run_fits_it_to_its_training_part_and_does_not_train_it():
 def test_nonsense_widths(widths):
     with pytest.raises(InputError, match="widths"):
         build(widths=widths)
+
+
+def test_the_factor_of_the_features_is_that_of_the_logits_without_bias():
+    images, models = torch.randn(2, 3, 32, 32), [build(), build(feature_scale=1.0)]
+    published, plain = (model.eval()(images) - model.fc.bias for model in models)
+    torch.testing.assert_close(plain, 9 * published)
+    with pytest.raises(InputError, match="feature_scale"):
+        build(feature_scale=0)
