@@ -13,7 +13,9 @@ import argparse
 import os
 import socket
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -25,17 +27,17 @@ from fedlas import Objective
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, Images
 from fedlas.lab.models import build_model
-from fedlas.lab.train.average import Weights
-from fedlas.lab.train.config import OptimizerConfig, TrainConfig
-from fedlas.lab.train.engine import Engine, build_optimizer
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.lab.train.engine import Engine
+from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.log import TrainingProgress
-from fedlas.lab.train.loop import _train_epoch
+from fedlas.lab.train.loop import _Training
 from fedlas.losses import LOSSES
 
 BATCH, CLASSES = 128, 10
 ALONE = SimpleNamespace(
-    num_processes=1, device=torch.device("cpu"), prepare=lambda *parts: parts, backward=torch.Tensor.backward,
-    reduce=lambda value, **_: value,
+    num_processes=1, is_main_process=True, device=torch.device("cpu"), backward=torch.Tensor.backward,
+    prepare=lambda *parts: parts if len(parts) > 1 else parts[0], reduce=lambda value, **_: value,
 )  # fmt: skip
 """An accelerator of one process, where there are two."""
 
@@ -75,7 +77,7 @@ def gradient_of_step(loss: str, accelerator, **config) -> dict[str, torch.Tensor
         with engine.collecting(last=number == len(parts)):
             engine.backward(engine.wrapped(inputs, target, index=index)[0], share)
     engine.step(None)
-    after = engine.plain(objective.state_dict())
+    after = objective.state_dict()
     return {name: value - after[name] for name, value in before.items()}
 
 
@@ -94,13 +96,16 @@ def loop(loss: str, accelerator, steps: int, rank: int, ranks: int):
     batches = Batches(
         images, mean=(0.3,), std=(0.3,), batch_size=BATCH, flip=True, shuffle=True, rank=rank, world_size=ranks
     )
-    config = TrainConfig(batch_size=BATCH)
-    engine = Engine(objective, config, accelerator)
-    engine.start(build_optimizer(objective, OptimizerConfig()))
+    folder = Path(tempfile.mkdtemp())  # no run is written, but a log is looked for
+    job = TrainingJob(
+        objective, batches, batches, folder, TrainConfig(batch_size=BATCH), OptimizerConfig(), ScheduleConfig(), {},
+        accelerator,
+    )  # fmt: skip
+    training = _Training(job)
 
     def epoch() -> None:
         with TrainingProgress("benchmark", epochs=1000, steps=steps, quiet=True) as bar:
-            _train_epoch(engine, batches, None, Weights(model, config), (), bar, 1)
+            training._train(1, bar)
 
     return epoch
 

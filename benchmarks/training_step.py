@@ -11,9 +11,11 @@ step of an Objective with FedLAS takes turns with one of `F.cross_entropy` on th
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +25,11 @@ from torch import Tensor, nn
 from fedlas import Objective
 from fedlas.lab.data import Batches, Images
 from fedlas.lab.models import build_model
-from fedlas.lab.train.average import Weights
-from fedlas.lab.train.config import OptimizerConfig, TrainConfig
-from fedlas.lab.train.engine import Engine, build_optimizer
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.lab.train.engine import build_optimizer
+from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.log import TrainingProgress
-from fedlas.lab.train.loop import _train_epoch
+from fedlas.lab.train.loop import _Training
 from fedlas.losses import FedLAS
 
 BATCH = 128
@@ -106,8 +108,7 @@ def main() -> None:
         share_of_the_loss(name, arguments.passes)
     if arguments.models:
         return
-    accelerator = Accelerator(mixed_precision="no")
-    device = accelerator.device
+    device = Accelerator(mixed_precision="no").device
     pixels = torch.randint(0, 256, (steps * BATCH, 1, 28, 28), dtype=torch.uint8)
     images = Images(pixels, torch.randint(0, 10, (steps * BATCH,))).to(device)
     batches = Batches(images, mean=(0.3,), std=(0.3,), batch_size=BATCH, flip=True, shuffle=True)
@@ -118,11 +119,10 @@ def main() -> None:
     )
     for precision in ("fp32", "bf16"):
         bare, bare_optimizer = parts()
-        ours, optimizer = parts()
         config = TrainConfig(precision=precision, channels_last=False, batch_size=BATCH)  # as the bare step
-        engine = Engine(ours, config, accelerator)
-        engine.start(optimizer)
-        weights = Weights(ours.model, config)
+        folder = Path(tempfile.mkdtemp())  # no run is written, but a log is looked for
+        job = TrainingJob(parts()[0], batches, batches, folder, config, OptimizerConfig(), ScheduleConfig(), {})
+        training = _Training(job)
 
         def bare_pass(model=bare.model, optimizer=bare_optimizer, precision=precision) -> None:
             model.train()
@@ -133,9 +133,9 @@ def main() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
 
-        def our_pass(engine=engine, weights=weights) -> None:
+        def our_pass(training=training) -> None:
             with TrainingProgress("benchmark", epochs=1000, steps=steps) as bar:
-                _train_epoch(engine, batches, None, weights, (), bar, 1)
+                training._train(1, bar)
 
         times: dict[str, list[float]] = {"bare": [], "loop": []}
         cpu: dict[str, list[float]] = {"bare": [], "loop": []}

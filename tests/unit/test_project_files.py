@@ -1,6 +1,7 @@
 """The files that people expect around a project: each parses, and what it says agrees with the code."""
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -99,3 +100,10 @@ def test_every_rule_of_security_is_held_by_tests_that_exist():
         assert named, row
         for path, name in named:
             assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_finds_what_it_imports(path, monkeypatch):
+    """Nothing else runs them between releases."""
+    monkeypatch.syspath_prepend(path.parent)
+    assert runpy.run_path(str(path), run_name="benchmark")["__doc__"]
