@@ -192,16 +192,18 @@ def cases(group: str, args: argparse.Namespace, few: int | None = None) -> Itera
 # Calibrators.
 
 
+def fit_of(make: Callable[[], Any]) -> Fit:
+    """The fit of a calibrator of this library."""
+
+    def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
+        calibrator = make().fit(Predictions(torch.from_numpy(np.log(probs)), torch.from_numpy(target)))
+        return lambda test: calibrator.transform(Predictions(torch.from_numpy(np.log(test)))).probs.numpy()
+
+    return fit
+
+
 def ours() -> dict[str, Fit]:
     """Calibrators of this library that need logits alone."""
-
-    def fit_of(make: Callable[[], Any]) -> Fit:
-        def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
-            calibrator = make().fit(Predictions(torch.from_numpy(np.log(probs)), torch.from_numpy(target)))
-            return lambda test: calibrator.transform(Predictions(torch.from_numpy(np.log(test)))).probs.numpy()
-
-        return fit
-
     skipped = ("drift-temperature", "label-shift")  # other data, other aim
     kinds = {
         entry.name: entry.value

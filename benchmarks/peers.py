@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlas import Predictions, estimates, evaluate
+from fedlas.calibrators import CALIBRATORS
 from fedlas.metrics import METRICS, StreamingMetrics
 from fedlas.stats import bootstrap_interval
 from fedlas.zoo.ood import OOD_SCORES
@@ -175,7 +176,17 @@ def ood(score: str, detector: str) -> Callable[[int, int], Row]:
     return row
 
 
-def fit(name: str, *names: str) -> Callable[[int, int], Row]:
+def mahalanobis(samples: int, classes: int) -> Row:
+    features, target = draw(samples, 64)[0], torch.arange(samples) % classes
+    detectors, function = library("pytorch_ood.detector"), OOD_SCORES["mahalanobis"].value
+    train = Predictions(torch.zeros(samples, classes), target, features=features)
+    theirs = detectors and (
+        lambda: detectors.Mahalanobis(None).fit_features(features, target).predict_features(features)
+    )
+    return Row("OOD score Mahalanobis", lambda: function(features, train=train), present(pytorch_ood=theirs))
+
+
+def fit(name: str, *names: str, **options: Any) -> Callable[[int, int], Row]:
     """Return the row of a calibrator's fit and those of others, as ``benchmarks/calibrators.py`` calls them."""
 
     def row(samples: int, classes: int) -> Row:
@@ -183,7 +194,8 @@ def fit(name: str, *names: str) -> Callable[[int, int], Row]:
         probs, labels = logits.double().softmax(1).numpy(), target.numpy()
         others = {other: calibrators.peers().get(other) for other in names}
         theirs = {other: partial(each, probs, labels) for other, each in others.items() if each is not None}
-        return Row(f"fit {name}", partial(calibrators.ours()[name], probs, labels), theirs)
+        work = partial(calibrators.fit_of(partial(CALIBRATORS[name].value, **options)), probs, labels)
+        return Row(f"fit {name}{', one penalty' if options else ''}", work, theirs)
 
     row.__name__ = f"fit_{name}"
     return row
@@ -217,12 +229,15 @@ SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     ood("msp", "MaxSoftmax"): [(50_000, 1000)],
     ood("entropy", "Entropy"): [(50_000, 1000)],
     ood("max-logit", "MaxLogit"): [(50_000, 1000)],
+    mahalanobis: [(50_000, 100)],
     fit(
         "temperature", "temp-scaling (probmetrics)", "Temperature (torch_uncertainty)", "temperature (sklearn)"
     ): FITTED,
     fit("ensemble-temperature", "ets (probmetrics)"): FITTED,
     fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)"): FITTED,
+    fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)", num_folds=None): FITTED,
     fit("matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)"): FITTED,
+    fit("matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)", off_diagonal=1.0, intercept=1.0): FITTED,
     fit("isotonic", "isotonic (probmetrics)", "isotonic (sklearn)", "IsotonicRegression (netcal)"): FITTED,
     fit("histogram-binning", "HistogramBinning (netcal)", "HistogramBinning (torch_uncertainty)"): FITTED,
     fit("beta", "BetaCalibration (netcal)"): FITTED,
