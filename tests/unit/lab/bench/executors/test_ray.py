@@ -22,8 +22,10 @@ pytestmark = [
 def executor(stops):
     """An executor whose cluster stays up for all tests, with processes that obey orders."""
     executor = RayExecutor(workers=2, retries=1)
-    with executor._cluster():
-        yield executor
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # on a busy machine workers of Ray's niceness 15 hardly get a turn
+        with executor._cluster():
+            yield executor
 
 
 def numbers(folder):
