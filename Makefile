@@ -17,10 +17,10 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x five seeds on embedded digits; prints verdict, table and where the report is
 	$(BIN)/fedlas bench demo
 
-test: $(VENV)/.test    ## the tests that run inside Python, five and a half minutes on two cores
+test: $(VENV)/.test    ## the tests of what fedlas itself computes, TODO minutes on two cores
 	$(PYTEST) -m "not system"
 
-test-system: $(VENV)/.test   ## the tests with processes, a browser, trackers, executors, the wheel and the documentation
+test-system: $(VENV)/.test   ## the tests with processes, a browser, exporters, compilers, other training loops, hundreds of data sets and the docs
 	$(PYTEST) -m system
 
 test-long: $(VENV)/.test   ## the tests that take minutes, and many more examples of every property

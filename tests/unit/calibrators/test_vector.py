@@ -131,6 +131,7 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, weight):
         VectorScaling.load(path)
 
 
+@pytest.mark.system
 def test_a_thousand_classes():
     random = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(2000, 1000, generator=random)

@@ -112,6 +112,7 @@ def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
     assert {**from_file, "verdict": 0} == {**from_folder, "verdict": 0}
 
 
+@pytest.mark.system
 def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, capsys):
     test, val = files
     assert evaluate_file(test, calibrate="all", on=val, as_json=True, replicates=39) == 0

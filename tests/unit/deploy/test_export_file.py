@@ -15,12 +15,11 @@ from fedlas.calibrators import CALIBRATORS
 from fedlas.cli.main import main
 from fedlas.deploy.formats import FORMATS
 
+pytestmark = pytest.mark.system
 export_file = partial(command, "export")
 CODE = """
 import torch
 from torch import nn
-
-pytestmark = pytest.mark.system
 
 
 def build():

@@ -147,6 +147,7 @@ def test_all_failed(tmp_path, losses):
         bench.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
 
 
+@pytest.mark.system
 def test_status_and_report(tmp_path, losses, capsys):
     assert bench.bench(RECIPE, losses=["failing", "ce"], seeds=[0, 1], out=tmp_path) == 1
     captured = capsys.readouterr()

@@ -46,6 +46,7 @@ def run_of(folder):
     return next(path for path in folder.iterdir() if path.name.startswith("ce-s0"))
 
 
+@pytest.mark.system
 def test_report(folder, capsys):
     call(capsys, "report", folder, "--replicates", "0")
     said = "".join(call(capsys, "report", folder, "--replicates", "0", "--details").split())

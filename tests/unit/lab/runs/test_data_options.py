@@ -54,6 +54,7 @@ def logits(folder):
     return Predictions.load(folder / "predictions" / "test.npz").logits
 
 
+@pytest.mark.system
 def test_workers_change_nothing_not_even_whose_folder_it_is(done, birds, tmp_path):
     run, _ = done
     other = on_birds(birds, tmp_path, workers=1)
@@ -62,6 +63,7 @@ def test_workers_change_nothing_not_even_whose_folder_it_is(done, birds, tmp_pat
     assert torch.equal(logits(run.folder), logits(tmp_path))
 
 
+@pytest.mark.system
 def test_a_stopped_run_on_images_from_disk_goes_on_bit_for_bit(done, birds, tmp_path, monkeypatch):
     def stop(path, record):
         append_log(path, record)

@@ -119,6 +119,7 @@ FILES = [
 ]  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", FILES)
 def test_a_pipe_or_an_endless_device_is_no_file_of_a_run(bench, name):
     """Without a writer, opening a pipe waits forever; /dev/zero fills the memory."""

@@ -57,6 +57,7 @@ def reported(folder):
     return report.csv.read_bytes(), report.markdown.read_text(), re.sub(" +", " ", page)
 
 
+@pytest.mark.system
 @pytest.mark.whole
 def test_a_pack_keeps_what_auto_made_of_each_run(packed):
     assert "NLL auto" in reported(packed)[1]
