@@ -48,7 +48,7 @@ def work(task: Task) -> TaskResult:
     if task.processes > 1:
         return launch(task)
     with limited_to(task.threads):
-        return attempt(task.run, task.label)
+        return attempt(task)
 
 
 def launch(task: Task) -> TaskResult:
@@ -106,7 +106,7 @@ def _rank(task: Task, note: Path) -> TaskResult:
     end_with_parent()
     try:
         with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
-            result = finish(task.run, task.label)
+            result = finish(task)
     except InputError as error:
         write_json(note, error_texts(error))
         raise
@@ -144,7 +144,7 @@ class LocalExecutor(Executor):
             for task in tasks:
                 events.started(task)
                 with limited_to(task.threads):
-                    ended = attempt(task.run, task.label, show=events.show(task))
+                    ended = attempt(task, show=events.show(task))
                 yield ended
             return
 
