@@ -177,7 +177,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     methods, names, used = [], [], set()
     for loss in losses:
         options = _options(recipe.registered_loss(loss), recipe.loss_options(loss))
-        names += [*options, *(f"{loss}.{option}" for option in options)]
+        names += [key for key, (value, _) in options.items() if isinstance(value, float)]
         ranges = {key: text for key, (value, text) in options.items() if text and isinstance(value, int | float)}
         for spec in specs:
             key, _, text = spec.partition("=")
