@@ -40,17 +40,8 @@ def add_tune(add: AddSubcommand) -> None:
 
 def _tune(args: argparse.Namespace) -> int:
     executor = executor_of(args)
-    tuning = plan_tuning(
-        args.recipe,
-        overrides_of(args),
-        losses=args.losses,
-        trials=args.trials,
-        objective=args.objective,
-        seeds=args.seeds,
-        space=args.space,
-        out=args.out,
-        data=args.data,
-    )
+    names = ("losses", "trials", "objective", "seeds", "space", "out", "data")
+    tuning = plan_tuning(args.recipe, overrides_of(args), **{name: getattr(args, name) for name in names})
     if args.dry_run:
         dry_run_study(tuning)
         return 0
