@@ -16,7 +16,8 @@ SOURCE = Path(fedlas.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [  # each may import only from later lines, and itself; docs/architecture.md shows them
     {"cli"},
-    {"lab.bench", "lab.tune"},
+    {"lab.tune"},
+    {"lab.bench"},
     {"lab.report"},
     {"lab.studies"},
     {"lab.runs"},

@@ -140,14 +140,12 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     """
     runs, skipped = find_runs(_OWNER, folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)
-    if len({folder.path.resolve() for folder in runs}) != len(runs):
-        raise InputError(_OWNER, "each run must be named once", shown, "Leave one out.")
     for folder in runs:
         must_be_finished(_OWNER, folder)
     fix = "Name only runs of one recipe with the same settings; measure others in a call of their own."
     check_alike(_OWNER, [(folder.name, folder.run.config()) for folder in runs], fix)
     if len({(folder.run.loss, folder.run.seed) for folder in runs}) != len(runs):
-        raise InputError(_OWNER, "runs must differ in loss or seed", shown, "Leave one out.")
+        raise InputError(_OWNER, "each run must be named once and differ in loss or seed", shown, "Leave one out.")
     return runs, skipped
 
 

@@ -35,7 +35,7 @@ class Backwards(Executor):
     def results(self, tasks, events):
         for task in tasks[:1:-1]:
             events.started(task)
-            yield attempt(task.run, task.label)
+            yield attempt(task)
 
 
 def test_what_arguments_choose():

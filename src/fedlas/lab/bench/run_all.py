@@ -85,7 +85,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
     for run in runs:
         if run not in todo:
             # A finished run is only read, which needs no worker.
-            note(attempt(run, run.name), "dim")
+            note(attempt(Task.of(run, run.name)), "dim")
     if todo:
         tasks = [replace(Task.of(run, run.name), threads=threads) for run in todo]
         progress = JointProgress(console, tasks)

@@ -239,7 +239,8 @@ def read_images(
     def read(file: Path) -> NDArray[np.uint8]:
         image = open_image(owner, file, channels=channels, upright=upright)
         if image_size is not None:
-            image = _shorter_side(image, image_size)
+            bilinear = require("PIL.Image", extra="data").Resampling.BILINEAR
+            image = require("PIL.ImageOps", extra="data").fit(image, (image_size, image_size), bilinear)
         pixels = np.asarray(image, dtype=np.uint8)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -274,14 +275,3 @@ def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), 1000):  # a million futures at once take a gigabyte
             yield from pool.map(look, items[start : start + 1000])
-
-
-def _shorter_side(image: Any, size: int) -> Any:
-    """Return ``image`` resized to a shorter side of ``size``, then its center square."""
-    width, height = image.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    if image.size != (width, height):
-        image = image.resize((width, height), require("PIL.Image", extra="data").Resampling.BILINEAR)
-    x, y = (width - size) // 2, (height - size) // 2
-    return image.crop((x, y, x + size, y + size))

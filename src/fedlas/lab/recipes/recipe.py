@@ -198,13 +198,18 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         >>> load_recipe("digits", ["train.epochs=2"]).train.epochs
         2
     """
+    return recipe_from(*recipe_content(name, overrides))
+
+
+def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Return the name of a recipe and the content of its file with overrides, for :func:`recipe_from`."""
     short, content = read_content(name)
     if is_group(content):
         got = f"the group {name!r} of {len(content['recipes'])}"
         raise InputError("recipe", "it must be one recipe", got, "Run it with fedlas bench, or name one of them.")
     for override in overrides:
         apply_override(content, override)
-    return recipe_from(short, content)
+    return short, content
 
 
 def parse_options(overrides: Iterable[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ REFINED = "refined_nll"
 """Selects by :func:`refined_nll`; it is no metric of a test set, because it fits what it measures."""
 
 
-def check_select(metric: str) -> str:
+def check_select(metric: str, owner: str = "train.select") -> str:
     """Return ``metric`` if it can choose the best epoch: computed from logits and target alone, or ``refined_nll``.
 
     Raises:
@@ -29,7 +29,7 @@ def check_select(metric: str) -> str:
         return name
     fix = f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able)
     expected = f"it must be a registered metric of logits and target alone, or {REFINED}"
-    raise InputError("train.select", expected, repr(metric), fix)
+    raise InputError(owner, expected, repr(metric), fix)
 
 
 def merit(metric: str, value: float) -> float:

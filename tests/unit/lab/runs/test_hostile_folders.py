@@ -11,6 +11,7 @@ import yaml
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
+from fedlas.lab.bench.executors.local import Worker
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
@@ -18,7 +19,6 @@ from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.workers import Worker
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -221,7 +221,7 @@ def test_workers_follow_no_link_either(tmp_path):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / ".workers").symlink_to(tmp_path / "home")
     with pytest.raises(InputError, match="only what lies in"):
-        Worker(tmp_path / "bench", 0, None, print)
+        Worker(tmp_path / "bench", 0, None)
 
 
 def garbled_yaml(folder):

@@ -40,6 +40,7 @@ class Task:
         threads: Threads to compute with; None does not set them.
         processes: Processes that share the run, one per GPU.
         retries: How often a run resumes after one of several processes was killed.
+        report: Whether to compute what a report shows of the run in addition to its metrics, such as intervals.
     """
 
     run: Run
@@ -50,6 +51,7 @@ class Task:
     threads: int | None = None
     processes: int = 1
     retries: int = 2
+    report: bool = True
 
     @classmethod
     def of(cls, run: Run, label: str) -> Task:
@@ -75,21 +77,22 @@ class TaskResult:
     busy: str | None = None
 
 
-def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> TaskResult:
-    """Do a run in this process. An error is noted in its folder and returned."""
+def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
+    """Do a task in this process. An error is noted in the run's folder and returned."""
     try:
-        return finish(run, label, show=show)
+        return finish(task, show=show)
     except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
-        return failed(run, **error_texts(error))
+        return failed(task.run, **error_texts(error))
 
 
-def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> TaskResult:
-    """Do a run and all that its report needs in this process, or leave it to another process that works on it."""
+def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
+    """Do a task in this process, or leave its run to another process that works on it."""
+    run = task.run
     try:
-        metrics = execute(run, label=label, show=show)
+        metrics = execute(run, label=task.label, show=show)
     except BusyError as error:
         return TaskResult(run.name, busy=str(error))
-    if is_main_process():
+    if task.report and is_main_process():
         with suppress(ValueError):  # what of the folder cannot be used is for the report to say
             finished = read_run(RunFolder(run.folder))
             keep_estimates(finished)

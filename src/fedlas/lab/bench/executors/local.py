@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import wait
+from functools import cache
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_json
+from fedlas._core.files import path_inside, write_json
 from fedlas.lab.bench.executors.base import (
     EXECUTORS,
     Events,
@@ -31,7 +34,6 @@ from fedlas.lab.bench.executors.base import (
     finish,
 )  # fmt: skip
 from fedlas.lab.runs.build import available_cores, limited_to
-from fedlas.lab.runs.workers import Worker, context, end, end_with_parent, exit_text, visible_gpus
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
@@ -48,7 +50,7 @@ def work(task: Task) -> TaskResult:
     if task.processes > 1:
         return launch(task)
     with limited_to(task.threads):
-        return attempt(task.run, task.label)
+        return attempt(task)
 
 
 def launch(task: Task) -> TaskResult:
@@ -106,7 +108,7 @@ def _rank(task: Task, note: Path) -> TaskResult:
     end_with_parent()
     try:
         with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
-            result = finish(task.run, task.label)
+            result = finish(task)
     except InputError as error:
         write_json(note, error_texts(error))
         raise
@@ -144,7 +146,7 @@ class LocalExecutor(Executor):
             for task in tasks:
                 events.started(task)
                 with limited_to(task.threads):
-                    ended = attempt(task.run, task.label, show=events.show(task))
+                    ended = attempt(task, show=events.show(task))
                 yield ended
             return
 
@@ -153,18 +155,18 @@ class LocalExecutor(Executor):
         share = max(1, torch.get_num_threads() // count)
         waiting = deque(replace(self.ready(task), threads=task.threads or share) for task in tasks)
         starts: dict[str, int] = {}
-        workers = [Worker(tasks[0].run.folder.parent, number, visible, work) for number, visible in enumerate(devices)]
+        workers = [Worker(tasks[0].run.folder.parent, number, visible) for number, visible in enumerate(devices)]
         try:
             while True:
                 # Give each free worker the next task.
                 for worker in workers:
-                    if worker.job is None and waiting:
+                    if worker.task is None and waiting:
                         task = waiting.popleft()
                         if task.run.name not in starts:
                             events.started(task)
                         starts[task.run.name] = starts.get(task.run.name, 0) + 1
                         worker.give(task)
-                busy = [worker for worker in workers if worker.job is not None]
+                busy = [worker for worker in workers if worker.task is not None]
                 if not busy:
                     return
 
@@ -172,9 +174,9 @@ class LocalExecutor(Executor):
                 ready = wait([worker.connection for worker in busy], timeout=0.1)
                 events.idle()
                 for worker in busy:
-                    if worker.connection not in ready or worker.job is None:
+                    if worker.connection not in ready or worker.task is None:
                         continue
-                    task, result = worker.job, worker.take()
+                    task, result = worker.task, worker.take()
                     if isinstance(result, TaskResult):
                         yield result
                     elif starts[task.run.name] <= self.retries:
@@ -205,3 +207,141 @@ def _devices(worker: int, workers: int, gpus_per_run: float | None, gpus: Sequen
         raise InputError("executor local", expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
     first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
     return ",".join(gpus[first : first + max(1, int(gpus_per_run))])
+
+
+class Worker:
+    """A process that does one task after the other. It is replaced if it ends before its task does.
+
+    Args:
+        folder: Its output goes to ``.workers/NUMBER.log`` below.
+        number: Number of the worker.
+        devices: ``CUDA_VISIBLE_DEVICES`` of the process; None does not set it.
+
+    Attributes:
+        task: Current task; None while it waits.
+        connection: Ready for reading when the task has ended, or the process has.
+    """
+
+    def __init__(self, folder: Path, number: int, devices: str | None) -> None:
+        self.number = number
+        self.task: Task | None = None
+        self._log = path_inside(folder, folder / ".workers" / f"{number}.log")
+        self._devices = devices
+        self.connection: Connection
+        self.process: Any
+        self._start()
+
+    def give(self, task: Task) -> None:
+        """Begin a task; the worker must be free."""
+        self.task = task
+        if not self.process.is_alive():
+            self.connection.close()
+            self._start()
+        with suppress(OSError):  # the process has just ended; `take` notices it
+            self.connection.send(task)
+
+    def take(self) -> TaskResult | str:
+        """Return the result of the task, or how the process ended. The next task then starts another process."""
+        self.task = None
+        try:
+            result: TaskResult = self.connection.recv()
+            return result
+        except (EOFError, OSError):
+            self.process.join(5)
+            return exit_text(self.process.exitcode)
+
+    def _start(self) -> None:
+        starter = context()
+        for last in (False, True):
+            self.connection, theirs = starter.Pipe()
+            self.process = starter.Process(
+                target=_serve, args=(theirs, self._log, self._devices), name=f"fedlas-worker-{self.number}"
+            )
+            try:
+                self.process.start()
+                return
+            except (EOFError, ConnectionError):  # the server of forks was killed; the next start begins another
+                self.connection.close()
+                if last:
+                    raise
+            finally:
+                theirs.close()  # so that the pipe closes when the process ends
+
+
+def _serve(connection: Connection, log: Path, devices: str | None) -> None:
+    """Do the tasks of a connection until it closes. Output goes to ``log``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent ends its workers
+    end_with_parent()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    with open_log(log) as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send(work(task))
+
+
+def open_log(path: Path) -> IO[str]:
+    """Open the file for a worker's output; a full or read-only disk, which each task names, gets none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError:
+        return Path(os.devnull).open("a")
+
+
+@cache
+def context() -> Any:
+    """Return the multiprocessing context: forks of a server that has imported everything, where the system has that.
+
+    The server has used no accelerator and runs no threads, so that forking it is safe.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    starter = multiprocessing.get_context("forkserver")
+    # The first keeps the server from outliving this process while it imports the others.
+    modules = "fedlas.lab.runs.orphan fedlas.lab.bench.executors.local accelerate rich.progress filelock torch._dynamo"
+    starter.set_forkserver_preload(modules.split())
+    return starter
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends, even if the parent was killed."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end(processes: Any) -> None:
+    """Terminate processes, and kill those that still run after a few seconds."""
+    for process in processes:
+        if process.pid is not None and process.is_alive():
+            process.terminate()
+    for process in processes:
+        if process.pid is not None:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def exit_text(code: int | None) -> str:
+    """Return how a process ended, as text: ``signal 9`` or ``exit status 1``."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
+    names, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    return names.split(",")[:count] if names else [str(number) for number in range(count)]

@@ -61,10 +61,10 @@ def test_a_machine_that_does_not_see_the_folder(tmp_path, tasks, restored):
 
 def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
     (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
-    result = attempt(task.run, "label")
+    result = attempt(task)
     assert result.line is None
     assert result.error.startswith("DivergedError: training: loss and logits must stay finite")
     assert "Traceback" in (task.run.folder / "error.txt").read_text()
     (tmp_path / "file").write_text("")
-    result = attempt(replace(task.run, folder=tmp_path / "file"), "label")
+    result = attempt(replace(task, run=replace(task.run, folder=tmp_path / "file")))
     assert "output folder" in result.error

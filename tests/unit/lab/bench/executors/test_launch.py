@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 
-from fedlas.lab.bench.executors.local import launch
-from fedlas.lab.runs.workers import exit_text
+from fedlas.lab.bench.executors.local import exit_text, launch
 from fedlas.lab.train.checkpoint import load_checkpoint
 
 pytestmark = [

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedlas.lab.runs import workers
+from fedlas.lab.bench.executors import local
 
 
 class Ends:
@@ -35,12 +35,12 @@ def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failur
         pipes.append((Ends(), Ends()))
         return pipes[-1]
 
-    monkeypatch.setattr(workers, "context", lambda: SimpleNamespace(Pipe=pipe, Process=Process))
+    monkeypatch.setattr(local, "context", lambda: SimpleNamespace(Pipe=pipe, Process=Process))
     if failures == 2:
         with pytest.raises(type(error)):
-            workers.Worker(tmp_path, 0, None, print)
+            local.Worker(tmp_path, 0, None)
     else:
-        worker = workers.Worker(tmp_path, 0, None, print)
+        worker = local.Worker(tmp_path, 0, None)
         assert not worker.connection.closed
         assert worker.process is starts[-1]
     assert all(theirs.closed for _, theirs in pipes)
@@ -61,5 +61,5 @@ def test_the_server_of_forks_ends_with_its_parent():
 def test_a_disk_without_room_for_its_output_does_not_stop_a_worker(tmp_path):
     """On a read-only disk every worker ended with a traceback, three times a run."""
     (tmp_path / ".workers").touch()
-    with workers.open_log(tmp_path / ".workers" / "0.log") as file:
+    with local.open_log(tmp_path / ".workers" / "0.log") as file:
         assert file.name == os.devnull
