@@ -95,7 +95,7 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         self.register_buffer("value", torch.tensor(start, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return self.base.with_strength(batch, self.value.to(batch.logits.dtype).expand(len(batch.logits)))
 
     def learn_from(self, predictions: Predictions) -> None:

@@ -84,7 +84,7 @@ class InstanceSmoothing(CrossFitted):
         self.temperature = check_number(name, "temperature", temperature, low=1)
 
     def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
-        """Targets ``(M, C)`` of labels, one-hot or soft, and a teacher's probabilities; ``strength`` is ``(M, 1)``."""
+        """Return targets ``(M, C)`` from labels, one-hot or soft, a teacher's ``q (M, C)``, and ``strength (M, 1)``."""
         q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
         # What each class of the label gives away, and to the share q_k / (1 - q_y) or 1 / (C - 1) of which others.
         if self.form == "amount":

@@ -63,7 +63,7 @@ class _SmoothedNLL(torch.autograd.Function):
 
 
 def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
-    """``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs, ``(N,)``.
+    """Return ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs ``(N,)``.
 
     Args:
         logits: ``(N, C)``.
@@ -89,7 +89,7 @@ def smoothed_cross_entropy(
     ignore_index: int = -100,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Label-smoothed cross-entropy whose strength may differ from sample to sample.
+    """Return label-smoothed cross-entropy whose strength may differ from sample to sample.
 
     ``l_i = (1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)``. With a float it equals
     ``F.cross_entropy(..., label_smoothing=alpha)``, class weights and soft targets included.
@@ -166,11 +166,11 @@ class CrossEntropy(Loss):
     _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return batch.cross_entropy()
 
     def reduced(self, batch: Batch) -> Tensor:
-        """The reduced loss; the usual mean in one operation."""
+        """Return the reduced loss; the usual mean in one operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target)
         return super().reduced(batch)
@@ -202,11 +202,11 @@ class LabelSmoothing(LossWithStrength):
         self.alpha = check_number("LabelSmoothing", "alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
     def reduced(self, batch: Batch) -> Tensor:
-        """The reduced loss; the usual mean in one operation."""
+        """Return the reduced loss; the usual mean in one operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
         return super().reduced(batch)

@@ -63,7 +63,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         self.register_buffer("sums", torch.zeros_like(uniform))
 
     def second_target(self, batch: Batch) -> tuple[Tensor, None]:
-        """The soft label of each position's class; in training the batch adds to the sums."""
+        """Return the soft label of each position's class; in training also add the batch to the sums."""
         label = batch.favored()
         if self.training and torch.is_grad_enabled():
             self._add(batch, label)

@@ -68,5 +68,5 @@ class OwnAverage(Remembering):
         self.keep = check_number("OwnAverage", "keep", keep, low=0, high=1)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """The moved average."""
+        """Return the moved average."""
         return torch.where((visits > 0)[:, None], self.keep * rows + (1 - self.keep) * probs, probs)

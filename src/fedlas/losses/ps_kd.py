@@ -72,11 +72,11 @@ class PSKD(Remembering):
         self.num_epochs = check_count("PSKD", "num_epochs", num_epochs)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
         return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """The prediction itself, or the moved average."""
+        """Return the prediction itself, or the moved average."""
         keep = (visits / (visits + 1)).to(probs.dtype).clamp(max=self.keep)
         return torch.lerp(probs, rows, keep[:, None])

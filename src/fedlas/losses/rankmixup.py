@@ -27,7 +27,7 @@ from fedlas.losses.mixup import check_mixable, draw_partners, draw_share
 
 
 def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
-    """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``; 0 for mixtures of one class.
+    """Return MRL ``(M,)``: ``mean_k relu(max z(mixed_k) - max z + margin)``; 0 for mixtures of one class.
 
     Args:
         logits: Of the raw samples, ``(M, C)``.
@@ -40,7 +40,7 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
 
 
 def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-    """M-NDCG: ``1 - min(DCG / IDCG, IDCG / DCG)`` of a raw sample and its mixed versions, ``(M,)``, in ``[0, 1)``.
+    """Return M-NDCG of a raw sample and its mixed versions, ``(M,)`` in [0, 1): ``1 - min(DCG / IDCG, IDCG / DCG)``.
 
     ``DCG = conf_0 + sum_j conf_j / log2(j + 2)`` over ``j = 1, ..., K``, the mixed versions in the order of falling
     shares. IDCG is the same sum of the shares, with 1 for the raw sample. So confidences are pulled toward the shares
@@ -78,10 +78,10 @@ class _RankMixup(Loss):
 
     @abstractmethod
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Penalty of each position ``(M,)``."""
+        """Return the penalty of each position ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """The unchanged batch, and mixed versions of it.
+        """Return the unchanged batch, and mixed versions of it.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -106,7 +106,7 @@ class _RankMixup(Loss):
         return Mixed(inputs=inputs, target=target, views=tuple(views), shares=torch.stack(shares, dim=1))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
+        """Return the loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
         values = batch.cross_entropy()
         if batch.mixed is None or batch.mixed_share is None:
             return values
@@ -164,7 +164,7 @@ class RankMixupMRL(_RankMixup):
         self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Margin ranking penalty of each position ``(M,)``."""
+        """Return the margin ranking penalty of each position ``(M,)``."""
         return margin_ranking_penalty(logits, mixed, share, self.margin)
 
 
@@ -202,5 +202,5 @@ class RankMixupNDCG(_RankMixup):
         super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Distance of each position's confidences from its shares, ``(M,)``."""
+        """Return the distance of each position's confidences from its shares, ``(M,)``."""
         return ndcg_penalty(logits, mixed, share)

@@ -35,7 +35,7 @@ STEP = 0.2
 
 
 def log_temperature_step(predictions: Predictions) -> float:
-    """Logarithm of the temperature that would suit the predictions: one Newton step on their NLL from temperature 1.
+    """Return the log of the temperature that suits the predictions, by one Newton step on their NLL from 1.
 
     ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if they are over-confident, 0 if all their logits agree.
 
@@ -56,7 +56,7 @@ def log_temperature_step(predictions: Predictions) -> float:
 
 
 def class_bias_step(predictions: Predictions) -> Tensor:
-    """What the logits of each class lack: a Newton step on the NLL, class by class, less what chance explains.
+    """Return the bias that each class's logits lack: a Newton step on the NLL, class by class, less chance.
 
     ``(share of label k - mean(p_k)) / mean(p_k (1 - p_k))``, times ``max(0, 1 - 1 / z^2)``. With ``z`` the step in
     standard errors, that is the factor of James and Stein: a class whose share is right within chance keeps its logits.
@@ -82,7 +82,7 @@ def class_bias_step(predictions: Predictions) -> Tensor:
 
 
 def _weights(predictions: Predictions) -> Tensor:
-    """The weight of each sample ``(N,)`` float64; 1 without."""
+    """Return the weight of each sample ``(N,)`` float64; 1 without."""
     if predictions.weights is None:
         return torch.ones_like(predictions.target, dtype=torch.float64)
     return predictions.weights.to(predictions.target.device)
@@ -171,13 +171,13 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         return self.log_temperature.exp()
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         mixed = None if batch.mixed is None else self._tempered(batch.mixed)
         values: Tensor = self.base.per_sample(replace(batch, logits=self._tempered(batch.logits), mixed=mixed))
         return self.temperature.to(batch.logits.dtype) * values
 
     def _tempered(self, logits: Tensor) -> Tensor:
-        """What the base gets."""
+        """Return the batch for the base: logits with the bias, divided by T."""
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)
         return logits / self.temperature.to(logits.dtype)
