@@ -251,8 +251,8 @@ def _next_round(tuning: Tuning, studies: Mapping[str, Any]) -> list[tuple[Method
         study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_ROUND, constant_liar=True)
         for number in range(count, min(count + _ROUND, method.trials(tuning.budget))):
             # The preset comes first; a value outside its range is nothing that optuna could suggest.
-            asked = space if number else {key: space[key] for key in method.inside}
-            trials.append((method, study, study.ask(asked)))
+            domains = space if number else {key: space[key] for key in method.inside}
+            trials.append((method, study, study.ask(domains)))
     # By number, so that a study that stops early has been fair.
     return sorted(trials, key=lambda each: each[2].number)
 
