@@ -1,4 +1,4 @@
-"""FedLAS with one of its parts replaced: the comparison that a claim about the gate or the indicator needs.
+"""FedLAS with one of its parts replaced, to compare with: whether the gate or the indicator has an effect of its own.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654);
 the ablations are this library's.

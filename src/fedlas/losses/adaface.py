@@ -79,7 +79,7 @@ class AdaFace(Loss):
 
     Note:
         The paper's head returns ``scale cos theta_k``, without norms and bias. Here the default is its margin on an
-        ordinary head: the target's logit is that of the turned weight less the additive part, every logit keeps its
+        ordinary head: the target's weight is turned and the additive part subtracted, every logit keeps its
         norms and bias, and at test time the logits are the model's own. No gradient flows through the quality. With
         ``scale`` the loss does not use the logits but computes all cosines, at the cost of the head's own product.
         Norms are not clipped to [0.001, 100] as in published code. For soft targets the margin is on the class that

@@ -26,11 +26,11 @@ from fedlas.predictions import Predictions
 def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
     """Return focal loss for ``gamma >= 0``, inverse-focal loss below, from ``nll = -log p``.
 
-    ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: the first gives samples that are already likely less weight, the
-    second more.
+    ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: samples that are already likely get less weight from the
+    first and more from the second.
 
     Args:
-        nll: Of any shape.
+        nll: Any shape.
         gamma: Like ``nll``, of any sign.
 
     Example:
@@ -130,7 +130,7 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         """Cut the validation confidences into bins and update each bin's exponent.
 
         Args:
-            predictions: Of the validation set, after an epoch; never of the test set.
+            predictions: Predictions on the validation set after an epoch; never on the test set.
         """
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
         edges = _equal_mass_edges(confidence, self.num_bins)

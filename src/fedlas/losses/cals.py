@@ -151,7 +151,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         """Update the multipliers, and every ``rho_every`` validations rho, from how far the constraints are violated.
 
         Args:
-            predictions: Of the validation set, after an epoch; never of the test set.
+            predictions: Predictions on the validation set after an epoch; never on the test set.
         """
         number = int(self.num_updates) + 1
         self.num_updates.add_(1)

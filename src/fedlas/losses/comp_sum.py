@@ -20,7 +20,7 @@ def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
     """Return ``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``; ``nll`` itself for ``tau = 1``.
 
     Args:
-        nll: Of any shape.
+        nll: Any shape.
         tau: In [0, 2].
 
     Example:

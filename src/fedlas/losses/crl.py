@@ -99,7 +99,7 @@ class CRL(PreciseBuffers, Loss):
         the first time counts as never right. Published code has another scale for c: the number of times a sample was
         right, between that of the least often right sample and the number of epochs. Dense inputs have one history an
         image: its correctness is the share of its valid positions that are right, its confidence their mean, and each
-        of its positions has the image's penalty. The correct class of a soft target is the one that it favors.
+        of its positions has the image's penalty. The correct class of a soft target is its arg-max.
 
     Example:
         >>> criterion = CRL(num_samples=2)

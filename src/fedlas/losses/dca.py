@@ -33,7 +33,7 @@ class DCA(Penalized):
     Note:
         The gap is one number a batch. It is added to the loss of each position, so that mean, sum and none agree. It
         depends on the other samples of the batch: under DDP each rank uses its own part. Accuracy has no gradient. The
-        correct class of a soft target is the one that it favors.
+        correct class of a soft target is its arg-max.
 
     Example:
         >>> import torch

@@ -65,7 +65,7 @@ class DualFocalGRA(Loss):
 
     Note:
         ``p_j`` is the largest probability below ``p_y``, as in :class:`DualFocalLoss`. The class of a soft target is
-        the one that it favors.
+        its arg-max.
 
     Example:
         >>> DualFocalGRA(gamma=1.0)(torch.zeros(1, 2), torch.tensor([0]))  # no class is below: log 2 times 1/2

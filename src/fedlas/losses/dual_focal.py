@@ -22,7 +22,7 @@ def next_lower(probs: Tensor) -> Tensor:
         probs: ``(M, C)``.
 
     Note:
-        The gradient flows into the probability that was found.
+        The gradient flows into that probability.
     """
     ordered, _ = probs.sort(dim=1)
     place = torch.searchsorted(ordered.detach(), probs.detach().contiguous())  # how many are strictly smaller

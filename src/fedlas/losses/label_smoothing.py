@@ -36,7 +36,7 @@ class _SmoothedNLL(torch.autograd.Function):
 
     With ``q_k = (1 - a) [k = y] + a / C`` the loss is ``-sum_k q_k log p_k`` and its gradient ``p - q``: one softmax
     pass forward, one ``exp`` backward, and no one-hot rows in between. The log-softmax is kept for backward, as
-    ``F.cross_entropy`` does. Of large logits it is not: another softmax costs less than the memory of a second
+    ``F.cross_entropy`` does. For large logits it is computed again, which costs less than the memory of a second
     vocabulary-sized tensor.
     """
 
@@ -106,10 +106,10 @@ def smoothed_cross_entropy(
         A scalar, or the shape of a hard target for ``"none"``. Differentiable twice.
 
     Raises:
-        InputError: For wrong shapes, and on CPU for targets or strengths out of range or nothing but ignored targets.
+        InputError: For wrong shapes, and on CPU for targets or strengths out of range or if all targets are ignored.
 
     Note:
-        The log-softmax is kept for backward, as in ``F.cross_entropy``; of more than 16 million logits it is computed
+        The log-softmax is kept for backward, as in ``F.cross_entropy``; for more than 16 million logits it is computed
         again. For hard targets the partition function cancels from the factor of alpha: ``d l_i / d alpha_i = z_y -
         mean_k z_k``.
 

@@ -82,7 +82,7 @@ def _root(squared: Tensor) -> Tensor:
 
 
 class _OnKernel(Penalized):
-    """Base of MMCE and its weighted form.
+    """Base class of MMCE and its weighted form.
 
     Args:
         alpha: Weight of the calibration error, at least 0.
@@ -141,7 +141,7 @@ class MMCE(_OnKernel):
         In addition to cross-entropy it costs O(M^2) time for M positions and any C, and memory for at most 4 million
         pairs at a time. The error is one number a batch. It is added to the loss of each position, so that mean, sum
         and none agree. It depends on the other samples of the batch: under DDP each rank uses its own part. Correctness
-        has no gradient; the correct class of a soft target is the one that it favors. 1e-10 is added under the root, so
+        has no gradient; the correct class of a soft target is its arg-max. 1e-10 is added under the root, so
         that its slope stays finite at 0.
 
     Example:

@@ -45,7 +45,7 @@ def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float)
         scores: Standardized feature norms ``Z (N,)``.
         psi: Direction of each sample ``(N,)``, in {-1, 0, +1}.
         alpha: Strength at ``Z = 0``.
-        beta: How fast the strength leaves alpha.
+        beta: Sensitivity to the norms, at least 0.
     """
     return torch.sigmoid(psi * (scores * beta)) * (2 * alpha)
 
@@ -197,7 +197,7 @@ class Modulated(OnBase):
         features = batch.need("features")
         rows = len(features)
 
-        # The gate comes first: an error in it must not move NCI. Of an image it reads the mean logits.
+        # The gate comes first: an error in it must not move NCI. It reads the mean logits of an image.
         logits, valid = batch.mean_of_rows(batch.logits.detach(), rows), batch.valid_rows(rows)
         if valid is not None:
             logits = torch.where(valid[:, None], logits, 0.0)

@@ -38,7 +38,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         InputError: If alpha is outside [0, 1], or logits have another number of classes.
 
     Note:
-        A class without a right prediction keeps its soft label. The class of a soft target is the one that it favors.
+        A class without a right prediction keeps its soft label. The class of a soft target is its arg-max.
 
     Example:
         >>> criterion = OnlineLabelSmoothing(num_classes=2)

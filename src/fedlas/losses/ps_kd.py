@@ -30,12 +30,12 @@ class PSKD(Remembering):
         num_epochs: T, the epochs over which the weight of q rises to alpha; a recipe passes the length of its
             training, and your own loop must.
         alpha: Weight of q in the last epoch, in [0, 1].
-        keep: Above 0, q is a running average over visits and this the weight of the old one, in [0, 1); until
-            ``1 / (1 - keep)`` visits it is their mean. 0 is the paper's.
+        keep: Weight of the old average, in [0, 1), if q is a running average over visits; up to
+            ``1 / (1 - keep)`` visits it is their mean. 0: q is the last prediction, as in the paper.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
-        memory: What was predicted at the previous visit or on average, and the number of visits.
+        memory: The prediction at the previous visit or the average, and the number of visits.
 
     State:
         In training mode with gradients enabled a batch uses the memory, then replaces its rows; never in ``eval()``.

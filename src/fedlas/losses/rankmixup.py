@@ -30,9 +30,9 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
     """Return MRL ``(M,)``: ``mean_k relu(max z(mixed_k) - max z + margin)``; 0 for mixtures of one class.
 
     Args:
-        logits: Of the raw samples, ``(M, C)``.
-        mixed: Of K mixed versions of each, ``(M, K, C)``.
-        share: Of the main class in each, ``(M, K)``; 1 where both samples are of one class.
+        logits: Logits of the raw samples, ``(M, C)``.
+        mixed: Logits of K mixed versions of each, ``(M, K, C)``.
+        share: Share of the main class in each mixed version, ``(M, K)``; 1 where both samples are of one class.
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
     """
     tops = mixed.amax(dim=2)
@@ -47,9 +47,9 @@ def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
     from either side; a version out of order is one whose confidence differs from its share.
 
     Args:
-        logits: Of the raw samples, ``(M, C)``.
-        mixed: Of K mixed versions of each, ``(M, K, C)``.
-        share: Of the main class in each, ``(M, K)``.
+        logits: Logits of the raw samples, ``(M, C)``.
+        mixed: Logits of K mixed versions of each, ``(M, K, C)``.
+        share: Share of the main class in each mixed version, ``(M, K)``.
 
     Example:
         >>> ndcg_penalty(torch.zeros(1, 2), torch.zeros(1, 1, 2), torch.tensor([[1.0]]))
@@ -141,8 +141,8 @@ class RankMixupMRL(_RankMixup):
 
     Note:
         A mixture of a sample with itself, or with another one of its class, has the share 1 and no penalty, as in
-        published code: it is as raw as the sample. With soft targets the class of a sample is the one that its target
-        favors. The mean is over all K versions, those without a penalty too.
+        published code. The class of a soft target is its arg-max. The mean is over all K versions, also
+        those without a penalty.
 
     Example:
         >>> criterion = RankMixupMRL(margin=1.0)

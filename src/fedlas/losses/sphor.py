@@ -1,9 +1,9 @@
 """SpHOR, first stage: features that meet orthogonal label embeddings on a sphere, under Mixup and label smoothing.
 
 Source: Bahavan, Seneviratne, Halgamuge 2026, "SpHOR: A Representation Learning Perspective on Open-set Recognition for
-Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049). The text could not be read in
-full: the formulas are those that public summaries of it quote, and the rest is what its published code
-(nadarasarbahavan/SpHOR) does. No code is copied.
+Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049). The full text was not available:
+the formulas come from public summaries, the rest from its published code (nadarasarbahavan/SpHOR). No code is
+copied.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Batch:
 
     @property
     def plain(self) -> bool:
-        """Whether targets are hard, and all positions and classes count alike."""
+        """Whether targets are hard, and all positions and classes count equally."""
         return self.valid is None and self.weight is None and self.target.ndim == 1
 
     def need(self, name: str) -> Tensor:
@@ -108,8 +108,8 @@ class Batch:
         """Return ``cost(-log p_y) (M,)``, class weights included; for soft targets ``sum_k t_k cost_k``.
 
         Args:
-            cost: Elementwise; it is given ``-log p``, ``(M,)`` of hard targets or ``(M, C)`` of all classes. A function
-                of one number a position costs far less than one of ``(M, C)``.
+            cost: Elementwise function of ``-log p``, ``(M,)`` for hard targets. For soft ones it gets ``(M, C)`` of
+                all classes, which costs far more.
         """
         if not self.soft:
             return self.weighted(cost(F.cross_entropy(self.logits, self.target, reduction="none")))
@@ -235,10 +235,10 @@ def prepare(
 
     Args:
         owner: Name of the loss, for errors.
-        logits: As there.
-        target: As there.
-        extras: The other arguments there that were passed, by name.
-        ignore_index: Of the loss, as those that follow.
+        logits: As in ``Loss.forward``.
+        target: As in ``Loss.forward``.
+        extras: The other arguments of ``Loss.forward`` that were passed, by name.
+        ignore_index: Value of hard targets that are left out.
         weight: Class weights ``(C,)``.
         averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
         masked_classes: Whether logits of -inf are accepted.

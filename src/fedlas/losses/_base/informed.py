@@ -20,7 +20,7 @@ class Informed(LossWithStrength):
 
     Args:
         alpha: Weight of the second target, in [0, 1].
-        gamma: Above 0, each sample's loss is multiplied by the distance between this target and p to that power.
+        gamma: Exponent of the factor ``||target - p||`` of each sample's loss, at least 0; 0: no factor.
         **options: Those of every loss. Class weights apply to both parts class by class.
     """
 
@@ -72,8 +72,8 @@ class Remembering(Informed):
         num_classes: Number of classes C.
         num_samples: Size of the training set that ``index`` points into.
         alpha: As in :class:`Informed`.
-        gamma: As there.
-        **options: As there.
+        gamma: As in :class:`Informed`.
+        **options: Those of every loss.
     """
 
     needs = frozenset({"index"})
@@ -173,7 +173,7 @@ class PredictionMemory(PreciseBuffers):
     @torch.no_grad()
     def record(self, index: Tensor, rows: Tensor, valid: Tensor | None) -> None:
         """Replace the rows of the samples at ``index`` by ``rows (M, C)``; only where ``valid (M,)``."""
-        # Ignored samples write back what is there: selecting the others would make shapes depend on data.
+        # Ignored samples write their old row back: selecting the others would make shapes depend on data.
         visits = self.visits[index] + (1 if valid is None else valid.to(self.visits.dtype))
         rows = rows.to(self.rows.dtype)
         if valid is not None:

@@ -73,9 +73,10 @@ class Loss(nn.Module, ABC):
     A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors
     that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``mixed_share``,
     ``head_weight``. It may have two more methods: ``update_from_validation(predictions)``, called after each
-    validation, and ``mix(inputs, target)``, which returns a :class:`Mixed` to train on instead of the batch. All the
-    rest is shared: half precision is computed in float32 and outside autocast, dense inputs are flattened, ignored
-    positions are masked, class weights and reductions follow ``F.cross_entropy``.
+    validation (:class:`~fedlas.losses.LearnsFromValidation` has it), and ``mix(inputs, target)``, which returns a
+    :class:`Mixed` to train on instead of the batch. All the rest is shared: half precision is computed in float32 and
+    outside autocast, dense inputs are flattened, ignored positions are masked, class weights and reductions follow
+    ``F.cross_entropy``.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean divides by the summed weights of the valid positions

@@ -130,7 +130,7 @@ class LastLayerLaplace:
         return self
 
     @property
-    def num_kept(self) -> int:
+    def covariance_size(self) -> int:
         """Number of parameters of the covariance; a symmetric matrix counts as one triangle."""
         sides = {
             "full": [self.num_weights],
