@@ -216,7 +216,8 @@ def test_both_wings_keep_their_budgets():
     lines = Counter()
     for path in MODULES:
         lines[wing(path)] += code_lines(path)
-    assert {name: n for name, n in lines.items() if n > BUDGETS[name]} == {}
+    over = {name: n - BUDGETS[name] for name, n in lines.items() if n > BUDGETS[name]}
+    assert not over, f"code lines over the budget, to be taken away elsewhere in the same wing: {over}"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare", "card", "export", "monitor", "listing", "main"])

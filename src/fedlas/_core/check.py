@@ -144,7 +144,7 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
                 if order[:1] == ["self"]:  # the class itself, not the base that defines the method
                     owner = ".".join([type(args[0]).__name__, *place.split(".")[1:]])
                 words = " or ".join(_KINDS[kind][0] for kind in accepted)
-                fix = " or ".join(_MADE_BY.get(kind, _KINDS[kind][0]) for kind in accepted)
+                fix = " or ".join(_CONSTRUCTORS.get(kind, _KINDS[kind][0]) for kind in accepted)
                 raise InputError(owner, f"{name} must be {words}", describe(value), f"Pass {fix}.")
         return function(*args, **options)
 
@@ -187,7 +187,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 """For each kind, by its name in annotations: words for it, and a test."""
 
-_MADE_BY = {
+_CONSTRUCTORS = {
     "Predictions": "Predictions(logits, target), or Predictions.from_probs(probs, target)",
     "AnyPredictions": "Predictions(logits, target), or TopLabel(confidence, correct)",
 }

@@ -163,7 +163,7 @@ def check_name(owner: str, what: str, value: object, fix: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """As ``path.is_file()``, but False instead of an error if the folder may not be searched."""
+    """Return ``path.is_file()``, or False instead of an error if the folder may not be searched."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 

@@ -101,7 +101,7 @@ def sum_across_ranks(value: Tensor) -> Tensor:
 
 
 def add_up_across_ranks(value: Tensor) -> Tensor:
-    """As :func:`sum_across_ranks`, with a gradient: that of each rank's value is summed over the losses of all ranks.
+    """Do as :func:`sum_across_ranks`, with a gradient: each rank's is summed over the losses of all ranks.
 
     Note:
         The backward pass is a collective too.

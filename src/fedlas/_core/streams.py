@@ -77,7 +77,7 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     """Put every global generator back to what :func:`rng_state` returned.
 
     Raises:
-        Exception: Of any kind, if it is something else.
+        Exception: Any kind, if it is something else.
     """
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

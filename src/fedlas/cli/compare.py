@@ -61,7 +61,7 @@ def add_compare(add: AddSubcommand) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     columns, file = columns_of(args), args.folder
-    if not file.is_file() and (file.is_dir() or file.suffix not in FORMATS):
+    if not file.is_file() and (file.is_dir() or file.suffix.lower() not in FORMATS):
         if columns is not None or args.json:
             fix = "Leave the options of columns out, or name two files."
             raise InputError(_OWNER, "columns and --json are for two files of predictions", f"the folder {file}", fix)

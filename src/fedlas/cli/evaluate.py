@@ -23,6 +23,7 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.predictions import Reader
+from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation, report
 from fedlas.present.page import require_page_packages
 from fedlas.present.stages import DEFAULT, HeldOut
@@ -35,7 +36,7 @@ _OWNER = "fedlas evaluate"
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_evaluate, "FILE")
-    option(parser, "file", "FILE", "predictions (.npz, .csv, .parquet, .jsonl), or a run folder", type=Path)
+    option(parser, "file", "FILE", f"predictions ({', '.join(FORMATS)}), or a run folder", type=Path)
     add_columns(parser)
     add_samples(parser)
     add_num_bins(parser)

@@ -55,7 +55,6 @@ def _tune(args: argparse.Namespace) -> int:
     optimistic = "The best of many trials is optimistic on the validation part that chose it; the test part had no say."
     say(optimistic, wrap=True)
     say(f"written: {recipe}; look at all trials with: optuna-dashboard {tuning.folder / STORAGE}")
-    data = [] if args.data is None else ["--data", args.data]
-    bench = shlex.join(["fedlas", "bench", str(recipe), "--out", str(tuning.folder / "bench"), *data])
+    bench = shlex.join(["fedlas", "bench", str(recipe), "--out", str(tuning.folder / "bench")])
     say("next, on the test part with seeds that tuning did not use:", f"  {bench}")
     return 0 if all(trials[0].value is not None for trials in ranked.values()) else 1

@@ -80,7 +80,7 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
         return part_of("find_head", "head", model, head)
     _refuse_several(model)
     # The usual places.
-    for candidate in _known_places(model):
+    for candidate in _usual_heads(model):
         if num_classes is None and isinstance(candidate, nn.Conv2d):
             return candidate  # no model has another convolution under these names
         fitting = [layer for layer in candidate.modules() if _fits(layer, num_classes)]
@@ -105,7 +105,7 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
 def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
     """Refuse a model that has a head, but one for another number of classes."""
     names = {id(layer): name for name, layer in model.named_modules()}
-    layers = [layer for place in _known_places(model) for layer in place.modules() if _outputs(layer)][-1:]
+    layers = [layer for place in _usual_heads(model) for layer in place.modules() if _outputs(layer)][-1:]
     layers = layers or [layer for layer in model.modules() if _outputs(layer, conv=False)][-1:]
     if layers and id(layers[0]) in names:
         outputs = _outputs(layers[0])
@@ -130,7 +130,7 @@ def _refuse_several(model: nn.Module) -> None:
     heads = get_classifier() if callable(get_classifier) else None
     heads = [part for part in heads if _has_weights(part)] if isinstance(heads, tuple | list | nn.ModuleList) else []
     if not heads:
-        places = [*_known_places(model)][:1]
+        places = [*_usual_heads(model)][:1]
         owners = [model, *places]  # a second head may be part of the first one's module
         heads = [head for owner in owners for name in _SECOND if _has_weights(head := getattr(owner, name, None))]
         heads = [*places, *heads] if heads else []
@@ -150,7 +150,7 @@ def _has_weights(module: object) -> bool:
     return isinstance(module, nn.Module) and next(module.parameters(), None) is not None
 
 
-def _known_places(model: nn.Module) -> Iterator[nn.Module]:
+def _usual_heads(model: nn.Module) -> Iterator[nn.Module]:
     get_classifier = getattr(model, "get_classifier", None)
     if callable(get_classifier):
         head = get_classifier()

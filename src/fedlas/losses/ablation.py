@@ -1,4 +1,4 @@
-"""FedLAS with one of its parts replaced: the comparison that a claim about the gate or the indicator needs.
+"""FedLAS with one of its parts replaced, to compare with: whether the gate or the indicator has an effect of its own.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654);
 the ablations are this library's.
@@ -82,7 +82,7 @@ class FedLASAblation(FedLAS):
             self.gate.requires_grad_(False)
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:
-        """``alpha_i (N,)``, with the parts replaced."""
+        """Return ``alpha_i (N,)``, with the parts replaced."""
         alpha = super().strength_of(scores, psi, valid)
         if self.spread == "own":
             return alpha
@@ -100,17 +100,17 @@ class FedLASAblation(FedLAS):
         return self.direction != "against"
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
-        """Effective direction ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
+        """Return the direction ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
         return psi if self.gate_decides else -scores.sign()
 
 
 def _constant(value: float, rows: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
-    """The same number for every row."""
+    """Return the same number for every row."""
     return torch.full((rows.shape[0],), value, dtype=torch.float32, device=rows.device)
 
 
 def _noise(features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
-    """A standard normal number from the bits of each row: it needs no generator and does not depend on the order."""
+    """Return a standard normal number from the bits of each row: no generator, and independent of the order."""
     # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
     bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
     mixed = bits * 0x1E3779B97F4A7C15

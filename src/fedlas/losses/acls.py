@@ -19,7 +19,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, 
 def adaptive_penalty(
     logits: Tensor, *, margin: float, lambda1: float, lambda2: float, variant: Variant = "paper"
 ) -> Tensor:
-    """The regularizer of each row, ``(N,)``: it pulls the arg-max logit down and distant other logits up.
+    """Return the regularizer of each row ``(N,)``: it lowers the arg-max logit and raises distant other logits.
 
     ``lambda1 relu(z_yhat - min_k z_k - m)^2 + lambda2 mean_{k != yhat} relu(sg(z_yhat) - z_k - m)^2``, where ``yhat``
     is the predicted class and ``sg`` stops the gradient.
@@ -81,7 +81,7 @@ class ACLS(Penalized):
         self.variant: Variant = check_choice("ACLS", "variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and regularizer of each position, both ``(M,)``."""
+        """Return cross-entropy and regularizer of each position, both ``(M,)``."""
         penalty = adaptive_penalty(
             batch.logits, margin=self.margin, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )

@@ -21,7 +21,7 @@ _EPS = 1e-3  # distance of cosines from 1 and of angles from 0 and pi, where the
 
 
 def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor:
-    """``cos(theta + g_angle) - g_add - cos theta`` of each sample, ``(N,)``: the change of the target's cosine.
+    """Return the change of the target's cosine ``(N,)``: ``cos(theta + g_angle) - g_add - cos theta``.
 
     ``g_angle = -margin quality`` and ``g_add = margin quality + margin``: a purely angular margin at quality -1, one
     on the cosine at 0, and at 1 twice that one with an angle that is smaller by ``margin``.
@@ -79,7 +79,7 @@ class AdaFace(Loss):
 
     Note:
         The paper's head returns ``scale cos theta_k``, without norms and bias. Here the default is its margin on an
-        ordinary head: the target's logit is that of the turned weight less the additive part, every logit keeps its
+        ordinary head: the target's weight is turned and the additive part subtracted, every logit keeps its
         norms and bias, and at test time the logits are the model's own. No gradient flows through the quality. With
         ``scale`` the loss does not use the logits but computes all cosines, at the cost of the head's own product.
         Norms are not clipped to [0.001, 100] as in published code. For soft targets the margin is on the class that
@@ -115,7 +115,7 @@ class AdaFace(Loss):
         self.indicator = NormConfidenceIndicator(momentum, init, norm_p=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; in training this moves the moments once."""
+        """Return the loss of each position ``(M,)``; in training this moves the moments once."""
         features, head_weight = batch.linear_inputs()
         quality = self._quality(batch)
         favored = batch.favored()
@@ -134,7 +134,7 @@ class AdaFace(Loss):
         return cross_entropy(moved, batch.target, batch.weight)
 
     def _quality(self, batch: Batch) -> Tensor:
-        """``clip(spread Z, -1, 1)`` of each position ``(M,)``, without a gradient; 0 where it is ignored."""
+        """Return ``clip(spread Z, -1, 1)`` of each position ``(M,)``, without gradient; 0 where it is ignored."""
         features = batch.need("features")
         valid = batch.valid_rows(len(features))
         scores: Tensor = self.indicator(features, valid=valid)

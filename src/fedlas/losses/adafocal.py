@@ -24,13 +24,13 @@ from fedlas.predictions import Predictions
 
 
 def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
-    """Focal loss for ``gamma >= 0``, inverse-focal loss below, from ``nll = -log p``.
+    """Return focal loss for ``gamma >= 0``, inverse-focal loss below, from ``nll = -log p``.
 
-    ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: the first gives samples that are already likely less weight, the
-    second more.
+    ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: samples that are already likely get less weight from the
+    first and more from the second.
 
     Args:
-        nll: Of any shape.
+        nll: Any shape.
         gamma: Like ``nll``, of any sign.
 
     Example:
@@ -119,18 +119,18 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         self.register_buffer("edges", torch.arange(1, self.num_bins, dtype=torch.float32) / self.num_bins)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return batch.cost_of_target(lambda nll: signed_focal(nll, self.exponents((-nll.detach()).exp())))
 
     def exponents(self, probs: Tensor) -> Tensor:
-        """The exponent of a true class of each probability, of the shape and dtype of ``probs``."""
+        """Return the exponent of a true class of each probability, in the shape and dtype of ``probs``."""
         return self.gammas[torch.bucketize(probs, self.edges.to(probs.dtype))].to(probs.dtype)
 
     def learn_from(self, predictions: Predictions) -> None:
         """Cut the validation confidences into bins and update each bin's exponent.
 
         Args:
-            predictions: Of the validation set, after an epoch; never of the test set.
+            predictions: Predictions on the validation set after an epoch; never on the test set.
         """
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
         edges = _equal_mass_edges(confidence, self.num_bins)
@@ -145,13 +145,13 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
 
 
 def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
-    """Upper edges ``(num_bins - 1,)`` of bins with equal numbers of values ``(N,)``, as far as ties allow."""
+    """Return upper edges ``(num_bins - 1,)`` of bins with equal numbers of values ``(N,)``, as far as ties allow."""
     below = torch.arange(1, num_bins, device="cpu") * len(values) // num_bins  # how many values lie below each edge
     return values.sort().values[(below - 1).clamp(min=0)]
 
 
 def _calibration_gaps(place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
-    """Mean confidence minus accuracy of each bin ``(num_bins,)``, float64, and whether the bin holds any sample.
+    """Return mean confidence minus accuracy ``(num_bins,)`` float64, and whether each bin holds any sample.
 
     Args:
         place: The bin of each sample ``(N,)``, in ``[0, num_bins)``.

@@ -48,7 +48,7 @@ class BidirectionalCalibrationGate(nn.Module):
         self.out = nn.Linear(width, 2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Direction of each sample.
+        """Return the direction of each sample.
 
         Args:
             logits: ``(N, C)``; converted to the parameters' dtype.
@@ -98,13 +98,13 @@ class TopLogitsGate(BidirectionalCalibrationGate):
         self.hidden, self.out = nn.Linear(self.top, 8), nn.Linear(8, 2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Direction of each sample, as :class:`BidirectionalCalibrationGate`."""
+        """Return the direction of each sample, as :class:`BidirectionalCalibrationGate` does."""
         logits = logits.detach()
         return super().forward(logits.topk(self.top, dim=1).values - logits.mean(dim=1, keepdim=True))
 
 
 def sign_straight_through(u: Tensor) -> Tensor:
-    """``sign(u)`` forward, the identity backward (Bengio et al. 2013, arXiv 1308.3432)."""
+    """Return ``sign(u)``, with the gradient of the identity (Bengio et al. 2013, arXiv 1308.3432)."""
     fixed = u.detach()
     # The bracket is exactly zero, so the value is exactly -1, 0 or +1; only its gradient remains.
     return torch.sign(fixed) + (u - fixed)

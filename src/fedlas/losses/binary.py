@@ -15,7 +15,7 @@ from fedlas.losses._base import can_look, pass_validation_on
 
 
 def two_logits(logit: Tensor) -> Tensor:
-    """Logits ``(-z / 2, z / 2)`` of two classes for one logit ``z``: their softmax is ``(1 - sigmoid(z), sigmoid(z))``.
+    """Return logits ``(-z / 2, z / 2)``, whose softmax is ``(1 - sigmoid(z), sigmoid(z))``, for one logit ``z``.
 
     Args:
         logit: ``(N,)`` or ``(N, 1)``, or dense ``(N, 1, d1, ...)``; any floating dtype.
@@ -102,7 +102,7 @@ class OneLogit(nn.Module):
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
 
     def forward(self, logits: Tensor, target: Tensor, **extra: Any) -> Tensor:
-        """Loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             logits: One a sample, ``(N,)``, ``(N, 1)`` or dense ``(N, 1, d1, ...)``.

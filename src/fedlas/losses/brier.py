@@ -13,7 +13,7 @@ from fedlas.losses._base import LOSSES, Batch, Loss
 
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
-    """``sum_k (p_k - t_k)^2`` of each row, ``(N,)``, in [0, 2]; differentiable twice.
+    """Return ``sum_k (p_k - t_k)^2`` of each row ``(N,)``, in [0, 2]; differentiable twice.
 
     Args:
         logits: ``(N, C)``.
@@ -53,5 +53,5 @@ class BrierLoss(Loss):
     masked_classes = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return batch.weighted(squared_error(batch.logits, batch.target))

@@ -68,7 +68,7 @@ class BayesianSelfDistillation(Remembering):
         self.discount = check_number("BayesianSelfDistillation", "discount", discount, low=0, high=1, low_open=True)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
-        """The mean of the updated distribution."""
+        """Return the mean of the updated distribution."""
         mean = torch.where((visits > 0)[:, None], rows, batch.probabilities())
         # The total after v visits: prior d^v + (1 + d + ... + d^(v - 1)).
         decay = torch.full_like(probs[:, 0], self.discount).pow(visits)

@@ -27,7 +27,7 @@ _ELEMENTS = 1 << 22  # of the validation logits at a time
 
 
 def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: float) -> Tensor:
-    """``mean_k P(h_k, l_k, rho_k)`` of each row, ``(N,)``, with ``h_k = (max_j z_j - z_k) / margin - 1``.
+    """Return ``mean_k P(h_k, l_k, rho_k)`` of each row ``(N,)``, with ``h_k = (max_j z_j - z_k) / margin - 1``.
 
     P is the Powell-Hestenes-Rockafellar function of the constraint ``h_k <= 0``,
     ``(max(0, l + rho h)^2 - l^2) / (2 rho)``: ``l h + rho h^2 / 2`` where ``l + rho h`` is positive, else constant.
@@ -142,7 +142,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int64))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         multipliers, rho = self.multipliers.to(batch.logits.dtype), self.rho.to(batch.logits.dtype)
         penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
         return batch.cross_entropy() + batch.weighted(penalty)
@@ -151,7 +151,7 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         """Update the multipliers, and every ``rho_every`` validations rho, from how far the constraints are violated.
 
         Args:
-            predictions: Of the validation set, after an epoch; never of the test set.
+            predictions: Predictions on the validation set after an epoch; never on the test set.
         """
         number = int(self.num_updates) + 1
         self.num_updates.add_(1)

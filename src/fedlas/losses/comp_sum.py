@@ -17,10 +17,10 @@ from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 
 
 def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
-    """``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``; ``nll`` itself for ``tau = 1``.
+    """Return ``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``; ``nll`` itself for ``tau = 1``.
 
     Args:
-        nll: Of any shape.
+        nll: Any shape.
         tau: In [0, 2].
 
     Example:
@@ -62,5 +62,5 @@ class GCE(Loss):
         self.tau = check_number("GCE", "tau", tau, low=0, high=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return batch.cost_of_target(lambda nll: generalized_cross_entropy(nll, self.tau))

@@ -36,8 +36,8 @@ from fedlas.predictions import Predictions
 class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
     """A loss whose strength is moved after each validation: ``a <- clip(a + rate * mean(confidence - correct))``.
 
-    Where held-out predictions claim too much, the strength grows; where they claim too little, it shrinks. So data set
-    it and not the training loss, and it needs no tuning.
+    The strength grows where held-out predictions are over-confident, and shrinks where they are under-confident. Data
+    set it instead of the training loss, so it needs no tuning.
 
     Args:
         num_classes: Number of classes C; None accepts any, if the base does.
@@ -61,8 +61,8 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         InputError: If the base has no strength, or an argument is out of range.
 
     Note:
-        Until the first validation the strength is the base's. Held-out data that set the strength are spent
-        for measuring calibration; report on others.
+        Until the first validation the strength is the base's. Report calibration on other data than those that set
+        the strength.
 
     Example:
         >>> criterion = Controlled(base={"name": "ls", "alpha": 0.05})
@@ -95,14 +95,14 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         self.register_buffer("value", torch.tensor(start, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return self.base.with_strength(batch, self.value.to(batch.logits.dtype).expand(len(batch.logits)))
 
     def learn_from(self, predictions: Predictions) -> None:
         """Move the strength by the gap between mean confidence and accuracy.
 
         Args:
-            predictions: Of the validation set, after an epoch; never of the test set.
+            predictions: Predictions on the validation set after an epoch; never on the test set.
         """
         gap = float((predictions.confidence.double() - predictions.correct.double()).mean())
         self.value.fill_(min(max(float(self.value) + self.rate * gap, self.low), self.high))

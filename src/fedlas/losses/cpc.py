@@ -22,7 +22,7 @@ _PAIRS_AT_ONCE = 1 << 24  # elsewhere each block is a kernel to launch or a part
 
 
 def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
-    """``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row, ``T = sum_k t_k``, ``(M,)``.
+    """Return ``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row ``(M,)``; ``T = sum_k t_k``.
 
     For a hard target: a times the target's constraints plus b times those among the other classes.
     """
@@ -35,7 +35,7 @@ def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
 def pairwise_constraints(
     logits: Tensor, target: Tensor, *, lambda1: float, lambda2: float, variant: Variant = "paper"
 ) -> Tensor:
-    """The penalty of each row, ``(N,)``: the target should beat every other class, and the others should be equal.
+    """Return the penalty of each row ``(N,)``: the target should beat every other class, and the others be equal.
 
     ``lambda1 mean_{k != y} -log s(z_y - z_k) + lambda2 mean_{j != k; j, k != y} -0.5 log s(z_j - z_k)``, ``s`` the
     logistic function.
@@ -111,7 +111,7 @@ class CPC(Loss):
         self.variant: Variant = check_choice("CPC", "variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         penalty = pairwise_constraints(
             batch.logits, batch.target, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )

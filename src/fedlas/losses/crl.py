@@ -26,7 +26,7 @@ from fedlas.losses._base import (
 
 
 def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -> Tensor:
-    """``relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)`` of each sample i and its neighbor j, ``(N,)``.
+    """Return ``relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)`` of each sample i and its neighbor j, ``(N,)``.
 
     Args:
         confidence: ``k (N,)`` in [0, 1].
@@ -45,7 +45,7 @@ def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -
 
 
 def next_valid(valid: Tensor) -> Tensor:
-    """Position of the next valid sample after each one; the first follows the last. ``(N,)`` int64.
+    """Return the position of the next valid sample after each ``(N,)`` int64; the first follows the last.
 
     Args:
         valid: ``(N,)`` bool. Without a valid sample the positions are arbitrary, but in range.
@@ -99,7 +99,7 @@ class CRL(PreciseBuffers, Loss):
         the first time counts as never right. Published code has another scale for c: the number of times a sample was
         right, between that of the least often right sample and the number of epochs. Dense inputs have one history an
         image: its correctness is the share of its valid positions that are right, its confidence their mean, and each
-        of its positions has the image's penalty. The correct class of a soft target is the one that it favors.
+        of its positions has the image's penalty. The correct class of a soft target is its arg-max.
 
     Example:
         >>> criterion = CRL(num_samples=2)
@@ -124,7 +124,7 @@ class CRL(PreciseBuffers, Loss):
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; in training this adds the batch to the histories."""
+        """Return the loss of each position ``(M,)``; in training this adds the batch to the histories."""
         index = batch.need("index")
         rows = len(index)
         check_index(type(self).__name__, index, self.num_samples)

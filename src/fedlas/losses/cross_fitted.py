@@ -1,7 +1,7 @@
-"""The label mixed with what models say that have not seen the sample.
+"""The label mixed with the predictions of models that have not seen the sample.
 
-Cross-fitting is that of double machine learning (Chernozhukov et al. 2018); as a target next to the label it is this
-library's. ``data.cross_fit`` of a recipe trains the models.
+Cross-fitting comes from double machine learning (Chernozhukov et al. 2018); its use as a target next to the label is
+this library's. ``data.cross_fit`` of a recipe trains the models.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class DCA(Penalized):
     Note:
         The gap is one number a batch. It is added to the loss of each position, so that mean, sum and none agree. It
         depends on the other samples of the batch: under DDP each rank uses its own part. Accuracy has no gradient. The
-        correct class of a soft target is the one that it favors.
+        correct class of a soft target is its arg-max.
 
     Example:
         >>> import torch
@@ -49,6 +49,6 @@ class DCA(Penalized):
         self.alpha = check_number("DCA", "alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
+        """Return cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
         return nll, batch.mean_of_rows(confidence - correct.to(confidence.dtype), 1).abs()

@@ -48,7 +48,7 @@ class BSCEGRA(Loss):
         self.norm = check_number("BSCEGRA", "norm", norm, low=1)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return target_distance(batch.logits, batch.target, norm=self.norm) ** self.gamma * batch.cross_entropy()
 
 
@@ -65,7 +65,7 @@ class DualFocalGRA(Loss):
 
     Note:
         ``p_j`` is the largest probability below ``p_y``, as in :class:`DualFocalLoss`. The class of a soft target is
-        the one that it favors.
+        its arg-max.
 
     Example:
         >>> DualFocalGRA(gamma=1.0)(torch.zeros(1, 2), torch.tensor([0]))  # no class is below: log 2 times 1/2
@@ -79,7 +79,7 @@ class DualFocalGRA(Loss):
         self.gamma = check_number("DualFocalGRA", "gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         with torch.no_grad():
             label = batch.favored()
             nll = F.cross_entropy(batch.logits, label, reduction="none")

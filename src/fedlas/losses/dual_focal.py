@@ -16,13 +16,13 @@ from fedlas.losses.focal import focal
 
 
 def next_lower(probs: Tensor) -> Tensor:
-    """For every class the largest probability that is strictly smaller than its own, or 0; ``(M, C)``.
+    """Return for every class the largest probability strictly below its own, or 0: ``(M, C)``.
 
     Args:
         probs: ``(M, C)``.
 
     Note:
-        The gradient flows into the probability that was found.
+        The gradient flows into that probability.
     """
     ordered, _ = probs.sort(dim=1)
     place = torch.searchsorted(ordered.detach(), probs.detach().contiguous())  # how many are strictly smaller
@@ -31,7 +31,7 @@ def next_lower(probs: Tensor) -> Tensor:
 
 
 def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
-    """:func:`next_lower` of the target alone, ``(M,)``: found among the logits, without sorting.
+    """Return :func:`next_lower` of the target alone ``(M,)``; it takes a maximum of logits and does not sort.
 
     Args:
         logits: ``(M, C)``.
@@ -74,7 +74,7 @@ class DualFocalLoss(Loss):
         self.gamma = check_number("DualFocalLoss", "gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
 
         def cost(nll: Tensor) -> Tensor:
             logits = batch.logits

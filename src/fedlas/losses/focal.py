@@ -16,7 +16,7 @@ from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, LossWithStreng
 
 
 def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
-    """``(1 - p + rival)^gamma (-log p)``, elementwise.
+    """Return ``(1 - p + rival)^gamma (-log p)``, elementwise.
 
     Args:
         nll: ``-log p``, ``(M,)`` of one class a position or ``(M, C)`` of all classes.
@@ -61,7 +61,7 @@ class FocalLoss(LossWithStrength):
         self.gamma = check_number("FocalLoss", "gamma", gamma, low=0)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another gamma, a float or ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another gamma, a float or ``(M,)``."""
         return batch.cost_of_target(lambda nll: focal(nll, strength))
 
 
@@ -87,5 +87,5 @@ class FLSD53(Loss):
     _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return batch.cost_of_target(lambda nll: focal(nll, torch.where((-nll.detach()).exp() < 0.2, 5.0, 3.0).to(nll)))

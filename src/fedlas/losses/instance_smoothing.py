@@ -2,7 +2,7 @@
 
 Source: Maher, Kull 2021, "Instance-based Label Smoothing For Better Calibrated Classification Networks" (arXiv
 2110.05355). The formulas of its two methods are taken from the authors' published code; the text of the paper was not
-to be had.
+available.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class InstanceSmoothing(CrossFitted):
     The target of class y is ``1 - a`` and of another class k
 
     - ``a q_k / (1 - q_y)`` with ``a = alpha`` in the form ``classes``: similar classes get more;
-    - ``a / (C - 1)`` with ``a = alpha q_y`` in the form ``amount``: sure samples are smoothed more.
+    - ``a / (C - 1)`` with ``a = alpha q_y`` in the form ``amount``: confident samples are smoothed more.
 
     Args:
         num_classes: Number of classes C, at least 2.
         num_samples: Size of the training set that ``index`` points into.
         alpha: Mass of the wrong classes, in [0, 1]; in the form ``amount`` the most that it can be.
         form: ``"classes"`` or ``"amount"``, the second and the first method of the authors' code.
-        temperature: Of the teacher, at least 1.
+        temperature: Temperature of the teacher, at least 1.
         **options: Those of every :class:`~fedlas.losses.Loss`. Class weights apply to the target class by class.
 
     Attributes:
@@ -84,9 +84,9 @@ class InstanceSmoothing(CrossFitted):
         self.temperature = check_number(name, "temperature", temperature, low=1)
 
     def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
-        """Targets ``(M, C)`` of labels, one-hot or soft, and a teacher's probabilities; ``strength`` is ``(M, 1)``."""
+        """Return targets ``(M, C)`` from labels, one-hot or soft, a teacher's ``q (M, C)``, and ``strength (M, 1)``."""
         q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
-        # What each class of the label gives away, and to the share q_k / (1 - q_y) or 1 / (C - 1) of which others.
+        # Each class of the label passes mass on to the others: by shares q_k / (1 - q_y), or 1 / (C - 1) each.
         if self.form == "amount":
             moved = label * strength * q
             return label - moved + (moved.sum(dim=1, keepdim=True) - moved) / (q.shape[1] - 1)

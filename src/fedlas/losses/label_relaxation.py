@@ -50,7 +50,7 @@ class LabelRelaxation(LossWithStrength):
         self.alpha = check_number("LabelRelaxation", "alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         alpha = torch.as_tensor(strength, dtype=batch.logits.dtype, device=batch.logits.device)
 
         def cost(nll: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class _SmoothedNLL(torch.autograd.Function):
 
     With ``q_k = (1 - a) [k = y] + a / C`` the loss is ``-sum_k q_k log p_k`` and its gradient ``p - q``: one softmax
     pass forward, one ``exp`` backward, and no one-hot rows in between. The log-softmax is kept for backward, as
-    ``F.cross_entropy`` does. Of large logits it is not: another softmax costs less than the memory of a second
+    ``F.cross_entropy`` does. For large logits it is computed again, which costs less than the memory of a second
     vocabulary-sized tensor.
     """
 
@@ -63,7 +63,7 @@ class _SmoothedNLL(torch.autograd.Function):
 
 
 def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
-    """``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs, ``(N,)``.
+    """Return ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs ``(N,)``.
 
     Args:
         logits: ``(N, C)``.
@@ -89,7 +89,7 @@ def smoothed_cross_entropy(
     ignore_index: int = -100,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Label-smoothed cross-entropy whose strength may differ from sample to sample.
+    """Return label-smoothed cross-entropy whose strength may differ from sample to sample.
 
     ``l_i = (1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)``. With a float it equals
     ``F.cross_entropy(..., label_smoothing=alpha)``, class weights and soft targets included.
@@ -106,10 +106,10 @@ def smoothed_cross_entropy(
         A scalar, or the shape of a hard target for ``"none"``. Differentiable twice.
 
     Raises:
-        InputError: For wrong shapes, and on CPU for targets or strengths out of range or nothing but ignored targets.
+        InputError: For wrong shapes, and on CPU for targets or strengths out of range or if all targets are ignored.
 
     Note:
-        The log-softmax is kept for backward, as in ``F.cross_entropy``; of more than 16 million logits it is computed
+        The log-softmax is kept for backward, as in ``F.cross_entropy``; for more than 16 million logits it is computed
         again. For hard targets the partition function cancels from the factor of alpha: ``d l_i / d alpha_i = z_y -
         mean_k z_k``.
 
@@ -166,11 +166,11 @@ class CrossEntropy(Loss):
     _shows_masked = True
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return batch.cross_entropy()
 
     def reduced(self, batch: Batch) -> Tensor:
-        """The reduced loss; the usual mean in one operation."""
+        """Return the reduced loss; the usual mean in one operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target)
         return super().reduced(batch)
@@ -202,11 +202,11 @@ class LabelSmoothing(LossWithStrength):
         self.alpha = check_number("LabelSmoothing", "alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
     def reduced(self, batch: Batch) -> Tensor:
-        """The reduced loss; the usual mean in one operation."""
+        """Return the reduced loss; the usual mean in one operation."""
         if self.reduction == "mean" and batch.plain:
             return F.cross_entropy(batch.logits, batch.target, label_smoothing=self.alpha)
         return super().reduced(batch)

@@ -19,7 +19,7 @@ _EPS = 1e-7  # published code adds it to the norm
 
 
 def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
-    """``z / (temperature ||z||_2)`` of each row, ``(N, C)``.
+    """Return ``z / (temperature ||z||_2)`` of each row, ``(N, C)``.
 
     Args:
         logits: ``(N, C)``.
@@ -79,6 +79,6 @@ class LogitNorm(Loss):
         self.variant: Variant = check_choice("LogitNorm", "variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         scaled = normalized_logits(batch.logits, temperature=self.temperature, variant=self.variant)
         return cross_entropy(scaled, batch.target, batch.weight)

@@ -15,7 +15,7 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
 
 def top_excess(logits: Tensor) -> Tensor:
-    """``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0.
+    """Return ``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0.
 
     Args:
         logits: ``(N, C)``.
@@ -59,5 +59,5 @@ class MaxSup(Penalized):
         self.alpha = check_number("MaxSup", "alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and excess of the largest logit of each position, both ``(M,)``."""
+        """Return cross-entropy and excess of the largest logit of each position, both ``(M,)``."""
         return batch.cross_entropy(), top_excess(batch.logits)

@@ -16,7 +16,7 @@ from fedlas.losses._base import LOSSES, Base, BaseOptions, Batch, OnBase, Penali
 
 
 def class_gap(batch: Batch) -> Tensor:
-    """``mean_k |mean_i p_ik - mean_i t_ik|`` over the positions that count, a scalar in [0, 1]."""
+    """Return ``mean_k |mean_i p_ik - mean_i t_ik|`` over the positions that count, a scalar in [0, 1]."""
     return batch.mean_of_rows(F.softmax(batch.logits, dim=1) - batch.probabilities(), 1).abs().mean()
 
 
@@ -67,5 +67,5 @@ class MDCA(Penalized, OnBase):
         self.alpha = check_number("MDCA", "alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""
+        """Return the base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""
         return self.base.per_sample(batch), class_gap(batch)

@@ -47,18 +47,18 @@ def check_mixable(owner: str, inputs: Any, target: Any) -> None:
 
 
 def draw_share(alpha: float) -> Tensor:
-    """A number from ``Beta(alpha, alpha)``, the share of the first sample; from PyTorch's global CPU generator."""
+    """Draw the share of the first sample from ``Beta(alpha, alpha)``, with PyTorch's global CPU generator."""
     share: Tensor = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
     return share
 
 
 def draw_partners(samples: int, device: torch.device) -> Tensor:
-    """A random order ``(N,)``, the partner of each sample in its mixture; the same numbers on every device."""
+    """Draw a random order ``(N,)``, the partner of each sample; the same numbers on every device."""
     return torch.randperm(samples).to(device)
 
 
 def mix_batch(owner: str, inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> Mixed:
-    """``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j`` of a batch, one s from Beta(alpha, alpha) for all.
+    """Return ``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j``, with one s from Beta(alpha, alpha) for the batch.
 
     Raises:
         InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
@@ -71,7 +71,7 @@ def mix_batch(owner: str, inputs: Tensor, target: Tensor, *, classes: int, alpha
 
 
 def soft_targets(owner: str, inputs: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed.
+    """Return soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed.
 
     Raises:
         InputError: If it cannot be.
@@ -128,7 +128,7 @@ class Mixup(OnBase):
         self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """The base's loss of each position ``(M,)``."""
+        """Return the base's loss of each position ``(M,)``."""
         return self.base.per_sample(batch)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
@@ -214,7 +214,7 @@ class CutMix(Mixup):
 
 
 def _side(length: int, share: Tensor) -> Tensor:
-    """Which positions along one axis the box covers, bool ``(length,)``.
+    """Return which positions along one axis the box covers, bool ``(length,)``.
 
     ``length sqrt(1 - share)`` of them around a uniform center, cut at the borders.
     """

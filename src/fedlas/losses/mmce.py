@@ -19,7 +19,7 @@ _FLOOR = 1e-10  # under the root, whose slope would be infinite at 0
 
 
 def _kernel_form(residual: Tensor, confidence: Tensor, width: float) -> Tensor:
-    """``sum_ij e_i K_ij e_j`` with the kernel ``K_ij = exp(-|r_i - r_j| / width)``."""
+    """Return ``sum_ij e_i K_ij e_j`` with the kernel ``K_ij = exp(-|r_i - r_j| / width)``."""
 
     def block(left: Tensor, rows: Tensor) -> Tensor:
         kernel = ((rows[:, None] - confidence).abs() / -width).exp()
@@ -37,7 +37,7 @@ def kernel_calibration_error(
     variant: Variant = "paper",
     valid: Tensor | None = None,
 ) -> Tensor:
-    """MMCE of some predictions, a scalar of at least 0: ``sqrt(sum_ij e_i e_j exp(-|r_i - r_j| / width))``.
+    """Return the MMCE, a scalar of at least 0: ``sqrt(sum_ij e_i e_j exp(-|r_i - r_j| / width))``.
 
     ``e_i = (c_i - r_i) / m`` with confidence ``r``, correctness ``c`` in {0, 1} and ``m`` predictions. Balanced (the
     weighted form): divided by the number of predictions that are as right or wrong as ``i``, instead of by ``m``.
@@ -82,7 +82,7 @@ def _root(squared: Tensor) -> Tensor:
 
 
 class _OnKernel(Penalized):
-    """Base of MMCE and its weighted form.
+    """Base class of MMCE and its weighted form.
 
     Args:
         alpha: Weight of the calibration error, at least 0.
@@ -104,7 +104,7 @@ class _OnKernel(Penalized):
         self.variant: Variant = check_choice(name, "variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each position ``(M,)``, and the calibration error of the batch, a scalar."""
+        """Return cross-entropy of each position ``(M,)``, and the calibration error of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
         return nll, kernel_calibration_error(
             confidence, correct, width=self.width, balanced=self.balanced, variant=self.variant, valid=batch.valid
@@ -141,7 +141,7 @@ class MMCE(_OnKernel):
         In addition to cross-entropy it costs O(M^2) time for M positions and any C, and memory for at most 4 million
         pairs at a time. The error is one number a batch. It is added to the loss of each position, so that mean, sum
         and none agree. It depends on the other samples of the batch: under DDP each rank uses its own part. Correctness
-        has no gradient; the correct class of a soft target is the one that it favors. 1e-10 is added under the root, so
+        has no gradient; the correct class of a soft target is its arg-max. 1e-10 is added under the root, so
         that its slope stays finite at 0.
 
     Example:

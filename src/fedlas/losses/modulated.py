@@ -39,13 +39,13 @@ _PUBLISHED_START = (20.0, 100.0)
 
 
 def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """``2 alpha sigmoid(beta psi Z)``, the strength of each sample, in ``(0, 2 alpha)``.
+    """Return ``2 alpha sigmoid(beta psi Z)``, the strength of each sample, in ``(0, 2 alpha)``.
 
     Args:
         scores: Standardized feature norms ``Z (N,)``.
         psi: Direction of each sample ``(N,)``, in {-1, 0, +1}.
         alpha: Strength at ``Z = 0``.
-        beta: How fast the strength leaves alpha.
+        beta: Sensitivity to the norms, at least 0.
     """
     return torch.sigmoid(psi * (scores * beta)) * (2 * alpha)
 
@@ -162,12 +162,12 @@ class Modulated(OnBase):
         self.gate = gate
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; in training this moves NCI once."""
+        """Return the loss of each position ``(M,)``; in training this moves NCI once."""
         return self.base.with_strength(batch, batch.at_positions(self._strength(batch)))
 
     @torch.no_grad()
     def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Strength ``alpha_i`` of each sample, for monitors and plots; the state does not change.
+        """Return the strength ``alpha_i`` of each sample, for monitors and plots; the state does not change.
 
         Args:
             logits: ``(N, C)`` or ``(N, C, d1, ...)``.
@@ -192,12 +192,12 @@ class Modulated(OnBase):
         return alpha if batch.per_image else alpha.reshape(batch.shape)
 
     def _strength(self, batch: Batch) -> Tensor:
-        """``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
+        """Return ``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
         name = type(self).__name__
         features = batch.need("features")
         rows = len(features)
 
-        # The gate comes first: an error in it must not move NCI. Of an image it reads the mean logits.
+        # The gate comes first: an error in it must not move NCI. It reads the mean logits of an image.
         logits, valid = batch.mean_of_rows(batch.logits.detach(), rows), batch.valid_rows(rows)
         if valid is not None:
             logits = torch.where(valid[:, None], logits, 0.0)
@@ -210,11 +210,11 @@ class Modulated(OnBase):
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
-        """``alpha_i (N,)`` from standardized norms and directions ``(N,)``; ``valid (N,)`` marks samples that count."""
+        """Return ``alpha_i (N,)`` from standardized norms and directions ``(N,)``; ``valid (N,)`` marks what counts."""
         return adaptive_strength(scores, self.direction_of(scores, psi), alpha=self.alpha, beta=self.beta)
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
-        """Effective direction ``(N,)`` from standardized norms and the gate's output ``(N,)``: here the output."""
+        """Return the direction ``(N,)`` from standardized norms and the gate's output ``(N,)``: here the output."""
         return psi
 
 

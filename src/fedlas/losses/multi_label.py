@@ -19,7 +19,7 @@ from fedlas.losses.modulated import Modulated, ModulatedOptions
 
 
 def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
-    """Each known label of each sample as a row of two classes: for ``Predictions`` and metrics.
+    """Return each known label of each sample as a row of two classes: for ``Predictions`` and metrics.
 
     Args:
         logits: ``(N, L)``, one a label, before any sigmoid.
@@ -67,7 +67,7 @@ class _PerLabel(OnBase):
 
     @abstractmethod
     def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        """Loss of each label ``(N L,)``, unweighted."""
+        """Return the loss of each label ``(N L,)``, unweighted."""
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
@@ -80,11 +80,11 @@ class _PerLabel(OnBase):
         return reduce(values.reshape(-1), pairs, self.reduction)
 
     def counted(self, target: Tensor) -> Tensor:
-        """The divisor of the mean: how many labels of ``target (N, L)`` are known, a scalar."""
+        """Return the divisor of the mean, a scalar: the number of known labels of ``target (N, L)``."""
         return (target != self.ignore_index).sum()
 
     def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
-        """Every label of every sample as a row of two classes; unknown ones are masked."""
+        """Return every label of every sample as a row of two classes; unknown ones are masked."""
         owner = type(self).__name__
         _check_shapes(owner, logits, target, self.num_classes)
         labeled = target != self.ignore_index
@@ -163,7 +163,7 @@ class MultiLabel(_PerLabel):
         return self.per_sample(pairs)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """The base's loss of each row, two classes a row."""
+        """Return the base's loss of each row, two classes a row."""
         return self.base.per_sample(batch)
 
 

@@ -81,7 +81,7 @@ class NormConfidenceIndicator(PreciseBuffers):
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.int64))
 
     def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:
-        """Standardized feature norms.
+        """Return standardized feature norms.
 
         Args:
             features: ``(N, D)``, any floating dtype; norms are computed in float32.
@@ -128,12 +128,12 @@ class NormConfidenceIndicator(PreciseBuffers):
         self.num_batches_tracked.add_(usable)
 
     def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
+        """Return the settings, for ``repr``."""
         return f"momentum={self.momentum}, init={self.init}, norm_p={self.norm_p:g}"
 
 
 def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
-    """``||h_i||_p`` of each row, ``(N,)`` float32.
+    """Return ``||h_i||_p`` of each row, ``(N,)`` float32.
 
     Args:
         features: ``(N, D)``, any floating dtype.
@@ -146,7 +146,7 @@ def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
 
 
 def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Mean, unbiased standard deviation and number of the valid norms, over all ranks."""
+    """Return mean, unbiased standard deviation and number of the valid norms, over all ranks."""
     if valid is None and world_size() == 1:
         if len(norms) < 2:
             return norms.new_zeros(()), norms.new_zeros(()), len(norms)

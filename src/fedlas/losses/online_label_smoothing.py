@@ -38,7 +38,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         InputError: If alpha is outside [0, 1], or logits have another number of classes.
 
     Note:
-        A class without a right prediction keeps its soft label. The class of a soft target is the one that it favors.
+        A class without a right prediction keeps its soft label. The class of a soft target is its arg-max.
 
     Example:
         >>> criterion = OnlineLabelSmoothing(num_classes=2)
@@ -63,7 +63,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         self.register_buffer("sums", torch.zeros_like(uniform))
 
     def second_target(self, batch: Batch) -> tuple[Tensor, None]:
-        """The soft label of each position's class; in training the batch adds to the sums."""
+        """Return the soft label of each position's class; in training also add the batch to the sums."""
         label = batch.favored()
         if self.training and torch.is_grad_enabled():
             self._add(batch, label)

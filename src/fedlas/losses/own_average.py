@@ -1,7 +1,7 @@
 """The label mixed with a running average of the model's own predictions on the sample.
 
-The average is that of temporal ensembling (Laine and Aila 2017, arXiv 1610.02242), which uses it for unlabeled samples.
-As a target next to the label it is this library's; see also :class:`~fedlas.losses.Controlled`, which sets its weight.
+The average comes from temporal ensembling (Laine and Aila 2017, arXiv 1610.02242), which uses it for unlabeled samples.
+Its use as a target next to the label is this library's. :class:`~fedlas.losses.Controlled` can set its weight.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OwnAverage(Remembering):
         alpha: Weight of q, in [0, 1].
         keep: Weight of the old average, in [0, 1); the first visit sets q to the prediction.
         gamma: Above 0, the loss is multiplied by ``||(1 - alpha) t + alpha q - p||^gamma``, through which no gradient
-            flows: BSCE-GRA's weight with this target. Where labels are wrong it does harm.
+            flows: BSCE-GRA's weight with this target. It does harm where labels are wrong.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
@@ -44,7 +44,7 @@ class OwnAverage(Remembering):
         InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
 
     Note:
-        Over augmentations the average is taken as well: every visit sees another one.
+        The average is over augmentations too, since every visit sees another one.
 
     Example:
         >>> criterion = OwnAverage(num_samples=1, num_classes=2, alpha=0.5)
@@ -68,5 +68,5 @@ class OwnAverage(Remembering):
         self.keep = check_number("OwnAverage", "keep", keep, low=0, high=1)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """The moved average."""
+        """Return the moved average."""
         return torch.where((visits > 0)[:, None], self.keep * rows + (1 - self.keep) * probs, probs)

@@ -42,6 +42,6 @@ class PolyLoss(Loss):
         self.eps = check_number("PolyLoss", "eps", eps, low=-1)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         # expm1 finds 1 - p without cancellation where p is near 1.
         return batch.cost_of_target(lambda nll: nll - self.eps * torch.expm1(-nll))

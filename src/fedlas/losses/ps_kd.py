@@ -30,12 +30,12 @@ class PSKD(Remembering):
         num_epochs: T, the epochs over which the weight of q rises to alpha; a recipe passes the length of its
             training, and your own loop must.
         alpha: Weight of q in the last epoch, in [0, 1].
-        keep: Above 0, q is a running average over visits and this the weight of the old one, in [0, 1); until
-            ``1 / (1 - keep)`` visits it is their mean. 0 is the paper's.
+        keep: Weight of the old average, in [0, 1), if q is a running average over visits; up to
+            ``1 / (1 - keep)`` visits it is their mean. 0: q is the last prediction, as in the paper.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
-        memory: What was predicted at the previous visit or on average, and the number of visits.
+        memory: The prediction at the previous visit or the average, and the number of visits.
 
     State:
         In training mode with gradients enabled a batch uses the memory, then replaces its rows; never in ``eval()``.
@@ -72,11 +72,11 @@ class PSKD(Remembering):
         self.num_epochs = check_count("PSKD", "num_epochs", num_epochs)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
         return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """The prediction itself, or the moved average."""
+        """Return the prediction itself, or the moved average."""
         keep = (visits / (visits + 1)).to(probs.dtype).clamp(max=self.keep)
         return torch.lerp(probs, rows, keep[:, None])

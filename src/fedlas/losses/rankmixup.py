@@ -27,12 +27,12 @@ from fedlas.losses.mixup import check_mixable, draw_partners, draw_share
 
 
 def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
-    """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``; 0 for mixtures of one class.
+    """Return MRL ``(M,)``: ``mean_k relu(max z(mixed_k) - max z + margin)``; 0 for mixtures of one class.
 
     Args:
-        logits: Of the raw samples, ``(M, C)``.
-        mixed: Of K mixed versions of each, ``(M, K, C)``.
-        share: Of the main class in each, ``(M, K)``; 1 where both samples are of one class.
+        logits: Logits of the raw samples, ``(M, C)``.
+        mixed: Logits of K mixed versions of each, ``(M, K, C)``.
+        share: Share of the main class in each mixed version, ``(M, K)``; 1 where both samples are of one class.
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
     """
     tops = mixed.amax(dim=2)
@@ -40,16 +40,16 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
 
 
 def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-    """M-NDCG: ``1 - min(DCG / IDCG, IDCG / DCG)`` of a raw sample and its mixed versions, ``(M,)``, in ``[0, 1)``.
+    """Return M-NDCG of a raw sample and its mixed versions, ``(M,)`` in [0, 1): ``1 - min(DCG / IDCG, IDCG / DCG)``.
 
     ``DCG = conf_0 + sum_j conf_j / log2(j + 2)`` over ``j = 1, ..., K``, the mixed versions in the order of falling
     shares. IDCG is the same sum of the shares, with 1 for the raw sample. So confidences are pulled toward the shares
     from either side; a version out of order is one whose confidence differs from its share.
 
     Args:
-        logits: Of the raw samples, ``(M, C)``.
-        mixed: Of K mixed versions of each, ``(M, K, C)``.
-        share: Of the main class in each, ``(M, K)``.
+        logits: Logits of the raw samples, ``(M, C)``.
+        mixed: Logits of K mixed versions of each, ``(M, K, C)``.
+        share: Share of the main class in each mixed version, ``(M, K)``.
 
     Example:
         >>> ndcg_penalty(torch.zeros(1, 2), torch.zeros(1, 1, 2), torch.tensor([[1.0]]))
@@ -78,10 +78,10 @@ class _RankMixup(Loss):
 
     @abstractmethod
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Penalty of each position ``(M,)``."""
+        """Return the penalty of each position ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """The unchanged batch, and mixed versions of it.
+        """Return the unchanged batch, and mixed versions of it.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -106,7 +106,7 @@ class _RankMixup(Loss):
         return Mixed(inputs=inputs, target=target, views=tuple(views), shares=torch.stack(shares, dim=1))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
+        """Return the loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
         values = batch.cross_entropy()
         if batch.mixed is None or batch.mixed_share is None:
             return values
@@ -141,8 +141,8 @@ class RankMixupMRL(_RankMixup):
 
     Note:
         A mixture of a sample with itself, or with another one of its class, has the share 1 and no penalty, as in
-        published code: it is as raw as the sample. With soft targets the class of a sample is the one that its target
-        favors. The mean is over all K versions, those without a penalty too.
+        published code. The class of a soft target is its arg-max. The mean is over all K versions, also
+        those without a penalty.
 
     Example:
         >>> criterion = RankMixupMRL(margin=1.0)
@@ -164,7 +164,7 @@ class RankMixupMRL(_RankMixup):
         self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Margin ranking penalty of each position ``(M,)``."""
+        """Return the margin ranking penalty of each position ``(M,)``."""
         return margin_ranking_penalty(logits, mixed, share, self.margin)
 
 
@@ -202,5 +202,5 @@ class RankMixupNDCG(_RankMixup):
         super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
-        """Distance of each position's confidences from its shares, ``(M,)``."""
+        """Return the distance of each position's confidences from its shares, ``(M,)``."""
         return ndcg_penalty(logits, mixed, share)

@@ -1,9 +1,9 @@
 """SpHOR, first stage: features that meet orthogonal label embeddings on a sphere, under Mixup and label smoothing.
 
 Source: Bahavan, Seneviratne, Halgamuge 2026, "SpHOR: A Representation Learning Perspective on Open-set Recognition for
-Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049). The text could not be read in
-full: the formulas are those that public summaries of it quote, and the rest is what its published code
-(nadarasarbahavan/SpHOR) does. No code is copied.
+Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049). The full text was not available:
+the formulas come from public summaries, the rest from its published code (nadarasarbahavan/SpHOR). No code is
+copied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Embeddings = Literal["learned", "fixed"]
 
 
 def orthonormal_rows(count: int, size: int, *, device: torch.device | None = None) -> Tensor:
-    """``count`` unit vectors that are orthogonal to each other, ``(count, size)``: cosines of rising frequency.
+    """Return ``count`` orthogonal unit vectors ``(count, size)``: cosines of rising frequency.
 
     Args:
         count: How many, at most ``size``.
@@ -46,7 +46,7 @@ def orthonormal_rows(count: int, size: int, *, device: torch.device | None = Non
 
 
 def orthogonality_penalty(embeddings: Tensor, temperature: float) -> Tensor:
-    """``log mean_(i != j) exp((m_i . m_j)^2 / temperature)`` of unit rows ``m (C, p)``: 0 if they are orthogonal.
+    """Return ``log mean_(i != j) exp((m_i . m_j)^2 / temperature)`` of unit rows ``m (C, p)``: 0 if orthogonal.
 
     Args:
         embeddings: ``(C, p)``; lengths do not matter. One alone is orthogonal.
@@ -178,7 +178,7 @@ class SpHOR(Loss):
         return mix_batch(f"{type(self).__name__}.mix", inputs, target, classes=self.num_classes, alpha=self.mix_alpha)
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``, the penalty of the embeddings in each."""
+        """Return the loss of each position ``(M,)``, the penalty of the embeddings in each."""
         features, head_weight = batch.linear_inputs()
         # In the closed form the smoothing spreads over all classes, the target's own among them: C / (C - 1) as much.
         spread = min(self.smoothing * self.num_classes / max(self.num_classes - 1, 1), 1.0)

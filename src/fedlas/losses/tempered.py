@@ -1,7 +1,7 @@
-"""A loss at a temperature and bias that held-out predictions set, and the model's past predictions as targets under it.
+"""A loss whose temperature and bias follow held-out predictions, alone or with the model's past predictions as targets.
 
-Both are this library's. The factor T before the loss is that of distillation (Hinton et al. 2015, arXiv 1503.02531):
-the gradient keeps its size whatever T is. With the logarithm of the label's shares as the bias the loss is logit
+Both are this library's. The factor T before the loss comes from distillation (Hinton et al. 2015, arXiv 1503.02531):
+it keeps the size of the gradient at any T. With the logarithm of the label's shares as the bias the loss is logit
 adjustment (Menon et al. 2021, arXiv 2007.07314); after training, a temperature and a bias are the bias-corrected
 temperature scaling of Alexandari et al. (2020, arXiv 1901.06852).
 """
@@ -35,7 +35,7 @@ STEP = 0.2
 
 
 def log_temperature_step(predictions: Predictions) -> float:
-    """Logarithm of the temperature that would suit the predictions: one Newton step on their NLL from temperature 1.
+    """Return the log of the temperature that suits the predictions, by one Newton step on their NLL from 1.
 
     ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if they are over-confident, 0 if all their logits agree.
 
@@ -56,12 +56,12 @@ def log_temperature_step(predictions: Predictions) -> float:
 
 
 def class_bias_step(predictions: Predictions) -> Tensor:
-    """What the logits of each class lack: a Newton step on the NLL, class by class, less what chance explains.
+    """Return the change of each class's bias: a Newton step on the NLL, class by class, shrunk for chance.
 
     ``(share of label k - mean(p_k)) / mean(p_k (1 - p_k))``, times ``max(0, 1 - 1 / z^2)``. With ``z`` the step in
     standard errors, that is the factor of James and Stein: a class whose share is right within chance keeps its logits.
-    Each step takes the other classes to stand still. Where two classes take from each other, it is up to twice as long
-    as both need.
+    Each step assumes that the biases of the other classes do not change. If two classes are confused with each other,
+    it is up to twice too long.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``; their weights count.
@@ -82,7 +82,7 @@ def class_bias_step(predictions: Predictions) -> Tensor:
 
 
 def _weights(predictions: Predictions) -> Tensor:
-    """The weight of each sample ``(N,)`` float64; 1 without."""
+    """Return the weight of each sample ``(N,)`` float64; 1 without."""
     if predictions.weights is None:
         return torch.ones_like(predictions.target, dtype=torch.float64)
     return predictions.weights.to(predictions.target.device)
@@ -99,15 +99,15 @@ def _weights(predictions: Predictions) -> Tensor:
 class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
     """``T * base((logits + bias) / T)``; T and bias follow held-out predictions until the logits are calibrated.
 
-    The base may ask for softer or sharper predictions than are right, or for other classes. What the loss sees meets
-    it. The logits themselves, the model's output, are as sure of each class as held-out data allow.
+    The optimum of the base may be predictions that are too soft, too sharp, or biased toward some classes. The tempered
+    logits, which the base gets, go there. The logits themselves, the model's output, stay calibrated on held-out data.
 
     Args:
         num_classes: Number of classes C; None accepts any, if the base does.
         base: An object, a registry name, or ``{"name": ..., option: ...}``.
-        rate: Share, in [0, 1], of the change in log T that held-out predictions want which is made.
-        bias_rate: The same of the bias; 0 learns none. It needs ``num_classes``, and held-out classes that are as
-            frequent as those the model will meet.
+        rate: Share of the Newton step of log T that is taken, in [0, 1].
+        bias_rate: The same for the bias; 0 learns none. It needs ``num_classes``, and held-out data with the class
+            frequencies that the model will meet.
         **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
             them.
 
@@ -126,8 +126,8 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
             head, which T does not divide.
 
     Note:
-        With cross-entropy as the base this is temperature scaling that is learned on the way. Held-out data that set T
-        are spent for measuring calibration; report on others. No base is known to be better under it than cross-entropy
+        With cross-entropy as the base this is temperature scaling, learned during training. Report calibration on other
+        data than those that set T. No base is known to be better under it than cross-entropy
         plus a calibrator; :class:`TemperedPast` has the figures.
 
     Example:
@@ -171,22 +171,22 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         return self.log_temperature.exp()
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         mixed = None if batch.mixed is None else self._tempered(batch.mixed)
         values: Tensor = self.base.per_sample(replace(batch, logits=self._tempered(batch.logits), mixed=mixed))
         return self.temperature.to(batch.logits.dtype) * values
 
     def _tempered(self, logits: Tensor) -> Tensor:
-        """What the base gets."""
+        """Return the batch for the base: logits with the bias, divided by T."""
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)
         return logits / self.temperature.to(logits.dtype)
 
     def learn_from(self, predictions: Predictions) -> None:
-        """Move T, so that logits become smaller where held-out predictions are too sure, and the bias.
+        """Move T, so that logits shrink where held-out predictions are over-confident, and the bias.
 
         Args:
-            predictions: Of the validation set, after an epoch; never of the test set.
+            predictions: Predictions on the validation set after an epoch; never on the test set.
         """
         self.log_temperature -= max(-STEP, min(STEP, self.rate * log_temperature_step(predictions)))
         if self.bias is not None:
@@ -205,9 +205,9 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
 class TemperedPast(Tempered):
     """:class:`Tempered` :class:`PSKD` with a running average: the target is the label and, more and more, q.
 
-    ``q`` is the average of what the model said of the sample at earlier visits, at the temperature and bias of the
-    loss. Such targets know which samples are hard or wrongly labeled. They are too soft, and favor the classes that the
-    training set favors. T and the bias keep both out of the model's output.
+    ``q`` is the average of the model's predictions on the sample at earlier visits, at the temperature and bias of the
+    loss. Such targets are softer for samples that are hard or wrongly labeled. They are too soft in all, and favor the
+    classes that the training set favors. T and the bias keep both out of the model's output.
 
     Args:
         num_classes: Number of classes C.
@@ -217,13 +217,13 @@ class TemperedPast(Tempered):
         alpha: Weight of q in the last epoch, in [0, 1].
         keep: Weight of the old average, in [0, 1).
         rate: As in :class:`Tempered`.
-        bias_rate: As there.
+        bias_rate: As in :class:`Tempered`.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         base: The :class:`PSKD`, with the averages in its ``memory``.
         log_temperature: As in :class:`Tempered`.
-        bias: As there.
+        bias: As in :class:`Tempered`.
 
     State:
         As in :class:`Tempered` and :class:`PSKD`.

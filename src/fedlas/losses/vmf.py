@@ -24,7 +24,7 @@ _LEAST = 20.0  # smallest order for the expansion; its three terms are then with
 
 
 def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
-    """``R(kappa) / kappa`` from ``square = kappa^2``; ``R = I_(D/2) / I_(D/2 - 1)`` is the length of the mean.
+    """Return ``R(kappa) / kappa`` from ``square = kappa^2``; ``R = I_(D/2) / I_(D/2 - 1)`` is the mean's length.
 
     The expansion of DLMF 10.41.3 at a large order, then the recurrence 10.29.1 down to the order of ``dim``.
 
@@ -52,7 +52,7 @@ def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
 
 
 def log_mgf(square: Tensor, *, dim: int) -> Tensor:
-    """``log E exp(a . u)`` for ``u`` uniform on the unit sphere, from ``square = ||a||^2``.
+    """Return ``log E exp(a . u)`` for ``u`` uniform on the unit sphere, from ``square = ||a||^2``.
 
     For z distributed as von Mises-Fisher with mean direction ``a / ||a||`` and concentration ``||a||``, differences of
     it are log moment generating functions: ``log E exp(b . z) = log_mgf(||a + b||^2) - log_mgf(||a||^2)``. It is
@@ -87,7 +87,7 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
 
 
 def _start(dim: int) -> tuple[float, int]:
-    """Order at which the expansion is evaluated, and how many steps of the recurrence lead down to ``dim / 2 - 1``."""
+    """Return the order of the expansion, and how many steps of the recurrence lead down to ``dim / 2 - 1``."""
     order = dim / 2 - 1
     steps = max(0, math.ceil(_LEAST - order))
     return order + steps, steps
@@ -103,7 +103,7 @@ def uncertain_cross_entropy(
     concentration: Tensor | float,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """An upper bound of the expected cross-entropy of ``W s z + b``: two terms ``(N,)``, whose sum is the bound.
+    """Bound the expected cross-entropy of ``W s z + b`` from above: two terms ``(N,)``, whose sum is the bound.
 
     z is von Mises-Fisher on the unit sphere, of mean direction ``h / ||h||`` and concentration ``kappa =
     concentration ||h||``; the radius s is such that the mean of ``s z`` is h. With L the function
@@ -218,7 +218,7 @@ class VMF(PreciseBuffers, Loss):
         self.register_buffer("concentration", torch.tensor(self.fixed_concentration or 0.0, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; the first call in training sets the concentration."""
+        """Return the loss of each position ``(M,)``; the first call in training sets the concentration."""
         features, head_weight = batch.linear_inputs()
         if self.fixed_concentration is None and self.training and torch.is_grad_enabled():
             self._start(batch)
@@ -255,6 +255,6 @@ class VMF(PreciseBuffers, Loss):
 
 
 def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:
-    """``b (C,)`` of a head ``z = W h + b``, from the means of both sides; ignored rows of both must be 0."""
+    """Return ``b (C,)`` of a head ``z = W h + b``, from the means of both sides; ignored rows of both must be 0."""
     count = logits.shape[0] if valid is None else valid.sum().clamp(min=1)
     return (logits.sum(dim=0) - head_weight @ features.sum(dim=0)) / count

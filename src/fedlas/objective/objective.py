@@ -52,10 +52,10 @@ class Arguments:
 
     @classmethod
     def of(cls, model: nn.Module) -> Arguments:
-        """Return those of a model; of a wrapped one, those of the module inside."""
+        """Return the arguments of a model; for a wrapped one, those of the module inside."""
         try:
             parameters = inspect.signature(unwrapped(model).forward).parameters.values()
-        except (TypeError, ValueError):  # compiled by TorchScript, say: it takes what it is given
+        except (TypeError, ValueError):  # compiled by TorchScript, for example: it may take any argument
             return cls((), frozenset(), None, True)
         kinds = inspect.Parameter
         placed = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]

@@ -1,9 +1,8 @@
-"""Models of timm as ``timm:NAME``, and the image preprocessing of their pre-trained weights."""
+"""Models of timm as ``timm:NAME``."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,54 +10,6 @@ from torch import nn
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
 from fedlas.lab.models.base import LIBRARIES, Builder, check_dropout
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """Image preprocessing of a pre-trained model.
-
-    Attributes:
-        image_size: Height and width in pixels.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel in the same units.
-        crop_share: Share of the shorter side of the resized image that the test crop keeps, in (0, 1].
-        interpolation: Interpolation of resizing, e.g. ``"bicubic"``.
-        fixed: Whether the model accepts only the image size that it is built for.
-    """
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_share: float
-    interpolation: str
-    fixed: bool
-
-
-def input_config(name: str) -> InputConfig:
-    """Return the image preprocessing of a model of timm; this needs neither weights nor a network.
-
-    Args:
-        name: ``timm:NAME`` or ``NAME``; a ``.TAG`` selects pre-trained weights.
-
-    Raises:
-        InputError: If timm has no such model; the message names the closest one.
-
-    Example:
-        >>> config = input_config("timm:vit_base_patch16_384")
-        >>> config.image_size, config.mean, config.std
-        (384, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    """
-    name = _checked_name(name.removeprefix("timm:"))
-    config = require("timm", extra="timm").get_pretrained_cfg(name, allow_unregistered=True)
-    usual = require("timm.data", extra="timm").resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
-    return InputConfig(
-        image_size=int(usual["input_size"][-1]),
-        mean=tuple(map(float, usual["mean"])),
-        std=tuple(map(float, usual["std"])),
-        crop_share=float(usual["crop_pct"]),
-        interpolation=str(usual["interpolation"]),
-        fixed=bool(config is not None and config.fixed_input_size),
-    )
 
 
 @LIBRARIES.register("timm", url="https://huggingface.co/docs/timm")
@@ -99,10 +50,12 @@ def timm_builder(name: str) -> Builder:
             options["drop_path_rate"] = check_dropout(owner, drop_path, option="drop_path")
         if global_pool is not None:
             options["global_pool"] = global_pool
-        if input_config(name).fixed:
+        timm = require("timm", extra="timm")
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if config is not None and config.fixed_input_size:
             options["img_size"] = image_size
         try:
-            model: nn.Module = require("timm", extra="timm").create_model(
+            model: nn.Module = timm.create_model(
                 name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
             )
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:

@@ -34,14 +34,11 @@ def results_table(summary: Summary) -> Table:
     After each metric come ``_low`` and ``_high``, the ends of its interval, and after a calibration error ``_floor``
     and ``_p``, its noise floor and the p-value of the calibration test.
     """
-    about = (*HEAD, "temperature", "best_epoch", "epochs", "seconds", "parameters")
-    columns = [*about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
+    about = ("temperature", "best_epoch", "epochs", "seconds", "parameters")
+    columns = [*HEAD, *about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
     rows = []
     for run in summary.runs:
-        entries = {
-            "run": run.name, "recipe": run.recipe, "loss": run.loss, "seed": run.seed, "temperature": run.temperature,
-            "best_epoch": run.best_epoch, "epochs": run.epochs, "seconds": run.seconds, "parameters": run.parameters,
-        }  # fmt: skip
+        entries = {"run": run.name, **{name: getattr(run, name) for name in ("recipe", "loss", "seed", *about)}}
         for stage, word in STAGES.items():
             if values := run.measured[stage]:
                 row: dict[str, Any] = {**entries, "stage": word, **values}

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from fedlas._core.extras import require
-from fedlas.lab.data import Files
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.disk import open_image
 from fedlas.lab.runs.build import splits_at_hand
 from fedlas.lab.studies.diagnose.study import RunGroup, Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
@@ -166,11 +164,7 @@ def thumbnail(part: Part, row: int) -> str:
     Raises:
         InputError: If its file is gone or broken.
     """
-    if isinstance(part, Files):
-        view = part.view.pipeline(augment=False, flip=False)
-        image = view(open_image("report", part.path(row), channels=part.channels))
-    else:
-        image = part.images[row].cpu()
+    image = part.image(row).cpu()
     pixels = (image if len(image) == 3 else image[:1]).permute(1, 2, 0).numpy()
     picture = require("PIL.Image", extra="data").fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

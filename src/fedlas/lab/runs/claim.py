@@ -17,13 +17,12 @@ from fedlas._core.files import foreign, not_writable, path_inside, remove, remov
 from fedlas._core.ranks import on_main
 from fedlas._core.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError, packed_names
+from fedlas.lab.runs.summary import NUMBERS
 from fedlas.lab.train.checkpoint import differences
 
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
 _FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
 """Files allowed in the folder of a run that was stopped before it wrote ``config.yaml``."""
-NUMBERS = ("epochs", "best_epoch", "parameters", "seconds", "temperature", "temperature_ece")
-"""Entries of ``metrics.json`` that are numbers or null, apart from metrics."""
 _NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import no_device
-from fedlas.lab.runs.claim import NUMBERS, check_metrics, leave_out, run_folders
+from fedlas.lab.runs.claim import check_metrics, leave_out, run_folders
 from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
+from fedlas.lab.runs.summary import NUMBERS, STAGES, FinishedRun, Problem, Summary
 from fedlas.losses import LOSSES
 
 

@@ -87,7 +87,6 @@ class RunFolder:
     intervals_path = _File("intervals.json")
     auto_path = _File("auto.json")
     shift_path = _File("shift.json")
-    card_path = _File("card.json")
     predictions_path = _File("predictions")
     work_path = _File("work")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ class FinishedRun:
     def path(self) -> Path:
         """Path of the run folder."""
         return self.folder.path
+
+
+NUMBERS = tuple(each.name for each in fields(FinishedRun) if each.type == "float | None")
+"""Entries of ``metrics.json`` that are numbers or null, apart from metrics."""
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,13 @@ class Tuning:
     """A study. Made by :func:`plan_tuning`.
 
     Attributes:
-        content: Content of the recipe's file, with overrides applied.
+        content: Content of the recipe's file, with overrides and the folder of the data.
         recipe: The recipe.
         methods: The tuned methods.
         seeds: Seeds that every trial is run with.
         budget: Trials of each method.
         objective: Metric of the validation part by which trials are compared, or ``refined_nll``.
         folder: Folder of the study.
-        data: Folder of the data; None searches the usual places.
     """
 
     content: dict[str, Any]
@@ -61,7 +60,6 @@ class Tuning:
     budget: int
     objective: str
     folder: Path
-    data: str | None = None
 
     @property
     def title(self) -> str:
@@ -88,8 +86,7 @@ class Tuning:
             InputError: If the recipe or the loss does not accept these parameters.
         """
         name = f"{method.name}-trial-{number}"
-        content = with_variant(self.content, method.name, name, params or {})
-        recipe = recipe_from(self.recipe.name, content).with_data_root(self.data)
+        recipe = recipe_from(self.recipe.name, with_variant(self.content, method.name, name, params or {}))
         return plan(recipe, losses=[name], seeds=self.seeds, out=self.folder / "trials")
 
     def config(self, method: Method) -> dict[str, Any]:
@@ -144,10 +141,12 @@ def plan_tuning(
     objective = check_select(objective, "--objective")
     name, content = recipe_content(source, overrides)
     recipe = recipe_from(name, content).with_data_root(data)
+    if data is not None:
+        content["data"]["root"] = data  # trials and best.yaml are made of the content
     folder = out or Path("runs") / "tune" / name
     runs = plan(recipe, losses=losses, seeds=seeds, out=folder)
     methods = tuple(methods_of(recipe, list(dict.fromkeys(run.loss for run in runs)), space))
-    tuning = Tuning(content, recipe, methods, tuple(seeds), trials, objective, folder, data)
+    tuning = Tuning(content, recipe, methods, tuple(seeds), trials, objective, folder)
     # A value that the recipe or the loss does not accept would end the study hours later.
     for method in methods:
         for params in method.ends():
@@ -193,9 +192,8 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
     executor, example = executor or LocalExecutor(workers=1), tuning.runs(tuning.methods[0])[0]
     executor.ready(Task.of(example, ""))  # refuses to be one of several processes
     data, threads = data_fingerprint(example), threads_for(example)  # an error in the data shows here
-    recipes = [path.name for path in tuning.folder.glob("best*.yaml")]
-    names = [RunFolder.lock_path.name, STORAGE, f"{STORAGE}.lock", "trials", "bench", *recipes]
-    check_vacant("fedlas tune", tuning.folder, names)
+    if not (tuning.folder / STORAGE).exists():
+        check_vacant("fedlas tune", tuning.folder, [RunFolder.lock_path.name])
     with locked(tuning.folder, new_accelerator()):
         studies = load_studies(tuning)
         for method in tuning.methods:
@@ -251,8 +249,8 @@ def _next_round(tuning: Tuning, studies: Mapping[str, Any]) -> list[tuple[Method
         study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_ROUND, constant_liar=True)
         for number in range(count, min(count + _ROUND, method.trials(tuning.budget))):
             # The preset comes first; a value outside its range is nothing that optuna could suggest.
-            asked = space if number else {key: space[key] for key in method.inside}
-            trials.append((method, study, study.ask(asked)))
+            domains = space if number else {key: space[key] for key in method.inside}
+            trials.append((method, study, study.ask(domains)))
     # By number, so that a study that stops early has been fair.
     return sorted(trials, key=lambda each: each[2].number)
 

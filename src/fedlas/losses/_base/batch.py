@@ -76,11 +76,11 @@ class Batch:
 
     @property
     def plain(self) -> bool:
-        """Whether targets are hard, and all positions and classes count alike."""
+        """Whether targets are hard, and all positions and classes count equally."""
         return self.valid is None and self.weight is None and self.target.ndim == 1
 
     def need(self, name: str) -> Tensor:
-        """The attribute ``name``, one of the tensors that a loss may declare in ``needs``.
+        """Return the attribute ``name``, one of the tensors that a loss may declare in ``needs``.
 
         Raises:
             TypeError: If it was not passed.
@@ -91,7 +91,7 @@ class Batch:
         return value
 
     def cross_entropy(self, log_probs: Tensor | None = None) -> Tensor:
-        """``-log p_y`` of each position ``(M,)``, class weights included; soft targets: ``-sum_k t_k log p_k``.
+        """Return ``-log p_y (M,)``, class weights included; for soft targets ``-sum_k t_k log p_k``.
 
         Args:
             log_probs: ``log p (M, C)``, if the loss has computed it.
@@ -99,17 +99,17 @@ class Batch:
         return cross_entropy(self.logits, self.target, self.weight, log_probs)
 
     def weighted(self, values: Tensor) -> Tensor:
-        """``values (M,)`` times the class weight of each position's target (soft targets: the expected weight)."""
+        """Multiply ``values (M,)`` by the class weight of each target; by the expected weight for soft targets."""
         if self.weight is None:
             return values
         return values * (self.target @ self.weight if self.soft else self.weight[self.target])
 
     def cost_of_target(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
-        """``cost(-log p_y)`` of each position ``(M,)``, class weights included; soft targets: ``sum_k t_k cost_k``.
+        """Return ``cost(-log p_y) (M,)``, class weights included; for soft targets ``sum_k t_k cost_k``.
 
         Args:
-            cost: Elementwise; it is given ``-log p``, ``(M,)`` of hard targets or ``(M, C)`` of all classes. A function
-                of one number a position costs far less than one of ``(M, C)``.
+            cost: Elementwise function of ``-log p``, ``(M,)`` for hard targets. For soft ones it gets ``(M, C)`` of
+                all classes, which costs far more.
         """
         if not self.soft:
             return self.weighted(cost(F.cross_entropy(self.logits, self.target, reduction="none")))
@@ -117,26 +117,26 @@ class Batch:
         return (self.target * (costs if self.weight is None else costs * self.weight)).sum(dim=1)
 
     def nll_and_confidence(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy (weighted), largest probability, and whether its class is the target's: all ``(M,)``."""
+        """Return weighted cross-entropy, largest probability, and whether its class is the target's: all ``(M,)``."""
         log_probs = F.log_softmax(self.logits, dim=1)
         top = log_probs.detach().argmax(dim=1, keepdim=True)
         confidence = log_probs.gather(1, top).squeeze(1).exp()
         return self.cross_entropy(log_probs), confidence, top.squeeze(1) == self.favored()
 
     def favored(self) -> Tensor:
-        """The class that a target favors ``(M,)``: a hard target itself, the arg-max of a soft one."""
+        """Return the class that a target favors ``(M,)``: a hard target itself, the arg-max of a soft one."""
         return self.target.argmax(dim=1) if self.soft else self.target
 
     def probabilities(self) -> Tensor:
-        """The target as probabilities ``(M, C)`` in the dtype of the logits: hard ones as one-hot rows."""
+        """Return the target as probabilities ``(M, C)`` in the dtype of the logits: hard ones as one-hot rows."""
         return self.target if self.soft else F.one_hot(self.target, self.logits.shape[1]).to(self.logits.dtype)
 
     def valid_rows(self, rows: int) -> Tensor | None:
-        """Which of ``rows`` samples have a valid position ``(rows,)`` bool; None if all positions count."""
+        """Return which of ``rows`` samples have a valid position ``(rows,)`` bool; None if all positions count."""
         return None if self.valid is None else self.valid.reshape(rows, -1).any(dim=1)
 
     def mean_of_rows(self, values: Tensor, rows: int) -> Tensor:
-        """Mean of ``values (M, ...)`` over the valid positions of each of ``rows`` samples, ``(rows, ...)``."""
+        """Average ``values (M, ...)`` over the valid positions of each of ``rows`` samples: ``(rows, ...)``."""
         if len(values) == rows:
             return values
         values = values.reshape(rows, -1, *values.shape[1:])
@@ -146,12 +146,12 @@ class Batch:
         return torch.where(inside, values, 0.0).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
 
     def at_positions(self, values: Tensor) -> Tensor:
-        """``values (rows, ...)`` of each sample, repeated for each of its positions, ``(M, ...)``."""
+        """Repeat ``values (rows, ...)`` of each sample for each of its positions: ``(M, ...)``."""
         repeats = len(self.logits) // len(values)
         return values if repeats == 1 else values.repeat_interleave(repeats, dim=0)
 
     def linear_inputs(self) -> tuple[Tensor, Tensor]:
-        """Features ``(M, D)``, one row a position, and the head's weight ``(C, D)``, both in the dtype of the logits.
+        """Return features ``(M, D)``, one row a position, and the head's weight ``(C, D)``, in the logits' dtype.
 
         Features of ignored positions are 0: their content, even NaN, does not reach the gradient of the weight.
         """
@@ -171,7 +171,7 @@ class Batch:
             )
 
     def normalizer(self) -> Tensor | int:
-        """The divisor of a mean, as in ``F.cross_entropy``; above 0, so that a mean over nothing is 0 and not NaN."""
+        """Return the divisor of a mean, as in ``F.cross_entropy``; above 0, so that an empty mean is 0, not NaN."""
         if self.weight is not None and not self.soft:
             each = self.weight[self.target]
             total = each.sum() if self.valid is None else (each * self.valid).sum()
@@ -182,7 +182,7 @@ class Batch:
 def cross_entropy(
     logits: Tensor, target: Tensor, weight: Tensor | None = None, log_probs: Tensor | None = None
 ) -> Tensor:
-    """``-log p_y`` of each row of checked inputs ``(N,)``, or ``-sum_k t_k log p_k``; class weights in both."""
+    """Return ``-log p_y`` or ``-sum_k t_k log p_k`` of each row of checked inputs ``(N,)``, class weights included."""
     if log_probs is None and target.ndim == 1:
         return F.cross_entropy(logits, target, weight, reduction="none")
     log_probs = F.log_softmax(logits, dim=1) if log_probs is None else log_probs
@@ -206,7 +206,7 @@ def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
 
 
 def missing(owner: str, need: str) -> TypeError:
-    """The error for a tensor that a loss needs and was not passed."""
+    """Return the error for a tensor that a loss needs and was not passed."""
     return TypeError(
         f"{owner}: {need} must be passed ({EXTRAS[need][0]}); got None. "
         f"Call {owner}(...)(logits, target, {need}={need}), or wrap model and loss in fedlas.Objective."
@@ -214,7 +214,7 @@ def missing(owner: str, need: str) -> TypeError:
 
 
 def can_look(tensor: Tensor) -> bool:
-    """Whether values of ``tensor`` may be read: on an accelerator, or while compiling, that would stall or fail."""
+    """Return whether values of ``tensor`` may be read: on a device it would stall, while compiling it would fail."""
     return not torch.compiler.is_compiling() and tensor.is_cpu
 
 
@@ -235,10 +235,10 @@ def prepare(
 
     Args:
         owner: Name of the loss, for errors.
-        logits: As there.
-        target: As there.
-        extras: The other arguments there that were passed, by name.
-        ignore_index: Of the loss, as those that follow.
+        logits: As in ``Loss.forward``.
+        target: As in ``Loss.forward``.
+        extras: The other arguments of ``Loss.forward`` that were passed, by name.
+        ignore_index: Value of hard targets that are left out.
         weight: Class weights ``(C,)``.
         averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
         masked_classes: Whether logits of -inf are accepted.
@@ -311,7 +311,7 @@ def prepare(
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """``(N, C, d1, ...)`` as ``(N * d1 * ..., C)``."""
+    """Reshape ``(N, C, d1, ...)`` to ``(N * d1 * ..., C)``."""
     return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
 
 
@@ -369,7 +369,7 @@ def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:
 def _hard_target(
     owner: str, target: Tensor, classes: int, ignore_index: int, look: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
+    """Return targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
     if target.ndim > 1:
         target = target.reshape(-1)
     if target.dtype != torch.int64:

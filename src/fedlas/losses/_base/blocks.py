@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def in_blocks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
-    """``function`` of ``tensors``, at most ``rows`` rows of each at a time; the results are concatenated.
+    """Call ``function`` on at most ``rows`` rows of ``tensors`` at a time, and concatenate the results.
 
     Several blocks are computed again in backward, so that one of them is in memory at a time.
     """

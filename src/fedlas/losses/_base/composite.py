@@ -89,7 +89,7 @@ class OnBase(Loss):
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
     def strength_of_base(self) -> str:
-        """Name of the option that sets the base's strength.
+        """Return the name of the option that sets the base's strength.
 
         Raises:
             InputError: If the base has none.

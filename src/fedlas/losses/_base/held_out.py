@@ -26,7 +26,7 @@ class LearnsFromValidation(Loss):
 
     @cached_property
     def _calls(self) -> SimpleNamespace:
-        """The calls of a training loop so far; not a part of the state."""
+        """Calls of a training loop so far; not a part of the state."""
         return SimpleNamespace(updated=False, trained=False, evaluations=0, samples=0)
 
     @abstractmethod

@@ -20,7 +20,7 @@ class Informed(LossWithStrength):
 
     Args:
         alpha: Weight of the second target, in [0, 1].
-        gamma: Above 0, each sample's loss is multiplied by the distance between this target and p to that power.
+        gamma: Exponent of the factor ``||target - p||`` of each sample's loss, at least 0; 0: no factor.
         **options: Those of every loss. Class weights apply to both parts class by class.
     """
 
@@ -33,14 +33,14 @@ class Informed(LossWithStrength):
 
     @abstractmethod
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """``q (M, C)`` without a gradient, and for which positions there is one ``(M,)`` bool; None is for all."""
+        """Return ``q (M, C)`` without gradient, and which positions have one ``(M,)`` bool; None if all have."""
 
     def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
-        """Targets ``(M, C)`` of labels ``(M, C)``, one-hot or soft, and second targets; ``strength`` is ``(M, 1)``."""
+        """Mix labels ``(M, C)``, one-hot or soft, with second targets, by ``strength (M, 1)``: ``(M, C)``."""
         return torch.lerp(label, q, strength)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         q, present = self.second_target(batch)
         label = batch.probabilities()
         share = torch.as_tensor(strength, dtype=q.dtype, device=q.device).expand(len(q))[:, None]
@@ -52,7 +52,7 @@ class Informed(LossWithStrength):
 
 
 def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
-    """``||t - p||_norm`` of each row ``(M,)``, without a gradient.
+    """Return ``||t - p||_norm`` of each row ``(M,)``, without a gradient.
 
     Args:
         logits: ``(M, C)``.
@@ -72,8 +72,8 @@ class Remembering(Informed):
         num_classes: Number of classes C.
         num_samples: Size of the training set that ``index`` points into.
         alpha: As in :class:`Informed`.
-        gamma: As there.
-        **options: As there.
+        gamma: As in :class:`Informed`.
+        **options: Those of every loss.
     """
 
     needs = frozenset({"index"})
@@ -85,14 +85,14 @@ class Remembering(Informed):
         self.memory = PredictionMemory(type(self).__name__, num_classes=num_classes, num_samples=num_samples)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002 (for subclasses)
-        """The rows ``(M, C)`` to remember, from those of before, how often they were recorded, and the prediction.
+        """Return the rows ``(M, C)`` to remember, from earlier rows, their number of visits, and the prediction.
 
         None leaves the memory unchanged.
         """
         return None
 
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Recall, and in training record this visit afterward."""
+        """Recall the rows; in training also record this visit."""
         rows, visits = self.memory.recall(batch)
         if self.training and torch.is_grad_enabled():
             new = self.updated(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
@@ -149,7 +149,7 @@ class PredictionMemory(PreciseBuffers):
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.int32))
 
     def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; rows of new ones are 0.
+        """Return rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; rows of new ones are 0.
 
         Raises:
             InputError: For another number of classes, dense logits, or on CPU an index outside ``[0, N)``.
@@ -173,7 +173,7 @@ class PredictionMemory(PreciseBuffers):
     @torch.no_grad()
     def record(self, index: Tensor, rows: Tensor, valid: Tensor | None) -> None:
         """Replace the rows of the samples at ``index`` by ``rows (M, C)``; only where ``valid (M,)``."""
-        # Ignored samples write back what is there: selecting the others would make shapes depend on data.
+        # Ignored samples write their old row back: selecting the others would make shapes depend on data.
         visits = self.visits[index] + (1 if valid is None else valid.to(self.visits.dtype))
         rows = rows.to(self.rows.dtype)
         if valid is not None:

@@ -73,9 +73,10 @@ class Loss(nn.Module, ABC):
     A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors
     that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``mixed_share``,
     ``head_weight``. It may have two more methods: ``update_from_validation(predictions)``, called after each
-    validation, and ``mix(inputs, target)``, which returns a :class:`Mixed` to train on instead of the batch. All the
-    rest is shared: half precision is computed in float32 and outside autocast, dense inputs are flattened, ignored
-    positions are masked, class weights and reductions follow ``F.cross_entropy``.
+    validation (:class:`~fedlas.losses.LearnsFromValidation` has it), and ``mix(inputs, target)``, which returns a
+    :class:`Mixed` to train on instead of the batch. All the rest is shared: half precision is computed in float32 and
+    outside autocast, dense inputs are flattened, ignored positions are masked, class weights and reductions follow
+    ``F.cross_entropy``.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean divides by the summed weights of the valid positions
@@ -143,10 +144,10 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``, class weights included; values at ignored positions are discarded."""
+        """Return the loss of each position ``(M,)``, class weights included; ignored positions may have any value."""
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:  # noqa: ARG002 (for subclasses)
-        """Loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``.
+        """Return the loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``.
 
         Raises:
             TypeError: If the loss has no strength.
@@ -164,7 +165,7 @@ class Loss(nn.Module, ABC):
         mixed_share: Tensor | None = None,
         head_weight: Tensor | None = None,
     ) -> Tensor:
-        """Loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             logits: ``(N, C)`` or dense ``(N, C, d1, ...)``, any floating dtype.
@@ -211,11 +212,11 @@ class Loss(nn.Module, ABC):
         return value
 
     def reduced(self, batch: Batch) -> Tensor:
-        """Loss of the batch: that of its positions, reduced."""
+        """Return the loss of the batch: that of its positions, reduced."""
         return reduce(self.per_sample(batch), batch, self.reduction)
 
     def extra_repr(self) -> str:
-        """The options with plain values, for ``repr``; shared options only if they differ from the defaults."""
+        """Return the options with plain values, for ``repr``; shared options only if they differ from the defaults."""
         values = {key: getattr(self, key, None) for key in inspect.signature(type(self)).parameters}
         return ", ".join(
             f"{key}={value!r}"
@@ -230,12 +231,12 @@ class LossWithStrength(Loss):
     strength = "alpha"
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
+        """Return the loss of each position ``(M,)``."""
         return self.with_strength(batch, getattr(self, self.strength))
 
     @abstractmethod
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another strength, a float or one a position ``(M,)``."""
 
 
 class Penalized(LossWithStrength):
@@ -246,10 +247,10 @@ class Penalized(LossWithStrength):
 
     @abstractmethod
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The weighted classification loss ``(M,)``, and the unweighted penalty ``(M,)`` or scalar."""
+        """Return the weighted classification loss ``(M,)``, and the unweighted penalty ``(M,)`` or scalar."""
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or one for each position ``(M,)``."""
+        """Return the loss of each position ``(M,)`` with another alpha, a float or one for each position ``(M,)``."""
         values, penalty = self.parts(batch)
         if isinstance(strength, Tensor):
             return values + strength * batch.weighted(penalty)
@@ -276,7 +277,7 @@ class PreciseBuffers(nn.Module):
 
 
 def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
-    """Names of the options in ``**options: Unpack[...]``; without an annotation those of all losses, else none."""
+    """List the options in ``**options: Unpack[...]``; without an annotation those of all losses, else none."""
     if isinstance(annotation, str):  # its module imports annotations from __future__
         try:
             annotation = eval(annotation, scope)
@@ -288,7 +289,7 @@ def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
 
 
 def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
-    """Registry metadata of a loss whose paper is on arXiv."""
+    """Return the registry metadata of a loss whose paper is on arXiv."""
     return {"paper": title, "year": year, "url": f"https://arxiv.org/abs/{arxiv}"}
 
 
@@ -299,14 +300,14 @@ _WITH_AUTOCAST = frozenset(
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """A context in which operations on ``device`` (its type) run in the precision of their inputs."""
+    """Return a context in which operations on ``device`` (its type) run in the precision of their inputs."""
     if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
 
 def class_weights(owner: str, weight: Any) -> Tensor | None:
-    """A copy of class weights ``(C,)`` in the default dtype; None stays None.
+    """Copy class weights ``(C,)`` in the default dtype; None stays None.
 
     Raises:
         InputError: If they are not one row of finite, non-negative numbers, one of them above 0.

@@ -9,10 +9,10 @@ from fedlas._core.check import InputError, NonFiniteError
 
 
 def soft_target(owner: str, target: Tensor, look: bool) -> Tensor:
-    """Soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
+    """Return soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
     if look:
         low, high = (float(bound) for bound in target.detach().aminmax())
-        if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
+        if not -1e-3 <= low <= high <= 1 + 1e-3:  # written so that NaN fails
             raise InputError(
                 owner,
                 "soft targets must be probabilities in [0, 1]",
@@ -53,9 +53,9 @@ def check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | Non
 
 
 def unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor, look: bool) -> Tensor | None:
-    """The mask of positions that count; none does where all that would have a class weight of 0.
+    """Return the mask of positions that count: none where all of them would have a class weight of 0.
 
-    Otherwise such a batch has a mean of 0 / 0: one step, and the gate and the model are NaN for good.
+    Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
     """
     each = target @ weight if target.ndim == 2 else weight[target]
     some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0

@@ -131,8 +131,8 @@ def detection_intervals(
         InputError: As :func:`detection_metrics`, or if an option is out of range.
 
     Note:
-        Where all replicates are equal, as those of two perfectly separated sets are, they leave no room for a mistake.
-        The interval is then that of Clopper and Pearson for as many independent pairs as the smaller set has samples.
+        Where all replicates are equal, as for two perfectly separated sets, the bootstrap interval has no width. The
+        interval is then Clopper and Pearson's for as many independent pairs as the smaller set has samples.
 
     Example:
         >>> found = detection_intervals([0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0], replicates=200)["auroc"]

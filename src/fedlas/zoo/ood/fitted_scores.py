@@ -285,7 +285,7 @@ class _Gaussians:
         return self._half(features, squared)
 
     def background(self, features: Tensor) -> Tensor:
-        """Return the half the squared Mahalanobis distance ``(N,)`` from the mean of all, by the covariance of all."""
+        """Return half the squared Mahalanobis distance ``(N,)`` from the mean of all, by the covariance of all."""
         whitening = self._whitening(self._within + self._between)
         return self._half(features, lambda rows: (rows @ whitening).square().sum(dim=1))
 

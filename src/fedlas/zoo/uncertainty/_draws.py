@@ -14,7 +14,7 @@ from fedlas.objective.objective import Arguments, logits_of
 
 
 def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
-    """Log of the mean probabilities ``(N, C)``, float32; torch's generators are left as they were.
+    """Return the log of the mean probabilities ``(N, C)``, float32; torch's generators keep their state.
 
     Args:
         owner: The caller, for errors.

@@ -47,7 +47,7 @@ class SampledWeights(nn.Module):
         self.seeds = torch.randint(2**31, (samples,), generator=torch.Generator().manual_seed(seed)).tolist()
 
     def forward(self, inputs: Any) -> Tensor:
-        """Log of the mean probabilities ``(N, C)``, float32."""
+        """Return the log of the mean probabilities ``(N, C)``, float32."""
         with sampling(self.model):
             return mean_over_draws(OWNER, self.model, inputs, self.seeds)
 
@@ -70,7 +70,7 @@ def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
 
 
 def kl_divergence(model: nn.Module) -> Tensor:
-    """Return KL divergence of the weights' distribution from the prior, summed over all layers, in nats.
+    """Return the KL divergence of the weights' distribution from the prior, summed over all layers, in nats.
 
     Args:
         model: A model with Bayesian layers; with a mixture prior, after a forward pass in training mode.
@@ -124,7 +124,7 @@ class KLPenalty(nn.Module):
 
 
 def _kl(layer: Any, kind: str) -> Tensor:
-    """Return KL divergence of the weights, or of the bias, of one layer."""
+    """Return the KL divergence of the weights, or of the bias, of one layer."""
     mu, sigma = getattr(layer, f"{kind}_mu"), F.softplus(getattr(layer, f"{kind}_sigma"))
     if layer.prior_pi == 1:
         return gaussian_kl(mu, sigma, layer.prior_sigma_1)

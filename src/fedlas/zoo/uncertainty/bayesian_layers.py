@@ -101,7 +101,7 @@ def bayesian_layers(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """A context in which each forward pass draws new weights, in ``eval()`` too.
+    """Draw new weights in each forward pass inside this context, in ``eval()`` too.
 
     Raises:
         InputError: If the model has no Bayesian layers.

@@ -71,7 +71,7 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
 
 
 def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
-    """Log of the mean, over the first axis, of the softmax over the last: ``log sum_s w_s softmax(z_s)``.
+    """Return the log of the mean softmax over the first axis: ``log sum_s w_s softmax(z_s)``, softmax over the last.
 
     Args:
         logits: ``(S, ..., C)``, of ``S`` members or draws.

@@ -130,7 +130,7 @@ class LastLayerLaplace:
         return self
 
     @property
-    def num_kept(self) -> int:
+    def covariance_size(self) -> int:
         """Number of parameters of the covariance; a symmetric matrix counts as one triangle."""
         sides = {
             "full": [self.num_weights],
@@ -173,7 +173,7 @@ class LastLayerLaplace:
         return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
 
     def _jacobians(self, features: Tensor, **_options: Any) -> tuple[Tensor, Tensor]:
-        """Return derivatives ``(n, C, P)`` of the logits to weights and bias, and the logits; the head is linear."""
+        """Return the derivatives ``(n, C, P)`` of logits to weights and bias, and the logits; the head is linear."""
         identity = torch.eye(self._head.out_features).to(features)
         derivatives = torch.einsum("ck,nd->nckd", identity, features).flatten(2)
         if self._head.bias is not None:

@@ -88,14 +88,14 @@ class DropoutSamples(nn.Module):
         self.model = model
 
     def forward(self, inputs: Any) -> Tensor:
-        """Log of the mean probabilities ``(N, C)``, float32."""
+        """Return the log of the mean probabilities ``(N, C)``, float32."""
         with dropout_on(self.model):
             return mean_over_draws(_OWNER, self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
 
 
 @contextmanager
 def dropout_on(model: nn.Module) -> Iterator[None]:
-    """A context in which dropout is on, also in ``eval()``; afterward each layer has its former mode.
+    """Turn dropout on inside this context, also in ``eval()``; afterward each layer has its former mode.
 
     Raises:
         InputError: If the model has no dropout with a rate above 0.

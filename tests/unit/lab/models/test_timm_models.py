@@ -7,7 +7,6 @@ from fedlas._core.check import InputError
 from fedlas.features import find_head
 from fedlas.lab.models import build_model
 from fedlas.lab.models.base import builder_of
-from fedlas.lab.models.timm_models import input_config
 
 TINY = "timm:vit_tiny_patch16_224"
 
@@ -41,15 +40,6 @@ def test_the_same_seed_gives_the_same_weights():
 def test_nothing_is_downloaded(monkeypatch):
     monkeypatch.setattr(timm.models._builder, "load_pretrained", lambda *a, **k: pytest.fail("a download"))
     build_model("timm:test_vit.r160_in1k", num_classes=5, in_channels=3, image_size=160)
-
-
-def test_input_config_of_the_papers_transformer():
-    config = input_config("timm:vit_base_patch16_384")
-    assert (config.image_size, config.mean, config.std) == (384, (0.5,) * 3, (0.5,) * 3)
-    assert config.fixed
-    assert (config.crop_share, config.interpolation) == (1.0, "bicubic")
-    other = input_config("resnet18.a1_in1k")
-    assert (other.image_size, other.mean[0], other.fixed) == (224, 0.485, False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from fakes_data import FAKES
 from fedlas._core.check import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.models.timm_models import input_config
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
 from fedlas.lab.runs.build import build_objective, load_trained
@@ -108,12 +107,12 @@ def test_reference_of_what_has_none(options, message):
 
 
 def test_transformers_get_images_as_their_weights_expect():
+    timm = pytest.importorskip("timm")
     for cell in ("cub", "aircraft"):
         recipe = load_recipe(f"paper/{cell}-vit")
-        config = input_config(recipe.model.name)
-        options = recipe.data.options
+        config, options = timm.get_pretrained_cfg(recipe.model.name.removeprefix("timm:")), recipe.data.options
         assert (options["crop"], tuple(options["mean"]), tuple(options["std"])) == (
-            config.image_size, config.mean, config.std
+            config.input_size[-1], config.mean, config.std
         )  # fmt: skip
 
 

@@ -160,6 +160,6 @@ def last_layer_laplace(
     # The new logits are no linear function of the features, so the features are left out.
     parts = held_out_predictions(run, splits, objective, features=True)
     val, test = (replace(laplace.predict(part), features=None) for part in parts)
-    parameters = sum(parameter.numel() for parameter in objective.model.parameters()) + laplace.num_kept
+    parameters = sum(parameter.numel() for parameter in objective.model.parameters()) + laplace.covariance_size
     details = {"prior_precision": laplace.prior_precision, "log_marginal_likelihood": laplace.log_marginal_likelihood}
     return MethodResult(test, val, parameters=parameters, details=details)
