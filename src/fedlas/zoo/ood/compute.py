@@ -50,7 +50,7 @@ def compute_score(
 
     Args:
         name: Registry name.
-        outputs: The model's outputs for them, or predictions, whose labels are not looked at. Outputs must hold the
+        outputs: The model's outputs for the samples, or predictions, whose labels are not read. Outputs must hold the
             score itself if it is computed from images.
         reference: In-distribution samples, for a score that is fitted.
         options: Options of the score; the others keep their defaults.

@@ -121,8 +121,8 @@ def detection_intervals(
 
     Args:
         id_score: As in :func:`detection_metrics`.
-        ood_score: As there.
-        id_correct: As there.
+        ood_score: As in :func:`detection_metrics`.
+        id_correct: As in :func:`detection_metrics`.
         confidence_level: Confidence level in ``(0, 1)``.
         replicates: At least 39 for level 0.95; a thousand for stable ends.
         seed: The same seed draws the same samples for every score of the same two sets.
@@ -177,8 +177,8 @@ def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, posi
 
     Args:
         id_score: As in :func:`detection_metrics`.
-        ood_score: As there.
-        tpr: Share of the positive class that must be found, in ``(0, 1]``.
+        ood_score: As in :func:`detection_metrics`.
+        tpr: Share of the positive class to detect, in ``(0, 1]``.
         positive: The class to detect.
 
     Raises:
@@ -194,7 +194,7 @@ def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) ->
 
     Args:
         id_score: As in :func:`detection_metrics`.
-        ood_score: As there.
+        ood_score: As in :func:`detection_metrics`.
         most: Approximate number of points to keep, for drawing; at least 2.
 
     Returns:

@@ -81,7 +81,7 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
 
 
 def check_features(owner: str, features: Tensor, *, columns: int | None = None) -> Tensor:
-    """Return ``features`` if they are a finite floating tensor ``(N, D)``, neither of which is 0.
+    """Return ``features`` if they are a finite floating tensor ``(N, D)`` that is not empty.
 
     Raises:
         InputError: Otherwise, or if there are not ``columns`` of them.

@@ -156,3 +156,18 @@ def test_another_study_in_the_folder_is_refused(study, tmp_path):
     (tuning.folder / "optuna.log").write_text('{"\n')
     with pytest.raises(InputError, match="journal"):
         run_study(tuning)
+
+
+class Forgetful(LocalExecutor):
+    """Submits its tasks and does not wait for them."""
+
+    def results(self, tasks, events):
+        yield from ()
+
+
+def test_trials_need_one_process_and_an_executor_that_waits(study, monkeypatch):
+    with pytest.raises(InputError, match="must wait"):
+        run_study(study(losses=["ls"]), Forgetful())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="--gpus-per-run"):
+        run_study(study(losses=["ls"]))
