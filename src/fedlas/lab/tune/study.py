@@ -270,8 +270,8 @@ def _run_round(tuning: Tuning, trials: Sequence[Any], executor: Executor, thread
             progress.ended(result)
             reason = result.error or result.busy
             if reason is not None and not reason.startswith(DivergedError.__name__):
-                got, fix = f"{result.name}: {reason}", "Correct it; the same command resumes."
-                raise InputError("fedlas tune", "every run must finish", got, fix)
+                fix = "See its error.txt; the same command resumes, with fewer --workers if memory was short."
+                raise InputError("fedlas tune", "every run must finish", f"{result.name}: {reason}", fix)
             errors[result.name] = reason
             study, trial, runs = owners[result.name]
             if all(run.name in errors for run in runs):
