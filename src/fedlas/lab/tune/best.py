@@ -40,7 +40,7 @@ def outcome_table(tuning: Tuning, ranked: Ranked) -> Table:
             [
                 method.name,
                 *(_number(trial) for trial in (next(t for t in trials if t.number == 0), trials[0])),
-                params_text(_params(method, trials[0])) or "nothing to tune",
+                params_text(method.params(trials[0])) or "nothing to tune",
                 f"{len(trials)}" + (f", {diverged} diverged" if diverged else ""),
             ]
         )
@@ -86,10 +86,6 @@ def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
     head = f"# Written by fedlas tune from the recipe {tuning.recipe.name}, with seeds that tuning did not use.\n"
     text = dump_yaml(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return write_text(tuning.folder / name, head + text)
-
-
-def _params(method: Method, trial: Any) -> Mapping[str, Any]:
-    return trial.params if trial.number else method.preset
 
 
 def _number(trial: Any) -> str:

@@ -101,6 +101,10 @@ class Method:
         """The preset's values that lie in their ranges; from others optuna cannot learn."""
         return {key: self.preset[key] for key, domain in self.space.items() if contains(domain, self.preset[key])}
 
+    def params(self, trial: Any) -> Mapping[str, Any]:
+        """Return the parameters of one of optuna's trials; the first is the preset's."""
+        return dict(trial.params) if trial.number else self.preset
+
     def ends(self) -> list[dict[str, Any]]:
         """Return settings that a loss must accept if it accepts the whole space."""
         values = {key: _ends(domain) for key, domain in self.space.items()}

@@ -263,25 +263,26 @@ def _run_round(tuning: Tuning, trials: Sequence[Any], executor: Executor, thread
     for method, study, trial in trials:
         runs = tuning.runs(method, trial.number, trial.params if trial.number else None)
         tasks += [replace(Task.of(run, run.name), threads=threads, report=False) for run in runs]
-        owners |= dict.fromkeys([run.name for run in runs], (study, trial, runs))
+        owners |= dict.fromkeys([run.name for run in runs], (method, study, trial, runs))
     progress = JointProgress(None, tasks)
     with progress, closing(executor.results(tasks, progress)) as ended:
         for result in ended:
             progress.ended(result)
             reason = result.error or result.busy
             if reason is not None and not reason.startswith(DivergedError.__name__):
-                got, fix = f"{result.name}: {reason}", "Correct it; the same command resumes."
-                raise InputError("fedlas tune", "every run must finish", got, fix)
+                fix = "See its error.txt; the same command resumes, with fewer --workers if memory was short."
+                raise InputError("fedlas tune", "every run must finish", f"{result.name}: {reason}", fix)
             errors[result.name] = reason
-            study, trial, runs = owners[result.name]
+            method, study, trial, runs = owners[result.name]
             if all(run.name in errors for run in runs):
-                _tell(tuning, study, trial, runs, next(filter(None, (errors[run.name] for run in runs)), None))
+                error = next(filter(None, (errors[run.name] for run in runs)), None)
+                _tell(tuning, method, study, trial, runs, error)
     if len(errors) < len(tasks):
         got, fix = f"{len(errors)} results of {len(tasks)} runs", "Leave out wait=false."
         raise InputError("fedlas tune", "the executor must wait for its runs", got, fix)
 
 
-def _tell(tuning: Tuning, study: Any, trial: Any, runs: Sequence[Run], error: str | None) -> None:
+def _tell(tuning: Tuning, method: Method, study: Any, trial: Any, runs: Sequence[Run], error: str | None) -> None:
     """Give the value of a trial to optuna, print it, and remove its checkpoints."""
     states = require("optuna.trial", extra="tune").TrialState
     value = math.nan if error else fmean(tuning.value(run) for run in runs)
@@ -289,5 +290,5 @@ def _tell(tuning: Tuning, study: Any, trial: Any, runs: Sequence[Run], error: st
     study.tell(trial.number, value if finite else None, state=states.COMPLETE if finite else states.PRUNED)
     for run in runs:
         remove(run.folder / RunFolder.checkpoint_path, inside=tuning.folder)
-    outcome = f"{tuning.title} {value:.4f}" if finite else f"diverged: {error or tuning.title}"
-    say(f"{study.study_name} trial {trial.number}  {outcome}  {params_text(trial.params)}".rstrip(), stderr=True)
+    outcome = error or f"{tuning.title} {value:.4f}"
+    say(f"{method.name} trial {trial.number}  {outcome}  {params_text(method.params(trial))}".rstrip(), stderr=True)
