@@ -146,7 +146,6 @@ def table(
         caption: Lines below the table.
         right: Numbers of right-aligned columns.
         whole: Numbers of columns whose cells are never wrapped.
-        line_after: Numbers of rows with a line below.
         box: Name of a box in ``rich.box``; None draws no lines.
         **look: Further options of ``rich.table.Table``.
     """
