@@ -10,6 +10,8 @@ from torch import nn
 from fedlas._core.check import InputError
 from fedlas.lab.models import MODELS, build_model
 
+pytestmark = pytest.mark.system
+
 SIZE = 8
 
 

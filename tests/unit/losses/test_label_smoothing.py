@@ -37,11 +37,11 @@ def naive(logits, target, alpha, weight=None):
     return -(mass * log_probs * (1 if weight is None else weight)).sum(1)
 
 
-@pytest.mark.parametrize("dense", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("dense", [(), (2, 3)])
 @pytest.mark.parametrize("kind", ["hard", "ignored", "soft"])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("alpha", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_equals_torch(dense, kind, weight, reduction, alpha):
     ours, theirs = logits(*dense), logits(*dense)
     target = soft(*dense) if kind == "soft" else hard(*dense)

@@ -87,7 +87,7 @@ def test_links_lead_to_files(full_bench, full_report):
         assert (full_bench / address.replace("%2B", "+")).exists()
 
 
-@pytest.mark.whole
+@pytest.mark.system
 def test_the_same_runs_give_the_same_bytes(full_bench, full_report):
     paths = full_report.markdown, full_report.html, full_report.csv
     first = [path.read_bytes() for path in paths]

@@ -14,6 +14,8 @@ from fedlas.lab.train.log import read_log
 from fedlas.lab.tune.best import outcome_table, ranked_trials, write_best
 from fedlas.lab.tune.study import load_studies, run_study
 
+pytestmark = pytest.mark.system
+
 pytest.importorskip("optuna")  # in CI every extra is installed: tests/integration/test_package.py checks it
 
 

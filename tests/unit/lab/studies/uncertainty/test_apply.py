@@ -19,6 +19,8 @@ from fedlas.lab.studies.uncertainty.apply import open_members
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
 
+pytestmark = pytest.mark.system
+
 
 def softmax(folder, part):
     """Probabilities of a run, from its file alone."""

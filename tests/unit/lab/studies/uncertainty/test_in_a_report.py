@@ -18,6 +18,8 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
 
+pytestmark = pytest.mark.system
+
 
 def make(method, folders, out, **options):
     return apply_method(plan_method(method, folders, out=out, **options))

@@ -25,6 +25,8 @@ from fedlas.zoo.uncertainty.bayes_by_backprop import kl_divergence
 from fedlas.zoo.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
 from fedlas.zoo.uncertainty.two_stage import MLPHead, VariationalHead
 
+pytestmark = pytest.mark.system
+
 needs_bayesian = pytest.mark.skipif(
     find_spec("torch_uncertainty") is None or find_spec("lightning") is None, reason="needs torch-uncertainty"
 )
