@@ -21,7 +21,7 @@ from torch import Tensor
 from fedlas.losses import LOSSES
 
 SIZES = ["128x10", "128x100", "256x1000", "1024x1000"]
-WIDTH = 512  # of the features
+WIDTH = 1024  # of the features; some losses need one dimension for each class
 
 
 class StraightFedLAS(torch.nn.Module):
