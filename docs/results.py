@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[1] / "results"
 BOARD = {
     "fashion-mnist": "Fashion-MNIST, 10,000 training images",
     "cifar10-20000": "CIFAR-10, 20,000 training images",
-    "cifar100-20000": "CIFAR-100, 20,000 training images",
     "cifar10-45000": "CIFAR-10, 45,000 training images",
+    "cifar100-45000": "CIFAR-100, 45,000 training images",
     "digits": "Digits, 897 training images",
     "wordnet": "WordNet, 25,000 definitions, 45 topics",
     "glyphs": "Letters and digits of fonts, 4,000 training images",
@@ -44,8 +44,8 @@ BOARD = {
 FIGURES = {
     "fashion-mnist": ["ce", "ls-quarter", "ls-half", "fedlas", "fedlas-mean", "mbls", "fedlas+", "acls", "ls"],
     "cifar10-20000": [],
-    "cifar100-20000": [],
     "cifar10-45000": [],
+    "cifar100-45000": [],
     "cifar10": [],
     "digits": [],
     "wordnet": [],
