@@ -237,7 +237,9 @@ SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)"): FITTED,
     fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)", num_folds=None): FITTED,
     fit("matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)"): FITTED,
-    fit("matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)", off_diagonal=1.0, intercept=1.0): FITTED,
+    fit(
+        "matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)", off_diagonal=1.0, intercept=1.0
+    ): FITTED,
     fit("isotonic", "isotonic (probmetrics)", "isotonic (sklearn)", "IsotonicRegression (netcal)"): FITTED,
     fit("histogram-binning", "HistogramBinning (netcal)", "HistogramBinning (torch_uncertainty)"): FITTED,
     fit("beta", "BetaCalibration (netcal)"): FITTED,
