@@ -17,10 +17,10 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x five seeds on embedded digits; prints verdict, table and where the report is
 	$(BIN)/fedlas bench demo
 
-test: $(VENV)/.test    ## the tests of what fedlas itself computes, TODO minutes on two cores
+test: $(VENV)/.test    ## the tests of what fedlas itself computes, three minutes on two cores
 	$(PYTEST) -m "not system"
 
-test-system: $(VENV)/.test   ## the tests with processes, a browser, exporters, compilers, other training loops, hundreds of data sets and the docs
+test-system: $(VENV)/.test   ## those with processes, a browser, exporters, compilers, whole models, many data sets, the docs; ten minutes
 	$(PYTEST) -m system
 
 test-long: $(VENV)/.test   ## the tests that take minutes, and many more examples of every property
@@ -28,7 +28,7 @@ test-long: $(VENV)/.test   ## the tests that take minutes, and many more example
 	$(PYTEST) -m "hypothesis and not system" --hypothesis-profile thorough
 
 coverage: $(VENV)/.test   ## lines and branches of the mathematics that its own tests run; a room under 95 % fails
-	$(PYTEST) $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
+	$(PYTEST) -m "not system" $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
 	  $(MATHEMATICS:%=src/fedlas/%) $(MATHEMATICS:%=tests/unit/%) tests/golden tests/property \
 	  $(wildcard $(MATHEMATICS:%=tests/contract/test_%_*.py))
 	@for room in $(MATHEMATICS); do \
