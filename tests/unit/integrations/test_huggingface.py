@@ -13,7 +13,7 @@ from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.huggingface import CRITERION_FILE, ComputeMetrics, CriterionTrainer  # noqa: E402
 
-pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore:.*pin_memory")]
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 logging.getLogger("transformers").setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()
 
