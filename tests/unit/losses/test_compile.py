@@ -10,7 +10,7 @@ from fedlas.predictions import Predictions
 
 pytestmark = pytest.mark.system
 
-STEPS, SAMPLES, CLASSES = 200, 64, 5
+STEPS, SAMPLES, CLASSES = 1000, 64, 5
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from PyTorch's tracing
