@@ -55,10 +55,10 @@ def _shift(args: argparse.Namespace) -> int:
     ]
     folders = [RunFolder(path, data_root=args.data) for path in args.runs]
     loaded = [load_trained(folder) for folder in folders]
-    for folder, trained in zip(folders, loaded, strict=True):
-        with Bar(folder.name, total=len(chosen)) as bar:
-            save_to = (lambda part, folder=folder: folder.writable(folder.part_path(part))) if args.save else None
-            measured = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
+    with Bar("fedlas shift", total=len(chosen) * len(folders)) as bar:
+        save_to = (lambda place, part: folders[place].writable(folders[place].part_path(part))) if args.save else None
+        found = measure_shift(loaded, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
+    for folder, measured in zip(folders, found, strict=True):
         write_json(folder.shift_path, measured)
         show(terminal(_table(folder, measured), details=True))
         say(*([_CAPTION] if args.replicates else []), *measured["notes"], wrap=True)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.lab.data import Splits
-from fedlas.lab.data.base import Part
+from fedlas.lab.data.base import Images, Part
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.variants import corrupted
 from fedlas.lab.runs.build import Trained
@@ -25,68 +27,95 @@ REPLICATES = 199
 
 
 def measure_shift(
-    trained: Trained,
+    runs: Sequence[Trained],
     corruptions: Sequence[Corruption],
     *,
     on_step: Callable[[], None] | None = None,
-    save_to: Callable[[str], Path] | None = None,
+    save_to: Callable[[int, str], Path] | None = None,
     replicates: int = 0,
-) -> dict[str, Any]:
-    """Measure a run on its test images under each corruption, before and after its validation's temperature.
+) -> list[dict[str, Any]]:
+    """Measure runs on their test images under each corruption, before and after their validation's temperature.
 
     Args:
-        trained: The run.
+        runs: The runs. Those with the same test images share the corrupted ones.
         corruptions: Each at one severity.
-        on_step: Called after each.
-        save_to: Path for the predictions, by the name of the part; None keeps none.
+        on_step: Called after each corruption of each run.
+        save_to: Path for the predictions, by place of the run and name of the part; None keeps none.
         replicates: Replicates of interval and noise floor of every ECE; 0 computes none.
 
     Returns:
-        ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both with ``test``
-        and ``test_calibrated``, and, if ``replicates``, with ``noise`` (interval, floor and test of the ECE of both);
-        ``temperature``, and ``notes``, the warnings of its fit.
+        For each run ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both
+        with ``test`` and ``test_calibrated``, and, if ``replicates``, with ``noise`` (interval, floor and test of the
+        ECE of both); ``temperature``, and ``notes``, the warnings of its fit.
 
     Raises:
-        InputError: If the run's test images are corrupted already.
+        InputError: If the test images of a run are corrupted already.
     """
-    run = trained.run
-    if run.recipe.data.corruption is not None:
-        got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
-        raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
-    # The temperature of the clean validation part, as a user of the run would have it.
-    trained = trained.to(new_accelerator().device)
-    model, splits = trained.objective, trained.splits
-    bins = run.recipe.train.num_bins
+    measured = [_Measured(trained, replicates) for trained in runs]
+    found = [each.without_corruption() for each in measured]
+    tests = [each.trained.splits.test for each in measured]
+    first = [next(i for i, other in enumerate(tests) if _same_images(other, test)) for test in tests]
+    for corruption in corruptions:
+        made: dict[int, Part] = {}
+        about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
+        for place, (source, each, result) in enumerate(zip(first, measured, found, strict=True)):
+            if source not in made:
+                made[source] = corrupted(tests[source], corruption)
+            predictions = each.predicted(made[source])
+            if save_to is not None:
+                predictions.save(save_to(place, f"test-{corruption.name}-{corruption.severity}"))
+            if on_step is not None:
+                on_step()
+            result["corrupted"].append({**about, **each.metrics(predictions)})
+    return found
 
-    tested = as_tested(run, splits)
 
-    def predicted(by: Splits, part: Part) -> Predictions:
-        return predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
+def _same_images(first: Part, second: Part) -> bool:
+    if not (isinstance(first, Images) and isinstance(second, Images)):
+        return first is second  # images on disk are corrupted when they are read, so nothing is shared
+    return torch.equal(first.images, second.images) and torch.equal(first.target, second.target)
 
-    scaling, notes = fit_with_notes(TemperatureScaling(), predicted(splits, splits.val))
 
-    def measured(predictions: Predictions) -> dict[str, Any]:
-        stages = {"test": predictions, "test_calibrated": scaling.transform(predictions)}
+class _Measured:
+    """A run with the temperature of its clean validation part, as its user would have it."""
+
+    def __init__(self, trained: Trained, replicates: int) -> None:
+        run = trained.run
+        if run.recipe.data.corruption is not None:
+            got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
+            raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
+        self.trained = trained.to(new_accelerator().device)
+        self._replicates = replicates
+        self._tested = as_tested(run, trained.splits)
+        validation = self._predictions(trained.splits, trained.splits.val)
+        self._scaling, self._notes = fit_with_notes(TemperatureScaling(), validation)
+
+    def _predictions(self, by: Splits, part: Part) -> Predictions:
+        batch_size = self.trained.run.recipe.train.batch_size
+        return predictions_of(self.trained.objective, by, part, batch_size=batch_size, features=False)
+
+    def predicted(self, part: Part) -> Predictions:
+        """Return the predictions of test images."""
+        return self._predictions(self._tested, part)
+
+    def metrics(self, predictions: Predictions) -> dict[str, Any]:
+        """Return the metrics before and after the temperature."""
+        bins = self.trained.run.recipe.train.num_bins
+        stages = {"test": predictions, "test_calibrated": self._scaling.transform(predictions)}
         metrics: dict[str, Any] = {stage: recorded(each, bins) for stage, each in stages.items()}
-        if replicates:
+        if self._replicates:
             ece = {
-                s: estimates(each, ["ece"], num_bins=bins, replicates=replicates)["ece"] for s, each in stages.items()
+                s: estimates(each, ["ece"], num_bins=bins, replicates=self._replicates)["ece"]
+                for s, each in stages.items()
             }
             metrics["noise"] = {stage: {"ece": estimate.plain()} for stage, estimate in ece.items()}
         return metrics
 
-    rows = []
-    for corruption in corruptions:
-        predictions = predicted(tested, corrupted(splits.test, corruption))
-        if save_to is not None:
-            predictions.save(save_to(f"test-{corruption.name}-{corruption.severity}"))
-        if on_step is not None:
-            on_step()
-        about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
-        rows.append({**about, **measured(predictions)})
-    return {
-        "temperature": scaling.temperature,
-        "notes": list(notes),
-        "clean": measured(predicted(tested, splits.test)),
-        "corrupted": rows,
-    }
+    def without_corruption(self) -> dict[str, Any]:
+        """Return the run's result before any corruption."""
+        return {
+            "temperature": self._scaling.temperature,
+            "notes": list(self._notes),
+            "clean": self.metrics(self.predicted(self.trained.splits.test)),
+            "corrupted": [],
+        }

@@ -12,6 +12,7 @@ from fakes_data import FAKES, picture
 from fedlas._core.check import InputError
 from fedlas.cli.shift import add_shift
 from fedlas.lab.data.shift import Corruption
+from fedlas.lab.data.shift.variants import corrupted
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
 from fedlas.lab.runs.build import load_trained
@@ -202,12 +203,28 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
         shift(run.folder, "--corruptions", "fog", "--replicates", 5)
 
 
+def test_runs_on_the_same_images_share_the_corrupted_ones(tmp_path, monkeypatch):
+    """Two of three runs have the same test images; each result is that of the run alone."""
+    from fedlas.lab.studies import shift as study
+
+    options = {"a": [], "b": ["train.epochs=2"], "c": ["data.test_size=30"]}
+    plans = [synthetic(tmp_path / name, *each) for name, each in options.items()]
+    for each in plans:
+        execute(each)
+    runs = [load_trained(each.folder) for each in plans]
+    alone = [measure_shift([run], [Corruption("fog", 2)])[0] for run in runs]
+    made = []
+    monkeypatch.setattr(study, "corrupted", lambda part, corruption: made.append(part) or corrupted(part, corruption))
+    assert measure_shift(runs, [Corruption("fog", 2)]) == alone
+    assert len(made) == 2
+
+
 def test_shift_of_images_on_disk(done, birds):
     trained = load_trained(done[0].folder, data=birds)
-    found = measure_shift(trained, [Corruption("contrast", 5)])
+    found, second = measure_shift([trained, trained], [Corruption("contrast", 5)])
     assert found["corrupted"][0]["test"]["nll"] != found["clean"]["test"]["nll"]
-    again = measure_shift(trained, [Corruption("contrast", 5)])
-    assert again == found
+    assert second == found
+    assert measure_shift([trained], [Corruption("contrast", 5)]) == [found]
 
 
 def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
@@ -218,7 +235,7 @@ def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
     trained = load_trained(done[0].folder, data=birds)
     recipe = replace(trained.run.recipe, data=replace(trained.run.recipe.data, corruption=Corruption("fog", 1)))
     with pytest.raises(InputError, match="clean test images"):
-        measure_shift(replace(trained, run=replace(trained.run, recipe=recipe)), [Corruption("fog", 1)])
+        measure_shift([replace(trained, run=replace(trained.run, recipe=recipe))], [Corruption("fog", 1)])
 
 
 def test_the_verbs(tmp_path, capsys, monkeypatch):

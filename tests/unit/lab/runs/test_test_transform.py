@@ -23,7 +23,7 @@ def run(tmp_path_factory):
 
 
 def test_shift(run):
-    found = measure_shift(load_trained(run), [])
+    [found] = measure_shift([load_trained(run)], [])
     assert found["clean"]["test"] == json.loads((run / "metrics.json").read_text())["test"]
 
 
