@@ -150,6 +150,27 @@ def _calibrated(study: str) -> Table:
     return table_of([*heads, "accuracy % after auto"], rows)
 
 
+def _corrupted(study: str) -> Table:
+    """Each method on clean and on corrupted images: means over the corruptions, then over the seeds that have them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in model_of(study).summary.runs:
+        if text := run.folder.text(run.folder.shift_path):
+            found.setdefault(run.loss, []).append(json.loads(text))
+    rows = []
+    for method, runs in found.items():
+        values = {"accuracy": [], "ece": [], "ece after": [], "nll": [], "nll after": []}
+        clean = _spread([100 * run["clean"]["test"]["ece"] for run in runs], 1)
+        for run in runs:
+            for name, seeds in values.items():
+                metric, _, after = name.partition(" ")
+                stage = "test_calibrated" if after else "test"
+                seeds.append((1 if metric == "nll" else 100) * fmean(row[stage][metric] for row in run["corrupted"]))
+        places = [2 if name.startswith("nll") else 1 for name in values]
+        rows.append([method, len(runs), clean, *map(_spread, values.values(), places)])
+    heads = ["ECE %, clean", "accuracy %, corrupted", "ECE %", "after T", "NLL", "after T"]
+    return table_of(["method", "seeds", *heads], rows)
+
+
 def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     """Differences of pairs over seeds."""
     columns = [
@@ -157,6 +178,19 @@ def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     ]
     rows = [[pair.replace(":", " - "), *ece, *nll] for pair, ece, nll in zip(pairs, *columns, strict=True)]
     return table_of(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
+
+
+def _published(rows: Sequence[Sequence[Any]]) -> Table:
+    """Published differences in points beside ours: each row is study, pair, source, ECE, adaptive ECE, accuracy."""
+    shown = []
+    for study, pair, source, *theirs in rows:
+        cells = []
+        for metric, value in zip(("ece", "adaptive_ece", "accuracy"), theirs, strict=True):
+            [found] = _differences(study, [pair], metric)
+            cells += [DASH if value is None else f"{value:+.2f}", _difference(found, metric)[0]]
+        shown.append([BOARD[study].partition(",")[0], pair.replace(":", " - "), *cells, source])
+    pairs = [head for metric in ("ECE", "adaptive ECE", "accuracy") for head in (f"{metric}, published", "here [95 %]")]
+    return table_of(["data", "A - B", *pairs, "published by"], shown, text=(0, 1, 8))
 
 
 def _gate(study: str, methods: Mapping[str, str]) -> Table:
@@ -406,7 +440,7 @@ def _network(name: str) -> str:
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
-    "setting": _settings, "calibrated": _calibrated,
+    "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted,
 }  # fmt: skip
 
 

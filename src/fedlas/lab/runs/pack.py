@@ -20,8 +20,8 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
     """Pack the finished runs of a bench folder, those that are packed already included.
 
     A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,
-    environments, metrics, intervals, metrics after ``auto`` where a report computed them, and log. Checkpoint and
-    predictions stay in its folder, which nothing removes.
+    environments, metrics, intervals and log; also the metrics after ``auto`` of a report and those of ``fedlas shift``.
+    Checkpoint and predictions stay in its folder, which nothing removes.
 
     Args:
         bench: The bench folder.
@@ -38,7 +38,7 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
     texts: dict[str, dict[str, str]] = {}
     for folder in (run.folder for run in summary.runs):
         small = (folder.config_path, folder.data_path, folder.environment_path, folder.metrics_path)
-        paths = (*small, folder.intervals_path, folder.auto_path, folder.log_path)
+        paths = (*small, folder.intervals_path, folder.auto_path, folder.shift_path, folder.log_path)
         texts[folder.name] = {path.name: text for path in paths if (text := folder.text(path)) is not None}
     return write_pack(bench, texts), summary
 

@@ -63,6 +63,17 @@ def test_a_pack_keeps_what_auto_made_of_each_run(packed):
     assert "NLL auto" in reported(packed)[1]
 
 
+def test_a_pack_keeps_what_shift_measured(packed):
+    plan = planned(packed, losses=["ce"], seeds=[3])
+    run_all(plan)
+    folder = RunFolder(packed / "ce-s3")
+    folder.shift_path.write_text('{"corrupted": []}')
+    pack(packed, replicates=0)
+    shutil.rmtree(folder.path)
+    again = RunFolder(folder.path)
+    assert again.text(again.shift_path) == '{"corrupted": []}'
+
+
 def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
     def compared():
         assert main(["compare", str(bench), "ls:ce", "--metrics", "ece", "nll", "--details"]) == 0
