@@ -33,7 +33,6 @@ from fedlas.stats import holm, mean_interval, paired_t_test
 ROOT = Path(__file__).resolve().parents[1] / "results"
 BOARD = {
     "fashion-mnist": "Fashion-MNIST, 10,000 training images",
-    "cifar10-20000": "CIFAR-10, 20,000 training images",
     "cifar10-45000": "CIFAR-10, 45,000 training images",
     "cifar100-45000": "CIFAR-100, 45,000 training images",
     "digits": "Digits, 897 training images",
@@ -43,7 +42,6 @@ BOARD = {
 """The studies of the leaderboard."""
 FIGURES = {
     "fashion-mnist": ["ce", "ls-quarter", "ls-half", "fedlas", "fedlas-mean", "mbls", "fedlas+", "acls", "ls"],
-    "cifar10-20000": [],
     "cifar10-45000": [],
     "cifar100-45000": [],
     "cifar10": [],
@@ -171,6 +169,17 @@ def _corrupted(study: str) -> Table:
     return table_of(["method", "seeds", *heads], rows)
 
 
+def _detected(study: str) -> Table:
+    """AUROC of out-of-distribution scores as trained, a row a method: mean and deviation over seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in _csv(study, "ood"):
+        if row["stage"] == "before":
+            found.setdefault(row["loss"], {}).setdefault(row["score"], []).append(100 * float(row["auroc"]))
+    scores = list(next(iter(found.values())))
+    rows = [[method, *(_spread(values[score], 1) for score in scores)] for method, values in found.items()]
+    return table_of(["AUROC %", *scores], rows)
+
+
 def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     """Differences of pairs over seeds."""
     columns = [
@@ -180,17 +189,14 @@ def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     return table_of(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
 
 
-def _published(rows: Sequence[Sequence[Any]]) -> Table:
-    """Published differences in points beside ours: each row is study, pair, source, ECE, adaptive ECE, accuracy."""
+def _published(rows: Sequence[Sequence[str]]) -> Table:
+    """Published differences beside ours with its interval over seeds; each row is study, pair, metric, figures."""
     shown = []
-    for study, pair, source, *theirs in rows:
-        cells = []
-        for metric, value in zip(("ece", "adaptive_ece", "accuracy"), theirs, strict=True):
-            [found] = _differences(study, [pair], metric)
-            cells += [DASH if value is None else f"{value:+.2f}", _difference(found, metric)[0]]
-        shown.append([BOARD[study].partition(",")[0], pair.replace(":", " - "), *cells, source])
-    pairs = [head for metric in ("ECE", "adaptive ECE", "accuracy") for head in (f"{metric}, published", "here [95 %]")]
-    return table_of(["data", "A - B", *pairs, "published by"], shown, text=(0, 1, 8))
+    for study, pair, metric, figures in rows:
+        [found] = _differences(study, [pair], metric.replace(" ", "_"))
+        data = BOARD[study].partition(",")[0]
+        shown.append([data, pair.replace(":", " - "), metric, figures, _difference(found, metric.replace(" ", "_"))[0]])
+    return table_of(["data", "A - B", "points of", "published", "here [95 %]"], shown, text=(0, 1, 2, 3))
 
 
 def _gate(study: str, methods: Mapping[str, str]) -> Table:
@@ -440,7 +446,7 @@ def _network(name: str) -> str:
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
-    "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted,
+    "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted, "detected": _detected,
 }  # fmt: skip
 
 

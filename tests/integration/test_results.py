@@ -68,7 +68,7 @@ def test_every_page_and_study_can_be_reached_from_the_index():
 
 @pytest.mark.whole
 def test_a_figure_shows_the_methods_and_follows_the_theme(tools):
-    drawn, kept = tools.draw("cifar10-20000"), (RESULTS / "cifar10-20000" / "figure.svg").read_text(encoding="utf-8")
+    drawn, kept = tools.draw("cifar100-45000"), (RESULTS / "cifar100-45000" / "figure.svg").read_text(encoding="utf-8")
     for svg in (drawn, kept):
         assert "prefers-color-scheme:dark" in svg
         assert {"ce", "ls", "fedlas+", "a seed", "noise floor"} <= set(re.findall(r">([^<>]+)</text>", svg))
