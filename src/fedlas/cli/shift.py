@@ -57,8 +57,8 @@ def _shift(args: argparse.Namespace) -> int:
     loaded = [load_trained(folder) for folder in folders]
     with Bar("fedlas shift", total=len(chosen) * len(folders)) as bar:
         save_to = (lambda place, part: folders[place].writable(folders[place].part_path(part))) if args.save else None
-        found = measure_shift(loaded, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
-    for folder, measured in zip(folders, found, strict=True):
+        results = measure_shift(loaded, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
+    for folder, measured in zip(folders, results, strict=True):
         write_json(folder.shift_path, measured)
         show(terminal(_table(folder, measured), details=True))
         say(*([_CAPTION] if args.replicates else []), *measured["notes"], wrap=True)

@@ -52,22 +52,22 @@ def measure_shift(
         InputError: If the test images of a run are corrupted already.
     """
     measured = [_Measured(trained, replicates) for trained in runs]
-    found = [each.without_corruption() for each in measured]
+    results = [each.without_corruption() for each in measured]
     tests = [each.trained.splits.test for each in measured]
     first = [next(i for i, other in enumerate(tests) if _same_images(other, test)) for test in tests]
     for corruption in corruptions:
-        made: dict[int, Part] = {}
+        changed: dict[int, Part] = {}
         about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
-        for place, (source, each, result) in enumerate(zip(first, measured, found, strict=True)):
-            if source not in made:
-                made[source] = corrupted(tests[source], corruption)
-            predictions = each.predicted(made[source])
+        for place, (source, each, result) in enumerate(zip(first, measured, results, strict=True)):
+            if source not in changed:
+                changed[source] = corrupted(tests[source], corruption)
+            predictions = each.predicted(changed[source])
             if save_to is not None:
                 predictions.save(save_to(place, f"test-{corruption.name}-{corruption.severity}"))
             if on_step is not None:
                 on_step()
             result["corrupted"].append({**about, **each.metrics(predictions)})
-    return found
+    return results
 
 
 def _same_images(first: Part, second: Part) -> bool:
