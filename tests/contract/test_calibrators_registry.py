@@ -251,6 +251,9 @@ def test_as_a_module_it_is_the_same(entry):
     if entry.name not in ("histogram-binning", "venn-abers"):  # which are flat
         after.square().sum().backward()
         assert torch.isfinite(given.grad).all()
+        sure = parts[0].mul(10).requires_grad_()  # some probabilities are exactly 1
+        torch.nn.functional.cross_entropy(layer(sure, *parts[1:]), test.target).backward()
+        assert torch.isfinite(sure.grad).all()
     with pytest.raises(ValueError, match=r"logits .*\(N, 4\) .*got \(2, 5\)"):
         layer(torch.zeros(2, 5), *parts[1:])
 
