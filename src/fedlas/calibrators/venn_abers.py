@@ -134,11 +134,8 @@ class VennAbers(MappedCalibrator[VennCurves]):
         for entry in state["curves"]:
             at = read_numbers(entry, "at", None)
             low, high = (read_numbers(entry, name, len(at) + 1) for name in ("low", "high"))
-            if (
-                not len(at)
-                or bool((at.diff() <= 0).any())
-                or bool((low < 0).any() or (high > 1).any() or (low > high).any())
-            ):
+            within = bool(((low >= 0) & (low <= high) & (high <= 1)).all())
+            if not len(at) or bool((at.diff() <= 0).any()) or not within:
                 raise ValueError("each curve must have ascending places, and 0 <= low <= high <= 1")
             curves.append((at.numpy(), low.numpy(), high.numpy()))
         if len(curves) != self.num_classes:
