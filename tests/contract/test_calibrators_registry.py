@@ -251,8 +251,25 @@ def test_as_a_module_it_is_the_same(entry):
     if entry.name not in ("histogram-binning", "venn-abers"):  # which are flat
         after.square().sum().backward()
         assert torch.isfinite(given.grad).all()
+        sure = parts[0].mul(10).requires_grad_()  # some probabilities are exactly 1
+        torch.nn.functional.cross_entropy(layer(sure, *parts[1:]), test.target).backward()
+        assert torch.isfinite(sure.grad).all()
     with pytest.raises(ValueError, match=r"logits .*\(N, 4\) .*got \(2, 5\)"):
         layer(torch.zeros(2, 5), *parts[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_as_a_module_it_is_the_same_of_rounded_probabilities(entry, dtype):
+    """Zeros are raised in the same precision, so that probabilities on an edge stay on its side."""
+    if entry.value.needs or entry.name == "multicalibration":
+        pytest.skip("of logits alone")
+    probs = (predictions(1000, 3).probs * 100).round() / 100
+    probs, target = probs / probs.sum(1, keepdim=True), predictions(1000, 3).target
+    val, test = (Predictions.from_probs(probs[at].to(dtype), target[at]) for at in (slice(600), slice(600, None)))
+    calibrator = entry.value().fit(val)
+    assert calibrator.least_log is not None
+    found, wanted = calibrator.module()(test.logits).softmax(1), calibrator.transform(test).probs
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 if dtype != torch.float16 else 2e-3)
 
 
 class Every(torch.nn.Module):

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from fedlas._core.check import InputError, as_numbers, describe
 from fedlas.binary.positive import Floats, positive_class, z_score
+from fedlas.metrics.ranking import ROUNDING
 from fedlas.predictions import Predictions
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
@@ -93,7 +95,9 @@ def net_benefit(
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
     order = np.argsort(data.probability, kind="stable")
     positives = np.concatenate([np.cumsum(data.outcome[order][::-1])[::-1], [0.0]])
-    first = np.searchsorted(data.probability[order], limit, side="left")
+    # A probability equals a threshold also where its logarithm was rounded in between.
+    rounding = ROUNDING * torch.finfo(predictions.scores.dtype).eps * (1.0 - np.log(limit))
+    first = np.searchsorted(data.probability[order], limit * (1.0 - rounding), side="left")
     samples = data.num_samples
     true, acted = positives[first], samples - first
     weight = limit / (1.0 - limit)

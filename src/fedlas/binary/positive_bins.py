@@ -80,7 +80,8 @@ def positive_bins(
     check_choice(owner, "scheme", scheme, _SCHEMES)
     check_level(owner, confidence_level)
     data = positive_class(owner, predictions, positive)
-    probability = torch.from_numpy(data.probability)
+    # In the precision of the scores, because what counts as equal to an edge depends on it.
+    probability = torch.from_numpy(data.probability).to(predictions.scores.dtype)
     outcome = torch.from_numpy(data.outcome)
     if scheme == "equal-mass":
         bins = bins_of(*equal_mass_bins(probability, outcome > 0, num_bins))

@@ -115,14 +115,17 @@ class Calibrator(ABC):
         """Return the same samples with calibrated logits, of the same dtype and on the same device; or confidences.
 
         Raises:
-            InputError: Before ``fit``, or if the number of classes (or of features, where they are needed) differs from
-                that of the fit.
+            InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
+                of classes (or of features, where they are needed) differs from that of the fit.
         """
         owner = f"{self._owner}.transform"
-        if isinstance(test, TopLabel) and self.num_classes is not None and self.top_label:
+        if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(as_predictions(owner, test))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
         test = check_predictions(owner, test)
+        if self.top_label:
+            fix = "Pass TopLabel(test.confidence, test.correct), or fit it on Predictions."
+            raise InputError(owner, "it must be a TopLabel like that it was fitted on", "Predictions", fix)
         wide = {"logits": fitted(owner, self.num_classes), "features": self.num_features}
         got = {"logits": test.num_classes, "features": self._check_needs(owner, test)}
         for name, columns in got.items():

@@ -23,6 +23,7 @@ from fedlas._core.check import (
 from fedlas.calibrators._fit.doubts import unconverged, when
 from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
+from fedlas.calibrators._fit.prepare import counted
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators.affine import temperature_start
@@ -125,8 +126,8 @@ class LabelShift(MappedCalibrator[AffineMap]):
         """Estimate the classes' shares where the model is used, by EM; return ``self``.
 
         Args:
-            unlabeled: Logits ``(N, C)`` of samples from there, or predictions, whose labels are not used. They may be
-                those that are transformed afterward.
+            unlabeled: Logits ``(N, C)`` of samples from there, or predictions, whose labels are not used; weights count
+                as in :meth:`fit`. They may be those that are transformed afterward.
 
         Raises:
             InputError: Before ``fit``, if the prior was given, or if the logits do not fit.
@@ -144,8 +145,9 @@ class LabelShift(MappedCalibrator[AffineMap]):
                 "Pass logits of the same model.",
             )
         check_finite(owner, "logits", logits)
-        ratio = _probs(logits, before) / source
-        shares, converged = mixture_weights(ratio, ratio.new_ones(len(ratio)), start=source / source.sum())
+        samples = counted(owner, unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
+        ratio = _probs(self._floored(samples).logits, before) / source
+        shares, converged = mixture_weights(ratio, weights_of(samples), start=source / source.sum())
         shares = shares.clamp(min=_LEAST)
         self._adopt(before, source, shares / shares.sum())
         if not converged:

@@ -64,13 +64,15 @@ class CalibrationLayer(nn.Module):
             InputError: For another number of classes or features.
         """
         rows = _rows("logits", logits, self.num_classes)
-        parts = [rows.reshape(-1, self.num_classes).to(self.precision)]
+        parts = [rows.reshape(-1, self.num_classes)]
         if self.least_log is not None:
-            parts[0] = parts[0].log_softmax(dim=1).clamp(min=self.least_log)
+            # Before they are widened, as in transform, so that what lies on an edge stays there.
+            parts = [parts[0].log_softmax(dim=1).clamp(min=self.least_log)]
         if self.num_features is not None:
             columns = _rows("features", features, self.num_features)
-            parts.append(columns.reshape(-1, self.num_features).to(self.precision))
-        return self.map(*parts).to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
+            parts.append(columns.reshape(-1, self.num_features))
+        calibrated: Tensor = self.map(*(part.to(self.precision) for part in parts))
+        return calibrated.to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
 
     def extra_repr(self) -> str:
         """Return classes and features."""

@@ -116,7 +116,8 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, or if the folder is not writable.
         """
-        return write_json(path, {"format": _FORMAT, "labels": [each.plain() for each in self.calibrators]})
+        labels = [each.plain() for each in self.calibrators]
+        return write_json(path, {"format": _FORMAT, "shared": self.shared, "labels": labels})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -130,7 +131,7 @@ class MultiLabelCalibration:
             if content["format"] != _FORMAT:
                 raise ValueError("another format")
             each = [Calibrator.from_plain(plain, source=path) for plain in content["labels"]]
-            calibration = cls(each[0])
+            calibration = cls(each[0], shared=content.get("shared", False))
         except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
             expected = "the file must be JSON that MultiLabelCalibration.save wrote"
             raise InputError(f"{_OWNER}.load", expected, f"{path} ({error})", "Save it again.") from error

@@ -15,6 +15,7 @@ from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator, as_predictions
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_predictions
 from fedlas.predictions.probabilities import softmax
 
 __all__ = ["VennAbers", "VennCurves"]
@@ -106,13 +107,13 @@ class VennAbers(MappedCalibrator[VennCurves]):
         """Return ``p0`` and ``p1`` of the second class, or of "the top label is right", ``(N, 2)`` float64.
 
         Raises:
-            InputError: Before ``fit``; for more than two classes, unless it was fitted on a top label.
+            InputError: Before ``fit``; for more than two classes or a top label, unless it was fitted on a top label.
         """
         owner = "VennAbers.interval"
         curves = self._fitted("interval")
-        if isinstance(test, Predictions) and test.num_classes > 2 and self.top_label:
+        if isinstance(test, Predictions) and self.top_label:
             test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
-        predictions = as_predictions(owner, test)
+        predictions = as_predictions(owner, test) if self.top_label else check_predictions(owner, test)
         if predictions.num_classes != 2 or self.num_classes != 2:
             fix = "Fit it with fit_event, which takes the top label."
             raise InputError(owner, "predictions must have two classes", predictions.num_classes, fix)
@@ -133,11 +134,8 @@ class VennAbers(MappedCalibrator[VennCurves]):
         for entry in state["curves"]:
             at = read_numbers(entry, "at", None)
             low, high = (read_numbers(entry, name, len(at) + 1) for name in ("low", "high"))
-            if (
-                not len(at)
-                or bool((at.diff() <= 0).any())
-                or bool((low < 0).any() or (high > 1).any() or (low > high).any())
-            ):
+            within = bool(((low >= 0) & (low <= high) & (high <= 1)).all())
+            if not len(at) or bool((at.diff() <= 0).any()) or not within:
                 raise ValueError("each curve must have ascending places, and 0 <= low <= high <= 1")
             curves.append((at.numpy(), low.numpy(), high.numpy()))
         if len(curves) != self.num_classes:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_dense, check_kinds, describe, suggestion
+from fedlas._core.check import LARGEST, InputError, check_count, check_dense, check_kinds, describe, suggestion
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
 from fedlas.metrics.evaluate import default_metrics
@@ -142,7 +142,8 @@ class StreamingMetrics(Accumulator):
         ):
             return False
         low, high = target.aminmax()
-        return bool(logits.isfinite().all()) and int(low) >= 0 and int(high) < self.num_classes
+        largest = float(logits.detach().float().abs().amax())  # NaN is not at most LARGEST
+        return largest <= LARGEST and int(low) >= 0 and int(high) < self.num_classes
 
     def _take_pending(self) -> None:
         """Take in the batches that wait."""
@@ -155,6 +156,11 @@ class StreamingMetrics(Accumulator):
                 self._pending = pending
                 raise
             self._rows_pending = 0
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        self._pending, self._rows_pending = [], 0
+        super().reset()
 
     @property
     def _tensors(self) -> dict[str, Tensor]:

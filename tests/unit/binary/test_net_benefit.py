@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fedlas import Predictions
 from fedlas.binary import net_benefit
 
 
@@ -35,6 +37,17 @@ def test_a_probability_on_the_threshold_is_acted_on(two_class):
     curve = net_benefit(two_class([0.0, 0.0, -1.0], [1, 0, 1]), thresholds=[0.5])
     assert curve.model[0] == 0.0  # one hit and one needless action, of equal weight
     assert len(net_benefit(two_class([0.0, 1.0], [0, 1])).threshold) == 99
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("form", [lambda p: p, lambda p: Predictions(p.logits, p.target)], ids=["probs", "logits"])
+def test_rounded_probabilities_meet_the_thresholds(dtype, form):
+    for step in (1e-2, 1e-3, 1e-4):
+        limit = np.arange(1, 100) * step
+        p = form(Predictions.from_probs(torch.tensor(limit).to(dtype), torch.ones(99, dtype=torch.int64)))
+        assert net_benefit(p, thresholds=limit).model.tolist() == ((99 - np.arange(99)) / 99).tolist()
+    low = Predictions.from_probs(torch.tensor([1e-8, 9.9e-9], dtype=torch.float64).to(dtype), [1, 1])
+    assert net_benefit(low, thresholds=[1e-8]).model.tolist() == [0.5]
 
 
 @pytest.mark.parametrize("thresholds", [[], [0.0], [1.0], [0.2, float("nan")], "half", [[0.5]], 0.5])

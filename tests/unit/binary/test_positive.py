@@ -19,7 +19,7 @@ MEASURES = [
 
 @pytest.fixture(scope="module")
 def four_classes():
-    logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return Predictions(3 * logits, logits.argmax(1).roll(1))
 
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.calibration import calibration_curve
 
+from fedlas import Predictions
 from fedlas.binary import positive_bins
 
 
@@ -28,6 +30,14 @@ def test_intervals(draw):
     n, f, z = found.count[~empty], found.frequency[~empty], 1.959964
     for end in (found.low[~empty], found.high[~empty]):  # Wilson's ends solve (f - p)^2 = z^2 p (1 - p) / n
         np.testing.assert_allclose((f - end) ** 2, z**2 * end * (1 - end) / n, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounded_probabilities_meet_the_edges(dtype):
+    for bins in (10, 20, 100):
+        probs = torch.arange(1, 101, dtype=torch.float64).div(100).to(dtype)
+        p = Predictions.from_probs(probs, torch.ones(100, dtype=torch.int64))
+        assert positive_bins(p, num_bins=bins).count.tolist() == [100 / bins] * bins
 
 
 @pytest.mark.parametrize("options", [{"num_bins": 0}, {"scheme": "deciles"}, {"confidence_level": 1.0}])

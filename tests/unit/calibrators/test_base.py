@@ -4,7 +4,7 @@ import warnings
 import pytest
 import torch
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, TemperatureScaling
 
 VAL = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
@@ -184,3 +184,11 @@ def test_few_samples_warn(generated, name, enough):
         warnings.simplefilter("always")
         CALIBRATORS[name].value().fit(generated(enough, classes=2))
     assert not any("are few" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+def test_right_and_wrong_are_no_classes(tmp_path):
+    calibrator = TemperatureScaling().fit(TopLabel(VAL.confidence, VAL.correct))
+    for each in (calibrator, Calibrator.load(calibrator.save(tmp_path / "t.json"))):
+        with pytest.raises(ValueError, match="must be a TopLabel like that it was fitted on; got Predictions"):
+            each.transform(VAL)

@@ -72,6 +72,26 @@ def test_the_source_itself_keeps_its_shares(base):
     torch.testing.assert_close(fitted.adapt(val).target_prior, source, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_weights_of_the_unlabeled_samples_count_them(scale):
+    """A weight of 2 is a repeated sample, one of 0 none; of other weights only the ratios matter."""
+    fitted, test = LabelShift().fit(gaussians(1000, EQUAL, 0)), gaussians(600, RARE, 1)
+    weights = torch.where(test.predicted == 0, 3, torch.arange(600) % 2)
+    repeated = test.logits.repeat_interleave(weights, dim=0)
+    found = fitted.adapt(Predictions(test.logits, weights=scale * weights)).target_prior
+    torch.testing.assert_close(found, fitted.adapt(repeated).target_prior, atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+def test_probabilities_of_zero_are_raised_as_in_the_fit():
+    val = gaussians(1000, RARE, 0, factor=4.0)
+    rounded = (val.probs * 100).round() / 100
+    val = Predictions.from_probs(rounded / rounded.sum(1, keepdim=True), val.target)
+    fitted = LabelShift().fit(val)
+    source = fitted.source_prior.tolist()
+    assert fitted.adapt(val).target_prior.tolist() == pytest.approx(source, abs=1e-6)
+
+
 def test_bias_correction_is_the_minimum():
     val = gaussians(800, RARE, 0, factor=2.0)
     found = bias_corrected_temperature(val.logits, val.target, scale=0.7, width=0.7)

@@ -31,6 +31,17 @@ def test_each_label_has_a_calibrator_of_its_own(method, tmp_path):
     torch.testing.assert_close(exported(test[:5]), after[:5])
 
 
+def test_what_is_loaded_fits_alike(tmp_path):
+    for shared in (True, False):
+        calibration = MultiLabelCalibration("temperature", shared=shared).fit(*labels())
+        loaded = MultiLabelCalibration.load(calibration.save(tmp_path / "labels.json"))
+        first, second = (each.fit(*labels(seed=1)).calibrators for each in (calibration, loaded))
+        assert [each.temperature for each in first] == [each.temperature for each in second]
+    path = tmp_path / "labels.json"
+    path.write_text(path.read_text().replace('"shared": false,', ""))  # as they were written at first
+    assert not MultiLabelCalibration.load(path).shared
+
+
 def test_a_temperature_of_each_label():
     calibration = MultiLabelCalibration("temperature").fit(*labels(20_000))
     found = [calibrator.temperature for calibrator in calibration.calibrators]

@@ -61,3 +61,10 @@ def test_separated_classes():
     assert separated_classes(val) == [0, 2]
     assert separated_classes(Predictions(logits[:, :2], [0] * 6)) == []  # nothing to separate from
     assert separated_classes(Predictions(torch.zeros(4, 2), [0, 1, 0, 1])) == []
+
+
+@pytest.mark.parametrize("logits", [[17.0, 0.0, 0.0], [800.0, 0.0, -5.0], [40.0, 40.0, 0.0], [5.0]])
+def test_gradients_are_finite(logits):
+    rows = torch.tensor([logits], dtype=torch.float64, requires_grad=True)
+    log_odds(rows).clamp(min=-1e3, max=1e3).sum().backward()
+    assert bool(rows.grad.isfinite().all())

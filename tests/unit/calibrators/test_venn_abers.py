@@ -49,3 +49,12 @@ def test_an_event_of_many_classes_is_that_the_top_label_is_right(generated):
     assert 0 < float(interval.diff(dim=1).mean()) < 0.2
     with pytest.raises(InputError, match="two classes"):
         VennAbers().fit(val).interval(test)
+
+
+def test_of_two_classes_an_interval_is_that_of_what_it_was_fitted_on(generated):
+    val = generated(400, classes=2)
+    top = TopLabel(val.confidence, val.correct)
+    right = VennAbers().fit(top)
+    torch.testing.assert_close(right.interval(val), right.interval(top))
+    with pytest.raises(InputError, match="needs the probabilities of all classes"):
+        VennAbers().fit(val).interval(top)

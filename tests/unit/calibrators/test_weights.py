@@ -1,13 +1,29 @@
 """A weight of 2 is a repeated sample, in every calibrator."""
 
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CALIBRATORS, MappedCalibrator, TemperatureScaling
 from fedlas.calibrators.label_shift import LabelShift
+from fedlas.calibrators.structured import Form
 
 NAMES = [entry.name for entry in CALIBRATORS.entries() if not entry.value.needs and not entry.metadata.get("part")]
+OTHER_OPTIONS = [
+    ("temperature", {"objective": "ece"}),
+    ("vector", {"num_folds": None}),
+    ("auto", {"keep_class": True}),
+    *(("structured", {"form": form}) for form in get_args(Form)),
+    ("matrix", {"off_diagonal": 0.01, "intercept": 0.01}),
+    ("dirichlet", {"off_diagonal": 0.01, "intercept": 0.01}),
+    ("histogram-binning", {"scheme": "equal-width"}),
+    ("label-shift", {"base": "temperature"}),
+    ("label-shift", {"base": "none", "prior": [0.2, 0.3, 0.5]}),
+    ("multicalibration", {"start": "none", "num_folds": None}),
+]
 
 
 @pytest.fixture
@@ -24,10 +40,12 @@ def repeated(val):
 
 
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
-@pytest.mark.parametrize("name", NAMES)
-def test_weights_are_repeated_samples(name, weighted):
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), *OTHER_OPTIONS])
+def test_weights_are_repeated_samples(name, options, weighted):
     kind = CALIBRATORS[name].value
-    ours, theirs = (kind().fit(val).transform(weighted).probs for val in (weighted, repeated(weighted)))
+    # Errors weigh more, so that a fit without weights is another one.
+    val = replace(weighted, weights=weighted.weights * torch.where(weighted.correct, 1, 3))
+    ours, theirs = (kind(**options).fit(part).transform(val).probs for part in (val, repeated(val)))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 

@@ -30,6 +30,12 @@ def test_own_average_moves_with_every_visit():
     assert criterion.memory.visits.tolist() == [0, 2, 0, 2, 0]
 
 
+def test_an_average_that_keeps_everything_never_moves():
+    for kind, options in ((OwnAverage, {}), (PSKD, {"num_epochs": 2})):
+        with pytest.raises(InputError, match=r"keep must be .*\[0, 1\)"):
+            kind(num_samples=5, num_classes=3, keep=1.0, **options)
+
+
 @pytest.mark.parametrize("strength", [0.4, torch.tensor([0.1, 0.7], dtype=torch.float64)])
 def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
     criteria = [OwnAverage(num_samples=5, num_classes=3, gamma=gamma, reduction="none").double() for gamma in (0, 0.5)]

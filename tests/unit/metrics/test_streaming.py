@@ -154,7 +154,7 @@ def test_small_batches_wait_and_every_result_has_them():
     waiting.update(logits[:3], target[:3])
     waiting.merge(other)
     assert waiting.num_samples == 912
-    for wrong in (logits[:2] * torch.nan, logits[:2, :3]):
+    for wrong in (logits[:2] * torch.nan, logits[:2, :3], logits[:2] + 1e31, logits[:2] - torch.inf):
         with pytest.raises(InputError, match="logits"):
             waiting.update(wrong, 0 * target[:2])
     with pytest.raises(InputError, match="target"):
@@ -163,6 +163,27 @@ def test_small_batches_wait_and_every_result_has_them():
     waiting.update(logits[:3], target[:3])
     waiting.reset()
     assert waiting.num_samples == 0
+
+
+def test_what_waits_is_forgotten_without_computing_it(monkeypatch):
+    logits, target = data()
+    streaming = StreamingMetrics(C)
+    streaming.update(logits[:3], target[:3])
+    monkeypatch.setattr(streaming, "_take", None)
+    streaming.reset()
+    assert streaming.num_samples == 0
+    assert not any(bool(each.any()) for each in streaming.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e5m2, torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float64]
+)
+def test_batches_of_every_precision_wait(dtype):
+    logits, target = data()
+    streaming = StreamingMetrics(C)
+    for _ in range(2):
+        streaming.update(logits[:3].to(dtype), target[:3])
+    assert streaming.compute() == filled(logits[:3].to(dtype).repeat(2, 1), target[:3].repeat(2)).compute()
 
 
 def test_memory_does_not_grow_with_the_samples():

@@ -42,7 +42,7 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     log_probs = logits.log_softmax(dim=1)
     top = logits.argmax(dim=1, keepdim=True)
-    rest = torch.log1p(-log_probs.exp())
+    rest = torch.log1p(-log_probs.exp().scatter(1, top, 0.0))
     others = log_probs.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
     return log_probs, rest.scatter(1, top, others.clamp(min=_NOTHING))
 

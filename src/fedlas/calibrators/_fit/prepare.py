@@ -37,7 +37,7 @@ def prepared(
     Raises:
         InputError: If weights that are not whole numbers are to be turned into repeated samples.
     """
-    val = _weighted(owner, val, repeat=repeat)
+    val = counted(owner, val, repeat=repeat)
     least = _floor(val) if floor else None
     if least is None:
         return val, None, None
@@ -72,8 +72,12 @@ def _floor(val: Predictions) -> float | None:
     return least if alike and zero and float(lowest) < least else None
 
 
-def _weighted(owner: str, val: Predictions, *, repeat: bool) -> Predictions:
-    """Return the samples with weights that count them, or none where all are 1 or rows are repeated instead."""
+def counted(owner: str, val: Predictions, *, repeat: bool = False) -> Predictions:
+    """Return the samples with weights that count them, or none where all are 1 or rows are repeated instead.
+
+    Raises:
+        InputError: If weights that are not whole numbers are to be turned into repeated samples.
+    """
     if val.weights is None:
         return val
     weights, whole = val.weights, bool((val.weights == val.weights.round()).all())
@@ -86,10 +90,4 @@ def _weighted(owner: str, val: Predictions, *, repeat: bool) -> Predictions:
     if repeat:
         rows, counts = rows.repeat_interleave(counts.long()), torch.ones(0)
     plain = repeat or bool((counts == 1).all())
-    tensors = {
-        name: value[rows.to(value.device)]
-        for name in ("logits", "features", "label_probs")
-        if (value := getattr(val, name)) is not None
-    }
-    target = val.target[rows.to(val.target.device)]
-    return Predictions(target=target, weights=None if plain else counts, **tensors)
+    return val.rows(rows)._replaced(weights=None if plain else counts)

@@ -39,7 +39,8 @@ class LastLayerLaplace:
     Args:
         head: The linear layer that makes the logits; copied.
         structure: Form of ``G``: ``kron`` (one Kronecker product a layer), ``full`` or ``diag``.
-        prior_precision: ``p``; None: the one with the highest marginal likelihood of the training part.
+        prior_precision: ``p``; None: the one with the highest marginal likelihood of the training part, which each fit
+            chooses, and which the attribute holds then.
         link: From Gaussian logits to probabilities: ``probit`` (each logit shrunk by its variance), ``mc`` (mean
             softmax of draws) or ``bridge`` (the matching Dirichlet).
         samples: Number of draws for ``mc``.
@@ -83,7 +84,7 @@ class LastLayerLaplace:
         self.seed = check_count(_OWNER, "seed", seed, low=0)
         if prior_precision is not None:
             check_number(_OWNER, "prior_precision", prior_precision, low=0, low_open=True)
-        self.prior_precision = prior_precision
+        self.prior_precision = self._given_precision = prior_precision
         self.num_weights = sum(parameter.numel() for parameter in head.parameters())
         # The matrix is (weights, weights): its inverse would not fit memory.
         if structure == "full" and self.num_weights > _MOST_FULL:
@@ -118,10 +119,10 @@ class LastLayerLaplace:
                 "classification",
                 subset_of_weights="all",  # of the head, the only module that it receives
                 hessian_structure=self.structure,
-                prior_precision=1.0 if self.prior_precision is None else self.prior_precision,
+                prior_precision=1.0 if self._given_precision is None else self._given_precision,
             )
             posterior.fit(DataLoader(TensorDataset(features, train.target), batch_size=batch_size))
-            if self.prior_precision is None:
+            if self._given_precision is None:
                 posterior.optimize_prior_precision(method="marglik")
                 self.prior_precision = float(posterior.prior_precision)
         # laplace-torch differentiates every logit of a batch with respect to every row: memory grows with its square.
@@ -132,12 +133,9 @@ class LastLayerLaplace:
     @property
     def covariance_size(self) -> int:
         """Number of parameters of the covariance; a symmetric matrix counts as one triangle."""
-        sides = {
-            "full": [self.num_weights],
-            "kron": [self._head.in_features, self._head.out_features],
-            "diag": [],
-        }[self.structure]
-        return sum(side * (side + 1) // 2 for side in sides) if sides else self.num_weights
+        kron, diag = [self._head.in_features, self._head.out_features], [1] * self.num_weights
+        sides = {"full": [self.num_weights], "kron": kron, "diag": diag}[self.structure]
+        return sum(side * (side + 1) // 2 for side in sides)
 
     @property
     def log_marginal_likelihood(self) -> float:

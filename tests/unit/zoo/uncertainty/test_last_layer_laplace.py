@@ -116,6 +116,14 @@ def evidence(head, train, precision):
     return log_likelihood - 0.5 * (precision * float(weights @ weights) + ratio)
 
 
+def test_each_fit_chooses_the_precision_again():
+    (head, train, _), (_, other, _) = problem(), problem(seed=1)
+    other = Predictions(head(other.features).detach(), other.target, features=other.features)
+    used, fresh = LastLayerLaplace(head, structure="diag"), LastLayerLaplace(head, structure="diag").fit(other)
+    assert used.fit(train).prior_precision != fresh.prior_precision
+    assert used.fit(other).prior_precision == fresh.prior_precision
+
+
 def test_marginal_likelihood_and_its_maximum():
     head, train, _ = problem()
     fixed = LastLayerLaplace(head, structure="full", prior_precision=3.0).fit(train)
