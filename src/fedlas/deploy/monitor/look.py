@@ -64,7 +64,7 @@ class Monitor:
         if isinstance(value, TopLabel):
             scores, outcome = value.confidence, value.correct
         else:
-            scores, outcome = value.logits, value.target
+            scores, outcome = value.logits, value.target if value.has_target else None
         self._look([_batch(self.card, scores.cpu(), outcome, raw=raw, source="update")])
         return self._stream.alarm is not None
 
