@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable
 from functools import partial
@@ -35,7 +36,7 @@ class CalibratedModel(nn.Module):
 
     Attributes:
         model: The classifier.
-        calibrator: The calibrator.
+        calibrator: A copy of the calibrator.
         calibration: The layer that follows the model.
         fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown.
 
@@ -76,7 +77,8 @@ class CalibratedModel(nn.Module):
             )
         if ignore_index is not None:
             check_count("CalibratedModel", "ignore_index", ignore_index, low=None)
-        self.model, self._head, self.ignore_index = bare(model), head, ignore_index
+        # In a list, the head is not registered a second time.
+        self.model, self._head, self.ignore_index = bare(model), [head], ignore_index
         self._tap: FeatureTap | None = None
         self.fitted_on: str | None = None
         self._adopt(calibrator)
@@ -188,8 +190,8 @@ class CalibratedModel(nn.Module):
     def _adopt(self, calibrator: Calibrator) -> None:
         layer = calibrator.module()
         if "features" in calibrator.needs and self._tap is None:
-            self._tap = FeatureTap(find_head(self.model, self._head))
-        self.calibrator, self.calibration = calibrator, layer.to(device_of(self.model))
+            self._tap = FeatureTap(find_head(self.model, *self._head))
+        self.calibrator, self.calibration = copy.deepcopy(calibrator), layer.to(device_of(self.model))
 
     def _outputs(self, call: Any, *inputs: Any, **options: Any) -> list[Tensor]:
         """Return the model's logits, and the features if the calibrator needs them."""
@@ -203,9 +205,10 @@ class CalibratedModel(nn.Module):
             self._tap.cancel()
 
     def _head_name(self) -> str | None:
-        if not isinstance(self._head, nn.Module):
-            return self._head
-        return next((name for name, module in self.model.named_modules() if module is self._head), None)
+        head = self._head[0]
+        if not isinstance(head, nn.Module):
+            return head
+        return next((name for name, module in self.model.named_modules() if module is head), None)
 
 
 def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:

@@ -61,10 +61,10 @@ class Monitor:
         if not isinstance(value, Predictions | TopLabel):
             fix = "Pass fedlas.Predictions(logits)."
             raise InputError(OWNER, "it watches Predictions or a TopLabel", describe(value), fix)
-        if isinstance(value, TopLabel):
-            scores, outcome = value.confidence, value.correct
-        else:
+        if isinstance(value, Predictions):
             scores, outcome = value.logits, value.target if value.has_target else None
+        else:
+            scores, outcome = value.confidence, value.correct
         self._look([_batch(self.card, scores.cpu(), outcome, raw=raw, source="update")])
         return self._stream.alarm is not None
 
