@@ -19,6 +19,7 @@ from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
+from fedlas.features.head import check_model
 from fedlas.objective.objective import class_logits
 
 __all__ = ["CalibratedModel"]
@@ -66,8 +67,7 @@ class CalibratedModel(nn.Module):
         ignore_index: int | None = -100,
     ) -> None:
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise InputError("CalibratedModel", "the model must be an nn.Module", describe(model), "Build it first.")
+        check_model("CalibratedModel", model)
         if not isinstance(calibrator, Calibrator):
             raise InputError(
                 "CalibratedModel",
@@ -157,10 +157,7 @@ class CalibratedModel(nn.Module):
                 model is then unchanged.
         """
         weights, calibrator, about = read_file(checked_path(path))
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                "CalibratedModel.load", "the model must be an nn.Module", describe(model), "Build the architecture."
-            )
+        check_model("CalibratedModel.load", model)
         network = bare(model)
         _check_fit(checked_path(path), weights, network.state_dict())
         loaded = cls(

@@ -69,8 +69,8 @@ def _stated(answer: str, table: Sequence[tuple[str, float]]) -> float:
             value, of = float(number), float(whole or 100)
             share = value / of if of and (unit or value > 1) else math.nan if not of else value
             return share if 0 <= share <= 1 else math.nan
-    words = [(re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE), share) for word, share in table]
-    return next((share for text in texts for word, share in words if word.search(text)), math.nan)
+    patterns = [(re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE), share) for word, share in table]
+    return next((share for text in texts for pattern, share in patterns if pattern.search(text)), math.nan)
 
 
 def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:

@@ -53,12 +53,9 @@ _TEMPLATES = {
 """pyarrow's errors about a row, and ours for each: expected, got and fix."""
 
 
-class Arrow:
+class Arrow(TableSource):
     """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
 
-    names: list[str]
-    missing: tuple[str, ...] = ()
-    in_percent: frozenset[str] = frozenset()
     decimal_point = "."
 
     def __init__(self, path: Path) -> None:
@@ -171,17 +168,13 @@ class Delimited(Arrow):
         reader, last, spans = _arrow(".csv"), self.names[-1], 0
         types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(scores), "string")
-        with reader.open_csv(
-            self.path,
-            reader.ReadOptions(use_threads=False, block_size=self._bytes),
-            reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-            reader.ConvertOptions(
-                include_columns=list(types),
-                column_types=types,
-                null_values=["", *self.missing],
-                decimal_point=self.decimal_point,
-            ),
-        ) as batches:
+        blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
+        cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
+        nulls = ["", *self.missing]
+        values = reader.ConvertOptions(
+            include_columns=list(types), column_types=types, null_values=nulls, decimal_point=self.decimal_point
+        )
+        with reader.open_csv(self.path, blocks, cells, values) as batches:
             for batch in batches:
                 if last not in scores:
                     spans += _arrow(".compute").match_substring_regex(batch.column(last), "[\r\n]").true_count
