@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,9 +43,9 @@ def calibrate(
             ``labels``, ``label``, ``target`` or ``targets``. Inputs are a tensor, a tuple (positional arguments) or a
             mapping (named arguments, or one argument if the model takes it so). Targets are class indices, ``(N,)`` or
             one a position.
-        method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own. ``"auto"``
-            mixes several, as held-out samples of ``val_loader`` weigh them; ``"temperature"`` has one parameter, keeps
-            every predicted class, and suits a few dozen samples.
+        method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own, of which
+            a copy is fitted. ``"auto"`` mixes several, as held-out samples of ``val_loader`` weigh them;
+            ``"temperature"`` has one parameter, keeps every predicted class, and suits a few dozen samples.
         head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
         device: Device of the inputs; None is that of the model's parameters.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
@@ -90,7 +91,7 @@ def calibrate(
 
 def _calibrator(method: object) -> Calibrator:
     if isinstance(method, Calibrator):
-        return method
+        return copy.deepcopy(method)
     entry = CALIBRATORS[check_choice(_OWNER, "method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")
     if part != "val":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable
 from functools import partial
@@ -18,6 +19,7 @@ from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
+from fedlas.features.head import check_model
 from fedlas.objective.objective import class_logits
 
 __all__ = ["CalibratedModel"]
@@ -35,7 +37,7 @@ class CalibratedModel(nn.Module):
 
     Attributes:
         model: The classifier.
-        calibrator: The calibrator.
+        calibrator: A copy of the calibrator.
         calibration: The layer that follows the model.
         fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown.
 
@@ -65,8 +67,7 @@ class CalibratedModel(nn.Module):
         ignore_index: int | None = -100,
     ) -> None:
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise InputError("CalibratedModel", "the model must be an nn.Module", describe(model), "Build it first.")
+        check_model("CalibratedModel", model)
         if not isinstance(calibrator, Calibrator):
             raise InputError(
                 "CalibratedModel",
@@ -76,7 +77,8 @@ class CalibratedModel(nn.Module):
             )
         if ignore_index is not None:
             check_count("CalibratedModel", "ignore_index", ignore_index, low=None)
-        self.model, self._head, self.ignore_index = bare(model), head, ignore_index
+        # In a list, the head is not registered a second time.
+        self.model, self._head, self.ignore_index = bare(model), [head], ignore_index
         self._tap: FeatureTap | None = None
         self.fitted_on: str | None = None
         self._adopt(calibrator)
@@ -155,10 +157,7 @@ class CalibratedModel(nn.Module):
                 model is then unchanged.
         """
         weights, calibrator, about = read_file(checked_path(path))
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                "CalibratedModel.load", "the model must be an nn.Module", describe(model), "Build the architecture."
-            )
+        check_model("CalibratedModel.load", model)
         network = bare(model)
         _check_fit(checked_path(path), weights, network.state_dict())
         loaded = cls(
@@ -188,8 +187,8 @@ class CalibratedModel(nn.Module):
     def _adopt(self, calibrator: Calibrator) -> None:
         layer = calibrator.module()
         if "features" in calibrator.needs and self._tap is None:
-            self._tap = FeatureTap(find_head(self.model, self._head))
-        self.calibrator, self.calibration = calibrator, layer.to(device_of(self.model))
+            self._tap = FeatureTap(find_head(self.model, *self._head))
+        self.calibrator, self.calibration = copy.deepcopy(calibrator), layer.to(device_of(self.model))
 
     def _outputs(self, call: Any, *inputs: Any, **options: Any) -> list[Tensor]:
         """Return the model's logits, and the features if the calibrator needs them."""
@@ -203,9 +202,10 @@ class CalibratedModel(nn.Module):
             self._tap.cancel()
 
     def _head_name(self) -> str | None:
-        if not isinstance(self._head, nn.Module):
-            return self._head
-        return next((name for name, module in self.model.named_modules() if module is self._head), None)
+        head = self._head[0]
+        if not isinstance(head, nn.Module):
+            return head
+        return next((name for name, module in self.model.named_modules() if module is head), None)
 
 
 def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:

@@ -55,9 +55,10 @@ class Calibration:
 
     def plain(self) -> dict[str, Any]:
         """Return one temperature, or all parameters, for JSON."""
-        if self.calibrator is None or (self.temperature is not None and not self.calibrator.top_label):
+        whole = {} if self.calibrator is None else self.calibrator.plain()
+        if not whole or (self.temperature is not None and not whole.keys() & {"top_label", "least_log"}):
             return {"method": self.method, "temperature": self.temperature}
-        return {"method": self.method, "calibrator": self.calibrator.plain()}
+        return {"method": self.method, "calibrator": whole}
 
 
 def check_method(owner: str, method: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +22,7 @@ OWNER = "predictions"
 """Named in errors about a table."""
 _FIX = "Fill it in, remove the row, or add --drop-missing."
 _PADDED = re.compile(r"0\d")
+_NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
 Values = Sequence[Any] | NDArray[Any]
@@ -109,13 +112,17 @@ class TableChunk:
             missing: Stands for no value.
 
         Raises:
-            InputError: For a missing value, if ``missing`` is None; row and column are named.
+            InputError: For a missing value, if ``missing`` is None, or a float that is no exact number of its own;
+                row and column are named.
         """
 
         def text(value: Any, place: str) -> str:
             plain = cell_text(value) or missing
             if plain is None:
                 raise InputError(OWNER, f"every row must have a value in column {column!r}", f"none in {place}", _FIX)
+            if isinstance(value, float) and 2**53 <= abs(value) < math.inf:  # rounded: several names are one number
+                expected, fix = f"large numbers of column {column!r} must be whole, or text", "Write them as text."
+                raise InputError(OWNER, expected, f"{value:.1f} in {place}", fix)
             # Leading zeros are part of a name: 007 is not 7.
             number = None if _PADDED.match(plain) else whole_number(plain)
             return plain if number is None else str(number)
@@ -204,14 +211,14 @@ def cell_text(value: Any) -> str:
 
 
 def whole_number(text: str, *, two: bool = False) -> int | None:
-    """Return the whole number that a text is, 3.0 and with ``two`` true and false among them; None for other text."""
+    """Return the whole number that a text is, 3.0 and with ``two`` true and false among them; None for other text.
+
+    Exponents count as C writes them, 3.000e+00: 3e0 may be a name, as 1_1 may, which Python reads as 11.
+    """
     if two and text.lower() in ("true", "false"):
         return int(text.lower() == "true")
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else None
+    number = Decimal(text if _NUMBER.fullmatch(text) else "NaN")  # exact, unlike a float
+    return int(number) if number.is_finite() and number == number.to_integral_value() else None
 
 
 def few(names: Sequence[str], most: int = 12) -> str:

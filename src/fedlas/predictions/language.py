@@ -23,17 +23,17 @@ WORDS = {
 }  # fmt: skip
 """Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
 _NUMBER = re.compile(r"(?<![\w.-])(\d*\.?\d+)\s*(%|percent|/\s*(\d+))?", re.IGNORECASE)
-LABEL = re.compile(r"(confidence|probability|likelihood)\W*", re.IGNORECASE)
-"""Announces the number of a confidence."""
+LABEL = re.compile(r"(?:confidence|probability|likelihood)(?:[^\w.]|\.(?!\d)|(?<=\.)\.)*", re.IGNORECASE)
+"""Announces the number of a confidence, whose decimal point may come first."""
 Reduce = Literal["sum", "mean", "min"]
 
 
 def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None = None) -> NDArray[np.float64]:
     """Return the confidence that each answer states ``(N,)``; NaN where it states none.
 
-    A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10): the first behind the word
-    "confidence" or "probability"; else the last percentage or ratio, or a number that stands alone. Without a number
-    the longest of ``words`` counts.
+    A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10): the first behind the last
+    word "confidence", "probability" or "likelihood" that has one; without such a word the last percentage or ratio, or
+    a number that stands alone. Without a number the longest of ``words`` counts.
 
     Args:
         answers: Texts, or numbers.
@@ -59,17 +59,18 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
 
 
 def _stated(answer: str, table: Sequence[tuple[str, float]]) -> float:
-    label = list(LABEL.finditer(answer))
-    text = answer[label[-1].end() :] if label else answer
-    # Without such a word, 42 may be the answer: only a percentage, a ratio or a number alone is a confidence.
-    numbers = [each for each in _NUMBER.finditer(text) if label or each[2] or each[0].strip() == text.strip()]
-    if numbers:
-        number, unit, whole = numbers[0 if label else -1].groups()
-        value, of = float(number), float(whole or 100)
-        share = value / of if of and (unit or value > 1) else math.nan if not of else value
-        return share if 0 <= share <= 1 else math.nan
-    lower = text.lower()
-    return next((share for word, share in table if re.search(rf"\b{re.escape(word.lower())}\b", lower)), math.nan)
+    _, *behind = LABEL.split(answer)
+    texts = behind[::-1] or [answer]
+    for text in texts:
+        # Without such a word, 42 may be the answer: only a percentage, a ratio or a number alone is a confidence.
+        numbers = [each for each in _NUMBER.finditer(text) if behind or each[2] or each[0].strip() == text.strip()]
+        if numbers:
+            number, unit, whole = numbers[0 if behind else -1].groups()
+            value, of = float(number), float(whole or 100)
+            share = value / of if of and (unit or value > 1) else math.nan if not of else value
+            return share if 0 <= share <= 1 else math.nan
+    patterns = [(re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE), share) for word, share in table]
+    return next((share for text in texts for pattern, share in patterns if pattern.search(text)), math.nan)
 
 
 def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,13 +65,13 @@ def read_lm_eval(path: Path, groups: str | None = None) -> tuple[AnyPredictions,
     # Multiple choice: the harness may say which answer is right, the label, or both.
     targets, correct = [], []
     for (number, sample), choices, outcome in zip(rows, scores, outcomes, strict=True):
-        target = None if choices is None else _target(sample, len(choices))
-        if choices is None or (target is None and outcome is None):
+        best = choices.index(max(choices)) if choices else -1
+        readings = [each for each in _targets(sample, len(choices or ())) if outcome in (None, each == best)]
+        if choices is None or (len(readings) != 1 and outcome is None):
             fix = "Evaluate multiple choice and free answers apart."
             raise InputError(OWNER, "samples must be of one kind, with a label", f"row {number} of {path.name}", fix)
-        hit = None if target is None else choices.index(max(choices)) == target
-        targets.append(target if outcome in (None, hit) else None)
-        correct.append(hit if outcome is None else outcome)
+        targets.append(readings[0] if len(readings) == 1 else None)
+        correct.append(readings[0] == best if outcome is None else outcome)
     if None not in targets and len({len(each or ()) for each in scores}) == 1:
         notes.append("Logits are the log-likelihoods of the choices.")
         return Predictions(np.array(scores), np.array(targets)), keys, notes
@@ -107,14 +106,13 @@ def _log_likelihoods(sample: Mapping[str, Any]) -> list[float] | None:
     return [value for value, _ in pairs] if whole else None
 
 
-def _target(sample: Mapping[str, Any], choices: int) -> int | None:
-    """Return the number of the right choice, which the harness writes as number or text."""
+def _targets(sample: Mapping[str, Any], choices: int) -> set[int]:
+    """Return the number of the right choice; as text, which the harness writes, it may also be that of another."""
     target, arguments = str(sample["target"]).strip(), sample.get("arguments")
     requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
     texts = [str((each.get("arg_1") if isinstance(each, dict) else each[-1]) or "").strip() for each in requests]
-    if texts.count(target) == 1:
-        return texts.index(target)
-    return int(target) if re.fullmatch(r"\d{1,4}", target) and int(target) < choices else None
+    named = {texts.index(target)} if texts.count(target) == 1 and type(sample["target"]) is not int else set()
+    return named | {n for n in range(choices) if str(n) == target}
 
 
 def _is_right(sample: Mapping[str, Any]) -> bool | None:
@@ -135,7 +133,8 @@ def _group(sample: Mapping[str, Any], name: str, number: int, path: Path) -> str
 
 def _stated_in(rows: Sequence[tuple[int, Any]], right: Sequence[bool | None], path: Path) -> TopLabel:
     """Return the confidences that free answers state behind a word such as "confidence"."""
-    answers = [json.dumps([sample.get("resps"), sample["filtered_resps"]]) for _, sample in rows]
+    answers = [json.dumps(sample.get("resps") or sample["filtered_resps"], ensure_ascii=False) for _, sample in rows]
+    answers = [answer.replace("\\n", " ") for answer in answers]  # or n90 would be a word
     confidence = stated_confidence([answer if LABEL.search(answer) else "" for answer in answers])
     for (number, _), value, outcome in zip(rows, confidence, right, strict=True):
         if math.isnan(value) or outcome is None:

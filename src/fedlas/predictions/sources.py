@@ -37,20 +37,18 @@ class TableSource(Protocol):
 
     names: list[str]
     label: str
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()
     notes: list[str]
-    in_percent: frozenset[str]
+    in_percent: frozenset[str] = frozenset()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
 
 
-class Frame:
+class Frame(TableSource):
     """A data frame of pandas or polars, or a mapping from names to columns."""
 
     label = "the frame"
-    missing: tuple[str, ...] = ()
-    in_percent: frozenset[str] = frozenset()
 
     def __init__(self, frame: Any) -> None:
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
@@ -92,14 +90,11 @@ class Frame:
         return list(column.tolist() if hasattr(column, "tolist") else column)
 
 
-class Archive:
+class Archive(TableSource):
     """Arrays of an ``.npz``: ``(N, C)``, or ``(N,)`` for a single column; read a chunk at a time, never as a whole.
 
     An array that lies in memory column by column (``fortran_order``) is read as a whole: its rows are not contiguous.
     """
-
-    missing: tuple[str, ...] = ()
-    in_percent: frozenset[str] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.path, self.label = path, path.name

@@ -53,12 +53,9 @@ _TEMPLATES = {
 """pyarrow's errors about a row, and ours for each: expected, got and fix."""
 
 
-class Arrow:
+class Arrow(TableSource):
     """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
 
-    names: list[str]
-    missing: tuple[str, ...] = ()
-    in_percent: frozenset[str] = frozenset()
     decimal_point = "."
 
     def __init__(self, path: Path) -> None:
@@ -171,17 +168,13 @@ class Delimited(Arrow):
         reader, last, spans = _arrow(".csv"), self.names[-1], 0
         types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(scores), "string")
-        with reader.open_csv(
-            self.path,
-            reader.ReadOptions(use_threads=False, block_size=self._bytes),
-            reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-            reader.ConvertOptions(
-                include_columns=list(types),
-                column_types=types,
-                null_values=["", *self.missing],
-                decimal_point=self.decimal_point,
-            ),
-        ) as batches:
+        blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
+        cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
+        nulls = ["", *self.missing]
+        values = reader.ConvertOptions(
+            include_columns=list(types), column_types=types, null_values=nulls, decimal_point=self.decimal_point
+        )
+        with reader.open_csv(self.path, blocks, cells, values) as batches:
             for batch in batches:
                 if last not in scores:
                     spans += _arrow(".compute").match_substring_regex(batch.column(last), "[\r\n]").true_count
@@ -194,26 +187,44 @@ class Delimited(Arrow):
 
 
 class JsonLines(Arrow):
-    """One JSON object a line; the keys of the first are the columns, and its values set their types."""
+    """One JSON object a line; the keys of the first are the columns, whose first values that are not null set types."""
 
     def _names(self) -> list[str]:
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
         with self.path.open(encoding="utf-8-sig") as file:
             line = next(filter(str.strip, file), "{}")
-        self._bytes, self._first = max(BYTES, 16 * len(line)), parse_json(line, finite=False)
-        if not isinstance(self._first, dict) or not self._first:
-            got = f"{self._first!r:.60} in row 1 of {self.path}"
+        self._bytes, first = max(BYTES, 16 * len(line)), parse_json(line, finite=False)
+        if not isinstance(first, dict) or not first:
+            got = f"{first!r:.60} in row 1 of {self.path}"
             raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.")
-        return list(self._first)
+        return list(first)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        reader = _arrow(".json")
-        schema = _arrow().schema([(name, _kind(self._first[name])) for name in (*scores, *labels)])
-        options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        with reader.open_json(
-            self.path, reader.ReadOptions(use_threads=False, block_size=self._bytes), options
-        ) as batches:
-            yield from batches
+        reader, first, count = _arrow(".json"), self._first_values([*scores, *labels]), 0
+        blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
+        for whole in ("int64", "float64"):  # labels are whole numbers, which a float may round, until one is not
+            kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
+            options = reader.ParseOptions(explicit_schema=_arrow().schema(kinds), unexpected_field_behavior="ignore")
+            try:
+                with reader.open_json(self.path, blocks, options) as batches:
+                    for batch in islice(batches, count, None):
+                        yield batch
+                        count += 1
+                return
+            except ValueError as error:
+                if "to int64" not in str(error):
+                    raise
+
+    def _first_values(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the first value of each column that is not null; None where all are."""
+        values: dict[str, Any] = dict.fromkeys(names)
+        with self.path.open(encoding="utf-8-sig") as file, suppress(AttributeError, ValueError):  # pyarrow names rows
+            for line in filter(str.strip, file):
+                row = parse_json(line, finite=False)
+                values = {name: row.get(name) if value is None else value for name, value in values.items()}
+                if None not in values.values():
+                    break
+        return values
 
 
 _FREE, _MOST_RATIO = 2**26, 1000
@@ -314,17 +325,17 @@ def _arrow(module: str = "") -> Any:
 
 def _number(text: str | None, decimal_point: str) -> float | None:
     """Return the number that a text is, 56% as 0.56; None for other text."""
-    plain = (text or "").replace(decimal_point, ".").strip()
+    plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()  # Python reads 1_1 as 11
     with suppress(ValueError):
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
 
 
-def _kind(value: Any) -> Any:
-    """Return the Arrow type of a JSON value."""
+def _kind(value: Any, whole: str) -> Any:
+    """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
     if isinstance(value, list):
-        return _arrow().list_(_kind(value[0] if value else 0.0))
-    kinds = {bool: "bool", int: "float64", float: "float64", type(None): "null"}
+        return _arrow().list_(_kind(next((each for each in value if each is not None), None), whole))
+    kinds = {bool: "bool", int: whole, float: "float64", type(None): "float64"}
     return _arrow().type_for_alias(kinds.get(type(value), "string"))
 
 

@@ -64,7 +64,7 @@ def group_estimates(
         seed: The same seed draws the same samples and labels.
 
     Returns:
-        One entry for each group, the one first whose ECE exceeds its noise floor most.
+        One entry for each group with samples that count, the one first whose ECE exceeds its noise floor most.
 
     Raises:
         InputError: If there is not one group for each sample, groups are floats, cannot be sorted or hold fewer than
@@ -85,7 +85,9 @@ def group_estimates(
     """
     check_count("group_estimates", "replicates", replicates, low=0)
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
-    names, number = np.unique(np.asarray(groups), return_inverse=True)
+    weights = predictions.weights
+    counted = np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
+    names, number = np.unique(np.asarray(groups)[counted], return_inverse=True)
     if len(names) > max(2, len(number) // 2):
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."
@@ -95,12 +97,11 @@ def group_estimates(
     confidence, correct = predictions.confidence.cpu(), predictions.correct.cpu()
     groups_by_name = {}
     for place, name in enumerate(names.tolist()):
-        row, rows = table[name], np.flatnonzero(number == place)
+        row, rows = table[name], counted[number == place]
         # A single sample has no spread.
         measured = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
         if len(rows) > 1 and replicates:
-            weights = None if predictions.weights is None else predictions.weights[rows]
-            part = TopLabel(confidence[rows], correct[rows], weights)
+            part = TopLabel(confidence[rows], correct[rows], None if weights is None else weights[rows])
             measured = estimates(part, ["accuracy", "ece"], replicates=num_replicates, **options)
         groups_by_name[name] = GroupEstimate(row.num_samples, row.confidence, measured["accuracy"], measured["ece"])
     tested = [name for name, each in groups_by_name.items() if each.ece.p is not None]

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
-from fedlas.stats.weights import effective_samples
 
 
 class SpiegelhalterTest(NamedTuple):
@@ -31,7 +30,8 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     and ``y`` 1 where it is right.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. With weights all sums are weighted.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. Weights ``w`` make it
+            ``sum w (y - p) (1 - 2 p) / sqrt(sum w**2 (1 - 2 p)**2 p (1 - p))``: a row counts as one observation.
 
     Returns:
         ``z`` and its two-sided p-value.
@@ -60,9 +60,8 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     p, y = predictions.confidence.cpu().double(), predictions.correct.cpu().double()
     terms, variances = (y - p) * (1 - 2 * p), (1 - 2 * p) ** 2 * p * (1 - p)
     if predictions.weights is not None:
-        # Weights add up to the number of samples that they are worth.
-        weights = predictions.weights * (effective_samples(predictions.weights) / float(predictions.weights.sum()))
-        terms, variances = weights * terms, weights * variances
+        weights = predictions.weights / predictions.weights.max()  # squares of large and small ones stay numbers
+        terms, variances = weights * terms, weights**2 * variances
     variance = float(variances.sum())
     if variance <= 0.0:
         fix = "Test models whose confidences differ, or use noise_floor."

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -88,6 +89,32 @@ def test_state_dict_holds_model_and_calibrator(calibrated, tmp_path):
     other.load_state_dict(state)
     assert torch.equal(other(inputs), calibrated(inputs))
     assert other.calibrator.plain() == calibrated.calibrator.plain()
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_one_calibrator_serves_several_models(method, tmp_path):
+    """Each model has its own fit, also where the calibrator is fitted again; the one that was passed stays unfitted."""
+    shared = method()
+    first = calibrate(network(), batches(), shared, head="4")
+    before = first.calibrator.plain()
+    calibrate(network(seed=5), batches(3), shared, head="4")
+    assert first.calibrator.plain() == before
+    assert shared.num_classes is None
+    direct = CalibratedModel(network(), first.calibrator, head="4")
+    first.calibrator.fit(replace(expected(first, batches(3)[0][0]), target=batches(3)[0][1]))
+    assert direct.calibrator.plain() == before
+    again = CalibratedModel.load(direct.save(tmp_path / "a.safetensors"), network())
+    assert torch.equal(again(batches()[0][0]), direct(batches()[0][0]))
+
+
+def test_a_head_is_registered_once():
+    model = network()
+    given, named = (calibrate(model, batches(), FeatureClipping(), head) for head in (model[4], "4"))
+    named.load_state_dict(given.state_dict())
+    assert [*given.state_dict()] == [*named.state_dict()]
+    assert torch.equal(copy.deepcopy(given)(batches()[0][0]), named(batches()[0][0]))
+    with pytest.raises(InputError, match="must be a module of the model"):
+        calibrate(model, batches(), FeatureClipping(), nn.Linear(16, CLASSES))
 
 
 @pytest.mark.parametrize(

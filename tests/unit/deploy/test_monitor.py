@@ -228,6 +228,16 @@ def test_some_files_have_labels_and_some_have_none(card, tmp_path):
 
 
 @pytest.mark.parametrize("labeled", [True, False])
+@pytest.mark.parametrize("raw", [True, False])
+def test_an_update_is_a_look_at_a_file(card, tmp_path, labeled, raw):
+    given = live(0, 300, raw=2.0)
+    watcher = Monitor(card)
+    watcher.update(given if labeled else given.without_target(), raw=raw)
+    columns = COLUMNS if labeled else UNLABELLED
+    assert watcher.content == look(card, [write(tmp_path / "a.csv", given)], columns=columns, raw=raw)
+
+
+@pytest.mark.parametrize("labeled", [True, False])
 def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, labeled):
     given = live(0, 3000, factor=3.0)
     rows = zip(given.confidence.tolist(), given.correct.tolist(), strict=True)

@@ -84,6 +84,19 @@ def test_rows_that_lack_a_group_alone_stay(tmp_path):
         read(tmp_path, "c,ok,g\n0.9,1,a\n0.6,0,\n", confidence="c", correct="ok", groups="g")
 
 
+def test_json_lines_whose_first_lacks_values(tmp_path):
+    rows = '{"c": null, "ok": null, "g": null, "w": null}\n{"c": 0.3, "ok": 0, "g": "a", "w": 1}\n'
+    last = '{"c": 1, "ok": 1, "g": "b", "w": 2.5}\n{"c": 0.5, "ok": 1, "g": null, "w": null}\n'
+    named = {"confidence": "c", "correct": "ok", "groups": "g", "weights": "w", "drop_missing": True}
+    table = read(tmp_path, rows + last, "t.jsonl", **named)
+    assert table.predictions.confidence.tolist() == [0.3, 1]
+    assert table.predictions.weights.tolist() == [1, 2.5]
+    assert table.groups == ("a", "b")
+    assert "2 of 4 rows lack a value" in table.notes[0]
+    with pytest.raises(InputError, match="no number in row 1, column 'c'"):
+        read(tmp_path, '{"c": null, "ok": 1}\n' * 2, "t.jsonl", confidence="c", correct="ok")
+
+
 @pytest.mark.parametrize(("name", "fix"), [("t.xlsx", "Save it as CSV"), ("t.json", ".jsonl"), ("t.pt", "savez")])
 def test_other_files_say_what_to_do(tmp_path, name, fix):
     with pytest.raises(InputError, match=fix):

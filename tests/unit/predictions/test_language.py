@@ -13,11 +13,11 @@ from fedlas.predictions import p_true, read_predictions, stated_confidence, toke
 CHOICES = [" A", " B", " C"]
 
 
-def sample(number, logliks, target, *, correct=None, subject="law", text=False, **others):
+def sample(number, logliks, target, *, correct=None, subject="law", text=False, choices=CHOICES, **others):
     """A line as lm-evaluation-harness writes it for multiple choice."""
-    requests = {f"gen_args_{n}": {"arg_0": "Q", "arg_1": CHOICES[n]} for n in range(len(logliks))}
+    requests = {f"gen_args_{n}": {"arg_0": "Q", "arg_1": choices[n]} for n in range(len(logliks))}
     answers = [[str(value), str(value == max(logliks))] for value in logliks]
-    target = CHOICES[target].strip() if text else str(target)
+    target = choices[target].strip() if text else str(target)
     line = {"doc_id": number, "doc": {"subject": subject, "q": "?"}, "target": target, "arguments": requests}
     line |= {"resps": [[each] for each in answers], "filtered_resps": answers, "filter": "none", "metrics": ["acc"]}
     return line | ({} if correct is None else {"acc": float(correct)}) | others
@@ -54,6 +54,28 @@ def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_p
     assert read_predictions(write(tmp_path, without_outcome)).predictions.correct.tolist() == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("target", "best", "correct", "right"),
+    [
+        (1, 0, None, 1),  # the number of the choice 2
+        (1, 0, False, 1),
+        ("1", 1, True, 1),  # written as text, it may also be the choice 1, which has the number 2
+        ("1", 2, True, 2),
+        ("1", 1, False, 2),
+        ("1", 2, False, 1),
+        ("1", 0, False, None),
+        ("0", 3, True, 3),
+    ],
+)
+def test_choices_that_are_numbers_are_not_their_places(tmp_path, target, best, correct, right):
+    line = sample(
+        0, [0.0 if n == best else -2.0 - n for n in range(4)], 0, correct=correct, choices=[" 3", " 2", " 1", " 0"]
+    )
+    predictions = read_predictions(write(tmp_path, [line | {"target": target}])).predictions
+    assert predictions.target.tolist() == [right] if right is not None else isinstance(predictions, TopLabel)
+    assert predictions.correct.tolist() == [best == right]
+
+
 def free(number, answer, right, name="strict-match"):
     line = sample(number, [0.0, 0.0], 0, exact_match=float(right))
     return line | {"resps": [[answer]], "filtered_resps": ["42"], "filter": name}
@@ -63,11 +85,14 @@ def test_free_answers_state_their_confidence(tmp_path):
     samples = [
         free(0, "It is 42. Confidence: 90%", True),
         free(1, "7, probability 0.2", False),
+        free(2, "It is 42. Confidence: .9. There is a small probability of error.", True),
+        free(3, "It is 42.\nConfidence:\n90%", True),
+        free(4, "Confidence\uff1a70%", False),
         free(1, "", 1, "flexible"),
     ]
     table = read_predictions(write(tmp_path, samples))
-    assert table.predictions.confidence.tolist() == [0.9, 0.2]
-    assert table.predictions.correct.tolist() == [True, False]
+    assert table.predictions.confidence.tolist() == [0.9, 0.2, 0.9, 0.9, 0.7]
+    assert table.predictions.correct.tolist() == [True, False, True, True, False]
     assert "'strict-match'" in table.notes[0]
 
 
@@ -79,6 +104,8 @@ def test_free_answers_state_their_confidence(tmp_path):
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
         ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
         ([sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}], {}, "one kind, with a label"),
+        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "one kind, with a label"),
+        ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "one kind, with a label"),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
     ],
@@ -95,11 +122,19 @@ def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
         ("In 1990, I think. Confidence: 70%", 0.7), ("Probability 0.3 that it is 17", 0.3), (0.4, 0.4),
         ("Very likely.", 0.93), ("That is unlikely", 0.3), ("almost certainly not", 0.07), ("likely", 0.75),
         ("Probably 1912", 0.75), ("It is 42", np.nan), ("hm", np.nan), ("", np.nan), (None, np.nan),
-        ("300%", np.nan), ("8/0", np.nan),
+        ("300%", np.nan), ("8/0", np.nan), ("Confidence: .9", 0.9), ("Confidence ... .05", 0.05),
+        ("Confidence...90%", 0.9), ("**Confidence:** 0.9.", 0.9), ("Confidence: low. Probability: 30%", 0.3),
+        ("Confidence: 0.9. There is a small probability of error.", 0.9), ("Probability 0.3. Confidence: 0.8", 0.8),
+        ("Confidence: 80%. The likelihood that I am wrong is low.", 0.8),
+        ("Confidence: very likely. I see no probability of error.", 0.93),
     ],
 )  # fmt: skip
 def test_stated_confidences(answer, confidence):
     np.testing.assert_equal(stated_confidence([answer]).tolist(), [confidence])
+
+
+def test_a_text_of_many_labels_takes_no_time_that_grows_with_its_square():
+    assert np.isnan(stated_confidence(["confidence " * 200_000])).all()
 
 
 def test_words_may_have_other_probabilities():

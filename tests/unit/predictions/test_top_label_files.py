@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -58,6 +59,42 @@ def test_outcomes_as_people_write_them(words, tmp_path):
 def test_classes_are_compared_as_what_they_say(tmp_path):
     path = write(tmp_path, "jsonl", {"c": CONFIDENCE, "p": [3, 7, 10, 1], "y": ["3", "007", "10.0", "one"]})
     assert read_predictions(path, NAMED).predictions.correct.tolist() == [True, False, True, False]
+
+
+APART = [("1_1", "11"), (2**53, 2**53 + 1), (str(2**53), str(2**53 + 1)), (-(2**63), 1 - 2**63), ("1e3", "1000")]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz", "frame"])
+@pytest.mark.parametrize("names", APART, ids=repr)
+def test_names_that_differ_stay_apart(form, names, tmp_path):
+    """A float rounds whole numbers above 2^53, and Python reads 1_1 as 11."""
+    one, other = names
+    columns = {"c": CONFIDENCE, "p": [one, other] * 2, "y": [one] * 4}
+    table = pandas.DataFrame(columns) if form == "frame" else write(tmp_path, form, columns)
+    read = read_predictions(table, Columns(confidence="c", predicted="p", target="y", groups="p"))
+    assert read.predictions.correct.tolist() == [True, False, True, False]
+    assert read.groups == (str(one), str(other)) * 2
+
+
+@pytest.mark.parametrize("form", ["jsonl", "npz"])
+def test_whole_numbers_that_a_float_has_rounded_are_refused(form, tmp_path):
+    path = write(tmp_path, form, {"c": CONFIDENCE, "ok": RIGHT, "g": [1.5, 2.0, 2.0**53, 2.0**53]})
+    with pytest.raises(InputError, match=r"column 'g' must be whole, or text; got 9007199254740992.0 in row 3"):
+        read_predictions(path, Columns(confidence="c", correct="ok", groups="g"))
+
+
+def test_numbers_of_both_kinds_in_json_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 100)
+    rows = [{"c": 0.5, "ok": 1, "g": group} for group in [1] * 40 + [2.0, 2.5, 2]]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_predictions(tmp_path / "t.jsonl", Columns(confidence="c", correct="ok", groups="g"))
+    assert read.groups == ("1",) * 40 + ("2", "2.5", "2")
+
+
+def test_numbers_as_numpy_writes_them(tmp_path):
+    text = "c,p,y\n" + "".join(f"{0.5:.18e},{number:.18e},{number}\n" for number in (0, 7, 1000))
+    (tmp_path / "t.csv").write_text(text)
+    assert read_predictions(tmp_path / "t.csv", NAMED).predictions.correct.all()
 
 
 def test_arrays_that_need_no_naming(tmp_path):

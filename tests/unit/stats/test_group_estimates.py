@@ -49,6 +49,23 @@ def test_weights_count_within_groups():
     assert found.ece == estimates(alone, ["ece"], replicates=120)["ece"]  # 40 for each of three groups
 
 
+@pytest.mark.parametrize("replicates", [0, 60])
+def test_samples_of_weight_0_are_absent(replicates):
+    top, groups = made()
+    weights = torch.ones(900)
+    weights[groups == "a"] = 0
+    weights[np.flatnonzero(groups == "c")[1:]] = 0
+    counted = np.flatnonzero(weights > 0)
+    wanted = group_estimates(
+        TopLabel(top.confidence[counted], top.correct[counted], weights[counted]),
+        groups[counted],
+        replicates=replicates,
+    )
+    assert set(wanted) == {"b", "c"}
+    weighted = TopLabel(top.confidence, top.correct, weights)
+    assert group_estimates(weighted, groups, replicates=replicates) == wanted
+
+
 def test_many_groups_have_replicates_enough_for_the_correction():
     top, _ = made()
     found = group_estimates(top, np.arange(900) % 30, replicates=60)

@@ -26,6 +26,16 @@ def test_equal_weights_change_nothing_and_zero_is_absence():
     assert absent == pytest.approx(spiegelhalter_test(TopLabel(confidence[:10], right[:10])))
 
 
+def test_size_with_weights():
+    """A tenth of the samples weighs twenty times as much, where confidences are higher."""
+    random = np.random.default_rng(0)
+    heavy = np.arange(500) % 10 == 0
+    confidence, weights = np.where(heavy, 0.85, 0.52), np.where(heavy, 20.0, 1.0)
+    right = random.random((1000, 500)) < confidence
+    p_values = np.array([spiegelhalter_test(TopLabel(confidence, each, weights)).p_value for each in right])
+    assert 0.03 < np.mean(p_values <= 0.05) < 0.07
+
+
 def test_no_spread_is_an_error():
     with pytest.raises(InputError, match="must be other than"):
         spiegelhalter_test(TopLabel([0.5, 1.0], [True, True]))

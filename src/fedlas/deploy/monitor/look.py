@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, check_kinds
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked_state, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
@@ -57,14 +57,10 @@ class Monitor:
         Raises:
             InputError: For another number of classes than the card's, or ``raw`` confidences.
         """
-        value: object = predictions
-        if not isinstance(value, Predictions | TopLabel):
-            fix = "Pass fedlas.Predictions(logits)."
-            raise InputError(OWNER, "it watches Predictions or a TopLabel", describe(value), fix)
-        if isinstance(value, TopLabel):
-            scores, outcome = value.confidence, value.correct
+        if isinstance(predictions, Predictions):
+            scores, outcome = predictions.logits, predictions.target if predictions.has_target else None
         else:
-            scores, outcome = value.logits, value.target
+            scores, outcome = predictions.confidence, predictions.correct
         self._look([_batch(self.card, scores.cpu(), outcome, raw=raw, source="update")])
         return self._stream.alarm is not None
 
