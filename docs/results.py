@@ -446,7 +446,8 @@ def _network(name: str) -> str:
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
-    "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted, "detected": _detected,
+    "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted,
+    "detected": _detected,
 }  # fmt: skip
 
 
