@@ -133,9 +133,10 @@ class LastLayerLaplace:
     @property
     def covariance_size(self) -> int:
         """Number of parameters of the covariance; a symmetric matrix counts as one triangle."""
-        kron, diag = [self._head.in_features, self._head.out_features], [1] * self.num_weights
-        sides = {"full": [self.num_weights], "kron": kron, "diag": diag}[self.structure]
-        return sum(side * (side + 1) // 2 for side in sides)
+        if self.structure == "diag":
+            return self.num_weights
+        kron = [self._head.in_features, self._head.out_features]
+        return sum(side * (side + 1) // 2 for side in ([self.num_weights] if self.structure == "full" else kron))
 
     @property
     def log_marginal_likelihood(self) -> float:
