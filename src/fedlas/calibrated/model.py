@@ -42,7 +42,8 @@ class CalibratedModel(nn.Module):
         fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown.
 
     Raises:
-        InputError: If the model is no module, or the calibrator is not fitted or cannot be a layer.
+        InputError: If the model is no module, or the calibrator is not fitted, was fitted on a ``TopLabel``, or
+            cannot be a layer.
 
     State:
         In ``eval()`` from the start, and so is the model. ``state_dict()`` has the model's under ``model.`` and the
@@ -68,11 +69,11 @@ class CalibratedModel(nn.Module):
     ) -> None:
         super().__init__()
         check_model("CalibratedModel", model)
-        if not isinstance(calibrator, Calibrator):
+        if not isinstance(calibrator, Calibrator) or calibrator.top_label:
             raise InputError(
                 "CalibratedModel",
-                "the calibrator must be one of fedlas.calibrators",
-                describe(calibrator),
+                "the calibrator must be one of fedlas.calibrators, and for classes",
+                f"{describe(calibrator)}{' for right and wrong' * isinstance(calibrator, Calibrator)}",
                 "Fit one, e.g. TemperatureScaling().fit(val); or call fedlas.calibrate(model, val_loader).",
             )
         if ignore_index is not None:

@@ -209,8 +209,11 @@ def test_refused(tmp_path):
     fitted = TemperatureScaling().fit(Predictions(torch.randn(50, CLASSES), torch.randint(0, CLASSES, (50,))))
     with pytest.raises(InputError, match=r"nn\.Module; got function"):
         CalibratedModel(batches, fitted)
-    with pytest.raises(InputError, match=r"fedlas\.calibrators; got str 'temperature'"):
+    with pytest.raises(InputError, match="for classes; got str 'temperature'"):
         CalibratedModel(network(), "temperature")
+    event = TemperatureScaling().fit(fedlas.TopLabel([0.9, 0.8, 0.7], [True, False, True]))
+    with pytest.raises(InputError, match=r"for classes; got TemperatureScaling.* for right and wrong"):
+        CalibratedModel(nn.Identity(), event)
     with pytest.raises(InputError, match=r"TemperatureScaling\.module: .*fitted first"):
         CalibratedModel(network(), TemperatureScaling())
     with pytest.raises(InputError, match=r"logits must be \(N, 4\).*got \(2, 6\)"):
