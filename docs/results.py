@@ -180,6 +180,22 @@ def _detected(study: str) -> Table:
     return table_of(["AUROC %", *scores], rows)
 
 
+def _repaired(study: str, pair: str) -> Table:
+    """NLL of two losses after each calibrator, from ``calibrators.csv``, and the difference over seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in sorted(_csv(study, "calibrators"), key=lambda row: int(row["seed"])):
+        found.setdefault(row["calibrator"], {}).setdefault(row["loss"], []).append(float(row["nll"]))
+    mine, its = pair.split(":")
+    tests = _with_holm([[a - b for a, b in zip(each[mine], each[its], strict=True)] for each in found.values()])
+    rows = [
+        [calibrator, _spread(each[mine], 3), _spread(each[its], 3), *test]
+        for (calibrator, each), test in sorted(
+            zip(found.items(), tests, strict=True), key=lambda item: fmean(item[0][1][its])
+        )
+    ]
+    return table_of(["NLL after", mine, its, "difference [95 %]", "Holm"], rows)
+
+
 def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     """Differences of pairs over seeds."""
     columns = [
@@ -447,7 +463,7 @@ _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
     "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted,
-    "detected": _detected,
+    "detected": _detected, "repaired": _repaired,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedlas._core.check import InputError
@@ -846,6 +847,16 @@ def test_weight_of_other_classes(name):
     with pytest.raises(InputError, match="weight"):
         criterion(**inputs(criterion))
     assert_same_state(criterion, before)
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if "index" in LOSSES[n].value.needs])
+def test_a_sample_to_evaluate_needs_no_place_in_the_training_set(name):
+    criterion, given = trained(name).eval(), inputs(build(name))
+    del given["index"]
+    value = criterion(**given)
+    assert value.item() == pytest.approx(F.cross_entropy(given["logits"], given["target"]).item(), abs=1e-5)
+    with pytest.raises(TypeError, match=r"index=index\)\."):
+        criterion.train()(**given)
 
 
 def test_single_sample_after_training_moves_no_statistics(name):

@@ -75,9 +75,10 @@ def _compare(args: argparse.Namespace) -> int:
         )
         show_blocks(blocks, as_markdown=args.markdown, details=args.details)
         return 0
-    if len(args.pairs) != 1 or args.plot is not None:
-        got = "--plot" if args.plot is not None else f"{1 + len(args.pairs)} files"
-        fix = "Name two; compare more in pairs, and --plot needs runs."
+    of_runs = {"--plot": args.plot is not None, "--stage": args.stage != "raw", "--details": args.details}
+    if len(args.pairs) != 1 or any(of_runs.values()):
+        got = " ".join(name for name, is_on in of_runs.items() if is_on) or f"{1 + len(args.pairs)} files"
+        fix = "Name two; compare more in pairs, and --plot, --stage and --details need runs."
         raise InputError(_OWNER, "two files of predictions can be compared, in a table", got, fix)
     return _compare_files(args)
 

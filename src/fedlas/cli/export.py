@@ -70,8 +70,9 @@ def _export(args: argparse.Namespace) -> int:
 def _export_run(args: argparse.Namespace, out: Path) -> int:
     method = args.calibrate or DEFAULT
     # Everything that can be refused is refused before the export, which may take minutes.
-    if args.free_axes:
-        raise InputError(OWNER, "--free-axes is for FILE", f"the run {args.place}", "Save a CalibratedModel first.")
+    if args.free_axes or args.model is not None or args.inputs is not None:
+        expected, fix = "--free-axes, --model and --inputs are for FILE", "Save a CalibratedModel first."
+        raise InputError(OWNER, expected, f"the run {args.place}", fix)
     if args.out is None:
         laboratory("runs.folder", "RunFolder")(args.place).writable(args.place / "export" / "model")
     check_method(OWNER, method)
@@ -90,6 +91,9 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
 
 def _export_file(args: argparse.Namespace, out: Path) -> int:
     file = args.place
+    if args.calibrate is not None or args.data is not None:
+        expected, fix = "--calibrate and --data are for a run", "Leave them out: a saved model has its calibration."
+        raise InputError(OWNER, expected, f"the file {file}", fix)
     if args.model is None or args.inputs is None:
         raise InputError(
             OWNER,

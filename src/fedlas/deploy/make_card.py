@@ -135,9 +135,10 @@ def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int
 
 
 def _quantile_edges(values: Floats, number: int) -> Floats:
-    """Return 0, quantiles and 1 as edges, each once."""
-    inner = np.unique(np.quantile(values, np.arange(1, number) / number))
-    return np.concatenate([[0.0], inner[(inner > 0) & (inner < 1)], [1.0]])
+    """Return 0, quantiles and 1 as edges, each once: between values, so that last digits move none to a neighbor."""
+    steps, inner = np.unique(values.round(6)), np.quantile(values, np.arange(1, number) / number).round(6)
+    at = np.searchsorted(steps, inner[inner < 1])
+    return np.concatenate([[0.0], np.unique((steps[at[at > 0] - 1] + steps[at[at > 0]]) / 2), [1.0]])
 
 
 def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]) -> list[str]:

@@ -112,6 +112,7 @@ class CriterionMixin:
             self._tap = FeatureTap(self.head)
         this.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
         this.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
+        this.label_names = this.label_names or ["labels"]  # which a forward without labels does not name
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,8 @@ class CriterionMixin:
             logits = logits.movedim(-1, 1)
         if features is not None and "features" in self.needs:
             features = self._fitting(features, logits, inputs)
-        extra = keywords_for(self.needs, features, self.head, index)
+        # Of samples to evaluate it is not the place in the training set.
+        extra = keywords_for(self.needs, features, self.head, index if model.training else None)
         # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
@@ -210,7 +212,7 @@ class CriterionMixin:
         if counted is not None:
             return counted(labels)
         if labels.is_floating_point():
-            return torch.tensor(labels.shape[0] if labels.ndim == 2 else labels[..., 0].numel(), device=labels.device)
+            return torch.tensor(labels[:, 0].numel(), device=labels.device)
         valid = labels != self._ignored
         weight = getattr(self.criterion, "weight", None)
         if weight is None:

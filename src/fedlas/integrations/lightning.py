@@ -18,6 +18,7 @@ from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective import Objective
+from fedlas.objective.objective import class_logits
 from fedlas.predictions import Predictions
 
 require("lightning", extra="lightning")
@@ -163,7 +164,7 @@ class CalibrationCallback(Callback):
 
     @torch.no_grad()
     def _on_output(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        logits = output[1].detach()
+        logits = class_logits(_OWNER, output[1]).detach()
         # Training: the monitor sees the gate's decisions.
         if self._listening == "train" and self._monitor is not None:
             self._monitor.on_batch(logits, kwargs.get("index"))

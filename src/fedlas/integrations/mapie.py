@@ -205,8 +205,9 @@ def controlled_threshold(
     check_choice(owner, "risk", risk, get_args(Risk))
     for name, number in (("target", target), ("confidence_level", confidence_level)):
         check_number(owner, name, number, low=0, high=1, low_open=True, high_open=True)
+    check_takes_weights(owner, val, takes_weights=False)
     if not isinstance(val, TopLabel):
-        check_takes_weights(owner, check_labeled(owner, val), takes_weights=False)
+        check_labeled(owner, val)
         val = (
             TopLabel(val.confidence, val.correct) if val.num_classes > 2 else TopLabel(val.probs[:, 1], val.target == 1)
         )

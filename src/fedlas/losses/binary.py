@@ -5,13 +5,15 @@ Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/integration
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, is_dense
-from fedlas.losses._base import can_look, pass_validation_on
+from fedlas.losses._base import can_look
+from fedlas.predictions import Predictions
 
 
 def two_logits(logit: Tensor) -> Tensor:
@@ -131,6 +133,7 @@ class OneLogit(nn.Module):
         loss: Tensor = self.criterion(pair, target, **extra)
         return loss
 
-    def update_from_validation(self, predictions: Any) -> None:
-        """Pass validation predictions, of two logits, on to a criterion that learns from them."""
-        pass_validation_on(self.criterion, predictions)
+    @property
+    def update_from_validation(self) -> Callable[[Predictions], None]:
+        """The criterion's method, for predictions of two logits; where it does not learn from them there is none."""
+        return self.criterion.update_from_validation  # type: ignore[no-any-return]

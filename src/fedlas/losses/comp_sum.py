@@ -28,7 +28,8 @@ def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
         tensor([0.5000])
     """
     power = tau - 1
-    return nll if power == 0 else -torch.expm1(-power * nll) / power
+    # Beyond exp(80) a class of share 0 would give 0 times infinity.
+    return nll if power == 0 else -torch.expm1((-power * nll).clamp(max=80)) / power
 
 
 @LOSSES.register(

@@ -45,7 +45,7 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
             ``{"name": ..., option: ...}``. Its own strength is the start.
         rate: How fast the strength follows the gap, at least 0.
         low: Smallest strength; below 0 smoothing turns into its opposite.
-        high: Largest strength; None is the base's bound, or 1.
+        high: Largest strength; None is 1, or the base's strength if that is larger, or its bound if that is smaller.
         **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
             them.
 
@@ -88,7 +88,7 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         super().__init__(base, num_classes=num_classes, **options)
         name, strength = type(self).__name__, self.strength_of_base()
         self.rate = check_number(name, "rate", rate, low=0)
-        bound = min(self.base.strength_bound, 1.0) if high is None else high
+        bound = min(self.base.strength_bound, max(1.0, getattr(self.base, strength))) if high is None else high
         self.high = check_number(name, "high", bound, high=self.base.strength_bound)
         self.low = check_number(name, "low", low, high=self.high)
         start = min(max(float(getattr(self.base, strength)), self.low), self.high)

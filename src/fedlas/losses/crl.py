@@ -125,10 +125,11 @@ class CRL(PreciseBuffers, Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``; in training this adds the batch to the histories."""
-        index = batch.need("index")
-        rows = len(index)
-        check_index(type(self).__name__, index, self.num_samples)
         nll, confidence, correct = batch.nll_and_confidence()
+        if batch.index is None:  # in evaluation
+            return nll
+        index, rows = batch.index.to(self.right.device), len(batch.index)
+        check_index(type(self).__name__, index, self.num_samples)
         # An image has one confidence and one history, whatever the number of its positions.
         confidence, share = (batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype)))
         valid = batch.valid_rows(rows)

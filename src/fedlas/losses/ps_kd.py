@@ -73,6 +73,8 @@ class PSKD(Remembering):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
+        if batch.index is None:
+            return self.with_strength(batch, self.alpha)
         epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
         return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
 

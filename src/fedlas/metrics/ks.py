@@ -8,6 +8,7 @@ from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
 from fedlas.metrics.scan import METRICS, Approximation, OnePass
+from fedlas.metrics.sums import UNIT_BITS
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -21,7 +22,7 @@ def _error(grid: FineGrid) -> float:
     runs = grid.ranking()
     before = np.cumsum(runs.gaps) - runs.gaps
     highest, lowest = before + runs.wrong_confidence, before - (runs.right - runs.right_confidence)
-    return float(np.maximum(highest, -lowest).max() / runs.num_samples - largest_cumulated_gap(runs))
+    return float(np.maximum(highest, -lowest).max() / runs.num_samples - largest_cumulated_gap(runs)) + 2.0**-UNIT_BITS
 
 
 _OWNER = "ks_calibration_error"

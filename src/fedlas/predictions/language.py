@@ -22,9 +22,16 @@ WORDS = {
     "almost certainly not": 0.07, "very unlikely": 0.07, "highly unlikely": 0.07, "impossible": 0.0,
 }  # fmt: skip
 """Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
-_NUMBER = re.compile(r"(?<![\w.-])(\d*\.?\d+)\s*(%|percent|/\s*(\d+))?", re.IGNORECASE)
-LABEL = re.compile(r"(?:confidence|probability|likelihood)(?:[^\w.]|\.(?!\d)|(?<=\.)\.)*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.,-])(\d*[.,]?\d+)\s*(%|percent|(?:/|out of|in(?=\s+\d{1,3}\b))\s*(\d+))?", re.IGNORECASE)
+_ANNOUNCED = r"confidence|probability|likelihood"
+LABEL = re.compile(rf"(?:{_ANNOUNCED})(?:[^\w.]|\.(?!\d)|(?<=\.)\.)*", re.IGNORECASE)
 """Announces the number of a confidence, whose decimal point may come first."""
+_SCALE = re.compile(
+    rf"({_ANNOUNCED})[^:=.\n]{{0,40}}?\b(?:[\d.]+\s*%?\s*(?:-|\u2013|to|and)|out of)"
+    r"\s*(\d+(?:\.\d+)?)\s*%?[)\]]?(?=[\s*]*[:=])",
+    re.IGNORECASE,
+)
+"""Announces the largest number that it may have too: "Confidence (0-100):", "confidence on a scale from 1 to 10:"."""
 Reduce = Literal["sum", "mean", "min"]
 
 
@@ -33,7 +40,8 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
 
     A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10): the first behind the last
     word "confidence", "probability" or "likelihood" that has one; without such a word the last percentage or ratio, or
-    a number that stands alone. Without a number the longest of ``words`` counts.
+    a number that stands alone. A scale that is named before it, as in "(1-10): 8", is what it is of. Without a number
+    the longest of ``words`` counts, unless it is negated.
 
     Args:
         answers: Texts, or numbers.
@@ -59,18 +67,20 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
 
 
 def _stated(answer: str, table: Sequence[tuple[str, float]]) -> float:
-    _, *behind = LABEL.split(answer)
+    scale = float([0, *(largest for _, largest in _SCALE.findall(answer))][-1])
+    _, *behind = LABEL.split(_SCALE.sub(r"\1", answer))
     texts = behind[::-1] or [answer]
     for text in texts:
         # Without such a word, 42 may be the answer: only a percentage, a ratio or a number alone is a confidence.
         numbers = [each for each in _NUMBER.finditer(text) if behind or each[2] or each[0].strip() == text.strip()]
         if numbers:
             number, unit, whole = numbers[0 if behind else -1].groups()
-            value, of = float(number), float(whole or 100)
-            share = value / of if of and (unit or value > 1) else math.nan if not of else value
+            value, of = float(number.replace(",", ".")), float(whole or (not unit and scale) or 100)
+            share = value / of if of and (unit or scale or value > 1) else math.nan if not of else value
             return share if 0 <= share <= 1 else math.nan
-    patterns = [(re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE), share) for word, share in table]
-    return next((share for text in texts for pattern, share in patterns if pattern.search(text)), math.nan)
+    patterns = [(rf"(\bnot\s+(?:\w+\s+)?)?\b{re.escape(word)}\b", share) for word, share in table]
+    matches = ((re.search(pattern, text, re.IGNORECASE), share) for text in texts for pattern, share in patterns)
+    return next((math.nan if match[1] else share for match, share in matches if match), math.nan)
 
 
 def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:

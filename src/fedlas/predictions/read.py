@@ -93,8 +93,7 @@ def read_predictions(
     columns = Columns(**names) if names else columns
     named, is_path = _checked(columns), isinstance(path, str | Path)
     suffix = Path(path).suffix.lower() if is_path else ""
-    is_unnamed = suffix in (".jsonl", ".ndjson") and named == Columns(groups=named.groups)
-    if is_path and (named.format == "lm-eval" or (is_unnamed and is_lm_eval(Path(path)))):
+    if is_path and is_log(Path(path), named):
         predictions, groups, notes = read_lm_eval(Path(path), named.groups)
         return PredictionTable(predictions, (), tuple(notes), groups)
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
@@ -113,6 +112,20 @@ def read_predictions(
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )
     return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels)
+
+
+def is_log(path: Path, columns: Columns) -> bool:
+    """Return whether a file holds samples of lm-evaluation-harness.
+
+    Raises:
+        InputError: If it is said to, and columns other than the groups are named too.
+    """
+    is_plain = columns == Columns(groups=columns.groups, format=columns.format)
+    if columns.format == "lm-eval" and not is_plain:
+        fix = "Leave the other options of columns out."
+        raise InputError(OWNER, "samples of lm-evaluation-harness have fixed columns", describe(columns), fix)
+    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+    return columns.format == "lm-eval" or (is_plain and columns.format is None and is_json and is_lm_eval(path))
 
 
 def _checked(columns: Columns | None) -> Columns:

@@ -279,14 +279,17 @@ class Evaluation:
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int | None) -> list[tuple[str, Table]]:
-        samples = self.stages[RAW].num_samples
         return [
             (
                 worst_group(by_group),
                 groups_table(
                     by_group,
                     title=f"Groups by {self.grouped_by}, {stage}",
-                    whole=whole_of(self.measured[stage], self.estimates.get(stage, {}), samples),
+                    whole=whole_of(
+                        self.measured[stage],
+                        self.estimates.get(stage, {}),
+                        sum(each.num_samples for each in by_group.values()),
+                    ),
                     most=most,
                 ),
             )

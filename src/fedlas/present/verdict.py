@@ -8,6 +8,7 @@ from math import erfc, isfinite, sqrt
 
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import as_predictions
+from fedlas.metrics import accuracy
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.metric_tables import noise_in
@@ -17,6 +18,7 @@ from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.noise_floor import p_said, rejects
 from fedlas.stats.two_models import compare
+from fedlas.stats.weights import effective_samples
 
 ByName = Mapping[str, Estimate]
 _MOST = 2
@@ -224,7 +226,7 @@ class Stage:
 
 def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
     """Return a sentence if held-out predictions look like those on training data; nothing if they do not."""
-    (right, n), (hits, m) = ((float(each.correct.double().mean()), each.num_samples) for each in (val, test))
+    (right, n), (hits, m) = ((accuracy(each), _samples(each)) for each in (val, test))
     spread = (right * (1 - right) / n + hits * (1 - hits) / m) ** 0.5
     if right - hits < 0.02 or right - hits < 4 * spread:
         return ""
@@ -232,6 +234,10 @@ def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
         f"The held-out predictions are right in {100 * right:.1f} %, these in {100 * hits:.1f} %: if they are of "
         "training data, the calibrator leaves over-confidence."
     )
+
+
+def _samples(predictions: AnyPredictions) -> float:
+    return predictions.num_samples if predictions.weights is None else effective_samples(predictions.weights)
 
 
 def _few(texts: Sequence[str]) -> str:

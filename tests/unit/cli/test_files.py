@@ -189,6 +189,7 @@ def test_compare_two_files(files, capsys):
         (["top.csv", "shuffled.csv", *NAMED], "labels that differ in .* of 600 rows, first in row .*Sort both files"),
         (["top.npz", "top.npz", "top.npz"], "two files of predictions can be compared, in a table; got 3 files"),
         (["top.npz", "top.npz", "--plot", "a.png"], "got --plot"),
+        (["top.npz", "top.npz", "--stage", "auto", "--details"], "got --stage --details"),
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
         (["top.npz", "top.npz", "--metrics", "nll"], "'nll' needs the probabilities of all classes"),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),

@@ -139,6 +139,7 @@ def test_nonsense(run_folder, tmp_path):
         ({"format": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
         ({"calibrate": "drift-temperature"}, "--calibrate"),
+        ({"inputs": tmp_path / "net.npz"}, "--inputs are for FILE"),
     ):
         with pytest.raises(InputError, match=message):
             export(run_folder, **options)

@@ -119,6 +119,7 @@ def test_nonsense(folder):
         ("users_code:build", folder / "none.npz", {}, "must be an .npz of numbers"),
         ("users_code:build", folder / "uneven.npz", {}, "the same number of samples"),
         ("users_code:build", inputs, {"format": "safetensors"}, "--format must be one of onnx, torch-export"),
+        ("users_code:build", inputs, {"calibrate": "none"}, "--calibrate and --data are for a run"),
         ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),
         ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
     ):

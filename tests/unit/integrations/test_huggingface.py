@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedlas import Predictions, evaluate
-from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel
+from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel, OwnAverage
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.huggingface import CRITERION_FILE, ComputeMetrics, CriterionTrainer  # noqa: E402
@@ -248,3 +248,41 @@ def test_what_is_wrong_is_said(tmp_path):
         ComputeMetrics(["adaptive"])
     with pytest.raises(ValueError, match="target must be class indices"):
         ComputeMetrics()(SimpleNamespace(predictions=np.zeros((3, C)), label_ids=np.zeros((4,), int)))
+
+
+def test_soft_labels_of_tokens_have_the_mean_of_hard_ones(tmp_path):
+    run = trainer(tmp_path, bert(transformers.BertForTokenClassification), nn.CrossEntropyLoss(), None)
+    hard = torch.randint(C, (4, 10))
+    assert int(run._normalizer(F.one_hot(hard, C).movedim(-1, 1).float())) == int(run._normalizer(hard)) == 40
+
+
+class Plain(nn.Module):
+    """A model whose forward names no labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, C)
+
+    def forward(self, pixel_values):
+        return {"logits": self.head(pixel_values.flatten(1))}
+
+
+@pytest.mark.parametrize("options", [{"remove_unused_columns": True}, {"batch_eval_metrics": True}])
+def test_a_forward_without_labels_is_trained_and_evaluated(tmp_path, options):
+    metrics = ComputeMetrics(["accuracy"])
+    criterion = FedLAS(num_classes=C)
+    options = {"eval_strategy": "epoch", **options}
+    run = trainer(tmp_path, Plain(), criterion, images(), metrics=metrics, evaluated=images(10, 1), **options)
+    run.train()
+    assert 0 <= run.evaluate()["eval_accuracy"] <= 1
+
+
+def test_samples_to_evaluate_have_no_place_in_the_training_set(tmp_path):
+    criterion = OwnAverage(num_classes=C, num_samples=24)
+    numbered = [{**sample, "index": torch.tensor(place)} for place, sample in enumerate(images())]
+    run = trainer(tmp_path, Plain(), criterion, numbered, evaluated=numbered, per_device_eval_batch_size=24)
+    run.train()
+    pixels, labels = (torch.stack([sample[key] for sample in images()]) for key in ("pixel_values", "labels"))
+    with torch.no_grad():
+        expected = F.cross_entropy(run.model.eval()(pixels)["logits"], labels)
+    assert run.evaluate()["eval_loss"] == pytest.approx(expected.item(), abs=1e-5)

@@ -4,11 +4,12 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fedlas
-from fedlas.losses import CrossEntropy, FedLAS
+from fedlas.losses import CrossEntropy, FedLAS, OneLogit
 
 L = pytest.importorskip("lightning")
 from fedlas.integrations.lightning import CalibrationCallback  # noqa: E402
@@ -192,3 +193,15 @@ def test_without_the_package_the_error_says_what_to_install(package):
     program = f"import sys; sys.modules[{package!r}] = None; import fedlas.integrations.{module}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert f"pip install 'fedlas[{extra}]'" in done.stderr
+
+
+def test_a_model_of_one_logit_is_measured(tmp_path):
+    images, target, index = data().tensors
+    two = DataLoader(TensorDataset(images, target.clamp(max=1), index), batch_size=20)
+    module = Module(OneLogit(FedLAS(num_classes=2)), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)))
+    run = trainer(tmp_path, CalibrationCallback(metrics=["accuracy", "nll"]))
+    run.fit(module, two, two)
+    with torch.no_grad():
+        logits = module.objective.model.eval()(images)[:, 0]
+    expected = F.binary_cross_entropy_with_logits(logits, target.clamp(max=1).float())
+    assert float(run.callback_metrics["val_nll"]) == pytest.approx(expected.item(), abs=1e-5)

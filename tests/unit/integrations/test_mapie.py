@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import InputError
 
@@ -152,3 +152,9 @@ def test_auto_raises_nothing_raw():
         coverage = float(random.uniform(0.05, 0.99))
         with contextlib.suppress(InputError):
             assert prediction_sets(val, val, score="auto", coverage=coverage, seed=seed).mean_size >= 0
+
+
+def test_weights_of_confidences_are_refused_too():
+    val = TopLabel([0.9, 0.8, 0.7], [True, True, False], weights=[1.0, 2.0, 3.0])
+    with pytest.raises(InputError, match="no weights"):
+        controlled_threshold(val, target=0.5)

@@ -44,3 +44,7 @@ def test_it_is_the_base_at_that_strength():
 def test_options_that_cannot_be(options, message):
     with pytest.raises(InputError, match=message):
         Controlled(**options)
+
+
+def test_it_starts_at_the_strength_of_the_base_also_above_one():
+    assert Controlled(base={"name": "focal", "gamma": 3.0}).value.item() == 3

@@ -164,3 +164,9 @@ def test_one_class_is_always_certain():
 def test_nonsense(options):
     with pytest.raises(InputError, match=f"CRL: {next(iter(options))}"):
         CRL(**{"num_samples": 3} | options)
+
+
+def test_an_index_may_stay_on_the_cpu():
+    criterion = CRL(num_samples=4).to("meta")
+    logits, target = torch.empty(2, 3, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    criterion(logits, target, index=torch.tensor([0, 1]))

@@ -59,3 +59,8 @@ def test_comp_sum_family(tau):
     torch.testing.assert_close(GCE(tau=tau)(LOGITS, TARGET), expected.mean())
     assert GCE(tau=tau)(torch.tensor([[40.0, 0.0]]), torch.tensor([0])) == pytest.approx(0, abs=1e-6)
     assert math.isfinite(GCE(tau=tau)(torch.tensor([[0.0, 40.0]]), torch.tensor([0])))
+
+
+def test_a_class_without_a_share_of_a_soft_target_adds_nothing():
+    criterion = GCE(tau=0.0)
+    assert criterion(torch.tensor([[300.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.0, abs=1e-6)

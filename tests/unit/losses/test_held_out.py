@@ -5,8 +5,9 @@ import warnings
 import pytest
 import torch
 
+from fedlas._core.check import InputError
 from fedlas.errors import CalibrationWarning
-from fedlas.losses import AdaFocal, Controlled, Tempered, TemperedPast
+from fedlas.losses import CALS, MDCA, AdaFocal, Controlled, FedLAS, OneLogit, Tempered, TemperedPast
 from fedlas.predictions import Predictions
 
 LOGITS, TARGET = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
@@ -45,3 +46,20 @@ def test_a_loop_that_validates_is_left_alone():
             one_pass(criterion.train())
             criterion.eval()
             criterion.update_from_validation(Predictions(LOGITS, TARGET))
+
+
+def test_only_a_loss_around_one_that_learns_learns():
+    assert not hasattr(FedLAS(num_classes=3), "update_from_validation")
+    assert not hasattr(MDCA(), "update_from_validation")
+    assert not hasattr(OneLogit(FedLAS(num_classes=2)), "update_from_validation")
+    criterion = MDCA(base=MDCA(base="adafocal"))
+    before = {name: value.clone() for name, value in criterion.state_dict().items()}
+    criterion.update_from_validation(Predictions(10 * LOGITS, TARGET))
+    assert any(not torch.equal(value, before[name]) for name, value in criterion.state_dict().items())
+
+
+def test_predictions_of_other_classes_than_those_of_the_base_change_nothing():
+    criterion = Tempered(base=CALS(num_classes=3))
+    with pytest.raises(InputError, match="num_classes = 3"):
+        criterion.update_from_validation(Predictions([[9.0, 0.0], [9.0, 0.0]], [0, 1]))
+    assert criterion.temperature.item() == 1

@@ -107,6 +107,7 @@ def test_free_answers_state_their_confidence(tmp_path):
         ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "one kind, with a label"),
         ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "one kind, with a label"),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
+        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "weights": "none"}, "fixed columns"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
     ],
 )
@@ -126,6 +127,11 @@ def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
         ("Confidence...90%", 0.9), ("**Confidence:** 0.9.", 0.9), ("Confidence: low. Probability: 30%", 0.3),
         ("Confidence: 0.9. There is a small probability of error.", 0.9), ("Probability 0.3. Confidence: 0.8", 0.8),
         ("Confidence: 80%. The likelihood that I am wrong is low.", 0.8),
+        ("Confidence (0-100): 85", 0.85), ("Confidence [0 to 1]: 0.85", 0.85), ("Confidence score (1-10): 8", 0.8),
+        ("**Confidence (0-100%)**: 85%", 0.85), ("Confidence on a scale from 0 to 100: 85", 0.85),
+        ("Confidence level (out of 100): 85", 0.85), ("Confidence: 8 out of 10", 0.8), ("Probability: 1 in 10", 0.1),
+        ("Confidence: 0,85", 0.85), ("Confidence: 0.85 (0.8-0.9): narrow.", 0.85), ("Confidence: 80-90%", 0.8),
+        ("Confidence: not very likely", np.nan), ("I am not certain", np.nan), ("It is not unlikely", np.nan),
         ("Confidence: very likely. I see no probability of error.", 0.93),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -119,6 +120,8 @@ def test_held_out_predictions_that_look_like_training_data_are_noted():
     found = report(drawn(seed=2), on=training, replicates=0)
     assert any("if they are of training data" in note for note in found.notes)
     assert report(drawn(seed=2), on=drawn(), replicates=0).notes == ()
+    mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())  # what is wrong does not count
+    assert report(mixed, on=training, replicates=0).notes == ()
 
 
 def test_the_same_predictions_twice_are_refused():

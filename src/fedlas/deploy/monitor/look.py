@@ -15,7 +15,9 @@ from fedlas._core.check import InputError, check_kinds
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked_state, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
-from fedlas.predictions import Columns, Predictions, TopLabel, open_table
+from fedlas.metrics.sums import check_takes_weights
+from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
+from fedlas.predictions.read import is_log
 from fedlas.stats.intervals import check_level
 
 ALARM = 3
@@ -57,11 +59,7 @@ class Monitor:
         Raises:
             InputError: For another number of classes than the card's, or ``raw`` confidences.
         """
-        if isinstance(predictions, Predictions):
-            scores, outcome = predictions.logits, predictions.target if predictions.has_target else None
-        else:
-            scores, outcome = predictions.confidence, predictions.correct
-        self._look([_batch(self.card, scores.cpu(), outcome, raw=raw, source="update")])
+        self._look([_batch(self.card, *_scores(predictions), raw=raw, source="update")])
         return self._stream.alarm is not None
 
     def _look(self, batches: Iterable[LiveBatch]) -> None:
@@ -149,7 +147,7 @@ def monitor(
     batches = (
         _batch(watcher.card, scores, outcome, raw=raw, source=file.name)
         for file in files
-        for scores, outcome in open_table(file, columns).blocks()
+        for scores, outcome in _blocks(file, columns)
     )
     if state is None:
         watcher._look(batches)
@@ -162,6 +160,25 @@ def monitor(
         watcher._look(batches)
         watcher._stream.write(state, identity)
     return watcher
+
+
+def _blocks(file: Path, columns: Columns | None) -> Iterable[tuple[Tensor, Tensor | None]]:
+    """Return scores and outcomes of some rows at a time."""
+    if is_log(file, columns or Columns()):
+        return [_scores(read_predictions(file, columns, labels=False).predictions)]
+    table = open_table(file, columns)
+    if table.columns.weights is not None:
+        raise InputError(
+            OWNER, "samples must have no weights", f"{table.columns.weights!r} in {file}", "Leave them out."
+        )
+    return table.blocks()
+
+
+def _scores(predictions: Predictions | TopLabel) -> tuple[Tensor, Tensor | None]:
+    check_takes_weights(OWNER, predictions, takes_weights=False)
+    if isinstance(predictions, Predictions):
+        return predictions.logits.cpu(), predictions.target if predictions.has_target else None
+    return predictions.confidence.cpu(), predictions.correct
 
 
 def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> LiveBatch:

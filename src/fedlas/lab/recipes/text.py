@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from fedlas._core import yaml_text
 from fedlas._core.check import InputError, suggestion
+from fedlas.lab.recipes import yaml_text
 
 PUBLISHED = "-published"
 """Ending of a recipe's name for its published variant: the settings and behavior of the paper's own code."""

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import foreign, not_writable, path_inside, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
-from fedlas._core.yaml_text import dump_yaml
+from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError, packed_names
 from fedlas.lab.runs.summary import NUMBERS
 from fedlas.lab.train.checkpoint import differences

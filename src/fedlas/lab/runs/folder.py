@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import check_name, is_file, no_device, parse_json, path_inside, write_atomically
-from fedlas._core.yaml_text import parse_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
+from fedlas.lab.recipes.yaml_text import parse_yaml
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.log import LOG, parse_log, read_log
 from fedlas.predictions import Predictions

@@ -217,7 +217,7 @@ class TrainConfig:
         check_literals("train", type(self), vars(self))
         check_number("train", "average_decay", self.average_decay, low=0, high=1)
         if self.average_start is not None:
-            check_number("train", "average_start", self.average_start, low=0, high=1)
+            check_number("train", "average_start", self.average_start, low=0, high=1, high_open=True)
 
     @property
     def first_average(self) -> int:

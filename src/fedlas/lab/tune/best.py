@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.files import write_text
-from fedlas._core.yaml_text import dump_yaml
+from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.tune.space import Method, is_recipe_key, params_text
 from fedlas.lab.tune.study import Tuning, load_studies, with_variant
 from fedlas.present.table import Table, table_of

@@ -7,7 +7,7 @@ what other packages and users need.
 from fedlas.losses._base.batch import LEAST, Batch, Reduction, can_look, cross_entropy, prepare, reduce
 from fedlas.losses._base.blocks import in_blocks
 from fedlas.losses._base.composite import Base, BaseOptions, OnBase
-from fedlas.losses._base.held_out import LearnsFromValidation, pass_validation_on
+from fedlas.losses._base.held_out import LearnsFromValidation
 from fedlas.losses._base.informed import Informed, Remembering, check_index, target_distance
 from fedlas.losses._base.loss import (
     LOSSES,
@@ -47,7 +47,6 @@ __all__ = [
     "cross_entropy",
     "in_blocks",
     "paper",
-    "pass_validation_on",
     "prepare",
     "reduce",
     "target_distance",

@@ -209,7 +209,8 @@ def missing(owner: str, need: str) -> TypeError:
     """Return the error for a tensor that a loss needs and was not passed."""
     return TypeError(
         f"{owner}: {need} must be passed ({EXTRAS[need][0]}); got None. "
-        f"Call {owner}(...)(logits, target, {need}={need}), or wrap model and loss in fedlas.Objective."
+        f"Call {owner}(...)(logits, target, {need}={need})"
+        f"{'' if need == 'index' else ', or wrap model and loss in fedlas.Objective'}."
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
-from fedlas.losses._base.held_out import pass_validation_on
+from fedlas._core.check import InputError, check_count, describe
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions
 from fedlas.predictions import Predictions
 
@@ -85,6 +84,7 @@ class OnBase(Loss):
         self.num_samples = None if num_samples is None else check_count(owner, "num_samples", num_samples)
         num_epochs = None if num_epochs is None else check_count(owner, "num_epochs", num_epochs)
         self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples, num_epochs=num_epochs)
+        self.num_classes = self.num_classes or getattr(self.base, "num_classes", None)
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
@@ -100,7 +100,7 @@ class OnBase(Loss):
             raise InputError(type(self).__name__, "base must have a strength", self.base, fix)
         return self.base.strength
 
-    @check_kinds
-    def update_from_validation(self, predictions: Predictions) -> None:
-        """Pass validation predictions on to the base, if it learns from them."""
-        pass_validation_on(self.base, predictions)
+    @property
+    def update_from_validation(self) -> Callable[[Predictions], None]:
+        """The base's method; where the base does not learn from validation there is none."""
+        return self.base.update_from_validation

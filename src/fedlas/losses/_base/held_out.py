@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class LearnsFromValidation(Loss):
                 "Pass predictions of the model that is trained with this loss.",
             )
         self.learn_from(predictions)
-        pass_validation_on(getattr(self, "base", None), predictions)
+        if (update := getattr(getattr(self, "base", None), "update_from_validation", None)) is not None:
+            update(predictions)
         self._calls.updated = True
 
     def train(self, mode: bool = True) -> Self:
@@ -78,10 +79,3 @@ class LearnsFromValidation(Loss):
                 f"{after}, so the loss has learned nothing from validation. Call it after each epoch, e.g. "
                 "criterion.update_from_validation(fedlas.predict(model, val_loader)).",
             )
-
-
-def pass_validation_on(criterion: Any, predictions: Predictions) -> None:
-    """Pass validation predictions on to a criterion that learns from them."""
-    update = getattr(criterion, "update_from_validation", None)
-    if update is not None:
-        update(predictions)

@@ -149,12 +149,14 @@ class PredictionMemory(PreciseBuffers):
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.int32))
 
     def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; rows of new ones are 0.
+        """Return rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; both are 0 of new ones.
 
         Raises:
             InputError: For another number of classes, dense logits, or on CPU an index outside ``[0, N)``.
         """
         batch.check_classes(self.num_classes)
+        if batch.index is None:  # in evaluation
+            return torch.zeros_like(batch.logits), torch.zeros_like(batch.logits[:, 0])
         index = batch.need("index")
         if len(index) != len(batch.logits):
             raise InputError(

@@ -171,7 +171,8 @@ class Loss(nn.Module, ABC):
             logits: ``(N, C)`` or dense ``(N, C, d1, ...)``, any floating dtype.
             target: Class indices ``(N,)`` or ``(N, d1, ...)``, or soft targets shaped like ``logits``.
             features: Input of the classifier head, ``(N, D)``; for dense logits also ``(N, D, d1, ...)``.
-            index: Position of each sample in the training set, ``(N,)`` int64.
+            index: Position of each sample in the training set, ``(N,)`` int64. Not needed in ``eval()``, where a sample
+                without it has no history.
             mixed: Logits of K mixed versions of each sample, ``(N, K, C)`` or ``(N, K, C, d1, ...)``. Not needed in
                 ``eval()``.
             mixed_share: Share of each mixed version that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)``; 1 of
@@ -196,8 +197,8 @@ class Loss(nn.Module, ABC):
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         owner = type(self).__name__
         if absent := self.needs - extras.keys():
-            for need in EXTRAS:
-                if need in absent and (self.training or not need.startswith("mixed")):
+            for need in EXTRAS:  # a validation has neither mixed samples nor places in the training set
+                if need in absent and (self.training or not need.startswith(("mixed", "index"))):
                     raise missing(owner, need)
         batch = prepare(
             owner, logits, target, extras, ignore_index=self.ignore_index, weight=self.weight,

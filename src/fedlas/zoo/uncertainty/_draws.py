@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.objective.batches import tensors_in
-from fedlas.objective.objective import Arguments, logits_of
+from fedlas.objective.objective import Arguments, class_logits
 
 
 def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
@@ -29,6 +29,6 @@ def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[i
             if seed is not None:
                 torch.manual_seed(seed)
             # Summed in the logarithm, where tiny probabilities keep their digits.
-            log_probs = logits_of(owner, arguments.call(owner, model, inputs, {})).float().log_softmax(dim=1)
+            log_probs = class_logits(owner, arguments.call(owner, model, inputs, {})).float().log_softmax(dim=1)
             total = torch.logaddexp(total, log_probs) if isinstance(total, Tensor) else log_probs
     return torch.as_tensor(total - math.log(len(seeds)))

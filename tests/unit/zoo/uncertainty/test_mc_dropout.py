@@ -121,3 +121,13 @@ def test_without_dropout_or_data(model):
             mc_dropout(plain, [])
     with pytest.raises(InputError, match="at least one batch"):
         mc_dropout(model, [])
+
+
+def test_one_logit_is_that_of_the_second_class():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 1))
+    inputs = torch.randn(4, 8)
+    found = mc_dropout(model, [(inputs, torch.tensor([0, 1, 1, 0]))], samples=50)
+    assert found.probs.shape == (4, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(found.probs[:, 1], model.eval()(inputs)[:, 0].sigmoid(), atol=0.3, rtol=0)
+    assert found.probs[:, 1].unique().numel() == 4
