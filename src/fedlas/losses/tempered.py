@@ -138,6 +138,7 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         0.8187...
     """
 
+    counts_weights: ClassVar[bool] = True
     precise: ClassVar[tuple[str, ...]] = ("log_temperature", "bias")
     log_temperature: Tensor
     bias: Tensor | None

@@ -63,3 +63,14 @@ def test_predictions_of_other_classes_than_those_of_the_base_change_nothing():
     with pytest.raises(InputError, match="num_classes = 3"):
         criterion.update_from_validation(Predictions([[9.0, 0.0], [9.0, 0.0]], [0, 1]))
     assert criterion.temperature.item() == 1
+
+
+def test_weights_count_or_are_refused():
+    weighted = Predictions(LOGITS, TARGET, weights=torch.tensor([1.0, 0.0, 2.0, 1.0]))
+    with pytest.raises(InputError, match="no weights, which would not count"):
+        Controlled(base="ls").update_from_validation(weighted)
+    criterion, repeated = Tempered(), Tempered()
+    criterion.update_from_validation(weighted)
+    rows = torch.tensor([0, 2, 2, 3])
+    repeated.update_from_validation(Predictions(LOGITS[rows], TARGET[rows]))
+    assert criterion.temperature.item() == pytest.approx(repeated.temperature.item())

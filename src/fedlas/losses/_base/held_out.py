@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,12 @@ class LearnsFromValidation(Loss):
     A subclass writes ``learn_from``. The loss warns once if training continues without any call: at the third pass over
     the training set, if it has ``num_samples``, or at the second ``eval()`` after training batches. Inside
     ``torch.compile`` nothing is counted.
+
+    Attributes:
+        counts_weights: Whether a weighted sample counts by its weight; if not, weights are refused.
     """
+
+    counts_weights: ClassVar[bool] = False
 
     @cached_property
     def _calls(self) -> SimpleNamespace:
@@ -38,8 +43,8 @@ class LearnsFromValidation(Loss):
         """Learn from validation predictions; call it after each epoch, never with the test set.
 
         Raises:
-            InputError: If they are no Predictions, or have another number of classes than the loss. Nothing has changed
-                then.
+            InputError: If they are no Predictions, have another number of classes than the loss, or weights that would
+                not count. Nothing has changed then.
         """
         name = type(self).__name__
         if self.num_classes not in (None, check_predictions(name, predictions).num_classes):
@@ -49,6 +54,9 @@ class LearnsFromValidation(Loss):
                 tuple(predictions.logits.shape),
                 "Pass predictions of the model that is trained with this loss.",
             )
+        if predictions.weights is not None and not self.counts_weights:
+            got, fix = "weights", "Pass dataclasses.replace(predictions, weights=None)."
+            raise InputError(name, "predictions must have no weights, which would not count", got, fix)
         self.learn_from(predictions)
         if (update := getattr(getattr(self, "base", None), "update_from_validation", None)) is not None:
             update(predictions)

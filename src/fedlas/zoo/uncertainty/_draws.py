@@ -22,7 +22,8 @@ def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[i
         inputs: Inputs of the model, as :meth:`Arguments.call` takes them.
         seeds: One entry a pass: a seed, or None to continue the random numbers of the pass before.
     """
-    arguments, devices = Arguments.of(model), {tensor.device for tensor in tensors_in(inputs) if tensor.is_cuda}
+    arguments, tensors = Arguments.of(model), (*tensors_in(inputs), *model.parameters(), *model.buffers())
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     total: Tensor | float = -math.inf
     with torch.random.fork_rng(list(devices)):
         for seed in seeds:
