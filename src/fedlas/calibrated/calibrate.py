@@ -45,7 +45,7 @@ def calibrate(
             one a position.
         method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own, of which
             a copy is fitted. ``"auto"`` mixes several, as held-out samples of ``val_loader`` weigh them;
-            ``"temperature"`` has one parameter, keeps every predicted class, and suits a few dozen samples.
+            ``"temperature"`` has one parameter and keeps every predicted class.
         head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
         device: Device of the inputs; None is that of the model's parameters.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.

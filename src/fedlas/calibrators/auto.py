@@ -115,8 +115,8 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         Members are dropped by cost: matrix scaling beyond 32 classes, and isotonic, spline and matrix scaling where
         ``N C`` exceeds 2^19. ``dropped`` names them.
 
-        Choose ``temperature`` instead where one number must explain the calibration, where the predicted class must
-        stay and its order too, or for fewer than about 20 samples.
+        Choose ``temperature`` instead where one number must explain the calibration, or where the predicted class must
+        stay and its order too.
 
         Warns (:class:`CalibrationWarning`) when a member fails, when a class has no sample, and when the fit changes
         nothing.

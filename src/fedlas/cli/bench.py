@@ -61,7 +61,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         "(default: auto)",
         type=workers_number,
     )
-    option(parser, "--gpus-per-run", "N", "GPUs of a run; with 0.5 two share one (default: 1 if any)", type=float)
+    option(parser, "--gpus-per-run", "N", "GPUs of a run; with 0.5 two share one (default: the executor's)", type=float)
     option(parser, "--cpus-per-run", "N", "threads of a run (default: the executor's)", type=int)
     option(
         parser,
