@@ -70,12 +70,14 @@ class CalibratedMixture(nn.Module):
         return torch.stack(parts).logsumexp(dim=0)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated log-probabilities of logits ``(n, C)``."""
+        """Return calibrated logits of logits ``(n, C)``."""
         result = self.last(self.mixture(rows)).log_softmax(dim=1)
         if self.keep_class:
             top, highest = rows.argmax(dim=1, keepdim=True), result.amax(dim=1, keepdim=True)
             lifted = result.scatter(1, top, highest + _LIFT)
-            result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted).log_softmax(dim=1)
+            result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted)
+            # The top is 0, near which half precision tells the lift.
+            result = result - result.amax(dim=1, keepdim=True)
         return result
 
 
@@ -291,7 +293,7 @@ def _mixed(
 
     # The weights, and where samples are enough the map of the mixture.
     label = log_probs.gather(2, target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
-    prior = torch.tensor([PRIOR.get(name, 0.0) for name in members], dtype=torch.float64)
+    prior = torch.tensor([PRIOR.get(name, 0.0) for name in members], dtype=torch.float64, device="cpu")
     equal = torch.full_like(prior, 1 / len(prior))
     shares, _ = mixture_weights(label.exp().clamp(min=_NEVER), weights, prior, start=equal, most_steps=_STEPS)
     mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)

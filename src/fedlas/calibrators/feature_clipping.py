@@ -276,8 +276,8 @@ def clipping_grid(features: Tensor) -> list[float]:
     if not len(size):
         return [0.0]
     # Quantiles put thresholds where features are many; even steps cover the sparse range of the largest.
-    at = torch.linspace(0, len(size) - 1, _GRID, dtype=torch.float64).long()
-    steps = torch.linspace(0, 1, _GRID + 1, dtype=torch.float64) * size[-1]
+    at = torch.linspace(0, len(size) - 1, _GRID, dtype=torch.float64, device="cpu").long()
+    steps = torch.linspace(0, 1, _GRID + 1, dtype=torch.float64, device="cpu") * size[-1]
     return torch.cat([size[at], steps]).unique().tolist()
 
 
@@ -318,9 +318,9 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
         the features. Directions whose spread is rounding are left out rather than divided by it.
     """
     samples, logit_mean = len(features), _mean(logits)
-    mean = sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros(())) / samples
-    moments = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    mixed = torch.zeros(len(mean), logits.shape[1], dtype=torch.float64)
+    mean = sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros((), device="cpu")) / samples
+    moments = torch.zeros(len(mean), len(mean), dtype=torch.float64, device="cpu")
+    mixed = torch.zeros(len(mean), logits.shape[1], dtype=torch.float64, device="cpu")
     for part, rows in double_rows(features):
         rows = rows - mean
         moments += rows.T @ rows
@@ -358,7 +358,7 @@ def given_head(
             "Pass the layer that makes the logits, e.g. head=fedlas.find_head(model).",
         )
     weight = weight.detach().cpu().double()
-    bias = torch.zeros(shape[0], dtype=torch.float64) if bias is None else bias.detach().cpu().double()
+    bias = torch.zeros(shape[0], dtype=torch.float64, device="cpu") if bias is None else bias.detach().cpu().double()
     for name, value in (("the head's weight", weight), ("the head's bias", bias)):
         check_finite(owner, name, value)
     return LinearHead(weight - weight.mean(dim=0), bias - bias.mean(), _scale(logits))
@@ -374,7 +374,7 @@ def _centered(logits: Tensor) -> Tensor:
 
 
 def _mean(logits: Tensor) -> Tensor:
-    total = sum((_centered(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros(()))
+    total = sum((_centered(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros((), device="cpu"))
     return total / len(logits)
 
 

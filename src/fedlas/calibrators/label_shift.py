@@ -20,7 +20,7 @@ from fedlas._core.check import (
     describe,
     warn_user,
 )
-from fedlas.calibrators._fit.doubts import unconverged, when
+from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when
 from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
 from fedlas.calibrators._fit.prepare import counted
@@ -157,8 +157,9 @@ class LabelShift(MappedCalibrator[AffineMap]):
 
     def _fit(self, val: Predictions) -> str | None:
         doubt = super()._fit(val)
-        # With neither base nor prior there is nothing to change before adapt, so that is no doubt.
-        return None if self.base == "none" and self.prior is None else doubt
+        if self.base == "none" and self.prior is None:  # nothing is to change before adapt, so that is no doubt
+            return absent_classes(torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes))
+        return doubt
 
     def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         if self.prior is not None and len(self.prior) != val.num_classes:

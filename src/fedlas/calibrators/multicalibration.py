@@ -64,7 +64,8 @@ class Multicalibration(Calibrator):
         level. Here the log-odds are shifted, which cannot leave (0, 1), and differences within a level stay. A cell
         that is always right, or never, counts as half a sample off that. Where a confidence rises, the other classes
         share the rest in proportion. Where it falls they would overtake the predicted class that way: there all logits
-        are divided by a temperature instead. A confidence does not fall below ``1 / C``.
+        are divided by a temperature instead. A confidence does not fall below ``1 / C``, so a cell that is right less
+        often keeps an error.
 
         The paper starts from any predictor. Here temperature scaling comes first, because corrections level by level
         would remove an error that all samples share in coarse steps only.

@@ -102,8 +102,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
     def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
         best = nll_temperature(val)
         new = self.fit_map(val, best)
-        data = val.logits, val.target
-        worse = val.num_classes > 1 and total_nll(*data, new) >= total_nll(*data, lambda rows: rows)
+        worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
         advice = "Choose temperature scaling, or use a larger validation set."
         return new, [
             best.doubt,
@@ -114,8 +113,8 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
     def fit_map(self, val: Predictions, best: BestTemperature, near: StructuredMap | None = None) -> StructuredMap:
         """Return the map of ``val``; for a part of the samples it starts from all samples' map ``near``."""
         weights, classes = weights_of(val), val.num_classes
-        samples, total = val.num_samples, float(weights.sum())
-        form = self.form or chosen_form(samples, classes)
+        total = float(weights.sum())
+        form = self.form or chosen_form(total, classes)
         identity = torch.ones(classes, dtype=torch.float64, device="cpu")
         affine = AffineMap(identity if form == "vector" else identity.diag(), 0 * identity)
         new = StructuredMap(best.value if near is None else nearby_temperature(val, best), round(total), affine)
@@ -151,7 +150,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         )
 
 
-def chosen_form(samples: int, classes: int) -> Form:
+def chosen_form(samples: float, classes: int) -> Form:
     """Return the form for so many validation samples and classes.
 
     Example:

@@ -115,3 +115,11 @@ def test_the_last_map_needs_200_samples(samples, sharpened):
     last = AutoCalibration().fit(Predictions(3 * logits, target)).module().map.last
     identity = bool((last.weight == 1).all()) and not last.bias.any()
     assert identity != sharpened
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_kept_class_is_kept_in_half_precision(dtype, generated):
+    val = generated(1000, distort=lambda z: 3 * z + torch.tensor([0.0, 1.0, -1.0, 2.0]))
+    layer = AutoCalibration(keep_class=True).fit(val).module()
+    logits = val.logits.to(dtype)
+    assert torch.equal(layer(logits).argmax(1), logits.argmax(1))

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from fedlas import Predictions
 from fedlas.calibrators import BetaCalibration, CalibrationWarning
@@ -109,3 +110,29 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="state of a BetaCalibration"):
         BetaCalibration.load(path)
+
+
+@pytest.mark.parametrize("seed", [19, 7, 16, 22])
+def test_the_minimum_under_the_bounds_against_scipy(seed):
+    """``sum of losses + 0.5 |standardized parameters - those of the identity|^2`` with a, b >= 0."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(100, 3, generator=generator, dtype=torch.float64)
+    logits += torch.tensor([2.0, 0.0, -2.0]) * (seed % 4)
+    drawn = (0.2 * logits + torch.tensor([0.0, 1.0, 2.0]) * (seed % 2)).softmax(1)
+    target = torch.multinomial(drawn, 1, generator=generator)[:, 0]
+    numbers = BetaCalibration().fit(Predictions(logits, target)).parameters
+    probs = logits.softmax(1)
+    for label in range(3):
+        x = torch.stack([probs[:, label].log(), -torch.log1p(-probs[:, label])], dim=1).numpy()
+        right, mean, deviation = (target == label).double().numpy(), x.mean(axis=0), x.std(axis=0)
+
+        def objective(found, x=x, right=right, mean=mean, deviation=deviation):
+            scores = x @ found[:2] + found[2]
+            standard = np.append(found[:2] * deviation, found[2] + found[:2] @ mean)
+            away = standard - np.append(deviation, mean.sum())
+            return (np.logaddexp(0, scores) - right * scores).sum() + 0.5 * (away**2).sum()
+
+        starts = ([1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0])
+        bounds = [(0, None), (0, None), (None, None)]
+        least = min(minimize(objective, start, bounds=bounds, method="L-BFGS-B").fun for start in starts)
+        assert objective([float(numbers[name][label]) for name in "abc"]) < least + 1e-3

@@ -188,3 +188,10 @@ def test_the_command_line_adapts_it_to_the_samples_measured():
     plain, notes = fit_with_notes(LabelShift(), val)
     assert torch.equal(plain.target_prior, plain.source_prior)
     assert notes == ()
+
+
+@pytest.mark.parametrize("base", ["none", "temperature"])
+def test_a_class_without_a_sample_is_named_with_and_without_a_base(base):
+    given = gaussians(400, [0.5, 0.5, 1e-9], 0)
+    with pytest.warns(CalibrationWarning, match="class 2 of 3 without a validation sample"):
+        LabelShift(base=base).fit(given)

@@ -51,12 +51,14 @@ def test_a_constant_column_has_deviation_one(value):
 @pytest.mark.parametrize(
     "kind",
     [
+        calibrators.AutoCalibration,
         calibrators.BetaCalibration,
         calibrators.DirichletCalibration,
         calibrators.EnsembleTemperatureScaling,
         calibrators.HistogramBinning,
         calibrators.IsotonicCalibration,
         calibrators.MatrixScaling,
+        calibrators.Multicalibration,
         calibrators.PlattScaling,
         calibrators.StructuredScaling,
         calibrators.VectorScaling,

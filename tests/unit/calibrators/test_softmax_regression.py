@@ -175,4 +175,4 @@ def test_the_negative_log_likelihood():
     random = torch.Generator().manual_seed(0)
     weight, bias = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((3, 3), (3,)))
     by_hand = -np.log([(inputs @ weight.T + bias).softmax(1)[i, label] for i, label in enumerate(target)]).sum()
-    assert total_nll(inputs, target, AffineMap(weight, bias)) == pytest.approx(by_hand)
+    assert total_nll(Predictions(inputs, target), AffineMap(weight, bias)) == pytest.approx(by_hand)

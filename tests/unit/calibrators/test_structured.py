@@ -129,3 +129,12 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="state of a StructuredScaling"):
         StructuredScaling.load(path)
+
+
+def test_a_sample_of_weight_two_counts_as_two(generated):
+    val = generated(300, 10)
+    twice = Predictions(torch.cat([val.logits] * 2), torch.cat([val.target] * 2))
+    weighted = Predictions(val.logits, val.target, weights=torch.full((300,), 2.0))
+    one, other = StructuredScaling().fit(weighted), StructuredScaling().fit(twice)
+    assert one.map.affine.weight.shape == other.map.affine.weight.shape == (10, 10)
+    torch.testing.assert_close(one.transform(val).logits, other.transform(val).logits)

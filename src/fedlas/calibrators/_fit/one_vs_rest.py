@@ -185,7 +185,9 @@ class OneVsRestLogistic:
     def objectives(self, point: Tensor) -> Tensor:
         """Return the contribution of each class to the value at ``point``, ``(K,)``."""
         parameters = point.view(self._shape)
-        total = 0.5 * (self._hold * (parameters - self._anchor).square()).sum(dim=1)
+        # A factor fixed at 0 is that far from its anchor, whatever its place in the point holds.
+        free = parameters * torch.cat([self._free, self._free.new_ones(1)])
+        total = 0.5 * (self._hold * (free - self._anchor).square()).sum(dim=1)
         for design, label, weights in self._rows():
             scores = (design * parameters).sum(dim=2)
             total += weights @ (softplus(scores) - label * scores)

@@ -72,11 +72,12 @@ def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     return result
 
 
-def total_nll(logits: Tensor, target: Tensor, function: Callable[[Tensor], Tensor]) -> float:
-    """Sum of ``-log softmax(function(z))[y]`` over the rows ``z`` of ``logits (N, C)``; ``target`` is ``(N,)``."""
+def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
+    """Sum of ``-log softmax(function(z))[y]`` over the samples, by their weights."""
     total = 0.0
-    for part, rows in double_rows(logits):
-        total += float(cross_entropy(function(rows), target[part].cpu(), reduction="sum"))
+    weights = weights_of(val)
+    for part, rows in double_rows(val.logits):
+        total += float(weights[part] @ cross_entropy(function(rows), val.target[part].cpu(), reduction="none"))
     return total
 
 

@@ -109,6 +109,10 @@ def images_by_part(
     try:
         # A folder without folders in it is a class of that name, not a part.
         names = [part for part in _PARTS if (place / part).is_dir() and _folders(place / part)]
+        others = [each.name for each in _folders(place) if each.name.lower() in _PARTS and each.name not in _PARTS]
+        if others and not names:
+            fix = f"Rename it to {others[0].lower()}."
+            raise InputError(owner, "parts must be named in lower case", f"{others[0]} in {place}", fix)
         if names and ("train" not in names or len(names) == 1):
             expected = "root must hold train and val or test"
             fix = f"Add one, or pass {place / names[0]}, of which a fifth is held out." if len(names) == 1 else layout

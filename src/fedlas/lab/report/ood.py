@@ -293,6 +293,8 @@ def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
         )
         for name, pair in shown.items()
     ]
-    what = f"{first_score} of seed {firsts[0].seed} of each loss" if several else firsts[0].folder.name
+    seeds = {run.seed for run in firsts}
+    which = f"seed {firsts[0].seed}" if len(seeds) == 1 else "the first seed"
+    what = f"{first_score} of {which} of each loss" if several else firsts[0].folder.name
     alt = f"ROC curves of {', '.join(shown)}: {data} against {label}"
     return figure(roc, alt), histograms, f"{what}, before temperature"

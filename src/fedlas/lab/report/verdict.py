@@ -83,7 +83,9 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
     over = f" over {comparison.n} seed{'s' * (comparison.n != 1)}" if first else ""
     if comparison.n < FEWEST_SEEDS:
         return f"{best}{f'{over}; only {FEWEST_SEEDS} or more can call one best' * first}."
-    equal = [name for name in model.methods if name in comparison.tests and name not in comparison.distinguishable]
+    equal = [name for name in model.methods if name in comparison.not_distinguishable]
+    if not equal and comparison.untested:
+        return f"{best}; not tested against {listed(sorted(comparison.untested), 3)}."
     if not equal:
         return f"{best}, beyond chance{over}."
     others = listed(equal, 3) if len(equal) < len(comparison.tests) else "any other" if len(equal) > 1 else equal[0]

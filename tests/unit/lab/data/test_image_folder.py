@@ -93,3 +93,10 @@ def test_nonsense_is_refused(root, tmp_path):
         load(picture(tmp_path / "a.jpg"))
     with pytest.raises(InputError, match="which does not exist"):
         load(tmp_path / "nowhere")
+
+
+def test_parts_in_upper_case_are_no_classes(tmp_path):
+    for part in ("Train", "Test"):
+        picture(tmp_path / part / "ant" / "a.jpg")
+    with pytest.raises(InputError, match=r"lower case.*got Test.*Rename it to test"):
+        load(tmp_path)

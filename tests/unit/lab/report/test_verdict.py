@@ -59,6 +59,7 @@ def test_from_fewer_seeds_there_is_no_star():
         ({"ce": [0.2, 0.3]}, "ce (0.250)."),
         ({"ls": [0.30, 0.31, 0.3, 0.32, 0.31], "ce": [0.2, 0.3, 0.25, 0.2, 0.3], "mbls": [0.9, 0.91, 0.92, 0.9, 0.91]},
          "ce (0.250); not distinguishable from ls over 5 seeds."),
+        ({"ls": [0.3, 0.4, 0.5, 0.6, 0.7], "ce": [0.2, 0.3, 0.4, 0.5, 0.6]}, "ce (0.400); not tested against ls."),
     ],
 )  # fmt: skip
 def test_one_seed_one_method_and_a_mixed_outcome(values, text):

@@ -14,6 +14,7 @@ from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
+from fedlas.lab.recipes.plan import taker_of_targets
 from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job, unknown_predictions
 from fedlas.lab.runs.folder import RunFolder
@@ -207,7 +208,10 @@ def second_stage(
     trained = load_trained(member).to(accelerator.device)
     # The second stage has random streams of its own, and the first one's loss does not matter to it.
     splits, seed = trained.splits, derive(member.run.seed, name)
-    criterion = LOSSES.build(loss, {}, num_classes=splits.num_classes, num_samples=len(splits.train))
+    sizes = {"num_classes": splits.num_classes, "num_samples": len(splits.train), "num_epochs": epochs}
+    criterion = LOSSES.build(loss, {}, **sizes)
+    if taker_of_targets(criterion) is not None:
+        raise InputError(name, "the loss must take no targets from other models", loss, "Choose another loss.")
     seed_everything(derive(seed, "head"))
     head = make_head(_head_inputs(name, trained.objective.model), splits.num_classes, seed)
     # Ranks draw different noise; rank 0 draws what one process would.

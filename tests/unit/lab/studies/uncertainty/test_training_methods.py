@@ -144,12 +144,19 @@ def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, n
         ("bayes-by-backprop", {"samples": 0}, "samples"),
         ("bayes-by-backprop", {"prior_pi": 2.0}, "options must be its own"),
         ("last-layer-laplace", {"structure": "kroon"}, "Did you mean 'kron'"),
+        ("linear-head", {"loss": "cross-fitted"}, "no targets from other models"),
     ],
 )
 def test_nonsense_before_anything_is_written(member, tmp_path, name, options, message):
     with pytest.raises(InputError, match=message):
         build(name, [member], options, folder=tmp_path / "own")
     assert not (tmp_path / "own").exists()
+
+
+def test_a_second_stage_has_its_own_number_of_epochs(member, tmp_path):
+    assert (
+        build("linear-head", [member], {"epochs": 1, "loss": "ps-kd"}, folder=tmp_path / "own").test.num_samples == 50
+    )
 
 
 @pytest.mark.parametrize("name", ["linear-head", "two-stage", "two-stage-variational"])
