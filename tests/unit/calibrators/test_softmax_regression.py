@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedlas import Predictions
 from fedlas.calibrators._fit import rowwise
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
