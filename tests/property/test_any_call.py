@@ -376,7 +376,7 @@ def all_calls():
     calls = {f"loss {name}": call_of_a_loss(name) for name in LOSSES}
     for name in LOSSES:
         for method, arguments in METHODS.items():
-            if hasattr(LOSSES[name].value, method):
+            if callable(getattr(LOSSES[name].value, method, None)):
                 calls[f"{method} of {name}"] = call_of_a_method(name, method, **arguments)
     calls |= {f"calibrator {name}": call_of_a_calibrator(name) for name in CALIBRATORS}
     registered = [*METRICS.entries(), *OOD_SCORES.entries()]

@@ -62,7 +62,7 @@ def test_features_per_position_are_flattened_alike():
 
 def test_a_missing_need_is_named():
     for need in ("features", "index"):
-        with pytest.raises(TypeError, match=rf"Recording: {need} .*None.*Objective"):
+        with pytest.raises(TypeError, match=rf"Recording: {need} .*None.*{need}={need}"):
             call(Recording(), **{need: None})
 
 

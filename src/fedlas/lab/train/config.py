@@ -190,7 +190,7 @@ class TrainConfig:
             averaged weights are validated, may be the best, and predict. ``swa`` needs a learning rate that stays high:
             ``schedule.name=swa``.
         average_decay: Decay of ``ema`` per step; at step t at most (1 + t) / (10 + t).
-        average_start: Share of the epochs before averaging begins, in [0, 1); null is 0 for ``ema``, 0.75 for ``swa``.
+        average_start: Share of the epochs before averaging begins, in [0, 1]; null is 0 for ``ema``, 0.75 for ``swa``.
     """
 
     epochs: int = 30
@@ -217,7 +217,7 @@ class TrainConfig:
         check_literals("train", type(self), vars(self))
         check_number("train", "average_decay", self.average_decay, low=0, high=1)
         if self.average_start is not None:
-            check_number("train", "average_start", self.average_start, low=0, high=1, high_open=True)
+            check_number("train", "average_start", self.average_start, low=0, high=1)
 
     @property
     def first_average(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions
@@ -103,4 +103,4 @@ class OnBase(Loss):
     @property
     def update_from_validation(self) -> Callable[[Predictions], None]:
         """The base's method; where the base does not learn from validation there is none."""
-        return self.base.update_from_validation
+        return cast("Any", self.base).update_from_validation
