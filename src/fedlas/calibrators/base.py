@@ -365,8 +365,7 @@ class MappedCalibrator(Calibrator, Generic[M]):
 
     def _fit(self, val: Predictions) -> str | None:
         self._map, doubts = self._fitted_map(val)
-        count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
-        return joined(*doubts, absent_classes(count) if self._per_class else None, unchanged(val, self._calibrate))
+        return joined(*doubts, absent_classes(val) if self._per_class else None, unchanged(val, self._calibrate))
 
     def _transform(self, logits: Tensor) -> Tensor:
         return map_rows(logits, self._calibrate)

@@ -158,7 +158,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
     def _fit(self, val: Predictions) -> str | None:
         doubt = super()._fit(val)
         if self.base == "none" and self.prior is None:  # nothing is to change before adapt, so that is no doubt
-            return absent_classes(torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes))
+            return absent_classes(val)
         return doubt
 
     def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:

@@ -37,6 +37,9 @@ def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "
     parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)")
 
 
+NUM_BINS = 15
+
+
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:
     """Add ``--replicates``."""
     option(
@@ -51,7 +54,7 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
-    option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=15)
+    option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=NUM_BINS)
 
 
 _COLUMNS = (

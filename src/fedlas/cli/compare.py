@@ -10,6 +10,7 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
+    NUM_BINS,
     AddSubcommand,
     add_columns,
     add_num_bins,
@@ -24,7 +25,7 @@ from fedlas.predictions import PredictionTable, Reader
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.table import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
-from fedlas.stats.estimates import check_replicates
+from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.two_models import compare
 
 _OWNER = "fedlas compare"
@@ -62,9 +63,9 @@ def add_compare(add: AddSubcommand) -> None:
 def _compare(args: argparse.Namespace) -> int:
     columns, file = columns_of(args), args.folder
     if not file.is_file() and (file.is_dir() or file.suffix.lower() not in FORMATS):
-        if columns is not None or args.json:
-            fix = "Leave the options of columns out, or name two files."
-            raise InputError(_OWNER, "columns and --json are for two files of predictions", f"the folder {file}", fix)
+        if columns is not None or args.json or (args.num_bins, args.replicates) != (NUM_BINS, REPLICATES):
+            expected = "columns, --json, --num-bins and --replicates are for two files of predictions"
+            raise InputError(_OWNER, expected, f"the folder {file}", "Leave them out, or name two files.")
         blocks = laboratory("report.compare", "compare_methods")(
             file,
             args.pairs,

@@ -21,11 +21,11 @@ def test_unchanged_counts_probabilities_and_not_logits():
 
 def test_absent_classes_are_named():
     val = Predictions(torch.randn(3, 9), [0, 8, 0])
-    assert absent_classes(torch.bincount(val.target, minlength=9)).startswith(
-        "7 classes (1, 2, 3, 4, 5, ...) of 9 without a validation sample"
-    )
-    assert "class 1 of 2" in absent_classes(torch.tensor([2, 0]))
-    assert absent_classes(torch.tensor([1, 1])) is None
+    assert absent_classes(val).startswith("7 classes (1, 2, 3, 4, 5, ...) of 9 without a validation sample")
+    two = torch.randn(2, 2)
+    assert "class 1 of 2" in absent_classes(Predictions(two, [0, 0]))
+    assert "class 1 of 2" in absent_classes(Predictions(two, [0, 1], weights=torch.tensor([1.0, 0.0])))
+    assert absent_classes(Predictions(two, [1, 0])) is None
 
 
 def test_convergence():

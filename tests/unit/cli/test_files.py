@@ -193,7 +193,8 @@ def test_compare_two_files(files, capsys):
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
         (["top.npz", "top.npz", "--metrics", "nll"], "'nll' needs the probabilities of all classes"),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),
-        ([".", "a:b", "--json"], "columns and --json are for two files of predictions; got the folder"),
+        ([".", "a:b", "--json"], "--json, --num-bins .* are for two files of predictions; got the folder"),
+        ([".", "a:b", "--num-bins", "10"], "are for two files of predictions; got the folder"),
     ],
 )
 def test_compare_refuses(files, given, message, capsys):

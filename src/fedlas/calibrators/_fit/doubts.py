@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
 
@@ -85,12 +86,9 @@ def unconverged(converged: bool) -> str | None:
     return when(not converged, "the fit stopped before the gradient vanished. Check the logits for extreme values.")
 
 
-def absent_classes(count: Tensor) -> str | None:
-    """Return a doubt if a class has no validation sample, for calibrators with parameters for each class.
-
-    Args:
-        count: Samples of each class ``(C,)``.
-    """
+def absent_classes(val: Predictions) -> str | None:
+    """Return a doubt if a class has no validation sample, for calibrators with parameters for each class."""
+    count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return when(
         absent,
