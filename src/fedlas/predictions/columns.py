@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import InputError, check_choice, describe, suggestion
@@ -30,6 +32,9 @@ _PARTNERS = {
     "label_probs": ("logits", "probs"),
 }
 """Columns that an option needs one of."""
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Columns that pandas writes for the index of a frame."""
+_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 
 Names = str | Sequence[str] | None
 ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
@@ -178,7 +183,10 @@ class Columns:
         votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
         single.pop("groups", None)  # may be one of the others
         _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
-        return NumberColumns(tuple(scores), tuple(parts), tuple(votes))
+        if not self.classes:
+            _check_increasing(scores, where)
+            _check_increasing(votes, where)
+        return NumberColumns(tuple(scores), tuple(parts), tuple(votes), tuple(_numbers(scores)))
 
 
 @dataclass(frozen=True)
@@ -189,11 +197,13 @@ class NumberColumns:
         scores: Names of the score columns, in the order of the classes.
         parts: Name of each as a class: the part that ``*`` stands for, or the whole name.
         label_probs: Names of the columns of label distributions, in the order of the classes.
+        numbers: Numbers by which the names of the score columns differ, class_1 and class_2; empty if other text does.
     """
 
     scores: tuple[str, ...]
     parts: tuple[str, ...]
     label_probs: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def option_of(name: str) -> str:
@@ -230,6 +240,7 @@ def _find(
             matches = matched = [pattern]
         else:
             matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
+            matches = [name for name in matches if not _INDEX.fullmatch(name)]
             if len(matches) < 2:
                 got = f"{len(matches)} of {few(names)} in {where}"
                 fix = "Name the columns; a single one is the positive class of two."
@@ -258,6 +269,33 @@ def _matched(pattern: str, names: Sequence[str]) -> list[str]:
     if not star or set(before + after) & set("*?["):
         return list(names)
     return [name[len(before) : len(name) - len(after)] for name in names]
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """Return the numbers by which names differ, as class_1 and class_10 do; none if other text differs."""
+    if len(names) < 2:
+        return []
+    before = _alike(names)
+    after = _alike([name[::-1] for name in names])
+    parts = [name[before : len(name) - after] for name in names]
+    decimals = before > 0 and names[0][before - 1] == "."
+    return [int(part) for part in parts] if not decimals and all(map(_DIGITS.fullmatch, parts)) else []
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Return how many characters all names begin with; digits at the end of these may belong to different numbers."""
+    first, last = min(names), max(names)  # what these share, all between them do
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return len("".join(letter for letter, _ in same).rstrip("0123456789"))
+
+
+def _check_increasing(names: Sequence[str], where: str) -> None:
+    """Refuse columns whose names hold numbers that do not increase, as after sorting by name: 0, 1, 10, 2."""
+    numbers = _numbers(names)
+    if numbers != sorted(numbers):
+        expected = "columns of classes must be numbered from 0 or 1 in order"
+        fix = "List them in the order of the classes, a,b,c; or name the classes of this order with --classes."
+        raise InputError(OWNER, expected, f"{few([str(number) for number in numbers])} in {where}", fix)
 
 
 def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:

@@ -248,7 +248,8 @@ class TableReader:
             got = f"{len(names)} for {num_classes} classes"
             raise InputError(OWNER, "--classes must name every class, in the order of the columns", got, "Name all.")
         self.classes, self._num_classes = names or parts, num_classes
-        return Labels(num_classes, self.classes, self.columns.target or "")
+        numbers = self._names.numbers if self.classes == parts else ()
+        return Labels(num_classes, self.classes, self.columns.target or "", numbers)
 
     @staticmethod
     def _shares(check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]) -> Tensor:
