@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_dense, describe
@@ -147,7 +148,7 @@ def calibration_by_group(
         check_dense(owner, "groups", groups)
         groups = groups.detach().cpu()
     try:
-        labels = np.asarray(groups)
+        labels = group_labels(groups)
     except (TypeError, ValueError):  # a float type of PyTorch that has no array, or rows of unequal length
         labels = np.zeros(())
     if labels.dtype.kind in "fc":
@@ -167,6 +168,12 @@ def calibration_by_group(
     statistic = RowsInGroups(torch.from_numpy(number), sums)
     scan(predictions, [statistic])
     return statistic.sums.table(names.tolist())
+
+
+def group_labels(groups: Any) -> NDArray[Any]:
+    """Return groups as an array; texts as objects, since NumPy would pad each to the longest."""
+    texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)
+    return np.array(groups, dtype=object) if texts else np.asarray(groups)
 
 
 class GroupSums:

@@ -25,6 +25,8 @@ _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
+_LONGEST_NAME = 1000
+"""Characters of the name of a class or group."""
 _TRUTHS = (("false", "f", "no", "n"), ("true", "t", "yes", "y"))
 Values = Sequence[Any] | NDArray[Any]
 """Values of a column, as the file holds them."""
@@ -121,6 +123,9 @@ class TableChunk:
             plain = cell_text(value) or missing
             if plain is None:
                 raise InputError(OWNER, f"every row must have a value in column {column!r}", f"none in {place}", _FIX)
+            if len(plain) > _LONGEST_NAME:
+                expected = f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters"
+                raise InputError(OWNER, expected, f"{len(plain):,} in {place}", "Name a column of labels or groups.")
             if isinstance(value, float) and 2**53 <= abs(value) < math.inf:  # rounded: several names are one number
                 expected, fix = f"large numbers of column {column!r} must be whole, or text", "Write them as text."
                 raise InputError(OWNER, expected, f"{value:.1f} in {place}", fix)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
+from fedlas.predictions.agreement import NamesAgree, same_name
 from fedlas.predictions.cells import OWNER, Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import confidences_as
@@ -122,6 +123,7 @@ class TableReader:
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped, self._rows, self._zeros, self._zero_labels = Counter[str](), 0, 0, 0
         self._labels: Labels | None = None
+        self._agreement = NamesAgree()
         self._binary, self._num_classes = False, 0
         self._is_probs = columns.kind == "probs"
         self._probs, self._votes = (
@@ -171,6 +173,7 @@ class TableReader:
                 None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
             )
+        self._agreement.check(self.label)
 
     def notes(self) -> tuple[str, ...]:
         """Say how the rows so far were read, as sentences."""
@@ -181,6 +184,7 @@ class TableReader:
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
+        lines += self._agreement.notes()
         if self._percent:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
@@ -215,7 +219,9 @@ class TableReader:
         if columns.predicted is None or columns.target is None:
             return scores, None, None
         labels = chunk.texts(columns.target)
-        right = [one == other for one, other in zip(chunk.texts(columns.predicted), labels, strict=True)]
+        predicted = chunk.texts(columns.predicted)
+        self._agreement.add(predicted, labels)
+        right = [same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
 
     def _all(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, None]:

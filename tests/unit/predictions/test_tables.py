@@ -65,7 +65,7 @@ def test_thousands_of_columns(table, monkeypatch):
         ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Name"),
         ("a,b,y\n1,2,x\n1,2,caf\xe9\n".encode("latin-1"), r"text must be UTF-8; got .* row 2, column 'y' of t.csv"),
         ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*UTF-8, not Latin-1"),
-        ("a,b,y\n1,2,0\n".encode("utf-16"), r"must be a readable \.csv file; got .*t.csv"),
+        ("a,b,y\n1,2,0\n".encode("utf-16"), "must be text in UTF-8; got text in UTF-16, .*t.csv"),
         ('a,b,y,said\n1,2,0,"open\n1,2,1,this is lost\n', "every quote must be closed; got an odd number in t.csv"),
         ('a,b,y,said\n1,2,0,"open\n1,2,1,"lost"\n', "every quote must be closed; got an odd number in t.csv"),
         ('a,b,"y\n', r"must be a readable \.csv file"),
