@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, parse_json
+from fedlas._core.threads import no_warnings
 
 _FREE = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
@@ -86,8 +86,7 @@ class Arrays:
             ratio = f"{info.file_size:,} bytes in {info.compress_size:,}"
             raise ValueError(f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez")
         file = self._archive.open(info)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        with no_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
                 raise ValueError(f"array {name!r} has fields")
@@ -133,8 +132,7 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         _check_growth(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about foreign files, which the error explains
+        with no_warnings:  # torch warns about foreign files, which the error explains
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
