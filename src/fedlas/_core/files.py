@@ -125,6 +125,18 @@ def path_inside(folder: Path, path: Path) -> Path:
     raise InputError("fedlas", f"only what lies in {folder} may be written or removed", path, fix)
 
 
+def refuse_links(folder: Path, below: Path) -> Path:
+    """Return ``below`` if neither it nor anything in it is a link: files in it may be written and appended to.
+
+    Raises:
+        InputError: If there is one, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
+    """
+    for path in (below, *below.rglob("*")):
+        if path.is_symlink():
+            path_inside(folder, path / "file")
+    return path_inside(folder, below)
+
+
 def remove(path: Path, *, inside: Path) -> None:
     """Remove a file, or a folder with its content. No other function of the package removes anything.
 
