@@ -128,10 +128,11 @@ def load_tensors(path: Path) -> Any:
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it is damaged, holds anything else, or would grow: ``torch.save`` compresses nothing.
+        ValueError: If it is damaged (a byte that differs from its checksum suffices), holds anything else, or would
+            grow: ``torch.save`` compresses nothing.
     """
     try:
-        _check_growth(path)
+        _check_whole(path)
         with no_warnings:  # torch warns about foreign files, which the error explains
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -141,7 +142,7 @@ def load_tensors(path: Path) -> Any:
         raise ValueError(reason if type(error) is ValueError else f"{type(error).__name__}: {reason}") from error
 
 
-def _check_growth(path: Path) -> None:
+def _check_whole(path: Path) -> None:
     with no_device(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         # Among the calls that torch allows in a pickle, only this takes memory of any size. State dicts have none.
         if content.find(b"bytearray") >= 0:
@@ -151,6 +152,9 @@ def _check_growth(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("a part of it is compressed")
+        # torch compares no checksums, and would load weights of which a byte has changed.
+        if damaged := archive.testzip():
+            raise ValueError(f"its part {damaged!r} does not have the checksum it was saved with")
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
