@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number, warn_user
+from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
@@ -389,10 +389,9 @@ def fit_with_notes(
     One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
     """
     notes: tuple[str, ...] = ()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
+    with collected_warnings() as texts:
         calibrator.fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
             notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
-    return calibrator, (*notes, *(str(warning.message) for warning in caught))
+    return calibrator, (*notes, *texts)

@@ -64,7 +64,7 @@ def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> b
     base: Any = None
     for options in ({"zipmap": False}, {}):  # only some estimators have this option
         try:
-            with quiet():
+            with quiet:
                 base = skl2onnx.to_onnx(
                     estimator,
                     rows[:1],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.errors import collected_warnings
 from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, VennAbers
+from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
@@ -150,8 +150,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         val = predictions_from("CalibratedClassifier.fit", scores, method, labels, classes)
         val = val if weight is None else replace(val, weights=torch.from_numpy(weight))
         self.calibrator_ = calibrator.fit(val)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CalibrationWarning)  # the calibrator's fit has warned
+        with collected_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(val)
         self.estimator_, self.classes_ = estimator, classes
         for name in ("n_features_in_", "feature_names_in_"):
