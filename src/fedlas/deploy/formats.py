@@ -20,7 +20,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.pixels import multiply_add
 from fedlas._core.threads import Shared, no_warnings
-from fedlas.objective.objective import class_logits
+from fedlas.objective.call import class_logits
 
 OUTPUTS = ("logits", "probs")
 """Names of the outputs of an exported model."""
