@@ -67,6 +67,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 20
     _diagonal: ClassVar[bool]
     """Whether the weight is a diagonal."""
 
@@ -250,6 +251,7 @@ class BiasCorrectedTemperature(AffineCalibrator):
         Alexandari, Kundaje and Shrikumar 2020 (ICML), section 3.
     """
 
+    _fewest_of_a_class = 0
     _diagonal = True
 
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas.calibrators._fit.doubts import when
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.folds import canonical_order, equal_rows, sample_numbers, stratified_folds, worth
 from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
@@ -22,7 +23,7 @@ from fedlas.calibrators.isotonic import IsotonicCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import Divided, TemperatureScaling
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 __all__ = ["AutoCalibration", "CalibratedMixture"]
 
@@ -36,12 +37,15 @@ _SMALLEST = 1e-3
 _NEVER = 1e-9
 """Least probability of a held-out label, so that one member cannot lose everything on one sample."""
 _FLEXIBLE = 2**19
-"""Most logits (N x C) for which members with a curve or a row of numbers for each class join: about a second each."""
+"""Most logits (N x C) of the rows that members with a curve or a row of numbers for each class are fitted on: about a
+second each."""
+_FEWEST_ROWS = 10
+"""Rows a class that these members must have."""
 _ENOUGH_HELD_OUT = 2000
-"""Folds are left out until they have this many samples (their weight) together: the weights need no more."""
+"""Folds are left out until they have this many distinct samples together: the weights need no more."""
 _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
-"""Held-out samples (their weight) from which on the last map is fitted; with fewer it does more harm than good."""
+"""Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
 
 
 class CalibratedMixture(nn.Module):
@@ -49,7 +53,7 @@ class CalibratedMixture(nn.Module):
 
     Attributes:
         members: The maps ``m_k`` of logits ``(n, C)``.
-        shares: ``log w (K,)``, float64.
+        shares: ``w (K,)``, float64, summing to 1.
         last: The affine map of the mixture's log-probabilities.
         keep_class: Whether the class with the largest logit gets the largest probability.
     """
@@ -66,7 +70,8 @@ class CalibratedMixture(nn.Module):
 
     def mixture(self, rows: Tensor) -> Tensor:
         """Return log-probabilities of the mixture for logits ``(n, C)``, before the last map."""
-        parts = [member(rows).log_softmax(dim=1) + self.shares[place] for place, member in enumerate(self.members)]
+        shares = self.shares.log()
+        parts = [member(rows).log_softmax(dim=1) + shares[place] for place, member in enumerate(self.members)]
         return torch.stack(parts).logsumexp(dim=0)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -114,8 +119,14 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         "As predicted" and temperature scaling count two samples more than the held-out ones give them, so that with few
         samples the mixture stays near them. Members of a weight below 0.001 are left out.
 
-        Members are dropped by cost: matrix scaling beyond 32 classes, and isotonic, spline and matrix scaling where
-        ``N C`` exceeds 2^19. ``dropped`` names them.
+        Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
+        size, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond 32 classes. ``dropped``
+        names them.
+
+        Equal rows of logits are copies of one sample and are held out together, unless their labels show that the
+        scores have few values, such as stated confidences or votes. Copies and weights say how often a sample counts,
+        not how much is known: the weights are scaled to sum to as many samples as they are worth
+        (:func:`~fedlas.stats.effective_samples`).
 
         Choose ``temperature`` instead where one number must explain the calibration, or where the predicted class must
         stay and its order too.
@@ -160,43 +171,64 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
             InputError: Before ``fit``.
         """
         mixture = self._fitted("weights")
-        return dict(zip(mixture.names, mixture.shares.exp().tolist(), strict=True))
+        return dict(zip(mixture.names, mixture.shares.tolist(), strict=True))
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """Members that were left out because of their cost, or because their fit failed."""
         return self._dropped
 
+    def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
+        """Fit the members, their weights and the last map; return ``self``. See :meth:`Calibrator.fit`.
+
+        Raises:
+            InputError: As there, and for a :class:`~fedlas.TopLabel` with ``keep_class``: its two classes are wrong and
+                right, and to keep them would hold each confidence on its side of 1/2.
+        """
+        if self.keep_class and isinstance(val, TopLabel):
+            fix = "Leave keep_class out: the predicted class of a TopLabel never changes."
+            raise InputError(f"{self._owner}.fit", "keep_class needs classes", "a TopLabel", fix)
+        return super().fit(val, target)
+
     def _fitted_map(self, val: Predictions) -> tuple[CalibratedMixture, list[str | None]]:
-        candidates, dear = _candidates(val)
+        folds = stratified_folds(val.logits, val.target, self.num_folds, val.weights)
+        # Weights and copies say how often a sample counts, not how much is known.
+        number = sample_numbers(val.logits, val.target)
+        samples = worth(number, weights_of(val))
+        weights = weights_of(val) * (samples / weights_of(val).sum())
+        val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
+        candidates, dropped = _candidates(val)
         best = nll_temperature(val)
 
-        # Every member on all samples.
+        # Every member on all samples, dear ones on as many as they may have.
+        rows = _thinned(val)
         members: dict[str, Calibrator | None] = {}
         failed = []
         for name, make in candidates.items():
             try:
-                members[name] = make and _fit_whole(make(), val, best)
+                members[name] = make and _fit_whole(make(), val.rows(rows) if name in _DEAR else val, best)
             except (InputError, RuntimeError) as error:
                 failed.append(f"{name} ({str(error).splitlines()[0]})")
 
         # Weights and the last map from samples left out; those of little weight go.
-        weights, last = [1.0] + [0.0] * (len(members) - 1), _identity(val.num_classes)
-        folds = stratified_folds(val.logits, val.target, self.num_folds, val.weights)
+        shares, last = [1.0] + [0.0] * (len(members) - 1), _identity(val.num_classes)
         if val.num_classes > 1 and int(folds.max()) > 0:
-            sizes = torch.bincount(folds, weights_of(val)).cumsum(0)
+            # Distinct rows: where scores have few values, one fold holds them all and says little.
+            distinct = np.unique(equal_rows(val.logits), return_index=True)[1]
+            sizes = torch.bincount(folds[distinct]).cumsum(0) * (samples / len(np.unique(number)))
             enough = int((sizes < _ENOUGH_HELD_OUT).sum()) + 1
-            weights, last = _mixed(val, members, best, folds, range(min(enough, len(sizes))))
-        used = {name: weight for name, weight in zip(members, weights, strict=True) if weight >= _SMALLEST}
-        self._members, self._dropped = {name: members[name] for name in used}, (*dear, *failed)
-        return self._mixture(list(used.values()), last), [
+            shares, last = _mixed(val, members, best, folds, range(min(enough, int(folds.max()) + 1)), rows)
+        used = {name: weight for name, weight in zip(members, shares, strict=True) if weight >= _SMALLEST}
+        self._members, self._dropped = {name: members[name] for name in used}, (*dropped, *failed)
+        total = sum(used.values())
+        return self._mixture([weight / total for weight in used.values()], last), [
             when(failed, f"without {', '.join(failed)}, whose fit failed.")
         ]
 
     def _mixture(self, weights: list[float], last: AffineMap) -> CalibratedMixture:
         shares = torch.tensor(weights, dtype=torch.float64, device="cpu")
         maps = {name: _row_map(member) for name, member in self._members.items()}
-        return CalibratedMixture(maps, (shares / shares.sum()).log(), last, keep_class=self.keep_class)
+        return CalibratedMixture(maps, shares, last, keep_class=self.keep_class)
 
     def _state(self) -> dict[str, Any]:
         mixture = self._fitted("save")
@@ -222,6 +254,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
 
 
 Member = TemperatureScaling | StructuredScaling | IsotonicCalibration | SplineCalibration
+_DEAR = ("isotonic", "spline", "matrix")
 
 
 def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None], tuple[str, ...]]:
@@ -234,10 +267,26 @@ def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None
         "isotonic": IsotonicCalibration,
         "spline": SplineCalibration,
     }
-    dear = ["isotonic", "spline", "matrix"] if val.logits.numel() > _FLEXIBLE else []
-    if val.num_classes > _MATRIX_CLASSES and not dear:
-        dear = ["matrix"]
-    return {name: make for name, make in everything.items() if name not in dear}, tuple(dear)
+    dear: tuple[str, ...] = ()
+    if _most_rows(val) < val.num_samples and _most_rows(val) < _FEWEST_ROWS * val.num_classes:
+        dear = _DEAR
+    elif val.num_classes > _MATRIX_CLASSES:
+        dear = ("matrix",)
+    return {name: make for name, make in everything.items() if name not in dear}, dear
+
+
+def _most_rows(val: Predictions) -> int:
+    return _FLEXIBLE // val.num_classes
+
+
+def _thinned(val: Predictions) -> Tensor:
+    """Return a mask of the rows that dear members are fitted on: all, or a random sample with the shares of classes."""
+    most = _most_rows(val)
+    mask = torch.full((val.num_samples,), most >= val.num_samples, device="cpu")
+    if 0 < most < val.num_samples:
+        place = torch.arange(most, device="cpu") * val.num_samples // most
+        mask[canonical_order(val.logits, val.target)[place]] = True
+    return mask
 
 
 def _fit_whole(member: Member, val: Predictions, best: BestTemperature) -> Member:
@@ -275,7 +324,7 @@ def _identity(classes: int) -> AffineMap:
 
 
 def _mixed(
-    val: Predictions, members: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
+    val: Predictions, members: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range, thinned: Tensor
 ) -> tuple[list[float], AffineMap]:
     """Return the members' weights and the map behind the mixture, from predictions for folds left out of the fits."""
     # Log-probabilities of each member (K, n, C) for each fold, from a fit to all other samples.
@@ -283,8 +332,12 @@ def _mixed(
     parts, rows = [], []
     for fold in which:
         test = folds == fold
-        train = Predictions(logits[~test], target[~test], weights=None if val.weights is None else weights[~test])
-        maps = [_fit_part(member, train, best) for member in members.values()]
+        train = {
+            dear: Predictions(logits[rows], target[rows], weights=None if val.weights is None else weights[rows])
+            for dear, rows in ((False, ~test), (True, ~test & thinned))
+            if bool(rows.any())
+        }
+        maps = [_fit_part(member, train[name in _DEAR], best) for name, member in members.items()]
         chunks = [torch.stack([row_map(rows) for row_map in maps]) for _, rows in double_rows(logits[test])]
         parts.append(torch.cat(chunks, dim=1).log_softmax(dim=2))
         rows.append(test.nonzero().squeeze(1))

@@ -23,6 +23,7 @@ from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions
+from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
 
@@ -96,9 +97,9 @@ class Calibrator(ABC):
         """
         owner = f"{self._owner}.fit"
         top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
-        num_features = self._check_needs(owner, check_labeled(owner, val))
+        num_features, few = self._check_needs(owner, check_labeled(owner, val)), self._few(val)
         val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
-        doubt = joined(zeros, self._fit(val), self._few(val))
+        doubt = joined(zeros, self._fit(val), few)
         self.num_classes, self.num_features = val.num_classes, num_features
         self.top_label, self.least_log = top_label, least
         if doubt is not None:
@@ -136,11 +137,11 @@ class Calibrator(ABC):
         return test.with_logits(self._apply(test))
 
     def _few(self, val: Predictions) -> str | None:
-        samples = float(weights_of(val).sum())
+        samples = effective_samples(weights_of(val))
         enough = max(self._fewest, self._fewest_of_a_class * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
-            f"{samples:g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
+            f"{samples:.4g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
             "auto does the least harm.",
         )
 

@@ -14,6 +14,7 @@ from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest, fit_one_vs_rest, log_odds, separated_classes
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
@@ -150,8 +151,9 @@ class BetaCalibration(OneVsRestCalibrator):
         Where the loss is lowest at a negative ``a`` or ``b``, the paper fits again without that term. This does the
         same; if the other one then becomes negative, it finds the minimum under both constraints.
 
-        The paper has no penalty; here a penalty with the weight of one observation keeps the parameters finite where a
-        class can be separated from the rest, or has no sample. ``ln p`` and ``ln(1 - p)`` come from the logits and need
+        The paper has no penalty; here a penalty with the weight of one observation, which pulls ``a`` and ``b`` to
+        those of temperature scaling, keeps the parameters finite where a class can be separated from the rest, or has
+        no sample. ``ln p`` and ``ln(1 - p)`` come from the logits and need
         no clipping. Newton's method fits all classes at once.
 
         Rows are divided by their sum. The predicted class can change, since each class has its own map. Warns
@@ -180,6 +182,7 @@ class BetaCalibration(OneVsRestCalibrator):
         return torch.stack([log_p, -rest], dim=2)
 
     def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
+        scale = 1 / nll_temperature(val).value
         parameters, converged = fit_one_vs_rest(
             val.logits,
             val.target,
@@ -187,7 +190,8 @@ class BetaCalibration(OneVsRestCalibrator):
             weights_of(val),
             nonnegative=True,
             hold=torch.ones(3, dtype=torch.float64, device="cpu"),
-            anchor=torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64, device="cpu"),
+            # Temperature scaling, so that the unit of the logits does not matter.
+            anchor=torch.tensor([scale, scale, 0.0], dtype=torch.float64, device="cpu"),
         )
         present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
         bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()

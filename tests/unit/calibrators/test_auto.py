@@ -42,7 +42,7 @@ def test_one_line_names_members_and_weights(generated):
 
 
 def test_members_that_cost_too_much_are_named(generated, monkeypatch):
-    monkeypatch.setattr(auto, "_FLEXIBLE", 1000)
+    monkeypatch.setattr(auto, "_FLEXIBLE", 80)
     mixture = AutoCalibration().fit(generated(400, classes=3))
     assert mixture.dropped == ("isotonic", "spline", "matrix")
     assert not set(mixture.dropped) & set(mixture.weights)
