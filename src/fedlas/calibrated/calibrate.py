@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.check import InputError, describe
 from fedlas.calibrated.batches import LoaderOutputs, bare
 from fedlas.calibrated.before_after import in_sample
+from fedlas.calibrated.methods import calibrator_of
 from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrated.table import TableCalibration
+from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
+from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
 from fedlas.predictions import Predictions
 
@@ -24,6 +26,7 @@ MOST_LOGITS = 2**28
 """Logits that a fit takes, 1 GiB of float32; of more, a random sample of the rows."""
 
 
+@overload
 def calibrate(
     model: nn.Module,
     val_loader: Iterable[Any],
@@ -32,8 +35,27 @@ def calibrate(
     device: str | torch.device | None = None,
     *,
     ignore_index: int | None = -100,
-) -> CalibratedModel:
-    """Fit a calibrator on held-out data and return the model with it: a module that returns calibrated logits.
+) -> CalibratedModel: ...
+
+
+@overload
+def calibrate(model: Any, *, method: str | Calibrator = "auto", **columns: Any) -> TableCalibration: ...
+
+
+def calibrate(
+    model: Any,
+    val_loader: Iterable[Any] = (),
+    method: str | Calibrator = "auto",
+    head: str | nn.Module | None = None,
+    device: str | torch.device | None = None,
+    *,
+    ignore_index: int | None = -100,
+    **columns: Any,
+) -> CalibratedModel | TableCalibration:
+    """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
+
+    A table is a data frame, or the path of a file; ``probs="p_*", target="y"`` and other fields of
+    ``fedlas.predictions.Columns`` say what its columns hold. The result has ``apply(frame)`` and ``save(path)``.
 
     Args:
         model: Trained classifier to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object or mapping with
@@ -49,6 +71,8 @@ def calibrate(
         head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
         device: Device of the inputs; None is that of the model's parameters.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
+        **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
+            ``covariates``, ``groups``, ``weights``.
 
     Raises:
         InputError: If the model is no module or returns no logits, a batch is of another form, shapes or labels do not
@@ -70,12 +94,14 @@ def calibrate(
         3
     """
     anything: object = model
+    if columns or is_table(anything):
+        return calibrate_table(anything, method, table_columns(columns))
     if not isinstance(anything, nn.Module):
         fix = "Build it first."
         if hasattr(anything, "predict_proba") or hasattr(anything, "decision_function"):
             fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
         raise InputError(_OWNER, "the model must be an nn.Module", describe(model), fix)
-    calibrator, network = _calibrator(method), bare(model)
+    calibrator, network = calibrator_of(method), bare(model)
     tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
     try:
         outputs = LoaderOutputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
@@ -87,22 +113,6 @@ def calibrate(
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "
     calibrated.fitted_on = share + in_sample(calibrator, val)
     return calibrated
-
-
-def _calibrator(method: object) -> Calibrator:
-    if isinstance(method, Calibrator):
-        return copy.deepcopy(method)
-    entry = CALIBRATORS[check_choice(_OWNER, "method", method, list(CALIBRATORS))]
-    part = entry.metadata.get("part", "val")
-    if part != "val":
-        raise InputError(
-            _OWNER,
-            "the method must be one that is fitted on the loader's own data",
-            f"{entry.name}, which is fitted on data under growing noise",
-            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
-            "fedlas.CalibratedModel(model, calibrator).",
-        )
-    return entry.value()
 
 
 def _predictions(outputs: LoaderOutputs) -> tuple[Predictions, int]:

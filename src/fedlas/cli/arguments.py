@@ -75,6 +75,8 @@ _SAMPLES = (
      "(default: none)"),
     ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
     ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
+    ("--covariates", "COLUMNS", "columns that say more about a sample: numbers, or text of at most 256 values; named "
+     "like --logits (default: none)"),
 )  # fmt: skip
 _FLAGS = {
     "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",

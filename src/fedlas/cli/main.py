@@ -40,6 +40,8 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "evaluate": Subcommand("Measure predictions, before and after calibration.", "evaluate", writes=False),
     "compare": Subcommand("Compare two models, or the methods of a bench.", "compare", writes=False),
+    "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
+    "apply": Subcommand("Add calibrated scores to a table.", "apply"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -200,11 +200,11 @@ class JsonLines(Arrow):
         return list(first)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        reader, first, count = _arrow(".json"), self._first_values([*scores, *labels]), 0
+        reader, count = _arrow(".json"), 0
         blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
         for whole in ("int64", "float64"):  # labels are whole numbers, which a float may round, until one is not
-            kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
-            options = reader.ParseOptions(explicit_schema=_arrow().schema(kinds), unexpected_field_behavior="ignore")
+            schema = self.schema(scores, labels, whole=whole)
+            options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
             try:
                 with reader.open_json(self.path, blocks, options) as batches:
                     for batch in islice(batches, count, None):
@@ -214,6 +214,12 @@ class JsonLines(Arrow):
             except ValueError as error:
                 if "to int64" not in str(error):
                     raise
+
+    def schema(self, scores: Sequence[str], labels: Sequence[str], *, whole: str) -> Any:
+        """Return the Arrow schema of these columns; ``whole`` is the type of whole numbers among ``labels``."""
+        first = self._first_values([*scores, *labels])
+        kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
+        return _arrow().schema(kinds)
 
     def _first_values(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the first value of each column that is not null; None where all are."""
@@ -237,24 +243,32 @@ class Parquet(Arrow):
     def _names(self) -> list[str]:
         return list(_arrow(".parquet").read_schema(self.path).names)
 
-    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        names = {*scores, *labels}
-        # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
-        # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
-        options = {"read_dictionary": labels, "pre_buffer": False}
-        with _arrow(".parquet").ParquetFile(self.path, **options) as file, self.path.open("rb") as raw:
+    def check_size(self, names: Collection[str]) -> None:
+        """Refuse columns that take far more memory than the file takes on the disk.
+
+        Raises:
+            InputError: If they do.
+        """
+        with _arrow(".parquet").ParquetFile(self.path) as file, self.path.open("rb") as raw:
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
             columns = [group.column(number) for group in groups for number in range(group.num_columns)]
             size = sum(
                 _expanded(raw, column)
                 for column in columns
-                if names & {column.path_in_schema, column.path_in_schema.split(".")[0]}
+                if {column.path_in_schema, column.path_in_schema.split(".")[0]}.intersection(names)
             )
-            on_disk = self.path.stat().st_size
-            if size > max(_FREE, _MOST_RATIO * on_disk):
-                expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
-                got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
-                raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
+        on_disk = self.path.stat().st_size
+        if size > max(_FREE, _MOST_RATIO * on_disk):
+            expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
+            got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
+            raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
+
+    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+        self.check_size({*scores, *labels})
+        # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
+        # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
+        options = {"read_dictionary": labels, "pre_buffer": False}
+        with _arrow(".parquet").ParquetFile(self.path, **options) as file:
             yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
 
 
