@@ -27,7 +27,7 @@ def check_gate(owner: str, args: argparse.Namespace, option: str, rules: Sequenc
     if not rules and (args.junit is not None or args.github):
         got = "--junit" if args.junit is not None else "--github"
         raise InputError(
-            owner, f"{got} shows what {option} requires", f"no {option}", f"Add {option}, or leave it out."
+            owner, f"{got} shows the result of {option}", f"no {option}", f"Add {option}, or leave it out."
         )
     if rules and args.replicates == 0:
         fix = "Leave --replicates out: without intervals nothing shows what is chance."
