@@ -63,6 +63,7 @@ class Columns:
         label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
         weights: Column of the weights of samples.
         groups: Column of the groups of samples; it may be one of the others.
+        covariates: Columns that say more about a sample, named like ``probs``: numbers, or text of at most 256 values.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
@@ -90,6 +91,7 @@ class Columns:
     label_probs: Names = None
     weights: str | None = None
     groups: str | None = None
+    covariates: Names = None
     normalize: bool = False
     percent: bool = False
     drop_missing: bool = False
@@ -106,7 +108,7 @@ class Columns:
             if not isinstance(flag := getattr(self, option), bool):
                 raise InputError(OWNER, f"{option_of(option)} must be True or False", describe(flag), "Pass True.")
         object.__setattr__(self, "classes", tuple(_words(self.classes)))
-        for option in ("logits", "probs", "label_probs", "classes"):
+        for option in ("logits", "probs", "label_probs", "covariates", "classes"):
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
             if none or not all(words) or len(set(words)) < len(words):
@@ -157,6 +159,39 @@ class Columns:
         arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
         default: dict[str, Any] = {name: name for name in arrays if name in names and not getattr(self, name)}
         return self if self.kind is not None else replace(self, **default)
+
+    def words(self, option: str) -> list[str]:
+        """Return the names and patterns of a field that takes several."""
+        return _words(getattr(self, option))
+
+    def covariates_in(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+        """Return the covariates among the columns of a table; a pattern leaves out columns of other meaning.
+
+        Raises:
+            InputError: If one does not exist, or is named as a score or a label too.
+        """
+        patterns = _words(self.covariates, names)
+        if not patterns:
+            return ()
+        scores = _words(getattr(self, self.kind or "logits"), names) + _words(self.label_probs, names)
+        others = {self.target, self.correct, self.predicted, self.weights}
+        used = {name for name in names if name in others or any(fnmatchcase(name, each) for each in scores)}
+        columns: list[str] = []
+        for pattern in patterns:
+            if pattern in names or not set(pattern) & set("*?["):
+                _check_exists(pattern, names, "--covariates", where)
+                if pattern in used:
+                    fix = "Leave it out of --covariates."
+                    raise InputError(
+                        OWNER, "covariates must be other columns than scores and labels", repr(pattern), fix
+                    )
+                columns.append(pattern)
+            elif matches := [name for name in names if fnmatchcase(name, pattern) and name not in used]:
+                columns += matches
+            else:
+                got = f"none of {few(names)} in {where}"
+                raise InputError(OWNER, f"--covariates {pattern!r} must match a column", got, "Name the columns.")
+        return tuple(dict.fromkeys(columns))
 
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
         """Return the number columns among ``names``.

@@ -13,7 +13,7 @@ from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions
-from fedlas.predictions.sources import Frame
+from fedlas.predictions.sources import Archive, Frame, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
@@ -54,12 +54,21 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
             named.
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
-    columns, is_path = _checked(columns), isinstance(path, str | Path)
-    source = source_of(path, columns.separator) if is_path else Frame(path)
-    is_archive = is_path and Path(path).suffix.lower() == ".npz"
+    columns = _checked(columns)
+    source = source_of(path, columns.separator) if isinstance(path, str | Path) else Frame(path)
+    return TableReader(source, with_scores(columns, source))
+
+
+def with_scores(columns: Columns, source: TableSource) -> Columns:
+    """Return columns that say what the scores of a table are; an ``.npz`` may have arrays that need no naming.
+
+    Raises:
+        InputError: If they do not say it; the columns of the table are named.
+    """
+    is_archive = isinstance(source, Archive)
     columns = columns.or_default(source.names) if is_archive else columns
     if columns.kind is not None:
-        return TableReader(source, columns)
+        return columns
     hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
     raise InputError(
         OWNER,
