@@ -200,7 +200,7 @@ class Rules:
     def shift(
         self, known: Tensor, batch: Tensor, *, statistic: Statistic = "distance", permutations: int = 999, seed: int = 0
     ) -> RuleShift:
-        """Return how ``batch (M, D)`` differs from ``known (K, D)``; the other arguments are those of :func:`rule_shift`."""
+        """Return how ``batch (M, D)`` differs from ``known (K, D)``; see :func:`rule_shift` for the options."""
         check_choice("rule_shift", "statistic", statistic, get_args(Statistic))
         check_count("rule_shift", "permutations", permutations, low=19)
         check_count("rule_shift", "seed", seed, low=0)
