@@ -53,6 +53,19 @@ def test_kl_by_hand():
     assert layer.kl().item() == pytest.approx((9 - math.log(2)) / 2)
 
 
+@pytest.mark.parametrize("row", [(1.0, 1.0), (0.25, 4.0), (0.01, 9.0)])
+@pytest.mark.parametrize("column", [(1.0,), (0.5, 2.0)])
+@pytest.mark.parametrize("mean", [0.0, 0.5, -1.0, 2.0, 10.0])
+def test_kl_of_a_diagonal_one_is_the_sum_over_independent_weights(row, column, mean):
+    layer = layer_of("diag", 2, len(column))
+    layer.mean.fill_(mean)
+    layer.log_row.copy_(torch.tensor(row).log() / 2)
+    layer.log_column.copy_(torch.tensor(column).log() / 2)
+    # A weight is N(m, u v); from N(0, 1) that is (u v + m^2 - 1 - log u v) / 2.
+    by_hand = sum((u * v + mean**2 - 1 - math.log(u * v)) / 2 for u in row for v in column)
+    assert layer.kl().item() == pytest.approx(by_hand, abs=1e-6)
+
+
 def test_kl_of_the_prior_is_zero_and_gradients_reach_every_parameter():
     layer = MatrixGaussianLinear(3, 2, "full")
     for name, parameter in layer.named_parameters():

@@ -126,6 +126,29 @@ def test_one_update_without_a_hidden_layer_has_the_moments_of_the_exact_posterio
     torch.testing.assert_close(layer.var, kept.var(0), atol=0.012, rtol=0.01)
 
 
+@pytest.mark.parametrize("gap", [-2.0, -0.5, 0.0, 1.0, 3.0])
+@pytest.mark.parametrize("variance", [0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("x", [-1.0, 0.5, 2.0])
+def test_one_update_of_two_classes_by_hand(gap, variance, x):
+    # Class 0 has weight and bias 0 of variance v; class 1 has the mean `gap` in its weight. Inputs are (x, 1) / sqrt 2.
+    mean = torch.tensor([[0.0, 0.0], [gap, 0.0]]).double()
+    layer = PriorLayer(mean, torch.full((2, 2), variance).double(), mean * 0, mean * 0, mean * 0)
+    absorb([layer], torch.tensor([x]).double(), 1)
+    # The difference of the noisy logits is N(gap x / sqrt 2, s^2), s^2 = 2 v (x^2 + 1) / 2 + 2; it must be above 0.
+    inputs = [x / math.sqrt(2), 1 / math.sqrt(2)]
+    spread = math.sqrt(variance * (x * x + 1) + 2)
+    alpha = gap * inputs[0] / spread
+    hazard = math.exp(-alpha * alpha / 2) / math.sqrt(2 * math.pi) / (math.erfc(-alpha / math.sqrt(2)) / 2)
+    for label, sign in ((0, -1), (1, 1)):
+        for place, one in enumerate(inputs):
+            start = gap if (label, place) == (1, 0) else 0.0
+            # As in probit regression: the truncated normal's moments, spread over independent weights.
+            expected_mean = start + sign * variance * one * hazard / spread
+            expected_var = variance - (variance * one / spread) ** 2 * hazard * (hazard + alpha)
+            assert layer.mean[label, place].item() == pytest.approx(expected_mean, rel=2e-4, abs=1e-5)
+            assert layer.var[label, place].item() == pytest.approx(expected_var, rel=2e-4)
+
+
 def test_gamma_update_is_exact_for_a_weight_that_is_known():
     shape, rate, weight = 6.0, 4.0, 1.3
 
