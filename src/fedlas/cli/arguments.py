@@ -143,7 +143,7 @@ def column_options(columns: Columns | None) -> str:
     """
     words: list[str] = []
     for each in fields(Columns):
-        value = getattr(columns, each.name, each.default)
+        value: Any = getattr(columns, each.name, each.default)
         option = "--sep" if each.name == "separator" else option_of(each.name)
         if value is True:
             words.append(option)
