@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -49,20 +49,25 @@ class TableChunk:
     values: Mapping[str, Values]
     file: str
 
-    def complete(self, *, optional: str | None) -> tuple[TableChunk, Counter[str]]:
-        """Return the rows without missing values, and how many rows lack one in each column but ``optional``."""
+    def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
+        """Return the rows without missing values, and how many rows lack one in each column but ``optional`` ones."""
         lacking = {name: np.isnan(each).reshape(len(each), -1).any(axis=1) for name, each in self.numbers.items()}
         plain = {name: _plain(each) for name, each in self.values.items()}
         for name, column in plain.items():
-            if name != optional:
+            if name not in optional:
                 lacking[name] = np.array([not cell_text(value) for value in column], dtype=bool)
         whole = ~np.logical_or.reduce(list(lacking.values()))
         counts = Counter({name: int(missing.sum()) for name, missing in lacking.items() if missing.any()})
-        if whole.all():
-            return self, counts
-        values = {name: [column[row] for row in np.flatnonzero(whole).tolist()] for name, column in plain.items()}
-        numbers = {name: each[whole] for name, each in self.numbers.items()}
-        return replace(self, rows=self.rows[whole], numbers=numbers, values=values), counts
+        return self.where_rows(whole), counts
+
+    def where_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
+        """Return the rows of a mask ``(n,)``."""
+        if mask.all():
+            return self
+        index = np.flatnonzero(mask).tolist()
+        values = {name: [_plain(column)[row] for row in index] for name, column in self.values.items()}
+        numbers = {name: each[mask] for name, each in self.numbers.items()}
+        return replace(self, rows=self.rows[mask], numbers=numbers, values=values)
 
     def where(self, row: int) -> str:
         """Return the name of a row in messages."""

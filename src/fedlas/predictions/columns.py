@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Any, Literal, get_args
@@ -153,6 +153,13 @@ class Columns:
         text = None if self.confidence_as == "number" else self.confidence
         named = (self.target, self.correct, self.predicted, self.groups, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def paths(self) -> list[str]:
+        """Names that may be paths into values of JSON, as ``a.b`` is."""
+        values = [getattr(self, field.name) for field in fields(self) if field.name not in ("classes", "separator")]
+        words = [word for value in values if isinstance(value, str | list | tuple) for word in _words(value)]
+        return [word for word in words if "." in word and not set(word) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""

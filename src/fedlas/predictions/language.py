@@ -1,29 +1,33 @@
-"""Confidences of language models from their token log-probabilities, or P(True)."""
+"""Confidences of language models from their token log-probabilities, P(True), or what they state."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import InputError, as_numbers, check_choice, describe, reason
+from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.files import parse_json
+from fedlas._core.text import shortened
 from fedlas.predictions.cells import OWNER, TableChunk
-from fedlas.predictions.stated import stated_confidence
+from fedlas.predictions.logprobs import token_logprobs, true_false_logprobs
+from fedlas.predictions.stated import is_refusal, stated_confidence
 
 Reduce = Literal["sum", "mean", "min"]
+_SHOWN = 20
+"""Rows that a message lists."""
 
 
-def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:
+def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArray[np.float64]:
     """Return one confidence an answer ``(N,)`` from the log-probabilities of its tokens.
 
     Args:
-        logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ.
+        logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ. Each is a list of
+            numbers, or what a server returned: OpenAI's or vLLM's response, a choice of it, or its ``logprobs``.
         reduce: ``"sum"`` is the probability of the whole answer, which falls with its length; ``"mean"`` that of a
             token, the geometric mean; ``"min"`` that of the least likely token.
 
@@ -33,27 +37,21 @@ def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean
     Example:
         >>> token_confidence([[-0.1, -0.3], [-2.0]], "sum").round(3).tolist()
         [0.67, 0.135]
+        >>> token_confidence([{"content": [{"token": "Paris", "logprob": -0.1}]}]).round(3).tolist()
+        [0.905]
     """
-    check_choice("token_confidence", "reduce", reduce, ["sum", "mean", "min"])
-    if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1:
-        fix = "Pass a list of lists."
-        raise InputError("token_confidence", "logprobs must be a sequence of sequences", describe(logprobs), fix)
-    confidence = []
-    for number, tokens in enumerate(logprobs, 1):
-        values = as_numbers(tokens)
-        if values.ndim != 1 or not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
-            fix = "Pass natural logarithms of the tokens' probabilities."
-            got = f"{describe(tokens)} in answer {number}"
-            raise InputError("token_confidence", "log-probabilities must be finite and at most 0", got, fix)
-        confidence.append(math.exp(min(0.0, float(getattr(values, reduce)()))))
-    return np.array(confidence)
+    owner = "token_confidence"
+    check_choice(owner, "reduce", reduce, ["sum", "mean", "min"])
+    answers = _each(owner, logprobs, "Pass a list of lists.")
+    return np.array([_of_tokens(owner, each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
     """Return P(True) of each answer ``(N,)``, where a model was asked whether its answer is true.
 
     Args:
-        logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; other answers are left out.
+        logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; or what a server returned with
+            ``top_logprobs``, in which "yes" and "no" count too. Other answers are left out.
 
     Raises:
         InputError: If there are not two finite numbers for each answer.
@@ -65,33 +63,127 @@ def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
         [0.832]
     """
-    values = as_numbers(logprobs)
-    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        fix = "Pass [[log p(True), log p(False)], ...]."
-        raise InputError("p_true", "log-probabilities must be finite, two an answer", describe(logprobs), fix)
-    margin: NDArray[np.float64] = values[:, 1] - values[:, 0]
-    return 1 / (1 + np.exp(margin.clip(-700, 700)))
+    answers = _each("p_true", logprobs, "Pass [[log p(True), log p(False)], ...].")
+    return np.array([_of_truth("p_true", each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def confidences_as(form: str, chunk: TableChunk, column: str) -> Tensor:
-    """Return confidences ``(n, 1)`` from a column of texts, or of lists of log-probabilities, in JSON perhaps.
+def _each(owner: str, logprobs: Any, fix: str) -> Sequence[Any]:
+    if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1 or not len(logprobs):
+        raise InputError(owner, "logprobs must be a sequence, one entry an answer", describe(logprobs), fix)
+    return logprobs
+
+
+def _of_tokens(owner: str, answer: Any, reduce: str, place: str) -> float:
+    fix = "Pass natural logarithms of the tokens' probabilities."
+    expected = "log-probabilities must be finite and at most 0"
+    try:
+        values = np.array(token_logprobs(answer) or [], dtype=np.float64)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(owner, expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+    if not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
+        got = f"{values[~(values <= 1e-6)][0]:.6g}" if (values > 1e-6).any() else describe(answer)
+        raise InputError(owner, expected, f"{got} in {place}", fix)
+    return math.exp(min(0.0, float(getattr(values, reduce)())))
+
+
+def _of_truth(owner: str, answer: Any, place: str) -> float:
+    fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
+    expected = "log-probabilities must be finite, two an answer"
+    try:
+        pair = true_false_logprobs(answer)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(owner, expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+    if pair is None or not np.isfinite(pair).all():
+        raise InputError(owner, expected, f"{describe(answer)} in {place}", fix)
+    return float(1 / (1 + math.exp(min(700.0, max(-700.0, pair[1] - pair[0])))))
+
+
+def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
+    """Return confidences ``(n,)`` from a column of texts, or of log-probabilities, in JSON perhaps; NaN without one.
 
     Raises:
-        InputError: If a cell holds something else.
+        InputError: If a cell holds something else; row and column are named.
     """
     cells = chunk.each(column, lambda value, _: value)
     if form == "words":
-        values = stated_confidence(cells)
-        for row in np.flatnonzero(np.isnan(values))[:1]:
-            fix = "Remove the row, or write a number, a percentage or a word such as 'likely'."
-            expected, got = f"column {column!r} must state a confidence", f"none in {chunk.where(row)} of {chunk.file}"
-            raise InputError(OWNER, expected, got, fix)
-        return torch.from_numpy(values).unsqueeze(1)
+        return stated_confidence(cells)
+
+    def confidence(cell: Any, place: str) -> float:
+        owner = f"{OWNER}, column {column!r}"
+        if isinstance(cell, str):
+            try:
+                cell = parse_json(cell, finite=False) if cell.strip() else None
+            except ValueError as error:
+                fix = "Write lists such as [-0.1, -0.3]."
+                got = f"{shortened(repr(cell), 60)} in {place}"
+                raise InputError(OWNER, f"column {column!r} must hold log-probabilities", got, fix) from error
+        if has_no_logprobs(cell, form):
+            return math.nan
+        return _of_truth(owner, cell, place) if form == "p-true" else _of_tokens(owner, cell, form, place)
+
+    return np.array(chunk.each(column, confidence))
+
+
+def has_no_logprobs(cell: Any, form: str) -> bool:
+    """Return whether an answer has no log-probabilities, as where they were not asked for."""
     try:
-        lists = [parse_json(cell) if isinstance(cell, str) else cell for cell in cells]
-        read = p_true(lists) if form == "p-true" else token_confidence(lists, form)  # type: ignore[arg-type]  # checked
-    except ValueError as error:
-        got = f"{reason(error)} among the rows from {chunk.rows[0]} of {chunk.file}"
-        fix = "Write lists such as [-0.1, -0.3]."
-        raise InputError(OWNER, f"column {column!r} must hold lists of log-probabilities", got, fix) from error
-    return torch.from_numpy(read).unsqueeze(1)
+        return (true_false_logprobs(cell) if form == "p-true" else token_logprobs(cell)) is None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False  # something else, which an error names
+
+
+class Answers:
+    """Counts answers whose confidence cannot be read, and refusals.
+
+    State:
+        The counts so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.counts = Counter[str]()
+
+    def add(self, row: int, answer: object, *, unread: bool) -> None:
+        """Count an answer of a row of the file."""
+        self.counts["answers"] += 1
+        refusal = is_refusal(answer)
+        self.counts["refusals"] += refusal
+        if unread:
+            self.rows.append(row)
+            self.counts["silent refusals"] += refusal
+
+    def check(self, column: str, where: str, *, drop: bool) -> None:
+        """Refuse answers without a confidence, unless they may be left out and others remain.
+
+        Raises:
+            InputError: Then; they are counted and listed.
+        """
+        count, refusals = self.counts["answers"], self.counts["silent refusals"]
+        if not self.rows or (drop and len(self.rows) < count):
+            return
+        kind = ""
+        if refusals:
+            kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
+        fix = "Add --drop-missing to leave them out" if len(self.rows) < count else "Ask for 'Confidence: ... %'"
+        got = f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
+        raise InputError(
+            OWNER, f"each answer in column {column!r} must state a confidence", got, f"{fix}; or name another column."
+        )
+
+    def notes(self) -> list[str]:
+        """Say how many were left out, and how many are refusals, as sentences."""
+        lines = []
+        if self.rows:
+            count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
+            lines.append(f"{count} state no confidence that can be read and were left out: {self._listed()}.")
+        if refusals := self.counts["refusals"]:
+            stated = refusals - self.counts["silent refusals"]
+            count = "1 answer is a refusal" if refusals == 1 else f"{refusals:,} answers are refusals"
+            counts = f"; {stated:,} of them state{'s' * (stated == 1)} a confidence and count{'s' * (stated == 1)}"
+            lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
+        return lines
+
+    def _listed(self) -> str:
+        more = len(self.rows) - _SHOWN
+        rows = ", ".join(f"{row:,}" for row in self.rows[:_SHOWN])
+        return f"row{'s' * (len(self.rows) > 1)} {rows}" + (f" and {more:,} more" if more > 0 else "")

@@ -32,6 +32,8 @@ class PredictionTable:
         notes: How the table was read, as sentences.
         groups: Group of each sample, if a column holds groups.
         labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
+        unread: Number of answers of a language model whose confidence could not be read; they were left out.
+        refusals: Number of answers that decline to answer, as "I don't know" does.
     """
 
     predictions: AnyPredictions
@@ -39,6 +41,8 @@ class PredictionTable:
     notes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    unread: int = 0
+    refusals: int = 0
 
     @property
     def has_no_labels(self) -> bool:
@@ -126,7 +130,15 @@ def read_predictions(
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )
-    return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels)
+    return PredictionTable(
+        table,
+        reader.classes,
+        reader.notes(),
+        samples.groups,
+        samples.labels,
+        unread=len(reader.answers.rows),
+        refusals=reader.answers.counts["refusals"],
+    )
 
 
 def is_log(path: Path, columns: Columns) -> bool:

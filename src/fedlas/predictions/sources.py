@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,9 @@ class TableSource(Protocol):
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
 
 
 class Frame(TableSource):

@@ -18,7 +18,7 @@ from fedlas.predictions.agreement import NamesAgree, same_name
 from fedlas.predictions.cells import OWNER, Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.language import confidences_as
+from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
 from fedlas.predictions.sources import TableSource
 
@@ -122,8 +122,11 @@ class TableReader:
         self.columns, self._source, self.label = columns, source, source.label
         if columns.drop_missing:
             source.missing = MISSING
+        self._text = [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
+        source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
+        self.answers = Answers()
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped, self._rows, self._zeros, self._zero_labels = Counter[str](), 0, 0, 0
@@ -176,12 +179,18 @@ class TableReader:
             count = len(next(iter([*numbers.values(), *values.values()])))
             chunk = TableChunk(np.arange(first, first := first + count), numbers, values, self.label)
             if columns.drop_missing:
-                chunk, lacking = chunk.complete(optional=optional)
+                chunk, lacking = chunk.complete(optional={optional, *self._text})
                 self._dropped += lacking + Counter({"": count - len(chunk.rows)})
             if not len(chunk.rows):
                 continue
+            confidence = None
+            if self._text:
+                chunk, confidence = self._read_answers(chunk)
+            if not len(chunk.rows):
+                continue
             self._rows += len(chunk.rows)
-            read, outcome, labels = self._top_label(chunk) if columns.kind == "confidence" else self._all(chunk)
+            is_top = columns.kind == "confidence"
+            read, outcome, labels = self._top_label(chunk, confidence) if is_top else self._all(chunk)
             yield Samples(
                 read,
                 outcome,
@@ -191,6 +200,7 @@ class TableReader:
                 labels,
                 more.features(chunk) if more.columns else None,
             )
+        self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
 
     def notes(self) -> tuple[str, ...]:
@@ -202,7 +212,7 @@ class TableReader:
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
-        lines += self._agreement.notes()
+        lines += [*self.answers.notes(), *self._agreement.notes()]
         if self._percent:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
@@ -220,13 +230,22 @@ class TableReader:
         lines += self.covariates.notes() if self.covariates is not None else []
         return tuple(lines)
 
-    def _top_label(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
+    def _read_answers(self, chunk: TableChunk) -> tuple[TableChunk, Tensor]:
+        """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
+        column = self._names.scores[0]
+        values = confidences_as(self.columns.confidence_as, chunk, column)
+        unread = np.isnan(values)
+        for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
+            self.answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
+        return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
+
+    def _top_label(
+        self, chunk: TableChunk, confidence: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
         """Return confidences, whether they came true, and the labels."""
         columns, names = self.columns, self._names.scores
-        if columns.confidence_as == "number":
+        if confidence is None:
             confidence = chunk.finite(names, "confidences") * self._scale
-        else:
-            confidence = confidences_as(columns.confidence_as, chunk, names[0])
         if confidence.shape[1] > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)

@@ -19,6 +19,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
 from fedlas.predictions.cells import OWNER, Values, floating
+from fedlas.predictions.json_rows import path_chunks
 from fedlas.predictions.parquet_pages import expanded_size
 from fedlas.predictions.sources import Archive, Cells, TableSource
 
@@ -206,7 +207,23 @@ class JsonLines(Arrow):
         if not isinstance(first, dict) or not first:
             got = f"{first!r:.60} in row 1 of {self.path}"
             raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.")
-        return list(first)
+        self._keys = list(first)
+        self._nested = {name for name, value in first.items() if isinstance(value, dict) or _holds_objects(value)}
+        return self._keys
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`: ``choices.0.logprobs.content``."""
+        paths = [name for name in names if name not in self.names and name.partition(".")[0] in self._keys]
+        self._nested.update(mixed)
+        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+        """As :meth:`Arrow.chunks`; pyarrow reads no paths, and no objects of several kinds."""
+        if {*numbers, *others} <= {*self._keys} - self._nested:
+            yield from super().chunks(numbers, others)
+            return
+        with self._guard():
+            yield from path_chunks(self.path, numbers, others)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         reader, count = _arrow(".json"), 0
@@ -332,6 +349,10 @@ def _number(text: str | None, decimal_point: str) -> float | None:
     with suppress(ValueError):
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
 
 
 def _kind(value: Any, whole: str) -> Any:

@@ -66,10 +66,12 @@ UNCLEAR = [
     "There is a 20% chance that I am wrong", "probability of error: 5%", "The likelihood that I am wrong is 20%",
     "a 10% chance of error", "Confidence that I am wrong: 20%", "95% confidence interval", "I have confidence in 42",
     "Confidence: high. Answer: 42", "Confidence (0-100)", "Confidence (1-10):", "Confidence: high",
-    "The probability is 0.5 or 0.6", "Confidence: 95% CI", "Confidence: None", "Confidence: N/A", "I would say 85 years",
+    "The probability is 0.5 or 0.6", "Confidence: 95% CI", "Confidence: None", "Confidence: N/A",
+    "I would say 85 years",
     # answers, not confidences
     "It is 42", "9/11 was a Tuesday", "The attacks of 9/11", "on 9/11", "The tax is 20%", "Score 3/4 at half time",
-    "Interest rose by 5% to 10%", "In 1990", "$85", "#85", "85th", "24/7", "the 8 of 10 who came", "v0.9", "It is 0.85 m",
+    "Interest rose by 5% to 10%", "In 1990", "$85", "#85", "85th", "24/7", "the 8 of 10 who came", "v0.9",
+    "It is 0.85 m",
     # words that say nothing, or the opposite
     "impossible to say", "It is impossible to tell", "impossible to know", "not certain", "I am not certain",
     "It is not unlikely", "Confidence: not very likely", "not very likely", "less likely", "more likely than not",
