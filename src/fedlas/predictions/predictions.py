@@ -334,6 +334,34 @@ vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fro
 _FIELDS = ("logits", "target", "features", "label_probs", "weights")
 
 
+AnyPredictions = Predictions | TopLabel
+"""Predictions of which the top label can be measured."""
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Predictions with what else their table holds.
+
+    Attributes:
+        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
+        classes: Names of the classes; empty if they have none.
+        notes: How the table was read, as sentences.
+        groups: Group of each sample, if a column holds groups.
+        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
+    """
+
+    predictions: AnyPredictions
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def plain_predictions(value: Any) -> Any:
+    """Return the predictions of a table that was read; anything else unchanged."""
+    return value.predictions if isinstance(value, PredictionTable) else value
+
+
 def check_labeled(owner: str, predictions: object) -> Predictions:
     """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
 
@@ -347,11 +375,12 @@ def check_labeled(owner: str, predictions: object) -> Predictions:
 
 
 def check_predictions(owner: str, predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`.
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
 
     Raises:
         InputError: Otherwise.
     """
+    predictions = plain_predictions(predictions)
     if isinstance(predictions, Predictions):
         return predictions
     if isinstance(predictions, TopLabel):
@@ -360,14 +389,11 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     raise InputError(owner, "predictions must be Predictions", describe(predictions), fix)
 
 
-AnyPredictions = Predictions | TopLabel
-"""Predictions of which the top label can be measured."""
-
-
 def check_measurable(owner: str, predictions: object) -> AnyPredictions:
     """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
 
     Raises:
         InputError: Otherwise.
     """
+    predictions = plain_predictions(predictions)
     return predictions if isinstance(predictions, TopLabel) else check_labeled(owner, predictions)
