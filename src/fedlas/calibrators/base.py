@@ -22,7 +22,7 @@ from fedlas.calibrators._fit.prepare import floored, least_log, prepared
 from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_labeled, check_predictions
+from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
 from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
@@ -96,6 +96,7 @@ class Calibrator(ABC):
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
         owner = f"{self._owner}.fit"
+        val = plain_predictions(val)
         top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
         num_features, few = self._check_needs(owner, check_labeled(owner, val)), self._few(val)
         val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
@@ -119,7 +120,7 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
-        owner = f"{self._owner}.transform"
+        owner, test = f"{self._owner}.transform", plain_predictions(test)
         if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(as_predictions(owner, test))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))

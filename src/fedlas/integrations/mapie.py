@@ -110,8 +110,10 @@ def prediction_sets(
         al. 2021.
     """
     # What MAPIE would refuse in its own words, or not at all.
+    val = check_predictions(_OWNER, val)
+    test = check_predictions(_OWNER, test)
     for predictions in (val, test):
-        check_takes_weights(_OWNER, check_predictions(_OWNER, predictions), takes_weights=False)
+        check_takes_weights(_OWNER, predictions, takes_weights=False)
     check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice(_OWNER, "score", score, get_args(Score))
     check_count(_OWNER, "seed", seed, low=0)
@@ -206,7 +208,7 @@ def controlled_threshold(
         check_number(owner, name, number, low=0, high=1, low_open=True, high_open=True)
     check_takes_weights(owner, val, takes_weights=False)
     if not isinstance(val, TopLabel):
-        check_labeled(owner, val)
+        val = check_labeled(owner, val)
         val = (
             TopLabel(val.confidence, val.correct) if val.num_classes > 2 else TopLabel(val.probs[:, 1], val.target == 1)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
-from fedlas.predictions.predictions import AnyPredictions, Predictions
+from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.sources import Archive, Frame, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
@@ -20,34 +20,6 @@ from fedlas.predictions.top_label import TopLabel
 
 _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""
-
-
-@dataclass(frozen=True)
-class PredictionTable:
-    """Predictions with what else their table holds.
-
-    Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
-        classes: Names of the classes; empty if they have none.
-        notes: How the table was read, as sentences.
-        groups: Group of each sample, if a column holds groups.
-        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
-        unread: Number of answers of a language model whose confidence could not be read; they were left out.
-        refusals: Number of answers that decline to answer, as "I don't know" does.
-    """
-
-    predictions: AnyPredictions
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    unread: int = 0
-    refusals: int = 0
-
-    @property
-    def has_no_labels(self) -> bool:
-        """Whether only outcomes are known, so that labels cannot identify samples."""
-        return isinstance(self.predictions, TopLabel) and self.labels is None
 
 
 def open_table(path: Any, columns: Columns | None) -> TableReader:
