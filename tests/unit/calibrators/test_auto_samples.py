@@ -14,7 +14,7 @@ from fedlas.calibrators import (
     MultiLabelCalibration,
     PlattScaling,
     VectorScaling,
-    auto,
+    fit_mixture,
 )
 from fedlas.errors import InputError
 from fedlas.metrics import expected_calibration_error, negative_log_likelihood
@@ -49,7 +49,7 @@ def test_beyond_the_limit_dear_members_have_a_sample_of_the_rows(generated, monk
     val, test = (generated(3000, classes=2, distort=bent, seed=seed) for seed in (0, 1))
     errors = []
     for most in (6000, 5999, 3000):
-        monkeypatch.setattr(auto, "_FLEXIBLE", most)
+        monkeypatch.setattr(fit_mixture, "_FLEXIBLE", most)
         errors.append(expected_calibration_error(AutoCalibration().fit(val).transform(test)))
     assert max(errors) < errors[0] + 0.01
 

