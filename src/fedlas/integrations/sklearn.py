@@ -69,7 +69,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     State:
         After ``fit``: ``classes_ (C,)``; ``estimator_``, ``calibrator_`` and ``venn_abers_`` (see
-        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, with a ``note`` if there
+        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note`` if there
         is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
 
     Note:
