@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import InputError
 from fedlas.calibrators import Calibrator
 
 
@@ -27,11 +26,8 @@ class NormTemperature(Calibrator):
     def __init__(self):
         self.slope = 0.0
 
-    def _check_needs(self, owner, predictions):
-        width = None if predictions.features is None else predictions.features.shape[1]
-        if owner.endswith(".transform") and self.num_features is not None and width is None:
-            raise InputError(owner, "predictions must hold features", "none", "Pass them.")
-        return width if owner.endswith(".fit") or self.num_features is not None else None
+    def _features_used(self, val):
+        return None if val.features is None else val.features.shape[1]
 
     def _fit(self, val):
         slopes = torch.linspace(0, 3, 61).tolist()
@@ -48,7 +44,7 @@ class NormTemperature(Calibrator):
         return {}
 
     def _state(self):
-        return {"slope": self.slope, "num_features": self.num_features}
+        return {"slope": self.slope}
 
     def _restore(self, state):
-        self.slope, self.num_features = state["slope"], state["num_features"]
+        self.slope = state["slope"]

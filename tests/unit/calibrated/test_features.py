@@ -292,3 +292,31 @@ def test_predictions_with_features_are_what_a_fit_takes():
     fit = NormTemperature().fit(p)
     with pytest.raises(InputError, match="must hold features"):
         fit.transform(Predictions(p.logits, p.target))
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "torchscript"])
+def test_auto_uses_the_features_unasked(form, tmp_path):
+    """What no logit says: whether the model saw the third input at all."""
+    torch.manual_seed(0)
+    inputs = torch.randn(1500, 6)
+    target = (3 * inputs[:, :C]).argmax(1)
+    blind = inputs[:, 5] > 0
+    target[blind] = torch.randint(C, (int(blind.sum()),))
+    model = nn.Sequential(nn.Linear(6, 6), nn.Identity(), nn.Linear(6, C))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(6)), model[0].bias.zero_()
+        model[2].weight.copy_(3 * torch.eye(6)[:C]), model[2].bias.zero_()
+    calibrated = calibrate(model, [(inputs[:700], target[:700])])
+    alone = calibrate(model, [(inputs[:700], target[:700])], features=False)
+    assert "features 0." in repr(calibrated)
+    assert "features 0." not in repr(alone)
+    test = [(inputs[700:], target[700:])]
+    with_features, without = calibrated.before_after(test).after.nll, alone.before_after(test).after.nll
+    assert with_features < 0.95 * without
+    path = tmp_path / "model.onnx"
+    exported = fedlas.deploy.export(calibrated, path, inputs[:50], form=form)
+    assert exported.difference < 1e-5
+    loaded = CalibratedModel.load(calibrated.save(tmp_path / "m.safetensors"), copy.deepcopy(model))
+    torch.testing.assert_close(loaded(inputs), calibrated(inputs))
