@@ -238,6 +238,7 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
         val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, exported={"file": "m.onnx"}
     )
     assert exported["live"] == "calibrated"
+    about = {"model": {"run": "net"}, "data": {"name": "drawn"}}
     none = make_card(val, test, read_calibration({"method": "none"}, 3), **about)
     assert none["live"] == "calibrated"
     made["live"] = "cooked"
