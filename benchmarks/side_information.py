@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import fedlas
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
 from fedlas.metrics import (
@@ -288,16 +289,27 @@ def scores(log_probs: Tensor, target: Array) -> dict[str, float]:
 # Runs.
 
 
+def commit_of(path: str | None) -> str:
+    """The commit of a checkout."""
+    call = ["git", "-C", str(Path(str(path)).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def late(*_: object) -> None:
+    """Stop what takes too long."""
+    raise TimeoutError
+
+
 class Log:
     """Lines of JSON; what they hold already is not run again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        signal.signal(signal.SIGPROF, late)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = map(json.loads, path.read_text().splitlines()) if path.is_file() else iter(())
         self.done = {self.key(line) for line in lines}
-        call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-        self.commit = subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+        self.commits = {"commit": commit_of(__file__), "library": commit_of(fedlas.__file__)}
 
     @staticmethod
     def key(line: dict[str, Any]) -> tuple[Any, ...]:
@@ -320,7 +332,7 @@ class Log:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         with self.path.open("a") as file:
-            file.write(json.dumps({**line, "commit": self.commit}) + "\n")
+            file.write(json.dumps({**line, **self.commits}) + "\n")
 
 
 def pairs(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], int]]:
@@ -393,11 +405,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-
-    def late(*_: object) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGPROF, late)
     parts[args.what](args, Log(args.cache / args.log))
 
 
