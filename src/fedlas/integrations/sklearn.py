@@ -69,8 +69,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     State:
         After ``fit``: ``classes_ (C,)``; ``estimator_``, ``calibrator_`` and ``venn_abers_`` (see
-        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note`` if there
-        is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
+        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note``
+        if there is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
 
     Note:
         Probabilities become logits by their logarithm, zeros counting as 1.2e-38. A binary ``decision_function`` with
