@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, describe, warn_user
+from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
+from fedlas.calibrated.methods import calibrator_of
 from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrated.table import TableCalibration
+from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
+from fedlas.calibrators import Calibrator
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
@@ -26,6 +28,7 @@ _HELD = 2**22
 """Most logits that are held until the line about the fit is read; of more it is computed at once."""
 
 
+@overload
 def calibrate(
     model: Any,
     val_loader: Iterable[Any],
@@ -37,8 +40,30 @@ def calibrate(
     ignore_index: int | None = -100,
     label: int | str | None = None,
     weights: int | str | None = None,
-) -> CalibratedModel:
-    """Fit a calibrator on held-out data and return the model with it: a module that returns calibrated logits.
+) -> CalibratedModel: ...
+
+
+@overload
+def calibrate(model: Any, *, method: str | Calibrator = "auto", **columns: Any) -> TableCalibration: ...
+
+
+def calibrate(
+    model: Any,
+    val_loader: Iterable[Any] = (),
+    method: str | Calibrator = "auto",
+    head: str | nn.Module | None = None,
+    device: str | torch.device | None = None,
+    *,
+    features: bool | Callable[..., Tensor] | None = None,
+    ignore_index: int | None = -100,
+    label: int | str | None = None,
+    weights: int | str | None = None,
+    **columns: Any,
+) -> CalibratedModel | TableCalibration:
+    """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
+
+    A table is a data frame, or the path of a file; ``probs="p_*", target="y"`` and other fields of
+    ``fedlas.predictions.Columns`` say what its columns hold. The result has ``apply(frame)`` and ``save(path)``.
 
     Args:
         model: Trained classifier to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object or mapping with
@@ -60,7 +85,9 @@ def calibrate(
             model's inputs: what it returns, ``(N, D)``, such as embeddings or metadata.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
         label: Key or position of the labels in a batch, where they are elsewhere.
-        weights: Key or position of the weight of each sample in a batch.
+        weights: Key or position of the weight of each sample in a batch, or the column of a table.
+        **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
+            ``covariates``, ``groups``.
 
     Raises:
         InputError: If the model is no module or returns no logits, a batch is of another form, shapes or labels do not
@@ -82,13 +109,17 @@ def calibrate(
         >>> round(calibrated.calibrator.temperature)
         3
     """
+    if columns or is_table(model):
+        if weights is not None:
+            columns["weights"] = weights
+        return calibrate_table(model, method, table_columns(columns))
     network = network_of(_OWNER, model)
     if isinstance(network, CalibratedModel):
         network = network.model
         warn_user(
             "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
         )
-    calibrator = _calibrator(method)
+    calibrator = calibrator_of(method)
     reader = _reader(calibrator, features, head)
     runner = Runner(
         _OWNER,
@@ -150,19 +181,3 @@ def _summary(calibrator: Calibrator, val: Predictions, total: int, note: str) ->
         return alone + share + in_sample(calibrator, val)
 
     return line if val.logits.numel() <= _HELD else line()
-
-
-def _calibrator(method: object) -> Calibrator:
-    if isinstance(method, Calibrator):
-        return copy.deepcopy(method)
-    entry = CALIBRATORS[check_choice(_OWNER, "method", method, list(CALIBRATORS))]
-    part = entry.metadata.get("part", "val")
-    if part != "val":
-        raise InputError(
-            _OWNER,
-            "the method must be one that is fitted on the loader's own data",
-            f"{entry.name}, which is fitted on data under growing noise",
-            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
-            "fedlas.CalibratedModel(model, calibrator).",
-        )
-    return entry.value()

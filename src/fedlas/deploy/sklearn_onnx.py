@@ -83,7 +83,7 @@ def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> b
 def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: bool) -> Any:
     """Return an estimator in ONNX, whose last output is its scores."""
     if booster_of(last) is not None:
-        with quiet():
+        with quiet:
             trees = booster_graph(last, raw_scores=raw_scores, opset=OPSET)
         return _behind_steps(estimator, trees, rows)
     scores = {"raw_scores": True} if raw_scores else {}
@@ -96,7 +96,7 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
 def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
     skl2onnx = require("skl2onnx", extra="skl2onnx")
     try:
-        with quiet():
+        with quiet:
             proto = skl2onnx.to_onnx(
                 estimator,
                 rows[:1],

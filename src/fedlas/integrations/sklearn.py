@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.errors import collected_warnings
 from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, VennAbers
+from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.integrations._side_columns import SideColumns
 from fedlas.metrics import METRICS
@@ -69,8 +69,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     State:
         After ``fit``: ``classes_ (C,)``; ``estimator_``, ``calibrator_`` and ``venn_abers_`` (see
-        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note`` if there
-        is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
+        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note``
+        if there is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
 
     Note:
         Probabilities become logits by their logarithm, zeros counting as 1.2e-38. A binary ``decision_function`` with
@@ -166,8 +166,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         side = self.side_columns_.fit(rows) if takes_features else None
         val = replace(val, features=side, weights=None if weight is None else torch.from_numpy(weight))
         self.calibrator_ = calibrator.fit(val)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CalibrationWarning)  # the calibrator's fit has warned
+        with collected_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(val)
         self.estimator_, self.classes_ = estimator, classes
         for name in ("n_features_in_", "feature_names_in_"):

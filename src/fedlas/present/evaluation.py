@@ -16,7 +16,7 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions, PredictionTable
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions, plain_predictions
 from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
 from fedlas.present.metric_tables import (
     COMPARED,
@@ -301,7 +301,7 @@ class Evaluation:
 def report(
     predictions: AnyPredictions | PredictionTable,
     *,
-    on: AnyPredictions | HeldOut | None = None,
+    on: AnyPredictions | PredictionTable | HeldOut | None = None,
     calibrate: str | None = None,
     reject: Sequence[float] = (),
     groups: Sequence[Any] | None = None,
@@ -345,8 +345,9 @@ def report(
         about = {"classes": predictions.classes, **about}
         groups = predictions.groups if groups is None else groups
         predictions = predictions.predictions
-    check_measurable(_OWNER, predictions)
-    held_out = HeldOut(on) if isinstance(on, AnyPredictions) else on
+    predictions = check_measurable(_OWNER, predictions)
+    val = plain_predictions(on)
+    held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
     check_stages(predictions, held_out, calibrate, reject, groups)

@@ -17,7 +17,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
@@ -218,8 +218,8 @@ class ModelDifference:
 
 @check_kinds
 def compare(
-    a: Predictions | TopLabel,
-    b: Predictions | TopLabel,
+    a: AnyPredictions | PredictionTable,
+    b: AnyPredictions | PredictionTable,
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -263,6 +263,7 @@ def compare(
         Psychometrika 12 (1947), in its exact form.
     """
     both = [check_measurable("compare", each) for each in (a, b)]
+    a, b = both
     check_same_samples("compare", a, b)
     if metrics is None:
         metrics = [name for name in COMPARED if not any(lacking(METRICS[name], each) for each in both)]
