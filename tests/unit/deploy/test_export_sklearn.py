@@ -66,6 +66,15 @@ def test_boosted_trees(name, classes, side, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
+def test_auto_behind_boosted_trees(name, tmp_path):
+    pytest.importorskip("onnxmltools")
+    rows, target = data(3)
+    model = CalibratedClassifier(booster(name), cv=3).fit(rows, target)
+    assert model.calibrator_.num_features == 5
+    check(model, rows, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
 def test_boosted_trees_behind_steps(name, tmp_path):
     pytest.importorskip("onnxmltools")
     rows, target = data(3)
