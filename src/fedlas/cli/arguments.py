@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.stages import DEFAULT
-from fedlas.stats.estimates import REPLICATES
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
@@ -49,6 +51,18 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
         "replicates of intervals and noise floors; 0: none (default: %(default)s)",
         type=int,
         default=default,
+    )
+
+
+def add_confidence_level(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence-level``."""
+    option(
+        parser,
+        "--confidence-level",
+        "LEVEL",
+        "level of intervals, e.g. 0.9 (default: %(default)s)",
+        type=float,
+        default=CONFIDENCE_LEVEL,
     )
 
 
@@ -141,6 +155,22 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
+
+
+def command_words(error: InputError, owner: str) -> InputError:
+    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+
+    Example:
+        >>> print(command_words(InputError("report", "calibrate='all' needs on=", "none", "Pass on=."), "fedlas x"))
+        fedlas x: --calibrate all needs --on; got none. Pass --on.
+    """
+
+    def worded(text: str) -> str:
+        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
+        return re.sub(option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text)
+
+    _, expected, got, fix = error.parts
+    return InputError(owner, worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

@@ -6,9 +6,10 @@ number of threads plays a part. They come from NumPy's ``RandomState``, whose ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ BLOCK = 2**18
 """Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
+NOTHING: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
+"""No further statistics."""
 
 
 class DrawPurpose(IntEnum):
@@ -113,6 +116,7 @@ def values_in(
     replicates: int,
     seed: int,
     by_class: bool = False,
+    extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Floats]:
     """Return values of several metrics over one set of replicates, of which each block is drawn once for all of them.
@@ -124,6 +128,7 @@ def values_in(
         replicates: ``R``.
         seed: Of the random numbers.
         by_class: Whether to compute the errors of each class ``(R, C)``, too; their name is :data:`BY_CLASS`.
+        extra: Further statistics of a block, by name.
         advance: Called after each block with its share of the work; all calls add up to 1.
 
     Returns:
@@ -134,14 +139,17 @@ def values_in(
     of_rows = [entry for entry in entries if entry not in of_groups]
     row_draws, group_draws = (resampled, groups_resampled) if means else (redrawn, groups_redrawn)
     passes = [(row_draws, of_rows, not rows.are_many), (group_draws, of_groups, rows.are_many)]
-    passes = [(draw, some, by_class and here) for draw, some, here in passes if some or (by_class and here)]
+    asked = by_class or bool(extra)
+    passes = [(draw, some, here) for draw, some, here in passes if some or (asked and here)]
     parts: dict[str, list[Floats]] = {}
-    for draw, some, classes in passes:
+    for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
             for entry in some:
                 parts.setdefault(entry.name, []).append(replicate_values(entry, block))
-            if classes:
+            if by_class and here:
                 parts.setdefault(BY_CLASS, []).append(errors_by_class(block.class_table))
+            for name, statistic in extra.items() if here else ():
+                parts.setdefault(name, []).append(statistic(block))
             block.release()
             if advance is not None:
                 advance(block.size / replicates / len(passes))
@@ -149,15 +157,20 @@ def values_in(
 
 
 def values_in_both(
-    rows: Rows, entries: Sequence[MetricEntry], tested: Sequence[MetricEntry], **options: Any
+    rows: Rows,
+    entries: Sequence[MetricEntry],
+    tested: Sequence[MetricEntry],
+    *,
+    extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
+    **options: Any,
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Return :func:`values_in` of ``entries`` over resampled rows, and of ``tested`` over resampled labels.
+    """Return :func:`values_in` of ``entries`` over resampled rows; of ``tested`` and ``extra`` over resampled labels.
 
     The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
     """
 
     def floors() -> dict[str, Floats]:
-        return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, **options)
+        return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, extra=extra, **options)
 
     if torch.get_num_threads() == 1:
         return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), floors()
