@@ -18,6 +18,9 @@ from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
 
+_ROW_VALUES = ("features", "clusters")
+"""Arrays of an ``.npz`` that only whole files have, not tables of columns."""
+
 
 @dataclass(frozen=True)
 class PredictionTable:
@@ -98,6 +101,9 @@ def read_predictions(
         return PredictionTable(predictions, (), tuple(notes), groups)
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
         return PredictionTable(Predictions.load(path))
+    top_label = {"confidence", "correct"}
+    if suffix == ".npz" and columns is None and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES):
+        return PredictionTable(TopLabel.load(path))
     reader = open_table(path, columns)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
