@@ -6,6 +6,8 @@ a sharpness: 1 is a calibrated model, above 1 an over-confident one. Counts are 
     python benchmarks/joint_p.py joint --classes 10 --sets 2000
     python benchmarks/joint_p.py joint --classes 10 --sets 500 --sharpness 1.2
     python benchmarks/joint_p.py groups --sets 2000
+    python benchmarks/joint_p.py coverage --sets 1000
+    python benchmarks/joint_p.py coverage --sets 1000 --clusters 100
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from fedlas import Predictions, binary, estimates
+from fedlas import Predictions, binary, estimates, evaluate
 
 ALPHA = 0.05
 
@@ -56,6 +59,53 @@ def groups(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     }
 
 
+def coverage(seed: int, args: argparse.Namespace) -> dict[str, bool]:
+    """Return whether each interval holds the truth; visits of a patient share part of their log-odds and outcomes.
+
+    The truth is that of a sample of 400,000. With clusters, each has a random effect that the model does not know, so
+    that the outcomes of a patient depend on each other; the probabilities are right on average over patients.
+    """
+    truth = TRUTHS.setdefault(args.clusters, values(*patients(10**6, 400_000, args.clusters and 40_000)))
+    test, names = patients(seed, args.samples, args.clusters)
+    hits = {}
+    for kind in ("ignored", "clusters") if args.clusters else ("clusters",):
+        each = replace(test, clusters=names if kind == "clusters" else None)
+        found = binary.measures(each, replicates=args.replicates, seed=seed)
+        for name, number in truth.items():
+            hits[f"{name}, {kind}"] = found[name].low <= number <= found[name].high
+        hits[f"joint rejects, {kind}"] = found.joint_p <= ALPHA
+        nll = estimates(each, ["nll"], replicates=args.replicates, seed=seed)["nll"]
+        hits[f"nll, {kind}"] = nll.low <= float(NLL[args.clusters]) <= nll.high
+    return hits
+
+
+TRUTHS: dict[int, dict[str, float]] = {}
+NLL: dict[int, float] = {}
+NAMES = ("slope", "in_the_large", "observed", "brier", "auroc", "average_precision", "ici")
+
+
+def patients(seed: int, samples: int, clusters: int) -> tuple[Predictions, torch.Tensor | None]:
+    """Return predictions of visits, and their patients."""
+    random = np.random.default_rng(seed)
+    number = random.integers(clusters, size=samples) if clusters else np.arange(samples)
+    units = clusters or samples
+    log_odds = random.normal(-1.0, 0.8, units)[number] + random.normal(0.0, 0.8, samples)
+    shared = random.normal(0.0, 1.0, units)[number] if clusters else np.zeros(samples)
+    # The logistic of a normal sum is nearly one with log-odds divided by sqrt(1 + pi s^2 / 8).
+    scale = np.sqrt(1.0 + np.pi / 8.0) if clusters else 1.0
+    happened = random.random(samples) < 1.0 / (1.0 + np.exp(-(log_odds + shared)))
+    column = torch.from_numpy(log_odds / scale)
+    two = Predictions(torch.stack([torch.zeros_like(column), column], dim=1), torch.from_numpy(happened).long())
+    return two, torch.from_numpy(number) if clusters else None
+
+
+def values(test: Predictions, names: torch.Tensor | None) -> dict[str, float]:
+    """Return the truth, from very many samples; the ICI of a calibrated model is 0."""
+    found = binary.measures(test, replicates=0)
+    NLL[0 if names is None else 100] = float(evaluate(test)["nll"])
+    return {name: found[name].value for name in NAMES if name != "ici"} | {"ici": 0.0}
+
+
 def count(run: Callable[[int, argparse.Namespace], dict[str, bool]], args: argparse.Namespace) -> None:
     """Print the share of sets in which each test rejects, or each interval holds the truth."""
     hits: dict[str, int] = {}
@@ -71,7 +121,7 @@ def count(run: Callable[[int, argparse.Namespace], dict[str, bool]], args: argpa
 def main() -> None:
     """Read the options and count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["joint", "groups"])
+    parser.add_argument("what", choices=["joint", "groups", "coverage"])
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--replicates", type=int, default=199)
@@ -79,9 +129,10 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=1.0)
     parser.add_argument("--mean", type=float, default=-3.0, help="mean log-odds")
     parser.add_argument("--shift", type=float, default=0.0, help="by how much the log-odds of group 0 are too low")
+    parser.add_argument("--clusters", type=int, default=0, choices=[0, 100], help="patients; 0: every visit is alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    count({"joint": joint, "groups": groups}[args.what], args)
+    count({"joint": joint, "groups": groups, "coverage": coverage}[args.what], args)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ In: ``Predictions`` of two classes, or of more with ``positive=k``, which is the
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 """
 
+from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.measures import brier_skill, measures
@@ -17,6 +18,8 @@ __all__ = [
     "LogisticRecalibration",
     "NetBenefit",
     "PositiveBins",
+    "auroc",
+    "average_precision",
     "brier_skill",
     "group_measures",
     "integrated_calibration",

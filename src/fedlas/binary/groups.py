@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.binary.positive import Positive, counted, positive_class, z_score
+from fedlas.binary.positive import Positive, counted, positive_class
 from fedlas.binary.recalibration import logistic_recalibration
 from fedlas.metrics.groups import group_numbers
 from fedlas.predictions import Predictions
@@ -18,7 +18,7 @@ from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import Interval, check_level
 from fedlas.stats.pooling import partial_pooling
-from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, two_sided
+from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, two_sided, z_score
 from fedlas.stats.result_table import ResultTable
 
 

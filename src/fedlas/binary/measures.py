@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas.binary.discrimination import area_estimate, precision_estimate
 from fedlas.binary.integrated_calibration import curve_and_tests
 from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
 from fedlas.binary.recalibration import logistic_recalibration
@@ -36,7 +37,7 @@ def measures(
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
         probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
-        ``emax`` and ``brier_skill``, each test of calibration with its own p-value: Wald's of slope, intercept and
+        ``emax``, ``auroc``, ``average_precision`` and ``brier_skill``, each test of calibration with its own p-value: Wald's of slope, intercept and
         calibration in the large, that of the number of positives given the probabilities, and consistency resampling.
         Those that these samples cannot give are missing: the line where a threshold separates the outcomes, and all
         but the first three where only one outcome occurs or there are fewer than 10 samples. ``joint_p`` is one
@@ -76,6 +77,8 @@ def measures(
         pass
     curve, null = curve_and_tests(owner, data, replicates=replicates, seed=seed, **level)
     numbers |= {"ici": curve.ici, "e50": curve.e50, "e90": curve.e90, "emax": curve.emax}
+    numbers["auroc"] = area_estimate(data, confidence_level)
+    numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
     skill = brier_skill(predictions, positive=positive, **level)
     numbers["brier_skill"] = Estimate(skill.value, skill.low, skill.high, **level)
     return EstimateTable(numbers, null if replicates else None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
-from fedlas.stats.intervals import Interval, check_level
+from fedlas.stats.intervals import Interval
+from fedlas.stats.proportion import z_score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -133,8 +133,3 @@ def normal_interval(value: float, error: float, *, confidence_level: float) -> I
     """Return ``value`` with ``z`` standard errors to both sides."""
     reach = z_score(confidence_level) * error
     return Interval(value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal")
-
-
-def z_score(confidence_level: float) -> float:
-    """Return how many standard deviations a normal interval of this level reaches to each side."""
-    return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class, z_score
+from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
+from fedlas.stats.proportion import z_score
 
 _STEPS = 100
 
@@ -59,8 +60,8 @@ def logistic_recalibration(
 
     Note:
         Assumes that samples are independent, or clusters of them are, and that the relation of the log-odds is a
-        straight line. A slope of 1 and an intercept of 0 do not show that a model is calibrated: a curve can have the right line. See
-        :func:`~fedlas.binary.integrated_calibration`.
+        straight line. A slope of 1 and an intercept of 0 do not show that a model is calibrated: a curve can have the
+        right line. See :func:`~fedlas.binary.integrated_calibration`.
 
     Example:
         >>> import torch

@@ -326,7 +326,8 @@ def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predic
     """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
-        return Predictions(both.clamp(min=least_log(both.dtype).exp()).log(), val.correct.long(), weights=val.weights)
+        shared = {"weights": val.weights, "clusters": val.clusters}
+        return Predictions(both.clamp(min=least_log(both.dtype).exp()).log(), val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return check_predictions(owner, val)
     return Predictions(val, target)

@@ -89,6 +89,8 @@ _SAMPLES = (
      "(default: none)"),
     ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
     ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
+    ("--clusters", "COLUMN", "column of what samples belong to, such as a patient: they are resampled together "
+     "(default: all samples are independent)"),
 )  # fmt: skip
 _FLAGS = {
     "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",

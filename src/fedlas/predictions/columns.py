@@ -58,6 +58,7 @@ class Columns:
         label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
         weights: Column of the weights of samples.
         groups: Column of the groups of samples; it may be one of the others.
+        clusters: Column of the cluster of each sample, such as its patient; it may be one of the others.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
@@ -85,6 +86,7 @@ class Columns:
     label_probs: Names = None
     weights: str | None = None
     groups: str | None = None
+    clusters: str | None = None
     normalize: bool = False
     percent: bool = False
     drop_missing: bool = False
@@ -94,7 +96,17 @@ class Columns:
 
     def __post_init__(self) -> None:
         # Types first: the checks below compare texts.
-        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator", "format"):
+        for option in (
+            "target",
+            "confidence",
+            "correct",
+            "predicted",
+            "weights",
+            "groups",
+            "clusters",
+            "separator",
+            "format",
+        ):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
         for option in ("normalize", "percent", "drop_missing"):
@@ -144,7 +156,7 @@ class Columns:
     def others(self) -> tuple[str, ...]:
         """Columns whose values are text or numbers of any kind, each once."""
         text = None if self.confidence_as == "number" else self.confidence
-        named = (self.target, self.correct, self.predicted, self.groups, text)
+        named = (self.target, self.correct, self.predicted, self.groups, self.clusters, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def or_default(self, names: Sequence[str]) -> Columns:
@@ -165,7 +177,9 @@ class Columns:
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
         _check_once(names, f"column names of {where} must differ", "Rename them.")
-        options = {name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups")}
+        options = {
+            name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
+        }
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
             _check_exists(name, names, option_of(option), where)
@@ -176,7 +190,8 @@ class Columns:
             raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
         votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
-        single.pop("groups", None)  # may be one of the others
+        for shared in ("groups", "clusters"):  # may be one of the others
+            single.pop(shared, None)
         _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
         return NumberColumns(tuple(scores), tuple(parts), tuple(votes))
 

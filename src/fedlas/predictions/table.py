@@ -42,6 +42,7 @@ class Samples:
         weights: Weights ``(n,)``, if a column holds them.
         groups: ``n`` names, if a column holds groups.
         labels: Labels of confidences as text, where columns name both what is predicted and the label.
+        clusters: ``n`` names, if a column holds clusters.
     """
 
     scores: Tensor
@@ -50,6 +51,7 @@ class Samples:
     weights: Tensor | None = None
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    clusters: tuple[str, ...] | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
@@ -170,6 +172,7 @@ class TableReader:
                 chunk.finite(weights, "weights")[:, 0] if weights else None,
                 None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
+                None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
             )
 
     def notes(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.intervals import ALPHA, Interval
 from fedlas.stats.joint import joint_p_value
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
+from fedlas.stats.optimism import Optimism, optimism
 from fedlas.stats.pooling import PartialPooling, partial_pooling
 from fedlas.stats.power import seeds_needed
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
@@ -35,6 +36,7 @@ __all__ = [
     "Interval",
     "ModelDifference",
     "NoiseFloor",
+    "Optimism",
     "PairedBootstrap",
     "PairedTest",
     "PartialPooling",
@@ -52,6 +54,7 @@ __all__ = [
     "joint_p_value",
     "mean_interval",
     "noise_floor",
+    "optimism",
     "paired_bootstrap",
     "paired_t_test",
     "partial_pooling",

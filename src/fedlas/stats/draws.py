@@ -19,7 +19,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
-from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled
+from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled, Turned
 from fedlas.stats.rows import Floats, Rows, rows_of
 from fedlas.stats.tables import knows_groups, replicate_values
 
@@ -66,14 +66,19 @@ def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
 def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
     """Yield blocks of bootstrap draws: how often each of ``N`` rows, the same for one or more sets of them, ``(R, N)``.
 
+    Clusters are drawn whole.
+
     There are ``replicates`` rows in all.
     """
+    units = rows[0].num_units
+    clusters = rows[0].clusters
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
-        index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
+        index = np.multiply(uniforms, units, out=uniforms).astype(np.int64)
         # Each replicate counts in a range of its own, so that one bincount serves the whole block.
-        index += np.arange(len(index))[:, None] * rows[0].num_samples
-        yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        index += np.arange(len(index))[:, None] * units
+        times = np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        yield times if clusters is None else times[:, clusters]
 
 
 def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -83,9 +88,15 @@ def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]
 
 
 def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
-    """Yield blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
+    """Yield blocks of replicates in which the model is calibrated, ``replicates`` in all.
+
+    Labels are drawn from its probabilities; with clusters their gaps are turned, see :class:`Turned`.
+    """
     for uniforms in _uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
-        yield Redrawn(rows, uniforms)
+        if rows.clusters is None:
+            yield Redrawn(rows, uniforms)
+        else:
+            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0)[:, rows.clusters])
 
 
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -187,5 +198,6 @@ def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]
 
 
 def _uniforms(purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
-    random, samples = random_state(purpose, seed), rows[0].num_samples
-    yield from (random.random_sample((size, samples)) for size in _sizes(samples, rows, replicates))
+    random = random_state(purpose, seed)
+    units = rows[0].num_units
+    yield from (random.random_sample((size, units)) for size in _sizes(rows[0].num_samples, rows, replicates))

@@ -19,9 +19,11 @@ from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
 from fedlas.stats.gap_tests import GAPS, observed_gaps
+from fedlas.stats.influence import influence_of, standard_error
 from fedlas.stats.intervals import ALPHA, check_bootstrap, check_level, fewest_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, p_value
+from fedlas.stats.proportion import z_score
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
 from fedlas.stats.tables import mean_quantity
@@ -227,10 +229,12 @@ def estimated(
     """
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto")
     rows = rows_for(owner, predictions, num_bins)
-    entries = entries_of(metrics)
+    asked = entries_of(metrics)
+    moved = {e.name: each for e in asked if (each := influence_of(e, rows.predictions)) is not None}
+    entries = [entry for entry in asked if entry.name not in moved]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, entries, num_bins)
+        values = values_of(predictions, asked, num_bins)
 
     # What most need is computed in one pass.
     means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
@@ -253,6 +257,12 @@ def estimated(
         )
         for e in entries
     }
+    for name, influence in moved.items():
+        reach = z_score(confidence_level) * standard_error(influence, rows.predictions)
+        low = max(values[name] - reach, 0.0)
+        high = min(values[name] + reach, 1.0)
+        estimates_by_name[name] = Estimate(values[name], low, high, confidence_level=confidence_level)
+    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
     table = EstimateTable(estimates_by_name, _null(rows, tested, values, floors) if tested else None)
     if not by_class:
         return table, {}

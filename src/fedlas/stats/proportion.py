@@ -88,8 +88,14 @@ def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, A
     return np.maximum(0.0, (center - half) / scale)[()], np.minimum(1.0, (center + half) / scale)[()]
 
 
-def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confidence_level: float) -> tuple[float, float]:
-    """Compute Wilson's interval of a share of weighted samples, from their effective number.
+def weighted_share(
+    hits: NDArray[Any],
+    weights: NDArray[np.float64],
+    clusters: NDArray[np.int64] | None = None,
+    *,
+    confidence_level: float,
+) -> tuple[float, float]:
+    """Compute Wilson's interval of a share of weighted or clustered samples, from their effective number.
 
     That number is ``share * (1 - share) / variance`` with the variance of the weighted share, but at most
     ``(sum w)**2 / sum w**2``: the variance alone says nothing where all samples are right.
@@ -97,6 +103,8 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confiden
     Args:
         hits: Whether each sample counts ``(N,)`` bool.
         weights: ``(N,)``, above 0.
+        clusters: Number of each sample's cluster ``(N,)``; None if all are independent. The variance is then that of
+            sums over clusters, and there are at most as many effective samples as clusters are worth.
         confidence_level: In (0, 1).
 
     Source:
@@ -105,8 +113,15 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confiden
     """
     shares = weights / weights.sum()
     share = min(1.0, float(shares[hits].sum()))
-    variance = float((shares**2 * (hits - share) ** 2).sum())
+    terms = shares * (hits - share)
     samples = effective_samples(weights)
+    variance = float((terms**2).sum())
+    if clusters is not None:
+        number = int(clusters.max()) + 1
+        variance = float((np.bincount(clusters, terms) ** 2).sum()) * number / max(number - 1, 1)
+        # Where all are right, or all wrong, the samples of a cluster may be copies of each other.
+        if hits.all() or not hits.any():
+            return wilson(share, effective_samples(np.bincount(clusters, weights)), confidence_level=confidence_level)
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
     return wilson(share, samples, confidence_level=confidence_level)
@@ -145,6 +160,11 @@ def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) 
         difference - reach(first - first_low, second_high - second),
         difference + reach(first_high - first, second - second_low),
     )
+
+
+def z_score(confidence_level: float) -> float:
+    """Return how many standard deviations a normal interval of this level reaches to each side."""
+    return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)
 
 
 def two_sided(z: float) -> float:
