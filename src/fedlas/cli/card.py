@@ -101,7 +101,9 @@ def _check_places(places: Sequence[Path]) -> None:
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
     got = ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places)
-    expected = "it takes the folder of a run, or two files of predictions: validation, then test"
+    expected = (
+        "a card takes the folder of a run, or two files of predictions: validation, then test"
+    )
     raise InputError(expected, got, "Pass fedlas card RUN, or fedlas card val.npz test.npz.")
 
 

@@ -88,7 +88,7 @@ class HeldOut:
             return self.validation(), ""
         if part not in self.parts:
             raise InputError(
-                f"it needs predictions of the part {part!r}, which are made from a run",
+                f"the calibrator {entry.name} needs predictions of the part {part!r}, which are made from a run",
                 "a file",
                 f"Measure the run instead of its file, or pass calibrate={entry.name!r} and on= such predictions.",
             )

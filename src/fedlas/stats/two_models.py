@@ -133,7 +133,7 @@ def paired_bootstraps(
     num_bins: int,
     method: str,
 ) -> dict[str, PairedBootstrap]:
-    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws, for ``owner``."""
+    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws."""
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )
