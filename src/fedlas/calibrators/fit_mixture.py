@@ -27,6 +27,8 @@ from fedlas.predictions import Predictions
 RAW = "as predicted"
 PRIOR = {RAW: 2.0, "temperature": 2.0}
 """Samples that members count in addition: those that cannot over-fit."""
+_PRIOR_BESIDE_FEATURES = 1.0
+"""Samples that these count in addition where there are regressions on features."""
 _STEPS = 500
 """Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
 _SMALLEST = 1e-3
@@ -218,8 +220,9 @@ def _with_features(
     for fit, held_out in zip(fits[1:], split.held_out, strict=True):
         found, _ = fit(val.logits.cpu()[held_out].double(), features.cpu()[held_out].double())
         others.append(found.transpose(0, 1))
-    share, nll = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), [*prior, *[0.0] * len(side.names)], split)
     count = len(prior)
+    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior] + [0.0] * len(side.names)
+    share, nll = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), prior, split)
     if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES:
         return None, None, None
     chosen = share.weights[count:] > 0

@@ -72,8 +72,8 @@ class Plan:
 
 _SOFTMAX = 100
 """Multiplications that take as long as one number of a softmax."""
-_AFFORDABLE = 3e8
-_AFFORDABLE_A_LOGIT = 100.0
+_AFFORDABLE = 1e9
+_AFFORDABLE_A_LOGIT = 150.0
 _PLANS = (
     Plan(),
     Plan(offsets=(1,)),
@@ -81,6 +81,7 @@ _PLANS = (
     Plan(offsets=(1,), rank=256, kernel=False),
     Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:]),
     Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:], plain=False),
+    Plan(offsets=(1,), rank=64, kernel=False, ridges=RIDGES[2:], plain=False),
 )
 
 
@@ -173,7 +174,7 @@ def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
     total = weights.sum()
     mean = weights @ features / total
     deviation = (weights @ (features - mean).square() / total).sqrt()
-    varies = deviation > 1e-9 * (mean.abs() + deviation.max())
+    varies = deviation > 1e-7 * mean.abs()
     scale = torch.where(varies, deviation, 1.0)
     if bool(varies.any()):
         middle = deviation[varies].median()
