@@ -37,6 +37,8 @@ _NO_SPREAD = 1e-9
 _COVARIANCE_ROWS = 8192
 _INSIDE = 0.95
 """Share of the validation samples that the gate lets pass."""
+_TRUST = 0.95
+"""Weight of the mixture with features there."""
 _SAMPLES_A_DIRECTION = 10.0
 """Samples for each direction that the gate measures distances in."""
 _COEFFICIENT_RIDGE = 10.0
@@ -265,4 +267,5 @@ def fitted_gate(directions: Tensor, weights: Tensor) -> Gate:
     distance = directions.square() @ precision
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / total
-    return Gate(precision, ordered[(share < _INSIDE).sum()])
+    trust = torch.tensor(_TRUST, dtype=torch.float64, device="cpu")
+    return Gate(precision, ordered[(share < _INSIDE).sum()], trust)
