@@ -68,7 +68,10 @@ class Deployed(nn.Module):
         """Return calibrated logits and probabilities ``(N, C, ...)`` each; pixels are ``(N, channels, H, W)`` uint8."""
         tensors = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
         named = {} if self.names is None else dict(zip(self.names, tensors, strict=True))
-        logits = class_logits("export", self.model(*([] if named else tensors), **named))
+        output = self.model(*([] if named else tensors), **named)
+        if getattr(self.model, "multi_label", False):
+            return output, output.float().sigmoid()
+        logits = class_logits("export", output)
         return logits, logits.float().softmax(dim=1)
 
 

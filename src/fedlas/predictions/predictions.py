@@ -391,6 +391,8 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     if isinstance(predictions, TopLabel):
         raise needs_all_classes(owner)
     fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+    if hasattr(predictions, "pooled"):
+        fix = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
     raise InputError(owner, "predictions must be Predictions", describe(predictions), fix)
 
 
