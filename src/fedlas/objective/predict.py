@@ -103,7 +103,7 @@ def predict(
     try:
         if multi_label:
             return collected_labels(runner)
-        predictions, total = collected(runner, most=most, max_rows=max_rows)
+        predictions, total = collected(runner, most=most, max_rows=max_rows, dense_only=True)
     finally:
         reader.remove()
     if max_rows is None and predictions.num_samples < total:

@@ -22,7 +22,7 @@ from fedlas.predictions.multi_label import UNKNOWN
 Rows = dict[str, Tensor]
 """Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters``."""
 MOST_LOGITS = 2**28
-"""Logits that are kept, 1 GiB of float32; of more, a random sample of the rows."""
+"""Logits and features that are kept, 1 GiB of float32; of more, a random sample of the rows."""
 _WIDE = (torch.float32, torch.float64, torch.int64)
 
 
@@ -219,13 +219,16 @@ def collected_labels(runner: Runner) -> MultiLabel:
     return MultiLabel(**columns)
 
 
-def collected(runner: Runner, *, most: int | None, max_rows: int | None = None) -> tuple[Predictions, int]:
+def collected(
+    runner: Runner, *, most: int | None, max_rows: int | None = None, dense_only: bool = False
+) -> tuple[Predictions, int]:
     """Return all predictions, or a random sample of the rows in their order, and the number of all rows.
 
     Args:
         runner: The model on its loader.
-        most: Most logits of dense outputs to keep; the sample has at least half of them.
+        most: Most logits and features to keep; the sample has at least half of them.
         max_rows: Most rows to keep; the sample has as many.
+        dense_only: Whether all rows are kept where outputs are not dense.
     """
     # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
     parts: list[tuple[Tensor, Rows]] = []
@@ -241,7 +244,10 @@ def collected(runner: Runner, *, most: int | None, max_rows: int | None = None) 
         rows = sum(len(numbers) for numbers, _ in parts)
         if max_rows is not None:
             return rows > 2 * max_rows
-        return most is not None and runner.dense and rows * parts[0][1]["logits"].shape[1] > most
+        if most is None or (dense_only and not runner.dense):
+            return False
+        wide = [part.shape[1] for part in parts[0][1].values() if part.ndim > 1]
+        return rows * sum(wide) > most
 
     for rows in runner:
         count = len(rows["logits"])
