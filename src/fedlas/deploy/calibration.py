@@ -43,6 +43,11 @@ class Calibration:
         """The temperature; None for another method than temperature scaling."""
         return self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether it needs the features that its fit used."""
+        return self.calibrator is not None and self.calibrator.num_features is not None
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Return calibrated logits ``(n, C)``, of the same dtype."""
         if self.calibrator is None:
