@@ -45,6 +45,11 @@ class Calibration:
             self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
         )
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether it needs the features that its fit used."""
+        return self.calibrator is not None and self.calibrator.num_features is not None
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Return calibrated logits ``(n, C)``, of the same dtype."""
         if self.calibrator is None:
