@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_dense, describe
 from fedlas.predictions.cells import OWNER, Values, floating
 
 ROWS = 4096
@@ -56,7 +56,7 @@ class Frame(TableSource):
             fix = "Pass a data frame of pandas or polars, or a mapping from names to columns."
             raise InputError(OWNER, "the table must have columns", describe(frame), fix)
         self.names = [str(name) for name in columns]
-        self._columns = {str(name): frame[name] for name in columns}
+        self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
@@ -88,6 +88,14 @@ class Frame(TableSource):
         if hasattr(column, "notna"):
             column = column.astype(object).where(column.notna(), None)
         return list(column.tolist() if hasattr(column, "tolist") else column)
+
+
+def _column(name: str, values: Any) -> Any:
+    """Return a column that NumPy reads: a tensor may require grad, or lie on another device."""
+    if not isinstance(values, Tensor):
+        return values
+    check_dense(OWNER, f"column {name!r}", values)
+    return values.detach().cpu()
 
 
 class Archive(TableSource):

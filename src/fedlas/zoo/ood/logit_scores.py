@@ -124,7 +124,7 @@ def max_logit_score(logits: Tensor) -> Tensor:
     """
     highest = _checked("max_logit_score", logits).detach().amax(dim=1).double()
     if not bool((highest.abs() <= LARGEST).all()):  # NaN and positive infinities reach the maximum
-        check_finite("max_logit_score", "logits", logits)
+        check_finite("max_logit_score", "logits", logits.float())
     return -highest
 
 
@@ -221,7 +221,8 @@ def _by_rows(owner: str, logits: Tensor, score: Callable[[Tensor], Tensor], *, d
         score: Scores ``(n,)`` of rows ``(n, C)``, all of which are 0 or more where float32 may underflow.
         double: Whether all rows are scored in float64; else those alone whose score in float32 is below 1e-30.
     """
-    check_finite(owner, "logits", _checked(owner, logits))
+    logits = _checked(owner, logits)
+    check_finite(owner, "logits", logits)
     scores = []
     size = max(1, (_BLOCK if logits.device.type == "cpu" else _ACCELERATOR_BLOCK) // logits.shape[1])
     for block in logits.detach().split(size):
@@ -239,4 +240,4 @@ def _checked(owner: str, logits: Tensor) -> Tensor:
     check_dense(owner, "logits", check_logits(owner, logits))
     if logits.ndim != 2:
         raise InputError(owner, "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position.")
-    return logits
+    return logits.float() if logits.dtype.itemsize == 1 else logits  # torch has no maximum of 8-bit floats
