@@ -160,7 +160,7 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
     )
     trained = "seed" in content["model"]
     chosen = (
-        "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
+        "the epoch and the calibration as well as the thresholds, so that the bound on their risk need not hold"
     )
     if not trained:
         fitted = content["calibration"].get("fitted on") == FITTED_ON
