@@ -1,4 +1,4 @@
-"""The file of a calibrated model: a model's weights, its calibrator and the name of its head."""
+"""The file of a calibrated model: a model's weights, its calibrator and the names of its heads."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]
     try:
         content, about = (parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about"))
         head, ignored = about["head"], about["ignore_index"]
-        if not isinstance(head, str | None) or not isinstance(ignored, int | None):
-            raise ValueError("head must be a name, and ignore_index a number")
+        heads = head if isinstance(head, list) else [head]
+        names = all(isinstance(name, str | None) for name in heads)
+        if not names or not isinstance(ignored, int | None) or not isinstance(about.get("features"), str | None):
+            raise ValueError("head must be a name or a list of names, features text, and ignore_index a number")
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
     return weights, Calibrator.from_plain(content, source=path), about

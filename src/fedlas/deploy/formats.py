@@ -20,7 +20,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.pixels import multiply_add
 from fedlas._core.threads import Shared, no_warnings
-from fedlas.objective.objective import class_logits
+from fedlas.objective.call import class_logits
 
 OUTPUTS = ("logits", "probs")
 """Names of the outputs of an exported model."""
@@ -86,7 +86,7 @@ class Format:
 
     suffix: str
     reader: str
-    write: Callable[[Deployed, Examples, FreeAxes, Mapping[str, Any]], bytes]
+    write: Callable[[nn.Module, Examples, FreeAxes, Mapping[str, Any]], bytes]
     read: Callable[[bytes], Probs]
     example: Callable[[Path, Examples], list[str]]
 
@@ -135,7 +135,7 @@ def read_onnx(content: bytes) -> Probs:
     return lambda inputs: session.run([OUTPUTS[1]], dict(inputs))[0]
 
 
-def _write_onnx(model: Deployed, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_onnx(model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     return onnx_bytes(onnx_program(model, example, axes), about)
 
 
@@ -153,7 +153,7 @@ def onnx_lines(path: Path, example: Examples) -> list[str]:
     ]
 
 
-def _write_program(model: Deployed, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_program(model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with quiet, torch.no_grad():
         program = torch.export.export(model, tuple(example.values()), dynamic_shapes=_sizes(example, axes))
@@ -161,7 +161,7 @@ def _write_program(model: Deployed, example: Examples, axes: FreeAxes, about: Ma
     return buffer.getvalue()
 
 
-def _write_script(model: Deployed, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_script(model: nn.Module, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with quiet, torch.no_grad():
         traced: Any = torch.jit.trace(model, tuple(example.values()), check_trace=False)
