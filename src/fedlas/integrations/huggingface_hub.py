@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, check_choice, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import (
     check_name,
@@ -175,6 +176,11 @@ def save_pretrained(
         ['README.md', 'card.json', 'model.onnx']
     """
     place = checked_path(folder)
+    options = [
+        name for name in inspect.signature(model_card).parameters if name not in ("card", "file")
+    ]
+    for option in about:
+        check_choice("an option", option, options)
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
         fix = "Pass a CalibratedModel, or a file that fedlas export wrote."

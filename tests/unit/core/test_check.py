@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -193,6 +194,10 @@ NOT_DENSE = {
     "meta": torch.zeros(3, 3, device="meta"),
     "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
 }
+# torch's own: one layout is a prototype, quantized tensors are old
+with warnings.catch_warnings(action="ignore"):
+    NOT_DENSE["ragged"] = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    NOT_DENSE["quantized"] = torch.quantize_per_tensor(torch.eye(3), 0.1, 10, torch.quint8)
 
 
 @pytest.mark.parametrize("kind", NOT_DENSE)
