@@ -121,7 +121,7 @@ class TableReader:
         self._text = [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
         source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
-        self.answers = Answers()
+        self.answers = getattr(source, "answers", None) or Answers()
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped, self._rows, self._zeros, self._zero_labels = Counter[str](), 0, 0, 0
