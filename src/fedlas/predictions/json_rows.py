@@ -74,7 +74,9 @@ def path_chunks(path: Path, numbers: Sequence[str], others: Sequence[str]) -> It
     while batch := list(islice(rows, ROWS)):
         values = {name: [at_path(row, name) for _, row in batch] for name in dict.fromkeys([*numbers, *others])}
         first = batch[0][0]
-        cells = {name: _numbers(values[name], name, first, path.name) for name in numbers}
+        cells: dict[str, NDArray[np.floating[Any]]] = {
+            name: _numbers(values[name], name, first, path.name) for name in numbers
+        }
         yield cells, {name: values[name] for name in others}
 
 

@@ -67,7 +67,7 @@ def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([_of_truth("p_true", each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def _each(owner: str, logprobs: Any, fix: str) -> Sequence[Any]:
+def _each(owner: str, logprobs: Any, fix: str) -> list[Any] | tuple[Any, ...] | NDArray[Any]:
     if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1 or not len(logprobs):
         raise InputError(owner, "logprobs must be a sequence, one entry an answer", describe(logprobs), fix)
     return logprobs
@@ -148,6 +148,7 @@ class Answers:
         self.counts["answers"] += 1
         refusal = is_refusal(answer)
         self.counts["refusals"] += refusal
+        self.counts["empty"] += answer is None
         if unread:
             self.rows.append(row)
             self.counts["silent refusals"] += refusal
@@ -164,7 +165,11 @@ class Answers:
         kind = ""
         if refusals:
             kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
-        fix = "Add --drop-missing to leave them out" if len(self.rows) < count else "Ask for 'Confidence: ... %'"
+        fix = "Add --drop-missing to leave them out"
+        if self.counts["empty"] == count:
+            fix = "Check the path, which leads to nothing"
+        elif len(self.rows) == count:
+            fix = "Ask the model for 'Confidence: ... %', or the server for logprobs"
         got = f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
         raise InputError(
             OWNER, f"each answer in column {column!r} must state a confidence", got, f"{fix}; or name another column."

@@ -92,10 +92,10 @@ class SampleLog(Frame):
             scores = {name: values[stated] for name, values in scores.items()}
         self._samples = samples
         lengths = [_length(sample) for sample in samples]
-        by_range = columns.groups == "length"
         fields = _fields([sample.fields for sample in samples])
         fields["task"] = [_task(sample.path) for sample in samples]
-        fields["length"] = _ranges(lengths) if by_range else lengths
+        if None not in lengths:
+            fields["length"] = _ranges(lengths) if columns.groups == "length" else lengths
         super().__init__({**fields, **scores})
         self.label = where
         self.notes = notes
@@ -243,14 +243,15 @@ def _task(path: Path) -> str:
     return match["task"] if match else path.stem
 
 
-def _length(sample: _Sample) -> int:
-    text = _scored_answer(sample.fields)
+def _length(sample: _Sample) -> int | None:
+    """Return the number of words of an answer, or of the question of a choice; None if the log does not hold it."""
+    text: str | None = _scored_answer(sample.fields)
     if sample.choices is not None:
-        text = next(iter(_arguments(sample.fields, 0)), "")
-    return len(text.split())
+        text = next(iter(_arguments(sample.fields, 0)), None)
+    return None if text is None else len(text.split())
 
 
-def _ranges(lengths: Sequence[int]) -> list[str]:
+def _ranges(lengths: Sequence[Any]) -> list[str]:
     """Return the quarter of each length as a name: "13 to 20 words"."""
     ends = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher")).astype(int).tolist()
     quarter = np.searchsorted(ends, lengths)

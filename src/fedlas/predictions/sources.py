@@ -46,6 +46,7 @@ class TableSource(Protocol):
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
         """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
+        del names, mixed  # other tables have none
 
 
 class Frame(TableSource):
