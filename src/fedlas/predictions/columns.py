@@ -63,6 +63,8 @@ class Columns:
         label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
         weights: Column of the weights of samples.
         groups: Column of the groups of samples; it may be one of the others.
+        covariates: Columns that say more about a sample, named like ``probs``: numbers, or text of at most 256 values.
+        clusters: Column of the cluster of each sample, such as its patient; it may be one of the others.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
@@ -90,6 +92,8 @@ class Columns:
     label_probs: Names = None
     weights: str | None = None
     groups: str | None = None
+    covariates: Names = None
+    clusters: str | None = None
     normalize: bool = False
     percent: bool = False
     drop_missing: bool = False
@@ -99,14 +103,24 @@ class Columns:
 
     def __post_init__(self) -> None:
         # Types first: the checks below compare texts.
-        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator", "format"):
+        for option in (
+            "target",
+            "confidence",
+            "correct",
+            "predicted",
+            "weights",
+            "groups",
+            "clusters",
+            "separator",
+            "format",
+        ):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
         for option in ("normalize", "percent", "drop_missing"):
             if not isinstance(flag := getattr(self, option), bool):
                 raise InputError(OWNER, f"{option_of(option)} must be True or False", describe(flag), "Pass True.")
         object.__setattr__(self, "classes", tuple(_words(self.classes)))
-        for option in ("logits", "probs", "label_probs", "classes"):
+        for option in ("logits", "probs", "label_probs", "covariates", "classes"):
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
             if none or not all(words) or len(set(words)) < len(words):
@@ -149,7 +163,7 @@ class Columns:
     def others(self) -> tuple[str, ...]:
         """Columns whose values are text or numbers of any kind, each once."""
         text = None if self.confidence_as == "number" else self.confidence
-        named = (self.target, self.correct, self.predicted, self.groups, text)
+        named = (self.target, self.correct, self.predicted, self.groups, self.clusters, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
@@ -165,6 +179,39 @@ class Columns:
         default: dict[str, Any] = {name: name for name in arrays if name in names and not getattr(self, name)}
         return self if self.kind is not None else replace(self, **default)
 
+    def words(self, option: str) -> list[str]:
+        """Return the names and patterns of a field that takes several."""
+        return _words(getattr(self, option))
+
+    def covariates_in(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+        """Return the covariates among the columns of a table; a pattern leaves out columns of other meaning.
+
+        Raises:
+            InputError: If one does not exist, or is named as a score or a label too.
+        """
+        patterns = _words(self.covariates, names)
+        if not patterns:
+            return ()
+        scores = _words(getattr(self, self.kind or "logits"), names) + _words(self.label_probs, names)
+        others = {self.target, self.correct, self.predicted, self.weights}
+        used = {name for name in names if name in others or any(fnmatchcase(name, each) for each in scores)}
+        columns: list[str] = []
+        for pattern in patterns:
+            if pattern in names or not set(pattern) & set("*?["):
+                _check_exists(pattern, names, "--covariates", where)
+                if pattern in used:
+                    fix = "Leave it out of --covariates."
+                    raise InputError(
+                        OWNER, "covariates must be other columns than scores and labels", repr(pattern), fix
+                    )
+                columns.append(pattern)
+            elif matches := [name for name in names if fnmatchcase(name, pattern) and name not in used]:
+                columns += matches
+            else:
+                got = f"none of {few(names)} in {where}"
+                raise InputError(OWNER, f"--covariates {pattern!r} must match a column", got, "Name the columns.")
+        return tuple(dict.fromkeys(columns))
+
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
         """Return the number columns among ``names``.
 
@@ -177,7 +224,9 @@ class Columns:
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
         _check_once(names, f"column names of {where} must differ", "Rename them.")
-        options = {name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups")}
+        options = {
+            name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
+        }
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
             _check_exists(name, names, option_of(option), where)
@@ -188,7 +237,8 @@ class Columns:
             raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
         votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
-        single.pop("groups", None)  # may be one of the others
+        for shared in ("groups", "clusters"):  # may be one of the others
+            single.pop(shared, None)
         _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
         if not self.classes:
             _check_increasing(scores, where)

@@ -67,7 +67,7 @@ def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([_of_truth("p_true", each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def _each(owner: str, logprobs: Any, fix: str) -> list[Any] | tuple[Any, ...] | NDArray[Any]:
+def _each(owner: str, logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
     if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1 or not len(logprobs):
         raise InputError(owner, "logprobs must be a sequence, one entry an answer", describe(logprobs), fix)
     return logprobs

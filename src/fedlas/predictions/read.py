@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns, option_of
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
-from fedlas.predictions.predictions import AnyPredictions, Predictions
+from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.sources import Archive, Frame, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
@@ -22,34 +22,8 @@ from fedlas.predictions.top_label import TopLabel
 
 _FIXED = ("logits", "probs", "confidence", "target", "correct", "predicted", "label_probs")
 """Options that logs of lm-evaluation-harness do not take."""
-
-
-@dataclass(frozen=True)
-class PredictionTable:
-    """Predictions with what else their table holds.
-
-    Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
-        classes: Names of the classes; empty if they have none.
-        notes: How the table was read, as sentences.
-        groups: Group of each sample, if a column holds groups.
-        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
-        unread: Number of answers of a language model whose confidence could not be read; they were left out.
-        refusals: Number of answers that decline to answer, as "I don't know" does.
-    """
-
-    predictions: AnyPredictions
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    unread: int = 0
-    refusals: int = 0
-
-    @property
-    def has_no_labels(self) -> bool:
-        """Whether only outcomes are known, so that labels cannot identify samples."""
-        return isinstance(self.predictions, TopLabel) and self.labels is None
+_ROW_VALUES = ("features", "clusters")
+"""Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
 def open_table(path: Any, columns: Columns | None) -> TableReader:
@@ -62,10 +36,19 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
     """
     columns = _checked(columns)
     source, columns = _source(path, columns)
+    return TableReader(source, with_scores(columns, source))
+
+
+def with_scores(columns: Columns, source: TableSource) -> Columns:
+    """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
+
+    Raises:
+        InputError: If they do not say it; the columns of the table are named.
+    """
     is_archive = isinstance(source, Archive)
     columns = columns.or_default(source.names) if isinstance(source, Archive | SampleLog) else columns
     if columns.kind is not None:
-        return TableReader(source, columns)
+        return columns
     hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
     raise InputError(
         OWNER,
@@ -139,6 +122,9 @@ def read_predictions(
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
         return PredictionTable(Predictions.load(path))
+    top_label = {"confidence", "correct"}
+    if suffix == ".npz" and columns is None and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES):
+        return PredictionTable(TopLabel.load(path))
     reader = open_table(path, columns)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
@@ -148,7 +134,7 @@ def read_predictions(
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
-        TopLabel(samples.scores, outcome, samples.weights)
+        TopLabel(samples.scores, outcome, samples.weights, clusters=samples.clusters)
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )

@@ -44,9 +44,9 @@ class TableSource(Protocol):
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
 
-    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
         """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
-        del names, mixed  # other tables have none
+        return  # other sources have no paths
 
 
 class Frame(TableSource):

@@ -17,6 +17,7 @@ from fedlas._core.check import InputError
 from fedlas.predictions.agreement import NamesAgree, same_name
 from fedlas.predictions.cells import OWNER, Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
+from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
 from fedlas.predictions.sources import TableSource
@@ -43,6 +44,8 @@ class Samples:
         weights: Weights ``(n,)``, if a column holds them.
         groups: ``n`` names, if a column holds groups.
         labels: Labels of confidences as text, where columns name both what is predicted and the label.
+        features: Covariates ``(n, D)``, if columns hold them.
+        clusters: ``n`` names, if a column holds clusters.
     """
 
     scores: Tensor
@@ -51,6 +54,8 @@ class Samples:
     weights: Tensor | None = None
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    features: Tensor | None = None
+    clusters: tuple[str, ...] | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
@@ -106,6 +111,7 @@ class TableReader:
     Args:
         source: The table.
         columns: Meaning of its columns.
+        covariates: What the columns of covariates hold; None reads them to learn it.
 
     Raises:
         InputError: If a column does not exist.
@@ -114,13 +120,14 @@ class TableReader:
         Sentences of :meth:`notes`, which :meth:`samples` and :meth:`blocks` fill.
     """
 
-    def __init__(self, source: TableSource, columns: Columns) -> None:
+    def __init__(self, source: TableSource, columns: Columns, covariates: Covariates | None = None) -> None:
         self.columns, self._source, self.label = columns, source, source.label
         if columns.drop_missing:
             source.missing = MISSING
         self._text = [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
         source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
+        self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
         self.answers = getattr(source, "answers", None) or Answers()
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
@@ -134,6 +141,16 @@ class TableReader:
         )
         self._percent = bool(source.in_percent.intersection(self._names.scores))
         self._scale = 0.01 if columns.percent and not self._percent else 1.0
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Columns of the scores, in the order of the classes."""
+        return self._names.scores
+
+    @property
+    def in_lists(self) -> bool:
+        """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
+        return len(self.scores) == 1 and self._labels is not None and not self._binary
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
@@ -158,7 +175,9 @@ class TableReader:
         optional = None if columns.groups in (columns.target, columns.correct, columns.predicted) else columns.groups
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         first = 1
-        for numbers, values in self._source.chunks([*scores, *votes, *weights], columns.others):
+        more = self.covariates or Covariates()
+        names = [*scores, *votes, *weights, *more.numbers]
+        for numbers, values in self._source.chunks(names, [*dict.fromkeys([*columns.others, *more.categories])]):
             count = len(next(iter([*numbers.values(), *values.values()])))
             chunk = TableChunk(np.arange(first, first := first + count), numbers, values, self.label)
             if columns.drop_missing:
@@ -181,6 +200,8 @@ class TableReader:
                 chunk.finite(weights, "weights")[:, 0] if weights else None,
                 None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
+                more.features(chunk) if more.columns else None,
+                None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
             )
         self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
@@ -209,6 +230,7 @@ class TableReader:
                     f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
                 )
             lines.append(f"{text}.")
+        lines += self.covariates.notes() if self.covariates is not None else []
         return tuple(lines)
 
     def _read_answers(self, chunk: TableChunk) -> tuple[TableChunk, Tensor]:

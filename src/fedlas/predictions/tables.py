@@ -226,11 +226,11 @@ class JsonLines(Arrow):
             yield from path_chunks(self.path, numbers, others)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        reader, first, count = _arrow(".json"), self._first_values([*scores, *labels]), 0
+        reader, count = _arrow(".json"), 0
         blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
         for whole in ("int64", "float64"):  # labels are whole numbers, which a float may round, until one is not
-            kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
-            options = reader.ParseOptions(explicit_schema=_arrow().schema(kinds), unexpected_field_behavior="ignore")
+            schema = self.schema(scores, labels, whole=whole)
+            options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
             try:
                 with reader.open_json(self.path, blocks, options) as batches:
                     for batch in islice(batches, count, None):
@@ -240,6 +240,12 @@ class JsonLines(Arrow):
             except ValueError as error:
                 if "to int64" not in str(error):
                     raise
+
+    def schema(self, scores: Sequence[str], labels: Sequence[str], *, whole: str) -> Any:
+        """Return the Arrow schema of these columns; ``whole`` is the type of whole numbers among ``labels``."""
+        first = self._first_values([*scores, *labels])
+        kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
+        return _arrow().schema(kinds)
 
     def _first_values(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the first value of each column that is not null; None where all are."""
@@ -255,7 +261,7 @@ class JsonLines(Arrow):
 
 _FREE, _MOST_RATIO = 2**26, 1000
 """Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
-_LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
+LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
 """Largest text and list in the footer of a file."""
 _LONGEST = 2**20
 """Largest text of a cell, as in CSV."""
@@ -265,21 +271,29 @@ class Parquet(Arrow):
     """A Parquet file."""
 
     def _names(self) -> list[str]:
-        with _arrow(".parquet").ParquetFile(self.path, **_LIMITS) as file:
+        with _arrow(".parquet").ParquetFile(self.path, **LIMITS) as file:
             self._schema = file.schema_arrow
         return list(self._schema.names)
 
-    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        names = dict.fromkeys([*scores, *labels])
+    def check_size(self, names: Collection[str]) -> None:
+        """Refuse columns that take far more memory than the file takes on the disk.
+
+        Raises:
+            InputError: If they do.
+        """
         size, on_disk = expanded_size(self.path, names), self.path.stat().st_size
         if size > max(_FREE, _MOST_RATIO * on_disk):
             expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
             got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
             raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
+
+    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+        names = dict.fromkeys([*scores, *labels])
+        self.check_size(names)
         texts = [name for name in names if self._is_text(name)]
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
-        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=texts, pre_buffer=False, **_LIMITS) as file:
+        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=texts, pre_buffer=False, **LIMITS) as file:
             yield from file.iter_batches(batch_size=sources.ROWS, columns=list(names))
 
     def _is_text(self, name: str) -> bool:
