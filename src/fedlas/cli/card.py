@@ -60,6 +60,7 @@ def add_card(add: AddSubcommand) -> None:
         nargs="+",
         default=DEFAULT_RISKS,
     )
+    option(parser, "--period", "TEXT", "when the test samples were collected (default: not on the card)", default="")
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
@@ -79,8 +80,10 @@ def _card(args: argparse.Namespace) -> int:
         out = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
     check_card_place(out)
     columns, options = columns_of(args), {"risks": args.risks, "replicates": args.replicates}
+    if args.period and len(places) == 1:
+        raise InputError(_OWNER, "--period is for files", f"the run {places[0]}", "Leave it out.")
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, options)
+        card = _card_of_files(places, args.calibrate, columns, {**options, "period": args.period})
     elif columns is not None:
         raise InputError(_OWNER, "columns are for files", f"the run {places[0]}", "Leave their options out.")
     else:
