@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import (Callable, Iterator)
-from contextlib import (contextmanager, AbstractContextManager)
-from typing import (Any, ParamSpec, TypeVar)
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -91,7 +91,9 @@ class Shared:
     """
 
     def __init__(self, change: Callable[[], AbstractContextManager[object]]) -> None:
-        self._change, self._lock, self._users = change, threading.Lock(), 0
+        self._change = change
+        self._lock = threading.Lock()
+        self._users = 0
         self._active: AbstractContextManager[object] = change()
 
     def __enter__(self) -> None:
