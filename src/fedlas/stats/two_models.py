@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds
+from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
@@ -122,6 +123,7 @@ def paired_bootstrap(
     return paired_bootstraps(a, b, [entry], **options)[entry.name]
 
 
+@on_one_thread
 def paired_bootstraps(
     a: AnyPredictions,
     b: AnyPredictions,
