@@ -127,7 +127,7 @@ class Runner:
         positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
         output, features = self._reader(self._model, positional, named)
         logits_in = logits_of if self._multi_label else class_logits
-        logits = check_logits(logits_in(self._owner, output))
+        logits = check_logits(logits_in(output))
         if logits.ndim < 2 or (self._multi_label and logits.ndim > 2):
             fix = "Return one row of logits a sample."
             raise InputError("the model must return logits (N, C)", describe(logits), fix)
