@@ -98,7 +98,7 @@ def means(rows: list[dict[str, str]]) -> Means:
 
 def changes(mine: dict[Pair, float], other: dict[Pair, float]) -> dict[Pair, float]:
     """Percent by which the first is above the second, for pairs that both have."""
-    both = [pair for pair in other if pair in mine and math.isfinite(mine[pair]) and math.isfinite(other[pair])]
+    both = [pair for pair in other if pair in mine and math.isfinite(mine[pair]) and 0 < other[pair] < math.inf]
     return {pair: 100 * (mine[pair] / other[pair] - 1) for pair in both}
 
 
