@@ -16,6 +16,11 @@ def calibrator_of(method: object) -> Calibrator:
     """
     if isinstance(method, Calibrator):
         return copy.deepcopy(method)
+    if isinstance(method, type):
+        fix = f"Pass {method.__name__}()."
+        raise InputError(
+            "fedlas.calibrate", "method must be a name or a calibrator", f"the class {method.__name__}", fix
+        )
     entry = CALIBRATORS[check_choice("fedlas.calibrate", "method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")
     if part != "val":

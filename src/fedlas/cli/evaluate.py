@@ -28,7 +28,9 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Reader
+from fedlas.predictions import Columns, Reader
+from fedlas.predictions.cells import few
+from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation, report
 from fedlas.present.gate import Check, Requirement, required
@@ -38,6 +40,8 @@ from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
 _OWNER = "fedlas evaluate"
+_OF_A_RUN = ("config.yaml", "predictions", "metrics.json")
+"""What the folder of a run holds, each from another moment on."""
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -119,7 +123,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         except InputError as error:
             raise (command_words(error, _OWNER) if error.parts[0] == "report" else error) from error
     _show(evaluation, args)
-    if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
+    is_table = args.on is not None and not run and not is_log(args.on, columns_of(args) or Columns())
+    if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
     return show_gate(_checks(evaluation, args.require), args, suite=args.file.name) if args.require else 0
 
@@ -157,6 +162,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.calibrate == ALL and args.require:
         fix = "Name one calibrator."
         raise InputError(_OWNER, "--require is for one model", "--calibrate all", fix)
+    if args.file.is_dir() and not any((args.file / name).exists() for name in _OF_A_RUN):
+        files = sorted(path.name for path in args.file.iterdir() if path.suffix.lower() in FORMATS)
+        got = f"{args.file} with {few(files) if files else 'no file of predictions'}"
+        raise InputError(_OWNER, "a folder must be that of a run", got, "Name a file of predictions, or a run folder.")
     if args.file.is_dir() and columns_of(args) is not None:
         raise InputError(_OWNER, "columns are for files", f"the run {args.file}", "Leave their options out.")
     if args.report is None:

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count
 from fedlas.metrics.scan import METRICS, AnyOnePass, MetricEntry, Statistic, scan, top_label_is_enough
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import TopLabel
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable, labels_apart
 from fedlas.predictions.top_label import needs_all_classes
 
 
@@ -48,11 +48,12 @@ def evaluate(
         >>> scores["accuracy"]
         0.5
     """
+    if isinstance(target, str) or (isinstance(target, list | tuple) and target and isinstance(target[0], str)):
+        names = [target] if isinstance(target, str) else list(target)
+        fix = f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result."
+        raise InputError("evaluate", "it computes every default metric", f"the names {', '.join(names)}", fix)
     if target is not None:
-        fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
-        raise InputError(
-            "evaluate", "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
-        )
+        raise labels_apart("evaluate", predictions)
     predictions = check_measurable("evaluate", predictions)
     check_count("evaluate", "num_bins", num_bins)
     return values_of(predictions, default_metrics(predictions), num_bins)

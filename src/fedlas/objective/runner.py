@@ -80,6 +80,11 @@ class Runner:
         except (RuntimeError, TypeError, ValueError) as error:
             expected, fix = "device must be one that torch has", "Pass 'cpu' or 'cuda'."
             raise InputError(owner, expected, describe(device), fix) from error
+        try:
+            torch.empty(0, device=self._device)
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            got = f"{str(self._device)!r} ({str(error).splitlines()[0]})"
+            raise InputError(owner, "device must be there", got, "Pass 'cpu', or install PyTorch for it.") from error
         self._owner = owner
         self._model = model
         self._loader = loader

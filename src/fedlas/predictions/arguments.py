@@ -118,7 +118,9 @@ def checked_target(
             owner,
             f"target must be in [0, {num_classes}), as there are {num_classes} columns of scores",
             f"values from {low} to {high}",
-            "Remove ignored positions first, or check the number of classes.",
+            "Subtract 1 from labels that count from 1."
+            if low == 1 and high == num_classes
+            else "Remove ignored positions first, or check the number of classes.",
         )
     return target
 
@@ -139,7 +141,8 @@ def _numbers_of(owner: str, target: Any, classes: Any, num_classes: int) -> list
     numbers = truths | numbers
     for label in labels:
         if label not in numbers:
-            fix = "Correct the label, or name the classes in the order of the columns."
+            alike = [name for name in numbers if name.casefold() == label.casefold()]
+            fix = f"Did you mean {alike[0]!r}?" if alike else "Correct it, or name the classes in the columns' order."
             expected = f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}"
             raise InputError(owner, expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]
