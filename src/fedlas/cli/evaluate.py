@@ -29,7 +29,6 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Columns, Reader
-from fedlas.predictions.cells import few
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation, report
@@ -40,8 +39,6 @@ from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
 _OWNER = "fedlas evaluate"
-_OF_A_RUN = ("config.yaml", "predictions", "metrics.json")
-"""What the folder of a run holds, each from another moment on."""
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -162,12 +159,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.calibrate == ALL and args.require:
         fix = "Name one calibrator."
         raise InputError(_OWNER, "--require is for one model", "--calibrate all", fix)
-    if args.file.is_dir() and not any((args.file / name).exists() for name in _OF_A_RUN):
-        files = sorted(path.name for path in args.file.iterdir() if path.suffix.lower() in FORMATS)
-        got = f"{args.file} with {few(files) if files else 'no file of predictions'}"
-        raise InputError(_OWNER, "a folder must be that of a run", got, "Name a file of predictions, or a run folder.")
     if args.file.is_dir() and columns_of(args) is not None:
-        raise InputError(_OWNER, "columns are for files", f"the run {args.file}", "Leave their options out.")
+        fix = "Leave their options out, or name a file of predictions."
+        raise InputError(_OWNER, "columns are for files", f"the folder {args.file}", fix)
     if args.report is None:
         return
     if args.report.suffix.lower() not in (".html", ".htm"):

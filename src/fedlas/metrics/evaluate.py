@@ -10,7 +10,8 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.scan import METRICS, AnyOnePass, MetricEntry, Statistic, scan, top_label_is_enough
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import TopLabel
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable, labels_apart
+from fedlas.predictions.arguments import labels_apart
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
 
 

@@ -63,6 +63,12 @@ def no_labels(owner: str, predictions: Any) -> InputError:
     )
 
 
+def labels_apart(owner: str, predictions: object) -> InputError:
+    """Return the error of a function that was called with labels as a further argument."""
+    fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+    return InputError(owner, "labels must be part of the predictions", f"{describe(predictions)} and labels", fix)
+
+
 def detached(owner: str, name: str, value: Any, fix: str = _ARRAY) -> Tensor:
     """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
 

@@ -368,12 +368,6 @@ def plain_predictions(value: Any) -> Any:
     return value.predictions if isinstance(value, PredictionTable) else value
 
 
-def labels_apart(owner: str, predictions: object) -> InputError:
-    """Return the error of a function that was called with labels as a further argument."""
-    fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
-    return InputError(owner, "labels must be part of the predictions", f"{describe(predictions)} and labels", fix)
-
-
 def check_labeled(owner: str, predictions: object) -> Predictions:
     """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
 

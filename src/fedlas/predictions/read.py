@@ -75,11 +75,7 @@ def _source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
 
 
 def _paths(path: Any) -> list[Path] | None:
-    """Return the files of a path, of a pattern or of several paths; None for a frame.
-
-    Raises:
-        InputError: If a pattern matches none.
-    """
+    """Return the files of a path, of a pattern or of several paths; None for a frame."""
     if isinstance(path, list | tuple) and path and all(isinstance(each, str | Path) for each in path):
         return [file for each in path for file in _paths(each) or ()]
     if not isinstance(path, str | Path):

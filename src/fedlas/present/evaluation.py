@@ -18,11 +18,11 @@ from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures, group_measures
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions, PredictionTable
+from fedlas.predictions.arguments import labels_apart
 from fedlas.predictions.predictions import (
     AnyPredictions,
     check_measurable,
     check_predictions,
-    labels_apart,
     plain_predictions,
 )
 from fedlas.present.groups import (

@@ -141,7 +141,7 @@ def test_refused():
     model = Pixels()
     for loader, options, message in (
         (good, {"method": "temprature"}, "Did you mean 'temperature'"),
-        (good, {"method": TemperatureScaling}, "method must be one of"),
+        (good, {"method": TemperatureScaling}, r"Pass TemperatureScaling\(\)"),
         ([], {}, "at least one labeled sample"),
         ([torch.randn(20, 3)], {}, r"each batch must be \(inputs, target\).*got one without labels"),
         ([{"x": torch.randn(2, 3)}], {}, "got one without labels"),
