@@ -60,7 +60,11 @@ def test_a_device_that_is_not_there(call):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("export", r"fedlas\.deploy\.export"), ("temperature", "fedlas has no"), ("evalute", "Did you mean 'evaluate'")],
+    [
+        ("export", r"fedlas\.deploy\.export"),
+        ("temperature", "fedlas has no"),
+        ("evalute", "Did you mean 'evaluate'"),
+    ],
 )
 def test_a_name_that_is_not_there(name, message):
     with pytest.raises(AttributeError, match=message):
@@ -70,7 +74,10 @@ def test_a_name_that_is_not_there(name, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["t.csv", "--probs", "p_*", "--labels", "y"], "no option '--labels'. Did you mean '--target'?"),
+        (
+            ["t.csv", "--probs", "p_*", "--labels", "y"],
+            "no option '--labels'. Did you mean '--target'?",
+        ),
         (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
         (["."], "a folder must be that of a run; got . with t.csv. Name a file of predictions"),
     ],

@@ -19,13 +19,12 @@ def calibrator_of(method: object) -> Calibrator:
     if isinstance(method, type):
         fix = f"Pass {method.__name__}()."
         raise InputError(
-            "fedlas.calibrate", "method must be a name or a calibrator", f"the class {method.__name__}", fix
+            "method must be a name or a calibrator", f"the class {method.__name__}", fix
         )
-    entry = CALIBRATORS[check_choice("fedlas.calibrate", "method", method, list(CALIBRATORS))]
+    entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")
     if part != "val":
         raise InputError(
-            "fedlas.calibrate",
             "the method must be one that is fitted on the loader's own data",
             f"{entry.name}, which is fitted on data under growing noise",
             f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "

@@ -14,7 +14,6 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
-from fedlas.predictions.cells import OWNER
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.json_rows import at_path, json_rows
 from fedlas.predictions.language import Answers
@@ -88,7 +87,9 @@ class SampleLog(Frame):
         self.answers.check("filtered_resps", where, drop=columns.drop_missing)
         if "confidence" in scores:
             stated = ~np.isnan(scores["confidence"])
-            samples = [sample for sample, is_stated in zip(samples, stated, strict=True) if is_stated]
+            samples = [
+                sample for sample, is_stated in zip(samples, stated, strict=True) if is_stated
+            ]
             scores = {name: values[stated] for name, values in scores.items()}
         self._samples = samples
         lengths = [_length(sample) for sample in samples]
@@ -116,7 +117,7 @@ def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
         if not fields.keys() >= _KEYS:
             fix = "Log them with lm_eval --log_samples, or name columns."
             got = f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}"
-            raise InputError(OWNER, "lines must be samples of lm-evaluation-harness", got, fix)
+            raise InputError("lines must be samples of lm-evaluation-harness", got, fix)
         samples.append(_Sample(fields, row, path, _log_likelihoods(fields), _is_right(fields)))
     filters = list(dict.fromkeys(str(sample.fields.get("filter")) for sample in samples))
     if len(filters) > 1:
@@ -124,11 +125,15 @@ def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
         others = ", ".join(filters[1:])
         notes.append(f"Only the samples of filter {filters[0]!r} count; the others are {others}.")
     if not samples:
-        raise InputError(OWNER, "there must be at least one sample", f"none in {path.name}", "Check the file.")
+        raise InputError(
+            "there must be at least one sample", f"none in {path.name}", "Check the file."
+        )
     if len({sample.choices is None for sample in samples}) > 1:
-        free = next(sample for sample in samples if (sample.choices is None) != (samples[0].choices is None))
+        free = next(
+            sample for sample in samples if (sample.choices is None) != (samples[0].choices is None)
+        )
         fix = "Evaluate multiple choice and free answers apart."
-        raise InputError(OWNER, "samples must be of one kind, with a label", free.place, fix)
+        raise InputError("samples must be of one kind, with a label", free.place, fix)
     return samples
 
 
@@ -138,32 +143,41 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     except (OSError, UnicodeError) as error:
         fix = "Log them with lm_eval --log_samples, or name columns."
         got = f"{path.name} ({error})"
-        raise InputError(OWNER, "lines must be samples of lm-evaluation-harness", got, fix) from error
+        raise InputError("lines must be samples of lm-evaluation-harness", got, fix) from error
 
 
-def _scores(samples: Sequence[_Sample], answers: Answers, notes: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+def _scores(
+    samples: Sequence[_Sample], answers: Answers, notes: list[str]
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return logits and labels of all samples, or confidences and outcomes; NaN where none is stated."""
     chosen = [_chosen(sample) if sample.choices else None for sample in samples]
     targets = [None if pair is None else pair[0] for pair in chosen]
     sizes = {len(sample.choices or ()) for sample in samples}
     if None not in targets and len(sizes) == 1:
         notes.append("Logits are the log-likelihoods of the choices.")
-        return {"logits": np.array([sample.choices for sample in samples]), "target": np.array(targets)}
+        return {
+            "logits": np.array([sample.choices for sample in samples]),
+            "target": np.array(targets),
+        }
     if any(pair is not None for pair in chosen):
-        notes.append("Each confidence is the highest of the softmax over the log-likelihoods of the choices.")
+        notes.append(
+            "Each confidence is the highest of the softmax over the log-likelihoods of the choices."
+        )
     if None in chosen:
         notes.append("Each confidence is the one that the answer states.")
     confidence = []
     correct = []
     for sample, pair in zip(samples, chosen, strict=True):
         if pair is not None:
-            confidence.append(float(torch.tensor(sample.choices, dtype=torch.float64).softmax(0).max()))
+            confidence.append(
+                float(torch.tensor(sample.choices, dtype=torch.float64).softmax(0).max())
+            )
             correct.append(pair[1])
             continue
         if sample.right is None:
             fix = "Name fields with --confidence and --correct."
             expected = f"free answers must have one of {', '.join(_RIGHT)}"
-            raise InputError(OWNER, expected, f"none in {sample.place}", fix)
+            raise InputError(expected, f"none in {sample.place}", fix)
         answer = _scored_answer(sample.fields)
         (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
         answers.add(sample.row, answer, unread=math.isnan(value))
@@ -179,10 +193,14 @@ def _chosen(sample: _Sample) -> tuple[int | None, bool]:
     """
     choices = sample.choices or []
     best = choices.index(max(choices))
-    readings = [each for each in _targets(sample.fields, len(choices)) if sample.right in (None, each == best)]
+    readings = [
+        each
+        for each in _targets(sample.fields, len(choices))
+        if sample.right in (None, each == best)
+    ]
     if len(readings) != 1 and sample.right is None:
         fix = "Evaluate multiple choice and free answers apart."
-        raise InputError(OWNER, "samples must be of one kind, with a label", sample.place, fix)
+        raise InputError("samples must be of one kind, with a label", sample.place, fix)
     target = readings[0] if len(readings) == 1 else None
     return target, readings[0] == best if sample.right is None else sample.right
 
@@ -194,7 +212,9 @@ def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
         pairs = [(float(value), str(greedy)) for value, greedy in answers]
     except (TypeError, ValueError):
         return None
-    whole = len(pairs) > 1 and all(math.isfinite(value) and greedy in ("True", "False") for value, greedy in pairs)
+    whole = len(pairs) > 1 and all(
+        math.isfinite(value) and greedy in ("True", "False") for value, greedy in pairs
+    )
     return [value for value, _ in pairs] if whole else None
 
 
@@ -202,7 +222,11 @@ def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
     """Return the number of the right choice; as text, which the harness writes, it may also be that of another."""
     target = str(fields["target"]).strip()
     texts = [text.strip() for text in _arguments(fields, 1)]
-    named = {texts.index(target)} if texts.count(target) == 1 and type(fields["target"]) is not int else set()
+    named = (
+        {texts.index(target)}
+        if texts.count(target) == 1 and type(fields["target"]) is not int
+        else set()
+    )
     return named | {n for n in range(choices) if str(n) == target}
 
 
@@ -211,7 +235,14 @@ def _arguments(fields: Mapping[str, Any], place: int) -> list[str]:
     arguments = fields.get("arguments")
     requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
     return [
-        str((each.get(f"arg_{place}") if isinstance(each, dict) else each[min(place, len(each) - 1)]) or "")
+        str(
+            (
+                each.get(f"arg_{place}")
+                if isinstance(each, dict)
+                else each[min(place, len(each) - 1)]
+            )
+            or ""
+        )
         for each in requests
     ]
 
@@ -228,7 +259,8 @@ def _scored_answer(fields: Mapping[str, Any]) -> str:
     if passed in answers or not passed.strip():
         return passed if passed in answers else answers[0]
     whole = re.compile(rf"(?<!\w){re.escape(passed.strip())}(?!\w)")
-    return next(filter(whole.search, answers), answers[0])  # an extraction that failed was that of the first
+    # an extraction that failed was that of the first
+    return next(filter(whole.search, answers), answers[0])
 
 
 def _texts(value: Any) -> list[str]:
@@ -253,7 +285,11 @@ def _length(sample: _Sample) -> int | None:
 
 def _ranges(lengths: Sequence[Any]) -> list[str]:
     """Return the quarter of each length as a name: "13 to 20 words"."""
-    ends = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher")).astype(int).tolist()
+    ends = (
+        np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher"))
+        .astype(int)
+        .tolist()
+    )
     quarter = np.searchsorted(ends, lengths)
     starts = [min(lengths), *(end + 1 for end in ends[:-1])]
     names = [f"{start} to {end} words" for start, end in zip(starts, ends, strict=True)]
@@ -262,6 +298,11 @@ def _ranges(lengths: Sequence[Any]) -> list[str]:
 
 def _fields(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the plain fields of samples and of their documents, which samples go before."""
-    whole = [{**(sample["doc"] if isinstance(sample.get("doc"), dict) else {}), **sample} for sample in samples]
-    keys = dict.fromkeys(key for each in whole for key, value in each.items() if isinstance(value, str | int | float))
+    whole = [
+        {**(sample["doc"] if isinstance(sample.get("doc"), dict) else {}), **sample}
+        for sample in samples
+    ]
+    keys = dict.fromkeys(
+        key for each in whole for key, value in each.items() if isinstance(value, str | int | float)
+    )
     return {key: [each.get(key) for each in whole] for key in keys}

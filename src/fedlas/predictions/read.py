@@ -11,7 +11,7 @@ from typing import Any
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_kinds, describe
-from fedlas.predictions.cells import OWNER, few
+from fedlas.predictions.cells import few
 from fedlas.predictions.columns import Columns, option_of
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
@@ -46,12 +46,13 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
         InputError: If they do not say it; the columns of the table are named.
     """
     is_archive = isinstance(source, Archive)
-    columns = columns.or_default(source.names) if isinstance(source, Archive | SampleLog) else columns
+    columns = (
+        columns.or_default(source.names) if isinstance(source, Archive | SampleLog) else columns
+    )
     if columns.kind is not None:
         return columns
     hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
     raise InputError(
-        OWNER,
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
         "Add --logits 'PREFIX*' (or a,b,c) or --probs likewise, and --target NAME; or --confidence and --correct NAME.",
@@ -70,13 +71,17 @@ def _source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
     if len(paths) > 1:
         got = ", ".join(str(each) for each in paths[:3])
         fix = "Join their rows in one file."
-        raise InputError(OWNER, "several files must be logs of lm-evaluation-harness", got, fix)
+        raise InputError("several files must be logs of lm-evaluation-harness", got, fix)
     return source_of(paths[0], columns.separator), columns
 
 
 def _paths(path: Any) -> list[Path] | None:
     """Return the files of a path, of a pattern or of several paths; None for a frame."""
-    if isinstance(path, list | tuple) and path and all(isinstance(each, str | Path) for each in path):
+    if (
+        isinstance(path, list | tuple)
+        and path
+        and all(isinstance(each, str | Path) for each in path)
+    ):
         return [file for each in path for file in _paths(each) or ()]
     if not isinstance(path, str | Path):
         return None
@@ -84,7 +89,7 @@ def _paths(path: Any) -> list[Path] | None:
         return [Path(path)]
     files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
     if not files:
-        raise InputError(OWNER, "the pattern must match a file", path, "Check the path.")
+        raise InputError("the pattern must match a file", path, "Check the path.")
     return files
 
 
@@ -116,17 +121,33 @@ def read_predictions(
     columns = Columns(**names) if names else columns
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
-    if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+    if (
+        suffix == ".npz"
+        and columns is None
+        and _is_saved(path, {"logits", "target"} if labels else {"logits"})
+    ):
         return PredictionTable(Predictions.load(path))
     top_label = {"confidence", "correct"}
-    if suffix == ".npz" and columns is None and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES):
+    if (
+        suffix == ".npz"
+        and columns is None
+        and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
+    ):
         return PredictionTable(TopLabel.load(path))
     reader = open_table(path, columns)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
-        fix = "Add --correct NAME, or --predicted NAME and --target NAME." if of_top_label else "Add --target NAME."
-        name = "--correct must say which predictions are right" if of_top_label else "--target must name the labels"
-        raise InputError(OWNER, name, "none", fix)
+        fix = (
+            "Add --correct NAME, or --predicted NAME and --target NAME."
+            if of_top_label
+            else "Add --target NAME."
+        )
+        name = (
+            "--correct must say which predictions are right"
+            if of_top_label
+            else "--target must name the labels"
+        )
+        raise InputError(name, "none", fix)
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
@@ -155,15 +176,19 @@ def is_log(path: Path, columns: Columns) -> bool:
     if columns.format == "lm-eval" and named:
         fix = "Leave these options out, or add --format table."
         expected = "samples of lm-evaluation-harness have fixed columns"
-        raise InputError(OWNER, expected, ", ".join(map(option_of, named)), fix)
+        raise InputError(expected, ", ".join(map(option_of, named)), fix)
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
-    return columns.format == "lm-eval" or (not named and columns.format is None and is_json and is_lm_eval(path))
+    return columns.format == "lm-eval" or (
+        not named and columns.format is None and is_json and is_lm_eval(path)
+    )
 
 
 def _checked(columns: Columns | None) -> Columns:
     if isinstance(columns, Columns | None):
         return columns or Columns()
-    raise InputError(OWNER, "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label').")
+    raise InputError(
+        "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label')."
+    )
 
 
 def _is_saved(path: str | Path, names: set[str]) -> bool:
@@ -211,6 +236,8 @@ class Reader:
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
             got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"
-            raise InputError(OWNER, "classes must be the same, in the same order", got, "Name the columns a,b,c.")
+            raise InputError(
+                "classes must be the same, in the same order", got, "Name the columns a,b,c."
+            )
         self.notes += [f"{path.name}: {note}" for note in table.notes]
         return table

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import OWNER
 
 _BEGINNINGS = (
     (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
@@ -32,4 +31,4 @@ def check_text(path: Path) -> None:
     if b"\0" in first:
         forms.append(_BEGINNINGS[0])  # without a mark
     for _, what, fix in forms[:1]:
-        raise InputError(OWNER, f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)
+        raise InputError(f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)

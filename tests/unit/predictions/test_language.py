@@ -13,13 +13,25 @@ from fedlas.predictions import p_true, read_predictions, stated_confidence, toke
 CHOICES = [" A", " B", " C"]
 
 
-def sample(number, logliks, target, *, correct=None, subject="law", text=False, choices=CHOICES, **others):
+def sample(
+    number, logliks, target, *, correct=None, subject="law", text=False, choices=CHOICES, **others
+):
     """A line as lm-evaluation-harness writes it for multiple choice."""
     requests = {f"gen_args_{n}": {"arg_0": "Q", "arg_1": choices[n]} for n in range(len(logliks))}
     answers = [[str(value), str(value == max(logliks))] for value in logliks]
     target = choices[target].strip() if text else str(target)
-    line = {"doc_id": number, "doc": {"subject": subject, "q": "?"}, "target": target, "arguments": requests}
-    line |= {"resps": [[each] for each in answers], "filtered_resps": answers, "filter": "none", "metrics": ["acc"]}
+    line = {
+        "doc_id": number,
+        "doc": {"subject": subject, "q": "?"},
+        "target": target,
+        "arguments": requests,
+    }
+    line |= {
+        "resps": [[each] for each in answers],
+        "filtered_resps": answers,
+        "filter": "none",
+        "metrics": ["acc"],
+    }
     return line | ({} if correct is None else {"acc": float(correct)}) | others
 
 
@@ -40,18 +52,32 @@ def test_multiple_choice_has_logits(tmp_path, text):
 
 
 def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_path):
-    several = [sample(0, [-1.0, -2.0, -3.0], 0, correct=True), sample(1, [-1.0, -3.0], 1, correct=False)]
-    renumbered = [sample(0, [-1.0, -2.0, -3.0], 1, correct=True), sample(1, [-1.0, -2.0, -3.0], 2, correct=False)]
-    unnamed = [sample(0, [-1.0, -2.0], 0, correct=True) | {"target": "Z"}, sample(1, [-1.0, -3.0], 1, correct=False)]
+    several = [
+        sample(0, [-1.0, -2.0, -3.0], 0, correct=True),
+        sample(1, [-1.0, -3.0], 1, correct=False),
+    ]
+    renumbered = [
+        sample(0, [-1.0, -2.0, -3.0], 1, correct=True),
+        sample(1, [-1.0, -2.0, -3.0], 2, correct=False),
+    ]
+    unnamed = [
+        sample(0, [-1.0, -2.0], 0, correct=True) | {"target": "Z"},
+        sample(1, [-1.0, -3.0], 1, correct=False),
+    ]
     unnamed[1]["target"] = "Z"
     assert read_predictions(write(tmp_path, unnamed)).predictions.correct.tolist() == [True, False]
     for samples in (several, renumbered):
         table = read_predictions(write(tmp_path, samples))
         assert isinstance(table.predictions, TopLabel)
         assert table.predictions.correct.tolist() == [True, False]
-        assert table.predictions.confidence[0] == pytest.approx(np.exp(-1) / np.exp([-1, -2, -3]).sum())
+        assert table.predictions.confidence[0] == pytest.approx(
+            np.exp(-1) / np.exp([-1, -2, -3]).sum()
+        )
     without_outcome = [sample(0, [-1.0, -2.0], 0), sample(1, [-1.0, -2.0, -3.0], 1)]
-    assert read_predictions(write(tmp_path, without_outcome)).predictions.correct.tolist() == [True, False]
+    assert read_predictions(write(tmp_path, without_outcome)).predictions.correct.tolist() == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,10 +95,18 @@ def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_p
 )
 def test_choices_that_are_numbers_are_not_their_places(tmp_path, target, best, correct, right):
     line = sample(
-        0, [0.0 if n == best else -2.0 - n for n in range(4)], 0, correct=correct, choices=[" 3", " 2", " 1", " 0"]
+        0,
+        [0.0 if n == best else -2.0 - n for n in range(4)],
+        0,
+        correct=correct,
+        choices=[" 3", " 2", " 1", " 0"],
     )
     predictions = read_predictions(write(tmp_path, [line | {"target": target}])).predictions
-    assert predictions.target.tolist() == [right] if right is not None else isinstance(predictions, TopLabel)
+    assert (
+        predictions.target.tolist() == [right]
+        if right is not None
+        else isinstance(predictions, TopLabel)
+    )
     assert predictions.correct.tolist() == [best == right]
 
 
@@ -103,22 +137,36 @@ def repeated(number, answers, passed, right):
 @pytest.mark.parametrize(
     ("answers", "passed", "confidence"),
     [
-        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "42", 0.9),  # the last one counted
-        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "7", 0.2),  # as where a majority decides
+        # the last one counted
+        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "42", 0.9),
+        # as where a majority decides
+        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "7", 0.2),
         (["It is 42. Confidence: 90%", "It is 4. Confidence: 20%"], "4", 0.2),  # 4 is a part of 42
         (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "[invalid]", 0.9),
-        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "It is 7. Confidence: 20%", 0.2),
+        (
+            ["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"],
+            "It is 7. Confidence: 20%",
+            0.2,
+        ),
     ],
 )
-def test_of_repeats_the_confidence_of_the_scored_answer_counts(tmp_path, answers, passed, confidence):
+def test_of_repeats_the_confidence_of_the_scored_answer_counts(
+    tmp_path, answers, passed, confidence
+):
     table = read_predictions(write(tmp_path, [repeated(0, answers, passed, True)]))
     assert table.predictions.confidence.tolist() == [confidence]
 
 
 def test_free_answers_without_a_confidence_are_counted(tmp_path):
-    samples = [free(0, "It is 42. Confidence: 90%", True), free(1, "I don't know.", False), free(2, "42", True)]
+    samples = [
+        free(0, "It is 42. Confidence: 90%", True),
+        free(1, "I don't know.", False),
+        free(2, "42", True),
+    ]
     path = write(tmp_path, samples)
-    with pytest.raises(InputError, match=r"none in 2 of 3 answers, 1 of them a refusal .* in rows 2, 3 of samples"):
+    with pytest.raises(
+        InputError, match=r"none in 2 of 3 answers, 1 of them a refusal .* in rows 2, 3 of samples"
+    ):
         read_predictions(path)
     table = read_predictions(path, drop_missing=True)
     assert (table.predictions.confidence.tolist(), table.unread, table.refusals) == ([0.9], 2, 1)
@@ -127,7 +175,10 @@ def test_free_answers_without_a_confidence_are_counted(tmp_path):
 def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     random = np.random.default_rng(0)
     for task, choices in (("mmlu_law", 3), ("arc", 4)):
-        rows = [sample(n, random.normal(size=choices).tolist(), n % 2, choices="ABCD") for n in range(40)]
+        rows = [
+            sample(n, random.normal(size=choices).tolist(), n % 2, choices="ABCD")
+            for n in range(40)
+        ]
         write(tmp_path, rows, f"samples_{task}_2026-01-02T03-04-05.678.jsonl")
     table = read_predictions(str(tmp_path / "samples_*.jsonl"))
     assert sorted(set(table.groups)) == ["arc", "mmlu_law"]
@@ -159,7 +210,11 @@ def test_length_and_documents_make_groups(tmp_path):
     ("samples", "columns", "message"),
     [
         ([free(0, "It is 42.", True)], {}, "state a confidence.*row 1"),
-        ([sample(0, [-1.0, -2.0], 0)], {"groups": "subjct"}, "--groups must name a column.*subject"),
+        (
+            [sample(0, [-1.0, -2.0], 0)],
+            {"groups": "subjct"},
+            "--groups must name a column.*subject",
+        ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
         ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
         ([sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}], {}, "one kind, with a label"),
@@ -208,7 +263,9 @@ def test_columns_of_words_and_log_probabilities(tmp_path, kind, cells, confidenc
     table = read_predictions(path, confidence="c", correct="ok", confidence_as=kind)
     assert table.predictions.confidence.tolist() == pytest.approx(confidence)
     with pytest.raises(InputError, match=r"column 'c'.*row"):
-        read_predictions(path, confidence="c", correct="ok", confidence_as="sum" if kind == "words" else "words")
+        read_predictions(
+            path, confidence="c", correct="ok", confidence_as="sum" if kind == "words" else "words"
+        )
 
 
 def test_the_command_notices_a_log(tmp_path, capsys):
@@ -217,10 +274,26 @@ def test_the_command_notices_a_log(tmp_path, capsys):
     for number in range(60):
         logliks, target = random.normal(0, 3, 3).tolist(), int(random.integers(3))
         right = int(np.argmax(logliks)) == target
-        samples.append(sample(number, logliks, target, correct=right, subject="law" if number % 2 else "logic"))
+        samples.append(
+            sample(number, logliks, target, correct=right, subject="law" if number % 2 else "logic")
+        )
     path, val = write(tmp_path, samples[:30]), write(tmp_path, samples[30:], "val.jsonl")
     assert main(["evaluate", str(path), "--groups", "subject", "--replicates", "0"]) == 0
     found = capsys.readouterr()
     assert "logic" in found.out
     assert "log-likelihoods of the choices" in found.err
-    assert main(["evaluate", str(path), "--on", str(val), "--calibrate", "temperature", "--replicates", "0"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(path),
+                "--on",
+                str(val),
+                "--calibrate",
+                "temperature",
+                "--replicates",
+                "0",
+            ]
+        )
+        == 0
+    )
