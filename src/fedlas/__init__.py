@@ -79,6 +79,13 @@ _HOMES = {
     "report": "present.evaluation",
 }
 """The module of each public name that is no module itself."""
+_ELSEWHERE = {
+    "Card": "fedlas.deploy.Card",
+    "Monitor": "fedlas.deploy.Monitor",
+    "export": "fedlas.deploy.export, or CalibratedModel.export",
+    "load": "fedlas.Predictions.load, or fedlas.CalibratedModel.load",
+}
+"""Names that people look for here."""
 _MODULES = (
     "binary", "calibrators", "checks", "deploy", "diagnose", "errors", "features", "integrations", "losses", "metrics",
     "plots", "stats", "zoo",
@@ -92,9 +99,16 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
         if name in _MODULES:
             return import_module(f"fedlas.{name}")
         if name not in _HOMES:
-            raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
+            raise AttributeError(f"fedlas has no {name!r}. {_suggestion(name)}")
         value = globals()[name] = getattr(import_module(f"fedlas.{_HOMES[name]}"), name)
         return value
 
     def __dir__() -> list[str]:
         return sorted({*__all__, *_MODULES})
+
+    def _suggestion(name: str) -> str:
+        if name in _ELSEWHERE:
+            return f"It is {_ELSEWHERE[name]}."
+        from fedlas._core.errors import suggestion
+
+        return suggestion(name, __dir__())

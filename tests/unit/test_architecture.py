@@ -365,7 +365,7 @@ except AttributeError as error:
     assert any("evaluate" in line for line in shown)
     assert [loaded, wrong, missing, optional] == ["loaded", "wrong", "missing", "optional"]
     assert calibrator.startswith("TemperatureScaling(")
-    assert error == "module 'fedlas' has no attribute 'calibrator'"
+    assert error == "fedlas has no 'calibrator'. Did you mean 'calibrators'?"
 
 
 def test_the_package_offers_every_public_room():

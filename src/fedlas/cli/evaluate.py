@@ -28,7 +28,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Reader
+from fedlas.predictions import Columns, Reader
+from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation, report
 from fedlas.present.gate import Check, Requirement, required
@@ -128,7 +129,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         except InputError as error:
             raise (command_words(error) if error.owner == "report" else error) from error
     _show(evaluation, args)
-    if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
+    is_table = (
+        args.on is not None and not run and not is_log(args.on, columns_of(args) or Columns())
+    )
+    if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
     return (
         show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
@@ -173,9 +177,8 @@ def _check(args: argparse.Namespace) -> None:
         fix = "Name one calibrator."
         raise InputError("--require is for one model", "--calibrate all", fix)
     if args.file.is_dir() and columns_of(args) is not None:
-        raise InputError(
-            "columns are for files", f"the run {args.file}", "Leave their options out."
-        )
+        fix = "Leave their options out, or name a file of predictions."
+        raise InputError("columns are for files", f"the folder {args.file}", fix)
     if args.report is None:
         return
     if args.report.suffix.lower() not in (".html", ".htm"):

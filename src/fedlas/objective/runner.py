@@ -82,6 +82,13 @@ class Runner:
             expected = "device must be one that torch has"
             fix = "Pass 'cpu' or 'cuda'."
             raise InputError(expected, describe(device), fix) from error
+        try:
+            torch.empty(0, device=self._device)
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            got = f"{str(self._device)!r} ({str(error).splitlines()[0]})"
+            raise InputError(
+                "device must be there", got, "Pass 'cpu', or install PyTorch for it."
+            ) from error
         self._model = model
         self._loader = loader
         self._reader = reader or NoFeatures()

@@ -18,6 +18,7 @@ from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures, group_measures
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, Predictions, PredictionTable
+from fedlas.predictions.arguments import labels_apart
 from fedlas.predictions.predictions import (
     AnyPredictions,
     check_measurable,
@@ -415,6 +416,7 @@ class Evaluation:
 @check_kinds
 def report(
     predictions: AnyPredictions | PredictionTable | MultiLabel,
+    target: object = None,
     *,
     on: AnyPredictions | PredictionTable | MultiLabel | HeldOut | None = None,
     calibrate: str | None = None,
@@ -439,6 +441,7 @@ def report(
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
             :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group.
+        target: None; labels are part of ``predictions``.
         on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
@@ -468,6 +471,8 @@ def report(
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
+    if target is not None:
+        raise labels_apart(predictions)
     level = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
