@@ -33,6 +33,12 @@ from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
 _OWNER = "fedlas evaluate"
+_RULES = (
+    ("--cost-ratio", "RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
+    ("--budget", "N", "act on at most N of the samples, chosen on --on"),
+    ("--recall", "SHARE", "act so that this share of events is found, chosen on --on, e.g. 0.8"),
+    ("--precision", "SHARE", "act so that this share of alarms are events, chosen on --on, e.g. 0.5"),
+)
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -63,6 +69,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="+",
         default=(),
     )
+    for name, metavar, text in _RULES:
+        option(parser, name, metavar, f"two classes: {text} (default: no decision)", type=float)
     add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
     flag(parser, "--details", "print every metric with its interval (default: the main ones)")
     flag(parser, "--json", "print JSON, fractions in full precision (default: a table in percent)")
@@ -90,6 +98,10 @@ def _evaluate(args: argparse.Namespace) -> int:
                 on=held_out,
                 calibrate=args.calibrate,
                 reject=args.reject,
+                cost_ratio=args.cost_ratio,
+                budget=args.budget,
+                recall=args.recall,
+                precision=args.precision,
                 top_label=args.top_label,
                 num_bins=args.num_bins,
                 confidence_level=args.confidence_level,
@@ -100,7 +112,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 repair=f"fedlas evaluate {args.file} {repair}",
             )
         except InputError as error:
-            raise (command_words(error, _OWNER) if error.parts[0] == "report" else error) from error
+            raise (command_words(error, _OWNER) if error.parts[0] in ("report", "Rule") else error) from error
     _show(evaluation, args)
     return 0
 

@@ -10,7 +10,7 @@ from fedlas._core.check import check_choice, check_count, check_kinds
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
-from fedlas.plots.theme import REFERENCE, Axes, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
+from fedlas.plots.theme import REFERENCE, Axes, Theme, ThemeName, canvas, caption, entitle, name_axis, subtitle
 from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
@@ -72,7 +72,7 @@ def reliability_diagram(
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0])
         >>> ax = reliability_diagram(p, num_bins=5, title="three samples")
         >>> ax.get_title(loc="left"), ax.texts[0].get_text()
-        ('three samples', 'ECE 29.9 %  ·  n = 3')
+        ('three samples', 'ECE 29.89 %  ·  n = 3')
 
     Source:
         DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;
@@ -127,12 +127,9 @@ def reliability_diagram(
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "accuracy", palette)
     worth = "" if predictions.weights is None else f", worth {effective_samples(predictions.weights):,.0f}"
-    axes.text(
-        0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}{worth}", transform=axes.transAxes,
-        ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
-    )  # fmt: skip
+    subtitle(axes, f"ECE {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{worth}", palette)
     if title is not None:
-        entitle(axes, title, palette)
+        entitle(axes, title, palette, above_subtitle=True)
     if legend and estimator == "bins":
         _explain(axes, palette)
     if not shares:

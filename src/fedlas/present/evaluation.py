@@ -15,10 +15,18 @@ from typing import Any
 from fedlas._core.check import InputError, check_kinds
 from fedlas._core.extras import require
 from fedlas._core.text import printable
-from fedlas.binary import GroupMeasures, group_measures
+from fedlas.binary import GroupMeasures, decide, group_measures
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions, PredictionTable
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.present.decision import (
+    Decisions,
+    curve_picture,
+    decision_tables,
+    decision_words,
+    plain_decisions,
+    rules_of,
+)
 from fedlas.present.groups import (
     MOST,
     event_groups_table,
@@ -58,6 +66,7 @@ from fedlas.present.stages import (
     Rejections,
     calibrated,
     check_options,
+    check_rules,
     check_stages,
     estimates_by_stage,
     rejection_blocks,
@@ -89,6 +98,7 @@ class Evaluation:
         positive: Measures of the event by stage; empty if the predicted class is the subject.
         groups: Measures of each group by stage, the worst group first: of events, or accuracy and ECE.
         rejected: Confidence to accept predictions from, by stage.
+        decisions: From which probability of the event to act, by stage.
         outcome: The calibrators, and why others did not run.
         num_bins: Bins of the calibration errors.
         replicates: Of intervals and tests.
@@ -107,6 +117,7 @@ class Evaluation:
     positive: Mapping[str, EstimateTable] = field(default_factory=dict)
     groups: Mapping[str, Mapping[Any, GroupEstimate | GroupMeasures]] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=dict)
     outcome: Calibrated = field(default_factory=Calibrated)
     num_bins: int = 15
     replicates: int = REPLICATES
@@ -154,6 +165,8 @@ class Evaluation:
             sentences.append(effect(name, calibrator, *stages, replicates=self.replicates))
         elif first.is_clear:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
+        last = list(self.decisions.values())[-1] if self.decisions else ()
+        sentences += [decision_words(each, self.event) for each in last]
         return [*sentences, *(self._worst(stage) for stage in self.groups)]
 
     @property
@@ -192,6 +205,8 @@ class Evaluation:
             content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
         if self.positive:
             content["positive class"] = plain_measures(self._events)
+        if self.decisions:
+            content["decisions"] = plain_decisions(self.decisions)
         if self.rejected:
             content["reject"] = {stage: [each.plain() for each in row] for stage, row in self.rejected.items()}
         if self._compares:
@@ -213,13 +228,23 @@ class Evaluation:
         else:
             short = self._short("Main metrics")
             whole = self._whole("All metrics")
-        # Beside the sentence stands its subject: the positive class of two, else the predicted class.
-        diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
-        beside = positive_diagrams(self.stages, self.positive, event=self.event) or ([] if self._compares else diagrams)
+        # With the sentence stands its subject: the event of two classes, else the predicted class.
+        beside: list[Any] = []
+        diagrams: list[Any] = []
+        if self.positive:
+            beside = positive_diagrams(self.stages, self.positive, event=self.event)
+        else:
+            diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
+        if self.positive and not self._compares:
+            parts = {stage: check_predictions(_OWNER, each) for stage, each in self.stages.items()}
+            beside.append(curve_picture(parts, self.decisions, self.event))
+        elif not self._compares:
+            beside, diagrams = diagrams, []
         return render(
             "evaluation.html.j2",
             name=self.name,
             size=size_of(self.stages[RAW]),
+            title=self.title.removeprefix(f"{self.name}: "),
             num_bins=self.num_bins,
             verdict=self.verdict,
             short=short,
@@ -229,8 +254,9 @@ class Evaluation:
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
-            diagrams=[] if beside is diagrams or self.positive else diagrams,
+            diagrams=diagrams,
             event=self.event if self.positive else "",
+            decisions=decision_tables(self.decisions) if self.decisions else [],
             level=f"{100 * self.confidence_level:g}",
         )
 
@@ -288,6 +314,7 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks += with_meaning(self._short(self.title))
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
+        blocks += decision_tables(self.decisions) if self.decisions else []
         return [*blocks, *self.outcome.remarks(short=self._compares), *rejection_blocks(self.rejected)]
 
     @property
@@ -369,6 +396,10 @@ def report(
     calibrate: str | None = None,
     reject: Sequence[float] = (),
     groups: Sequence[Any] | None = None,
+    cost_ratio: float | None = None,
+    budget: float | None = None,
+    recall: float | None = None,
+    precision: float | None = None,
     top_label: bool = False,
     num_bins: int = 15,
     confidence_level: float = CONFIDENCE_LEVEL,
@@ -391,6 +422,10 @@ def report(
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``: events expected and observed in each, or accuracy and ECE.
+        cost_ratio: Of two classes, how many false alarms are as bad as a missed event: from which probability to act.
+        budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
+        recall: The same for a share of the events to find, in (0, 1].
+        precision: The same for a share of events among the alarms, in (0, 1].
         top_label: Whether the predicted class is the subject of two classes, too.
         num_bins: Number of bins of calibration errors, at least 1.
         confidence_level: Level of the intervals, in ``(0, 1)``.
@@ -427,6 +462,9 @@ def report(
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
     check_stages(predictions, held_out, calibrate, reject, groups)
+    event = is_event(predictions) and not top_label
+    rules = rules_of(cost_ratio, budget, recall, precision)
+    check_rules(rules, event=event, has_val=held_out is not None)
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
@@ -444,7 +482,6 @@ def report(
     for stage, each in stages.items() if replicates else ():
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
-    event = is_event(predictions) and not top_label
     by_group: dict[str, Any] = {}
     if groups is not None and event:
         for stage, each in stages.items():
@@ -457,6 +494,13 @@ def report(
     if reject and held_out is not None:
         fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
         rejected = rejections(stages, reject, held_out.validation(), fitted)
+    decisions: dict[str, Any] = {}
+    for stage, each in stages.items() if rules else ():
+        val = None if held_out is None else held_out.validation()
+        if val is not None and stage != RAW:
+            val = outcome.fitted[stage.removeprefix("after ")].transform(val)
+        pair = None if val is None else check_predictions(_OWNER, val), check_predictions(_OWNER, each)
+        decisions[stage] = [decide(*pair, rule, confidence_level=confidence_level) for rule in rules]
     return Evaluation(
         name,
         stages,
@@ -466,6 +510,7 @@ def report(
         measures_by_stage(stages, **level) if event else {},
         by_group,
         rejected,
+        decisions,
         outcome,
         num_bins,
         replicates,

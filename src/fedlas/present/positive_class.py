@@ -186,7 +186,7 @@ def positive_diagrams(stages: Mapping[str, AnyPredictions], by_stage: MeasuresBy
     }
     return [
         figure(
-            positive_reliability_diagram(of_all_classes[name], title=name, ax=axes(3.1, 3.9)),
+            positive_reliability_diagram(of_all_classes[name], title=name, ax=axes(3.1, 3.9), scale="auto"),
             f"Reliability diagram of {event}, {name}",
         )
         for name in of_all_classes

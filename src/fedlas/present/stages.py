@@ -19,6 +19,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import Bar, say
+from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
@@ -200,6 +201,17 @@ def check_stages(
         raise InputError(owner, "on= must be other predictions than those measured", "the same", fix)
 
 
+def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
+    """Refuse rules of a decision where there is no event, or nothing to choose a threshold on."""
+    if rules and not event:
+        fix = "Leave it out; from which confidence to accept predictions says reject=."
+        raise InputError("report", f"{rules[0].name}= is for the event of two classes", "the predicted class", fix)
+    for rule in rules:
+        if rule.name != "cost_ratio" and not has_val:
+            fix = "Pass on= with held-out predictions; a threshold chosen on the test set would flatter it."
+            raise InputError("report", f"{rule.name}= needs held-out predictions", "no on=", fix)
+
+
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
     """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
 
@@ -266,10 +278,13 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     ]
     if rejected:
         level = f"{next(iter(rejected.values()))[0].chosen.confidence_level:.0%}"
+        bound = f" so that the risk holds with {level}"
+        if len(rejected) > 1:
+            bound += " as predicted; after a calibrator, which saw the same samples, that does not hold for sure"
         blocks.append(
             Note(
-                f"Thresholds are chosen on the held-out predictions so that the risk holds with {level}; the other "
-                f"columns are of the test predictions, 'at most' with {level}."
+                f"Thresholds are chosen on the held-out predictions{bound}; the other columns are of the test "
+                f"predictions, 'at most' with {level}."
             )
         )
     return blocks
