@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from fedlas import plots as plots
     from fedlas import stats as stats
     from fedlas import zoo as zoo
-    from fedlas.calibrated import CalibratedModel, calibrate
+    from fedlas.calibrated import CalibratedModel, TableCalibration, calibrate
     from fedlas.features import FeatureTap, find_head
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import Predictions, TopLabel, read_predictions
     from fedlas.present.card import CalibrationCard, card
-    from fedlas.present.evaluation import Evaluation, report
+    from fedlas.present.evaluation import Evaluation
+    from fedlas.present.report import report
     from fedlas.stats import estimates
     from fedlas.stats.two_models import compare
 
@@ -39,6 +40,7 @@ __all__ = [
     "FeatureTap",
     "Objective",
     "Predictions",
+    "TableCalibration",
     "TopLabel",
     "__version__",
     "calibrate",
@@ -62,6 +64,7 @@ _HOMES = {
     "FeatureTap": "features",
     "Objective": "objective",
     "Predictions": "predictions",
+    "TableCalibration": "calibrated",
     "TopLabel": "predictions",
     "calibrate": "calibrated",
     "card": "present.card",
@@ -72,7 +75,7 @@ _HOMES = {
     "param_groups": "objective",
     "predict": "objective",
     "read_predictions": "predictions",
-    "report": "present.evaluation",
+    "report": "present.report",
 }
 """The module of each public name that is no module itself."""
 _MODULES = (

@@ -166,5 +166,6 @@ def _pooled(found: dict[Any, GroupMeasures], name: str, confidence_level: float)
     pooled = partial_pooling(np.array([each.value for each in own.values()]), errors)
     for group, value, error in zip(own, pooled.values.tolist(), pooled.errors.tolist(), strict=True):
         estimate = Estimate(value, value - z * error, value + z * error, confidence_level=confidence_level)
-        found = {**found, group: replace(found[group], **{f"pooled_{name}": estimate})}
+        change: dict[str, Any] = {f"pooled_{name}": estimate}
+        found = {**found, group: replace(found[group], **change)}
     return found

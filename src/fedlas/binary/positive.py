@@ -92,7 +92,8 @@ def positive_class(
         InputError: If ``predictions`` are something else or have one class, if ``positive`` is no
             class, or is None where there are not two, or if an outcome is missing that is needed.
     """
-    classes = check_predictions(owner, predictions).num_classes
+    predictions = check_predictions(owner, predictions)
+    classes = predictions.num_classes
     if classes < 2 or (positive is None and classes != 2):
         expected = "predictions must have two classes, or positive must name the one to set against the rest"
         got = f"{classes} class{'es' if classes > 1 else ''}, positive={positive}"

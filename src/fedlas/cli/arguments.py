@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any
 
 from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
@@ -89,6 +90,8 @@ _SAMPLES = (
      "(default: none)"),
     ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
     ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
+    ("--covariates", "COLUMNS", "columns that say more about a sample: numbers, or text of at most 256 values; named "
+     "like --logits (default: none)"),
     ("--clusters", "COLUMN", "column of what samples belong to, such as a patient: they are resampled together "
      "(default: all samples are independent)"),
 )  # fmt: skip
@@ -145,6 +148,25 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     values = {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()}
     columns = Columns(**values)
     return None if columns == Columns() else columns
+
+
+def column_options(columns: Columns | None) -> str:
+    """Return the options that name these columns, as a shell takes them, with a space before each.
+
+    Example:
+        >>> column_options(Columns(probs="p_*", target="y", percent=True))
+        " --probs 'p_*' --target y --percent"
+    """
+    words: list[str] = []
+    for each in fields(Columns):
+        value: Any = getattr(columns, each.name, each.default)
+        option = "--sep" if each.name == "separator" else option_of(each.name)
+        if value is True:
+            words.append(option)
+        elif value and value != each.default:
+            names = [value] if isinstance(value, str) else [",".join(value)] if each.name == "classes" else value
+            words += [f"{option} {shlex.quote(name)}" for name in names]
+    return "".join(f" {word}" for word in words)
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:

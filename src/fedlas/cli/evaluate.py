@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,21 @@ from fedlas.cli.arguments import (
     add_path,
     add_replicates,
     add_samples,
+    column_options,
     columns_of,
     command_words,
     flag,
     laboratory,
     option,
 )
+from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Reader
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.evaluation import Evaluation, report
+from fedlas.present.evaluation import Evaluation
+from fedlas.present.gate import Check, Requirement, required
 from fedlas.present.page import require_page_packages
-from fedlas.present.stages import DEFAULT, HeldOut
+from fedlas.present.report import report
+from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
@@ -72,6 +78,15 @@ def add_evaluate(add: AddSubcommand) -> None:
     for name, metavar, text in _RULES:
         option(parser, name, metavar, f"two classes: {text} (default: no decision)", type=float)
     add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
+    option(
+        parser,
+        "--require",
+        "RULE",
+        "bound such as 'ece<=0.03'; exit status 3 if the interval lies beyond it (default: none)",
+        nargs="+",
+        default=(),
+    )
+    add_gate(parser)
     flag(parser, "--details", "print every metric with its interval (default: the main ones)")
     flag(parser, "--json", "print JSON, fractions in full precision (default: a table in percent)")
     add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")
@@ -92,6 +107,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         else:
             predictions = reader.read(args.file)
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
+        repair += column_options(columns_of(args))
         try:
             evaluation = report(
                 predictions,
@@ -114,7 +130,23 @@ def _evaluate(args: argparse.Namespace) -> int:
         except InputError as error:
             raise (command_words(error, _OWNER) if error.parts[0] in ("report", "Rule") else error) from error
     _show(evaluation, args)
-    return 0
+    if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
+        say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
+    return show_gate(_checks(evaluation, args.require), args, suite=args.file.name) if args.require else 0
+
+
+def _calibrate_line(args: argparse.Namespace, method: str) -> str:
+    """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
+    options = column_options(columns_of(args)) + ("" if method == DEFAULT else f" --method {method}")
+    return f"fedlas calibrate {shlex.quote(str(args.on))}{options} --out cal.json"
+
+
+def _checks(evaluation: Evaluation, rules: Sequence[str]) -> list[Check]:
+    """Compare the last stage, which is calibrated where a calibrator was asked for, with what is required."""
+    stage = list(evaluation.stages)[-1]
+    estimates = {**evaluation.positive.get(stage, {}), **evaluation.estimates.get(stage, {})}
+    requirements = [Requirement.parse(rule, estimates) for rule in rules]
+    return [required(each, estimates[each.metric]) for each in requirements]
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
@@ -132,6 +164,10 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(_OWNER, args.replicates, args.confidence_level)
+    check_gate(_OWNER, args, "--require", args.require)
+    if args.calibrate == ALL and args.require:
+        fix = "Name one calibrator."
+        raise InputError(_OWNER, "--require is for one model", "--calibrate all", fix)
     if args.file.is_dir() and columns_of(args) is not None:
         raise InputError(_OWNER, "columns are for files", f"the run {args.file}", "Leave their options out.")
     if args.report is None:

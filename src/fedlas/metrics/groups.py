@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.metrics.sums import CellSums, has_weights
+from fedlas.metrics.sums import CellSums, has_weights, in_range
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
@@ -92,7 +92,7 @@ def calibration_by_class(predictions: Predictions, *, num_bins: int = 15) -> dic
         >>> table[1].frequency, table[1].mean_probability, table[1].ece
         (1.0, 0.5, 0.5)
     """
-    check_predictions("calibration_by_class", predictions)
+    predictions = check_predictions("calibration_by_class", predictions)
     sums = ClasswiseSums(predictions, check_count("calibration_by_class", "num_bins", num_bins))
     scan(predictions, [sums])
     return class_table(sums)
@@ -142,7 +142,7 @@ def calibration_by_group(
         (['easy', 'hard'], 0.5, 1)
     """
     owner = "calibration_by_group"
-    check_measurable(owner, predictions)
+    predictions = check_measurable(owner, predictions)
     check_count(owner, "num_bins", num_bins)
     names, number = group_numbers(owner, predictions, groups)
     sums = GroupSums(len(names), num_bins, has_weights(predictions))
@@ -161,7 +161,7 @@ def group_numbers(owner: str, predictions: AnyPredictions, groups: Any) -> tuple
         check_dense(owner, "groups", groups)
         groups = groups.detach().cpu()
     try:
-        labels = np.asarray(groups)
+        labels = group_labels(groups)
     except (TypeError, ValueError):  # a float type of PyTorch that has no array, or rows of unequal length
         labels = np.zeros(())
     if labels.dtype.kind in "fc":
@@ -178,6 +178,12 @@ def group_numbers(owner: str, predictions: AnyPredictions, groups: Any) -> tuple
         fix = "Pass all groups as integers, or all as strings."
         raise InputError(owner, "groups must have an order", str(error), fix) from error
     return names.tolist(), number
+
+
+def group_labels(groups: Any) -> NDArray[Any]:
+    """Return groups as an array; texts as objects, since NumPy would pad each to the longest."""
+    texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)
+    return np.array(groups, dtype=object) if texts else np.asarray(groups)
 
 
 class GroupSums:
@@ -209,6 +215,11 @@ class GroupSums:
         """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         sums = {"count": self._count.values, "right": self._right.values, "confidence": self._confidence.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
+
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        parts = self._right.is_part_of(self._count) and self._confidence.is_part_of(self._count)
+        return self._count.counts(samples) and parts and (self._rows is None or in_range(self._rows, 0, samples))
 
     def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
         """Return the groups that have samples, by name ``(G,)``."""

@@ -318,7 +318,7 @@ class OnePass(Generic[S]):
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
                 enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
         """
-        (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
+        predictions = (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
         statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
         check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
         scan(predictions, [statistic])

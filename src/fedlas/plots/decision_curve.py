@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_kinds
 from fedlas.binary.net_benefit import THRESHOLDS, net_benefit
-from fedlas.binary.positive import Floats, positive_class
+from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend
 from fedlas.predictions import Predictions
 
@@ -58,7 +58,7 @@ def decision_curve(
     owner = "decision_curve"
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     of_data = isinstance(thresholds, str)
-    limits = _range(owner, named, positive) if of_data else thresholds
+    limits = _range(owner, named, positive) if isinstance(thresholds, str) else thresholds
     unit = 1000.0 if of_data else 1.0
     curves = {name: net_benefit(each, positive=positive, thresholds=limits) for name, each in named.items()}
     if not named or any(
@@ -95,10 +95,10 @@ def decision_curve(
     return axes
 
 
-def _range(owner: str, models: Mapping[str, Predictions], positive: int | None) -> Floats:
+def _range(owner: str, models: Mapping[str, Predictions], positive: int | None) -> list[float]:
     """Return a hundred thresholds up to where nearly all probabilities, or three times the events, are."""
     most = 0.0
     for each in models.values():
         data = positive_class(owner, each, positive)
         most = max(most, float(np.quantile(data.probability, 0.995)), 3.0 * data.mean(data.outcome))
-    return min(most, 0.99) * np.arange(1, 101) / 100
+    return [min(most, 0.99) * step / 100 for step in range(1, 101)]

@@ -146,8 +146,9 @@ class _Shown:
         """Return the edges of bins of the strip."""
         if not self.logit:
             return np.linspace(self.low, self.high, bins + 1)
-        ends = np.log([self.low / (1 - self.low), self.high / (1 - self.high)])
-        return 1.0 / (1.0 + np.exp(-np.linspace(*ends, bins + 1)))
+        low = float(np.log(self.low / (1 - self.low)))
+        high = float(np.log(self.high / (1 - self.high)))
+        return np.asarray(1.0 / (1.0 + np.exp(-np.linspace(low, high, bins + 1))))
 
     def number(self, axes: Any, *, both: bool) -> None:
         """Set scale, limits and ticks of both axes, or of the horizontal one."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedlas._core.check import LARGEST, InputError, check_dense, check_finite, describe
 from fedlas._core.text import shortened
+from fedlas.predictions.cells import truth_places
 from fedlas.predictions.probabilities import logarithm
 
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
@@ -128,15 +129,18 @@ def _numbers_of(owner: str, target: Any, classes: Any, num_classes: int) -> list
         expected = f"classes must be a sequence of {num_classes} names, in the order of the columns"
         raise InputError(owner, expected, describe(classes), "Name every class.")
     numbers = {str(name): number for number, name in enumerate(classes)}
+    truths = truth_places(list(numbers))
     try:
         labels = [str(label) for label in np.asarray(target).ravel().tolist()]
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Pass one name a sample."
         raise InputError(owner, "target must hold names of classes", describe(target), fix) from error
+    labels = [label.lower() if label not in numbers and label.lower() in truths else label for label in labels]
+    numbers = truths | numbers
     for label in labels:
         if label not in numbers:
             fix = "Correct the label, or name the classes in the order of the columns."
-            expected = f"labels must be among the classes {', '.join(list(numbers)[:12])}"
+            expected = f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}"
             raise InputError(owner, expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]
 

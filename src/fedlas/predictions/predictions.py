@@ -293,7 +293,8 @@ class Predictions:
     @classmethod
     def of_samples(cls, samples: Samples, *, are_probs: bool) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
-        others: dict[str, Any] = {name: getattr(samples, name) for name in ("label_probs", "weights", "clusters")}
+        names = ("label_probs", "weights", "features", "clusters")
+        others: dict[str, Any] = {name: getattr(samples, name) for name in names}
         others["target"] = samples.outcome
         return cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
 
@@ -335,6 +336,38 @@ vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fro
 _FIELDS = ("logits", "target", "features", "label_probs", "weights", "clusters")
 
 
+AnyPredictions = Predictions | TopLabel
+"""Predictions of which the top label can be measured."""
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Predictions with what else their table holds.
+
+    Attributes:
+        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
+        classes: Names of the classes; empty if they have none.
+        notes: How the table was read, as sentences.
+        groups: Group of each sample, if a column holds groups.
+        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
+        unread: Number of answers of a language model whose confidence could not be read; they were left out.
+        refusals: Number of answers that decline to answer, as "I don't know" does.
+    """
+
+    predictions: AnyPredictions
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    unread: int = 0
+    refusals: int = 0
+
+
+def plain_predictions(value: Any) -> Any:
+    """Return the predictions of a table that was read; anything else unchanged."""
+    return value.predictions if isinstance(value, PredictionTable) else value
+
+
 def check_labeled(owner: str, predictions: object) -> Predictions:
     """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
 
@@ -348,11 +381,12 @@ def check_labeled(owner: str, predictions: object) -> Predictions:
 
 
 def check_predictions(owner: str, predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`.
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
 
     Raises:
         InputError: Otherwise.
     """
+    predictions = plain_predictions(predictions)
     if isinstance(predictions, Predictions):
         return predictions
     if isinstance(predictions, TopLabel):
@@ -361,14 +395,11 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     raise InputError(owner, "predictions must be Predictions", describe(predictions), fix)
 
 
-AnyPredictions = Predictions | TopLabel
-"""Predictions of which the top label can be measured."""
-
-
 def check_measurable(owner: str, predictions: object) -> AnyPredictions:
     """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
 
     Raises:
         InputError: Otherwise.
     """
+    predictions = plain_predictions(predictions)
     return predictions if isinstance(predictions, TopLabel) else check_labeled(owner, predictions)

@@ -9,13 +9,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from html import escape
 from math import isnan
 from typing import Any, Literal
 
-from fedlas._core.terminal import say, show
+from fedlas._core.terminal import console, say, show
 from fedlas._core.terminal import table as rich_table
 from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
@@ -314,27 +313,28 @@ class Note:
 Block = str | Note | Table
 
 
-def show_blocks(blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False) -> None:
+def show_blocks(blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: Any = None) -> None:
     """Print sentences and tables.
 
     Args:
         blocks: In their order.
         details: Print the further lines of cells, such as intervals.
         as_markdown: Print Markdown tables rather than those of a terminal, and break no line.
+        on: A ``rich.console.Console``; None makes one on standard output.
     """
     for block in blocks:
         if isinstance(block, Table) and as_markdown:
-            say(block.title, "", *markdown(block).split("\n"), "", *block.notes)
+            say(block.title, "", *markdown(block).split("\n"), "", *block.notes, on=on)
         elif isinstance(block, Table):
-            show(terminal(block, details=details))
+            show(terminal(block, details=details), on=on)
         elif isinstance(block, Note):
-            say(block.text, style="dim", wrap=not as_markdown)
+            say(block.text, style="dim", wrap=not as_markdown, on=on)
         else:
-            say(block, wrap=not as_markdown)
+            say(block, wrap=not as_markdown, on=on)
 
 
 def text_of(blocks: Iterable[Block], *, details: bool = False) -> str:
     """Return what :func:`show_blocks` prints."""
-    with redirect_stdout(io.StringIO()) as text:
-        show_blocks(blocks, details=details)
+    text = io.StringIO()
+    show_blocks(blocks, details=details, on=console(text=text))
     return text.getvalue().rstrip("\n")

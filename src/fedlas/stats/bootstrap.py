@@ -154,7 +154,7 @@ def bootstrap_intervals(
         >>> accuracy.value, accuracy.low, accuracy.high
         (0.75, 0.1941..., 0.9936...)
     """
-    check_measurable("bootstrap_intervals", predictions)
+    predictions = check_measurable("bootstrap_intervals", predictions)
     entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     options |= {"num_bins": num_bins, "method": method}

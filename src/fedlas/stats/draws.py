@@ -54,7 +54,7 @@ def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
     """
-    check_measurable(owner, predictions)
+    predictions = check_measurable(owner, predictions)
     weights = predictions.weights
     if weights is not None and not bool(weights.all()):
         predictions = rows_of(predictions, weights.nonzero().squeeze(1))

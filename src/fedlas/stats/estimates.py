@@ -12,8 +12,8 @@ from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.scan import MetricEntry
-from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable, check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
@@ -105,7 +105,7 @@ class EstimateTable(ResultTable[str, Estimate]):
 
 @check_kinds
 def estimates(
-    predictions: Predictions | TopLabel,
+    predictions: AnyPredictions | PredictionTable,
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -150,7 +150,7 @@ def estimates(
         >>> table["ece"].low > table["ece"].floor > 0, table["ece"].p, table["accuracy"].floor
         (True, 0.005, None)
     """
-    check_measurable("estimates", predictions)
+    predictions = check_measurable("estimates", predictions)
     names = [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     return estimated("estimates", predictions, names, num_bins=num_bins, **options)[0]
@@ -195,7 +195,7 @@ def class_estimates(
         >>> first.p > 0.05, first.low, first.floor > 0.01
         (True, 0.0, True)
     """
-    check_predictions("class_estimates", predictions)
+    predictions = check_predictions("class_estimates", predictions)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     return estimated("class_estimates", predictions, [], num_bins=num_bins, by_class=True, **options)[1]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics import calibration_by_group
+from fedlas.metrics.groups import group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
@@ -88,7 +89,7 @@ def group_estimates(
     weights = predictions.weights
     clusters = predictions.clusters
     counted = np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
-    names, number = np.unique(np.asarray(groups)[counted], return_inverse=True)
+    names, number = np.unique(group_labels(groups)[counted], return_inverse=True)
     if len(names) > max(2, len(number) // 2):
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."

@@ -224,8 +224,9 @@ def reject_option(
         >>> round(option.threshold, 2), round(option.coverage, 2), round(option.risk, 3), round(option.upper, 3)
         (0.78, 0.67, 0.075, 0.088)
     """
+    val = check_measurable("reject_option", val)
+    test = check_measurable("reject_option", test)
     for part in (val, test):
-        check_measurable("reject_option", part)
         check_takes_weights("reject_option", part, takes_weights=False)  # a bound of weighted counts is not exact
         if part.clusters is not None:
             fix = "Take the clusters off, dataclasses.replace(predictions, clusters=None), if samples are independent."

@@ -59,7 +59,7 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
         (1986).
     """
-    check_measurable("spiegelhalter_test", predictions)
+    predictions = check_measurable("spiegelhalter_test", predictions)
     p, y = predictions.confidence.cpu().double(), predictions.correct.cpu().double()
     terms, variances = (y - p) * (1 - 2 * p), (1 - 2 * p) ** 2 * p * (1 - p)
     if predictions.weights is not None:

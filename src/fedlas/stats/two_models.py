@@ -17,7 +17,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
@@ -251,8 +251,8 @@ class ModelDifference:
 
 @check_kinds
 def compare(
-    a: Predictions | TopLabel,
-    b: Predictions | TopLabel,
+    a: AnyPredictions | PredictionTable,
+    b: AnyPredictions | PredictionTable,
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -297,10 +297,10 @@ def compare(
         Psychometrika 12 (1947), in its exact form.
     """
     both = [check_measurable("compare", each) for each in (a, b)]
+    a, b = both
     check_same_samples("compare", a, b)
     if metrics is None:
-        events = all(isinstance(each, Predictions) and each.num_classes == 2 for each in both)
-        names = COMPARED_EVENTS if events and len(torch.unique(a.target)) == 2 else COMPARED
+        names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
         metrics = [name for name in names if not any(lacking(METRICS[name], each) for each in both)]
     entries = entries_of(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
@@ -317,6 +317,13 @@ def compare(
         ends = (each.interval.low, each.interval.high)
         table[name] = ModelDifference(name, each.a, each.b, *ends, p_values[name], corrected[name], better)
     return table
+
+
+def _of_event(predictions: AnyPredictions) -> bool:
+    """Return whether there are two classes and both occur."""
+    if not isinstance(predictions, Predictions) or predictions.num_classes != 2:
+        return False
+    return len(torch.unique(predictions.target)) == 2
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

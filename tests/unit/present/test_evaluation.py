@@ -16,7 +16,7 @@ from fedlas import Predictions, TopLabel
 from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.present.evaluation import report
+from fedlas.present.report import report
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
 
@@ -242,7 +242,7 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)
     assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
-    assert monitor.update(drawn(4000, sharpness=3, seed=3))
+    assert monitor.update(drawn(4000, sharpness=3, seed=3), raw=False)
     assert "ALARM" in repr(monitor)
     assert "class a" in {each["name"] for each in monitor.content["watches"]["classes"]["statistics"]}
 

@@ -47,5 +47,5 @@ def test_clusters_are_drawn_whole_and_frames_are_rows():
 @pytest.mark.parametrize("change", [{"y": [0.5] * 80}, {"y": [0] * 79}, {"clusters": [1] * 5}, {"replicates": 5}])
 def test_nonsense(change):
     inputs, labels = noise()
-    with pytest.raises(ValueError, match="^optimism: "):
+    with pytest.raises(ValueError, match=r"^optimism: "):
         optimism(**{"fit": LogisticRegression().fit, "X": inputs, "y": labels} | change)
