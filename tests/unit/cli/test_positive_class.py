@@ -129,7 +129,7 @@ def test_a_decision_is_chosen_on_val_and_counted_on_test(file, predictions, tmp_
     assert found["as predicted"] == [binary.decide(val, predictions, rule).plain() for rule in rules]
     evaluate_file(file, html=tmp_path / "page.html", **options)
     text = capsys.readouterr().out
-    assert "Decision (a missed event is as bad as 3 false alarms): act from 25.00 % on: " in text
+    assert "Decision (a missed event is as bad as 3 false alarms): act from 25.00 % on: " in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     assert "Decision curve of class 1" in (tmp_path / "page.html").read_text()
     with pytest.raises(
