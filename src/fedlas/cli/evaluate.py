@@ -31,12 +31,24 @@ from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.evaluation import Evaluation, report
+from fedlas.present.evaluation import Evaluation
 from fedlas.present.gate import Check, Requirement, required
 from fedlas.present.page import require_page_packages
+from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
+
+_RULES = (
+    ("--cost-ratio", "RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
+    ("--budget", "N", "act on at most N of the samples, chosen on --on"),
+    ("--recall", "SHARE", "act so that this share of events is found, chosen on --on, e.g. 0.8"),
+    (
+        "--precision",
+        "SHARE",
+        "act so that this share of alarms are events, chosen on --on, e.g. 0.5",
+    ),
+)
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -78,6 +90,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="+",
         default=(),
     )
+    for name, metavar, text in _RULES:
+        option(parser, name, metavar, f"two classes: {text} (default: no decision)", type=float)
     add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
     option(
         parser,
@@ -117,6 +131,10 @@ def _evaluate(args: argparse.Namespace) -> int:
                 on=held_out,
                 calibrate=args.calibrate,
                 reject=args.reject,
+                cost_ratio=args.cost_ratio,
+                budget=args.budget,
+                recall=args.recall,
+                precision=args.precision,
                 top_label=args.top_label,
                 num_bins=args.num_bins,
                 confidence_level=args.confidence_level,
@@ -127,7 +145,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 repair=f"fedlas evaluate {args.file} {repair}",
             )
         except InputError as error:
-            raise (command_words(error) if error.owner == "report" else error) from error
+            raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
     _show(evaluation, args)
     is_table = (
         args.on is not None and not run and not is_log(args.on, columns_of(args) or Columns())

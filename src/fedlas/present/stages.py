@@ -19,6 +19,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import Bar, say
+from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
@@ -220,6 +221,19 @@ def check_stages(
     if held_out.val is not None and is_same(held_out.val, predictions):
         fix = "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it."
         raise InputError("on= must be other predictions than those measured", "the same", fix)
+
+
+def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
+    """Refuse rules of a decision where there is no event, or nothing to choose a threshold on."""
+    if rules and not event:
+        fix = "Leave it out; from which confidence to accept predictions says reject=."
+        raise InputError(
+            f"{rules[0].name}= is for the event of two classes", "the predicted class", fix
+        )
+    for rule in rules:
+        if rule.name != "cost_ratio" and not has_val:
+            fix = "Pass on= with held-out predictions; a threshold chosen on the test set would flatter it."
+            raise InputError(f"{rule.name}= needs held-out predictions", "no on=", fix)
 
 
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
