@@ -379,7 +379,7 @@ class MappedCalibrator(Calibrator, Generic[M]):
         """Return a fitted copy of the calibrator, whose :meth:`fit_map` returned this map for ``num_classes``."""
         fitted_copy: Any = copy.copy(self)
         fitted_copy._map, fitted_copy.num_classes = row_map, num_classes
-        return fitted_copy  # type: ignore[no-any-return]
+        return fitted_copy
 
     @property
     def map(self) -> M:
