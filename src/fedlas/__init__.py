@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedlas.features import FeatureTap, find_head
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
-    from fedlas.predictions import Predictions, TopLabel, read_predictions
+    from fedlas.predictions import MultiLabel, Predictions, TopLabel, read_predictions
     from fedlas.present.card import CalibrationCard, card
     from fedlas.present.evaluation import Evaluation, report
     from fedlas.stats import estimates
@@ -37,6 +37,7 @@ __all__ = [
     "CalibrationCard",
     "Evaluation",
     "FeatureTap",
+    "MultiLabel",
     "Objective",
     "Predictions",
     "TableCalibration",
@@ -61,6 +62,7 @@ _HOMES = {
     "CalibrationCard": "present.card",
     "Evaluation": "present.evaluation",
     "FeatureTap": "features",
+    "MultiLabel": "predictions",
     "Objective": "objective",
     "Predictions": "predictions",
     "TableCalibration": "calibrated",

@@ -114,7 +114,7 @@ class Registry(Generic[T]):
         entry: Any = self[name].value
         chosen: Any = {} if options is None else options
         if not isinstance(chosen, Mapping):
-            expected = "options must be a mapping"
+            expected = f"options of the {self.kind} {name} must be a mapping"
             fix = "Pass them by name, such as {'alpha': 0.1}."
             raise InputError(expected, describe(chosen), fix)
         parameters = inspect.signature(entry).parameters.items()
@@ -122,7 +122,7 @@ class Registry(Generic[T]):
         for key in chosen:
             if key not in defaults:
                 fix = suggestion(str(key), defaults) if defaults else "Leave it out."
-                raise InputError("options must be its own", repr(key), fix)
+                raise InputError(f"options must be those of the {self.kind} {name}", repr(key), fix)
         return {**defaults, **chosen}
 
     def __getitem__(self, name: str) -> Entry[T]:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import warn_user
-from fedlas.calibrators import Calibrator
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
 from fedlas.objective.runner import Runner
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel, Predictions
 from fedlas.stats import noise_floor
 
 __all__ = ["BeforeAfter", "Measured"]
@@ -73,9 +72,9 @@ class BeforeAfter:
     __repr__ = __str__
 
 
-def in_sample(calibrator: Calibrator, val: Predictions) -> str:
+def in_sample(val: Predictions, calibrated: Predictions) -> str:
     """Return one line: how many samples a calibrator was fitted on, and their ECE before and after."""
-    before, after = (expected_calibration_error(part) for part in (val, calibrator.transform(val)))
+    before, after = (expected_calibration_error(part) for part in (val, calibrated))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
@@ -110,6 +109,7 @@ def before_and_after(
     device: str | torch.device | None,
     ignore_index: int | None,
     reader: Reader,
+    multi_label: bool = False,
 ) -> BeforeAfter:
     """Measure both stages in one pass over the loader.
 
@@ -117,7 +117,13 @@ def before_and_after(
         InputError: As :func:`fedlas.calibrate`.
     """
     runner = Runner(
-        model, loader, device=device, reader=reader, ignore_index=ignore_index, labeled=True
+        model,
+        loader,
+        device=device,
+        reader=reader,
+        ignore_index=ignore_index,
+        labeled=True,
+        multi_label=multi_label,
     )
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
@@ -139,6 +145,9 @@ def before_and_after(
             stage.update(scores, target)
     if batches:
         before, after, target = (torch.cat(column) for column in zip(*batches, strict=True))
+        if multi_label:
+            several = MultiLabel(before, target)
+            return measured_both(several.pooled(), several.with_logits(after).pooled())
         return measured_both(Predictions(before, target), Predictions(after, target))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
     return BeforeAfter(before_, after_, stages[0].num_samples)

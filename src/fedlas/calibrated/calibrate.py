@@ -14,12 +14,12 @@ from fedlas.calibrated.methods import calibrator_of
 from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
-from fedlas.objective.runner import MOST_LOGITS, Runner, collected
-from fedlas.predictions import Predictions
+from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
+from fedlas.predictions import MultiLabel
 
 __all__ = ["calibrate"]
 
@@ -31,7 +31,7 @@ _HELD = 2**22
 def calibrate(
     model: Any,
     val_loader: Iterable[Any],
-    method: str | Calibrator = "auto",
+    method: str | Calibrator | MultiLabelCalibration = "auto",
     head: str | nn.Module | None = None,
     device: str | torch.device | None = None,
     *,
@@ -51,7 +51,7 @@ def calibrate(
 def calibrate(
     model: Any,
     val_loader: Iterable[Any] = (),
-    method: str | Calibrator = "auto",
+    method: str | Calibrator | MultiLabelCalibration = "auto",
     head: str | nn.Module | None = None,
     device: str | torch.device | None = None,
     *,
@@ -77,7 +77,8 @@ def calibrate(
             one a position.
         method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own, of which
             a copy is fitted. ``"auto"`` mixes several, as held-out samples of ``val_loader`` weigh them;
-            ``"temperature"`` has one parameter and keeps every predicted class.
+            ``"temperature"`` has one parameter and keeps every predicted class. For independent labels, each with a
+            sigmoid, pass ``MultiLabelCalibration()``: labels are then 0 or 1 ``(N, L)``.
         head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it as
             the module whose output is the logits.
         device: Device of the inputs; None is that of the model's parameters.
@@ -96,7 +97,7 @@ def calibrate(
             for that the calibrator does not use, or that are not there.
 
     Note:
-        Of more than 2^28 logits (1 GiB; dense outputs) a random sample of the positions is fitted on, at least 2^27 of
+        Of more than 2^28 logits and features (1 GiB) a random sample of the rows is fitted on, at least 2^27 of
         them: the sampling error of so many is far below what a calibrator can change.
 
     Example:
@@ -121,6 +122,10 @@ def calibrate(
             "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
         )
     calibrator = calibrator_of(method)
+    several = isinstance(calibrator, MultiLabelCalibration)
+    if several and weights is not None:
+        fix = "Leave weights out, or repeat samples."
+        raise InputError("several labels a sample must have no weights", repr(weights), fix)
     reader = _reader(calibrator, features, head)
     runner = Runner(
         network,
@@ -131,24 +136,48 @@ def calibrate(
         label=label,
         others={} if weights is None else {"weights": weights},
         labeled=True,
+        multi_label=several,
     )
     try:
-        val, total = collected(runner, most=MOST_LOGITS)
+        line = _fit(calibrator, runner)
     finally:
         reader.remove()
     calibrated = CalibratedModel(
         network,
-        calibrator.fit(val),
+        calibrator,
         list(reader.heads) or head,
         ignore_index=ignore_index,
         features=reader.function if isinstance(reader, ComputedFeatures) else None,
     )
-    calibrated._say(_summary(calibrator, val, total, getattr(reader, "note", "")))
+    note = getattr(reader, "note", "")
+    calibrated._say((lambda: f"logits alone, since {note}; {line()}") if note else line)
     return calibrated
 
 
+def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Callable[[], str]:
+    """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
+    if isinstance(calibrator, MultiLabelCalibration):
+        labels = collected_labels(runner)
+        calibrator.fit(labels.logits, labels.target, labels.features)
+        return lambda: _labels_in_sample(calibrator, labels)
+    val, total = collected(runner, most=MOST_LOGITS)
+    calibrator.fit(val)
+    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
+    if val.logits.numel() <= _HELD:
+        return lambda: share + in_sample(val, calibrator.transform(val))
+    text = share + in_sample(val, calibrator.transform(val))
+    return lambda: text
+
+
+def _labels_in_sample(calibrator: MultiLabelCalibration, labels: MultiLabel) -> str:
+    after = labels.with_logits(calibrator.transform(labels.logits, labels.features))
+    return f"{labels.num_labels} labels of {labels.num_samples:,}, " + in_sample(
+        labels.pooled(), after.pooled()
+    )
+
+
 def _reader(
-    calibrator: Calibrator,
+    calibrator: Calibrator | MultiLabelCalibration,
     features: bool | Callable[..., Tensor] | None,
     head: str | nn.Module | None,
 ) -> Reader | HeadSearch:
@@ -174,16 +203,3 @@ def _reader(
         return ComputedFeatures(function)
     fix = "Pass None for the head's input, False for logits alone, or a function of the model's inputs."
     raise InputError("features must be None, True, False or a function", describe(features), fix)
-
-
-def _summary(
-    calibrator: Calibrator, val: Predictions, total: int, note: str
-) -> str | Callable[[], str]:
-    """Return one line about the fit, or a function that computes it when it is read."""
-    alone = f"logits alone, since {note}; " if note else ""
-    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
-
-    def line() -> str:
-        return alone + share + in_sample(calibrator, val)
-
-    return line if val.logits.numel() <= _HELD else line()

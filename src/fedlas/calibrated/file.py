@@ -12,13 +12,17 @@ from torch import Tensor
 from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import no_device, parse_json, write_atomically
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.calibrators.multilabel import MULTI_LABEL
 
 FORMAT = "fedlas.calibrated/1"
 
 
 def write_file(
-    path: str | Path, weights: Mapping[str, Any], calibrator: Calibrator, about: Mapping[str, Any]
+    path: str | Path,
+    weights: Mapping[str, Any],
+    calibrator: Calibrator | MultiLabelCalibration,
+    about: Mapping[str, Any],
 ) -> Path:
     """Write the file atomically.
 
@@ -48,7 +52,9 @@ def write_file(
     return write_atomically(path, lambda file: file.write(content))
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]]:
+def read_file(
+    path: Path,
+) -> tuple[dict[str, Tensor], Calibrator | MultiLabelCalibration, dict[str, Any]]:
     """Return weights, calibrator and the further values.
 
     Raises:
@@ -73,7 +79,19 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]
             )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
-    return weights, Calibrator.from_plain(content, source=path), about
+    return weights, calibration_of(content, source=path), about
+
+
+def calibration_of(content: Any, *, source: object) -> Calibrator | MultiLabelCalibration:
+    """Return the calibrator that plain values describe, of classes or of independent labels.
+
+    Raises:
+        InputError: If they describe none.
+    """
+    several = isinstance(content, dict) and content.get("format") == MULTI_LABEL
+    kind: Any = MultiLabelCalibration if several else Calibrator
+    calibrator: Calibrator | MultiLabelCalibration = kind.from_plain(content, source=source)
+    return calibrator
 
 
 def is_calibrated(path: Path) -> bool:

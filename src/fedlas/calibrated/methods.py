@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 
 from fedlas._core.check import InputError, check_choice
-from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration
 
 
-def calibrator_of(method: object) -> Calibrator:
+def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
     """Return an unfitted calibrator: the one of that name, or a copy of the one that is passed.
 
     Raises:
         InputError: For an unknown name, or a calibrator that is fitted on other data than held-out samples.
     """
-    if isinstance(method, Calibrator):
+    if isinstance(method, Calibrator | MultiLabelCalibration):
         return copy.deepcopy(method)
     entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")

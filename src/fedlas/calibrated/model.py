@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import checked_path, parse_json
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
-from fedlas.calibrated.file import read_file, write_file
-from fedlas.calibrators import Calibrator
+from fedlas.calibrated.file import calibration_of, read_file, write_file
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features import find_head
 from fedlas.features.head import part_of
 from fedlas.features.read import ComputedFeatures, HeadInput, NoFeatures, Reader
 from fedlas.objective.batches import moved
-from fedlas.objective.call import Arguments, class_logits
+from fedlas.objective.call import Arguments, class_logits, logits_of
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import device_of
 
@@ -38,7 +38,7 @@ class CalibratedModel(nn.Module):
         model: Any classifier with logits ``(N, C)`` or ``(N, C, d1, ...)``, or an object or mapping with ``logits``; an
             :class:`~fedlas.Objective` around one is taken apart, and a list of models is an ensemble. It is held, not
             copied.
-        calibrator: A fitted one.
+        calibrator: A fitted one; of independent labels a ``MultiLabelCalibration``.
         head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it; of
             an ensemble a list.
         ignore_index: Label of positions that do not count when it is measured; None: all count.
@@ -74,7 +74,7 @@ class CalibratedModel(nn.Module):
     def __init__(
         self,
         model: Any,
-        calibrator: Calibrator,
+        calibrator: Calibrator | MultiLabelCalibration,
         head: Heads = None,
         *,
         ignore_index: int | None = -100,
@@ -82,7 +82,7 @@ class CalibratedModel(nn.Module):
     ) -> None:
         super().__init__()
         network = network_of(model)
-        if not isinstance(calibrator, Calibrator) or calibrator.top_label:
+        if not isinstance(calibrator, Calibrator | MultiLabelCalibration) or calibrator.top_label:
             raise InputError(
                 "the calibrator must be one of fedlas.calibrators, and for classes",
                 f"{describe(calibrator)}{' for right and wrong' * isinstance(calibrator, Calibrator)}",
@@ -114,6 +114,11 @@ class CalibratedModel(nn.Module):
         self._fit = fit if callable(fit) else lambda: fit
 
     @property
+    def multi_label(self) -> bool:
+        """Whether its logits are those of independent labels, whose probabilities are sigmoids."""
+        return isinstance(self.calibrator, MultiLabelCalibration)
+
+    @property
     def called_as(self) -> nn.Module:
         """The model, whose arguments it takes."""
         inner = getattr(self.model, "called_as", self.model)
@@ -138,6 +143,8 @@ class CalibratedModel(nn.Module):
     def predict_proba(self, inputs: Any = None, **named: Any) -> Tensor:
         """Return calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
 
+        Of independent labels, each is a sigmoid ``(N, L)``.
+
         Args:
             inputs: Inputs as a loader yields them: a tensor, a tuple (of positional arguments) or a mapping (of named
                 ones, or one argument if the model takes it so); moved to the model's device.
@@ -156,7 +163,8 @@ class CalibratedModel(nn.Module):
             logits, *features = self._outputs(positional, options)
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
             wide = torch.promote_types(logits.dtype, torch.float32)
-            return self.calibration(logits.to(wide), *features).softmax(dim=1)
+            calibrated: Tensor = self.calibration(logits.to(wide), *features)
+            return calibrated.sigmoid() if self.multi_label else calibrated.softmax(dim=1)
 
     def before_after(
         self, test_loader: Iterable[Any], *, device: str | torch.device | None = None
@@ -177,6 +185,7 @@ class CalibratedModel(nn.Module):
             device=device,
             ignore_index=self.ignore_index,
             reader=self._reader,
+            multi_label=self.multi_label,
         )
 
     def save(self, path: str | Path) -> Path:
@@ -249,9 +258,9 @@ class CalibratedModel(nn.Module):
             expected = "_extra_state of a state dict must be a calibrator, as bytes of JSON"
             fix = "Load the state_dict() of a CalibratedModel."
             raise InputError(expected, describe(state), fix) from error
-        self._adopt(Calibrator.from_plain(content, source="the state dict"))
+        self._adopt(calibration_of(content, source="the state dict"))
 
-    def _adopt(self, calibrator: Calibrator) -> None:
+    def _adopt(self, calibrator: Calibrator | MultiLabelCalibration) -> None:
         layer = calibrator.module()
         if calibrator.num_features is None:
             self._reader.remove()
@@ -272,7 +281,7 @@ class CalibratedModel(nn.Module):
     def _outputs(self, inputs: Sequence[Any], options: dict[str, Any]) -> list[Tensor]:
         """Return the model's logits, and the features if the calibrator uses them."""
         output, features = self._reader(self.model, inputs, options)
-        logits = class_logits(output)
+        logits = (logits_of if self.multi_label else class_logits)(output)
         if features is None:
             return [logits]
         return [logits, features.flatten(1) if logits.ndim == 2 else features]

@@ -130,7 +130,7 @@ class TableCalibration:
             value = f" {temperature:.3g}" if isinstance(temperature, float) else ""
             return f"{self.calibrator.plain()['calibrator']}{value}"
         ordered = sorted(weights.items(), key=lambda pair: -pair[1])
-        return ", ".join(f"{name} {weight:.2f}" for name, weight in ordered)
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in ordered if weight >= 0.005)
 
     @property
     def added(self) -> tuple[str, ...]:

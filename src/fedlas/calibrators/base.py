@@ -16,6 +16,7 @@ from fedlas._core.check import CalibrationWarning, InputError, check_count, chec
 from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
+from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.prepare import floored, least_log, prepared
@@ -76,6 +77,7 @@ class Calibrator(ABC):
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
 
+    @on_one_thread
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the parameters on held-out samples, which must be neither training nor test data; return ``self``.
 
@@ -120,6 +122,7 @@ class Calibrator(ABC):
     @overload
     def transform(self, test: TopLabel) -> TopLabel: ...
 
+    @on_one_thread
     def transform(self, test: Predictions | TopLabel) -> Predictions | TopLabel:
         """Return the same samples with calibrated logits, of the same dtype and on the same device; or confidences.
 

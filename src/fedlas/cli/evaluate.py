@@ -41,9 +41,8 @@ from fedlas.stats.estimates import check_replicates
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_evaluate, "FILE")
-    option(
-        parser, "file", "FILE", f"predictions ({', '.join(FORMATS)}), or a run folder", type=Path
-    )
+    text = f"predictions ({', '.join(FORMATS)}), a run folder, or logs of lm-evaluation-harness: samples_*.jsonl"
+    option(parser, "file", "FILE", text, type=Path, nargs="+")
     add_columns(parser)
     add_samples(parser)
     add_num_bins(parser)
@@ -94,6 +93,7 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    args.file, *more = args.file
     _check(args)
     reader = Reader(columns_of(args))
     run = args.file.is_dir()
@@ -107,7 +107,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                     args.file, val=val, data=args.data, show=show
                 )
         else:
-            predictions = reader.read(args.file)
+            predictions = reader.read([args.file, *more])
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
         repair += column_options(columns_of(args))
         try:
@@ -122,7 +122,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 replicates=args.replicates,
                 name=args.file.name,
                 notes=reader.notes,
-                grouped_by=args.groups or "group",
+                grouped_by=args.groups or ("task" if more else "group"),
                 repair=f"fedlas evaluate {args.file} {repair}",
             )
         except InputError as error:

@@ -45,6 +45,11 @@ class Calibration:
             self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
         )
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether it needs the features that its fit used."""
+        return self.calibrator is not None and self.calibrator.num_features is not None
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Return calibrated logits ``(n, C)``, of the same dtype."""
         if self.calibrator is None:
@@ -115,4 +120,4 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         return Calibration(calibrator)
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."
-        raise InputError("it must hold a calibration", reason(error), fix) from error
+        raise InputError("the card must hold a calibration", reason(error), fix) from error

@@ -23,6 +23,7 @@ from fedlas._core.check import (
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path, write_atomically
 from fedlas.calibrated import CalibratedModel, TableCalibration
+from fedlas.calibrators import MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.formats import FORMATS, OUTPUTS, Deployed, FreeAxes, Probs
 from fedlas.deploy.sklearn_onnx import write_sklearn
@@ -204,7 +205,9 @@ def export(
             with torch.no_grad():
                 yield part, deployed(*part.values())[1].double().numpy()
 
-    about = {**(about or {}), "calibration": Calibration(model.calibrator).plain()}
+    several = isinstance(model.calibrator, MultiLabelCalibration)
+    calibration = model.calibrator.plain() if several else Calibration(model.calibrator).plain()
+    about = {**(about or {}), "calibration": calibration}
     return _export(
         deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes
     )

@@ -74,7 +74,10 @@ class Deployed(nn.Module):
             else list(inputs)
         )
         named = {} if self.names is None else dict(zip(self.names, tensors, strict=True))
-        logits = class_logits(self.model(*([] if named else tensors), **named))
+        output = self.model(*([] if named else tensors), **named)
+        if getattr(self.model, "multi_label", False):
+            return output, output.float().sigmoid()
+        logits = class_logits(output)
         return logits, logits.float().softmax(dim=1)
 
 

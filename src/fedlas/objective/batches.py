@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
+from fedlas.predictions.arguments import several_labels
 
 LABELS = ("labels", "label", "target")
 """Keys under which a mapping may hold the labels."""
@@ -159,17 +160,8 @@ def checked_labels(labels: Any, logits: Tensor) -> Tensor:
 
 def _label_fix(labels: Any, logits: Tensor) -> str:
     """Return what to do about labels that do not fit the logits."""
-    if (
-        isinstance(labels, Tensor)
-        and labels.shape == logits.shape
-        and bool(((labels == 0) | (labels == 1)).all())
-    ):
-        if bool((labels.sum(dim=1) == 1).all()):
-            return "These are one-hot rows: pass labels.argmax(1)."
-        return (
-            "These look like several labels a sample: fedlas.calibrate(model, loader, MultiLabelCalibration()), and "
-            "fedlas.MultiLabel(logits, target) to measure them."
-        )
+    if isinstance(labels, Tensor) and labels.shape == logits.shape:
+        return several_labels(labels)
     if isinstance(labels, Tensor) and logits.ndim > 2 and labels.shape == logits.shape[:-1]:
         return "Wrap the model in a module that puts the classes second: logits.movedim(-1, 1)."
     return (

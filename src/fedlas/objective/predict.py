@@ -12,8 +12,8 @@ from fedlas._core.check import InputError, check_kinds, describe, warn_user
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
-from fedlas.objective.runner import MOST_LOGITS, Runner, collected
-from fedlas.predictions import Predictions
+from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
+from fedlas.predictions import MultiLabel, Predictions
 
 
 @check_kinds
@@ -30,7 +30,8 @@ def predict(
     clusters: int | str | None = None,
     ignore_index: int | None = -100,
     max_rows: int | None = None,
-) -> Predictions:
+    multi_label: bool = False,
+) -> Predictions | MultiLabel:
     """Return predictions of ``model`` on every batch of ``loader``.
 
     Args:
@@ -54,6 +55,8 @@ def predict(
         clusters: Key or position of the cluster of each sample (its patient, its user), numbers or names. Positions of
             dense outputs belong to the cluster of their sample; without ``clusters``, each sample is one.
         ignore_index: Label of rows that are left out; None: all count.
+        multi_label: Whether labels are independent, each with a sigmoid: logits ``(N, L)``, labels 0, 1 or
+            ``ignore_index (N, L)``, which every batch must hold. The result is then a :class:`~fedlas.MultiLabel`.
         max_rows: Most rows to keep, a random sample of them; None keeps all, of dense outputs at most 2^28 logits.
 
     Returns:
@@ -92,10 +95,14 @@ def predict(
         others={name: key for name, key in places.items() if key is not None},
         observe=observe,
         keep_features=bool(features),
+        labeled=multi_label,
+        multi_label=multi_label,
     )
     most = MOST_LOGITS if max_rows is None else None
     try:
-        predictions, total = collected(runner, most=most, max_rows=max_rows)
+        if multi_label:
+            return collected_labels(runner)
+        predictions, total = collected(runner, most=most, max_rows=max_rows, dense_only=True)
     finally:
         reader.remove()
     if max_rows is None and predictions.num_samples < total:

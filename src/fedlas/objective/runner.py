@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count, check_logits, describe
 from fedlas.features.read import NoFeatures, Reader
 from fedlas.objective.batches import LABELS, Key, as_labels, checked_labels, moved, split_batch
-from fedlas.objective.call import Arguments, class_logits, evaluating
+from fedlas.objective.call import Arguments, class_logits, evaluating, logits_of
 from fedlas.objective.head_search import HeadSearch
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel, Predictions
+from fedlas.predictions.multi_label import UNKNOWN
 
 Rows = dict[str, Tensor]
 """Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters``."""
 MOST_LOGITS = 2**28
-"""Logits that are kept, 1 GiB of float32; of more, a random sample of the rows."""
+"""Logits and features that are kept, 1 GiB of float32; of more, a random sample of the rows."""
 _WIDE = (torch.float32, torch.float64, torch.int64)
 
 
@@ -44,6 +45,7 @@ class Runner:
         labeled: Whether every batch must hold labels.
         observe: Called with logits and features of each batch, on the model's device.
         keep_features: Whether rows have the features that are read.
+        multi_label: Whether labels are independent: logits ``(N, L)`` and target 0 or 1 ``(N, L)``.
 
     Attributes:
         dense: Whether the last batch had more than one position a sample.
@@ -67,6 +69,7 @@ class Runner:
         labeled: bool = False,
         observe: Callable[[Tensor, Tensor], None] | None = None,
         keep_features: bool = True,
+        multi_label: bool = False,
     ) -> None:
         if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__"):
             fix = "Pass a DataLoader, or a list of batches."
@@ -88,6 +91,7 @@ class Runner:
         self._labeled = labeled
         self._observe = observe
         self._keep = keep_features
+        self._multi_label = multi_label
         self._arguments = Arguments.of(model)
         self._names: dict[str, int] = {}
 
@@ -122,8 +126,9 @@ class Runner:
             raise self._unlabeled(labels)
         positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
         output, features = self._reader(self._model, positional, named)
-        logits = check_logits(class_logits(output))
-        if logits.ndim < 2:
+        logits_in = logits_of if self._multi_label else class_logits
+        logits = check_logits(logits_in(output))
+        if logits.ndim < 2 or (self._multi_label and logits.ndim > 2):
             fix = "Return one row of logits a sample."
             raise InputError("the model must return logits (N, C)", describe(logits), fix)
         self.dense = logits.ndim > 2
@@ -138,21 +143,32 @@ class Runner:
             name: _on_cpu(part.movedim(1, -1).reshape(-1, part.shape[1]))
             for name, part in parts.items()
         }
-        if labels is not None:
+        if labels is not None and self._multi_label:
+            rows["target"] = self._several(labels, logits)
+        elif labels is not None:
             rows["target"] = checked_labels(labels, logits).reshape(-1)
         for name, value in others.items():
             rows[name] = self._of_samples(name, value, logits)
         if self.dense and "clusters" not in rows:
             numbers = torch.arange(before, before + len(logits))
             rows["clusters"] = self._of_samples("clusters", numbers, logits)
-        if (
-            self._ignored is not None
-            and labels is not None
-            and bool((rows["target"] == self._ignored).any())
-        ):
+        drops = self._ignored is not None and labels is not None and not self._multi_label
+        if drops and bool((rows["target"] == self._ignored).any()):
             counts = rows["target"] != self._ignored
             rows = {name: part[counts] for name, part in rows.items()}
         return rows, len(logits)
+
+    def _several(self, labels: Any, logits: Tensor) -> Tensor:
+        """Return labels ``(N, L)``, 0 or 1, where what does not count is unknown."""
+        target = as_labels(labels)
+        if target is None or target.shape != logits.shape:
+            expected = f"the labels of a batch must be 0 or 1 for each of {logits.shape[1]}, {tuple(logits.shape)}"
+            raise InputError(expected, describe(labels), "Pass a column a label.")
+        return (
+            target.cpu()
+            if self._ignored is None
+            else target.cpu().masked_fill(target.cpu() == self._ignored, UNKNOWN)
+        )
 
     def _fitting(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return features ``(N, D)`` of logits ``(N, C)``; dense ones must have the positions of the logits."""
@@ -198,15 +214,24 @@ def _on_cpu(part: Tensor) -> Tensor:
     return part.cpu() if part.dtype in _WIDE else part.float().cpu()
 
 
+def collected_labels(runner: Runner) -> MultiLabel:
+    """Return all predictions of independent labels."""
+    parts = list(runner)
+    names = [name for name in ("logits", "target", "features", "clusters") if name in parts[0]]
+    columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in names}
+    return MultiLabel(**columns)
+
+
 def collected(
-    runner: Runner, *, most: int | None, max_rows: int | None = None
+    runner: Runner, *, most: int | None, max_rows: int | None = None, dense_only: bool = False
 ) -> tuple[Predictions, int]:
     """Return all predictions, or a random sample of the rows in their order, and the number of all rows.
 
     Args:
         runner: The model on its loader.
-        most: Most logits of dense outputs to keep; the sample has at least half of them.
+        most: Most logits and features to keep; the sample has at least half of them.
         max_rows: Most rows to keep; the sample has as many.
+        dense_only: Whether all rows are kept where outputs are not dense.
     """
     # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
     parts: list[tuple[Tensor, Rows]] = []
@@ -222,7 +247,10 @@ def collected(
         rows = sum(len(numbers) for numbers, _ in parts)
         if max_rows is not None:
             return rows > 2 * max_rows
-        return most is not None and runner.dense and rows * parts[0][1]["logits"].shape[1] > most
+        if most is None or (dense_only and not runner.dense):
+            return False
+        wide = [part.shape[1] for part in parts[0][1].values() if part.ndim > 1]
+        return rows * sum(wide) > most
 
     for rows in runner:
         count = len(rows["logits"])

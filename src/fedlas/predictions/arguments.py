@@ -119,7 +119,9 @@ def checked_target(
         raise InputError(
             f"target must be class numbers of shape ({samples},), for scores {shape}",
             describe(target),
-            "Pass class indices, not one-hot rows or probabilities; booleans are for two classes.",
+            several_labels(target)
+            if target.shape == shape
+            else "Pass class indices, not one-hot rows or probabilities; booleans are for two classes.",
         )
     target = target.to(device=device, dtype=torch.int64)
     low, high = (int(end) for end in target.aminmax())
@@ -130,6 +132,16 @@ def checked_target(
             "Remove ignored positions first, or check the number of classes.",
         )
     return target
+
+
+def several_labels(target: Tensor) -> str:
+    """Return what to do about a target ``(N, C)`` in place of class numbers."""
+    if bool(((target == 0) | (target == 1)).all()) and not bool((target.sum(dim=1) == 1).all()):
+        return (
+            "Several labels a sample are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated "
+            "by fedlas.calibrate(model, loader, MultiLabelCalibration())."
+        )
+    return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
 
 
 def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:

@@ -417,6 +417,8 @@ def check_predictions(predictions: object) -> Predictions:
     fix = (
         "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
     )
+    if hasattr(predictions, "pooled"):
+        fix = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
     raise InputError("predictions must be Predictions", describe(predictions), fix)
 
 

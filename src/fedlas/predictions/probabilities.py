@@ -192,7 +192,7 @@ def decimal_places(values: Tensor) -> int | None:
 
 
 def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
-    """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked; for ``owner``.
+    """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked.
 
     Raises:
         InputError: If they are no probabilities of all classes.

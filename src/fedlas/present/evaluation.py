@@ -17,7 +17,7 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures, group_measures
 from fedlas.metrics import evaluate
-from fedlas.predictions import Predictions, PredictionTable
+from fedlas.predictions import MultiLabel, Predictions, PredictionTable
 from fedlas.predictions.predictions import (
     AnyPredictions,
     check_measurable,
@@ -414,9 +414,9 @@ class Evaluation:
 
 @check_kinds
 def report(
-    predictions: AnyPredictions | PredictionTable,
+    predictions: AnyPredictions | PredictionTable | MultiLabel,
     *,
-    on: AnyPredictions | PredictionTable | HeldOut | None = None,
+    on: AnyPredictions | PredictionTable | MultiLabel | HeldOut | None = None,
     calibrate: str | None = None,
     reject: Sequence[float] = (),
     groups: Sequence[Any] | None = None,
@@ -437,7 +437,8 @@ def report(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
-            :func:`~fedlas.read_predictions` returned, whose groups and class names are used.
+            :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
+            :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group.
         on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
@@ -471,6 +472,11 @@ def report(
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
     )
+    if isinstance(predictions, MultiLabel):
+        classes = classes or ("absent", "present")
+        groups = predictions.names_of_rows() if groups is None else groups
+        predictions = predictions.pooled()
+    on = on.pooled() if isinstance(on, MultiLabel) else on
     if isinstance(predictions, PredictionTable):
         classes = classes or predictions.classes or ()
         groups = predictions.groups if groups is None else groups

@@ -88,7 +88,7 @@ class HeldOut:
             return self.validation(), ""
         if part not in self.parts:
             raise InputError(
-                f"it needs predictions of the part {part!r}, which are made from a run",
+                f"the calibrator {entry.name} needs predictions of the part {part!r}, which are made from a run",
                 "a file",
                 f"Measure the run instead of its file, or pass calibrate={entry.name!r} and on= such predictions.",
             )
@@ -269,8 +269,8 @@ def rejections(
         stages: Test predictions by stage.
         risks: Shares of wrong among accepted predictions, each in (0, 1).
         val: Held-out predictions.
-        fitted: The calibrator of each stage but the first. They are fitted on these very samples, so that thresholds
-            after them are slightly optimistic.
+        fitted: The calibrator of each stage but the first. They are fitted on these very samples, so that the bound
+            on the risk does not hold for thresholds after them.
     """
     held_out = {stage: fitted[stage].transform(val) if stage in fitted else val for stage in stages}
     return {
@@ -297,12 +297,16 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     ]
     if rejected:
         level = f"{next(iter(rejected.values()))[0].chosen.confidence_level:.0%}"
-        blocks.append(
-            Note(
-                f"Thresholds are chosen on the held-out predictions so that the risk holds with {level}; the other "
-                f"columns are of the test predictions, 'at most' with {level}."
-            )
-        )
+        first, *after = rejected
+        texts = [
+            f"Thresholds {first} are chosen on the held-out predictions so that the risk holds with {level}."
+        ]
+        # What a calibrator was fitted on is no new sample to it: its confidences there are too good.
+        texts += [
+            "After a calibrator that was fitted on the same predictions it does not hold."
+        ] * bool(after)
+        texts += [f"The other columns are of the test predictions, 'at most' with {level}."]
+        blocks.append(Note(" ".join(texts)))
     return blocks
 
 

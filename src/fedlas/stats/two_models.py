@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds
+from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
@@ -122,6 +123,7 @@ def paired_bootstrap(
     return paired_bootstraps(a, b, [entry], **options)[entry.name]
 
 
+@on_one_thread
 def paired_bootstraps(
     a: AnyPredictions,
     b: AnyPredictions,
@@ -133,7 +135,7 @@ def paired_bootstraps(
     num_bins: int,
     method: str,
 ) -> dict[str, PairedBootstrap]:
-    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws, for ``owner``."""
+    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws."""
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )

@@ -192,9 +192,17 @@ def test_of_too_many_logits_a_random_sample_is_fitted_on(monkeypatch):
     monkeypatch.setattr(module, "MOST_LOGITS", 300)
     monkeypatch.setattr(module, "_HELD", 0)
     some = calibrate(Pixels(), images(count=60), ignore_index=255)
-    assert some.fitted_on.startswith("a random sample of 1,800: ")
+    assert "; a random sample of 1,800: " in some.fitted_on
     assert 50 <= int(some.fitted_on.split(": ")[1].split()[0]) <= 100
     assert isinstance(some.calibrator, AutoCalibration)
+
+
+def test_features_count_too_where_rows_are_sampled(monkeypatch):
+    monkeypatch.setattr(module, "MOST_LOGITS", 2000)
+    batches = [(torch.randn(100, 7), torch.randint(0, 3, (100,))) for _ in range(4)]
+    calibrated = calibrate(nn.Linear(7, 3), batches)
+    assert calibrated.fitted_on.startswith("a random sample of 400: ")
+    assert calibrate(nn.Linear(7, 3), batches, features=False).fitted_on.startswith("400 samples")
 
 
 def test_a_classifier_of_scikit_learn_is_shown_the_way():

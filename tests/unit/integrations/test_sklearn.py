@@ -208,10 +208,10 @@ def test_a_part_without_a_class_is_scored_and_bins_count(fitted):
     logits = torch.from_numpy(np.log(model.predict_proba(X[some])))
     expected = fedlas.evaluate(
         fedlas.Predictions(logits, np.where(y[some] == "cat", 0, 2)), num_bins=4
-    )["ece"]
-    scorer = pickle.loads(pickle.dumps(CalibrationScorer("ece", num_bins=4)))
+    )["mce"]
+    scorer = pickle.loads(pickle.dumps(CalibrationScorer("mce", num_bins=4)))
     assert scorer(model, X[some], y[some]) == pytest.approx(-expected)
-    assert scorers["neg_ece"](model, X[some], y[some]) != pytest.approx(-expected)
+    assert scorers["neg_mce"](model, X[some], y[some]) != pytest.approx(-expected)
 
 
 class NoScores(ClassifierMixin, BaseEstimator):

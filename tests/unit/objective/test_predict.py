@@ -340,8 +340,8 @@ def test_weights_and_clusters_of_a_batch(clusters):
         (X, {"weights": 1}, "must hold 1; got"),
         ((X, Y, [1, 2]), {"clusters": 2}, r"clusters of a batch must be \(10,\)"),
         ((X, Y, [object()] * 10), {"weights": 2}, "weights of a batch must be a tensor or a list"),
-        ((X, nn.functional.one_hot(Y)), {}, r"labels.argmax\(1\)"),
-        ((X, (X[:, :3] > 0).float()), {}, "several labels a sample: .*MultiLabelCalibration"),
+        ((X, nn.functional.one_hot(Y)), {}, r"target.argmax\(1\)"),
+        ((X, (X[:, :3] > 0).float()), {}, "Several labels a sample .*MultiLabelCalibration"),
     ],
 )
 def test_parts_that_a_batch_lacks(batch, options, message):

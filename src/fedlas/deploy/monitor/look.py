@@ -62,7 +62,7 @@ class Monitor:
             InputError: For another number of classes than the card's, or ``raw`` confidences.
         """
         self._raw = self.card.raw if raw is None else raw
-        self._look([_batch(self.card, *_scores(predictions), raw=self._raw, source="update")])
+        self._look([_of_predictions(self.card, predictions, raw=self._raw, source="update")])
         return self._stream.alarm is not None
 
     def _look(self, batches: Iterable[LiveBatch]) -> None:
@@ -156,9 +156,7 @@ def monitor(
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw
     batches = (
-        _batch(watcher.card, scores, outcome, raw=watcher._raw, source=file.name)
-        for file in files
-        for scores, outcome in _blocks(file, columns)
+        batch for file in files for batch in _batches(watcher.card, file, columns, raw=watcher._raw)
     )
     if state is None:
         watcher._look(batches)
@@ -171,6 +169,31 @@ def monitor(
         watcher._look(batches)
         watcher._stream.write(state, identity)
     return watcher
+
+
+def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
+    """Return the batches of a file; features come with all of its rows."""
+    if raw and card.calibration.uses_features:
+        predictions = read_predictions(file, columns, labels=False).predictions
+        return [_of_predictions(card, predictions, raw=True, source=file.name)]
+    return (
+        _batch(card, scores, outcome, raw=raw, source=file.name)
+        for scores, outcome in _blocks(file, columns)
+    )
+
+
+def _of_predictions(
+    card: Card, predictions: Predictions | TopLabel, *, raw: bool, source: str
+) -> LiveBatch:
+    """Return confidences and outcomes of predictions, whose features go into a calibration that uses them."""
+    if raw and card.calibration.uses_features:
+        if predictions.features is None:
+            expected = "raw predictions must hold the features that the card's calibration uses"
+            fix = "Save them, fedlas.predict(model, loader, features=True).save(path), or pass calibrated predictions."
+            raise InputError(expected, f"{source} without", fix)
+        predictions = card.calibration.transform(predictions)
+        raw = False
+    return _batch(card, *_scores(predictions), raw=raw, source=source)
 
 
 def _blocks(file: Path, columns: Columns | None) -> Iterable[tuple[Tensor, Tensor | None]]:

@@ -32,7 +32,7 @@ def test_part(folder: Path) -> Predictions:
     run = RunFolder(folder)
     if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
         fix = f"Run fedlas report {folder}, or name one of its runs."
-        raise InputError("it must be the folder of one run", f"the bench {folder}", fix)
+        raise InputError("the folder must be that of one run", f"the bench {folder}", fix)
     return run.predictions("test")
 
 
