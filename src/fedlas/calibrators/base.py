@@ -389,7 +389,7 @@ class MappedCalibrator(Calibrator, Generic[M]):
         fitted_copy: Any = copy.copy(self)
         fitted_copy._map = row_map
         fitted_copy.num_classes = num_classes
-        return fitted_copy  # type: ignore[no-any-return]
+        return fitted_copy
 
     @property
     def map(self) -> M:

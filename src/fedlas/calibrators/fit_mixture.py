@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -60,7 +62,7 @@ _FEW = 100
 _TOO_GOOD = 0.5
 """Share of the held-out NLL that features may leave without a warning."""
 
-Members = dict[str, MappedCalibrator | None]
+Members = dict[str, MappedCalibrator[Any]]
 
 
 def fitted_mixture(
@@ -79,7 +81,7 @@ def fitted_mixture(
 
     # Every member on all samples, dear ones on as many as they may have.
     maps: dict[str, nn.Module] = {RAW: nn.Identity()}
-    fitted: Members = {RAW: None}
+    fitted: dict[str, MappedCalibrator[Any] | None] = {RAW: None}
     failed = []
     for name, member in members.items():
         try:
@@ -146,7 +148,7 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
     return {name: member for name, member in members.items() if name not in dropped}, dropped
 
 
-def _check(member: MappedCalibrator, val: Predictions) -> None:
+def _check(member: MappedCalibrator[Any], val: Predictions) -> None:
     weights = weights_of(val)
     if not member.takes_weights and bool((weights != weights[0]).any()):
         fix = "Choose members that take weights."

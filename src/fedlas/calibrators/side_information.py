@@ -150,11 +150,8 @@ def fit_side_information(
         )
         fit = problem.solve()
         offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
-        each = zip(
-            *(part.chunk(len(samples.parts)) for part in (fit.factor, fit.weight, fit.bias)),
-            strict=True,
-        )
-        stacks[basis] = [ResidualStack(*part, offset) for part in each]
+        parts = [each.chunk(len(samples.parts)) for each in (fit.factor, fit.weight, fit.bias)]
+        stacks[basis] = [ResidualStack(a, u, c, offset) for a, u, c in zip(*parts, strict=True)]
         names += [f"{name}{' adaptive' * number}" for number in plan.offsets for name in ridges]
     gate = fitted_gate(directions, weights)
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -261,9 +261,9 @@ class SideInformation(nn.Module):
 
     def only(self, chosen: list[int]) -> SideInformation:
         """Return the module with these regressions alone."""
-        stacks = {}
+        stacks: dict[str, ResidualStack] = {}
         first = 0
-        for name, stack in self.stacks.items():
+        for name, stack in cast("dict[str, ResidualStack]", self.stacks).items():
             last = first + len(stack.factor)
             part = [number - first for number in chosen if first <= number < last]
             if part:

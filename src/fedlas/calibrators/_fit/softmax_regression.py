@@ -43,6 +43,7 @@ class AffineMap(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self.converged = converged
+        self.doubts: tuple[str, ...] = ()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map of each row of ``inputs (n, C)``."""
