@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fedlas import plots as plots
     from fedlas import stats as stats
     from fedlas import zoo as zoo
-    from fedlas.calibrated import CalibratedModel, calibrate
+    from fedlas.calibrated import CalibratedModel, TableCalibration, calibrate
     from fedlas.features import FeatureTap, find_head
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
-    from fedlas.predictions import Predictions, TopLabel, read_predictions
+    from fedlas.predictions import MultiLabel, Predictions, TopLabel, read_predictions
     from fedlas.present.card import CalibrationCard, card
     from fedlas.present.evaluation import Evaluation, report
     from fedlas.stats import estimates
@@ -37,8 +37,10 @@ __all__ = [
     "CalibrationCard",
     "Evaluation",
     "FeatureTap",
+    "MultiLabel",
     "Objective",
     "Predictions",
+    "TableCalibration",
     "TopLabel",
     "__version__",
     "calibrate",
@@ -60,8 +62,10 @@ _HOMES = {
     "CalibrationCard": "present.card",
     "Evaluation": "present.evaluation",
     "FeatureTap": "features",
+    "MultiLabel": "predictions",
     "Objective": "objective",
     "Predictions": "predictions",
+    "TableCalibration": "calibrated",
     "TopLabel": "predictions",
     "calibrate": "calibrated",
     "card": "present.card",

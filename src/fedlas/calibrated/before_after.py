@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import warn_user
-from fedlas.calibrated.batches import LoaderOutputs
-from fedlas.calibrators import Calibrator
+from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
-from fedlas.predictions import Predictions
+from fedlas.objective.runner import Runner
+from fedlas.predictions import MultiLabel, Predictions
 from fedlas.stats import noise_floor
 
 __all__ = ["BeforeAfter", "Measured"]
@@ -60,7 +60,10 @@ class BeforeAfter:
         """Return a table of four lines."""
         columns = [["before", *_texts(self.before)], ["after", *_texts(self.after)]]
         heads = ["", "accuracy", "NLL", "ECE"]
-        lines = [f"{head:<10}{before:>10}{after:>10}" for head, before, after in zip(heads, *columns, strict=True)]
+        lines = [
+            f"{head:<10}{before:>10}{after:>10}"
+            for head, before, after in zip(heads, *columns, strict=True)
+        ]
         if self.after.floor is not None:
             lines[-1] += f"   (of a perfectly calibrated model: {100 * self.after.floor:.2f} %)"
         lines[0] += f"   {self.samples:,} samples"
@@ -69,9 +72,9 @@ class BeforeAfter:
     __repr__ = __str__
 
 
-def in_sample(calibrator: Calibrator, val: Predictions) -> str:
+def in_sample(val: Predictions, calibrated: Predictions) -> str:
     """Return one line: how many samples a calibrator was fitted on, and their ECE before and after."""
-    before, after = (expected_calibration_error(part) for part in (val, calibrator.transform(val)))
+    before, after = (expected_calibration_error(part) for part in (val, calibrated))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
@@ -79,12 +82,17 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
     """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
 
     def measured(part: Predictions) -> Measured:
-        values, floor = evaluate(part), noise_floor(part).mean if part.num_samples > 1 else None
+        values = evaluate(part)
+        floor = noise_floor(part).mean if part.num_samples > 1 else None
         return Measured(values["accuracy"], values["nll"], values["ece"], floor)
 
-    nll = [cross_entropy(part.logits.double(), part.target, reduction="none") for part in (before, after)]
+    nll = [
+        cross_entropy(part.logits.double(), part.target, reduction="none")
+        for part in (before, after)
+    ]
     rise = nll[1] - nll[0]
-    mean, error = float(rise.mean()), float(rise.std()) / len(rise) ** 0.5
+    mean = float(rise.mean())
+    error = float(rise.std()) / len(rise) ** 0.5
     if mean > _CERTAIN * error:
         warn_user(
             f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
@@ -100,34 +108,54 @@ def before_and_after(
     *,
     device: str | torch.device | None,
     ignore_index: int | None,
-    tap: Any,
+    reader: Reader,
+    multi_label: bool = False,
 ) -> BeforeAfter:
     """Measure both stages in one pass over the loader.
 
     Raises:
         InputError: As :func:`fedlas.calibrate`.
     """
-    owner = "CalibratedModel.before_after"
-    outputs = LoaderOutputs(owner, model, loader, device=device, ignore_index=ignore_index, tap=tap)
+    runner = Runner(
+        model,
+        loader,
+        device=device,
+        reader=reader,
+        ignore_index=ignore_index,
+        labeled=True,
+        multi_label=multi_label,
+    )
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
     batches: list[tuple[Tensor, Tensor, Tensor]] = []
-    for logits, target, *features in outputs:
+    for rows in runner:
+        logits = rows["logits"]
+        target = rows["target"]
+        parts = [
+            rows[name].to(where or logits.device) for name in ("logits", "features") if name in rows
+        ]
         with torch.no_grad():
-            after = calibration(*(part.to(where or part.device) for part in (logits, *features))).cpu()
+            after = calibration(*parts).cpu()
         # Positions of dense outputs are many, and not independent: no floor, no standard error, and none is kept.
-        if not outputs.dense:
+        if not runner.dense:
             batches.append((logits, after, target))
             continue
         stages = stages or [StreamingMetrics(logits.shape[1], metrics=_METRICS) for _ in range(2)]
-        for stage, rows in zip(stages, (logits, after), strict=True):
-            stage.update(rows, target)
+        for stage, scores in zip(stages, (logits, after), strict=True):
+            stage.update(scores, target)
     if batches:
         before, after, target = (torch.cat(column) for column in zip(*batches, strict=True))
+        if multi_label:
+            several = MultiLabel(before, target)
+            return measured_both(several.pooled(), several.with_logits(after).pooled())
         return measured_both(Predictions(before, target), Predictions(after, target))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
     return BeforeAfter(before_, after_, stages[0].num_samples)
 
 
 def _texts(measured: Measured) -> list[str]:
-    return [f"{100 * measured.accuracy:.2f} %", f"{measured.nll:.4f}", f"{100 * measured.ece:.2f} %"]
+    return [
+        f"{100 * measured.accuracy:.2f} %",
+        f"{measured.nll:.4f}",
+        f"{100 * measured.ece:.2f} %",
+    ]

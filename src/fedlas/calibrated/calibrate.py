@@ -2,60 +2,102 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, describe
-from fedlas.calibrated.batches import LoaderOutputs, bare
+from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
+from fedlas.calibrated.methods import calibrator_of
 from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.features import FeatureTap, find_head
-from fedlas.predictions import Predictions
+from fedlas.calibrated.table import TableCalibration
+from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
+from fedlas.objective.head_search import HeadSearch
+from fedlas.objective.network import network_of
+from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
+from fedlas.predictions import MultiLabel
 
 __all__ = ["calibrate"]
 
-_OWNER = "fedlas.calibrate"
-MOST_LOGITS = 2**28
-"""Logits that a fit takes, 1 GiB of float32; of more, a random sample of the rows."""
+_HELD = 2**22
+"""Most logits that are held until the line about the fit is read; of more it is computed at once."""
 
 
+@overload
 def calibrate(
-    model: nn.Module,
+    model: Any,
     val_loader: Iterable[Any],
-    method: str | Calibrator = "auto",
+    method: str | Calibrator | MultiLabelCalibration = "auto",
     head: str | nn.Module | None = None,
     device: str | torch.device | None = None,
     *,
+    features: bool | Callable[..., Tensor] | None = None,
     ignore_index: int | None = -100,
-) -> CalibratedModel:
-    """Fit a calibrator on held-out data and return the model with it: a module that returns calibrated logits.
+    label: int | str | None = None,
+    weights: int | str | None = None,
+) -> CalibratedModel: ...
+
+
+@overload
+def calibrate(
+    model: Any, *, method: str | Calibrator = "auto", **columns: Any
+) -> TableCalibration: ...
+
+
+def calibrate(
+    model: Any,
+    val_loader: Iterable[Any] = (),
+    method: str | Calibrator | MultiLabelCalibration = "auto",
+    head: str | nn.Module | None = None,
+    device: str | torch.device | None = None,
+    *,
+    features: bool | Callable[..., Tensor] | None = None,
+    ignore_index: int | None = -100,
+    label: int | str | None = None,
+    weights: int | str | None = None,
+    **columns: Any,
+) -> CalibratedModel | TableCalibration:
+    """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
+
+    A table is a data frame, or the path of a file; ``probs="p_*", target="y"`` and other fields of
+    ``fedlas.predictions.Columns`` say what its columns hold. The result has ``apply(frame)`` and ``save(path)``.
 
     Args:
         model: Trained classifier to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object or mapping with
             ``logits``; one logit ``(N,)`` or ``(N, 1)`` is that of the second of two classes. It is held, not copied,
-            and put into ``eval()``.
+            and put into ``eval()``. A list of models is an ensemble, and an ``.onnx`` file is run by onnxruntime. A
+            calibrated model is calibrated anew: its old calibration is taken off, which a warning says.
         val_loader: Samples that are neither training nor test data. Yields ``(inputs, target, ...)`` or mappings with
             ``labels``, ``label``, ``target`` or ``targets``. Inputs are a tensor, a tuple (positional arguments) or a
             mapping (named arguments, or one argument if the model takes it so). Targets are class indices, ``(N,)`` or
             one a position.
         method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own, of which
             a copy is fitted. ``"auto"`` mixes several, as held-out samples of ``val_loader`` weigh them;
-            ``"temperature"`` has one parameter and keeps every predicted class.
-        head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
+            ``"temperature"`` has one parameter and keeps every predicted class. For independent labels, each with a
+            sigmoid, pass ``MultiLabelCalibration()``: labels are then 0 or 1 ``(N, L)``.
+        head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it as
+            the module whose output is the logits.
         device: Device of the inputs; None is that of the model's parameters.
+        features: Side information of a calibrator that uses features. None: the input of the classifier head, or logits
+            alone where no head is found, which ``print(calibrated)`` then says. False: logits alone. A function of the
+            model's inputs: what it returns, ``(N, D)``, such as embeddings or metadata.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
+        label: Key or position of the labels in a batch, where they are elsewhere.
+        weights: Key or position of the weight of each sample in a batch, or the column of a table.
+        **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
+            ``covariates``, ``groups``.
 
     Raises:
         InputError: If the model is no module or returns no logits, a batch is of another form, shapes or labels do not
-            fit, the calibrator is unknown or cannot be part of a model, or there are no samples.
+            fit, the calibrator is unknown or cannot be part of a model, or there are no samples; or features are asked
+            for that the calibrator does not use, or that are not there.
 
     Note:
-        Of more than 2^28 logits (1 GiB; dense outputs) a random sample of the positions is fitted on, at least 2^27 of
+        Of more than 2^28 logits and features (1 GiB) a random sample of the rows is fitted on, at least 2^27 of
         them: the sampling error of so many is far below what a calibrator can change.
 
     Example:
@@ -69,57 +111,95 @@ def calibrate(
         >>> round(calibrated.calibrator.temperature)
         3
     """
-    anything: object = model
-    if not isinstance(anything, nn.Module):
-        fix = "Build it first."
-        if hasattr(anything, "predict_proba") or hasattr(anything, "decision_function"):
-            fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
-        raise InputError(_OWNER, "the model must be an nn.Module", describe(model), fix)
-    calibrator, network = _calibrator(method), bare(model)
-    tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
+    if columns or is_table(model):
+        if weights is not None:
+            columns["weights"] = weights
+        return calibrate_table(model, method, table_columns(columns))
+    network = network_of(model)
+    if isinstance(network, CalibratedModel):
+        network = network.model
+        warn_user(
+            "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
+        )
+    calibrator = calibrator_of(method)
+    several = isinstance(calibrator, MultiLabelCalibration)
+    if several and weights is not None:
+        fix = "Leave weights out, or repeat samples."
+        raise InputError("several labels a sample must have no weights", repr(weights), fix)
+    reader = _reader(calibrator, features, head)
+    runner = Runner(
+        network,
+        val_loader,
+        device=device,
+        reader=reader,
+        ignore_index=ignore_index,
+        label=label,
+        others={} if weights is None else {"weights": weights},
+        labeled=True,
+        multi_label=several,
+    )
     try:
-        outputs = LoaderOutputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
-        val, total = _predictions(outputs)
+        line = _fit(calibrator, runner)
     finally:
-        if tap is not None:
-            tap.remove()
-    calibrated = CalibratedModel(network, calibrator.fit(val), head, ignore_index=ignore_index)
-    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
-    calibrated.fitted_on = share + in_sample(calibrator, val)
+        reader.remove()
+    calibrated = CalibratedModel(
+        network,
+        calibrator,
+        list(reader.heads) or head,
+        ignore_index=ignore_index,
+        features=reader.function if isinstance(reader, ComputedFeatures) else None,
+    )
+    note = getattr(reader, "note", "")
+    calibrated._say((lambda: f"logits alone, since {note}; {line()}") if note else line)
     return calibrated
 
 
-def _calibrator(method: object) -> Calibrator:
-    if isinstance(method, Calibrator):
-        return copy.deepcopy(method)
-    entry = CALIBRATORS[check_choice(_OWNER, "method", method, list(CALIBRATORS))]
-    part = entry.metadata.get("part", "val")
-    if part != "val":
-        raise InputError(
-            _OWNER,
-            "the method must be one that is fitted on the loader's own data",
-            f"{entry.name}, which is fitted on data under growing noise",
-            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
-            "fedlas.CalibratedModel(model, calibrator).",
-        )
-    return entry.value()
+def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Callable[[], str]:
+    """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
+    if isinstance(calibrator, MultiLabelCalibration):
+        labels = collected_labels(runner)
+        calibrator.fit(labels.logits, labels.target, labels.features)
+        return lambda: _labels_in_sample(calibrator, labels)
+    val, total = collected(runner, most=MOST_LOGITS)
+    calibrator.fit(val)
+    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
+    if val.logits.numel() <= _HELD:
+        return lambda: share + in_sample(val, calibrator.transform(val))
+    text = share + in_sample(val, calibrator.transform(val))
+    return lambda: text
 
 
-def _predictions(outputs: LoaderOutputs) -> tuple[Predictions, int]:
-    """Return all predictions, or a random sample of at most :data:`MOST_LOGITS`, and the number of all rows."""
-    # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
-    parts: list[list[Tensor]] = []
-    total, share, random = 0, 1.0, torch.Generator().manual_seed(0)
+def _labels_in_sample(calibrator: MultiLabelCalibration, labels: MultiLabel) -> str:
+    after = labels.with_logits(calibrator.transform(labels.logits, labels.features))
+    return f"{labels.num_labels} labels of {labels.num_samples:,}, " + in_sample(
+        labels.pooled(), after.pooled()
+    )
 
-    def below(columns: list[Tensor]) -> list[Tensor]:
-        return [column[columns[0] < share] for column in columns]
 
-    for columns in outputs:
-        total += len(columns[1])
-        columns = [torch.rand(len(columns[1]), generator=random), *columns]
-        parts.append(columns if share == 1 else below(columns))
-        while sum(part[1].numel() for part in parts) > MOST_LOGITS:
-            share /= 2
-            parts = [below(part) for part in parts]
-    _, logits, target, *features = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Predictions(logits, target, features=features[0] if features else None), total
+def _reader(
+    calibrator: Calibrator | MultiLabelCalibration,
+    features: bool | Callable[..., Tensor] | None,
+    head: str | nn.Module | None,
+) -> Reader | HeadSearch:
+    """Return the reader of the features that the calibrator uses and the user asks for."""
+    needed = "features" in calibrator.needs
+    used = needed or "features" in getattr(calibrator, "wants", ())
+    if features is False or features is None:
+        if needed and features is False:
+            expected = f"features must be given to {type(calibrator).__name__}"
+            raise InputError(
+                expected, "features=False", "Leave features out, or choose another method."
+            )
+        is_read = used and features is None
+        return HeadSearch(head, required=needed) if is_read else NoFeatures()
+    if not used:
+        expected = "features are for a method that uses them"
+        got = f"features for {type(calibrator).__name__}"
+        raise InputError(expected, got, "Leave features out, or choose method='auto'.")
+    if features is True:
+        return HeadSearch(head, required=True)
+    function: Any = features
+    if callable(function):
+        return ComputedFeatures(function)
+    fix = "Pass None for the head's input, False for logits alone, or a function of the model's inputs."
+    raise InputError("features must be None, True, False or a function", describe(features), fix)

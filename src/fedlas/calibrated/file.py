@@ -1,4 +1,4 @@
-"""The file of a calibrated model: a model's weights, its calibrator and the name of its head."""
+"""The file of a calibrated model: a model's weights, its calibrator and the names of its heads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from torch import Tensor
 from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import no_device, parse_json, write_atomically
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.calibrators.multilabel import MULTI_LABEL
 
 FORMAT = "fedlas.calibrated/1"
 
 
-def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibrator, about: Mapping[str, Any]) -> Path:
+def write_file(
+    path: str | Path,
+    weights: Mapping[str, Any],
+    calibrator: Calibrator | MultiLabelCalibration,
+    about: Mapping[str, Any],
+) -> Path:
     """Write the file atomically.
 
     Args:
@@ -39,7 +45,6 @@ def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibra
         content = to_safetensors(weights, metadata)
     except (AttributeError, ValueError) as error:
         raise InputError(
-            "CalibratedModel.save",
             "the model's state_dict must hold tensors of a common dtype",
             error,
             "Save the parts yourself: model.state_dict() and calibrator.save(path).",
@@ -47,7 +52,9 @@ def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibra
     return write_atomically(path, lambda file: file.write(content))
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]]:
+def read_file(
+    path: Path,
+) -> tuple[dict[str, Tensor], Calibrator | MultiLabelCalibration, dict[str, Any]]:
     """Return weights, calibrator and the further values.
 
     Raises:
@@ -55,13 +62,36 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]
     """
     weights, metadata = _parts(path)
     try:
-        content, about = (parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about"))
-        head, ignored = about["head"], about["ignore_index"]
-        if not isinstance(head, str | None) or not isinstance(ignored, int | None):
-            raise ValueError("head must be a name, and ignore_index a number")
+        content, about = (
+            parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about")
+        )
+        head = about["head"]
+        ignored = about["ignore_index"]
+        heads = head if isinstance(head, list) else [head]
+        names = all(isinstance(name, str | None) for name in heads)
+        if (
+            not names
+            or not isinstance(ignored, int | None)
+            or not isinstance(about.get("features"), str | None)
+        ):
+            raise ValueError(
+                "head must be a name or a list of names, features text, and ignore_index a number"
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
-    return weights, Calibrator.from_plain(content, source=path), about
+    return weights, calibration_of(content, source=path), about
+
+
+def calibration_of(content: Any, *, source: object) -> Calibrator | MultiLabelCalibration:
+    """Return the calibrator that plain values describe, of classes or of independent labels.
+
+    Raises:
+        InputError: If they describe none.
+    """
+    several = isinstance(content, dict) and content.get("format") == MULTI_LABEL
+    kind: Any = MultiLabelCalibration if several else Calibrator
+    calibrator: Calibrator | MultiLabelCalibration = kind.from_plain(content, source=source)
+    return calibrator
 
 
 def is_calibrated(path: Path) -> bool:
@@ -86,7 +116,6 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _foreign(path: Path, why: str) -> InputError:
     return InputError(
-        "CalibratedModel.load",
         "it must be a file that CalibratedModel.save wrote",
         f"{path} ({why})",
         "Write one with fedlas.calibrate(model, val_loader).save(path).",

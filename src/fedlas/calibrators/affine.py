@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_count
-from fedlas.calibrators._fit.doubts import some, unconverged, when
+from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.parameters import read_numbers
@@ -67,6 +67,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 20
     _diagonal: ClassVar[bool]
     """Whether the weight is a diagonal."""
 
@@ -77,7 +78,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("weight").weight
+        return self._fitted().weight
 
     @property
     def bias(self) -> Tensor:
@@ -86,30 +87,35 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("bias").bias
+        return self._fitted().bias
 
     def _inputs(self, logits: Tensor) -> Tensor:
         """Return the input of the map, from logits ``(n, C)``."""
         return logits
 
     @abstractmethod
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         """Return the map of ``inputs`` fitted to the labels of ``val``, and what to warn about.
 
         No map, and why, if temperature scaling shall stand instead.
         """
 
-    def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
+        """Return the map of ``val``."""
         inputs = self._inputs(val.logits.cpu())
-        start = temperature_start(val)
-        affine, doubt = self._regression(inputs, val, start)
+        scaled = temperature_start(val)
+        affine, doubt = self._regression(inputs, val, scaled)
         if affine is None:
-            factors = start.as_map(inputs).weight
+            factors = scaled.as_map(inputs).weight
             weight = factors if self._diagonal else torch.diag(factors)
-            return AffineMap(weight, torch.zeros_like(factors)), [doubt, start.doubt]
+            return with_doubts(AffineMap(weight, torch.zeros_like(factors)), doubt, scaled.doubt)
         count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
-        off = far_off(count, affine.weight / start.width)
-        return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
+        off = far_off(count, affine.weight / scaled.width)
+        return with_doubts(
+            affine, unconverged(affine.converged), doubt, off, self._separated(val, affine)
+        )
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
         """Return a doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
@@ -118,9 +124,6 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             for part, rows in double_rows(val.logits)
         )
         return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
-
-    def _calibrate(self, rows: Tensor) -> Tensor:
-        return super()._calibrate(self._inputs(rows))
 
     def _state(self) -> dict[str, Any]:
         return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
@@ -202,16 +205,22 @@ class VectorScaling(AffineCalibrator):
     _diagonal = True
 
     def __init__(self, num_folds: int | None = 5) -> None:
-        self.num_folds = None if num_folds is None else check_count(self._owner, "num_folds", num_folds, low=2)
+        self.num_folds = None if num_folds is None else check_count("num_folds", num_folds, low=2)
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
-        target, weights = val.target.cpu(), weights_of(val)
+        target = val.target.cpu()
+        weights = weights_of(val)
         if self.num_folds is None:
             return problem(inputs, target, weights, Penalties()).solve(), None
         folds = stratified_folds(inputs, target, self.num_folds, weights)
         if int(folds.max()) == 0:
-            return None, "all samples are equal, so nothing can be held out, and this is temperature scaling."
+            return (
+                None,
+                "all samples are equal, so nothing can be held out, and this is temperature scaling.",
+            )
         score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
         best = score.first_best([Penalties(freedom=value) for value in FREEDOMS])
         if not score.beats(start.as_map(inputs), best):
@@ -250,11 +259,19 @@ class BiasCorrectedTemperature(AffineCalibrator):
         Alexandari, Kundaje and Shrikumar 2020 (ICML), section 3.
     """
 
+    _fewest_of_a_class = 0
     _diagonal = True
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         fit = bias_corrected_temperature(
-            inputs, val.target, val.weights, scale=start.scale, width=start.width, prior=float(val.num_classes)
+            inputs,
+            val.target,
+            val.weights,
+            scale=start.scale,
+            width=start.width,
+            prior=float(val.num_classes),
         )
         return fit, start.doubt
 

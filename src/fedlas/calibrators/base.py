@@ -23,6 +23,7 @@ from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
+from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
 
@@ -47,11 +48,12 @@ class Calibrator(ABC):
         keeps_argmax: Class attribute: whether ``transform`` leaves the accuracy unchanged. (Logits that differ in the
             last bit may become equal in floating point, and of equal logits the first is predicted.)
         needs: Class attribute: what predictions must hold in addition to logits and target, out of ``{"features"}``.
+        wants: Class attribute: what a fit uses too if predictions hold it; ``num_features`` says whether it did.
         takes_weights: Class attribute: whether a fit heeds weights of any size. Others repeat each sample as often as
             its weight says, which must be a whole number then.
         num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
             and right.
-        num_features: ``D`` of their features if it needs them, else None.
+        num_features: ``D`` of their features if the fit used them, else None; :meth:`transform` then needs as many.
         top_label: Whether it was fitted on a :class:`~fedlas.TopLabel`.
         least_log: Least log-probability that it takes, see :meth:`fit`; None: any.
 
@@ -61,6 +63,7 @@ class Calibrator(ABC):
 
     keeps_argmax: ClassVar[bool]
     needs: ClassVar[frozenset[str]] = frozenset()
+    wants: ClassVar[frozenset[str]] = frozenset()
     takes_weights: ClassVar[bool] = False
     num_classes: int | None = None
     num_features: int | None = None
@@ -94,14 +97,19 @@ class Calibrator(ABC):
             and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
-        owner = f"{self._owner}.fit"
         val = plain_predictions(val)
-        top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
-        num_features = self._check_needs(owner, check_labeled(owner, val))
-        val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
-        doubt = joined(zeros, self._fit(val), self._few(val))
-        self.num_classes, self.num_features = val.num_classes, num_features
-        self.top_label, self.least_log = top_label, least
+        top_label = isinstance(val, TopLabel)
+        val = as_predictions(val, target)
+        num_features = self._check_needs(check_labeled(val))
+        few = self._few(val)
+        val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
+        doubt = joined(zeros, self._fit(val), few)
+        self.num_classes = val.num_classes
+        self.num_features = num_features
+        if self.wants:
+            self.num_features = self._features_used(val)
+        self.top_label = top_label
+        self.least_log = least
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         return self
@@ -119,29 +127,36 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
-        owner, test = f"{self._owner}.transform", plain_predictions(test)
+        test = plain_predictions(test)
         if isinstance(test, TopLabel) and self.top_label:
-            logits = self._apply(as_predictions(owner, test))
+            logits = self._apply(self._checked(as_predictions(test)))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
-        test = check_predictions(owner, test)
+        test = check_predictions(test)
         if self.top_label:
             fix = "Pass TopLabel(test.confidence, test.correct), or fit it on Predictions."
-            raise InputError(owner, "it must be a TopLabel like that it was fitted on", "Predictions", fix)
-        wide = {"logits": fitted(owner, self.num_classes), "features": self.num_features}
-        got = {"logits": test.num_classes, "features": self._check_needs(owner, test)}
+            raise InputError("it must be a TopLabel like that it was fitted on", "Predictions", fix)
+        return test.with_logits(self._apply(self._checked(test)))
+
+    def _checked(self, test: Predictions) -> Predictions:
+        """Return predictions of as many classes and features as the fit saw."""
+        wide = {"logits": fitted(self.num_classes), "features": self.num_features}
+        got = {
+            "logits": test.num_classes,
+            "features": self._check_needs(test, self.num_features is not None),
+        }
         for name, columns in got.items():
             if columns != wide[name]:
                 expected = f"{name} must be (N, {wide[name]}) like those it was fitted on"
                 fix = "Fit it on predictions of the same model."
-                raise InputError(owner, expected, f"({test.num_samples}, {columns})", fix)
-        return test.with_logits(self._apply(test))
+                raise InputError(expected, f"({test.num_samples}, {columns})", fix)
+        return test
 
     def _few(self, val: Predictions) -> str | None:
-        samples = float(weights_of(val).sum())
+        samples = effective_samples(weights_of(val))
         enough = max(self._fewest, self._fewest_of_a_class * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
-            f"{samples:g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
+            f"{samples:.4g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
             "auto does the least harm.",
         )
 
@@ -159,9 +174,12 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``, or if the map is no function of logits and features alone.
         """
-        num_classes = fitted(f"{self._owner}.module", self.num_classes)
+        num_classes = fitted(self.num_classes)
         layer = CalibrationLayer(
-            self._row_map(), num_classes=num_classes, num_features=self.num_features, least_log=self.least_log
+            self._row_map(),
+            num_classes=num_classes,
+            num_features=self.num_features,
+            least_log=self.least_log,
         )
         return layer.eval()
 
@@ -182,7 +200,7 @@ class Calibrator(ABC):
         return {
             "format": FORMAT,
             "calibrator": self._registry_name(),
-            "num_classes": fitted(f"{self._owner}.save", self.num_classes),
+            "num_classes": fitted(self.num_classes),
             **({} if self.num_features is None else {"num_features": self.num_features}),
             **({"top_label": True} if self.top_label else {}),
             **({} if self.least_log is None else {"least_log": self.least_log}),
@@ -199,14 +217,13 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        owner = f"{cls.__name__}.load"
         try:
             content = read_json(path)
         except FileNotFoundError as error:
-            raise InputError(owner, "the file must exist", path, "Check the path.") from error
+            raise InputError("the file must exist", path, "Check the path.") from error
         except (OSError, ValueError) as error:
             expected = "the file must be JSON written by Calibrator.save"
-            raise InputError(owner, expected, f"{path} ({error})", "Save it again.") from error
+            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
         return cls.from_plain(content, source=path)
 
     @classmethod
@@ -220,7 +237,6 @@ class Calibrator(ABC):
         Raises:
             InputError: If it is something else, or holds another calibrator.
         """
-        owner = f"{cls.__name__}.load"
         fields = {"calibrator": str, "num_classes": int, "options": dict, "state": dict}
         if (
             not isinstance(content, dict)
@@ -230,11 +246,10 @@ class Calibrator(ABC):
         ):
             expected = f"the file must have format {FORMAT!r} with {', '.join(fields)}"
             fix = "Write it with Calibrator.save of this version."
-            raise InputError(owner, expected, f"{source} without", fix)
+            raise InputError(expected, f"{source} without", fix)
         kind = CALIBRATORS[content["calibrator"]].value
         if not issubclass(kind, cls):
             raise InputError(
-                owner,
                 f"the file must hold a {cls.__name__}",
                 f"{kind.__name__} in {source}",
                 f"Load it with {kind.__name__}.load or Calibrator.load.",
@@ -242,15 +257,17 @@ class Calibrator(ABC):
         try:
             calibrator = kind(**content["options"])
             calibrator.num_classes = content["num_classes"]
-            if "features" in kind.needs:
-                calibrator.num_features = check_count(owner, "num_features", content["num_features"])
+            if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
+                calibrator.num_features = check_count("num_features", content["num_features"])
             calibrator.top_label = content.get("top_label", False) is True
             if (least := content.get("least_log")) is not None:
-                calibrator.least_log = check_number(owner, "least_log", least, high=0)
+                calibrator.least_log = check_number("least_log", least, high=0)
             calibrator._restore(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                owner, f"the file must hold the state of a {kind.__name__}", f"{source} ({error})", "Save it again."
+                f"the file must hold the state of a {kind.__name__}",
+                f"{source} ({error})",
+                "Save it again.",
             ) from error
         return calibrator
 
@@ -269,7 +286,6 @@ class Calibrator(ABC):
     def _row_map(self) -> nn.Module:
         """Return a copy of the fitted map of rows ``(n, C)`` and features ``(n, D)``, with its numbers as buffers."""
         raise InputError(
-            f"{self._owner}.module",
             "the calibrator must be a function of logits, or of logits and features, that a module can hold",
             f"a {self._owner}, which is none",
             "Calibrate its predictions with transform, or choose another, such as temperature or vector.",
@@ -298,13 +314,16 @@ class Calibrator(ABC):
     def _owner(self) -> str:
         return type(self).__name__
 
-    def _check_needs(self, owner: str, predictions: Predictions) -> int | None:
+    def _features_used(self, val: Predictions) -> int | None:
+        """Return the number of features that the fit used, where it only wants them."""
+        return None
+
+    def _check_needs(self, predictions: Predictions, fitted_with: bool = False) -> int | None:
         """Return the number of features if they are needed, else None."""
-        if "features" not in self.needs:
+        if "features" not in self.needs and not fitted_with:
             return None
         if predictions.features is None or predictions.features.numel() == 0:
             raise InputError(
-                owner,
                 "predictions must hold features",
                 "predictions without",
                 "Run with train.save_features=true, or make them with fedlas.predict(..., features=True).",
@@ -316,20 +335,21 @@ class Calibrator(ABC):
             if entry.value is type(self):
                 return entry.name
         raise InputError(
-            f"{self._owner}.save",
             "the class must be registered, so that load can find it",
             f"names {', '.join(CALIBRATORS)}",
             'Decorate it with @CALIBRATORS.register("name").',
         )
 
 
-def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predictions:
+def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
     """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
-        return Predictions(both.clamp(min=least_log(both.dtype).exp()).log(), val.correct.long(), weights=val.weights)
+        logits = both.clamp(min=least_log(both.dtype).exp()).log()
+        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
+        return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
-        return check_predictions(owner, val)
+        return check_predictions(val)
     return Predictions(val, target)
 
 
@@ -339,8 +359,8 @@ M = TypeVar("M", bound=nn.Module)
 class MappedCalibrator(Calibrator, Generic[M]):
     """A calibrator whose fitted state is one module of rows of logits, ``(n, C)`` to ``(n, C)``, in float64.
 
-    A subclass writes ``_fitted_map``, ``_state`` and ``_restore``; the latter sets ``_map``. ``_fitted_map`` heeds the
-    weights of ``val``, or the subclass sets ``takes_weights`` to False.
+    A subclass writes ``fit_map``, ``_state`` and ``_restore``; the latter sets ``_map``. ``fit_map`` heeds the weights
+    of ``val``, or the subclass sets ``takes_weights`` to False.
     """
 
     takes_weights = True
@@ -349,8 +369,24 @@ class MappedCalibrator(Calibrator, Generic[M]):
     """Whether it has parameters for each class, so that a class without samples deserves a warning."""
 
     @abstractmethod
-    def _fitted_map(self, val: Predictions) -> tuple[M, list[str | None]]:
-        """Return the module fitted on ``val``, and warnings besides absent classes and a fit without effect."""
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> M:
+        """Return the map fitted on labeled predictions; the calibrator itself stays as it was.
+
+        Args:
+            val: With labels, and with weights that :meth:`fit` would take.
+            start: The map of more samples, of which ``val`` are a part; a fit may start there and end at fewer digits.
+
+        Returns:
+            A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
+            warnings of :meth:`fit`.
+        """
+
+    def with_map(self, row_map: nn.Module, num_classes: int) -> Self:
+        """Return a fitted copy of the calibrator, whose :meth:`fit_map` returned this map for ``num_classes``."""
+        fitted_copy: Any = copy.copy(self)
+        fitted_copy._map = row_map
+        fitted_copy.num_classes = num_classes
+        return fitted_copy  # type: ignore[no-any-return]
 
     @property
     def map(self) -> M:
@@ -359,24 +395,25 @@ class MappedCalibrator(Calibrator, Generic[M]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("map")
+        return self._fitted()
 
-    def _fitted(self, attribute: str) -> M:
-        return fitted(f"{self._owner}.{attribute}", self._map)
+    def _fitted(self) -> M:
+        return fitted(self._map)
 
     def _fit(self, val: Predictions) -> str | None:
-        self._map, doubts = self._fitted_map(val)
-        return joined(*doubts, absent_classes(val) if self._per_class else None, unchanged(val, self._calibrate))
+        self._map = self.fit_map(val)
+        features = None if self._features_used(val) is None else val.features
+        absent = absent_classes(val) if self._per_class else None
+        return joined(
+            *getattr(self._map, "doubts", ()), absent, unchanged(val, self._map, features)
+        )
 
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self._calibrate)
-
-    def _calibrate(self, rows: Tensor) -> Tensor:
-        calibrated: Tensor = self._fitted("transform")(rows)
-        return calibrated
+    def _transform_predictions(self, test: Predictions) -> Tensor:
+        features = None if self.num_features is None else test.features
+        return map_rows(test.logits, self._fitted(), features)
 
     def _row_map(self) -> nn.Module:
-        return copy.deepcopy(self._fitted("module"))
+        return copy.deepcopy(self._fitted())
 
 
 C = TypeVar("C", bound=Calibrator)
@@ -394,5 +431,7 @@ def fit_with_notes(
         calibrator.fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
-            notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
+            notes = (
+                "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
+            )
     return calibrator, (*notes, *texts)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import (
     CalibrationWarning,
@@ -20,9 +20,9 @@ from fedlas._core.check import (
     describe,
     warn_user,
 )
-from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when
+from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when, with_doubts
 from fedlas.calibrators._fit.mixture import mixture_weights
-from fedlas.calibrators._fit.parameters import fitted, read_numbers
+from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.prepare import counted
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
@@ -38,6 +38,30 @@ _LEAST = 1e-12
 Base = Literal["bias-corrected", "temperature", "none"]
 
 
+class Shifted(nn.Module):
+    """An affine map, and then the logarithm of how much more frequent each class is.
+
+    Attributes:
+        before: The map.
+        source: Shares of the classes where it was fitted ``(C,)``.
+        target: Shares where it is used ``(C,)``.
+    """
+
+    source: Tensor
+    target: Tensor
+
+    def __init__(self, before: AffineMap, source: Tensor, target: Tensor) -> None:
+        super().__init__()
+        self.before = before
+        self.register_buffer("source", source, persistent=False)
+        self.register_buffer("target", target, persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return calibrated logits of logits ``(n, C)``."""
+        calibrated: Tensor = self.before(rows) + (self.target.log() - self.source.log())
+        return calibrated
+
+
 @CALIBRATORS.register(
     "label-shift",
     title="Label shift",
@@ -45,7 +69,7 @@ Base = Literal["bias-corrected", "temperature", "none"]
     year=2002,
     url="https://doi.org/10.1162/089976602753284446",
 )
-class LabelShift(MappedCalibrator[AffineMap]):
+class LabelShift(MappedCalibrator[Shifted]):
     """Multiplies probabilities by how much more frequent each class is where the model is used, ``q_k / s_k``.
 
     The shares ``s`` belong to the validation predictions of the fit. The shares ``q`` are known (``prior``), or
@@ -96,13 +120,10 @@ class LabelShift(MappedCalibrator[AffineMap]):
     """
 
     keeps_argmax = False
-    _before: AffineMap | None = None
-    _source: Tensor | None = None
-    _target: Tensor | None = None
 
     def __init__(self, prior: Sequence[float] | None = None, base: Base = "bias-corrected") -> None:
         self.prior = None if prior is None else _checked_prior(prior)
-        self.base = check_choice("LabelShift", "base", base, get_args(Base))
+        self.base = check_choice("base", base, get_args(Base))
 
     @property
     def source_prior(self) -> Tensor:
@@ -111,7 +132,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("LabelShift.source_prior", self._source)
+        return self._fitted().source
 
     @property
     def target_prior(self) -> Tensor:
@@ -120,7 +141,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("LabelShift.target_prior", self._target)
+        return self._fitted().target
 
     def adapt(self, unlabeled: Predictions | Tensor) -> Self:
         """Estimate the classes' shares where the model is used, by EM; return ``self``.
@@ -132,24 +153,25 @@ class LabelShift(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``, if the prior was given, or if the logits do not fit.
         """
-        owner = "LabelShift.adapt"
-        before, source = fitted(owner, self._before), self.source_prior
+        before = self._fitted().before
+        source = self.source_prior
         if self.prior is not None:
-            raise InputError(owner, "the prior must be unknown", f"prior={self.prior}", "Make it without a prior.")
-        logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(owner, unlabeled)
+            raise InputError(
+                "the prior must be unknown", f"prior={self.prior}", "Make it without a prior."
+            )
+        logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(unlabeled)
         if logits.ndim != 2 or logits.shape[1] != len(source) or not len(logits):
             raise InputError(
-                owner,
                 f"logits must be (N, {len(source)}) like those it was fitted on, with at least one sample",
                 tuple(logits.shape),
                 "Pass logits of the same model.",
             )
-        check_finite(owner, "logits", logits)
-        samples = counted(owner, unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
+        check_finite("logits", logits)
+        samples = counted(unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
         ratio = _probs(self._floored(samples).logits, before) / source
         shares, converged = mixture_weights(ratio, weights_of(samples), start=source / source.sum())
         shares = shares.clamp(min=_LEAST)
-        self._adopt(before, source, shares / shares.sum())
+        self._map = Shifted(before, source, shares / shares.sum())
         if not converged:
             text = "EM stopped before the shares were certain. Check that these logits distinguish the classes."
             warn_user(f"LabelShift: {text}", CalibrationWarning)
@@ -157,14 +179,15 @@ class LabelShift(MappedCalibrator[AffineMap]):
 
     def _fit(self, val: Predictions) -> str | None:
         doubt = super()._fit(val)
-        if self.base == "none" and self.prior is None:  # nothing is to change before adapt, so that is no doubt
+        # nothing is to change before adapt, so that is no doubt
+        if self.base == "none" and self.prior is None:
             return absent_classes(val)
         return doubt
 
-    def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Shifted:
+        """Return the map of ``val``."""
         if self.prior is not None and len(self.prior) != val.num_classes:
             raise InputError(
-                "LabelShift.fit",
                 f"prior must have a share for each of the {val.num_classes} classes of the logits",
                 f"{len(self.prior)} shares",
                 "Pass them in the order of the classes.",
@@ -174,8 +197,12 @@ class LabelShift(MappedCalibrator[AffineMap]):
         source = weights @ _probs(val.logits, before) / weights.sum()
         # A class that no sample makes likely still has a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
-        target = source if self.prior is None else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
-        return self._adopt(before, source, target), doubts
+        target = (
+            source
+            if self.prior is None
+            else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
+        )
+        return with_doubts(Shifted(before, source, target), *doubts)
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         """Return the base, fitted, and what to warn about."""
@@ -186,18 +213,17 @@ class LabelShift(MappedCalibrator[AffineMap]):
         # Where few mistakes hold the temperature, they would not hold the offsets.
         if self.base == "temperature" or start.doubt is not None or val.num_classes == 1:
             return AffineMap(zero + start.scale, zero), [start.doubt]
-        affine = bias_corrected_temperature(val.logits, val.target, val.weights, scale=start.scale, width=start.width)
+        affine = bias_corrected_temperature(
+            val.logits, val.target, val.weights, scale=start.scale, width=start.width
+        )
         reversed_ = "the fitted factor is not above 0: a higher logit means a lower probability. Check the labels."
-        return affine, [unconverged(affine.converged), when(float(affine.weight[0]) <= 0, reversed_)]
-
-    def _adopt(self, before: AffineMap, source: Tensor, target: Tensor) -> AffineMap:
-        """Set the state, and the map that it makes."""
-        self._before, self._source, self._target = before, source, target
-        self._map = AffineMap(before.weight, before.bias + (target.log() - source.log()), before.converged)
-        return self._map
+        return affine, [
+            unconverged(affine.converged),
+            when(float(affine.weight[0]) <= 0, reversed_),
+        ]
 
     def _state(self) -> dict[str, Any]:
-        before = fitted("LabelShift.save", self._before)
+        before = self._fitted().before
         return {
             "weight": before.weight.tolist(),
             "bias": before.bias.tolist(),
@@ -207,10 +233,12 @@ class LabelShift(MappedCalibrator[AffineMap]):
 
     def _restore(self, state: dict[str, Any]) -> None:
         names = ("weight", "bias", "source_prior", "target_prior")
-        weight, bias, source, target = (read_numbers(state, name, self.num_classes) for name in names)
+        weight, bias, source, target = (
+            read_numbers(state, name, self.num_classes) for name in names
+        )
         if not bool((source > 0).all() and (target > 0).all()):
             raise ValueError("source_prior and target_prior must be above 0")
-        self._adopt(AffineMap(weight, bias), source, target)
+        self._map = Shifted(AffineMap(weight, bias), source, target)
 
 
 def _probs(logits: Tensor, before: AffineMap) -> Tensor:
@@ -224,7 +252,6 @@ def _checked_prior(prior: object) -> list[float]:
     good = shares.ndim == 1 and len(shares) > 0 and bool((np.isfinite(shares) & (shares > 0)).all())
     if not good or abs(float(shares.sum()) - 1) > 1e-3:
         raise InputError(
-            "LabelShift",
             "prior must be the classes' shares, each above 0, summing to 1 within 0.001",
             describe(prior),
             "Pass one for each class in their order, such as [0.98, 0.02]; a tiny share for one that cannot occur.",

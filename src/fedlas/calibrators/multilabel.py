@@ -9,27 +9,51 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_dense, check_kinds, check_logits, describe, is_dense
+from fedlas._core.check import (
+    InputError,
+    check_choice,
+    check_dense,
+    check_kinds,
+    check_logits,
+    describe,
+    is_dense,
+)
 from fedlas._core.files import read_json, write_json
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions import Predictions
+from fedlas.predictions.multi_label import UNKNOWN, MultiLabel
 
 __all__ = ["MultiLabelCalibration"]
 
-_FORMAT = "fedlas.multilabel/1"
+MULTI_LABEL = "fedlas.multilabel/1"
+"""Format of the file."""
 
 
 class LabelLayers(nn.Module):
-    """Calibrated logits of logits ``(N, L)``, one layer a label."""
+    """Calibrated logits of logits ``(N, L)`` and features ``(N, D)``, one layer a label."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits ``(N, L)``, whose sigmoids are the probabilities."""
-        pairs = [layer(two_classes(column)) for layer, column in zip(self.layers, logits.unbind(dim=1), strict=True)]
+    def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
+        """Return calibrated logits ``(N, L)``, whose sigmoids are the probabilities.
+
+        Args:
+            logits: ``(N, L)``.
+            features: ``(N, D)``, if a layer uses them.
+
+        Raises:
+            InputError: For another number of labels.
+        """
+        columns = logits.unbind(dim=1)
+        if len(columns) != len(self.layers):
+            expected = f"logits must be (N, {len(self.layers)}), a column a label"
+            raise InputError(expected, describe(logits), "Pass the logits of the same model.")
+        pairs = [
+            layer(two_classes(column), None if layer.num_features is None else features)
+            for layer, column in zip(self.layers, columns, strict=True)
+        ]
         return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
 
 
@@ -41,7 +65,8 @@ class MultiLabelCalibration:
         shared: Whether all labels share one calibrator, fitted on all of them: for labels with few positive samples.
 
     Raises:
-        InputError: For an unknown calibrator.
+        InputError: For an unknown calibrator, or one with ``keep_class=True``, which would hold each probability on its
+            side of 1/2.
 
     Example:
         >>> logits = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
@@ -54,8 +79,16 @@ class MultiLabelCalibration:
     @check_kinds
     def __init__(self, calibrator: str | Calibrator = "auto", *, shared: bool = False) -> None:
         if not isinstance(calibrator, Calibrator):
-            calibrator = CALIBRATORS[check_choice(_OWNER, "calibrator", calibrator, list(CALIBRATORS))].value()
-        self.calibrator, self.shared = calibrator, shared
+            calibrator = CALIBRATORS[
+                check_choice("calibrator", calibrator, list(CALIBRATORS))
+            ].value()
+        if getattr(calibrator, "keep_class", False):
+            fix = "Leave keep_class out."
+            raise InputError(
+                "no label has a class to keep: it is there or not", "keep_class=True", fix
+            )
+        self.calibrator = calibrator
+        self.shared = shared
         self._fitted: list[Calibrator] | None = None
 
     @property
@@ -65,45 +98,81 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(f"{_OWNER}.calibrators", self._fitted)
+        return fitted(self._fitted)
 
-    def fit(self, logits: Tensor, target: Tensor) -> Self:
-        """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``.
+    needs: frozenset[str] = frozenset()
+    top_label = False
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What a fit uses if it is there, as the calibrator of each label."""
+        return self.calibrator.wants | self.calibrator.needs
+
+    @property
+    def num_features(self) -> int | None:
+        """``D`` of the features if a label's calibrator used them, else None."""
+        widths = [each.num_features for each in self.calibrators if each.num_features is not None]
+        return widths[0] if widths else None
+
+    def __repr__(self) -> str:
+        return f"{_OWNER}({self.calibrator!r}{', shared=True' * self.shared})"
+
+    def fit(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Self:
+        """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; -100 is an unknown label.
+
+        Args:
+            logits: ``(N, L)``.
+            target: ``(N, L)``.
+            features: Side information ``(N, D)`` of calibrators that use it.
 
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
-        logits = check_logits(f"{_OWNER}.fit", logits)
-        check_dense(f"{_OWNER}.fit", "logits", logits)
-        right = is_dense(target) and not target.is_meta and target.shape == logits.shape and logits.ndim == 2
-        if not right or not bool(((target == 0) | (target == 1)).all()):
+        logits = check_logits(logits)
+        check_dense("logits", logits)
+        right = (
+            is_dense(target)
+            and not target.is_meta
+            and target.shape == logits.shape
+            and logits.ndim == 2
+        )
+        if not right or not bool(((target == 0) | (target == 1) | (target == UNKNOWN)).all()):
             expected = f"target must be 0 or 1 for each label, {tuple(logits.shape)}"
-            raise InputError(f"{_OWNER}.fit", expected, describe(target), "Pass a column a label.")
-        columns = [(logits.reshape(-1), target.reshape(-1))] if self.shared else zip(logits.T, target.T, strict=True)
-        each = [
-            copy.deepcopy(self.calibrator).fit(Predictions(two_classes(column), labels.long()))
-            for column, labels in columns
-        ]
-        self._fitted = each * (logits.shape[1] if self.shared else 1)
+            raise InputError(expected, describe(target), "Pass a column a label.")
+        val = MultiLabel(logits, target, features=features)
+        if self.shared:
+            each = [copy.deepcopy(self.calibrator).fit(val.pooled())] * logits.shape[1]
+        else:
+            each = [
+                copy.deepcopy(self.calibrator).fit(val.label(place))
+                for place in range(logits.shape[1])
+            ]
+        self._fitted = each
         return self
 
-    def transform(self, logits: Tensor) -> Tensor:
+    def transform(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
         """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
 
+        Args:
+            logits: ``(N, L)``.
+            features: ``(N, D)``, if the fit used them.
+
         Raises:
-            InputError: Before ``fit``, or for another number of labels.
+            InputError: Before ``fit``, for another number of labels, or for other features than the fit used.
         """
-        logits, labels = check_logits(f"{_OWNER}.transform", logits), len(self.calibrators)
+        logits = check_logits(logits)
+        labels = len(self.calibrators)
         if logits.ndim != 2 or logits.shape[1] != labels:
-            expected, fix = f"logits must be (N, {labels})", "Pass the logits of the same model."
-            raise InputError(f"{_OWNER}.transform", expected, describe(logits), fix)
-        check_dense(f"{_OWNER}.transform", "logits", logits)
+            expected = f"logits must be (N, {labels})"
+            fix = "Pass the logits of the same model."
+            raise InputError(expected, describe(logits), fix)
+        check_dense("logits", logits)
         with torch.no_grad():
-            calibrated: Tensor = self.module()(logits)
+            calibrated: Tensor = self.module()(logits, features)
         return calibrated
 
     def module(self) -> nn.Module:
-        """Return the fitted maps as a layer that follows a model, ``(N, L)`` to ``(N, L)``.
+        """Return the fitted maps as a layer that follows a model, of logits ``(N, L)`` and perhaps features ``(N, D)``.
 
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.
@@ -116,8 +185,16 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, or if the folder is not writable.
         """
+        return write_json(path, self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
         labels = [each.plain() for each in self.calibrators]
-        return write_json(path, {"format": _FORMAT, "shared": self.shared, "labels": labels})
+        return {"format": MULTI_LABEL, "shared": self.shared, "labels": labels}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -128,13 +205,26 @@ class MultiLabelCalibration:
         """
         try:
             content: Any = read_json(path)
-            if content["format"] != _FORMAT:
-                raise ValueError("another format")
-            each = [Calibrator.from_plain(plain, source=path) for plain in content["labels"]]
-            calibration = cls(each[0], shared=content.get("shared", False))
-        except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (OSError, ValueError) as error:
             expected = "the file must be JSON that MultiLabelCalibration.save wrote"
-            raise InputError(f"{_OWNER}.load", expected, f"{path} ({error})", "Save it again.") from error
+            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
+        return cls.from_plain(content, source=path)
+
+    @classmethod
+    def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
+        """Return the calibration that :meth:`plain` describes; ``source`` is named in errors.
+
+        Raises:
+            InputError: If it is something else.
+        """
+        try:
+            if content["format"] != MULTI_LABEL:
+                raise ValueError("another format")
+            each = [Calibrator.from_plain(plain, source=source) for plain in content["labels"]]
+            calibration = cls(each[0], shared=content.get("shared", False))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            expected = "the file must be JSON that MultiLabelCalibration.save wrote"
+            raise InputError(expected, f"{source} ({error})", "Save it again.") from error
         calibration._fitted = each
         return calibration
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
 from fedlas.present.stages import DEFAULT
-from fedlas.stats.estimates import REPLICATES
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
 
 
-def option(parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any) -> None:
+def option(
+    parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any
+) -> None:
     """Add an option or a positional argument, with its placeholder and its line of ``--help``."""
     parser.add_argument(name, metavar=metavar, help=text, **settings)
 
@@ -34,7 +39,9 @@ def add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
-    parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)")
+    parser.add_argument(
+        flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)"
+    )
 
 
 NUM_BINS = 15
@@ -52,9 +59,28 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
     )
 
 
+def add_confidence_level(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence-level``."""
+    option(
+        parser,
+        "--confidence-level",
+        "LEVEL",
+        "level of intervals, e.g. 0.9 (default: %(default)s)",
+        type=float,
+        default=CONFIDENCE_LEVEL,
+    )
+
+
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
-    option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=NUM_BINS)
+    option(
+        parser,
+        "--num-bins",
+        "N",
+        "bins of calibration errors (default: %(default)s)",
+        type=int,
+        default=NUM_BINS,
+    )
 
 
 _COLUMNS = (
@@ -75,6 +101,10 @@ _SAMPLES = (
      "(default: none)"),
     ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
     ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
+    ("--covariates", "COLUMNS", "columns that say more about a sample: numbers, or text of at most 256 values; named "
+     "like --logits (default: none)"),
+    ("--clusters", "COLUMN", "column of what samples belong to, such as a patient: they are resampled together "
+     "(default: all samples are independent)"),
 )  # fmt: skip
 _FLAGS = {
     "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",
@@ -104,7 +134,13 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     )
     for flag, text in _FLAGS.items():
         parser.add_argument(flag, action="store_true", help=text)
-    option(parser, "--sep", "CHAR", "separator of a CSV file (default: , ; tab or |, as detected)", dest="separator")
+    option(
+        parser,
+        "--sep",
+        "CHAR",
+        "separator of a CSV file (default: , ; tab or |, as detected)",
+        dest="separator",
+    )
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +151,9 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
     """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
     for flag, metavar, text in options:
-        parser.add_argument(flag, action="store" if metavar == "COLUMN" else "append", metavar=metavar, help=text)
+        parser.add_argument(
+            flag, action="store" if metavar == "COLUMN" else "append", metavar=metavar, help=text
+        )
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
@@ -124,11 +162,40 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     Raises:
         InputError: If they contradict each other.
     """
-    values: dict[str, Any] = {each.name: getattr(args, each.name, each.default) for each in fields(Columns)}
+    values: dict[str, Any] = {
+        each.name: getattr(args, each.name, each.default) for each in fields(Columns)
+    }
     # An option that is given once holds a list; given again, each time one name.
-    values = {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()}
+    values = {
+        name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()
+    }
     columns = Columns(**values)
     return None if columns == Columns() else columns
+
+
+def column_options(columns: Columns | None) -> str:
+    """Return the options that name these columns, as a shell takes them, with a space before each.
+
+    Example:
+        >>> column_options(Columns(probs="p_*", target="y", percent=True))
+        " --probs 'p_*' --target y --percent"
+    """
+    words: list[str] = []
+    for each in fields(Columns):
+        value: Any = getattr(columns, each.name, each.default)
+        option = "--sep" if each.name == "separator" else option_of(each.name)
+        if value is True:
+            words.append(option)
+        elif value and value != each.default:
+            names = (
+                [value]
+                if isinstance(value, str)
+                else [",".join(value)]
+                if each.name == "classes"
+                else value
+            )
+            words += [f"{option} {shlex.quote(name)}" for name in names]
+    return "".join(f" {word}" for word in words)
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +208,24 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
+
+
+def command_words(error: InputError) -> InputError:
+    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+
+    Example:
+        >>> print(command_words(InputError("report", "calibrate='all' needs on=", "none", "Pass on=."), "fedlas x"))
+        fedlas x: --calibrate all needs --on; got none. Pass --on.
+    """
+
+    def worded(text: str) -> str:
+        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
+        return re.sub(
+            option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text
+        )
+
+    expected, got, fix = error.parts
+    return InputError(worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

@@ -45,13 +45,19 @@ from fedlas.metrics.selective import (
     area_under_risk_coverage,
     excess_area_under_risk_coverage,
 )
+from fedlas.metrics.ranking_scores import auroc, average_precision
 from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
 
 # isort: on
 from fedlas.metrics.calibration_error import reliability_bins
 from fedlas.metrics.ece import Bins
 from fedlas.metrics.evaluate import evaluate
-from fedlas.metrics.groups import ClassCalibration, GroupCalibration, calibration_by_class, calibration_by_group
+from fedlas.metrics.groups import (
+    ClassCalibration,
+    GroupCalibration,
+    calibration_by_class,
+    calibration_by_group,
+)
 from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass, Statistic, Sums
 from fedlas.metrics.streaming import StreamingClasses, StreamingGroups, StreamingMetrics
 
@@ -73,6 +79,8 @@ __all__ = [
     "adaptive_ece",
     "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
+    "auroc",
+    "average_precision",
     "brier_calibration",
     "brier_decomposition",
     "brier_refinement",

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.table import ARROWS, FEWEST_CLASSES, Block, Cell, Column, Note, Table, column, is_detail
+from fedlas.present.table import (
+    ARROWS,
+    FEWEST_CLASSES,
+    Block,
+    Cell,
+    Column,
+    Note,
+    Table,
+    column,
+    is_detail,
+)
 from fedlas.stats import ALPHA, SpiegelhalterTest
-from fedlas.stats.estimates import Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.noise_floor import p_said, p_text, rejects
 
 Measured = Mapping[str, Mapping[str, float]]
@@ -22,7 +32,10 @@ COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
 WITHIN = "~ within noise: the test does not reject calibration. That is no proof of it."
 _Z = Column(
-    "Spiegelhalter's z", arrow=ARROWS[None], about="Standard normal if the confidences are calibrated.", places=2
+    "Spiegelhalter's z",
+    arrow=ARROWS[None],
+    about="Standard normal if the confidences are calibrated.",
+    places=2,
 )
 
 
@@ -81,12 +94,16 @@ def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> N
     if not estimates:
         return NoiseText()
     interval = f"[{form(min(n.low for n in estimates))}, {form(max(n.high for n in estimates))}]"
-    tested = [(n.p, n.floor, n.least_p) for n in estimates if n.p is not None and n.floor is not None]
+    tested = [
+        (n.p, n.floor, n.least_p) for n in estimates if n.p is not None and n.floor is not None
+    ]
     if len(tested) < len(estimates):
         return NoiseText(interval)
     lowest, _, least = min(tested)
-    low, high = p_text(lowest), p_text(max(tested)[0])
-    smallest, floor = p_said(lowest, least), sum(n for _, n, _ in tested) / len(tested)
+    low = p_text(lowest)
+    high = p_text(max(tested)[0])
+    smallest = p_said(lowest, least)
+    floor = sum(n for _, n, _ in tested) / len(tested)
     return NoiseText(
         interval,
         form(floor),
@@ -108,8 +125,8 @@ def seeds_reject(p_values: Sequence[float]) -> bool:
 
 
 NOISE_LEGEND = (
-    "[low, high]: 95 % bootstrap interval over the test samples{over}. It says how far another test set could move the "
-    "number; only seeds show how far another training would."
+    "[low, high]: {level} % bootstrap interval over the test samples{over}. It says how far another test set could "
+    "move the number; only seeds show how far another training would."
 )
 FLOOR_LEGEND = (
     "floor: the mean of the number for a perfectly calibrated model with the same confidences; the interval allows for "
@@ -127,35 +144,48 @@ _SEVERAL = {
 }
 
 
-def noise_legend(texts: Iterable[NoiseText], *, several: bool = False) -> list[str]:
+def noise_legend(
+    texts: Iterable[NoiseText], *, several: bool = False, level: float = CONFIDENCE_LEVEL
+) -> list[str]:
     """Return sentences that explain interval, floor and p-value.
 
     Args:
         texts: Texts of the cells; without any there is nothing to explain.
         several: Whether a number is the mean of several runs.
+        level: Level of the intervals.
     """
     shown = [text for text in texts if text.interval]
     if not shown:
         return []
     over = ", from the lowest to the highest end of all seeds" if several else ""
-    legend = [NOISE_LEGEND.format(over=over)]
+    legend = [NOISE_LEGEND.format(over=over, level=f"{100 * level:g}")]
     if counts := [text.replicates for text in shown if text.floor]:
         most = max(counts)
         costly = [f"some have {few}" for few in sorted({*counts} - {most})]
         fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
-        legend.append(FLOOR_LEGEND.format(**(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer))
+        legend.append(
+            FLOOR_LEGEND.format(
+                **(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer
+            )
+        )
     return legend
 
 
 def legend_of(estimates: Estimates) -> tuple[str, ...]:
     """Return the sentences of :func:`noise_legend` for these estimates."""
     texts = [noise_in(by_name, column(name)) for by_name in estimates.values() for name in by_name]
-    return tuple(noise_legend(texts))
+    levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
+    return tuple(noise_legend(texts, level=levels[0] if levels else CONFIDENCE_LEVEL))
 
 
 def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
     """Return a number with its interval, noise floor and p-value."""
-    return Cell(about.format(value), mark="calibrated" if noise.calibrated else "", details=noise.lines, number=value)
+    return Cell(
+        about.format(value),
+        mark="calibrated" if noise.calibrated else "",
+        details=noise.lines,
+        number=value,
+    )
 
 
 def metrics_table(
@@ -169,14 +199,30 @@ def metrics_table(
         estimates: Intervals and noise floors of some of them.
         z: Spiegelhalter's test by stage, for a last row.
     """
-    estimates, rows = estimates or {}, []
-    for about in (column(name) for name in dict.fromkeys(name for values in measured.values() for name in values)):
+    estimates = estimates or {}
+    rows = []
+    for about in (
+        column(name)
+        for name in dict.fromkeys(name for values in measured.values() for name in values)
+    ):
         noise = [noise_in(estimates.get(stage, {}), about) for stage in measured]
         values = [each.get(about.metric) for each in measured.values()]
-        rows.append((Cell(about.head, tip=about.about), *map(cell_of_metric, [about] * len(noise), values, noise)))
+        rows.append(
+            (
+                Cell(about.head, tip=about.about),
+                *map(cell_of_metric, [about] * len(noise), values, noise),
+            )
+        )
     if z:
-        rows.append((Cell(_Z.head, tip=_Z.about), *(_cell_of_z(z.get(stage)) for stage in measured)))
-    return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(estimates))
+        rows.append(
+            (Cell(_Z.head, tip=_Z.about), *(_cell_of_z(z.get(stage)) for stage in measured))
+        )
+    return Table(
+        (Column("metric", words=True), *map(Column, measured)),
+        tuple(rows),
+        title,
+        legend_of(estimates),
+    )
 
 
 def _cell_of_z(test: SpiegelhalterTest | None) -> Cell:
@@ -184,7 +230,9 @@ def _cell_of_z(test: SpiegelhalterTest | None) -> Cell:
 
 
 def _noise_of_z(test: SpiegelhalterTest) -> NoiseText:
-    return NoiseText(p_value=p_said(test.p_value, None), calibrated=not rejects(test.p_value, ALPHA))
+    return NoiseText(
+        p_value=p_said(test.p_value, None), calibrated=not rejects(test.p_value, ALPHA)
+    )
 
 
 def short_table(
@@ -195,7 +243,7 @@ def short_table(
     z: ZTests | None = None,
     num_classes: int = 10,
 ) -> Table:
-    """Return the main metrics, one line each: of one stage with interval, floor and p, of several the values.
+    """Return the main metrics with intervals, one line each; of one stage with floor and p, too.
 
     Args:
         measured: As in :func:`metrics_table`, and so are the others.
@@ -206,12 +254,16 @@ def short_table(
     """
     few = {"top5"} if num_classes < FEWEST_CLASSES else set()
     main = {
-        stage: {name: value for name, value in values.items() if not is_detail(name) and name not in few}
+        stage: {
+            name: value for name, value in values.items() if not is_detail(name) and name not in few
+        }
         for stage, values in measured.items()
     }
     table = metrics_table(main, title=title, estimates=estimates, z=z)
-    if len(measured) > 1 or not any((estimates or {}).values()):
+    if not any((estimates or {}).values()):
         return Table(table.columns, table.rows, title)
+    if len(measured) > 1:
+        return _with_intervals(table, main, estimates or {})
     # A single stage leaves room for interval, floor and p-value in columns of their own.
     ((stage, names),) = main.items()
     noise = [noise_in((estimates or {}).get(stage, {}), column(name)) for name in names]
@@ -220,7 +272,42 @@ def short_table(
         (*row, *map(Cell, (each.interval, each.floor, each.short_p)))
         for row, each in zip(table.rows, noise, strict=True)
     ]
-    return Table((*table.columns, *map(Column, ("95 % interval", "floor", "p"))), tuple(rows), title)
+    return Table(
+        (*table.columns, *map(Column, (interval_head(estimates or {}), "floor", "p"))),
+        tuple(rows),
+        title,
+    )
+
+
+def _with_intervals(table: Table, main: Measured, estimates: Estimates) -> Table:
+    """Return a table of several stages with the interval of each number behind it."""
+    names = list(next(iter(main.values())))
+    columns = [table.columns[0]]
+    for head in stage_heads(main):
+        columns += [Column(head), Column(interval_head(estimates))]
+    rows = []
+    for number, row in enumerate(table.rows):
+        cells = [row[0]]
+        for stage, cell in zip(main, row[1:], strict=True):
+            by_name = estimates.get(stage, {}) if number < len(names) else {}
+            interval = noise_in(by_name, column(names[number])).interval if by_name else ""
+            cells += [replace(cell, details=()), Cell(interval)]
+        rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows), table.title)
+
+
+def interval_head(estimates: Estimates) -> str:
+    """Return the head of a column of intervals, such as ``"95 % interval"``."""
+    levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
+    return f"{100 * (levels[0] if levels else CONFIDENCE_LEVEL):g} % interval"
+
+
+def stage_heads(stages: Iterable[str]) -> list[str]:
+    """Return heads of the columns of stages: a single one is its value, and the first of two is before the second."""
+    names = list(stages)
+    if len(names) == 1:
+        return ["value"]
+    return ["before", "after"] if len(names) == 2 else ["before", *names[1:]]
 
 
 def with_meaning(table: Table) -> list[Block]:

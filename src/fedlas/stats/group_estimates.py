@@ -10,6 +10,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics import calibration_by_group
+from fedlas.metrics.groups import group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
@@ -83,28 +84,48 @@ def group_estimates(
         >>> next(iter(found)), round(found["there"].excess, 2), found["there"].p < 0.05 < found["here"].p
         ('there', 0.38, True)
     """
-    check_count("group_estimates", "replicates", replicates, low=0)
+    check_count("replicates", replicates, low=0)
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
     weights = predictions.weights
+    clusters = predictions.clusters
     counted = np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
-    names, number = np.unique(np.asarray(groups)[counted], return_inverse=True)
+    names, number = np.unique(group_labels(groups)[counted], return_inverse=True)
     if len(names) > max(2, len(number) // 2):
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."
-        raise InputError("group_estimates", "groups must hold two samples on average", got, fix)
+        raise InputError("groups must hold two samples on average", got, fix)
     num_replicates = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
-    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level, "seed": seed}
-    confidence, correct = predictions.confidence.cpu(), predictions.correct.cpu()
+    options: dict[str, Any] = {
+        "num_bins": num_bins,
+        "confidence_level": confidence_level,
+        "seed": seed,
+    }
+    confidence = predictions.confidence.cpu()
+    correct = predictions.correct.cpu()
     groups_by_name = {}
     for place, name in enumerate(names.tolist()):
-        row, rows = table[name], counted[number == place]
+        row = table[name]
+        rows = counted[number == place]
         # A single sample has no spread.
-        measured = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
+        measured = {
+            "accuracy": Estimate(row.accuracy, 0.0, 1.0),
+            "ece": Estimate(row.ece, 0.0, 1.0),
+        }
         if len(rows) > 1 and replicates:
-            part = TopLabel(confidence[rows], correct[rows], None if weights is None else weights[rows])
+            shared = {
+                n: None if v is None else v[rows]
+                for n, v in (("weights", weights), ("clusters", clusters))
+            }
+            part = TopLabel(confidence[rows], correct[rows], **shared)
             measured = estimates(part, ["accuracy", "ece"], replicates=num_replicates, **options)
-        groups_by_name[name] = GroupEstimate(row.num_samples, row.confidence, measured["accuracy"], measured["ece"])
+        groups_by_name[name] = GroupEstimate(
+            row.num_samples, row.confidence, measured["accuracy"], measured["ece"]
+        )
     tested = [name for name, each in groups_by_name.items() if each.ece.p is not None]
-    for name, p in zip(tested, holm([groups_by_name[name].ece.p or 0.0 for name in tested]), strict=True):
+    for name, p in zip(
+        tested, holm([groups_by_name[name].ece.p or 0.0 for name in tested]), strict=True
+    ):
         groups_by_name[name] = replace(groups_by_name[name], p=p)
-    return dict(sorted(groups_by_name.items(), key=lambda item: (item[1].p is None, -item[1].excess)))
+    return dict(
+        sorted(groups_by_name.items(), key=lambda item: (item[1].p is None, -item[1].excess))
+    )

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from fedlas._core.check import InputError
 from fedlas.metrics.classwise import ClassTable
 from fedlas.predictions import TopLabel
 from fedlas.predictions.predictions import AnyPredictions
@@ -91,11 +92,13 @@ class Resampled(Replicates):
 
     Args:
         rows: What was drawn from.
-        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
+        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N`` unless clusters were drawn.
     """
 
     def __init__(self, rows: Rows, times: Floats) -> None:
-        self.rows, self.groups, self.size = rows, rows.singles, len(times)
+        self.rows = rows
+        self.groups = rows.singles
+        self.size = len(times)
         self._times = times
 
     @cached_property
@@ -107,8 +110,9 @@ class Resampled(Replicates):
     def _of_rows(self) -> Floats | None:
         """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
         weights = self.rows.weights
-        if weights is None:
+        if weights is None and self.rows.clusters is None:
             return None
+        weights = self.rows.all_once[0] if weights is None else weights
         scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._times, weights)
         return scale[:, None] * weights
 
@@ -130,7 +134,9 @@ class Resampled(Replicates):
     @cached_property
     def squares(self) -> Floats | None:  # type: ignore[override]
         """Of every draw."""
-        return None if self._of_rows is None else (self.weights * self._of_rows).take(self.rows.order, axis=1)
+        if self.rows.weights is None or self._of_rows is None:
+            return None
+        return (self.weights * self._of_rows).take(self.rows.order, axis=1)
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the weighted mean ``(R,)``; the quantity is computed once."""
@@ -141,15 +147,91 @@ class Resampled(Replicates):
     @property
     def class_table(self) -> ClassTable:
         """Of the drawn rows."""
-        cells, weights, rows = self.rows.table(ClassCells), self.weights, self.rows
-        probs, labels = cells.probs(weights), cells.labels(weights)
-        return ClassTable(probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes)
+        cells = self.rows.table(ClassCells)
+        weights = self.weights
+        rows = self.rows
+        probs = cells.probs(weights)
+        labels = cells.labels(weights)
+        return ClassTable(
+            probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes
+        )
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield every replicate with its rows copied as often as they were drawn."""
         for times in self._times:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield rows_of(self.rows.predictions, torch.from_numpy(index))
+
+
+class Turned(Replicates):
+    """Gaps between probability and label that keep or change their sign, all of a cluster together (wild bootstrap).
+
+    Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
+
+    Args:
+        rows: The rows with their own labels.
+        signs: 1 or -1 for each row ``(R, N)``, in the order of the rows, the same within a cluster.
+    """
+
+    def __init__(self, rows: Rows, signs: Floats) -> None:
+        self.rows = rows
+        self.groups = rows.singles
+        self.size = len(signs)
+        self.signs = signs
+
+    @property
+    def weights(self) -> Floats:
+        """Every row once ``(1, N)``, in the order of the rows, times its weight."""
+        return self.rows.all_once
+
+    @property
+    def labels(self) -> Integers:
+        """The rows' own labels ``(1, N)``, in the order of the rows."""
+        return self.rows.target[None]
+
+    @cached_property
+    def counts(self) -> Floats:  # type: ignore[override]
+        """Every row once ``(1, N)``, times its weight."""
+        return self.weights.take(self.rows.order, axis=1)
+
+    @cached_property
+    def right(self) -> Floats:  # type: ignore[override]
+        """What the turned gaps leave of the confidence, which is no whole number."""
+        confidence = self.counts * self.groups.confidence
+        gaps = confidence - self.counts * self.groups.right
+        return confidence - gaps * self.signs.take(self.rows.order, axis=1)
+
+    @property
+    def squares(self) -> Floats | None:  # type: ignore[override]
+        """Of every row once ``(1, N)``."""
+        return None if self.rows.weights is None else self.counts**2
+
+    @property
+    def expected_right(self) -> Floats:
+        """The confidence itself."""
+        return self.counts * self.groups.confidence
+
+    @property
+    def class_table(self) -> ClassTable:
+        """Of the turned gaps of every class."""
+        rows = self.rows
+        cells = rows.table(ClassCells)
+        signed = self.weights * self.signs
+        probs = rows.table(_probs_once)
+        labels = probs - (cells.probs(signed) - cells.labels(signed))
+        return ClassTable(
+            probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes
+        )
+
+    def predictions(self) -> Iterator[AnyPredictions]:
+        """Refuse: a metric that is called on predictions needs labels.
+
+        Raises:
+            InputError: Always.
+        """
+        expected = "a metric with a noise floor under clusters must be computed from sums"
+        fix = "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None)."
+        raise InputError(expected, "a function of predictions", fix)
 
 
 class Redrawn(Replicates):
@@ -161,7 +243,9 @@ class Redrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
-        self.rows, self.groups, self.size = rows, rows.singles, len(uniforms)
+        self.rows = rows
+        self.groups = rows.singles
+        self.size = len(uniforms)
         self._uniforms = uniforms
 
     @property
@@ -177,7 +261,11 @@ class Redrawn(Replicates):
     @cached_property
     def counts(self) -> Floats:  # type: ignore[override]
         """Every row once ``(1, N)``, times its weight."""
-        return self.weights if self.rows.weights is None else self.weights.take(self.rows.order, axis=1)
+        return (
+            self.weights
+            if self.rows.weights is None
+            else self.weights.take(self.rows.order, axis=1)
+        )
 
     @cached_property
     def right(self) -> Floats:  # type: ignore[override]
@@ -199,16 +287,22 @@ class Redrawn(Replicates):
     @property
     def class_table(self) -> ClassTable:
         """Of the drawn labels; probabilities and rows are those of every row once."""
-        rows, cells = self.rows, self.rows.table(ClassCells)
+        rows = self.rows
+        cells = self.rows.table(ClassCells)
         labels = cells.drawn_labels(*rows.draw_others(self._uniforms), self.size)
         probs = rows.table(_probs_once)
-        return ClassTable(probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes)
+        return ClassTable(
+            probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes
+        )
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield every replicate: the same logits with its labels, and the probabilities as the known ones."""
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
-            yield from (TopLabel(predictions.confidence, labels == 0, predictions.weights) for labels in self.labels)
+            yield from (
+                TopLabel(predictions.confidence, labels == 0, predictions.weights)
+                for labels in self.labels
+            )
             return
         label_probs = None if predictions.label_probs is None else predictions.probs
         for labels in self.labels:
@@ -231,11 +325,20 @@ class GroupsResampled(Replicates):
     """
 
     def __init__(
-        self, rows: Rows, counts: Floats, right: Floats, blocks: np.random.RandomState, normal: Floats
+        self,
+        rows: Rows,
+        counts: Floats,
+        right: Floats,
+        blocks: np.random.RandomState,
+        normal: Floats,
     ) -> None:
-        self.rows, self.groups, self.size = rows, rows.groups, len(counts)
-        self.counts, self.right = counts, right
-        self._blocks, self._normal = blocks, normal
+        self.rows = rows
+        self.groups = rows.groups
+        self.size = len(counts)
+        self.counts = counts
+        self.right = right
+        self._blocks = blocks
+        self._normal = normal
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
@@ -245,11 +348,17 @@ class GroupsResampled(Replicates):
     @cached_property
     def class_table(self) -> ClassTable:
         """Of the blocks that were drawn."""
-        sums, rows = class_blocks(self.rows), self.rows
+        sums = class_blocks(self.rows)
+        rows = self.rows
         number = len(sums.probs)
-        times = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size).astype(np.float64)
-        probs, labels = times @ sums.probs, times @ sums.labels
-        return ClassTable(probs, labels, lambda: times @ sums.counts, rows.num_samples, rows.num_classes)
+        times = self._blocks.multinomial(
+            number, np.full(number, 1 / number), size=self.size
+        ).astype(np.float64)
+        probs = times @ sums.probs
+        labels = times @ sums.labels
+        return ClassTable(
+            probs, labels, lambda: times @ sums.counts, rows.num_samples, rows.num_classes
+        )
 
 
 class GroupsRedrawn(Replicates):
@@ -262,8 +371,12 @@ class GroupsRedrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
-        self.rows, self.groups, self.size = rows, rows.groups, len(right)
-        self.counts, self.right, self._random = rows.groups.count[None], right, random
+        self.rows = rows
+        self.groups = rows.groups
+        self.size = len(right)
+        self.counts = rows.groups.count[None]
+        self.right = right
+        self._random = random
 
     @property
     def expected_right(self) -> Floats:
@@ -273,16 +386,23 @@ class GroupsRedrawn(Replicates):
     @cached_property
     def class_table(self) -> ClassTable:
         """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
-        sums, rows = class_blocks(self.rows), self.rows
+        sums = class_blocks(self.rows)
+        rows = self.rows
         counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
         if rows.num_classes < FEW_CLASSES:
             signs = self._random.standard_normal((self.size, len(sums.probs)))
             labels = probs + signs @ (sums.drawn - sums.probs)
         else:
-            share = np.clip(np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0), 0.0, 1.0)
+            share = np.clip(
+                np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0), 0.0, 1.0
+            )
             size = (self.size, len(counts))
-            labels = self._random.binomial(counts.astype(np.int64), share, size=size).astype(np.float64)
-        return ClassTable(probs[None], labels, lambda: counts[None], rows.num_samples, rows.num_classes)
+            labels = self._random.binomial(counts.astype(np.int64), share, size=size).astype(
+                np.float64
+            )
+        return ClassTable(
+            probs[None], labels, lambda: counts[None], rows.num_samples, rows.num_classes
+        )
 
 
 def class_blocks(rows: Rows) -> ClassBlocks:

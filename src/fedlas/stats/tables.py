@@ -25,7 +25,7 @@ from fedlas.metrics.scan import AnyOnePass, MetricEntry, Statistic
 from fedlas.metrics.smooth import Spectra, smooth_calibration_error
 from fedlas.metrics.true_error import TrueOutcome
 from fedlas.predictions import Predictions
-from fedlas.stats.replicates import Redrawn, Replicates, Resampled
+from fedlas.stats.replicates import Redrawn, Replicates, Resampled, Turned
 from fedlas.stats.rows import Floats, Integers, Quantity, Rows
 
 T = TypeVar("T")
@@ -46,9 +46,12 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
     if one_pass is not None and one_pass.statistic in TABLES:
         values = np.asarray(one_pass.value(block.table(TABLES[one_pass.statistic])))
-        if values.ndim == 1:  # one number says that the formula of somebody's metric knows of no replicates
+        # one number says that the formula of somebody's metric knows of no replicates
+        if values.ndim == 1:
             return np.broadcast_to(values, (block.size,))
-    return np.array([values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()])
+    return np.array(
+        [values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()]
+    )
 
 
 def knows_groups(entry: MetricEntry, *, means: bool) -> bool:
@@ -103,7 +106,9 @@ def _expected_bins(block: Replicates) -> Filled[BinTable]:
 
 def _bins(block: Replicates, *sums: Floats) -> Filled[BinTable]:
     arrays = (block.counts, *sums, *([] if block.squares is None else [block.squares]))
-    count, gaps, right, *squares = (np.add.reduceat(each, block.groups.width_starts, axis=1) for each in arrays)
+    count, gaps, right, *squares = (
+        np.add.reduceat(each, block.groups.width_starts, axis=1) for each in arrays
+    )
     return Filled(BinTable(count, gaps, right, block.rows.num_samples, *squares))
 
 
@@ -125,17 +130,24 @@ class Ranked:
 
     def table(self) -> BinTable:
         """Return gaps of bins of equal mass; nothing asks for more."""
-        block, rows, nothing = self._block, self._block.rows, np.empty(0)
+        block = self._block
+        rows = self._block.rows
+        nothing = np.empty(0)
         starts = block.groups.tie_starts
-        gaps = equal_mass_gaps_of_rows(block.counts, block.gaps, starts, rows.num_samples, rows.num_bins)
+        gaps = equal_mass_gaps_of_rows(
+            block.counts, block.gaps, starts, rows.num_samples, rows.num_bins
+        )
         return BinTable(nothing, gaps, nothing, rows.num_samples)
 
     def ranking(self) -> RunSums:
         """Return rows of equal confidence together."""
-        block, starts = self._block, self._block.groups.tie_starts
+        block = self._block
+        starts = self._block.groups.tie_starts
         sums = (block.counts, block.counts - block.right, block.gaps)
         # With no ties every row is its own run.
-        count, wrong, gaps = (s if len(starts) == s.shape[1] else np.add.reduceat(s, starts, axis=1) for s in sums)
+        count, wrong, gaps = (
+            s if len(starts) == s.shape[1] else np.add.reduceat(s, starts, axis=1) for s in sums
+        )
         return RunSums(count, wrong, gaps, block.rows.num_samples)
 
 
@@ -147,19 +159,25 @@ def _class_table(block: Replicates) -> Filled[ClassTable]:
 class SortedClasses:
     """What :class:`~fedlas.metrics.ace.EveryClass` gives: one class after another, all replicates at a time."""
 
-    def __init__(self, block: Resampled | Redrawn) -> None:
+    def __init__(self, block: Resampled | Redrawn | Turned) -> None:
         self._block = block
         self.num_bins = block.rows.num_bins
 
     def rankings(self) -> Iterator[RunSums]:
         """Yield rows of equal probability of the class together."""
         block = self._block
-        for label, (order, probs) in enumerate(zip(*block.rows.table(_sorted_columns), strict=True)):
-            weights, starts = block.weights.take(order, axis=1), starts_of_ties(probs)
+        signs = block.signs if isinstance(block, Turned) else None
+        for label, (order, probs) in enumerate(
+            zip(*block.rows.table(_sorted_columns), strict=True)
+        ):
+            weights = block.weights.take(order, axis=1)
+            starts = starts_of_ties(probs)
             right = block.labels.take(order, axis=1) == label
-            count, wrong, gaps = (
-                np.add.reduceat(each, starts, axis=1) for each in (weights, weights * ~right, weights * (probs - right))
-            )
+            gaps = weights * (probs - right)
+            if signs is not None:
+                gaps = gaps * signs.take(order, axis=1)
+            sums = (weights, weights * ~right, gaps)
+            count, wrong, gaps = (np.add.reduceat(each, starts, axis=1) for each in sums)
             yield RunSums(count, wrong, gaps, block.rows.num_samples)
 
 
@@ -178,7 +196,8 @@ def _spectra(block: Replicates) -> Spectra:
 
     A group is at its mean confidence. Fewer frequencies than the metric has, and less precision, are enough.
     """
-    rows, gaps = block.rows, block.gaps
+    rows = block.rows
+    gaps = block.gaps
     if gaps.shape[1] > len(rows.groups.count):
         gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
     values = 2.0 / rows.num_samples * gaps @ rows.table(_waves)

@@ -14,7 +14,9 @@ C = 10
 
 
 def tiny_vit():
-    return zoo.VisionTransformer(32, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=C)
+    return zoo.VisionTransformer(
+        32, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=C
+    )
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["with num_classes", "without"])
@@ -29,7 +31,15 @@ def tiny_vit():
         (lambda: zoo.convnext_tiny(num_classes=C), "classifier.2"),
         (tiny_vit, "heads.head"),
     ],
-    ids=["resnet18", "mobilenet_v3_small", "vgg11", "densenet121", "googlenet", "convnext_tiny", "vit"],
+    ids=[
+        "resnet18",
+        "mobilenet_v3_small",
+        "vgg11",
+        "densenet121",
+        "googlenet",
+        "convnext_tiny",
+        "vit",
+    ],
 )
 def test_torchvision(build, name, known):
     with torch.device("meta"):
@@ -86,17 +96,29 @@ def test_a_last_layer_of_a_classifier_wins():
 
 
 def test_ambiguity_names_the_candidates():
-    model = nn.Sequential(OrderedDict(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C)))
-    with pytest.raises(InputError, match=r"10 outputs; got Sequential .*c \(Linear.*head='"):
+    model = Named(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C))
+    with pytest.raises(InputError, match=r"10 outputs; got Named .*c \(Linear.*head='"):
         find_head(model, num_classes=C)
     assert find_head(model, "c") is model.c
 
 
+def test_modules_in_sequence_end_in_the_head():
+    model = nn.Sequential(
+        OrderedDict(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C), d=nn.Flatten())
+    )
+    assert find_head(model) is find_head(model, num_classes=C) is model.c
+    with torch.device("meta"):
+        wrapped = nn.Sequential(nn.BatchNorm2d(3), zoo.vgg11(num_classes=C))
+    assert find_head(wrapped) is wrapped[1].classifier[6]
+
+
 def test_the_only_one_that_fits():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, C))
-    assert find_head(model, num_classes=C) is model[2]
-    with pytest.raises(InputError, match=r"recognizable .*head; got Sequential with 0 "):
-        find_head(model)
+    assert find_head(model, num_classes=C) is find_head(model) is model[2]
+    named = Named(a=model[0], b=model[2])
+    assert find_head(named, num_classes=C) is model[2]
+    with pytest.raises(InputError, match=r"recognizable .*head; got Named with a "):
+        find_head(named)
 
 
 def test_no_linear_layer():
@@ -117,7 +139,7 @@ def test_a_wrong_name(name):
     with pytest.raises(InputError, match="head must name a module") as caught:
         find_head(model, name)
     if name == "fcc":
-        assert caught.value.parts[3] == "Did you mean 'fc'?"
+        assert caught.value.parts[2] == "Did you mean 'fc'?"
 
 
 def test_a_module_of_another_model():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
+
+M = TypeVar("M", bound=nn.Module)
 
 # Probabilities that change by less than this look the same in every report.
 _UNCHANGED = 1e-4
@@ -22,6 +25,12 @@ CHECK = "Check that these are logits, and that the validation set is large enoug
 def when(condition: object, text: str) -> str | None:
     """Return ``text`` as a doubt if the condition is true."""
     return text if condition else None
+
+
+def with_doubts(row_map: M, *doubts: str | None) -> M:
+    """Return the map, which then carries these doubts to the fit that warns of them."""
+    row_map.doubts = tuple(doubt for doubt in doubts if doubt is not None)  # type: ignore[assignment]
+    return row_map
 
 
 def joined(*doubts: str | None) -> str | None:
@@ -43,19 +52,30 @@ def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | No
         objective: Name of what was minimized.
         check: What to do about it.
     """
-    return when(ends, f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip())
+    return when(
+        ends,
+        f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip(),
+    )
 
 
-def unchanged(val: Predictions, calibrated: Callable[[Tensor], Tensor] | Tensor) -> str | None:
+def unchanged(
+    val: Predictions, calibrated: Callable[..., Tensor] | Tensor, features: Tensor | None = None
+) -> str | None:
     """Return a doubt if no probability of ``val`` changes by 1e-4 or more.
 
     Args:
         val: The predictions that the calibrator was fitted on.
         calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
+        features: ``(N, D)`` that the function takes too, or None.
     """
     for logits in (val.logits[:_FEW], val.logits):  # the first rows decide in nearly all cases
         for part, rows in double_rows(logits):
-            after = calibrated[part].cpu().double() if isinstance(calibrated, Tensor) else calibrated(rows)
+            if isinstance(calibrated, Tensor):
+                after = calibrated[part].cpu().double()
+            else:
+                after = calibrated(
+                    rows, *(() if features is None else (features[part].cpu().double(),))
+                )
             if bool(((softmax(after) - softmax(rows)).abs() >= _UNCHANGED).any()):
                 return None
     return "no validation probability changes by 1e-4 or more, so predictions stay as they are. Nothing need be done."
@@ -69,9 +89,11 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
         calibrated: Their calibrated logits ``(N, C)``, float64 on the CPU.
         advice: Why that is, and what to do about it.
     """
-    before, target = val.correct.cpu(), val.target.cpu()
+    before = val.correct.cpu()
+    target = val.target.cpu()
     after = calibrated.argmax(dim=1) == target
-    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    lost = int((before & ~after).sum())
+    gained = int((after & ~before).sum())
     if lost - gained <= math.sqrt(lost + gained):
         return None
     nll = [float(cross_entropy(rows, target)) for rows in (val.logits.cpu().double(), calibrated)]
@@ -83,7 +105,10 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
 
 def unconverged(converged: bool) -> str | None:
     """Return a doubt if a search ended before the gradient vanished."""
-    return when(not converged, "the fit stopped before the gradient vanished. Check the logits for extreme values.")
+    return when(
+        not converged,
+        "the fit stopped before the gradient vanished. Check the logits for extreme values.",
+    )
 
 
 def absent_classes(val: Predictions) -> str | None:

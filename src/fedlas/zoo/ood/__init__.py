@@ -1,17 +1,30 @@
 """Out-of-distribution detection: scores of samples, higher = more OOD, and how well they detect.
 
 In: :class:`Outputs` (logits and features without labels), and for some scores a :class:`Reference` of in-distribution
-samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals.
+samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals. :func:`rule_shift`
+tests whether a whole set differs from known samples.
 """
 
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.
 # ruff: noqa: I001
 from fedlas.zoo.ood.images import adapt_images, count_duplicates
 from fedlas.zoo.ood.base import OOD_SCORES, Score, options_of
-from fedlas.zoo.ood.logit_scores import energy_score, entropy_score, gen_score, max_logit_score, msp_score
+from fedlas.zoo.ood.logit_scores import (
+    energy_score,
+    entropy_score,
+    gen_score,
+    max_logit_score,
+    msp_score,
+)
 from fedlas.zoo.ood.feature_norm import feature_norm_score, negative_aware_norm_score
 from fedlas.zoo.ood.compute import Reference, compute_score
-from fedlas.zoo.ood.detection import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
+from fedlas.zoo.ood.detection import (
+    DETECTION,
+    detection_intervals,
+    detection_metrics,
+    fpr_at,
+    roc_points,
+)
 from fedlas.zoo.ood.fitted_scores import (
     kl_matching_score,
     knn_score,
@@ -19,6 +32,7 @@ from fedlas.zoo.ood.fitted_scores import (
     relative_mahalanobis_score,
     vim_score,
 )
+from fedlas.zoo.ood.rules import RuleShift, rule_shift, rules_score
 from fedlas.zoo.ood.odin import odin_score
 from fedlas.zoo.ood.outputs import Outputs
 
@@ -27,6 +41,7 @@ __all__ = [
     "OOD_SCORES",
     "Outputs",
     "Reference",
+    "RuleShift",
     "Score",
     "adapt_images",
     "compute_score",
@@ -48,5 +63,7 @@ __all__ = [
     "options_of",
     "relative_mahalanobis_score",
     "roc_points",
+    "rule_shift",
+    "rules_score",
     "vim_score",
 ]

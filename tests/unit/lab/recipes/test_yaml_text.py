@@ -41,7 +41,7 @@ def test_it_is_refused_wherever_it_is_read(tmp_path, kind):
         parse_yaml(text)
     with pytest.raises(UnreadableError, match=rf"readable YAML.*{message}"):
         _ = RunFolder(tmp_path).config
-    with pytest.raises(InputError, match=rf"^recipe: .*valid YAML.*{message}"):
+    with pytest.raises(InputError, match=rf"^the recipe must be valid YAML.*{message}"):
         read_content(str(tmp_path / "config.yaml"))
 
 
@@ -66,7 +66,13 @@ def test_plain_values_are_built():
 
 def test_what_we_write_is_read(tmp_path):
     shared = {"alpha": 1e-05, "name": "2001-01-01"}  # no alias is written for it
-    config = {"a": shared, "b": [shared] * 3, "seeds": list(range(1000)), "wide": "x" * 10_000, "none": None}
+    config = {
+        "a": shared,
+        "b": [shared] * 3,
+        "seeds": list(range(1000)),
+        "wide": "x" * 10_000,
+        "none": None,
+    }
     config["texts"] = ["1e5", "0o17", "010", "yes", "1:30", ".5", "", "~"]
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
     assert read_yaml(tmp_path / "config.yaml") == yaml.safe_load(dump_yaml(config)) == config

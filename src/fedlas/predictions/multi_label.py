@@ -1,0 +1,135 @@
+"""Predictions of several independent labels a sample, each with a sigmoid of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
+from fedlas.predictions.arguments import check_clusters, check_features, detached
+from fedlas.predictions.predictions import Predictions
+
+UNKNOWN = -100
+"""Target of a label that is not known."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiLabel:
+    """Logits and labels of samples that may have several labels, or none.
+
+    ``fedlas.report`` measures all labels together and each on its own. Every other measure takes
+    :class:`~fedlas.Predictions` of two classes, absent and present: those of one label, or of all labels pooled.
+
+    Args:
+        logits: Scores before the sigmoid ``(N, L)``.
+        target: 1 where a label is present, 0 where it is absent, -100 where that is unknown ``(N, L)``.
+        names: Names of the labels; None numbers them from 0.
+        features: Optional input of the classifier head ``(N, D)``.
+        clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`. Without, each sample is
+            one where labels are pooled, since labels of one sample are not independent.
+
+    Raises:
+        InputError: For wrong shapes, values or names.
+
+    Example:
+        >>> several = MultiLabel([[2.0, -1.0], [0.5, 1.0]], [[1, 0], [1, -100]], names=("cat", "dog"))
+        >>> several.label("dog"), several.pooled().num_samples
+        (Predictions(1 samples, 2 classes, with target and clusters), 3)
+    """
+
+    logits: Any
+    target: Any
+    names: Sequence[str] | None = None
+    features: Any = None
+    clusters: Any = None
+
+    def __post_init__(self) -> None:
+        values = vars(self)
+        logits = check_logits(detached("logits", self.logits)).cpu()
+        if logits.ndim != 2 or not logits.numel():
+            fix = "Pass one column a label."
+            raise InputError(
+                "logits must be (N, L) with at least one sample", describe(logits), fix
+            )
+        check_finite("logits", logits)
+        target = detached("target", self.target).cpu()
+        known = (target == 0) | (target == 1) | (target == UNKNOWN)
+        if target.shape != logits.shape or not bool(known.all()):
+            expected = f"target must be 0, 1 or {UNKNOWN} for each label, {tuple(logits.shape)}"
+            raise InputError(expected, describe(target), "Pass a column a label.")
+        names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
+        if len(names) != logits.shape[1] or len(set(names)) < len(names):
+            expected = f"names must be {logits.shape[1]} different ones"
+            raise InputError(expected, describe(self.names), "Name every column once.")
+        values.update(logits=logits, target=target.long(), names=names)
+        if self.features is not None:
+            values["features"] = check_features(detached("features", self.features), len(logits))
+        if self.clusters is not None:
+            values["clusters"] = check_clusters(self.clusters, len(logits))
+
+    def __repr__(self) -> str:
+        return f"MultiLabel({self.num_samples} samples, {self.num_labels} labels)"
+
+    @property
+    def num_samples(self) -> int:
+        """``N``."""
+        return len(self.logits)
+
+    @property
+    def num_labels(self) -> int:
+        """``L``."""
+        return int(self.logits.shape[1])
+
+    def label(self, name: str | int) -> Predictions:
+        """Return predictions of one label, by its name or number: of two classes, absent and present.
+
+        Raises:
+            InputError: If there is no such label, or none of its targets is known.
+        """
+        names = list(self.names or ())
+        if isinstance(name, int) and 0 <= name < len(names):
+            name = names[name]
+        if name not in names:
+            raise InputError(
+                "the label must be one of these", repr(name), suggestion(str(name), names)
+            )
+        place = names.index(str(name))
+        return self._rows(slice(place, place + 1), f"label {name!r}")
+
+    def pooled(self) -> Predictions:
+        """Return predictions of all labels that are known, a row each, sample by sample.
+
+        Raises:
+            InputError: If none is known.
+        """
+        return self._rows(slice(None), "the labels")
+
+    def names_of_rows(self) -> list[str]:
+        """Return the name of the label of each row of :meth:`pooled`."""
+        places = (self.target != UNKNOWN).nonzero()[:, 1].tolist()
+        names = list(self.names or ())
+        return [names[place] for place in places]
+
+    def with_logits(self, logits: Tensor) -> MultiLabel:
+        """Return the same samples with other logits, e.g. after calibration."""
+        return MultiLabel(logits, self.target, self.names, self.features, self.clusters)
+
+    def _rows(self, columns: slice, what: str) -> Predictions:
+        logits = self.logits[:, columns]
+        target = self.target[:, columns]
+        known = target != UNKNOWN
+        if not bool(known.any()):
+            fix = "Leave the label out."
+            raise InputError(f"{what} must be known for a sample", f"{UNKNOWN} everywhere", fix)
+        samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[known]
+        score = logits[known]
+        return Predictions(
+            torch.stack([torch.zeros_like(score), score], dim=1),
+            target[known],
+            features=None if self.features is None else self.features[samples],
+            clusters=samples if self.clusters is None else self.clusters[samples],
+        )

@@ -1,0 +1,148 @@
+"""Several labels a sample: measured, calibrated as a model, saved, exported; and named where people meet them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import fedlas
+from fedlas import CalibratedModel, MultiLabel, Predictions
+from fedlas.calibrators import MultiLabelCalibration, TemperatureScaling
+from fedlas.errors import InputError
+
+L = 3
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, L))
+
+
+def batches(seed=1, samples=600):
+    torch.manual_seed(seed)
+    inputs = torch.randn(samples, 4)
+    target = torch.bernoulli((net()(inputs) / torch.tensor([0.3, 1.0, 2.0])).sigmoid().detach())
+    target[::7, 1] = -100
+    return [
+        (part, labels) for part, labels in zip(inputs.split(250), target.split(250), strict=True)
+    ]
+
+
+def test_labels_one_by_one_and_pooled():
+    several = fedlas.predict(net(), batches(), multi_label=True, features=True)
+    assert repr(several) == "MultiLabel(600 samples, 3 labels)"
+    inputs, target = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    torch.testing.assert_close(several.logits, net()(inputs).detach())
+    known = target[:, 1] >= 0
+    one = several.label("1")
+    torch.testing.assert_close(one.probs[:, 1], several.logits[known, 1].sigmoid())
+    assert torch.equal(one.target, target[known, 1].long())
+    assert torch.equal(one.features, several.features[known])
+    pooled = several.pooled()
+    assert pooled.num_samples == len(several.names_of_rows()) == int((target >= 0).sum())
+    assert torch.equal(pooled.clusters, (target >= 0).nonzero()[:, 0])
+    assert fedlas.evaluate(pooled)["nll"] == pytest.approx(
+        float(
+            nn.functional.binary_cross_entropy_with_logits(
+                several.logits[target >= 0], target[target >= 0]
+            )
+        )
+    )
+    owned = MultiLabel(
+        several.logits, target, names=("a", "b", "c"), clusters=torch.arange(600) // 2
+    )
+    assert torch.equal(owned.label("b").clusters, (torch.arange(600) // 2)[known])
+    assert torch.equal(owned.label(1).target, one.target)
+
+
+def test_a_report_has_all_labels_together_and_each():
+    several = fedlas.predict(net(), batches(), multi_label=True)
+    named = MultiLabel(several.logits, several.target, names=("cat", "dog", "fox"))
+    text = fedlas.report(named, replicates=0).text()
+    assert all(name in text for name in ("cat", "dog", "fox"))
+    assert f"{named.pooled().num_samples:,} samples" in text
+    after = fedlas.report(named, on=MultiLabel(named.logits[:300], named.target[:300]), calibrate="temperature",
+                          replicates=0)  # fmt: skip
+    assert "after temperature" in after.stages
+
+
+@pytest.mark.parametrize(
+    "method", [MultiLabelCalibration("temperature"), MultiLabelCalibration()], ids=["t", "auto"]
+)
+def test_a_calibrated_model_of_independent_labels(method, tmp_path):
+    model = net()
+    calibrated = fedlas.calibrate(model, batches(), method)
+    features = calibrated.calibrator.num_features
+    assert features == (None if method.calibrator.__class__ is TemperatureScaling else 6)
+    inputs = torch.cat([part for part, _ in batches()])
+    several = fedlas.predict(model, batches(), multi_label=True, features=True)
+    wanted = calibrated.calibrator.transform(several.logits, several.features)
+    torch.testing.assert_close(calibrated(inputs).detach(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        calibrated.predict_proba(inputs), wanted.sigmoid(), rtol=1e-4, atol=1e-5
+    )
+    assert "3 labels of 600, " in repr(calibrated)
+    measured = calibrated.before_after(batches(2))
+    assert measured.after.nll < measured.before.nll
+    loaded = CalibratedModel.load(calibrated.save(tmp_path / "m.safetensors"), net())
+    assert torch.equal(loaded(inputs), calibrated(inputs))
+    other = CalibratedModel(net(), copy.deepcopy(calibrated.calibrator))
+    other.load_state_dict(calibrated.state_dict())
+    assert torch.equal(other(inputs), calibrated(inputs))
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "torchscript"])
+def test_it_exports_sigmoids(form, tmp_path):
+    pytest.importorskip("onnxruntime")
+    calibrated = fedlas.calibrate(net(), batches(), MultiLabelCalibration())
+    inputs = torch.cat([part for part, _ in batches()])
+    assert (
+        fedlas.deploy.export(calibrated, tmp_path / "m.onnx", inputs, form=form).difference < 1e-5
+    )
+    if form == "onnx":
+        several = fedlas.predict(tmp_path / "m.onnx", batches(), multi_label=True)
+        torch.testing.assert_close(
+            several.logits.sigmoid(), calibrated.predict_proba(inputs), rtol=1e-4, atol=1e-5
+        )
+
+
+LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Predictions(LOGITS, TARGET), r"fedlas\.MultiLabel\(logits, target\)"),
+        (lambda: Predictions(LOGITS, [[0, 1, 0], [1, 0, 0]]), r"target\.argmax\(1\)"),
+        (lambda: fedlas.calibrate(net(), batches(), "temperature"), r"must be integers \(250,\)"),
+        (
+            lambda: fedlas.calibrate(net(), [(LOGITS.new_zeros(2, 4), torch.tensor(TARGET))]),
+            "MultiLabelCalibration",
+        ),
+        (lambda: TemperatureScaling().fit(MultiLabel(LOGITS, TARGET)), r"several\.pooled\(\)"),
+        (lambda: MultiLabel(LOGITS, [[1, 2, 0]] * 2), "target must be 0, 1 or -100"),
+        (lambda: MultiLabel(LOGITS, TARGET, names=["a"]), "names must be 3 different ones"),
+        (lambda: MultiLabel(LOGITS.reshape(2, L, 1), TARGET), r"logits must be \(N, L\)"),
+        (lambda: MultiLabel(LOGITS, TARGET).label("cat"), "label must be one of these; got 'cat'"),
+        (lambda: MultiLabel(LOGITS, torch.full((2, L), -100)).label(0), "label '0' must be known"),
+        (
+            lambda: fedlas.predict(net(), [(torch.zeros(2, 4), torch.zeros(2))], multi_label=True),
+            r"0 or 1 .*\(2, 3\)",
+        ),
+        (
+            lambda: fedlas.predict(net(), [torch.zeros(2, 4)], multi_label=True),
+            "got one without labels",
+        ),
+        (
+            lambda: fedlas.calibrate(net(), batches(), MultiLabelCalibration(), weights=2),
+            "several labels a sample must have no weights",
+        ),
+    ],
+)
+def test_named_where_people_meet_them(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
