@@ -280,11 +280,9 @@ def check_dense(name: str, value: Tensor) -> None:
     if not is_dense(value) or value.is_meta or value.is_quantized:
         got = describe(value)
         if isinstance(value, Tensor):
-            kind = (
-                "nested" if value.is_nested else "quantized" if value.is_quantized else value.layout
-            )
-            got = f"{kind} on {value.device}"
-        fix = f"Convert it: {name}.to_dense() if it is sparse, .dequantize() if it is quantized, or use a real device."
+            kind = "quantized" if value.is_quantized else value.layout
+            got = f"{'nested' if value.is_nested else kind} on {value.device}"
+        fix = f"Convert it: {name}.to_dense() or .dequantize(), or compute it on a real device."
         raise InputError(f"{name} must be a dense tensor on a device that holds values", got, fix)
 
 

@@ -212,7 +212,10 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
     )
     trained = "seed" in content["model"]
-    chosen = "the epoch and the calibration as well as the thresholds, so that the bound on their risk need not hold"
+    chosen = (
+        "the epoch and the calibration as well as the thresholds, "
+        "so that the bound on their risk need not hold"
+    )
     if not trained:
         fitted = content["calibration"].get("fitted on") == FITTED_ON
         chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"

@@ -173,11 +173,9 @@ def save_pretrained(
         ['README.md', 'card.json', 'model.onnx']
     """
     place = checked_path(folder)
-    options = [
-        name for name in inspect.signature(model_card).parameters if name not in ("card", "file")
-    ]
+    options = inspect.signature(model_card).parameters.keys() - {"card", "file"}
     for option in about:
-        check_choice("an option", option, options)
+        check_choice("an option", option, sorted(options))
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
         fix = "Pass a CalibratedModel, or a file that fedlas export wrote."

@@ -194,8 +194,9 @@ NOT_DENSE = {
     "meta": torch.zeros(3, 3, device="meta"),
     "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
 }
-# torch's own: one layout is a prototype, quantized tensors are old
-with warnings.catch_warnings(action="ignore"):
+with warnings.catch_warnings(
+    action="ignore"
+):  # torch's own: one layout is a prototype, quantized tensors are old
     NOT_DENSE["ragged"] = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
     NOT_DENSE["quantized"] = torch.quantize_per_tensor(torch.eye(3), 0.1, 10, torch.quint8)
 

@@ -142,7 +142,7 @@ def test_a_folder_holds_model_card_and_readme(card, tmp_path):
 def test_an_option_that_the_card_lacks_is_named_before_anything_is_written(card, tmp_path):
     with pytest.raises(
         InputError,
-        match=r"save_pretrained: an option must be one of name, .*Did you mean 'license'",
+        match=r"an option must be one of dataset, .*Did you mean 'license'",
     ):
         hub.save_pretrained(Model(), tmp_path / "hub", card=card, licence="mit")
     assert not (tmp_path / "hub").exists()

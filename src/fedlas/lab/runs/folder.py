@@ -424,5 +424,5 @@ def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
     total = sum(about.file_size for about in entries.values())
     if total > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):
         got = f"{path} with {total:,} in {path.stat().st_size:,}"
-        raise InputError(f"its bytes must be compressed at most {_MOST_RATIO} times", got, _FIX)
+        raise InputError(f"the pack must be compressed at most {_MOST_RATIO} times", got, _FIX)
     return archive, entries
