@@ -21,15 +21,18 @@ _FORMAT = "fedlas.multilabel/1"
 
 
 class LabelLayers(nn.Module):
-    """Calibrated logits of logits ``(N, L)``, one layer a label."""
+    """Calibrated logits of logits ``(N, L)`` and features ``(N, D)``, one layer a label."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
         """Return calibrated logits ``(N, L)``, whose sigmoids are the probabilities."""
-        pairs = [layer(two_classes(column)) for layer, column in zip(self.layers, logits.unbind(dim=1), strict=True)]
+        pairs = [
+            layer(two_classes(column), features)
+            for layer, column in zip(self.layers, logits.unbind(dim=1), strict=True)
+        ]
         return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
 
 
@@ -71,8 +74,17 @@ class MultiLabelCalibration:
         """
         return fitted(f"{_OWNER}.calibrators", self._fitted)
 
-    def fit(self, logits: Tensor, target: Tensor) -> Self:
-        """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``.
+    @property
+    def num_features(self) -> int | None:
+        """``D`` of the features that the fit of a label used; None if none did.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return next((each.num_features for each in self.calibrators if each.num_features is not None), None)
+
+    def fit(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Self:
+        """Fit on held-out logits ``(N, L)``, labels 0 or 1 ``(N, L)``, and features ``(N, D)`` if there are some.
 
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
@@ -84,18 +96,20 @@ class MultiLabelCalibration:
             expected = f"target must be 0 or 1 for each label, {tuple(logits.shape)}"
             raise InputError(f"{_OWNER}.fit", expected, describe(target), "Pass a column a label.")
         columns = [(logits.reshape(-1), target.reshape(-1))] if self.shared else zip(logits.T, target.T, strict=True)
+        if self.shared and features is not None:
+            features = features.repeat_interleave(logits.shape[1], dim=0)
         each = [
-            copy.deepcopy(self.calibrator).fit(Predictions(two_classes(column), labels.long()))
+            copy.deepcopy(self.calibrator).fit(Predictions(two_classes(column), labels.long(), features=features))
             for column, labels in columns
         ]
         self._fitted = each * (logits.shape[1] if self.shared else 1)
         return self
 
-    def transform(self, logits: Tensor) -> Tensor:
+    def transform(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
         """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
 
         Raises:
-            InputError: Before ``fit``, or for another number of labels.
+            InputError: Before ``fit``, for another number of labels, or for other features than the fit used.
         """
         logits, labels = check_logits(f"{_OWNER}.transform", logits), len(self.calibrators)
         if logits.ndim != 2 or logits.shape[1] != labels:
@@ -103,11 +117,11 @@ class MultiLabelCalibration:
             raise InputError(f"{_OWNER}.transform", expected, describe(logits), fix)
         check_dense(f"{_OWNER}.transform", "logits", logits)
         with torch.no_grad():
-            calibrated: Tensor = self.module()(logits)
+            calibrated: Tensor = self.module()(logits, features)
         return calibrated
 
     def module(self) -> nn.Module:
-        """Return the fitted maps as a layer that follows a model, ``(N, L)`` to ``(N, L)``.
+        """Return the fitted maps as a layer that follows a model, of logits ``(N, L)`` and perhaps features ``(N, D)``.
 
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.
