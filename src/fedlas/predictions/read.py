@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
+from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions
 from fedlas.predictions.sources import Archive, Frame, TableSource
@@ -29,6 +31,7 @@ class PredictionTable:
         notes: How the table was read, as sentences.
         groups: Group of each sample, if a column holds groups.
         labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
+        covariates: What the columns of covariates hold, which are the features of the predictions.
     """
 
     predictions: AnyPredictions
@@ -36,6 +39,7 @@ class PredictionTable:
     notes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    covariates: Covariates | None = None
 
     @property
     def has_no_labels(self) -> bool:
@@ -43,8 +47,13 @@ class PredictionTable:
         return isinstance(self.predictions, TopLabel) and self.labels is None
 
 
-def open_table(path: Any, columns: Columns | None) -> TableReader:
+def open_table(path: Any, columns: Columns | None, covariates: Covariates | None = None) -> TableReader:
     """Return a reader of the table in ``path``, or of a frame; an ``.npz`` may have arrays that need no ``columns``.
+
+    Args:
+        path: The file, or a frame.
+        columns: Meaning of its columns.
+        covariates: What another table of the same model showed of the columns of covariates.
 
     Raises:
         InputError: As :class:`TableReader`; or if ``columns`` are missing for another file, whose columns are then
@@ -53,7 +62,7 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
     """
     columns = _checked(columns)
     source = source_of(path, columns.separator) if isinstance(path, str | Path) else Frame(path)
-    return TableReader(source, with_scores(columns, source))
+    return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
 def with_scores(columns: Columns, source: TableSource) -> Columns:
@@ -99,7 +108,12 @@ def read_predictions(
         >>> table.predictions, table.classes
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
-    columns = Columns(**names) if names else columns
+    return _read(path, Columns(**names) if names else columns, labels=labels)
+
+
+def _read(
+    path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
+) -> PredictionTable:
     named, is_path = _checked(columns), isinstance(path, str | Path)
     suffix = Path(path).suffix.lower() if is_path else ""
     if is_path and is_log(Path(path), named):
@@ -107,7 +121,7 @@ def read_predictions(
         return PredictionTable(predictions, (), tuple(notes), groups)
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
         return PredictionTable(Predictions.load(path))
-    reader = open_table(path, columns)
+    reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
         fix = "Add --correct NAME, or --predicted NAME and --target NAME." if of_top_label else "Add --target NAME."
@@ -120,7 +134,8 @@ def read_predictions(
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )
-    return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels)
+    more = reader.covariates
+    return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels, more)
 
 
 def is_log(path: Path, columns: Columns) -> bool:
@@ -164,6 +179,7 @@ class Reader:
         self.columns = None if columns is None else _checked(columns)
         self.notes: list[str] = []
         self._first: tuple[str, tuple[str, ...]] | None = None
+        self._covariates: Covariates | None = None
 
     def __call__(self, path: Path) -> AnyPredictions:
         """Return the predictions in a file, which may lack the column of groups.
@@ -183,7 +199,8 @@ class Reader:
         return self._read(path, self.columns)
 
     def _read(self, path: Path, columns: Columns | None) -> PredictionTable:
-        table, path = read_predictions(path, columns), Path(path)
+        table, path = _read(path, columns, covariates=self._covariates), Path(path)
+        self._covariates = self._covariates or table.covariates
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
             got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"
