@@ -76,10 +76,12 @@ class Method:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits of validation and test samples at each checkpoint: ``(K, S, n, C)``, float32."""
+    """Logits of validation and test samples at each checkpoint: ``(K, S, n, C)``, and the last layer's inputs."""
 
     val: Tensor
     test: Tensor
+    val_features: Tensor
+    test_features: Tensor
 
 
 def train(
@@ -149,11 +151,14 @@ def train(
 
 @torch.no_grad()
 def _outputs(net: Net, split: Split) -> Outputs:
-    return Outputs(net(split.val.inputs)[0], net(split.test.inputs)[0])
+    val, val_features = net(split.val.inputs)
+    test, test_features = net(split.test.inputs)
+    return Outputs(val, test, val_features, test_features)
 
 
 def _stacked(kept: list[Outputs]) -> Outputs:
-    return Outputs(torch.stack([part.val for part in kept]), torch.stack([part.test for part in kept]))
+    names = ("val", "test", "val_features", "test_features")
+    return Outputs(*(torch.stack([getattr(part, name) for part in kept]) for name in names))
 
 
 @torch.no_grad()

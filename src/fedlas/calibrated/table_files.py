@@ -28,7 +28,7 @@ from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import Values
 from fedlas.predictions.sources import Archive, Cells, TableSource
-from fedlas.predictions.tables import FORMATS, Parquet, source_of
+from fedlas.predictions.tables import FORMATS, LIMITS, Parquet, source_of
 
 STANDARD = "-"
 """In place of a file: standard input or output."""
@@ -52,7 +52,7 @@ class ParquetRows(Parquet):
         parquet = require("pyarrow.parquet", extra="tables")
         with self._guard():
             self.check_size(self.names)
-            with parquet.ParquetFile(self.path, pre_buffer=False) as file:
+            with parquet.ParquetFile(self.path, pre_buffer=False, **LIMITS) as file:
                 for self.rows in file.iter_batches(batch_size=_ROWS):
                     plain: dict[str, Values] = {name: self.rows.column(name).to_pylist() for name in others}
                     yield {name: self._column(self.rows.column(name), name) for name in numbers}, plain
@@ -281,7 +281,9 @@ def _chunk(calibration: TableCalibration, samples: Any, rows: Any, label: str, w
 
 def is_table(value: object) -> bool:
     """Return whether a value is a table: a path, paths, or a frame."""
-    if isinstance(value, str | Path | Mapping):
+    if isinstance(value, str | Path):
+        return Path(value).suffix.lower() != ".onnx"  # that is a model
+    if isinstance(value, Mapping):
         return True
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(each, str | Path) for each in value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number, warn_user
+from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
@@ -23,7 +23,7 @@ from fedlas.calibrators._fit.prepare import floored, least_log, prepared
 from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_labeled, check_predictions
+from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
 from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
@@ -100,6 +100,7 @@ class Calibrator(ABC):
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
         owner = f"{self._owner}.fit"
+        val = plain_predictions(val)
         top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
         num_features, few = self._check_needs(owner, check_labeled(owner, val)), self._few(val)
         val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
@@ -126,7 +127,7 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
-        owner = f"{self._owner}.transform"
+        owner, test = f"{self._owner}.transform", plain_predictions(test)
         if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(self._checked(owner, as_predictions(owner, test)))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
@@ -343,8 +344,8 @@ def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predic
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         logits = both.clamp(min=least_log(both.dtype).exp()).log()
-        features = getattr(val, "features", None)
-        return Predictions(logits, val.correct.long(), features=features, weights=val.weights)
+        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
+        return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return check_predictions(owner, val)
     return Predictions(val, target)
@@ -421,10 +422,9 @@ def fit_with_notes(
     One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
     """
     notes: tuple[str, ...] = ()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
+    with collected_warnings() as texts:
         calibrator.fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
             notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
-    return calibrator, (*notes, *(str(warning.message) for warning in caught))
+    return calibrator, (*notes, *texts)

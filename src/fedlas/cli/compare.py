@@ -22,7 +22,7 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import PredictionTable, Reader
+from fedlas.predictions import PredictionTable, Reader, TopLabel
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.gate import check_directed, not_worse
 from fedlas.present.table import show_blocks
@@ -139,7 +139,8 @@ def _compare_files(args: argparse.Namespace) -> int:
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
     if a.labels is None or b.labels is None:
-        if a.predictions.num_samples == b.predictions.num_samples and (a.has_no_labels or b.has_no_labels):
+        unknown = any(isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b))
+        if unknown and a.predictions.num_samples == b.predictions.num_samples:
             say(
                 "note: a file holds no labels: nothing shows that both hold the same samples in one order.", stderr=True
             )

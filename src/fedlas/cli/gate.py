@@ -9,7 +9,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import add_path, flag
-from fedlas.present.gate import Check, annotations, junit, status_of
+from fedlas.present.gate import Check, junit, status_of, workflow_annotations
 
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def show_gate(checks: Sequence[Check], args: argparse.Namespace, *, suite: str) 
     """
     say(*(check.text for check in checks), wrap=True, stderr=args.json)
     if args.github:
-        say(*annotations(checks), stderr=args.json)
+        say(*workflow_annotations(checks), stderr=args.json)
     if args.junit is not None:
         write_text(args.junit, junit(checks, suite=suite))
     return status_of(checks)

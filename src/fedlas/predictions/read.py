@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,14 @@ from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
-from fedlas.predictions.predictions import AnyPredictions, Predictions
+from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.sources import Archive, Frame, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
 
-
-@dataclass(frozen=True)
-class PredictionTable:
-    """Predictions with what else their table holds.
-
-    Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
-        classes: Names of the classes; empty if they have none.
-        notes: How the table was read, as sentences.
-        groups: Group of each sample, if a column holds groups.
-        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
-        covariates: What the columns of covariates hold, which are the features of the predictions.
-    """
-
-    predictions: AnyPredictions
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    covariates: Covariates | None = None
-
-    @property
-    def has_no_labels(self) -> bool:
-        """Whether only outcomes are known, so that labels cannot identify samples."""
-        return isinstance(self.predictions, TopLabel) and self.labels is None
+_ROW_VALUES = ("features", "clusters")
+"""Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
 def open_table(path: Any, columns: Columns | None, covariates: Covariates | None = None) -> TableReader:
@@ -121,6 +98,9 @@ def _read(
         return PredictionTable(predictions, (), tuple(notes), groups)
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
         return PredictionTable(Predictions.load(path))
+    top_label = {"confidence", "correct"}
+    if suffix == ".npz" and columns is None and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES):
+        return PredictionTable(TopLabel.load(path))
     reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
@@ -130,12 +110,20 @@ def _read(
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
-        TopLabel(samples.scores, outcome, samples.weights)
+        TopLabel(samples.scores, outcome, samples.weights, clusters=samples.clusters)
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )
-    more = reader.covariates
-    return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels, more)
+    return PredictionTable(
+        table,
+        reader.classes,
+        reader.notes(),
+        samples.groups,
+        samples.labels,
+        covariates=reader.covariates,
+        unread=len(reader.answers.rows),
+        refusals=reader.answers.counts["refusals"],
+    )
 
 
 def is_log(path: Path, columns: Columns) -> bool:

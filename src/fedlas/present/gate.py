@@ -157,7 +157,7 @@ def junit(checks: Sequence[Check], *, suite: str) -> str:
 _KINDS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "notice"}
 
 
-def annotations(checks: Sequence[Check]) -> list[str]:
+def workflow_annotations(checks: Sequence[Check]) -> list[str]:
     """Return the checks as annotations of GitHub Actions, one a line."""
     lines = []
     for check in checks:
