@@ -32,7 +32,9 @@ def drawn(random, rows):
 def fitted(random):
     logits, columns = drawn(random, 3000)
     noise = random.gumbel(size=logits.shape)
-    return fedlas.calibrate({**columns, "y": (logits / 2 + noise).argmax(axis=1)}, probs="p_*", target="y")
+    return fedlas.calibrate(
+        {**columns, "y": (logits / 2 + noise).argmax(axis=1)}, probs="p_*", target="y"
+    )
 
 
 def write(path, rows, random):
@@ -42,7 +44,9 @@ def write(path, rows, random):
             _, columns = drawn(random, count)
             names = [f"c{number % 977}" for number in range(count)]
             amount = random.normal(size=count).round(2)
-            table = pa.table({"id": np.arange(start, start + count), "name": names, **columns, "amount": amount})
+            table = pa.table(
+                {"id": np.arange(start, start + count), "name": names, **columns, "amount": amount}
+            )
             pyarrow.csv.write_csv(table, file, pyarrow.csv.WriteOptions(include_header=start == 0))
 
 
@@ -59,8 +63,13 @@ def main():
             begin = time.process_time()
             with open_tables([live]) as tables:
                 apply_to_files(calibration, tables, out)
-            seconds, most = time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{rows:,} rows, {live.stat().st_size / 1e6:,.0f} MB: apply {seconds:.2f} s, {most:,.0f} MiB")
+            seconds, most = (
+                time.process_time() - begin,
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            )
+            print(
+                f"{rows:,} rows, {live.stat().st_size / 1e6:,.0f} MB: apply {seconds:.2f} s, {most:,.0f} MiB"
+            )
             if rows <= 2_000_000:
                 begin = time.process_time()
                 pyarrow.csv.write_csv(pyarrow.csv.read_csv(live), out)

@@ -23,7 +23,9 @@ def scores(name, factor):
 
 
 @pytest.mark.parametrize(("new", "statuses"), [(1.0, [0, 0]), (4.0, [3, 3])])
-def test_a_good_model_passes_and_a_worse_one_is_held_back(tmp_path, monkeypatch, capsys, new, statuses):
+def test_a_good_model_passes_and_a_worse_one_is_held_back(
+    tmp_path, monkeypatch, capsys, new, statuses
+):
     assert len(LINES) == 2
     monkeypatch.chdir(tmp_path)
     scores("old.csv", 1.5)

@@ -23,10 +23,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.Calibrat
 def drawn(samples=400, classes=3, columns=6, *, seed=0, strength=0.6, weights=None):
     """Logits that ignore what the features know."""
     random = torch.Generator().manual_seed(seed)
-    known = torch.randn(columns, classes, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    known = torch.randn(
+        columns, classes, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+    )
     features = torch.randn(samples, columns, generator=random, dtype=torch.float64)
     logits = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
-    target = torch.multinomial((logits + strength * features @ known).softmax(1), 1, generator=random)[:, 0]
+    target = torch.multinomial(
+        (logits + strength * features @ known).softmax(1), 1, generator=random
+    )[:, 0]
     return Predictions(2 * logits, target, features=features, weights=weights)
 
 
@@ -67,7 +71,9 @@ def test_far_from_the_samples_auto_on_logits_is_left(fitted):
     test = drawn(200, seed=1)
     far = Predictions(test.logits, test.target, features=test.features + 1e4)
     alone = AutoCalibration(features=False).fit(drawn())
-    torch.testing.assert_close(fitted.transform(far).probs, alone.transform(test).probs, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        fitted.transform(far).probs, alone.transform(test).probs, rtol=0, atol=1e-3
+    )
 
 
 def test_weights_are_repeated_samples():
@@ -83,7 +89,9 @@ def test_the_order_of_the_samples_does_not_matter(fitted):
     val = drawn()
     order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
     other = AutoCalibration().fit(val.rows(order))
-    torch.testing.assert_close(other.transform(val).probs, fitted.transform(val).probs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        other.transform(val).probs, fitted.transform(val).probs, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("change", [lambda h: 1000 * h, lambda h: h + 50, lambda h: h.float()])
@@ -97,8 +105,14 @@ def test_units_of_the_features_do_not_matter(change, fitted):
 def test_a_column_of_other_units_does_not_hide_the_others():
     val, test = drawn(), drawn(2000, seed=1)
     scale = torch.tensor([1e6, 1, 1, 1, 1e-4, 1]).double()
-    scaled = [Predictions(part.logits, part.target, features=part.features * scale) for part in (val, test)]
-    assert nll(AutoCalibration().fit(scaled[0]), scaled[1]) < nll(AutoCalibration().fit(val), test) + 0.02
+    scaled = [
+        Predictions(part.logits, part.target, features=part.features * scale)
+        for part in (val, test)
+    ]
+    assert (
+        nll(AutoCalibration().fit(scaled[0]), scaled[1])
+        < nll(AutoCalibration().fit(val), test) + 0.02
+    )
 
 
 @pytest.mark.parametrize("keep_class", [False, True])
@@ -111,7 +125,9 @@ def test_saved_and_as_a_layer(keep_class, tmp_path):
     after = calibrator.transform(val)
     assert torch.equal(loaded.transform(val).logits, after.logits)
     layer = calibrator.module()
-    torch.testing.assert_close(layer(val.logits, val.features).softmax(1), after.probs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        layer(val.logits, val.features).softmax(1), after.probs, rtol=0, atol=1e-5
+    )
     float_ = layer(val.logits.float(), val.features.float()).double().softmax(1)
     torch.testing.assert_close(float_, after.probs, rtol=0, atol=1e-5)
     assert torch.equal(after.predicted, val.predicted) is keep_class
@@ -128,7 +144,9 @@ def test_after_a_fit_with_features_they_are_needed(fitted):
         fitted.transform(Predictions(test.logits, features=test.features[:, :5]))
 
 
-@pytest.mark.parametrize("damage", [{"names": []}, {"numbers": {}}, {"numbers": {"linear.mean": [1.0]}}, None])
+@pytest.mark.parametrize(
+    "damage", [{"names": []}, {"numbers": {}}, {"numbers": {"linear.mean": [1.0]}}, None]
+)
 def test_a_file_that_does_not_fit_is_refused(damage, fitted):
     content = fitted.plain()
     content["state"]["side"] = damage if damage is None else {**content["state"]["side"], **damage}
@@ -136,7 +154,9 @@ def test_a_file_that_does_not_fit_is_refused(damage, fitted):
         Calibrator.from_plain(content)
 
 
-@pytest.mark.parametrize(("samples", "classes", "columns"), [(2, 2, 3), (5, 3, 50), (20, 2, 1), (12, 6, 4), (3, 1, 2)])
+@pytest.mark.parametrize(
+    ("samples", "classes", "columns"), [(2, 2, 3), (5, 3, 50), (20, 2, 1), (12, 6, 4), (3, 1, 2)]
+)
 def test_very_few_samples(samples, classes, columns):
     val = drawn(samples, classes, columns)
     with warnings.catch_warnings():
@@ -145,7 +165,9 @@ def test_very_few_samples(samples, classes, columns):
     assert bool(after.logits.isfinite().all())
 
 
-@pytest.mark.parametrize("features", [torch.zeros(100, 3), torch.full((100, 1), 1e30), torch.eye(100)[:, :7]])
+@pytest.mark.parametrize(
+    "features", [torch.zeros(100, 3), torch.full((100, 1), 1e30), torch.eye(100)[:, :7]]
+)
 def test_odd_features(features):
     val = drawn(100)
     val = Predictions(val.logits, val.target, features=features)
@@ -155,7 +177,9 @@ def test_odd_features(features):
 def test_features_that_hold_the_label_warn():
     val = drawn(300)
     told = torch.cat([val.features, torch.eye(3)[val.target].double()], dim=1)
-    with pytest.warns(CalibrationWarning, match="features lower the held-out NLL .* by more than half"):
+    with pytest.warns(
+        CalibrationWarning, match="features lower the held-out NLL .* by more than half"
+    ):
         AutoCalibration().fit(Predictions(val.logits, val.target, features=told))
 
 
@@ -192,7 +216,10 @@ def test_confidences_with_features():
     features = torch.randn(600, 4, generator=random, dtype=torch.float64)
     confidence = torch.rand(600, generator=random, dtype=torch.float64)
     right = torch.rand(600, generator=random) < (confidence.logit() + 2 * features[:, 0]).sigmoid()
-    val, test = (top_label(confidence[part], right[part], features[part]) for part in (slice(300), slice(300, None)))
+    val, test = (
+        top_label(confidence[part], right[part], features[part])
+        for part in (slice(300), slice(300, None))
+    )
     calibrator = AutoCalibration().fit(val)
     assert calibrator.num_features == 4
     after = calibrator.transform(test)

@@ -58,7 +58,9 @@ def test_fits_and_intervals_run_on_one(two_threads, monkeypatch):
 
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 3, generator=random)
-    predictions = fedlas.Predictions(3 * logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0])
+    predictions = fedlas.Predictions(
+        3 * logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    )
     Spy().fit(predictions)
     rows_for = estimates.rows_for
     monkeypatch.setattr(estimates, "rows_for", rows)

@@ -96,7 +96,9 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
     assert cal.cross_fitted.after["nll"] < plain.cross_fitted.after["nll"] - 0.05
     assert "features" in cal.carries
     cal = fedlas.TableCalibration.load(cal.save(tmp_path / "cal.json"))
-    north, south, other = cal.apply({"p": [0.5] * 3, "region": ["north", "south", "west"]})["calibrated_p"]
+    north, south, other = cal.apply({"p": [0.5] * 3, "region": ["north", "south", "west"]})[
+        "calibrated_p"
+    ]
     assert south < other < north
     with pytest.raises(InputError, match="no 'region'"):
         cal.apply({"p": [0.5]})
