@@ -239,6 +239,16 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     return probs.div_(probs.sum(dim=1, keepdim=True))
 
 
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return the logarithm of the softmax of the rows of ``logits (N, C)``, fast for few classes too."""
+    slow = (
+        logits.device.type == "cpu"
+        and logits.dtype == torch.float64
+        and logits.shape[1] < _SLOW_BELOW
+    )
+    return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
+
+
 def logarithm(probs: Tensor) -> Tensor:
     """Return logits ``(N, C)`` of probabilities; exact zeros count as :data:`FLOOR`."""
     return probs.clamp(min=FLOOR).log()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import few
 from fedlas.predictions.columns import Columns, option_of
+from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.sources import Archive, Frame, TableSource
@@ -26,8 +28,15 @@ _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
-def open_table(path: Any, columns: Columns | None) -> TableReader:
+def open_table(
+    path: Any, columns: Columns | None, covariates: Covariates | None = None
+) -> TableReader:
     """Return a reader of the table in ``path``, or of a frame; an ``.npz`` may have arrays that need no ``columns``.
+
+    Args:
+        path: The file, or a frame.
+        columns: Meaning of its columns.
+        covariates: What another table of the same model showed of the columns of covariates.
 
     Raises:
         InputError: As :class:`TableReader`; or if ``columns`` are missing for another file, whose columns are then
@@ -36,7 +45,7 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
     """
     columns = _checked(columns)
     source, columns = _source(path, columns)
-    return TableReader(source, with_scores(columns, source))
+    return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
 def with_scores(columns: Columns, source: TableSource) -> Columns:
@@ -122,7 +131,12 @@ def read_predictions(
         >>> table.predictions, table.classes
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
-    columns = Columns(**names) if names else columns
+    return _read(path, Columns(**names) if names else columns, labels=labels)
+
+
+def _read(
+    path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
+) -> PredictionTable:
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
     if (
@@ -138,7 +152,7 @@ def read_predictions(
         and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
     ):
         return PredictionTable(TopLabel.load(path))
-    reader = open_table(path, columns)
+    reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
         fix = (
@@ -165,6 +179,7 @@ def read_predictions(
         reader.notes(),
         samples.groups,
         samples.labels,
+        covariates=reader.covariates,
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
     )
@@ -216,6 +231,7 @@ class Reader:
         self.columns = None if columns is None else _checked(columns)
         self.notes: list[str] = []
         self._first: tuple[str, tuple[str, ...]] | None = None
+        self._covariates: Covariates | None = None
 
     def __call__(self, path: Any) -> AnyPredictions:
         """Return the predictions in a file, which may lack the column of groups.
@@ -235,8 +251,9 @@ class Reader:
         return self._read(path, self.columns)
 
     def _read(self, path: Any, columns: Columns | None) -> PredictionTable:
-        table = read_predictions(path, columns)
+        table = _read(path, columns, covariates=self._covariates)
         path = Path(path[0] if isinstance(path, list | tuple) else path)
+        self._covariates = self._covariates or table.covariates
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
             got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"
