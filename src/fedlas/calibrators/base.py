@@ -30,7 +30,9 @@ __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"
 
 FORMAT = "fedlas.calibrator/1"
 
-CALIBRATORS: Registry[type[Calibrator]] = Registry("calibrator")
+CALIBRATORS: Registry[type[Calibrator]] = Registry(
+    "calibrator", annex="fedlas.zoo.semantic_grouping"
+)
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
