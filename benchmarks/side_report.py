@@ -78,14 +78,17 @@ def pack(cache: Path, folder: Path) -> None:
         for row in chosen
     ]
     write(folder / "seeds.csv", seeds)
-    write(
-        folder / "extra.csv",
-        averaged(lines(cache / "extra.jsonl"), "part", "data", "model", "calibrator"),
-    )
-    commits = {
-        (row["commit"], row.get("library", row["commit"]))
-        for row in main + lines(cache / "extra.jsonl")
-    }
+    extra = lines(cache / "extra.jsonl")
+    there = {(row["data"], row["seed"]) for row in extra if row["part"] == "losses"}
+    wanted = (SIDE, BASE, "as predicted")
+    ce = [row for row in main if row["model"] == "mlp" and row["calibrator"] in wanted]
+    extra += [
+        {**row, "part": "losses", "model": "ce"}
+        for row in ce
+        if (row["data"], row["seed"]) in there
+    ]
+    write(folder / "extra.csv", averaged(extra, "part", "data", "model", "calibrator"))
+    commits = {(row["commit"], row.get("library", row["commit"])) for row in main + extra}
     print("benchmark and library at", commits)
 
 
@@ -413,19 +416,22 @@ def hard(rows: list[dict[str, str]]) -> str:
     return table(["", *SUMMARY, "NLL above +1 %, % of pairs"], cells)
 
 
-def losses(rows: list[dict[str, str]], values: Means) -> str:
+def losses(rows: list[dict[str, str]]) -> str:
     """Each loss against cross-entropy, with the same calibrator: MLPs of all data sets."""
-    other = extra_means(rows, "losses")
+    values = extra_means(rows, "losses")
     cells = []
-    for loss in dict.fromkeys(kind for _, kind in other["nll"][SIDE]):
+    for loss in ("ls", "mbls", "fedlas", "fedlas+"):
         row = [loss]
         for calibrator in ("as predicted", BASE, SIDE):
-            mine = {
-                (name, "mlp"): v
-                for (name, kind), v in other["nll"][calibrator].items()
-                if kind == loss
-            }
-            change = changes(mine, values["nll"][calibrator])
+            mine, ce = (
+                {
+                    (name, "mlp"): value
+                    for (name, kind), value in values["nll"][calibrator].items()
+                    if kind == each
+                }
+                for each in (loss, "ce")
+            )
+            change = changes(mine, ce)
             p = wilcoxon_test([0.0] * len(change), list(change.values())).p_value
             row += [
                 f"{median(change.values()):+.2f}",
@@ -541,7 +547,7 @@ def page(folder: Path) -> None:
         "retraining": lambda: retraining(seeds),
         "norm": lambda: norm(values),
         "hard": lambda: hard(extra),
-        "losses": lambda: losses(extra, values),
+        "losses": lambda: losses(extra),
         "images": lambda: images(extra),
         "curve": lambda: curve_table(extra),
     }
