@@ -15,10 +15,13 @@ from fedlas.cli.arguments import (
     add_card_options,
     add_columns,
     add_path,
+    add_rules,
     columns_of,
+    command_words,
     flag,
     laboratory,
     option,
+    rules_given,
 )
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
@@ -60,6 +63,7 @@ def add_card(add: AddSubcommand) -> None:
         nargs="+",
         default=DEFAULT_RISKS,
     )
+    add_rules(parser, "events found: 0.5, 0.8 and 0.9")
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
@@ -79,8 +83,15 @@ def _card(args: argparse.Namespace) -> int:
         out = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
     check_card_place(out)
     columns, options = columns_of(args), {"risks": args.risks, "replicates": args.replicates}
+    rules = rules_given(args)
+    if rules and len(places) == 1:
+        fix = "Pass two files of predictions, or leave them out."
+        raise InputError(_OWNER, "--cost-ratio, --budget, --recall and --precision are for files", places[0], fix)
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, options)
+        try:
+            card = _card_of_files(places, args.calibrate, columns, {**options, **rules})
+        except InputError as error:
+            raise (command_words(error, _OWNER) if error.parts[0] == "Rule" else error) from error
     elif columns is not None:
         raise InputError(_OWNER, "columns are for files", f"the run {places[0]}", "Leave their options out.")
     else:
