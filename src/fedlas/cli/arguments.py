@@ -71,6 +71,26 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_RULES = (
+    ("--cost-ratio", "RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
+    ("--budget", "N", "act on at most N of as many samples as are tested"),
+    ("--recall", "SHARE", "act so that this share of the events is found, e.g. 0.8"),
+    ("--precision", "SHARE", "act so that this share of the alarms are events, e.g. 0.5"),
+)
+
+
+def add_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> None:
+    """Add the options that choose from which probability of an event to act, on held-out predictions."""
+    for name, metavar, text in _RULES:
+        option(parser, name, metavar, f"two classes: {text} (default: {default})", type=float)
+
+
+def rules_given(args: argparse.Namespace) -> dict[str, float]:
+    """Return those that were given, by the name of their argument in Python."""
+    names = ("cost_ratio", "budget", "recall", "precision")
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
     option(

@@ -15,10 +15,13 @@ from fedlas.cli.arguments import (
     add_card_options,
     add_columns,
     add_path,
+    add_rules,
     columns_of,
+    command_words,
     flag,
     laboratory,
     option,
+    rules_given,
 )
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
@@ -65,6 +68,7 @@ def add_card(add: AddSubcommand) -> None:
         "when the test samples were collected (default: not on the card)",
         default="",
     )
+    add_rules(parser, "events found: 0.5, 0.8 and 0.9")
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
@@ -88,8 +92,19 @@ def _card(args: argparse.Namespace) -> int:
     options = {"risks": args.risks, "replicates": args.replicates}
     if args.period and len(places) == 1:
         raise InputError("--period is for files", f"the run {places[0]}", "Leave it out.")
+    rules = rules_given(args)
+    if rules and len(places) == 1:
+        fix = "Pass two files of predictions, or leave them out."
+        raise InputError(
+            "--cost-ratio, --budget, --recall and --precision are for files", places[0], fix
+        )
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, {**options, "period": args.period})
+        try:
+            card = _card_of_files(
+                places, args.calibrate, columns, {**options, **rules, "period": args.period}
+            )
+        except InputError as error:
+            raise (command_words(error) if error.owner == "Rule" else error) from error
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."

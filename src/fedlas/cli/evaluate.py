@@ -19,6 +19,7 @@ from fedlas.cli.arguments import (
     add_num_bins,
     add_path,
     add_replicates,
+    add_rules,
     add_samples,
     column_options,
     columns_of,
@@ -38,17 +39,6 @@ from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
-
-_RULES = (
-    ("--cost-ratio", "RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
-    ("--budget", "N", "act on at most N of the samples, chosen on --on"),
-    ("--recall", "SHARE", "act so that this share of events is found, chosen on --on, e.g. 0.8"),
-    (
-        "--precision",
-        "SHARE",
-        "act so that this share of alarms are events, chosen on --on, e.g. 0.5",
-    ),
-)
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -90,8 +80,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="+",
         default=(),
     )
-    for name, metavar, text in _RULES:
-        option(parser, name, metavar, f"two classes: {text} (default: no decision)", type=float)
+    add_rules(parser)
     add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
     option(
         parser,

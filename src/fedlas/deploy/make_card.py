@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 import fedlas
+from fedlas.binary import Rule
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
 from fedlas.deploy.card import FORMAT
+from fedlas.deploy.event_card import event_content
 from fedlas.metrics import evaluate
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
@@ -58,6 +60,7 @@ def make_card(
     intervals: Intervals | None = None,
     replicates: int = 0,
     exported: Mapping[str, Any] | None = None,
+    rules: Sequence[Rule] = (),
 ) -> dict[str, Any]:
     """Return a calibration card, plain values for JSON.
 
@@ -74,6 +77,7 @@ def make_card(
         intervals: Computes interval, floor and p-value of the metrics; None omits them.
         replicates: Of these, for the record.
         exported: The exported file that the card belongs to, and how it was checked.
+        rules: Of two classes, what decides from which probability of the event to act.
 
     Raises:
         InputError: If a risk is out of range, or predictions have weights, with which no threshold's bound holds.
@@ -131,6 +135,9 @@ def make_card(
         "reference": _reference(val, test, class_counts),
         **({} if exported is None else {"exported": dict(exported)}),
     }
+    event = event_content(stages, val, rules, replicates=replicates)
+    if event is not None:
+        content["event"] = event
     return {**content, "limits": known_limits(content, samples_of or [], notes=calibration.notes)}
 
 
@@ -228,8 +235,8 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[str]:
-    # Calibration as a whole.
-    ece = content["metrics"]["calibrated"].get("ece", {})
+    # Calibration as a whole: of two classes the measures of the event say more.
+    ece = {} if "event" in content else content["metrics"]["calibrated"].get("ece", {})
     if "p" in ece:
         value = f"{100 * ece['value']:.2f} %"
         floor = f"{100 * ece['floor']:.2f} %"

@@ -29,6 +29,7 @@ _STRIP_BINS = 50
 _STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
 """Distances between ticks: about five of them."""
 _LEAST = 1e-5
+_MOST_TICKS = 5
 
 
 @check_kinds
@@ -152,7 +153,7 @@ def positive_reliability_diagram(
     most = float(max(up.max(), -down.min()))
     shown.number(strip, both=False)
     strip.set(ylim=(-most, most), yticks=[])
-    caption(strip, palette, "probability of the event (events up, others down)")
+    caption(strip, palette, "probability (events up, others down)")
     return axes
 
 
@@ -182,7 +183,10 @@ class _Shown:
             number_axes(axes, "logit", self.low, self.high, both=both)
             for axis in ("x", "y") if both else ("x",):
                 ticks = getattr(axes, f"get_{axis}ticks")()
-                axes.set(**{f"{axis}ticklabels": [f"{100 * tick:g} %" for tick in ticks]})
+                names = [f"{100 * tick:g} %" for tick in ticks]
+                if len(names) > _MOST_TICKS:
+                    names = ["" if number % 2 else name for number, name in enumerate(names)]
+                axes.set(**{f"{axis}ticklabels": names})
             return
         step = _STEPS[int(np.searchsorted(_STEPS, self.high / 5))]
         ticks = np.arange(0.0, self.high * (1 + 1e-9), step)

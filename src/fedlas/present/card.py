@@ -20,6 +20,7 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.present.decision import rules_of
 from fedlas.present.metric_tables import (
     NoiseText,
     cell_of_metric,
@@ -28,6 +29,7 @@ from fedlas.present.metric_tables import (
     noise_text,
 )
 from fedlas.present.page import Answer, diagram, render
+from fedlas.present.positive_class import ROWS
 from fedlas.present.stages import DEFAULT, check_options, estimates_by_stage, is_same
 from fedlas.present.table import (
     DASH,
@@ -41,6 +43,7 @@ from fedlas.present.table import (
     text_of,
 )
 from fedlas.stats.estimates import REPLICATES, Estimate
+from fedlas.stats.noise_floor import p_text
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 _GLANCE = ("accuracy", "nll", "ece")
@@ -67,16 +70,20 @@ class CalibrationCard:
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
         content = self.content
-        thresholds = thresholds_table(self.content)
+        thresholds = thresholds_table(content)
+        shown = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
         parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
         method = content["calibration"]["method"]
         blocks: list[Block] = [
             f"{content['model']['run']}: calibration {method}; {parts} samples; calibrated, on test:",
             *(f"{answer.question}: {answer.text}" for answer in card_answers(content)),
-            thresholds if details else thresholds.where((0, 1, 4, 5, 6)),
+            decisions_table(content) if "event" in content else shown,
             _origin(content),
         ]
-        return [*blocks, card_metrics(content), *content["limits"]] if details else blocks
+        if not details:
+            return blocks
+        more = [thresholds] if "event" in content else []
+        return [*blocks, *more, card_metrics(content), *content["limits"]]
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
@@ -103,6 +110,7 @@ class CalibrationCard:
             noise_notes=noise_legend(noise),
             num_bins=self.num_bins,
             thresholds=thresholds_table(content),
+            decisions=decisions_table(content) if "event" in content else None,
             selective=content["selective"],
             level=f"{100 * content['selective']['level']:g}",
             diagrams=[
@@ -140,11 +148,12 @@ class CalibrationCard:
             f"<p>{escape(printable(f'{a.question}: {a.text}'))}</p>"
             for a in card_answers(self.content)
         )
-        return (
-            sentences
-            + html_table(thresholds_table(self.content))
-            + html_table(card_metrics(self.content))
+        first = (
+            decisions_table(self.content)
+            if "event" in self.content
+            else thresholds_table(self.content)
         )
+        return sentences + html_table(first) + html_table(card_metrics(self.content))
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
@@ -172,6 +181,10 @@ def card(
     classes: Sequence[str] | None = None,
     num_bins: int = 15,
     period: str = "",
+    cost_ratio: float | None = None,
+    budget: float | None = None,
+    recall: float | None = None,
+    precision: float | None = None,
 ) -> CalibrationCard:
     """Make the calibration card of a model from its predictions: thresholds for a risk, metrics and known limits.
 
@@ -186,6 +199,10 @@ def card(
         classes: Names of the classes, where they are known.
         num_bins: Bins of the calibration errors.
         period: When the test samples were collected, such as ``"October 2026"``.
+        cost_ratio: Of two classes, how many false alarms are as bad as a missed event: from which probability to act.
+        budget: The same for a number of samples to act on, out of as many as ``test`` holds.
+        recall: The same for a share of the events to find; 0.5, 0.8 and 0.9 where nothing is asked for.
+        precision: The same for a share of events among the alarms.
 
     Returns:
         An object that prints, and gives ``text()``, ``html()`` and ``save(path)``, which ``fedlas monitor`` reads.
@@ -223,14 +240,15 @@ def card(
         risks=risks,
         intervals=partial(estimates_by_stage, num_bins=num_bins, replicates=replicates),
         replicates=replicates,
+        rules=rules_of(cost_ratio, budget, recall, precision),
     )
     return CalibrationCard(content, stages_of(test, calibration), num_bins)
 
 
 def card_answers(content: Mapping[str, Any]) -> list[Answer]:
     """Return accuracy, NLL and ECE on test with their intervals, the calibration, and how uncertain confidences are."""
-    answers = []
-    for name in filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
+    answers = event_answers(content["event"]) if "event" in content else []
+    for name in () if answers else filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
         about = column(name)
         entry = content["metrics"]["calibrated"][name]
         text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
@@ -242,6 +260,54 @@ def card_answers(content: Mapping[str, Any]) -> list[Answer]:
         Answer(*_calibration(content["calibration"])),
         Answer("Width of a confidence", width),
     ]
+
+
+def event_answers(event: Mapping[str, Any]) -> list[Answer]:
+    """Return how often the event is expected and occurs, slope, ICI and AUROC of the calibrated probabilities."""
+    measured = event["measures"]["calibrated"]
+    percent = Column("", "%", places=4).format
+    joint = event["joint_p"]["calibrated"]
+    rates = " and ".join(percent(measured[name]["value"]) for name in ("expected", "observed"))
+    tested = "" if joint is None else f"; joint p = {p_text(joint)} of calibration"
+    answers = [Answer("Expected and observed", f"{rates} %{tested}")]
+    for name in ("slope", "ici", "auroc"):
+        if name in measured:
+            about = ROWS[name].column
+            unit = " %" if about.unit else ""
+            ends = [
+                about.format(measured[name][end])
+                for end in ("low", "high")
+                if end in measured[name]
+            ]
+            interval = f"  [{', '.join(ends)}]" if ends else ""
+            answers.append(
+                Answer(about.title, f"{about.format(measured[name]['value'])}{unit}{interval}")
+            )
+    return answers
+
+
+def decisions_table(content: Mapping[str, Any]) -> Table:
+    """Return from which probability of the event to act by each rule, and what that does on test."""
+    percent = Column("", "%", places=3).format
+    rows = []
+    for row in content["event"]["decisions"]:
+        words = f"{row['rule'].replace('_', ' ')} {row['value']:g}"
+        if "threshold" not in row:
+            rows.append([words, "none", *[DASH] * 4])
+            continue
+        counts = [
+            f"{row['acted']:,}",
+            f"{row['found']:,} of {row['events']:,}",
+            f"{row['false_alarms']:,}",
+        ]
+        benefit = row["net_benefit"]
+        ends = f"{1000 * benefit['value']:+.1f} [{1000 * benefit['low']:+.1f}, {1000 * benefit['high']:+.1f}]"
+        rows.append([words, percent(row["threshold"]), *counts, ends])
+    heads = ("rule", "act from %", "acts on", "events found", "alarms", "net benefit")
+    notes = [
+        "Chosen on validation, counted on test. Alarms: false ones. Net benefit: per 1,000, against none."
+    ]
+    return table_of(heads, rows, title="From which probability on to act", notes=notes)
 
 
 def card_metrics(content: Mapping[str, Any]) -> Table:

@@ -119,6 +119,6 @@ def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event
     names = stage_heads(stages) if len(stages) > 1 else ["model"]
     models = dict(zip(names, stages.values(), strict=True))
     ax = decision_curve(
-        models, thresholds="data", marks=chosen, ax=axes(3.1, 3.9), title="Decision curve"
+        models, thresholds="data", marks=chosen, ax=axes(3.1, 3.4), title="Decision curve"
     )
     return figure(ax, f"Decision curve of {event}")

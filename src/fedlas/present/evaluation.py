@@ -365,7 +365,12 @@ class Evaluation:
 
     def _worst(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
-        return worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
+        sentence = (
+            worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
+        )
+        if len(self.groups) == 1:
+            return sentence
+        return sentence.replace("Groups:", f"Groups {'before' if stage == RAW else stage}:", 1)
 
     def _stage(self, stage: str) -> Stage:
         ici = self.positive[stage].get("ici") if stage in self.positive else None

@@ -1,7 +1,8 @@
 """Numbers that R printed: ``rms::val.prob`` of data that its generator gives for a seed.
 
-Source: README of the R package pmcalibration (Rhodes), binary outcome: ``set.seed(2345)``, ``sim_dat(1000, a1 = -3, a3 =
-.3)``, a model of risks with log-odds ``-3 + x1 + x2``; outputs of ``rms::val.prob`` and of ``logistic_cal``.
+Source: README of the R package pmcalibration (Rhodes), binary outcome: ``set.seed(2345)``,
+``sim_dat(1000, a1 = -3, a3 = .3)``, a model of risks with log-odds ``-3 + x1 + x2``; outputs of ``rms::val.prob`` and
+of ``logistic_cal``.
 """
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_val_prob_has_the_same_numbers(validation):
 
 
 def test_its_smoother_is_lowess_and_ours_loess(validation):
-    """Eavg 0.0201, E90 0.0297, Emax 0.3502 there: lines and a narrower window against parabolas and 3/4 of the samples."""
+    """Eavg 0.0201, E90 0.0297, Emax 0.3502 there: lines over 2/3 of the samples, parabolas over 3/4 here."""
     found = binary.measures(validation, replicates=0)
     assert found["ici"].value == pytest.approx(0.0201, abs=1e-3)
     assert found["e90"].value == pytest.approx(0.0297, abs=1e-2)

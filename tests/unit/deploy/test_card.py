@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import fedlas
 from commands import command
 from fedlas._core.check import InputError
 from fedlas.calibrated import CalibratedModel
@@ -237,3 +238,35 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
         with pytest.raises(InputError, match=message):
             card(*wrong, out=tmp_path / "no.json", replicates=0, **options)
     assert not (tmp_path / "no.json").exists()
+
+
+def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
+    """At 3 % prevalence every prediction is 'no', so that all could be accepted: that says nothing."""
+
+    def rare(seed):
+        generator = torch.Generator().manual_seed(seed)
+        log_odds = 1.2 * torch.randn(3000, generator=generator) - 4
+        happened = torch.bernoulli(log_odds.sigmoid(), generator=generator).long()
+        return Predictions(torch.stack([torch.zeros(3000), log_odds], dim=1), happened)
+
+    val, test = rare(0), rare(1)
+    card = fedlas.card(
+        val, test, "temperature", replicates=0, cost_ratio=9, recall=0.8, name="churn"
+    )
+    event = card.content["event"]
+    assert [row["rule"] for row in event["decisions"]] == ["cost_ratio", "recall"]
+    assert event["decisions"][0]["threshold"] == 0.1
+    assert event["measures"]["calibrated"]["observed"]["value"] == test.target.double().mean()
+    text = card.text()
+    assert "Expected and observed: " in text
+    assert "accept all" not in text
+    assert "events found" in text
+    card.save(tmp_path / "churn.json")
+    assert "From which probability on to act" in (tmp_path / "churn.html").read_text()
+    assert "no samples yet" in repr(fedlas.deploy.Monitor(tmp_path / "churn.json"))
+    usual = fedlas.card(val, test, "none", replicates=0).content["event"]["decisions"]
+    assert [(row["rule"], row["value"]) for row in usual] == [
+        ("recall", 0.5),
+        ("recall", 0.8),
+        ("recall", 0.9),
+    ]
