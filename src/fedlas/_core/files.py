@@ -233,11 +233,11 @@ def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file, UTF-8.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: If the file cannot be read, or is a device or a pipe.
         ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
             checks of the content would miss it.
     """
-    return parse_json(checked_path(path).read_text(encoding="utf-8"))
+    return parse_json(no_device(checked_path(path)).read_text(encoding="utf-8"))
 
 
 def checked_path(path: object) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
-from fedlas._core.files import parse_json, write_atomically
+from fedlas._core.files import no_device, parse_json, write_atomically
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.calibrators.multilabel import MULTI_LABEL
 
@@ -94,7 +94,7 @@ def is_calibrated(path: Path) -> bool:
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        weights, metadata = from_safetensors(path.read_bytes())
+        weights, metadata = from_safetensors(no_device(path).read_bytes())
     except OSError as error:
         raise _foreign(path, error.strerror or str(error)) from error
     except ValueError as error:

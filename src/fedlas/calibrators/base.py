@@ -341,8 +341,8 @@ def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predic
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         logits = both.clamp(min=least_log(both.dtype).exp()).log()
-        features = getattr(val, "features", None)
-        return Predictions(logits, val.correct.long(), features=features, weights=val.weights)
+        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
+        return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return check_predictions(owner, val)
     return Predictions(val, target)

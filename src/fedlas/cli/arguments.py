@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
 from fedlas.present.stages import DEFAULT
-from fedlas.stats.estimates import REPLICATES
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
@@ -53,6 +55,18 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
     )
 
 
+def add_confidence_level(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence-level``."""
+    option(
+        parser,
+        "--confidence-level",
+        "LEVEL",
+        "level of intervals, e.g. 0.9 (default: %(default)s)",
+        type=float,
+        default=CONFIDENCE_LEVEL,
+    )
+
+
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
     option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=NUM_BINS)
@@ -78,6 +92,8 @@ _SAMPLES = (
     ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
     ("--covariates", "COLUMNS", "columns that say more about a sample: numbers, or text of at most 256 values; named "
      "like --logits (default: none)"),
+    ("--clusters", "COLUMN", "column of what samples belong to, such as a patient: they are resampled together "
+     "(default: all samples are independent)"),
 )  # fmt: skip
 _FLAGS = {
     "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",
@@ -163,6 +179,22 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
+
+
+def command_words(error: InputError, owner: str) -> InputError:
+    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+
+    Example:
+        >>> print(command_words(InputError("report", "calibrate='all' needs on=", "none", "Pass on=."), "fedlas x"))
+        fedlas x: --calibrate all needs --on; got none. Pass --on.
+    """
+
+    def worded(text: str) -> str:
+        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
+        return re.sub(option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text)
+
+    _, expected, got, fix = error.parts
+    return InputError(owner, worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

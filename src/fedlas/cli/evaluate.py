@@ -14,6 +14,7 @@ from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_confidence_level,
     add_data_folder,
     add_num_bins,
     add_path,
@@ -21,6 +22,7 @@ from fedlas.cli.arguments import (
     add_samples,
     column_options,
     columns_of,
+    command_words,
     flag,
     laboratory,
     option,
@@ -46,6 +48,8 @@ def add_evaluate(add: AddSubcommand) -> None:
     add_samples(parser)
     add_num_bins(parser)
     add_replicates(parser)
+    add_confidence_level(parser)
+    flag(parser, "--top-label", "judge two classes by the predicted one (default: by the probability of the second)")
     option(parser, "--on", "FILE", "held-out predictions to fit a calibrator on (default: a run's val)", type=Path)
     option(
         parser,
@@ -95,18 +99,23 @@ def _evaluate(args: argparse.Namespace) -> int:
             predictions = reader.read(args.file)
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
         repair += column_options(columns_of(args))
-        evaluation = report(
-            predictions,
-            on=held_out,
-            calibrate=args.calibrate,
-            reject=args.reject,
-            num_bins=args.num_bins,
-            replicates=args.replicates,
-            name=args.file.name,
-            notes=reader.notes,
-            grouped_by=args.groups or "group",
-            repair=f"fedlas evaluate {args.file} {repair}",
-        )
+        try:
+            evaluation = report(
+                predictions,
+                on=held_out,
+                calibrate=args.calibrate,
+                reject=args.reject,
+                top_label=args.top_label,
+                num_bins=args.num_bins,
+                confidence_level=args.confidence_level,
+                replicates=args.replicates,
+                name=args.file.name,
+                notes=reader.notes,
+                grouped_by=args.groups or "group",
+                repair=f"fedlas evaluate {args.file} {repair}",
+            )
+        except InputError as error:
+            raise (command_words(error, _OWNER) if error.parts[0] == "report" else error) from error
     _show(evaluation, args)
     if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
         say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
@@ -141,7 +150,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
-    check_replicates(_OWNER, args.replicates)
+    check_replicates(_OWNER, args.replicates, args.confidence_level)
     check_gate(_OWNER, args, "--require", args.require)
     if args.calibrate == ALL and args.require:
         fix = "Name one calibrator."

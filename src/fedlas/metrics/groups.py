@@ -17,7 +17,7 @@ from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.sums import CellSums, has_weights, in_range
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable, check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,19 @@ def calibration_by_group(
     owner = "calibration_by_group"
     predictions = check_measurable(owner, predictions)
     check_count(owner, "num_bins", num_bins)
+    names, number = group_numbers(owner, predictions, groups)
+    sums = GroupSums(len(names), num_bins, has_weights(predictions))
+    statistic = RowsInGroups(torch.from_numpy(number), sums)
+    scan(predictions, [statistic])
+    return statistic.sums.table(names)
+
+
+def group_numbers(owner: str, predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``.
+
+    Raises:
+        InputError: If there is not one group for each sample, or groups are floats or cannot be sorted.
+    """
     if isinstance(groups, Tensor):
         check_dense(owner, "groups", groups)
         groups = groups.detach().cpu()
@@ -164,10 +177,7 @@ def calibration_by_group(
     except TypeError as error:  # objects without an order
         fix = "Pass all groups as integers, or all as strings."
         raise InputError(owner, "groups must have an order", str(error), fix) from error
-    sums = GroupSums(len(names), num_bins, has_weights(predictions))
-    statistic = RowsInGroups(torch.from_numpy(number), sums)
-    scan(predictions, [statistic])
-    return statistic.sums.table(names.tolist())
+    return names.tolist(), number
 
 
 def group_labels(groups: Any) -> NDArray[Any]:

@@ -64,6 +64,7 @@ class Columns:
         weights: Column of the weights of samples.
         groups: Column of the groups of samples; it may be one of the others.
         covariates: Columns that say more about a sample, named like ``probs``: numbers, or text of at most 256 values.
+        clusters: Column of the cluster of each sample, such as its patient; it may be one of the others.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
@@ -92,6 +93,7 @@ class Columns:
     weights: str | None = None
     groups: str | None = None
     covariates: Names = None
+    clusters: str | None = None
     normalize: bool = False
     percent: bool = False
     drop_missing: bool = False
@@ -101,7 +103,17 @@ class Columns:
 
     def __post_init__(self) -> None:
         # Types first: the checks below compare texts.
-        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator", "format"):
+        for option in (
+            "target",
+            "confidence",
+            "correct",
+            "predicted",
+            "weights",
+            "groups",
+            "clusters",
+            "separator",
+            "format",
+        ):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
         for option in ("normalize", "percent", "drop_missing"):
@@ -151,7 +163,7 @@ class Columns:
     def others(self) -> tuple[str, ...]:
         """Columns whose values are text or numbers of any kind, each once."""
         text = None if self.confidence_as == "number" else self.confidence
-        named = (self.target, self.correct, self.predicted, self.groups, text)
+        named = (self.target, self.correct, self.predicted, self.groups, self.clusters, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
@@ -212,7 +224,9 @@ class Columns:
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
         _check_once(names, f"column names of {where} must differ", "Rename them.")
-        options = {name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups")}
+        options = {
+            name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
+        }
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
             _check_exists(name, names, option_of(option), where)
@@ -223,7 +237,8 @@ class Columns:
             raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
         votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
-        single.pop("groups", None)  # may be one of the others
+        for shared in ("groups", "clusters"):  # may be one of the others
+            single.pop(shared, None)
         _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
         if not self.classes:
             _check_increasing(scores, where)

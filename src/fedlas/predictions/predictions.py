@@ -293,7 +293,8 @@ class Predictions:
     @classmethod
     def of_samples(cls, samples: Samples, *, are_probs: bool) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
-        others: dict[str, Any] = {name: getattr(samples, name) for name in ("label_probs", "weights", "features")}
+        names = ("label_probs", "weights", "features", "clusters")
+        others: dict[str, Any] = {name: getattr(samples, name) for name in names}
         others["target"] = samples.outcome
         return cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
 

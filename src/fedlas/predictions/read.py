@@ -98,7 +98,7 @@ def read_predictions(
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
-        TopLabel(samples.scores, outcome, samples.weights)
+        TopLabel(samples.scores, outcome, samples.weights, clusters=samples.clusters)
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )

@@ -45,6 +45,7 @@ class Samples:
         groups: ``n`` names, if a column holds groups.
         labels: Labels of confidences as text, where columns name both what is predicted and the label.
         features: Covariates ``(n, D)``, if columns hold them.
+        clusters: ``n`` names, if a column holds clusters.
     """
 
     scores: Tensor
@@ -54,6 +55,7 @@ class Samples:
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     features: Tensor | None = None
+    clusters: tuple[str, ...] | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
@@ -199,6 +201,7 @@ class TableReader:
                 None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
                 more.features(chunk) if more.columns else None,
+                None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
             )
         self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)

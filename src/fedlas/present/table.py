@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import isnan
 from typing import Any, Literal
@@ -116,17 +116,19 @@ class Table:
         rows: Cells.
         title: Above it; names the table for screen readers, too.
         notes: Sentences below it.
+        narrow: Whether a terminal shows it without space between the columns' borders.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     title: str = ""
     notes: tuple[str, ...] = ()
+    narrow: bool = False
 
     def where(self, keep: Sequence[int]) -> Table:
         """Return the same table with these columns only."""
         rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
-        return Table(tuple(self.columns[number] for number in keep), rows, self.title, self.notes)
+        return replace(self, columns=tuple(self.columns[number] for number in keep), rows=rows)
 
 
 def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
@@ -206,7 +208,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
         caption=table.notes,
         right=[number for number, c in enumerate(table.columns) if number and not c.words],
         whole=[0],
-        padding=(0, int(arrows), 0, 0),  # narrow without
+        padding=(0, int(arrows and not table.narrow), 0, 0),
         pad_edge=False,
     )
 
