@@ -23,7 +23,6 @@ from fedlas.predictions import MultiLabel
 
 __all__ = ["calibrate"]
 
-_OWNER = "fedlas.calibrate"
 _HELD = 2**22
 """Most logits that are held until the line about the fit is read; of more it is computed at once."""
 
@@ -44,7 +43,9 @@ def calibrate(
 
 
 @overload
-def calibrate(model: Any, *, method: str | Calibrator = "auto", **columns: Any) -> TableCalibration: ...
+def calibrate(
+    model: Any, *, method: str | Calibrator = "auto", **columns: Any
+) -> TableCalibration: ...
 
 
 def calibrate(
@@ -114,7 +115,7 @@ def calibrate(
         if weights is not None:
             columns["weights"] = weights
         return calibrate_table(model, method, table_columns(columns))
-    network = network_of(_OWNER, model)
+    network = network_of(model)
     if isinstance(network, CalibratedModel):
         network = network.model
         warn_user(
@@ -124,10 +125,9 @@ def calibrate(
     several = isinstance(calibrator, MultiLabelCalibration)
     if several and weights is not None:
         fix = "Leave weights out, or repeat samples."
-        raise InputError(_OWNER, "several labels a sample must have no weights", repr(weights), fix)
+        raise InputError("several labels a sample must have no weights", repr(weights), fix)
     reader = _reader(calibrator, features, head)
     runner = Runner(
-        _OWNER,
         network,
         val_loader,
         device=device,
@@ -171,7 +171,9 @@ def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Call
 
 def _labels_in_sample(calibrator: MultiLabelCalibration, labels: MultiLabel) -> str:
     after = labels.with_logits(calibrator.transform(labels.logits, labels.features))
-    return f"{labels.num_labels} labels of {labels.num_samples:,}, " + in_sample(labels.pooled(), after.pooled())
+    return f"{labels.num_labels} labels of {labels.num_samples:,}, " + in_sample(
+        labels.pooled(), after.pooled()
+    )
 
 
 def _reader(
@@ -185,17 +187,19 @@ def _reader(
     if features is False or features is None:
         if needed and features is False:
             expected = f"features must be given to {type(calibrator).__name__}"
-            raise InputError(_OWNER, expected, "features=False", "Leave features out, or choose another method.")
+            raise InputError(
+                expected, "features=False", "Leave features out, or choose another method."
+            )
         is_read = used and features is None
-        return HeadSearch(_OWNER, head, required=needed) if is_read else NoFeatures()
+        return HeadSearch(head, required=needed) if is_read else NoFeatures()
     if not used:
         expected = "features are for a method that uses them"
         got = f"features for {type(calibrator).__name__}"
-        raise InputError(_OWNER, expected, got, "Leave features out, or choose method='auto'.")
+        raise InputError(expected, got, "Leave features out, or choose method='auto'.")
     if features is True:
-        return HeadSearch(_OWNER, head, required=True)
+        return HeadSearch(head, required=True)
     function: Any = features
     if callable(function):
         return ComputedFeatures(function)
     fix = "Pass None for the head's input, False for logits alone, or a function of the model's inputs."
-    raise InputError(_OWNER, "features must be None, True, False or a function", describe(features), fix)
+    raise InputError("features must be None, True, False or a function", describe(features), fix)

@@ -13,7 +13,6 @@ from fedlas._core.check import InputError, check_finite, check_logits, describe,
 from fedlas.predictions.arguments import check_clusters, check_features, detached
 from fedlas.predictions.predictions import Predictions
 
-_OWNER = "MultiLabel"
 UNKNOWN = -100
 """Target of a label that is not known."""
 
@@ -50,25 +49,27 @@ class MultiLabel:
 
     def __post_init__(self) -> None:
         values = vars(self)
-        logits = check_logits(_OWNER, detached(_OWNER, "logits", self.logits)).cpu()
+        logits = check_logits(detached("logits", self.logits)).cpu()
         if logits.ndim != 2 or not logits.numel():
             fix = "Pass one column a label."
-            raise InputError(_OWNER, "logits must be (N, L) with at least one sample", describe(logits), fix)
-        check_finite(_OWNER, "logits", logits)
-        target = detached(_OWNER, "target", self.target).cpu()
+            raise InputError(
+                "logits must be (N, L) with at least one sample", describe(logits), fix
+            )
+        check_finite("logits", logits)
+        target = detached("target", self.target).cpu()
         known = (target == 0) | (target == 1) | (target == UNKNOWN)
         if target.shape != logits.shape or not bool(known.all()):
             expected = f"target must be 0, 1 or {UNKNOWN} for each label, {tuple(logits.shape)}"
-            raise InputError(_OWNER, expected, describe(target), "Pass a column a label.")
+            raise InputError(expected, describe(target), "Pass a column a label.")
         names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
             expected = f"names must be {logits.shape[1]} different ones"
-            raise InputError(_OWNER, expected, describe(self.names), "Name every column once.")
+            raise InputError(expected, describe(self.names), "Name every column once.")
         values.update(logits=logits, target=target.long(), names=names)
         if self.features is not None:
-            values["features"] = check_features(_OWNER, detached(_OWNER, "features", self.features), len(logits))
+            values["features"] = check_features(detached("features", self.features), len(logits))
         if self.clusters is not None:
-            values["clusters"] = check_clusters(_OWNER, self.clusters, len(logits))
+            values["clusters"] = check_clusters(self.clusters, len(logits))
 
     def __repr__(self) -> str:
         return f"MultiLabel({self.num_samples} samples, {self.num_labels} labels)"
@@ -93,7 +94,9 @@ class MultiLabel:
         if isinstance(name, int) and 0 <= name < len(names):
             name = names[name]
         if name not in names:
-            raise InputError(_OWNER, "the label must be one of these", repr(name), suggestion(str(name), names))
+            raise InputError(
+                "the label must be one of these", repr(name), suggestion(str(name), names)
+            )
         place = names.index(str(name))
         return self._rows(slice(place, place + 1), f"label {name!r}")
 
@@ -116,11 +119,12 @@ class MultiLabel:
         return MultiLabel(logits, self.target, self.names, self.features, self.clusters)
 
     def _rows(self, columns: slice, what: str) -> Predictions:
-        logits, target = self.logits[:, columns], self.target[:, columns]
+        logits = self.logits[:, columns]
+        target = self.target[:, columns]
         known = target != UNKNOWN
         if not bool(known.any()):
             fix = "Leave the label out."
-            raise InputError(_OWNER, f"{what} must be known for a sample", f"{UNKNOWN} everywhere", fix)
+            raise InputError(f"{what} must be known for a sample", f"{UNKNOWN} everywhere", fix)
         samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[known]
         score = logits[known]
         return Predictions(

@@ -25,7 +25,9 @@ def batches(seed=1, samples=600):
     inputs = torch.randn(samples, 4)
     target = torch.bernoulli((net()(inputs) / torch.tensor([0.3, 1.0, 2.0])).sigmoid().detach())
     target[::7, 1] = -100
-    return [(part, labels) for part, labels in zip(inputs.split(250), target.split(250), strict=True)]
+    return [
+        (part, labels) for part, labels in zip(inputs.split(250), target.split(250), strict=True)
+    ]
 
 
 def test_labels_one_by_one_and_pooled():
@@ -42,9 +44,15 @@ def test_labels_one_by_one_and_pooled():
     assert pooled.num_samples == len(several.names_of_rows()) == int((target >= 0).sum())
     assert torch.equal(pooled.clusters, (target >= 0).nonzero()[:, 0])
     assert fedlas.evaluate(pooled)["nll"] == pytest.approx(
-        float(nn.functional.binary_cross_entropy_with_logits(several.logits[target >= 0], target[target >= 0]))
+        float(
+            nn.functional.binary_cross_entropy_with_logits(
+                several.logits[target >= 0], target[target >= 0]
+            )
+        )
     )
-    owned = MultiLabel(several.logits, target, names=("a", "b", "c"), clusters=torch.arange(600) // 2)
+    owned = MultiLabel(
+        several.logits, target, names=("a", "b", "c"), clusters=torch.arange(600) // 2
+    )
     assert torch.equal(owned.label("b").clusters, (torch.arange(600) // 2)[known])
     assert torch.equal(owned.label(1).target, one.target)
 
@@ -60,7 +68,9 @@ def test_a_report_has_all_labels_together_and_each():
     assert "after temperature" in after.stages
 
 
-@pytest.mark.parametrize("method", [MultiLabelCalibration("temperature"), MultiLabelCalibration()], ids=["t", "auto"])
+@pytest.mark.parametrize(
+    "method", [MultiLabelCalibration("temperature"), MultiLabelCalibration()], ids=["t", "auto"]
+)
 def test_a_calibrated_model_of_independent_labels(method, tmp_path):
     model = net()
     calibrated = fedlas.calibrate(model, batches(), method)
@@ -70,7 +80,9 @@ def test_a_calibrated_model_of_independent_labels(method, tmp_path):
     several = fedlas.predict(model, batches(), multi_label=True, features=True)
     wanted = calibrated.calibrator.transform(several.logits, several.features)
     torch.testing.assert_close(calibrated(inputs).detach(), wanted, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(calibrated.predict_proba(inputs), wanted.sigmoid(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        calibrated.predict_proba(inputs), wanted.sigmoid(), rtol=1e-4, atol=1e-5
+    )
     assert "3 labels of 600, " in repr(calibrated)
     measured = calibrated.before_after(batches(2))
     assert measured.after.nll < measured.before.nll
@@ -88,10 +100,14 @@ def test_it_exports_sigmoids(form, tmp_path):
     pytest.importorskip("onnxruntime")
     calibrated = fedlas.calibrate(net(), batches(), MultiLabelCalibration())
     inputs = torch.cat([part for part, _ in batches()])
-    assert fedlas.deploy.export(calibrated, tmp_path / "m.onnx", inputs, form=form).difference < 1e-5
+    assert (
+        fedlas.deploy.export(calibrated, tmp_path / "m.onnx", inputs, form=form).difference < 1e-5
+    )
     if form == "onnx":
         several = fedlas.predict(tmp_path / "m.onnx", batches(), multi_label=True)
-        torch.testing.assert_close(several.logits.sigmoid(), calibrated.predict_proba(inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            several.logits.sigmoid(), calibrated.predict_proba(inputs), rtol=1e-4, atol=1e-5
+        )
 
 
 LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
@@ -103,15 +119,24 @@ LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
         (lambda: Predictions(LOGITS, TARGET), r"fedlas\.MultiLabel\(logits, target\)"),
         (lambda: Predictions(LOGITS, [[0, 1, 0], [1, 0, 0]]), r"target\.argmax\(1\)"),
         (lambda: fedlas.calibrate(net(), batches(), "temperature"), r"must be integers \(250,\)"),
-        (lambda: fedlas.calibrate(net(), [(LOGITS.new_zeros(2, 4), torch.tensor(TARGET))]), "MultiLabelCalibration"),
+        (
+            lambda: fedlas.calibrate(net(), [(LOGITS.new_zeros(2, 4), torch.tensor(TARGET))]),
+            "MultiLabelCalibration",
+        ),
         (lambda: TemperatureScaling().fit(MultiLabel(LOGITS, TARGET)), r"several\.pooled\(\)"),
         (lambda: MultiLabel(LOGITS, [[1, 2, 0]] * 2), "target must be 0, 1 or -100"),
         (lambda: MultiLabel(LOGITS, TARGET, names=["a"]), "names must be 3 different ones"),
         (lambda: MultiLabel(LOGITS.reshape(2, L, 1), TARGET), r"logits must be \(N, L\)"),
         (lambda: MultiLabel(LOGITS, TARGET).label("cat"), "label must be one of these; got 'cat'"),
         (lambda: MultiLabel(LOGITS, torch.full((2, L), -100)).label(0), "label '0' must be known"),
-        (lambda: fedlas.predict(net(), [(torch.zeros(2, 4), torch.zeros(2))], multi_label=True), r"0 or 1 .*\(2, 3\)"),
-        (lambda: fedlas.predict(net(), [torch.zeros(2, 4)], multi_label=True), "got one without labels"),
+        (
+            lambda: fedlas.predict(net(), [(torch.zeros(2, 4), torch.zeros(2))], multi_label=True),
+            r"0 or 1 .*\(2, 3\)",
+        ),
+        (
+            lambda: fedlas.predict(net(), [torch.zeros(2, 4)], multi_label=True),
+            "got one without labels",
+        ),
         (
             lambda: fedlas.calibrate(net(), batches(), MultiLabelCalibration(), weights=2),
             "several labels a sample must have no weights",

@@ -50,7 +50,10 @@ def test_raw_predictions_bring_their_features(kind, tmp_path):
     without = live.with_logits(live.logits)._replaced(features=None) if isinstance(live, Predictions) else TopLabel(
         live.confidence, live.correct
     )  # fmt: skip
-    with pytest.raises(InputError, match="must hold the features that the card's calibration uses; got update without"):
+    with pytest.raises(
+        InputError,
+        match="must hold the features that the card's calibration uses; got update without",
+    ):
         bare.update(without, raw=True)
     with pytest.raises(InputError, match=r"features .*got bare\.npz without"):
         monitor(card, [without.save(tmp_path / "bare.npz")], raw=True)

@@ -41,8 +41,16 @@ class OfJax:
 @pytest.mark.filterwarnings("ignore")  # of the packages themselves
 @pytest.mark.parametrize("build", [Arrays, of_keras, OfJax])
 def test_the_documented_lines(build, capsys):
-    (block,) = re.findall(r"<!-- not run: .*test_arrays_of_others.*-->\n```python\n(.*?)```", PAGE.read_text(), re.S)
-    names = {"model": build(), "x_val": X[:200], "y_val": Y[:200], "x_test": X[200:], "y_test": Y[200:]}
+    (block,) = re.findall(
+        r"<!-- not run: .*test_arrays_of_others.*-->\n```python\n(.*?)```", PAGE.read_text(), re.S
+    )
+    names = {
+        "model": build(),
+        "x_val": X[:200],
+        "y_val": Y[:200],
+        "x_test": X[200:],
+        "y_test": Y[200:],
+    }
     exec(block, names)
     after = names["calibrated"]
     assert after.num_samples == 200
@@ -51,5 +59,7 @@ def test_the_documented_lines(build, capsys):
 
 
 def test_a_model_of_another_library_is_shown_the_way():
-    with pytest.raises(InputError, match=r"Predictions\.from_probs\(model\.predict\(inputs\), target\)"):
+    with pytest.raises(
+        InputError, match=r"Predictions\.from_probs\(model\.predict\(inputs\), target\)"
+    ):
         fedlas.predict(Arrays(), [X])
