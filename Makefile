@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long coverage lint types format api tables results bench bench-check examples docs docs-serve \
+.PHONY: help demo test test-system test-long test-newest test-lowest coverage lint types format api tables results bench bench-check examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -26,6 +26,12 @@ test-system: $(VENV)/.test   ## those with processes, a browser, exporters, comp
 test-long: $(VENV)/.test   ## the tests that take minutes, and many more examples of every property
 	$(PYTEST) -m long
 	$(PYTEST) -m "hypothesis and not system" --hypothesis-profile thorough
+
+test-newest: $(VENV)-newest/.test   ## the quick tests on the newest Python here with the newest packages; 7 GB, of which CUDA is the most
+	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not system"
+
+test-lowest: $(VENV)-lowest/.test   ## the quick tests with the lowest versions that pyproject.toml allows; as large
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not system"
 
 coverage: $(VENV)/.test   ## lines and branches of the mathematics that its own tests run; a room under 95 % fails
 	$(PYTEST) -m "not system" $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
@@ -82,12 +88,30 @@ docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again wh
 all-checks: lint types test test-system coverage   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fedlas needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Run e.g. make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# The newest Python that can make an environment; those of pyenv count too.
+NEWEST ?= $(shell for python in $$(ls -d /usr/bin/python3.* $$HOME/.pyenv/versions/3.*/bin/python3 2>/dev/null) python3; do \
+  $$python -c 'import ensurepip, sys; print(*sys.version_info[:3], sys.executable)' 2>/dev/null; \
+  done | sort -n -k1,1 -k2,2 -k3,3 | tail -n 1 | cut -d' ' -f4)
+
+# uv reads no settings of pip, takes the newest or the lowest versions, and is ready in half a minute.
+$(VENV)-newest/.test: pyproject.toml
+	$(NEWEST) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-newest/bin/uv pip install --quiet --python $(VENV)-newest/bin/python --editable '.[test]'
+	@touch $@
+
+$(VENV)-lowest/.test: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable '.[test]'
+	@touch $@
 
 # One stamp an extra: an environment is brought up to date when pyproject.toml changes, and not otherwise.
 $(VENV)/.%: pyproject.toml | $(BIN)/python

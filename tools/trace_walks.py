@@ -1,54 +1,138 @@
 #!/usr/bin/env python3
-"""Trace six walks through the package: ``tools/trace_walks.py``. Prints the files and functions that each call enters.
+"""Trace walks through the package: ``tools/trace_walks.py [PART OF A NAME ...]``. Prints what each call enters.
 
-Everything is imported before a call is traced, so the figures are of the work itself. Uses the standard library and
-``sys.setprofile`` beside the package and its own dependencies; runs take seconds.
+For each walk: files, functions, calls, and climbs, which are calls into a room on a higher line of the import rule in
+``docs/architecture.md``, such as of a function that was handed down. For a run also how often control returns to the
+file that executes it. All threads count that a walk starts; lambdas and comprehensions do not. Everything is imported
+before a call is traced, so the figures are of the work itself.
+
+Uses the standard library and ``sys.setprofile`` beside the package and its own dependencies; walks take seconds.
+``--json`` prints JSON.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
 import sys
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
 import fedlas
 
-ROOT = str(Path(fedlas.__file__).parent)
+ROOT = Path(fedlas.__file__).parent
+RULE = Path(__file__).parents[1] / "docs" / "architecture.md"
+RUN = str(ROOT / "lab" / "runs" / "execute.py")
 
 
-def traced(call: Callable[[], Any]) -> tuple[set[str], set[tuple[str, str]]]:
+def lines_of_rooms() -> dict[str, int]:
+    """Return the line of each room in the import rule, counted from the top."""
+    shown = RULE.read_text(encoding="utf-8").split("## The import rule")[1].split("```")[1]
+    return {
+        room: number
+        for number, line in enumerate(shown.strip().splitlines())
+        for room in line.split(" · ")
+    }
+
+
+LINES = lines_of_rooms()
+
+
+@functools.cache
+def line_of(file: str) -> int | None:
+    """Return the line of the room that a file lies in; None for the files of no room."""
+    parts = Path(file).relative_to(ROOT).parts
+    room = ".".join(parts[:2]) if parts[0] == "lab" else parts[0]
+    return LINES.get(room)
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Return whether a frame runs a function of the package that has a name."""
+    code = frame.f_code
+    return code.co_filename.startswith(str(ROOT)) and not code.co_name.startswith("<")
+
+
+class Trace:
+    """What a call enters, in the thread that makes it and in those that it starts.
+
+    Args:
+        start: ``(file, name)`` of the function within which to count; None counts everything.
+    """
+
+    def __init__(self, start: tuple[str, str] | None = None) -> None:
+        self.start = start
+        self.functions: Counter[tuple[str, str]] = Counter()
+        self.climbs = 0
+        self.returns = 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the figures of the table."""
+        figures = {
+            "files": len({file for file, _ in self.functions}),
+            "functions": len(self.functions),
+            "calls": self.functions.total(),
+            "climbs": self.climbs,
+        }
+        return figures | ({"returns": self.returns} if self.start else {})
+
+    def note(self, frame: FrameType, event: str, _: Any) -> None:
+        """Count a call; for ``sys.setprofile``."""
+        if event != "call" or not is_ours(frame) or not self._is_within(frame):
+            return
+        file = frame.f_code.co_filename
+        self.functions[file, frame.f_code.co_qualname] += 1
+        caller = frame.f_back
+        while caller is not None and not is_ours(caller):
+            caller = caller.f_back
+        if caller is None:
+            return
+        here = line_of(file)
+        there = line_of(caller.f_code.co_filename)
+        self.climbs += here is not None and there is not None and here < there
+        if self.start is not None and caller.f_code.co_filename == self.start[0]:
+            self.returns += file != self.start[0]
+
+    def _is_within(self, frame: FrameType) -> bool:
+        if self.start is None:
+            return True
+        outer: FrameType | None = frame
+        while outer is not None:
+            if (outer.f_code.co_filename, outer.f_code.co_name) == self.start:
+                return True
+            outer = outer.f_back
+        return False
+
+
+def traced(call: Callable[[], Any], start: tuple[str, str] | None = None) -> Trace:
     """Run ``call`` twice, so that what is imported at first use is not counted, and trace the second run."""
-    files: set[str] = set()
-    functions: set[tuple[str, str]] = set()
-
-    def note(frame: Any, event: str, _: Any) -> None:
-        name = frame.f_code.co_filename
-        if event == "call" and name.startswith(ROOT):
-            files.add(name)
-            functions.add((name, frame.f_code.co_qualname))
-
+    trace = Trace(start)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         call()
-        sys.setprofile(note)
+        threading.setprofile(trace.note)
+        sys.setprofile(trace.note)
         try:
             call()
         finally:
             sys.setprofile(None)
-    return files, functions
+            threading.setprofile(None)  # type: ignore[arg-type]  # None ends it
+    return trace
 
 
 def walks(folder: Path) -> dict[str, Callable[[], Any]]:
-    """The six walks by name, on small generated data in ``folder``."""
+    """Return the walks by name, on small generated data in ``folder``."""
     from fedlas import Objective, Predictions
     from fedlas.cli import main
+    from fedlas.deploy import export
     from fedlas.losses import FedLAS
-    from fedlas.metrics import METRICS
+    from fedlas.metrics import METRICS, expected_calibration_error
 
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(400, 4, generator=generator)
@@ -62,57 +146,61 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     ]
     (folder / "test.csv").write_text("\n".join(["p_a,p_b,p_c,p_d,label", *rows]))
 
-    # A model with features, and the loss that reads them.
+    # A model with features, and the loss that reads them; one without a linear head, for which `auto` has no features.
     model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
-    images = torch.randn(32, 8, generator=generator)
+    plain = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Identity())
+    images = torch.randn(400, 8, generator=generator)
+    labels = torch.multinomial(model(images).softmax(1), 1, generator=generator)[:, 0]
+    loader = [(images, labels)]
     objective = Objective(model, FedLAS(num_classes=4))
+    finished = fedlas.calibrate(model, loader, "temperature")
 
-    tiny = [
-        "train.epochs=1",
-        "data.train_size=60",
-        "data.val_size=50",
-        "data.test_size=50",
-        "model.hidden=[8]",
-    ]
+    tiny = ["train.epochs=1", "data.train_size=60", "data.val_size=50", "data.test_size=50"]
     number = iter(range(9))
 
     def set_to_run() -> None:
-        words = [word for each in tiny for word in ("--set", each)]
-        assert (
-            main(["train", "synthetic", *words, "--out", str(folder / f"run{next(number)}")]) == 0
-        )
+        words = [word for each in (*tiny, "model.hidden=[8]") for word in ("--set", each)]
+        out = str(folder / f"run{next(number)}")
+        assert main(["train", "synthetic", *words, "--out", out]) == 0
 
-    def calibrated_model() -> None:
-        loader = [(images, target[:32])]
-        fedlas.calibrate(model, loader, "temperature")(images)
+    def to_onnx() -> None:
+        export(finished, folder / f"model{next(number)}.onnx", images)
 
     table = ["--probs", "p_*", "--target", "label", "--replicates", "39"]
     page = ["--replicates", "39", "--report", str(folder / "page.html")]
     return {
         "ECE": lambda: METRICS["ece"].value(predictions),
-        "features to loss": lambda: objective(images, target[:32])[0].backward(),
+        "raw logits to ECE": lambda: expected_calibration_error(Predictions(logits, target)),
+        "raw logits to report": lambda: str(fedlas.report(Predictions(logits, target))),
+        "features to loss": lambda: objective(images[:32], labels[:32])[0].backward(),
         "predictions to page": lambda: main(["evaluate", str(folder / "test.npz"), *page]),
         "CSV to table": lambda: main(["evaluate", str(folder / "test.csv"), *table]),
+        "temperature": lambda: fedlas.calibrate(model, loader, "temperature"),
+        "auto": lambda: fedlas.calibrate(model, loader),
+        "auto without features": lambda: fedlas.calibrate(plain, loader),
+        "calibrated to ONNX": to_onnx,
         "--set to a run": set_to_run,
-        "model to calibrated model": calibrated_model,
+        "execute": set_to_run,
     }
 
 
-def run() -> None:
-    """Trace every walk and print a table, or JSON with ``--json``."""
+def run(words: list[str]) -> None:
+    """Trace the walks whose names hold one of the words, or all, and print a table, or JSON with ``--json``."""
     os.environ.setdefault("COLUMNS", "80")
+    parts = [word for word in words if not word.startswith("-")]
     counts = {}
     with tempfile.TemporaryDirectory() as place:
         for name, call in walks(Path(place)).items():
-            files, functions = traced(call)
-            counts[name] = {"files": len(files), "functions": len(functions)}
-    if "--json" in sys.argv:
+            if not parts or any(part in name for part in parts):
+                counts[name] = traced(call, (RUN, name) if name == "execute" else None).counts()
+    if "--json" in words:
         print(json.dumps(counts))
         return
-    print(f"{'walk':<28}{'files':>7}{'functions':>11}")
+    columns = ("files", "functions", "calls", "climbs", "returns")
+    print(f"{'walk':<24}" + "".join(f"{column:>11}" for column in columns))
     for name, each in counts.items():
-        print(f"{name:<28}{each['files']:>7}{each['functions']:>11}")
+        print(f"{name:<24}" + "".join(f"{each.get(column, ''):>11}" for column in columns))
 
 
 if __name__ == "__main__":
-    run()
+    run(sys.argv[1:])

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import MultiLabel, Predictions, TopLabel, read_predictions
     from fedlas.present.card import CalibrationCard, card
-    from fedlas.present.evaluation import Evaluation, report
+    from fedlas.present.evaluation import Evaluation
+    from fedlas.present.report import report
     from fedlas.stats import estimates
     from fedlas.stats.two_models import compare
 
@@ -76,9 +77,16 @@ _HOMES = {
     "param_groups": "objective",
     "predict": "objective",
     "read_predictions": "predictions",
-    "report": "present.evaluation",
+    "report": "present.report",
 }
 """The module of each public name that is no module itself."""
+_ELSEWHERE = {
+    "Card": "fedlas.deploy.Card",
+    "Monitor": "fedlas.deploy.Monitor",
+    "export": "fedlas.deploy.export, or CalibratedModel.export",
+    "load": "fedlas.Predictions.load, or fedlas.CalibratedModel.load",
+}
+"""Names that people look for here."""
 _MODULES = (
     "binary", "calibrators", "checks", "deploy", "diagnose", "errors", "features", "integrations", "losses", "metrics",
     "plots", "stats", "zoo",
@@ -92,9 +100,16 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
         if name in _MODULES:
             return import_module(f"fedlas.{name}")
         if name not in _HOMES:
-            raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
+            raise AttributeError(f"fedlas has no {name!r}. {_suggestion(name)}")
         value = globals()[name] = getattr(import_module(f"fedlas.{_HOMES[name]}"), name)
         return value
 
     def __dir__() -> list[str]:
         return sorted({*__all__, *_MODULES})
+
+    def _suggestion(name: str) -> str:
+        if name in _ELSEWHERE:
+            return f"It is {_ELSEWHERE[name]}."
+        from fedlas._core.errors import suggestion
+
+        return suggestion(name, __dir__())

@@ -2,7 +2,16 @@
 
 import sys
 
-from fedlas.cli import main
+
+def run() -> int:
+    """Run the command line; Ctrl-C while it still imports ends it like Ctrl-C later."""
+    try:
+        from fedlas.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -99,7 +99,7 @@ def test_one_finite_number_a_sample(entry, setting):
 def test_predictions_without_labels_are_scored_alike(entry, setting):
     _, _, test, reference = setting
     if "model" in needs_of(entry):
-        with pytest.raises(InputError, match="it is computed from images"):
+        with pytest.raises(InputError, match="is computed from images"):
             compute_score(entry.name, test.without_target(), reference=reference)
     else:
         found = compute_score(entry.name, test.without_target(), reference=reference)

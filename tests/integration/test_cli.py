@@ -100,7 +100,7 @@ def test_every_option_shows_one_default(verb):
         (["report", "nothing"], "nothing"),
         (["uncertainty", "mc-dropout"], "required: RUN"),
         (["uncertainty", "mc-dropot", "nothing"], "Did you mean 'mc-dropout'?"),
-        (["uncertainty", "mc-dropout", "nothing"], "must be the folder of a run"),
+        (["uncertainty", "mc-dropout", "nothing"], "must be that of a run"),
         (["uncertainty", "mc-dropout", "nothing", "--set", "samples"], "key=value"),
         (["uncertainty", "mc-dropout", "nothing", "--nam", "x"], "Did you mean '--name'?"),
     ],

@@ -292,7 +292,7 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     ("arguments", "message"),
     [
         ([], "required: RUN"),
-        (["nowhere", "--data", "digits"], "it must be the folder of a run"),
+        (["nowhere", "--data", "digits"], "the folder must be that of a run"),
         (["{run}"], "no --data, and a run that holds out no classes"),
         (["{run}", "--data", "digit"], "Did you mean 'digits'?"),
         (["{run}", "--data", "digits", "digits"], "each data set must be named once"),

@@ -10,7 +10,7 @@ import mmap
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -54,8 +54,9 @@ class ArrayFile:
 class Arrays:
     """The arrays in an open archive, by name."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile, files: ExitStack) -> None:
         self._archive = archive
+        self._files = files
         self.names = [name.removesuffix(".npy") for name in archive.namelist()]
 
     def __contains__(self, name: str) -> bool:
@@ -87,7 +88,7 @@ class Arrays:
             raise ValueError(
                 f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez"
             )
-        file = self._archive.open(info)
+        file = self._files.enter_context(self._archive.open(info))
         with no_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
@@ -124,8 +125,9 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
             message says what is wrong.
     """
     try:
-        with zipfile.ZipFile(no_device(path)) as archive:
-            yield Arrays(archive)
+        # The archive's own file closes only after all that was opened in it.
+        with zipfile.ZipFile(no_device(path)) as archive, ExitStack() as files:
+            yield Arrays(archive, files)
     except (InputError, OSError):
         raise
     except (

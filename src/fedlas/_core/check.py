@@ -55,6 +55,9 @@ def reason(error: Exception) -> str:
 
 def describe(value: object) -> str:
     """Describe ``value`` for an error message: shape and dtype of a tensor or array, else type and shortened value."""
+    if isinstance(value, Tensor) and value.is_nested:
+        # one of this kind has no shape, and raises where it is asked for
+        return f"a nested tensor {value.dtype}"
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and not isinstance(value, numbers.Number):
         return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
@@ -269,19 +272,17 @@ def is_dense(value: object) -> TypeGuard[Tensor]:
 
 
 def check_dense(name: str, value: Tensor) -> None:
-    """Refuse tensors without elements to read: sparse and nested ones, and those on the meta device.
+    """Refuse tensors without plain elements: sparse, nested and quantized ones, and those on the meta device.
 
     Raises:
         InputError: If it is one.
     """
-    if not is_dense(value) or value.is_meta:
-        is_tensor = isinstance(value, Tensor)
-        got = (
-            f"{'nested' if value.is_nested else value.layout} on {value.device}"
-            if is_tensor
-            else describe(value)
-        )
-        fix = f"Convert it: {name}.to_dense() if it is sparse, or compute it on a real device."
+    if not is_dense(value) or value.is_meta or value.is_quantized:
+        got = describe(value)
+        if isinstance(value, Tensor):
+            kind = "quantized" if value.is_quantized else value.layout
+            got = f"{'nested' if value.is_nested else kind} on {value.device}"
+        fix = f"Convert it: {name}.to_dense() or .dequantize(), or compute it on a real device."
         raise InputError(f"{name} must be a dense tensor on a device that holds values", got, fix)
 
 

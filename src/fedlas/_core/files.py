@@ -266,7 +266,9 @@ def checked_path(path: object) -> Path:
     if isinstance(name, bytes) or "\0" in name:
         got = f"{type(path).__name__} {shortened(repr(path), 200)}"
         raise InputError(
-            "it must be a str or a Path without null characters", got, "Pass the name of a file."
+            "a path must be a str or a Path without null characters",
+            got,
+            "Pass the name of a file.",
         )
     return Path(name)
 
@@ -303,4 +305,4 @@ def not_writable(path: Path, error: OSError) -> InputError:
     """Return the error for an output folder, or a file in it, that cannot be written."""
     fix = "Choose another folder (--out on the command line), free some space, or change its permissions."
     got = f"{path} ({error.strerror or error})"
-    return InputError("it must be a folder that can be written to", got, fix)
+    return InputError("the output folder must be one that can be written to", got, fix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from fedlas._core.check import InputError, describe, suggestion
@@ -36,6 +37,7 @@ class Registry(Generic[T]):
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
         ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
+        annex: Module whose import registers more entries; imported when all names or one of its own are asked for.
         **defaults: Metadata of every entry whose registration does not give it.
 
     Example:
@@ -50,9 +52,12 @@ class Registry(Generic[T]):
         fedlas._core.errors.InputError: loss: the name must be a registered loss; got 'cee'. Did you mean 'ce'?
     """
 
-    def __init__(self, kind: str, *, ignores_case: bool = False, **defaults: Any) -> None:
+    def __init__(
+        self, kind: str, *, ignores_case: bool = False, annex: str | None = None, **defaults: Any
+    ) -> None:
         self.kind = kind
         self._ignores_case = ignores_case
+        self._annex = annex
         self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
@@ -114,7 +119,7 @@ class Registry(Generic[T]):
         entry: Any = self[name].value
         chosen: Any = {} if options is None else options
         if not isinstance(chosen, Mapping):
-            expected = "options must be a mapping"
+            expected = f"options of the {self.kind} {name} must be a mapping"
             fix = "Pass them by name, such as {'alpha': 0.1}."
             raise InputError(expected, describe(chosen), fix)
         parameters = inspect.signature(entry).parameters.items()
@@ -122,27 +127,38 @@ class Registry(Generic[T]):
         for key in chosen:
             if key not in defaults:
                 fix = suggestion(str(key), defaults) if defaults else "Leave it out."
-                raise InputError("options must be its own", repr(key), fix)
+                raise InputError(f"options must be those of the {self.kind} {name}", repr(key), fix)
         return {**defaults, **chosen}
 
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self:
-            fix = suggestion(str(name), self._entries)
+            fix = suggestion(str(name), self._all())
             raise InputError(f"the name must be a registered {self.kind}", repr(name), fix)
         return self._entries[self._key(name)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._all())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._key(name) in self._entries
+        if not isinstance(name, str):
+            return False
+        key = self._key(name)
+        return key in self._entries or key in self._all()
 
     def _key(self, name: str) -> str:
         return name.lower() if self._ignores_case else name
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._all())
 
     def entries(self) -> list[Entry[T]]:
         """Return all entries, in the order of registration."""
-        return list(self._entries.values())
+        return list(self._all().values())
+
+    def _all(self) -> dict[str, Entry[T]]:
+        """Return the entries by name, those of the annex too."""
+        annex = self._annex
+        if annex is not None:
+            self._annex = None  # the annex itself may look something up
+            import_module(annex)
+        return self._entries

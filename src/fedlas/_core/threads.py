@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextmanager
@@ -30,6 +34,23 @@ def one_thread(elements: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function of predictions work on :func:`one_thread`, as far as they are few."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> R:
+        sizes = [0]
+        for value in (*args, *options.values()):
+            if isinstance(value, torch.Tensor):
+                sizes.append(value.numel())
+            elif hasattr(value, "num_samples"):
+                sizes.append(value.num_samples * getattr(value, "num_classes", 2))
+        with one_thread(max(sizes)):
+            return function(*args, **options)
+
+    return run
 
 
 _MOST = 2**22

@@ -4,6 +4,7 @@ In: ``Predictions`` of two classes, or of more with ``positive=k``, which is the
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 """
 
+from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
@@ -13,14 +14,18 @@ from fedlas.binary.positive_bins import PositiveBins, positive_bins
 from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration
 
 __all__ = [
+    "Decision",
     "GroupMeasures",
     "IntegratedCalibration",
     "LogisticRecalibration",
     "NetBenefit",
     "PositiveBins",
+    "Rule",
     "auroc",
     "average_precision",
     "brier_skill",
+    "choose_threshold",
+    "decide",
     "group_measures",
     "integrated_calibration",
     "logistic_recalibration",

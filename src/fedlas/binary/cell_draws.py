@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from fedlas.binary.loess import sums_of
 from fedlas.binary.positive import Floats, Integers, Positive
 
 _ELEMENTS = 2**20
@@ -30,9 +31,9 @@ class CellDraws:
         self._data = data
         self._replicates = replicates
         self._random = random
-        self._counts = np.bincount(cell, data.counts)
-        self._positives = np.bincount(cell, data.counts * data.outcome)
-        self._expected = np.bincount(cell, data.counts * data.probability)
+        self._counts = sums_of(cell, data.counts)
+        self._positives = sums_of(cell, data.counts * data.outcome)
+        self._expected = sums_of(cell, data.counts * data.probability)
         # Rows by cell, and where each cell begins.
         self._order = np.argsort(cell, kind="stable")
         self._starts = np.searchsorted(cell[self._order], np.arange(len(self._counts)))

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedlas._core.check import check_count
 from fedlas.binary.cell_draws import CellDraws
+from fedlas.binary.loess import sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, normal_interval, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
@@ -110,10 +111,7 @@ def precision_estimate(
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
     cell = _cells(data)
     counts, positives = CellDraws(data, cell, replicates, np.random.default_rng(seed)).resampled()
-    observed = (
-        np.bincount(cell, data.counts)[None],
-        np.bincount(cell, data.counts * data.outcome)[None],
-    )
+    observed = sums_of(cell, data.counts)[None], sums_of(cell, data.counts * data.outcome)[None]
     moved = value - float(_precision(*observed)[0])
     drawn = _precision(counts, positives)
     ends = interval_from(

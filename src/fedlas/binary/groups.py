@@ -181,5 +181,6 @@ def _pooled(
         estimate = Estimate(
             value, value - z * error, value + z * error, confidence_level=confidence_level
         )
-        found = {**found, group: replace(found[group], **{f"pooled_{name}": estimate})}
+        change: dict[str, Any] = {f"pooled_{name}": estimate}
+        found = {**found, group: replace(found[group], **change)}
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.binary.cell_draws import CellDraws
-from fedlas.binary.loess import Loess
+from fedlas.binary.loess import Loess, sums_of
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval
@@ -20,6 +20,7 @@ from fedlas.stats.noise_floor import least_p, share_at_least
 
 _MOST_CELLS = 8192
 _REPLICATE_CELLS = 1024
+DISTANCES = ("ici", "e50", "e90", "emax")
 SPAN = 0.75
 """Share of the samples that each parabola sees, as in the paper."""
 
@@ -142,9 +143,9 @@ def curve_and_tests(
     null = NullReplicates()
     if not replicates:
         unknown = np.full(curve.shape[1], np.nan)
-        distances = {name: Estimate(value, math.nan, math.nan) for name, value in values.items()}
+        ici, e50, e90, emax = (Estimate(values[name], math.nan, math.nan) for name in DISTANCES)
         return IntegratedCalibration(
-            **distances, **_curve(smoother.places, curve[0], unknown, unknown)
+            ici, e50, e90, emax, smoother.places, curve[0], unknown, unknown
         ), null
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
@@ -178,15 +179,11 @@ def curve_and_tests(
     low, high = np.quantile(
         curves, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
     )
-    distances = {name: estimate(name) for name in values}
+    ici, e50, e90, emax = map(estimate, DISTANCES)
     for name, terms in _score_terms(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))
         null.add(name, size, np.abs((labels - coarse.counts * coarse.means) @ terms))
-    return IntegratedCalibration(**distances, **_curve(smoother.places, curve[0], low, high)), null
-
-
-def _curve(places: Floats, frequency: Floats, low: Floats, high: Floats) -> dict[str, Floats]:
-    return {"probability": places, "frequency": frequency, "low": low, "high": high}
+    return IntegratedCalibration(ici, e50, e90, emax, smoother.places, curve[0], low, high), null
 
 
 def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
@@ -195,7 +192,7 @@ def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
     The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds less
     their mean, which the variances of the outcomes weight.
     """
-    log_odds = np.bincount(cells.cell, data.counts * data.log_odds) / cells.counts
+    log_odds = sums_of(cells.cell, data.counts * data.log_odds) / cells.counts
     spread = cells.counts * cells.means * (1.0 - cells.means)
     terms = {"in_the_large": np.ones(len(spread)), "spiegelhalter": 1.0 - 2.0 * cells.means}
     if spread.sum() > 0:

@@ -34,9 +34,9 @@ class Loess:
         self, data: Positive, span: float, *, most: int, places: Floats | None = None
     ) -> None:
         self.cell = cells_of(data, most)
-        self.counts = np.bincount(self.cell, data.counts)
-        self.positives = np.bincount(self.cell, data.counts * data.outcome)
-        self.means: Floats = np.bincount(self.cell, data.counts * data.probability) / self.counts
+        self.counts = sums_of(self.cell, data.counts)
+        self.positives = sums_of(self.cell, data.counts * data.outcome)
+        self.means: Floats = sums_of(self.cell, data.counts * data.probability) / self.counts
         self.places = _places(data, self.means) if places is None else places
         # The powers of the distances, weighted; a distance of 1 is where the weight ends.
         self._powers: Floats = np.empty((5, len(self.places), len(self.means)))
@@ -45,7 +45,7 @@ class Loess:
             away = self.means - place
             size = np.abs(away)
             order = np.argsort(size, kind="stable")
-            last = np.searchsorted(self.counts[order].cumsum(), nearest)
+            last = int(np.searchsorted(self.counts[order].cumsum(), nearest))
             width = size[order[min(last, len(order) - 1)]]
             # If the nearest samples have one probability, the curve there is their share of positives.
             scaled = away / width if width > 0 else np.where(size > 0, 2.0, 0.0)
@@ -79,6 +79,11 @@ class Loess:
             name: _quantile(ranked, reached, q * (total - 1)) for name, q in _QUANTILES.items()
         }
         return {"ici": ici} | quantiles
+
+
+def sums_of(cell: Integers, values: Floats) -> Floats:
+    """Return the sum of ``values (N,)`` in each cell."""
+    return np.bincount(cell, values).astype(np.float64)
 
 
 def cells_of(data: Positive, most: int) -> Integers:

@@ -37,11 +37,11 @@ def measures(
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
         probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
-        ``emax``, ``auroc``, ``average_precision`` and ``brier_skill``, each test of calibration with its own p-value: Wald's of slope, intercept and
-        calibration in the large, that of the number of positives given the probabilities, and consistency resampling.
-        Those that these samples cannot give are missing: the line where a threshold separates the outcomes, and all
-        but the first three where only one outcome occurs or there are fewer than 10 samples. ``joint_p`` is one
-        p-value of all tests together.
+        ``emax``, ``auroc``, ``average_precision`` and ``brier_skill``. Each test of calibration has its own p-value:
+        Wald's of slope, intercept and calibration in the large, that of the number of positives given the
+        probabilities, and consistency resampling. Those that these samples cannot give are missing: the line where a
+        threshold separates the outcomes, and all but the first three where only one outcome occurs or there are fewer
+        than 10 samples. ``joint_p`` is one p-value of all tests together.
 
     Raises:
         InputError: As all functions here, for predictions of other than two classes without ``positive``.

@@ -72,7 +72,7 @@ def net_benefit(
         Assumes that the share of positives among the samples is that of the people whom the model will be used for; in
         a case-control sample it is not.
 
-        Net benefit is a mean over samples, and the interval is the normal one of a mean; with clusters, from their sums.
+        Net benefit is a mean over samples, and the interval is the normal one of a mean, with clusters of their sums.
         Its width is 0 where the model acts on no sample, and that of ``gain`` where it acts as the better default does.
 
     Example:

@@ -16,6 +16,11 @@ def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
     """
     if isinstance(method, Calibrator | MultiLabelCalibration):
         return copy.deepcopy(method)
+    if isinstance(method, type):
+        fix = f"Pass {method.__name__}()."
+        raise InputError(
+            "method must be a name or a calibrator", f"the class {method.__name__}", fix
+        )
     entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")
     if part != "val":

@@ -94,7 +94,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         self._own = None if members is None else _named(members)
 
     def __repr__(self) -> str:
-        shown = {"keep_class": self.keep_class, "num_folds": self.num_folds}
+        shown: dict[str, Any] = {"keep_class": self.keep_class, "num_folds": self.num_folds}
         shown |= {} if self.features else {"features": False}
         shown |= {} if self.members is None else {"members": self.members}
         text = f"AutoCalibration({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -167,11 +167,11 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
 
     def _restore(self, state: dict[str, Any]) -> None:
         classes = self.num_classes or 0
-        calibrators: dict[str, Calibrator | None] = {}
+        calibrators: dict[str, MappedCalibrator[Any] | None] = {}
         for entry in state["members"]:
             content = entry["calibrator"]
             calibrators[str(entry["name"])] = (
-                None if content is None else Calibrator.from_plain(content)
+                None if content is None else MappedCalibrator.from_plain(content)
             )
         if any(
             member is not None and member.num_classes != classes for member in calibrators.values()
@@ -190,11 +190,11 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         )
 
 
-def _named(members: Sequence[str | Calibrator]) -> dict[str, Calibrator]:
+def _named(members: Sequence[str | Calibrator]) -> dict[str, MappedCalibrator[Any]]:
     """Return own members by name."""
-    named: dict[str, Calibrator] = {}
+    named: dict[str, MappedCalibrator[Any]] = {}
     for member in members:
-        calibrator = CALIBRATORS[member].value() if isinstance(member, str) else member
+        calibrator: Any = CALIBRATORS[member].value() if isinstance(member, str) else member
         if not isinstance(calibrator, MappedCalibrator):
             fix = 'Pass names such as "temperature", or calibrators with fit_map.'
             raise InputError(

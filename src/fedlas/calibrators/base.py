@@ -16,6 +16,7 @@ from fedlas._core.check import CalibrationWarning, InputError, check_count, chec
 from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
+from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.prepare import floored, least_log, prepared
@@ -29,7 +30,9 @@ __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"
 
 FORMAT = "fedlas.calibrator/1"
 
-CALIBRATORS: Registry[type[Calibrator]] = Registry("calibrator")
+CALIBRATORS: Registry[type[Calibrator]] = Registry(
+    "calibrator", annex="fedlas.zoo.semantic_grouping"
+)
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
@@ -76,6 +79,7 @@ class Calibrator(ABC):
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
 
+    @on_one_thread
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the parameters on held-out samples, which must be neither training nor test data; return ``self``.
 
@@ -120,6 +124,7 @@ class Calibrator(ABC):
     @overload
     def transform(self, test: TopLabel) -> TopLabel: ...
 
+    @on_one_thread
     def transform(self, test: Predictions | TopLabel) -> Predictions | TopLabel:
         """Return the same samples with calibrated logits, of the same dtype and on the same device; or confidences.
 
@@ -386,7 +391,7 @@ class MappedCalibrator(Calibrator, Generic[M]):
         fitted_copy: Any = copy.copy(self)
         fitted_copy._map = row_map
         fitted_copy.num_classes = num_classes
-        return fitted_copy  # type: ignore[no-any-return]
+        return fitted_copy
 
     @property
     def map(self) -> M:

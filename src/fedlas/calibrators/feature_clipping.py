@@ -192,7 +192,6 @@ class FeatureClipping(Calibrator):
         return fitted(self._clip).temperature
 
     def _fit(self, val: Predictions) -> str | None:
-        owner = "FeatureClipping.fit"
         features = cast(Tensor, val.features)
         if self.head is None:
             head = recover_head(features, val.logits)
@@ -200,7 +199,7 @@ class FeatureClipping(Calibrator):
         else:
             head = given_head(self.head, features, val.logits)
             fix = "Pass the layer whose input the features are and whose output the logits."
-        head.check(owner, features, val.logits, fix)
+        head.check(features, val.logits, fix)
 
         # The threshold on a grid, then between the neighbors of its best point.
         target = val.target.cpu()
@@ -232,11 +231,9 @@ class FeatureClipping(Calibrator):
         )
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
-        owner = "FeatureClipping.transform"
         features = cast(Tensor, test.features)
         clip = fitted(self._clip)
         clip.head.check(
-            owner,
             features,
             test.logits,
             "Transform predictions of the model it was fitted on. If these are, validation samples were too few to "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,8 @@ from fedlas.predictions import Predictions
 RAW = "as predicted"
 PRIOR = {RAW: 2.0, "temperature": 2.0}
 """Samples that members count in addition: those that cannot over-fit."""
+_PRIOR_BESIDE_FEATURES = 1.0
+"""Samples that these count in addition where there are regressions on features."""
 _STEPS = 500
 """Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
 _SMALLEST = 1e-3
@@ -53,10 +57,12 @@ _MOST_HELD_OUT = 2**22
 _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
+_FEW = 100
+"""With fewer held-out samples, features count as far as their gain exceeds its standard error."""
 _TOO_GOOD = 0.5
 """Share of the held-out NLL that features may leave without a warning."""
 
-Members = dict[str, MappedCalibrator | None]
+Members = dict[str, MappedCalibrator[Any]]
 
 
 def fitted_mixture(
@@ -75,7 +81,7 @@ def fitted_mixture(
 
     # Every member on all samples, dear ones on as many as they may have.
     maps: dict[str, nn.Module] = {RAW: nn.Identity()}
-    fitted: Members = {RAW: None}
+    fitted: dict[str, MappedCalibrator[Any] | None] = {RAW: None}
     failed = []
     for name, member in members.items():
         try:
@@ -96,7 +102,7 @@ def fitted_mixture(
     if split.held_out:
         prior = [PRIOR.get(name, 0.0) for name in fitted]
         log_probs = split.log_probs(fitted, maps, _DEAR)
-        share, _ = _share(log_probs, prior, split)
+        share = _share(log_probs, prior, split)
         if val.features is not None:
             side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
     used = (
@@ -142,7 +148,7 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
     return {name: member for name, member in members.items() if name not in dropped}, dropped
 
 
-def _check(member: MappedCalibrator, val: Predictions) -> None:
+def _check(member: MappedCalibrator[Any], val: Predictions) -> None:
     weights = weights_of(val)
     if not member.takes_weights and bool((weights != weights[0]).any()):
         fix = "Choose members that take weights."
@@ -186,8 +192,8 @@ def _evenly(rows: Tensor, most: int) -> Tensor:
     return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
 
 
-def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> tuple[Share, float]:
-    """Return the weights of the members and the last map, and the held-out NLL behind it.
+def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
+    """Return the weights of the members and the last map.
 
     Args:
         log_probs: Of the members for the rows held out ``(K, n, C)``.
@@ -210,9 +216,8 @@ def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> tuple[Shar
         last = bias_corrected_temperature(
             mixture, target, weights, scale=scale, width=scale, prior=prior_c
         )
-    after = last(mixture).log_softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
-    return Share(shares / shares.sum(), last), -float(weights @ after / weights.sum())
+    return Share(shares / shares.sum(), last)
 
 
 def _with_features(
@@ -245,31 +250,50 @@ def _with_features(
     for fit, held_out in zip(fits[1:], split.held_out, strict=True):
         found, _ = fit(val.logits.cpu()[held_out].double(), features.cpu()[held_out].double())
         others.append(found.transpose(0, 1))
-    share, nll = _share(
-        torch.cat([log_probs, torch.cat(others, dim=1)]), [*prior, *[0.0] * len(side.names)], split
-    )
     count = len(prior)
+    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior] + [0.0] * len(side.names)
+    share = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), prior, split)
     if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES:
         return None, None, None
     chosen = share.weights[count:] > 0
     used = torch.cat([torch.ones(count, dtype=torch.bool, device="cpu"), chosen])
-    return (
-        side.only(chosen.nonzero().squeeze(1).tolist()),
-        share.only(used),
-        _too_good(split, log_probs, alone, nll),
+    side = side.only(chosen.nonzero().squeeze(1).tolist())
+    small = share.only(used)
+
+    # What features gain on samples held out.
+    target = val.target.cpu()[split.rows].unsqueeze(1)
+    weights = weights_of(val)[split.rows]
+    without, with_ = (
+        each.transpose(0, 1)
+        for each in (log_probs, torch.cat([log_probs, torch.cat(others, dim=1)[chosen]]))
     )
+    before, after = (
+        part(each).gather(1, target).squeeze(1) for part, each in ((alone, without), (small, with_))
+    )
+    trust = _trust(after - before, weights)
+    if trust <= 0:
+        return None, None, None
+    side.gate.trust = side.gate.trust * trust
+    total = weights.sum()
+    return side, small, _too_good(-float(weights @ before / total), -float(weights @ after / total))
 
 
-def _too_good(split: CrossFit, log_probs: Tensor, alone: Share, nll: float) -> str | None:
+def _trust(gain: Tensor, weights: Tensor) -> float:
+    """Return 1, or less where few samples are held out and the gain is not many times its standard error."""
+    total = float(weights.sum())
+    if total >= _FEW:
+        return 1.0
+    mean = float(weights @ gain) / total
+    variance = float(weights @ (gain - mean).square()) / total / total
+    return max(0.0, 1 - variance / mean**2) if mean > 0 else 0.0
+
+
+def _too_good(before: float, after: float) -> str | None:
     """Return a doubt if features lower the held-out NLL by more than half."""
-    target = split.val.target.cpu()[split.rows]
-    weights = weights_of(split.val)[split.rows]
-    without = alone(log_probs.transpose(0, 1)).gather(1, target.unsqueeze(1)).squeeze(1)
-    before = -float(weights @ without / weights.sum())
     return when(
-        nll < _TOO_GOOD * before,
-        f"features lower the held-out NLL from {before:.3g} to {nll:.3g}, by more than half. Check that the model was "
-        "not trained on these samples, and that the features do not hold the label.",
+        after < _TOO_GOOD * before,
+        f"features lower the held-out NLL from {before:.3g} to {after:.3g}, by more than half. Check that the model "
+        "was not trained on these samples, and that the features do not hold the label.",
     )
 
 

@@ -13,6 +13,7 @@ from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap
 from fedlas.calibrators.affine import read_map
 from fedlas.calibrators.base import MappedCalibrator
+from fedlas.predictions.probabilities import log_softmax
 
 FEATURES = "features"
 _LIFT = 1e-4
@@ -38,7 +39,7 @@ class Share(nn.Module):
         """Return log-probabilities of the mixture ``(n, C)``, from those of its parts ``(n, K, C)``."""
         mixture = (log_probs + self.weights.log().unsqueeze(1)).logsumexp(dim=1)
         calibrated: Tensor = self.last(mixture)
-        return calibrated.log_softmax(dim=1)
+        return log_softmax(calibrated)
 
     def only(self, chosen: Tensor) -> Share:
         """Return the weights of the chosen parts, a mask ``(K,)``; the others have none."""
@@ -112,7 +113,7 @@ class CalibratedMixture(nn.Module):
 
     def forward(self, rows: Tensor, features: Tensor | None = None) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``, and of features ``(n, D)`` where there is side information."""
-        log_probs = torch.stack([member(rows).log_softmax(dim=1) for member in self.members], dim=1)
+        log_probs = torch.stack([log_softmax(member(rows)) for member in self.members], dim=1)
         result = self.share(log_probs)
         if self.side is not None and self.side_share is not None:
             others, gate = self.side(rows, features)

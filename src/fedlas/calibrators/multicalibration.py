@@ -163,7 +163,10 @@ class Multicalibration(Calibrator):
         self._num_groups = groups.shape[1]
         self._temperature = temperature
         self._updates = updates
-        too_many = f"{_MOST_UPDATES} corrections do not suffice: cells are still off. Choose a larger alpha or min_size."
+        too_many = (
+            f"{_MOST_UPDATES} corrections do not suffice: cells are still off. "
+            "Choose a larger alpha or min_size."
+        )
         return joined(
             start.doubt,
             self._no_update(groups, updates),

@@ -30,7 +30,7 @@ MULTI_LABEL = "fedlas.multilabel/1"
 
 
 class LabelLayers(nn.Module):
-    """Calibrated logits of logits ``(N, L)``, one layer a label."""
+    """Calibrated logits of logits ``(N, L)`` and features ``(N, D)``, one layer a label."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class MultiLabelCalibration:
             features: ``(N, D)``, if the fit used them.
 
         Raises:
-            InputError: Before ``fit``, or for another number of labels.
+            InputError: Before ``fit``, for another number of labels, or for other features than the fit used.
         """
         logits = check_logits(logits)
         labels = len(self.calibrators)
@@ -172,7 +172,7 @@ class MultiLabelCalibration:
         return calibrated
 
     def module(self) -> nn.Module:
-        """Return the fitted maps as a layer that follows a model, ``(N, L)`` to ``(N, L)``.
+        """Return the fitted maps as a layer that follows a model, of logits ``(N, L)`` and perhaps features ``(N, D)``.
 
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.

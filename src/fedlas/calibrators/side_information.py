@@ -37,6 +37,8 @@ _NO_SPREAD = 1e-9
 _COVARIANCE_ROWS = 8192
 _INSIDE = 0.95
 """Share of the validation samples that the gate lets pass."""
+_TRUST = 0.95
+"""Weight of the mixture with features there."""
 _SAMPLES_A_DIRECTION = 10.0
 """Samples for each direction that the gate measures distances in."""
 _COEFFICIENT_RIDGE = 10.0
@@ -76,8 +78,8 @@ class Plan:
 
 _SOFTMAX = 100
 """Multiplications that take as long as one number of a softmax."""
-_AFFORDABLE = 3e8
-_AFFORDABLE_A_LOGIT = 100.0
+_AFFORDABLE = 1e9
+_AFFORDABLE_A_LOGIT = 150.0
 _PLANS = (
     Plan(),
     Plan(offsets=(1,)),
@@ -85,6 +87,7 @@ _PLANS = (
     Plan(offsets=(1,), rank=256, kernel=False),
     Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:]),
     Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:], plain=False),
+    Plan(offsets=(1,), rank=64, kernel=False, ridges=RIDGES[2:], plain=False),
 )
 
 
@@ -147,11 +150,8 @@ def fit_side_information(
         )
         fit = problem.solve()
         offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
-        each = zip(
-            *(part.chunk(len(samples.parts)) for part in (fit.factor, fit.weight, fit.bias)),
-            strict=True,
-        )
-        stacks[basis] = [ResidualStack(*part, offset) for part in each]
+        parts = [each.chunk(len(samples.parts)) for each in (fit.factor, fit.weight, fit.bias)]
+        stacks[basis] = [ResidualStack(a, u, c, offset) for a, u, c in zip(*parts, strict=True)]
         names += [f"{name}{' adaptive' * number}" for number in plan.offsets for name in ridges]
     gate = fitted_gate(directions, weights)
     return [
@@ -192,7 +192,7 @@ def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
     total = weights.sum()
     mean = weights @ features / total
     deviation = (weights @ (features - mean).square() / total).sqrt()
-    varies = deviation > 1e-9 * (mean.abs() + deviation.max())
+    varies = deviation > 1e-7 * mean.abs()
     scale = torch.where(varies, deviation, 1.0)
     if bool(varies.any()):
         middle = deviation[varies].median()
@@ -300,4 +300,5 @@ def fitted_gate(directions: Tensor, weights: Tensor) -> Gate:
     distance = directions.square() @ precision
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / total
-    return Gate(precision, ordered[(share < _INSIDE).sum()])
+    trust = torch.tensor(_TRUST, dtype=torch.float64, device="cpu")
+    return Gate(precision, ordered[(share < _INSIDE).sum()], trust)

@@ -20,6 +20,7 @@ from fedlas.calibrators._fit.temperature_search import (
 from fedlas.calibrators.affine import read_map
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import log_softmax
 
 __all__ = ["StructuredMap", "StructuredScaling"]
 
@@ -57,9 +58,7 @@ class StructuredMap(nn.Module):
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
-        log_probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).log_softmax(
-            dim=1
-        )
+        log_probs = log_softmax(log_softmax(rows).clamp(min=_LEAST_LOG) / self.temperature)
         uniform = 1 / (self.num_samples + 1)
         return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
 

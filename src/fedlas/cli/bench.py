@@ -125,7 +125,11 @@ def executor_of(args: argparse.Namespace) -> Executor:
     for key, value in parse_options(args.executor_set).items():
         if key in options:
             flag = f"--{key.replace('_', '-')}"
-            raise InputError(f"{key} must be given once", f"{key} and {flag}", f"Leave {flag} out.")
+            raise InputError(
+                f"--executor-set {key} must be given once",
+                f"{key} and {flag}",
+                f"Leave {flag} out.",
+            )
         options[key] = value
     executor: Executor = EXECUTORS.build(args.executor, options)
     return executor

@@ -58,6 +58,13 @@ def add_card(add: AddSubcommand) -> None:
         nargs="+",
         default=DEFAULT_RISKS,
     )
+    option(
+        parser,
+        "--period",
+        "TEXT",
+        "when the test samples were collected (default: not on the card)",
+        default="",
+    )
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
@@ -79,8 +86,10 @@ def _card(args: argparse.Namespace) -> int:
     check_card_place(out)
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
+    if args.period and len(places) == 1:
+        raise InputError("--period is for files", f"the run {places[0]}", "Leave it out.")
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, options)
+        card = _card_of_files(places, args.calibrate, columns, {**options, "period": args.period})
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."
@@ -101,7 +110,9 @@ def _check_places(places: Sequence[Path]) -> None:
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
     got = ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places)
-    expected = "it takes the folder of a run, or two files of predictions: validation, then test"
+    expected = (
+        "a card takes the folder of a run, or two files of predictions: validation, then test"
+    )
     raise InputError(expected, got, "Pass fedlas card RUN, or fedlas card val.npz test.npz.")
 
 

@@ -28,22 +28,34 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Reader
+from fedlas.predictions import Columns, Reader
+from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.evaluation import Evaluation, report
+from fedlas.present.evaluation import Evaluation
 from fedlas.present.gate import Check, Requirement, required
 from fedlas.present.page import require_page_packages
+from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
+
+_RULES = (
+    ("--cost-ratio", "RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
+    ("--budget", "N", "act on at most N of the samples, chosen on --on"),
+    ("--recall", "SHARE", "act so that this share of events is found, chosen on --on, e.g. 0.8"),
+    (
+        "--precision",
+        "SHARE",
+        "act so that this share of alarms are events, chosen on --on, e.g. 0.5",
+    ),
+)
 
 
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_evaluate, "FILE")
-    option(
-        parser, "file", "FILE", f"predictions ({', '.join(FORMATS)}), or a run folder", type=Path
-    )
+    text = f"predictions ({', '.join(FORMATS)}), a run folder, or logs of lm-evaluation-harness: samples_*.jsonl"
+    option(parser, "file", "FILE", text, type=Path, nargs="+")
     add_columns(parser)
     add_samples(parser)
     add_num_bins(parser)
@@ -78,6 +90,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         nargs="+",
         default=(),
     )
+    for name, metavar, text in _RULES:
+        option(parser, name, metavar, f"two classes: {text} (default: no decision)", type=float)
     add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
     option(
         parser,
@@ -94,6 +108,7 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    args.file, *more = args.file
     _check(args)
     reader = Reader(columns_of(args))
     run = args.file.is_dir()
@@ -107,7 +122,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                     args.file, val=val, data=args.data, show=show
                 )
         else:
-            predictions = reader.read(args.file)
+            predictions = reader.read([args.file, *more])
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
         repair += column_options(columns_of(args))
         try:
@@ -116,19 +131,26 @@ def _evaluate(args: argparse.Namespace) -> int:
                 on=held_out,
                 calibrate=args.calibrate,
                 reject=args.reject,
+                cost_ratio=args.cost_ratio,
+                budget=args.budget,
+                recall=args.recall,
+                precision=args.precision,
                 top_label=args.top_label,
                 num_bins=args.num_bins,
                 confidence_level=args.confidence_level,
                 replicates=args.replicates,
                 name=args.file.name,
                 notes=reader.notes,
-                grouped_by=args.groups or "group",
+                grouped_by=args.groups or ("task" if more else "group"),
                 repair=f"fedlas evaluate {args.file} {repair}",
             )
         except InputError as error:
-            raise (command_words(error) if error.owner == "report" else error) from error
+            raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
     _show(evaluation, args)
-    if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
+    is_table = (
+        args.on is not None and not run and not is_log(args.on, columns_of(args) or Columns())
+    )
+    if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
     return (
         show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
@@ -173,9 +195,8 @@ def _check(args: argparse.Namespace) -> None:
         fix = "Name one calibrator."
         raise InputError("--require is for one model", "--calibrate all", fix)
     if args.file.is_dir() and columns_of(args) is not None:
-        raise InputError(
-            "columns are for files", f"the run {args.file}", "Leave their options out."
-        )
+        fix = "Leave their options out, or name a file of predictions."
+        raise InputError("columns are for files", f"the folder {args.file}", fix)
     if args.report is None:
         return
     if args.report.suffix.lower() not in (".html", ".htm"):

@@ -207,13 +207,36 @@ def _parse(words: list[str]) -> argparse.Namespace:
         chosen = subcommands.get(parsed.subcommand, parser)
         option = next((word for word in unknown if word.startswith("-")), None)
         if option is None:
-            chosen.error(f"unrecognized arguments: {' '.join(map(repr, unknown))}")
-        chosen.error(
-            f"there is no option {option!r}. {suggestion(option.split('=')[0], chosen.options)}"
+            chosen.error(
+                f"unrecognized arguments: {' '.join(map(repr, unknown))}.{_joined(words, unknown)}"
+            )
+        name = option.split("=")[0]
+        meant = _MEANT.get(name)
+        known = (
+            f"Did you mean {meant!r}?"
+            if meant in chosen.options
+            else suggestion(name, chosen.options)
         )
+        chosen.error(f"there is no option {option!r}. {known}")
     if parsed.subcommand is None:
         parser.error(f"a subcommand is missing. {suggestion('', SUBCOMMANDS)}")
     return parsed
+
+
+_MEANT = dict.fromkeys(("--labels", "--label", "--truth", "--y"), "--target")
+_MEANT |= {"--probabilities": "--probs", "--scores": "--logits", "--output": "--out"}
+"""Options that other programs have."""
+_LISTS = ("--logits", "--probs", "--classes", "--label-probs", "--covariates")
+"""Options that take several names as one word."""
+
+
+def _joined(words: list[str], unknown: list[str]) -> str:
+    """Return how to write names behind an option that takes them as one word."""
+    place = words.index(unknown[0])
+    option = next((place for place in range(place - 1, -1, -1) if words[place] in _LISTS), None)
+    if option is None or any(word.startswith("-") for word in words[option + 1 : place]):
+        return ""
+    return f" Write names as one word: {words[option]} {','.join([*words[option + 1 : place], *unknown])}"
 
 
 def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:

@@ -120,4 +120,4 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         return Calibration(calibrator)
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."
-        raise InputError("it must hold a calibration", reason(error), fix) from error
+        raise InputError("the card must hold a calibration", reason(error), fix) from error

@@ -72,14 +72,16 @@ class Card:
         try:
             content = read_json(path)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError("it must be readable JSON", f"{path} ({error})", fix) from error
+            raise InputError("the card must be readable JSON", f"{path} ({error})", fix) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"it must have format {FORMAT!r}", path, fix)
+            raise InputError(f"the card must have format {FORMAT!r}", path, fix)
         try:
             return _card(content)
         except (KeyError, TypeError, ValueError) as error:
             got = f"{path} ({reason(error)})"
-            raise InputError("it must hold what the monitor compares with", got, fix) from error
+            raise InputError(
+                "the card must hold what the monitor compares with", got, fix
+            ) from error
 
 
 def check_card_place(path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
 
+import fedlas
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
@@ -33,6 +35,8 @@ METHOD = (
     "of thresholds, from ten starts; each row holds with {level:.0%} over the draw of the validation part."
 )
 
+_FEW_CLASSES = 10
+"""Most classes for which accuracy among the first five says little."""
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
@@ -63,8 +67,8 @@ def make_card(
         calibration: Fitted on ``val``.
         model: Facts about the model, plain values: ``run`` (its name) and, where they are known, ``classes``
             (names) and whatever else is to be recorded.
-        data: Facts about its data: ``name`` and, where they are known, ``settings`` and ``samples`` (sizes of
-            other parts).
+        data: Facts about its data: ``name`` and, where they are known, ``settings``, ``samples`` (sizes of other
+            parts) and ``period`` (when the test samples were collected).
         num_bins: Bins of the calibration errors and of the reliability table.
         risks: Target shares of wrong among accepted predictions, each in (0, 1).
         intervals: Computes interval, floor and p-value of the metrics; None omits them.
@@ -80,7 +84,7 @@ def make_card(
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
     test = stages[STAGES[1]]
-    measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
+    measured = {stage: _measured(each, num_bins) for stage, each in stages.items()}
     noise = {} if intervals is None else intervals(stages, list(measured[STAGES[1]]))
     num_classes = 0
     class_counts = None
@@ -93,6 +97,7 @@ def make_card(
         )
     content: dict[str, Any] = {
         "format": FORMAT,
+        "made": {"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
         "model": {"classes": None, **model, "num_classes": num_classes},
         "calibration": {**calibration.plain(), "fitted on": calibration.fitted_on},
         # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
@@ -127,6 +132,13 @@ def make_card(
         **({} if exported is None else {"exported": dict(exported)}),
     }
     return {**content, "limits": known_limits(content, samples_of or [], notes=calibration.notes)}
+
+
+def _measured(predictions: AnyPredictions, num_bins: int) -> dict[str, float]:
+    """Return the metrics of a card; of ten classes or fewer, five are most of them."""
+    values = evaluate(predictions, num_bins=num_bins)
+    few = isinstance(predictions, Predictions) and predictions.num_classes <= _FEW_CLASSES
+    return {name: value for name, value in values.items() if name != "top5" or not few}
 
 
 def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:
@@ -200,7 +212,10 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
     )
     trained = "seed" in content["model"]
-    chosen = "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
+    chosen = (
+        "the epoch and the calibration as well as the thresholds, "
+        "so that the bound on their risk need not hold"
+    )
     if not trained:
         fitted = content["calibration"].get("fitted on") == FITTED_ON
         chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, check_choice, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import (
     check_name,
@@ -57,11 +58,11 @@ class Saved(Protocol):
 
 @check_kinds
 def model_card(
-    card: str | Path | Mapping[str, Any],
+    card: Any,
     *,
     name: str | None = None,
     dataset: str | None = None,
-    task: str = "image-classification",
+    task: str | None = None,
     license: str | None = None,  # noqa: A002 (the Hub's name)
     tags: Sequence[str] = (),
     file: str = WEIGHTS,
@@ -70,10 +71,10 @@ def model_card(
     """Return a Hub model card with the results, thresholds and limits of a calibration card.
 
     Args:
-        card: What ``fedlas card`` wrote: its ``.json``, or the content.
+        card: What :func:`fedlas.card` returned or ``fedlas card`` wrote: its ``.json``, or the content.
         name: Of the model; None is that of the card.
         dataset: Name of the test data; None is that of the card.
-        task: The Hub's name of the task.
+        task: The Hub's name of the task, such as ``"text-classification"``; None says none.
         license: The Hub's identifier of the license; None says nothing.
         tags: Further tags.
         file: Name of the model's file, which the card mentions; :func:`push_to_hub` uploads it.
@@ -143,11 +144,7 @@ def model_card(
 
 
 def save_pretrained(
-    model: Saved | str | Path,
-    folder: str | Path,
-    *,
-    card: str | Path | Mapping[str, Any],
-    **about: Any,
+    model: Saved | str | Path, folder: str | Path, *, card: Any, **about: Any
 ) -> Path:
     """Write a folder as the Hub holds it: the model's file, ``card.json``, and ``README.md``, its model card.
 
@@ -156,7 +153,8 @@ def save_pretrained(
             ``fedlas export`` wrote, which is copied.
         folder: New, or of an earlier call; other files in it stay.
         card: As for :func:`model_card`.
-        **about: Options of :func:`model_card`: ``name``, ``dataset``, ``task``, ``license``, ``tags``, ``repo_id``.
+        **about: Options of :func:`model_card`: ``name``, ``dataset``, ``task``, ``license``, ``tags``, ``repo_id``. The
+            task is by default that of the model's inputs, where they show it.
 
     Returns:
         The folder.
@@ -175,6 +173,9 @@ def save_pretrained(
         ['README.md', 'card.json', 'model.onnx']
     """
     place = checked_path(folder)
+    options = inspect.signature(model_card).parameters.keys() - {"card", "file"}
+    for option in about:
+        check_choice("an option", option, sorted(options))
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
         fix = "Pass a CalibratedModel, or a file that fedlas export wrote."
@@ -187,7 +188,7 @@ def save_pretrained(
         raise InputError(
             f"the model's file must not be named {README} or {CARD}", source, "Rename it."
         )
-    readme = model_card(content, file=name, **about)
+    readme = model_card(content, file=name, **{"task": _task_of(model), **about})
     if is_file(place / README) and _MINE not in (place / README).read_text(
         encoding="utf-8", errors="replace"
     ):
@@ -208,7 +209,7 @@ def push_to_hub(
     model: Saved | str | Path,
     repo_id: str,
     *,
-    card: str | Path | Mapping[str, Any],
+    card: Any,
     private: bool | None = None,
     token: str | None = None,
     commit_message: str = "Model with its calibration card",
@@ -281,8 +282,28 @@ def from_pretrained(
     return CalibratedModel.load(download(source, revision=revision, token=token) / WEIGHTS, model)
 
 
-def _card_of(card: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+_TASKS = {
+    "input_ids": "text-classification",
+    "pixel_values": "image-classification",
+    "input_values": "audio-classification",
+    "input_features": "audio-classification",
+}
+"""The Hub's task by the name that a model of transformers has for its first input."""
+
+
+def _task_of(model: object) -> str | None:
+    """Return the task that a model's inputs show; None if they do not."""
+    network = getattr(model, "model", model)
+    if not isinstance(network, nn.Module):
+        return None
+    task = _TASKS.get(str(getattr(network, "main_input_name", "")))
+    images = any(isinstance(each, nn.Conv2d) for each in network.modules())
+    return task or ("image-classification" if images else None)
+
+
+def _card_of(card: Any) -> dict[str, Any]:
     """Return the content of a calibration card."""
+    card = getattr(card, "content", card)  # of fedlas.card
     if isinstance(card, str | Path):
         try:
             content = read_json(card)
@@ -299,14 +320,14 @@ def _no_card(got: object) -> InputError:
     return InputError("the card must be a calibration card", got, "Write one with fedlas card.")
 
 
-def _results(content: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
+def _results(content: Mapping[str, Any], task: str | None) -> Iterator[EvalResult]:
     """Yield every calibrated metric in the Hub's format."""
     data = _word(content["data"]["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
     for name, entry in content["metrics"]["calibrated"].items():
         title = METRICS[name].metadata["title"] if name in METRICS else _word(name)
         yield EvalResult(
-            task_type=task, dataset_type=slug, dataset_name=data, dataset_split="test",
+            task_type=task or "classification", dataset_type=slug, dataset_name=data, dataset_split="test",
             metric_type=_word(name), metric_name=title, metric_value=float(entry["value"]),
         )  # fmt: skip
 
@@ -345,7 +366,16 @@ def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
             for row in rows
         ],
         "limits": list(map(_word, content["limits"])),
+        "made": [_word(part) for part in _made(content)],
     }
+
+
+def _made(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield when the card was made and by what, and the period of the test samples, as far as it says so."""
+    if made := content.get("made"):
+        yield f"Measured on {made['on']} with fedlas {made['fedlas']}."
+    if period := content["data"].get("period"):
+        yield f"Test samples of {period}."
 
 
 def _metric_row(name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:

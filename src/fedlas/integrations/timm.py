@@ -115,9 +115,9 @@ class CriterionTask(TrainingTask):
         self.trainable_module = wrapper(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
         return self
 
-    def compile(
+    def compile(  # type: ignore[override]  # timm's own differs from PyTorch's too
         self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any
-    ) -> nn.Module | None:  # type: ignore[override]  # timm's own differs from PyTorch's too
+    ) -> nn.Module | None:
         """Compile model and criterion; call it before :meth:`prepare_distributed`.
 
         Args:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count
 from fedlas.metrics.scan import (
     METRICS,
     AnyOnePass,
@@ -17,6 +17,7 @@ from fedlas.metrics.scan import (
 )
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import TopLabel
+from fedlas.predictions.arguments import labels_apart
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
 
@@ -55,11 +56,14 @@ def evaluate(
         >>> scores["accuracy"]
         0.5
     """
+    if isinstance(target, str) or (
+        isinstance(target, list | tuple) and target and isinstance(target[0], str)
+    ):
+        names = [target] if isinstance(target, str) else list(target)
+        fix = f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result."
+        raise InputError("it computes every default metric", f"the names {', '.join(names)}", fix)
     if target is not None:
-        fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
-        raise InputError(
-            "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
-        )
+        raise labels_apart(predictions)
     predictions = check_measurable(predictions)
     check_count("num_bins", num_bins)
     return values_of(predictions, default_metrics(predictions), num_bins)

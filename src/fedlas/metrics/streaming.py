@@ -158,12 +158,9 @@ class StreamingMetrics(Accumulator):
     def _can_wait(self, logits: Any, target: Any) -> bool:
         """Return whether a batch is small, surely valid, and like those that wait."""
         # Small batches cost more in calls than in arithmetic.
-        if (
-            self.weighted
-            or self._needs_label_probs
-            or type(logits) is not Tensor
-            or type(target) is not Tensor
-        ):
+        if self.weighted or self._needs_label_probs:
+            return False
+        if any(type(each) is not Tensor or each.is_nested for each in (logits, target)):
             return False
         form = (logits.dtype, logits.device, logits.layout)
         waiting = self._pending[0][0] if self._pending else logits

@@ -37,4 +37,6 @@ def network_of(model: Any) -> nn.Module:
         fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
     elif hasattr(model, "predict") or hasattr(model, "apply"):
         fix = "Of Keras or JAX pass what it returns: fedlas.Predictions.from_probs(model.predict(inputs), target)."
+    if isinstance(model, type):
+        fix = f"Pass an instance, {model.__name__}(...), not the class."
     raise InputError("the model must be an nn.Module", describe(model), fix)

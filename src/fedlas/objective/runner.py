@@ -82,6 +82,13 @@ class Runner:
             expected = "device must be one that torch has"
             fix = "Pass 'cpu' or 'cuda'."
             raise InputError(expected, describe(device), fix) from error
+        try:
+            torch.empty(0, device=self._device)
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            got = f"{str(self._device)!r} ({str(error).splitlines()[0]})"
+            raise InputError(
+                "device must be there", got, "Pass 'cpu', or install PyTorch for it."
+            ) from error
         self._model = model
         self._loader = loader
         self._reader = reader or NoFeatures()
@@ -127,7 +134,7 @@ class Runner:
         positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
         output, features = self._reader(self._model, positional, named)
         logits_in = logits_of if self._multi_label else class_logits
-        logits = check_logits(logits_in(self._owner, output))
+        logits = check_logits(logits_in(output))
         if logits.ndim < 2 or (self._multi_label and logits.ndim > 2):
             fix = "Return one row of logits a sample."
             raise InputError("the model must return logits (N, C)", describe(logits), fix)

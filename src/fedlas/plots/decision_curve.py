@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_kinds
 from fedlas.binary.net_benefit import THRESHOLDS, net_benefit
+from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend
 from fedlas.predictions import Predictions
 
@@ -16,7 +18,8 @@ from fedlas.predictions import Predictions
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] | Literal["data"] = THRESHOLDS,
+    marks: Sequence[float] = (),
     positive: int | None = None,
     ax: Axes | None = None,
     title: str | None = None,
@@ -29,7 +32,9 @@ def decision_curve(
 
     Args:
         models: Logits ``(N, C)`` and target ``(N,)``, or several of them by name.
-        thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
+        thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99. ``"data"``: a hundred up to where
+            nearly all probabilities are, and net benefit per 1,000 samples.
+        marks: Thresholds to mark with a vertical line.
         positive: The class to set against the rest; None: class 1 of two.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
@@ -51,8 +56,11 @@ def decision_curve(
         Vickers and Elkin 2006 (Medical Decision Making 26).
     """
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
+    of_data = isinstance(thresholds, str)
+    limits = _range(named, positive) if isinstance(thresholds, str) else thresholds
+    unit = 1000.0 if of_data else 1.0
     curves = {
-        name: net_benefit(each, positive=positive, thresholds=thresholds)
+        name: net_benefit(each, positive=positive, thresholds=limits)
         for name, each in named.items()
     }
     if not named or any(
@@ -67,31 +75,46 @@ def decision_curve(
     axes, palette = canvas(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):
         style = {**palette.line(number), "color": palette.line(2 + number)["color"]}
-        axes.plot(curve.threshold, curve.model, linewidth=1.8, label=name, zorder=3, **style)
+        axes.plot(curve.threshold, unit * curve.model, linewidth=1.8, label=name, zorder=3, **style)
         if len(curves) == 1:
+            low = unit * curve.low
+            high = unit * curve.high
             axes.fill_between(
-                curve.threshold,
-                curve.low,
-                curve.high,
-                color=style["color"],
-                alpha=0.18,
-                linewidth=0,
+                curve.threshold, low, high, color=style["color"], alpha=0.18, linewidth=0
             )
     first = next(iter(curves.values()))
     axes.plot(
-        first.threshold, first.treat_all, color=palette.muted, linewidth=1.2, label="act on all"
+        first.threshold,
+        unit * first.treat_all,
+        color=palette.muted,
+        linewidth=1.2,
+        label="act on all",
     )
     axes.plot(
         first.threshold, 0 * first.threshold, color=palette.ink, label="act on none", **REFERENCE
     )
     # Far below 0 nothing is decided, and acting on all falls without end.
-    top = max(
-        0.01, *(float(max(curve.high.max(), curve.treat_all.max())) for curve in curves.values())
-    )
+    for mark in marks:
+        axes.axvline(mark, color=palette.muted, linewidth=0.8, linestyle=":")
+    highest = [float(max(curve.high.max(), curve.treat_all.max())) for curve in curves.values()]
+    top = unit * max(1e-6 if of_data else 0.01, *highest)
     axes.set(
         xlim=(float(first.threshold.min()), float(first.threshold.max())),
         ylim=(-0.35 * top, 1.1 * top),
     )
     legend(axes, palette, loc="upper right", handlelength=2.2)
-    caption(axes, palette, "threshold probability", "net benefit", title=title)
+    label = "net benefit per 1,000" if of_data else "net benefit"
+    caption(axes, palette, "threshold probability", label, title=title)
+    if of_data:
+        ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= first.threshold.max()]
+        axes.set(xticks=ticks, xticklabels=[f"{100 * tick:g} %" for tick in ticks])
     return axes
+
+
+def _range(models: Mapping[str, Predictions], positive: int | None) -> list[float]:
+    """Return a hundred thresholds up to where nearly all probabilities, or three times the events, are."""
+    most = 0.0
+    for each in models.values():
+        data = positive_class(each, positive)
+        most = max(most, float(np.quantile(data.probability, 0.995)), 3.0 * data.mean(data.outcome))
+    return [min(most, 0.99) * step / 100 for step in range(1, 101)]

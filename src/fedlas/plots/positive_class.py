@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError, check_choice, check_kinds
 from fedlas.binary import integrated_calibration, logistic_recalibration, positive_bins
-from fedlas.binary.positive import positive_class
+from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.plots.reliability import number_axes
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
     ThemeName,
-    backing,
     canvas,
     caption,
     entitle,
-    legend,
     name_axis,
+    subtitle,
 )
 from fedlas.predictions import Predictions
 
+RiskScale = Literal["auto", "linear", "zoom", "logit"]
 _STRIP_BINS = 50
+_STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
+"""Distances between ticks: about five of them."""
+_LEAST = 1e-5
 
 
 @check_kinds
@@ -35,10 +41,11 @@ def positive_reliability_diagram(
     title: str | None = None,
     theme: ThemeName = "light",
     replicates: int = 199,
+    scale: RiskScale = "linear",
 ) -> Axes:
     r"""Draw frequency over probability of the positive class: bins with intervals, and a smooth curve with its band.
 
-    A point is a bin of equal width with Wilson's 95 % interval of its frequency. The line is the loess curve of
+    A point is a bin with Wilson's 95 % interval of its frequency. The line is the loess curve of
     :func:`~fedlas.binary.integrated_calibration` with its pointwise 95 % interval, from which ICI is the mean distance
     of the diagonal. Below the diagonal the probability is too high. The strip beneath shows how many samples have which
     probability, on a square-root scale: those of the positive class upward, the others downward.
@@ -46,12 +53,15 @@ def positive_reliability_diagram(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
         positive: The class to set against the rest; None: class 1 of two.
-        num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
+        num_bins: Number of bins: of width ``1 / num_bins`` on ``[0, 1]``, or of as many samples each on other scales.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).
         title: Above the axes, left-aligned.
         theme: Palette.
         replicates: Of the curve's interval; 0 draws none.
+        scale: ``"linear"`` from 0 to 1; ``"zoom"`` from 0 to where nearly all probabilities are; ``"logit"``, which
+            spreads small probabilities; ``"auto"``: zoom where nearly all are below 0.6, logit where half are below
+            0.02.
 
     Returns:
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
@@ -65,70 +75,141 @@ def positive_reliability_diagram(
         >>> happened = torch.bernoulli(logits.softmax(1)[:, 1], generator=torch.Generator().manual_seed(1)).long()
         >>> ax = positive_reliability_diagram(Predictions(logits, happened), replicates=39)
         >>> ax.texts[0].get_text()
-        'slope 1.16  ·  ICI 2.83 %\nn = 500'
+        'slope 1.16  ·  ICI 2.83 %  ·  n = 500'
 
     Source:
         Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of Clinical Epidemiology 74
         (2016); Austin and Steyerberg 2019 for the curve.
     """
     data = positive_class(predictions, positive)
-    bins = positive_bins(predictions, positive=positive, num_bins=num_bins)
+    check_choice("scale", scale, get_args(RiskScale))
+    shown = _shown(data, scale)
+    scheme = "equal-width" if shown.is_whole else "equal-mass"
+    bins = positive_bins(predictions, positive=positive, num_bins=num_bins, scheme=scheme)
     curve = integrated_calibration(predictions, positive=positive, replicates=replicates)
 
     # The diagonal, the curve with its band, and the bins.
     axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
-    axes.plot([0, 1], [0, 1], color=palette.ink, zorder=1, **REFERENCE)
-    low, frequency, high = (
-        np.clip(each, 0, 1) for each in (curve.low, curve.frequency, curve.high)
+    # 0 and 1 are beyond an axis of log-odds
+    ends = (shown.low, 1.0 - _LEAST) if shown.logit else (0.0, 1.0)
+    clip = partial(np.clip, a_min=ends[0], a_max=ends[1])
+    axes.plot(
+        [shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE
     )
+    inside = (curve.probability >= shown.low) & (curve.probability <= shown.high)
+    place = curve.probability[inside]
+    low, frequency, high = (clip(each[inside]) for each in (curve.low, curve.frequency, curve.high))
     if replicates:
         axes.fill_between(
-            curve.probability,
-            low,
-            high,
-            color=palette.lines[2],
-            alpha=0.18,
-            linewidth=0,
-            zorder=1.5,
+            place, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
         )
-    axes.plot(curve.probability, frequency, color=palette.lines[2], linewidth=1.6, zorder=2)
-    filled = bins.count > 0
-    x = bins.probability[filled]
-    y = bins.frequency[filled]
+    axes.plot(place, frequency, color=palette.lines[2], linewidth=1.6, zorder=2)
+    filled = (bins.count > 0) & (bins.probability <= shown.high)
+    x = np.maximum(bins.probability[filled], shown.low)
+    y = clip(bins.frequency[filled])
     size = np.sqrt(bins.count[filled] / bins.count.max())
-    axes.vlines(x, bins.low[filled], bins.high[filled], color=palette.muted, linewidth=1, zorder=3)
+    axes.vlines(
+        x,
+        clip(bins.low[filled]),
+        clip(bins.high[filled]),
+        color=palette.muted,
+        linewidth=1,
+        zorder=3,
+    )
     axes.scatter(x, y, s=9 + 40 * size**2, color=palette.ink, linewidth=0, zorder=4, clip_on=False)
 
     # Scales and text.
-    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
+    shown.number(axes, both=True)
     axes.set_box_aspect(1)
-    name_axis(axes.yaxis, "frequency of the positive class", palette)
+    name_axis(axes.yaxis, "frequency of the event", palette)
     try:
         slope = (
             f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
         )
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
-    axes.text(
-        0.97, 0.04, f"{slope}ICI {100 * curve.ici.value:.3g} %\nn = {data.num_samples:,}",
-        transform=axes.transAxes, ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
-    )  # fmt: skip
+    subtitle(
+        axes, f"{slope}ICI {100 * curve.ici.value:.2f} %  ·  n = {data.num_samples:,}", palette
+    )
     if title is not None:
-        entitle(axes, title, palette)
+        entitle(axes, title, palette, above_subtitle=True)
 
     # The strip: how many samples of each outcome have which probability.
     axes.tick_params(labelbottom=False)
     strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
-    edges = np.linspace(0, 1, _STRIP_BINS + 1)
-    style: dict[str, Any] = {"align": "edge", "width": 1 / _STRIP_BINS, "linewidth": 0}
-    counts = [np.histogram(data.probability[data.outcome == label], edges)[0] for label in (1, 0)]
+    edges = shown.edges(_STRIP_BINS)
+    probability = np.clip(data.probability, edges[0], edges[-1])
+    style: dict[str, Any] = {"align": "edge", "width": np.diff(edges), "linewidth": 0}
+    parts = [data.outcome == label for label in (1, 0)]
+    counts = [
+        np.histogram(probability[part], edges, weights=data.counts[part])[0] for part in parts
+    ]
     up = np.sqrt(counts[0])
     down = -np.sqrt(counts[1])
-    strip.bar(edges[:-1], up, color=palette.over, label="positive", **style)
-    strip.bar(edges[:-1], down, color=palette.under, label="other", **style)
+    strip.bar(edges[:-1], up, color=palette.over, label="events", **style)
+    strip.bar(edges[:-1], down, color=palette.under, label="others", **style)
     strip.axhline(0, color=palette.muted, linewidth=0.6)
     most = float(max(up.max(), -down.min()))
-    strip.set(xlim=(0, 1), ylim=(-most, most), xticks=np.linspace(0, 1, 6), yticks=[])
-    legend(axes, palette, handles=strip.containers, loc="upper left", handlelength=1.2)
-    caption(strip, palette, "probability of the positive class")
+    shown.number(strip, both=False)
+    strip.set(ylim=(-most, most), yticks=[])
+    caption(strip, palette, "probability of the event (events up, others down)")
     return axes
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The range of probabilities that a diagram shows."""
+
+    low: float
+    high: float
+    logit: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        return (self.low, self.high, self.logit) == (0.0, 1.0, False)
+
+    def edges(self, bins: int) -> Floats:
+        """Return the edges of bins of the strip."""
+        if not self.logit:
+            return np.linspace(self.low, self.high, bins + 1)
+        low = float(np.log(self.low / (1 - self.low)))
+        high = float(np.log(self.high / (1 - self.high)))
+        return np.asarray(1.0 / (1.0 + np.exp(-np.linspace(low, high, bins + 1))))
+
+    def number(self, axes: Any, *, both: bool) -> None:
+        """Set scale, limits and ticks of both axes, or of the horizontal one."""
+        if self.logit:
+            number_axes(axes, "logit", self.low, self.high, both=both)
+            for axis in ("x", "y") if both else ("x",):
+                ticks = getattr(axes, f"get_{axis}ticks")()
+                axes.set(**{f"{axis}ticklabels": [f"{100 * tick:g} %" for tick in ticks]})
+            return
+        step = _STEPS[int(np.searchsorted(_STEPS, self.high / 5))]
+        ticks = np.arange(0.0, self.high * (1 + 1e-9), step)
+        names = [f"{100 * tick:g} %" for tick in ticks]
+        for axis in ("x", "y") if both else ("x",):
+            axes.set(
+                **{
+                    f"{axis}lim": (self.low, self.high),
+                    f"{axis}ticks": ticks,
+                    f"{axis}ticklabels": names,
+                }
+            )
+
+
+def _shown(data: Positive, scale: RiskScale) -> _Shown:
+    """Return what to show of these samples."""
+    middle, most = np.quantile(data.probability, [0.5, 0.995])
+    if scale == "auto":
+        scale = "logit" if middle < 0.02 else "zoom" if most < 0.6 else "linear"
+    if scale == "linear":
+        return _Shown(0.0, 1.0)
+    if scale == "zoom":
+        step = _STEPS[int(np.searchsorted(_STEPS, most / 5))]
+        return _Shown(0.0, float(min(1.0, step * np.ceil(most / step))))
+    low, high = np.quantile(data.probability, [0.005, 0.999])
+    return _Shown(
+        float(np.clip(low, _LEAST, 0.5)),
+        float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)),
+        logit=True,
+    )

@@ -15,11 +15,11 @@ from fedlas.plots.theme import (
     Axes,
     Theme,
     ThemeName,
-    backing,
     canvas,
     caption,
     entitle,
     name_axis,
+    subtitle,
 )
 from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
@@ -82,7 +82,7 @@ def reliability_diagram(
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0])
         >>> ax = reliability_diagram(p, num_bins=5, title="three samples")
         >>> ax.get_title(loc="left"), ax.texts[0].get_text()
-        ('three samples', 'ECE 29.9 %  ·  n = 3')
+        ('three samples', 'ECE 29.89 %  ·  n = 3')
 
     Source:
         DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;
@@ -154,12 +154,9 @@ def reliability_diagram(
         if predictions.weights is None
         else f", worth {effective_samples(predictions.weights):,.0f}"
     )
-    axes.text(
-        0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}{worth}", transform=axes.transAxes,
-        ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
-    )  # fmt: skip
+    subtitle(axes, f"ECE {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{worth}", palette)
     if title is not None:
-        entitle(axes, title, palette)
+        entitle(axes, title, palette, above_subtitle=True)
     if legend and estimator == "bins":
         _explain(axes, palette)
     if not shares:

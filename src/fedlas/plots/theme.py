@@ -170,13 +170,25 @@ def caption(
         entitle(ax, title, theme)
 
 
-def entitle(ax: Any, title: str, theme: Theme) -> None:
+def subtitle(ax: Any, text: str, theme: Theme) -> None:
+    """Write a line between the title and ``ax``, where it covers nothing that is drawn."""
+    ax.text(
+        0,
+        1.015,
+        printable(text),
+        transform=ax.transAxes,
+        fontsize=8,
+        color=theme.muted,
+        parse_math=False,
+    )
+
+
+def entitle(ax: Any, title: str, theme: Theme, *, above_subtitle: bool = False) -> None:
     """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
     letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
     text = textwrap.fill(printable(str(title)), max(letters, 8))
-    ax.set_title(
-        text, loc="left", color=theme.ink, fontsize=11, fontweight="bold", parse_math=False
-    )
+    style = {"color": theme.ink, "fontsize": 11, "fontweight": "bold", "parse_math": False}
+    ax.set_title(text, loc="left", pad=16 if above_subtitle else 6, **style)
 
 
 def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> None:

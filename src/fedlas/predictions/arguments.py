@@ -62,6 +62,16 @@ def no_labels(predictions: Any) -> InputError:
     )
 
 
+def labels_apart(predictions: object) -> InputError:
+    """Return the error of a function that was called with labels as a further argument."""
+    fix = (
+        "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+    )
+    return InputError(
+        "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
+    )
+
+
 def detached(name: str, value: Any, fix: str = _ARRAY) -> Tensor:
     """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
 
@@ -129,7 +139,9 @@ def checked_target(
         raise InputError(
             f"target must be in [0, {num_classes}), as there are {num_classes} columns of scores",
             f"values from {low} to {high}",
-            "Remove ignored positions first, or check the number of classes.",
+            "Subtract 1 from labels that count from 1."
+            if low == 1 and high == num_classes
+            else "Remove ignored positions first, or check the number of classes.",
         )
     return target
 
@@ -163,7 +175,12 @@ def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
     numbers = truths | numbers
     for label in labels:
         if label not in numbers:
-            fix = "Correct the label, or name the classes in the order of the columns."
+            alike = [name for name in numbers if name.casefold() == label.casefold()]
+            fix = (
+                f"Did you mean {alike[0]!r}?"
+                if alike
+                else "Correct it, or name the classes in the columns' order."
+            )
             expected = f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}"
             raise InputError(expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]

@@ -183,7 +183,7 @@ class Labels:
 
     A label is the name of a class (of ``names``), or, if no name is a whole number, its number from 0 in the order of
     the columns; all labels of a file are of one kind. Truth values name classes in any case; of two classes without
-    names ``True`` and ``False`` are 1 and 0.
+    names ``True`` and ``False`` are 1 and 0, as are ``yes`` and ``no``.
 
     Args:
         num_classes: ``C``.
@@ -204,7 +204,7 @@ class Labels:
         self.names |= {str(number): place for place, number in enumerate(numbers)}
         self.truths = truth_places(names)
         if not names and num_classes == 2:
-            self.truths = {"false": 0, "true": 1}
+            self.truths = truth_places(("false", "true"))
         self.positions = range(num_classes)
         # A number is the name of a class then, and 1 is not the second of the columns true and false.
         if (
@@ -251,9 +251,7 @@ class Labels:
         if number is None:
             kinds = [few(self.shown)] if self.names else []
             kinds += [f"a number from 0 to {len(self.positions) - 1}"] if self.positions else []
-            fix = (
-                "Name the classes in the order of the columns with --classes, or correct the label."
-            )
+            fix = self._fix(text)
             raise InputError(
                 f"labels in column {self.column!r} must be {', or '.join(kinds)}", got, fix
             )
@@ -264,6 +262,21 @@ class Labels:
             )
         self.by_name = by_name
         return number
+
+    def _fix(self, text: str) -> str:
+        """Return the remedy for a label that names no class, by its looks."""
+        alike = [name for name in self.names if name.casefold() == text.casefold()]
+        if alike:
+            return f"Did you mean {alike[0]!r}? Labels are compared letter by letter."
+        if self.positions and text == str(len(self.positions)):
+            names = ",".join(str(number) for number in range(1, min(len(self.positions), 12) + 1))
+            dots = ",..." if len(self.positions) > 12 else ""
+            return (
+                f"If they count from 1, subtract 1, or name the classes: --classes {names}{dots}."
+            )
+        if not self.names and len(self.positions) == 2:
+            return f"Name both classes, the one that the column is about last: --classes OTHER,{shortened(text, 60)}."
+        return "Name the classes in the order of the columns with --classes, or correct the label."
 
 
 def cell_text(value: Any) -> str:

@@ -404,7 +404,7 @@ def _check_increasing(names: Sequence[str], where: str) -> None:
     numbers = _numbers(names)
     if numbers != sorted(numbers):
         expected = "columns of classes must be numbered from 0 or 1 in order"
-        fix = "List them in the order of the classes, a,b,c; or name the classes of this order with --classes."
+        fix = "They are sorted as text: list them in the order of the classes, or name these classes with --classes."
         raise InputError(expected, f"{few([str(number) for number in numbers])} in {where}", fix)
 
 
@@ -416,5 +416,6 @@ def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:
         start not in (0, 1) or numbers != [*range(start, start + len(numbers))]
     ):
         expected = f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order"
-        fix = "Name them one by one in the order of the classes, a,b,c."
+        as_text = "They are sorted as text. " if sorted(numbers) != numbers else ""
+        fix = f"{as_text}Name them one by one in the order of the classes, a,b,c."
         raise InputError(expected, f"{few(parts)} in {where}", fix)

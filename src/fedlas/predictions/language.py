@@ -154,6 +154,7 @@ class Answers:
         self.counts["answers"] += 1
         refusal = is_refusal(answer)
         self.counts["refusals"] += refusal
+        self.counts["empty"] += answer is None
         if unread:
             self.rows.append(row)
             self.counts["silent refusals"] += refusal
@@ -171,11 +172,11 @@ class Answers:
         kind = ""
         if refusals:
             kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
-        fix = (
-            "Add --drop-missing to leave them out"
-            if len(self.rows) < count
-            else "Ask for 'Confidence: ... %'"
-        )
+        fix = "Add --drop-missing to leave them out"
+        if self.counts["empty"] == count:
+            fix = "Check the path, which leads to nothing"
+        elif len(self.rows) == count:
+            fix = "Ask the model for 'Confidence: ... %', or the server for logprobs"
         got = (
             f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
         )

@@ -1,10 +1,11 @@
-"""Samples that lm-evaluation-harness logs, as predictions."""
+"""Samples that lm-evaluation-harness logs, as a table."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
-from fedlas.predictions.cells import few
-from fedlas.predictions.predictions import AnyPredictions, Predictions
+from fedlas.predictions.columns import Columns
+from fedlas.predictions.json_rows import at_path, json_rows
+from fedlas.predictions.language import Answers
+from fedlas.predictions.sources import Frame
 from fedlas.predictions.stated import LABEL, stated_confidence
-from fedlas.predictions.top_label import TopLabel
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
 _KEYS = {"doc_id", "target", "filtered_resps"}
+_TASK = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
+_SPEAKS_OF_IT = re.compile(rf"{LABEL.pattern}|\b(?:sure|certain|confident|chance)\b", re.IGNORECASE)
+"""Words without which a number in a free answer is the answer itself."""
 
 
 def is_lm_eval(path: Path) -> bool:
@@ -33,90 +38,176 @@ def is_lm_eval(path: Path) -> bool:
     return isinstance(sample, dict) and sample.keys() >= _KEYS
 
 
-def read_lm_eval(
-    path: Path, groups: str | None = None
-) -> tuple[AnyPredictions, tuple[str, ...] | None, list[str]]:
-    """Read the samples that lm-evaluation-harness logs with ``--log_samples``.
+@dataclass(frozen=True)
+class _Sample:
+    """A line of a log.
 
-    Multiple choice: the logits are the log-likelihoods of the choices; where their number differs between questions,
-    or the labels cannot be read, the confidence is the highest of their softmax. Free answers: the confidence is the
-    one that the answer states.
+    Attributes:
+        fields: The line.
+        row: Its number.
+        path: Its file.
+        choices: Log-likelihood of each choice; None for a free answer.
+        right: Whether the harness counts the answer as right; None if it does not say.
+    """
+
+    fields: Mapping[str, Any]
+    row: int
+    path: Path
+    choices: list[float] | None
+    right: bool | None
+
+    @property
+    def place(self) -> str:
+        return f"row {self.row} of {self.path.name}"
+
+
+class SampleLog(Frame):
+    """The samples that lm-evaluation-harness logs with ``--log_samples``, as a table.
+
+    Multiple choice: the column ``logits`` holds the log-likelihoods of the choices, ``target`` the right one; where
+    their number differs between questions, or the labels cannot be read, ``confidence`` is the highest of their softmax
+    and ``correct`` the outcome. Free answers: ``confidence`` is the one that the scored answer states. Other columns:
+    ``task`` (from the name of the file), ``length`` (words of the answer, or of a question with choices; as groups
+    four ranges), the fields of the samples and of their documents.
 
     Args:
-        path: ``samples_*.jsonl``; files of several tasks may be joined.
-        groups: Field of the sample or its document that holds the group, such as ``subject``.
-
-    Returns:
-        Predictions, the group of each sample, and sentences on how the file was read.
+        paths: ``samples_*.jsonl`` of one model.
+        columns: Columns that are asked for; with ``drop_missing``, answers without a confidence are left out.
 
     Raises:
-        InputError: If a line is no such sample, or a free answer states no confidence.
+        InputError: If a line is no such sample, or free answers state no confidence.
     """
-    rows = list(_samples(path))
-    names = list(dict.fromkeys(str(sample.get("filter")) for _, sample in rows))
-    notes = []
-    if len(names) > 1:  # each filter logs every answer again
-        rows = [
-            (number, sample) for number, sample in rows if str(sample.get("filter")) == names[0]
-        ]
-        notes.append(
-            f"Only the samples of filter {names[0]!r} count; the others are {', '.join(names[1:])}."
+
+    def __init__(self, paths: Sequence[Path], columns: Columns) -> None:
+        notes: list[str] = []
+        samples = [sample for path in paths for sample in _samples_of(path, notes)]
+        where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        self.answers = Answers()
+        scores = _scores(samples, self.answers, notes)
+        self.answers.check("filtered_resps", where, drop=columns.drop_missing)
+        if "confidence" in scores:
+            stated = ~np.isnan(scores["confidence"])
+            samples = [
+                sample for sample, is_stated in zip(samples, stated, strict=True) if is_stated
+            ]
+            scores = {name: values[stated] for name, values in scores.items()}
+        self._samples = samples
+        lengths = [_length(sample) for sample in samples]
+        fields = _fields([sample.fields for sample in samples])
+        fields["task"] = [_task(sample.path) for sample in samples]
+        if None not in lengths:
+            fields["length"] = _ranges(lengths) if columns.groups == "length" else lengths
+        super().__init__({**fields, **scores})
+        self.label = where
+        self.notes = notes
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
+        """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`."""
+        for name in names:
+            values = [at_path(sample.fields, name) for sample in self._samples]
+            if name not in self.names and any(value is not None for value in values):
+                self.names = [*self.names, name]
+                self._columns[name] = values
+
+
+def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
+    """Return the samples of a file, without those that further filters log again."""
+    samples = []
+    for row, fields in _lines(path):
+        if not fields.keys() >= _KEYS:
+            fix = "Log them with lm_eval --log_samples, or name columns."
+            got = f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}"
+            raise InputError("lines must be samples of lm-evaluation-harness", got, fix)
+        samples.append(_Sample(fields, row, path, _log_likelihoods(fields), _is_right(fields)))
+    filters = list(dict.fromkeys(str(sample.fields.get("filter")) for sample in samples))
+    if len(filters) > 1:
+        samples = [sample for sample in samples if str(sample.fields.get("filter")) == filters[0]]
+        others = ", ".join(filters[1:])
+        notes.append(f"Only the samples of filter {filters[0]!r} count; the others are {others}.")
+    if not samples:
+        raise InputError(
+            "there must be at least one sample", f"none in {path.name}", "Check the file."
         )
-    keys = (
-        None
-        if groups is None
-        else tuple(_group(sample, groups, number, path) for number, sample in rows)
-    )
-    scores = [_log_likelihoods(sample) for _, sample in rows]
-    outcomes = [_is_right(sample) for _, sample in rows]
-    if all(each is None for each in scores):
-        notes.append("Each confidence is the one that the answer states.")
-        return _stated_in(rows, outcomes, path), keys, notes
-    # Multiple choice: the harness may say which answer is right, the label, or both.
-    targets = []
-    correct = []
-    for (number, sample), choices, outcome in zip(rows, scores, outcomes, strict=True):
-        best = choices.index(max(choices)) if choices else -1
-        readings = [
-            each for each in _targets(sample, len(choices or ())) if outcome in (None, each == best)
-        ]
-        if choices is None or (len(readings) != 1 and outcome is None):
-            fix = "Evaluate multiple choice and free answers apart."
-            raise InputError(
-                "samples must be of one kind, with a label", f"row {number} of {path.name}", fix
-            )
-        targets.append(readings[0] if len(readings) == 1 else None)
-        correct.append(readings[0] == best if outcome is None else outcome)
-    if None not in targets and len({len(each or ()) for each in scores}) == 1:
-        notes.append("Logits are the log-likelihoods of the choices.")
-        return Predictions(np.array(scores), np.array(targets)), keys, notes
-    notes.append(
-        "Each confidence is the highest of the softmax over the log-likelihoods of the choices."
-    )
-    confidence = [
-        float(torch.tensor(each, dtype=torch.float64).softmax(0).max()) for each in scores
-    ]
-    return TopLabel(np.array(confidence), np.array(correct)), keys, notes
+    if len({sample.choices is None for sample in samples}) > 1:
+        free = next(
+            sample for sample in samples if (sample.choices is None) != (samples[0].choices is None)
+        )
+        fix = "Evaluate multiple choice and free answers apart."
+        raise InputError("samples must be of one kind, with a label", free.place, fix)
+    return samples
 
 
-def _samples(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    sample = parse_json(line, finite=False)
-                    if not isinstance(sample, dict) or not sample.keys() >= _KEYS:
-                        raise ValueError(f"row {number} lacks {', '.join(sorted(_KEYS))}")
-                    yield number, sample
-    except (OSError, ValueError) as error:
+        yield from json_rows(path)
+    except (OSError, UnicodeError) as error:
         fix = "Log them with lm_eval --log_samples, or name columns."
         got = f"{path.name} ({error})"
         raise InputError("lines must be samples of lm-evaluation-harness", got, fix) from error
 
 
-def _log_likelihoods(sample: Mapping[str, Any]) -> list[float] | None:
+def _scores(
+    samples: Sequence[_Sample], answers: Answers, notes: list[str]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return logits and labels of all samples, or confidences and outcomes; NaN where none is stated."""
+    chosen = [_chosen(sample) if sample.choices else None for sample in samples]
+    targets = [None if pair is None else pair[0] for pair in chosen]
+    sizes = {len(sample.choices or ()) for sample in samples}
+    if None not in targets and len(sizes) == 1:
+        notes.append("Logits are the log-likelihoods of the choices.")
+        return {
+            "logits": np.array([sample.choices for sample in samples]),
+            "target": np.array(targets),
+        }
+    if any(pair is not None for pair in chosen):
+        notes.append(
+            "Each confidence is the highest of the softmax over the log-likelihoods of the choices."
+        )
+    if None in chosen:
+        notes.append("Each confidence is the one that the answer states.")
+    confidence = []
+    correct = []
+    for sample, pair in zip(samples, chosen, strict=True):
+        if pair is not None:
+            confidence.append(
+                float(torch.tensor(sample.choices, dtype=torch.float64).softmax(0).max())
+            )
+            correct.append(pair[1])
+            continue
+        if sample.right is None:
+            fix = "Name fields with --confidence and --correct."
+            expected = f"free answers must have one of {', '.join(_RIGHT)}"
+            raise InputError(expected, f"none in {sample.place}", fix)
+        answer = _scored_answer(sample.fields)
+        (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
+        answers.add(sample.row, answer, unread=math.isnan(value))
+        confidence.append(value)
+        correct.append(sample.right)
+    return {"confidence": np.array(confidence), "correct": np.array(correct)}
+
+
+def _chosen(sample: _Sample) -> tuple[int | None, bool]:
+    """Return the label of a question with choices, None if it cannot be read, and whether the answer is right.
+
+    The harness may say which answer is right, the label, or both.
+    """
+    choices = sample.choices or []
+    best = choices.index(max(choices))
+    readings = [
+        each
+        for each in _targets(sample.fields, len(choices))
+        if sample.right in (None, each == best)
+    ]
+    if len(readings) != 1 and sample.right is None:
+        fix = "Evaluate multiple choice and free answers apart."
+        raise InputError("samples must be of one kind, with a label", sample.place, fix)
+    target = readings[0] if len(readings) == 1 else None
+    return target, readings[0] == best if sample.right is None else sample.right
+
+
+def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
     """Return the log-likelihood of each choice; None for a free answer."""
-    answers = sample["filtered_resps"]
+    answers = fields["filtered_resps"]
     try:
         pairs = [(float(value), str(greedy)) for value, greedy in answers]
     except (TypeError, ValueError):
@@ -127,54 +218,91 @@ def _log_likelihoods(sample: Mapping[str, Any]) -> list[float] | None:
     return [value for value, _ in pairs] if whole else None
 
 
-def _targets(sample: Mapping[str, Any], choices: int) -> set[int]:
+def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
     """Return the number of the right choice; as text, which the harness writes, it may also be that of another."""
-    target = str(sample["target"]).strip()
-    arguments = sample.get("arguments")
-    requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
-    texts = [
-        str((each.get("arg_1") if isinstance(each, dict) else each[-1]) or "").strip()
-        for each in requests
-    ]
+    target = str(fields["target"]).strip()
+    texts = [text.strip() for text in _arguments(fields, 1)]
     named = (
         {texts.index(target)}
-        if texts.count(target) == 1 and type(sample["target"]) is not int
+        if texts.count(target) == 1 and type(fields["target"]) is not int
         else set()
     )
     return named | {n for n in range(choices) if str(n) == target}
 
 
-def _is_right(sample: Mapping[str, Any]) -> bool | None:
-    value = next((sample[name] for name in _RIGHT if name in sample), None)
+def _arguments(fields: Mapping[str, Any], place: int) -> list[str]:
+    """Return what each request asked (0), or the continuation that it scored (1)."""
+    arguments = fields.get("arguments")
+    requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
+    return [
+        str(
+            (
+                each.get(f"arg_{place}")
+                if isinstance(each, dict)
+                else each[min(place, len(each) - 1)]
+            )
+            or ""
+        )
+        for each in requests
+    ]
+
+
+def _is_right(fields: Mapping[str, Any]) -> bool | None:
+    value = next((fields[name] for name in _RIGHT if name in fields), None)
     return bool(value) if value in (0, 1) else None
 
 
-def _group(sample: Mapping[str, Any], name: str, number: int, path: Path) -> str:
-    document = sample.get("doc")
-    fields = {**(document if isinstance(document, dict) else {}), **sample}
-    if isinstance(fields.get(name), str | int | float):
-        return str(fields[name])
-    fix = f"Name one of {few([key for key, value in fields.items() if isinstance(value, str | int)])}."
-    raise InputError(
-        f"--groups must name a field of every sample, {name!r}",
-        f"none in row {number} of {path.name}",
-        fix,
+def _scored_answer(fields: Mapping[str, Any]) -> str:
+    """Return the answer that the outcome belongs to: of several, the first that holds what the filter passed on."""
+    passed = next(iter(_texts(fields["filtered_resps"])), "")
+    answers = _texts(fields.get("resps")) or [passed]
+    if passed in answers or not passed.strip():
+        return passed if passed in answers else answers[0]
+    whole = re.compile(rf"(?<!\w){re.escape(passed.strip())}(?!\w)")
+    # an extraction that failed was that of the first
+    return next(filter(whole.search, answers), answers[0])
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in nested lists, in order."""
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def _task(path: Path) -> str:
+    match = _TASK.fullmatch(path.stem)
+    return match["task"] if match else path.stem
+
+
+def _length(sample: _Sample) -> int | None:
+    """Return the number of words of an answer, or of the question of a choice; None if the log does not hold it."""
+    text: str | None = _scored_answer(sample.fields)
+    if sample.choices is not None:
+        text = next(iter(_arguments(sample.fields, 0)), None)
+    return None if text is None else len(text.split())
+
+
+def _ranges(lengths: Sequence[Any]) -> list[str]:
+    """Return the quarter of each length as a name: "13 to 20 words"."""
+    ends = (
+        np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher"))
+        .astype(int)
+        .tolist()
     )
+    quarter = np.searchsorted(ends, lengths)
+    starts = [min(lengths), *(end + 1 for end in ends[:-1])]
+    names = [f"{start} to {end} words" for start, end in zip(starts, ends, strict=True)]
+    return [names[place] for place in quarter.tolist()]
 
 
-def _stated_in(
-    rows: Sequence[tuple[int, Any]], right: Sequence[bool | None], path: Path
-) -> TopLabel:
-    """Return the confidences that free answers state behind a word such as "confidence"."""
-    answers = [
-        json.dumps(sample.get("resps") or sample["filtered_resps"], ensure_ascii=False)
-        for _, sample in rows
+def _fields(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the plain fields of samples and of their documents, which samples go before."""
+    whole = [
+        {**(sample["doc"] if isinstance(sample.get("doc"), dict) else {}), **sample}
+        for sample in samples
     ]
-    answers = [answer.replace("\\n", " ") for answer in answers]  # or n90 would be a word
-    confidence = stated_confidence([answer if LABEL.search(answer) else "" for answer in answers])
-    for (number, _), value, outcome in zip(rows, confidence, right, strict=True):
-        if math.isnan(value) or outcome is None:
-            expected = f"free answers must state a confidence, and have one of {', '.join(_RIGHT)}"
-            fix = "Ask for 'Confidence: ... %' in the prompt; or name fields with --confidence and --correct."
-            raise InputError(expected, f"none in row {number} of {path.name}", fix)
-    return TopLabel(confidence, np.array(right, dtype=bool))
+    keys = dict.fromkeys(
+        key for each in whole for key, value in each.items() if isinstance(value, str | int | float)
+    )
+    return {key: [each.get(key) for each in whole] for key in keys}

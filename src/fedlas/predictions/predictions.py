@@ -28,6 +28,7 @@ from fedlas.predictions.arguments import (
     no_labels,
 )
 from fedlas.predictions.columns import Columns
+from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.sources import Frame, open_archive
 from fedlas.predictions.table import Samples, TableReader
@@ -375,6 +376,7 @@ class PredictionTable:
         labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
         unread: Number of answers of a language model whose confidence could not be read; they were left out.
         refusals: Number of answers that decline to answer, as "I don't know" does.
+        covariates: What the columns of covariates hold, which are the features of the predictions.
     """
 
     predictions: AnyPredictions
@@ -384,6 +386,7 @@ class PredictionTable:
     labels: tuple[str, ...] | None = None
     unread: int = 0
     refusals: int = 0
+    covariates: Covariates | None = None
 
 
 def plain_predictions(value: Any) -> Any:

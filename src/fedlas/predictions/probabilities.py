@@ -192,7 +192,7 @@ def decimal_places(values: Tensor) -> int | None:
 
 
 def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
-    """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked; for ``owner``.
+    """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked.
 
     Raises:
         InputError: If they are no probabilities of all classes.
@@ -237,6 +237,16 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.softmax(logits, 1, out=out)
     probs = torch.sub(logits, logits.amax(dim=1, keepdim=True), out=out).exp_()
     return probs.div_(probs.sum(dim=1, keepdim=True))
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return the logarithm of the softmax of the rows of ``logits (N, C)``, fast for few classes too."""
+    slow = (
+        logits.device.type == "cpu"
+        and logits.dtype == torch.float64
+        and logits.shape[1] < _SLOW_BELOW
+    )
+    return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
 
 
 def logarithm(probs: Tensor) -> Tensor:

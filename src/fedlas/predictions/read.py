@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from contextlib import suppress
 from dataclasses import replace
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import few
-from fedlas.predictions.columns import Columns
-from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
+from fedlas.predictions.columns import Columns, option_of
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.sources import Archive, Frame, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
 
+_FIXED = ("logits", "probs", "confidence", "target", "correct", "predicted", "label_probs")
+"""Options that logs of lm-evaluation-harness do not take."""
 _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
-def open_table(path: Any, columns: Columns | None) -> TableReader:
+def open_table(
+    path: Any, columns: Columns | None, covariates: Covariates | None = None
+) -> TableReader:
     """Return a reader of the table in ``path``, or of a frame; an ``.npz`` may have arrays that need no ``columns``.
+
+    Args:
+        path: The file, or a frame.
+        columns: Meaning of its columns.
+        covariates: What another table of the same model showed of the columns of covariates.
 
     Raises:
         InputError: As :class:`TableReader`; or if ``columns`` are missing for another file, whose columns are then
@@ -31,18 +44,20 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
     columns = _checked(columns)
-    source = source_of(path, columns.separator) if isinstance(path, str | Path) else Frame(path)
-    return TableReader(source, with_scores(columns, source))
+    source, columns = _source(path, columns)
+    return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
 def with_scores(columns: Columns, source: TableSource) -> Columns:
-    """Return columns that say what the scores of a table are; an ``.npz`` may have arrays that need no naming.
+    """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
 
     Raises:
         InputError: If they do not say it; the columns of the table are named.
     """
     is_archive = isinstance(source, Archive)
-    columns = columns.or_default(source.names) if is_archive else columns
+    columns = (
+        columns.or_default(source.names) if isinstance(source, Archive | SampleLog) else columns
+    )
     if columns.kind is not None:
         return columns
     hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
@@ -53,6 +68,44 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     )
 
 
+def _source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
+    """Return a table, and its columns: several logs of lm-evaluation-harness are grouped by their tasks."""
+    paths = _paths(path)
+    if paths is None:
+        return Frame(path), columns
+    if all(is_log(each, columns) for each in paths):
+        if len(paths) > 1 and columns.groups is None:
+            columns = replace(columns, groups="task")
+        return SampleLog(paths, columns), columns
+    if len(paths) > 1:
+        got = ", ".join(str(each) for each in paths[:3])
+        fix = "Join their rows in one file."
+        raise InputError("several files must be logs of lm-evaluation-harness", got, fix)
+    return source_of(paths[0], columns.separator), columns
+
+
+def _paths(path: Any) -> list[Path] | None:
+    """Return the files of a path, of a pattern or of several paths; None for a frame.
+
+    Raises:
+        InputError: If a pattern matches none.
+    """
+    if (
+        isinstance(path, list | tuple)
+        and path
+        and all(isinstance(each, str | Path) for each in path)
+    ):
+        return [file for each in path for file in _paths(each) or ()]
+    if not isinstance(path, str | Path):
+        return None
+    if not has_magic(str(path)) or os.path.lexists(path):
+        return [Path(path)]
+    files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
+    if not files:
+        raise InputError("the pattern must match a file", path, "Check the path.")
+    return files
+
+
 @check_kinds
 def read_predictions(
     path: Any, columns: Columns | None = None, *, labels: bool = True, **names: Any
@@ -61,7 +114,8 @@ def read_predictions(
 
     Args:
         path: CSV, TSV, JSON lines (samples of lm-evaluation-harness too), Parquet or ``.npz``; or a data frame of
-            pandas or polars.
+            pandas or polars. Several logs of lm-evaluation-harness as a list, or a pattern such as
+            ``samples_*.jsonl``, are one table, with the task as group.
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
         labels: Whether there must be labels; where they are not needed, predictions without target are as good.
@@ -77,13 +131,14 @@ def read_predictions(
         >>> table.predictions, table.classes
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
-    columns = Columns(**names) if names else columns
-    named = _checked(columns)
-    is_path = isinstance(path, str | Path)
-    suffix = Path(path).suffix.lower() if is_path else ""
-    if is_path and is_log(Path(path), named):
-        predictions, groups, notes = read_lm_eval(Path(path), named.groups)
-        return PredictionTable(predictions, (), tuple(notes), groups)
+    return _read(path, Columns(**names) if names else columns, labels=labels)
+
+
+def _read(
+    path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
+) -> PredictionTable:
+    path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
+    suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
     if (
         suffix == ".npz"
         and columns is None
@@ -97,7 +152,7 @@ def read_predictions(
         and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
     ):
         return PredictionTable(TopLabel.load(path))
-    reader = open_table(path, columns)
+    reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
         fix = (
@@ -124,6 +179,7 @@ def read_predictions(
         reader.notes(),
         samples.groups,
         samples.labels,
+        covariates=reader.covariates,
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
     )
@@ -133,17 +189,16 @@ def is_log(path: Path, columns: Columns) -> bool:
     """Return whether a file holds samples of lm-evaluation-harness.
 
     Raises:
-        InputError: If it is said to, and columns other than the groups are named too.
+        InputError: If it is said to, and columns of scores or labels are named too.
     """
-    is_plain = columns == Columns(groups=columns.groups, format=columns.format)
-    if columns.format == "lm-eval" and not is_plain:
-        fix = "Leave the other options of columns out."
-        raise InputError(
-            "samples of lm-evaluation-harness have fixed columns", describe(columns), fix
-        )
+    named = [option for option in _FIXED if getattr(columns, option)]
+    if columns.format == "lm-eval" and named:
+        fix = "Leave these options out, or add --format table."
+        expected = "samples of lm-evaluation-harness have fixed columns"
+        raise InputError(expected, ", ".join(map(option_of, named)), fix)
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     return columns.format == "lm-eval" or (
-        is_plain and columns.format is None and is_json and is_lm_eval(path)
+        not named and columns.format is None and is_json and is_lm_eval(path)
     )
 
 
@@ -176,8 +231,9 @@ class Reader:
         self.columns = None if columns is None else _checked(columns)
         self.notes: list[str] = []
         self._first: tuple[str, tuple[str, ...]] | None = None
+        self._covariates: Covariates | None = None
 
-    def __call__(self, path: Path) -> AnyPredictions:
+    def __call__(self, path: Any) -> AnyPredictions:
         """Return the predictions in a file, which may lack the column of groups.
 
         Raises:
@@ -186,17 +242,18 @@ class Reader:
         columns = None if self.columns is None else replace(self.columns, groups=None)
         return self._read(path, None if columns == Columns() else columns).predictions
 
-    def read(self, path: Path) -> PredictionTable:
-        """Return the content of a file.
+    def read(self, path: Any) -> PredictionTable:
+        """Return the content of a file, or of several logs.
 
         Raises:
             InputError: As :func:`read_predictions`; or if its classes have other names than those of the first file.
         """
         return self._read(path, self.columns)
 
-    def _read(self, path: Path, columns: Columns | None) -> PredictionTable:
-        table = read_predictions(path, columns)
-        path = Path(path)
+    def _read(self, path: Any, columns: Columns | None) -> PredictionTable:
+        table = _read(path, columns, covariates=self._covariates)
+        path = Path(path[0] if isinstance(path, list | tuple) else path)
+        self._covariates = self._covariates or table.covariates
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
             got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"

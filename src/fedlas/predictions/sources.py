@@ -62,7 +62,7 @@ class Frame(TableSource):
             fix = "Pass a data frame of pandas or polars, or a mapping from names to columns."
             raise InputError("the table must have columns", describe(frame), fix)
         self.names = [str(name) for name in columns]
-        self._columns = {str(name): frame[name] for name in columns}
+        self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
@@ -112,6 +112,14 @@ class Frame(TableSource):
         if hasattr(column, "notna"):
             column = column.astype(object).where(column.notna(), None)
         return list(column.tolist() if hasattr(column, "tolist") else column)
+
+
+def _column(name: str, values: Any) -> Any:
+    """Return a column that NumPy reads: a tensor may require grad, or lie on another device."""
+    if not isinstance(values, Tensor):
+        return values
+    check_dense(f"column {name!r}", values)
+    return values.detach().cpu()
 
 
 class Archive(TableSource):

@@ -140,7 +140,7 @@ class TableReader:
         source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
-        self.answers = Answers()
+        self.answers = getattr(source, "answers", None) or Answers()
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped = Counter[str]()

@@ -22,6 +22,7 @@ from fedlas.predictions.cells import Values, floating
 from fedlas.predictions.json_rows import path_chunks
 from fedlas.predictions.parquet_pages import expanded_size
 from fedlas.predictions.sources import Archive, Cells, TableSource
+from fedlas.predictions.text_files import check_text
 
 BYTES = 1 << 20
 """Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""
@@ -352,11 +353,7 @@ class Parquet(Arrow):
             yield from file.iter_batches(batch_size=sources.ROWS, columns=list(names))
 
     def _is_text(self, name: str) -> bool:
-        """Return whether a column holds text, and not numbers or lists of numbers.
-
-        Raises:
-            InputError: If it holds something else.
-        """
+        """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""
         types = _arrow().types
         kind = self._schema.field(name).type
         if types.is_dictionary(kind):
@@ -384,11 +381,7 @@ def _plain_values(column: Any) -> list[Any]:
 
 
 def _texts(column: Any) -> Any:
-    """Return the texts of a dictionary.
-
-    Raises:
-        InputError: If one is too long.
-    """
+    """Return the texts of a dictionary, unless one is too long."""
     texts = column.dictionary
     longest = _arrow(".compute").max(_arrow(".compute").binary_length(texts)).as_py() or 0
     if longest > _LONGEST:
@@ -440,14 +433,6 @@ _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
 )
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
 _OTHERS |= dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xz"), "Unpack it.")
-_BEGINNINGS = (
-    (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
-    (b"\xfe\xff", "text in UTF-16", "Save it as UTF-8."),
-    (b"\x1f\x8b", "a gzip archive", "Unpack it."),
-    (b"PK\x03\x04", "a zip archive or a spreadsheet", "Unpack it, or save the sheet as CSV."),
-    (b"PAR1", "a Parquet file", "Name it .parquet."),
-)
-"""First bytes of files that are no UTF-8, what they are, and the remedy."""
 
 
 def source_of(path: str | Path, separator: str | None = None) -> TableSource:
@@ -469,18 +454,5 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
         fix = _OTHERS.get(suffix, "Rename or convert the file.")
         raise InputError(f"the name must end in {', '.join(FORMATS)}", path.name, fix)
     if suffix not in (".parquet", ".npz"):
-        _check_text(path)
+        check_text(path)
     return Delimited(path, separator) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
-
-
-def _check_text(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            first = file.read(64)
-    except OSError:
-        return  # reading it says why
-    forms = [form for form in _BEGINNINGS if first.startswith(form[0])]
-    if b"\0" in first:
-        forms.append(_BEGINNINGS[0])  # without a mark
-    for _, what, fix in forms[:1]:
-        raise InputError(f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)

@@ -74,6 +74,7 @@ class CalibrationCard:
             f"{content['model']['run']}: calibration {method}; {parts} samples; calibrated, on test:",
             *(f"{answer.question}: {answer.text}" for answer in card_answers(content)),
             thresholds if details else thresholds.where((0, 1, 4, 5, 6)),
+            _origin(content),
         ]
         return [*blocks, card_metrics(content), *content["limits"]] if details else blocks
 
@@ -96,7 +97,7 @@ class CalibrationCard:
         return render(
             "card.html.j2",
             name=model["run"],
-            statement=_statement(content),
+            statement=f"{_statement(content)} {_origin(content)}",
             answers=card_answers(content),
             whole=card_metrics(content),
             noise_notes=noise_legend(noise),
@@ -170,6 +171,7 @@ def card(
     replicates: int = REPLICATES,
     classes: Sequence[str] | None = None,
     num_bins: int = 15,
+    period: str = "",
 ) -> CalibrationCard:
     """Make the calibration card of a model from its predictions: thresholds for a risk, metrics and known limits.
 
@@ -183,6 +185,7 @@ def card(
         replicates: Of intervals and noise floors; 0 computes none.
         classes: Names of the classes, where they are known.
         num_bins: Bins of the calibration errors.
+        period: When the test samples were collected, such as ``"October 2026"``.
 
     Returns:
         An object that prints, and gives ``text()``, ``html()`` and ``save(path)``, which ``fedlas monitor`` reads.
@@ -215,7 +218,7 @@ def card(
         test,
         calibration,
         model={"run": name, "classes": list(classes) if classes is not None else None},
-        data={"name": data},
+        data={"name": data, **({"period": period} if period else {})},
         num_bins=num_bins,
         risks=risks,
         intervals=partial(estimates_by_stage, num_bins=num_bins, replicates=replicates),
@@ -301,6 +304,14 @@ def _statement(content: Mapping[str, Any]) -> str:
         else "confidences of the predicted class only"
     )
     return f"{trained}{data['name']}: {classes}; {parts} samples."
+
+
+def _origin(content: Mapping[str, Any]) -> str:
+    """Return when the card was made and by which version, and the period of the test samples."""
+    made = content.get("made", {})
+    period = content["data"].get("period")
+    text = f"Made on {made.get('on', 'an unknown day')} by fedlas {made.get('fedlas', 'of an unknown version')}"
+    return f"{text}; test samples of {period}." if period else f"{text}."
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,28 +1,28 @@
-"""``fedlas.report``: predictions measured, before and after calibrators, as one object to print, show or save."""
+"""What ``fedlas.report`` returns: measured predictions as one object to print, show or save."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from html import escape
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import check_kinds
 from fedlas._core.extras import require
 from fedlas._core.text import printable
-from fedlas.binary import GroupMeasures, group_measures
-from fedlas.metrics import evaluate
-from fedlas.predictions import MultiLabel, Predictions, PredictionTable
-from fedlas.predictions.predictions import (
-    AnyPredictions,
-    check_measurable,
-    check_predictions,
-    plain_predictions,
+from fedlas.binary import GroupMeasures
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.decision import (
+    Decisions,
+    curve_picture,
+    decision_tables,
+    decision_words,
+    plain_decisions,
 )
 from fedlas.present.groups import (
     MOST,
@@ -49,28 +49,14 @@ from fedlas.present.positive_class import (
     ROWS,
     event_frame,
     event_table,
-    is_event,
-    measures_by_stage,
     plain_measures,
     positive_diagrams,
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
-from fedlas.present.stages import (
-    ALL,
-    DEFAULT,
-    Calibrated,
-    HeldOut,
-    Rejections,
-    calibrated,
-    check_options,
-    check_stages,
-    estimates_by_stage,
-    rejection_blocks,
-    rejections,
-)
+from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
-from fedlas.present.verdict import Stage, Verdict, effect, training_data, verdict
-from fedlas.stats import GroupEstimate, group_estimates, spiegelhalter_test
+from fedlas.present.verdict import Stage, Verdict, effect, verdict
+from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
 RAW = "as predicted"
@@ -93,6 +79,7 @@ class Evaluation:
         positive: Measures of the event by stage; empty if the predicted class is the subject.
         groups: Measures of each group by stage, the worst group first: of events, or accuracy and ECE.
         rejected: Confidence to accept predictions from, by stage.
+        decisions: From which probability of the event to act, by stage.
         outcome: The calibrators, and why others did not run.
         num_bins: Bins of the calibration errors.
         replicates: Of intervals and tests.
@@ -111,6 +98,7 @@ class Evaluation:
     positive: Mapping[str, EstimateTable] = field(default_factory=dict)
     groups: Mapping[str, Mapping[Any, GroupEstimate | GroupMeasures]] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=dict)
     outcome: Calibrated = field(default_factory=Calibrated)
     num_bins: int = 15
     replicates: int = REPLICATES
@@ -158,6 +146,8 @@ class Evaluation:
             sentences.append(effect(name, calibrator, *stages, replicates=self.replicates))
         elif first.is_clear:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
+        last = list(self.decisions.values())[-1] if self.decisions else ()
+        sentences += [decision_words(each, self.event) for each in last]
         return [*sentences, *(self._worst(stage) for stage in self.groups)]
 
     @property
@@ -198,6 +188,8 @@ class Evaluation:
             content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
         if self.positive:
             content["positive class"] = plain_measures(self._events)
+        if self.decisions:
+            content["decisions"] = plain_decisions(self.decisions)
         if self.rejected:
             content["reject"] = {
                 stage: [each.plain() for each in row] for stage, row in self.rejected.items()
@@ -223,17 +215,27 @@ class Evaluation:
         else:
             short = self._short("Main metrics")
             whole = self._whole("All metrics")
-        # Beside the sentence stands its subject: the positive class of two, else the predicted class.
-        diagrams = [
-            diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()
-        ]
-        beside = positive_diagrams(self.stages, self.positive, event=self.event) or (
-            [] if self._compares else diagrams
-        )
+        # With the sentence stands its subject: the event of two classes, else the predicted class.
+        beside: list[Any] = []
+        diagrams: list[Any] = []
+        if self.positive:
+            beside = positive_diagrams(self.stages, self.positive, event=self.event)
+        else:
+            diagrams = [
+                diagram(stage, each, self.num_bins, band=True)
+                for stage, each in self.stages.items()
+            ]
+        if self.positive and not self._compares:
+            parts = {stage: check_predictions(each) for stage, each in self.stages.items()}
+            beside.append(curve_picture(parts, self.decisions, self.event))
+        elif not self._compares:
+            beside = diagrams
+            diagrams = []
         return render(
             "evaluation.html.j2",
             name=self.name,
             size=size_of(self.stages[RAW]),
+            title=self.title.removeprefix(f"{self.name}: "),
             num_bins=self.num_bins,
             verdict=self.verdict,
             short=short,
@@ -243,8 +245,9 @@ class Evaluation:
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
-            diagrams=[] if beside is diagrams or self.positive else diagrams,
+            diagrams=diagrams,
             event=self.event if self.positive else "",
+            decisions=decision_tables(self.decisions) if self.decisions else [],
             level=f"{100 * self.confidence_level:g}",
         )
 
@@ -323,6 +326,7 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks += with_meaning(self._short(self.title))
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
+        blocks += decision_tables(self.decisions) if self.decisions else []
         return [
             *blocks,
             *self.outcome.remarks(short=self._compares),
@@ -364,7 +368,7 @@ class Evaluation:
         return worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
 
     def _stage(self, stage: str) -> Stage:
-        ici = self.positive.get(stage, {}).get("ici")
+        ici = self.positive[stage].get("ici") if stage in self.positive else None
         values = self.measured[stage]
         measure = "ECE" if ici is None else "ICI"
         error = values["ece"] if ici is None else ici.value
@@ -410,130 +414,3 @@ class Evaluation:
                 (self._worst(stage), groups_table(parts, title=title, whole=whole, most=most))
             )
         return tables
-
-
-@check_kinds
-def report(
-    predictions: AnyPredictions | PredictionTable | MultiLabel,
-    *,
-    on: AnyPredictions | PredictionTable | MultiLabel | HeldOut | None = None,
-    calibrate: str | None = None,
-    reject: Sequence[float] = (),
-    groups: Sequence[Any] | None = None,
-    top_label: bool = False,
-    num_bins: int = 15,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = REPLICATES,
-    name: str = "predictions",
-    classes: Sequence[str] = (),
-    grouped_by: str = "group",
-    notes: Sequence[str] = (),
-    repair: str = REPAIR,
-) -> Evaluation:
-    """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
-
-    Of two classes the second is an event, and its probability is the subject; of more classes, and of confidences
-    alone, the predicted class is.
-
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
-            :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
-            :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group.
-        on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
-        calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
-        reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
-        groups: Group of each sample ``(N,)``: events expected and observed in each, or accuracy and ECE.
-        top_label: Whether the predicted class is the subject of two classes, too.
-        num_bins: Number of bins of calibration errors, at least 1.
-        confidence_level: Level of the intervals, in ``(0, 1)``.
-        replicates: Of intervals and tests, at least 39 for level 0.95; 0 makes none.
-        name: Name of the predictions, for titles.
-        classes: Names of the classes.
-        grouped_by: Name of the groups, for titles.
-        notes: Sentences to pass on.
-        repair: How to fit a calibrator, for a reader of the verdict.
-
-    Returns:
-        An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
-        and ``to_latex()``.
-
-    Raises:
-        InputError: For predictions without labels, an unknown calibrator or one that cannot run, ``calibrate`` or
-            ``reject`` without ``on``, ``on`` that is ``predictions``, or a number out of range.
-
-    Example:
-        >>> import torch
-        >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
-        >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
-        >>> report(Predictions(logits, target), replicates=99).verdict[0]
-        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
-    """
-    level = {"confidence_level": confidence_level, "replicates": replicates}
-    check_options(
-        risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
-    )
-    if isinstance(predictions, MultiLabel):
-        classes = classes or ("absent", "present")
-        groups = predictions.names_of_rows() if groups is None else groups
-        predictions = predictions.pooled()
-    on = on.pooled() if isinstance(on, MultiLabel) else on
-    if isinstance(predictions, PredictionTable):
-        classes = classes or predictions.classes or ()
-        groups = predictions.groups if groups is None else groups
-        predictions = predictions.predictions
-    predictions = check_measurable(predictions)
-    val = plain_predictions(on)
-    held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
-    if held_out is not None and calibrate is None and not reject:
-        calibrate = DEFAULT
-    check_stages(predictions, held_out, calibrate, reject, groups)
-    # The stages: as predicted, and after each calibrator.
-    stages: dict[str, AnyPredictions] = {RAW: predictions}
-    outcome = Calibrated()
-    remarks = list(notes)
-    if held_out is not None:
-        remarks += filter(
-            None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
-        )
-        if calibrate is not None:
-            outcome = calibrated(calibrate, predictions, held_out)
-            stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
-    # Their metrics, intervals and tests.
-    measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    names = COMPARED if calibrate == ALL else list(measured[RAW])
-    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
-    z: dict[str, Any] = {}
-    for stage, each in stages.items() if replicates else ():
-        with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
-            z[stage] = spiegelhalter_test(each)
-    event = is_event(predictions) and not top_label
-    by_group: dict[str, Any] = {}
-    if groups is not None and event:
-        for stage, each in stages.items():
-            parts = check_predictions(each)
-            by_group[stage] = group_measures(parts, groups, confidence_level=confidence_level)
-    elif groups is not None:
-        for stage, each in stages.items():
-            by_group[stage] = group_estimates(each, groups, num_bins=num_bins, **level)
-    rejected: Rejections = {}
-    if reject and held_out is not None:
-        fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
-        rejected = rejections(stages, reject, held_out.validation(), fitted)
-    return Evaluation(
-        name,
-        stages,
-        measured,
-        estimates,
-        z,
-        measures_by_stage(stages, **level) if event else {},
-        by_group,
-        rejected,
-        outcome,
-        num_bins,
-        replicates,
-        confidence_level,
-        (*remarks, *outcome.notes),
-        tuple(classes),
-        grouped_by,
-        repair,
-    )

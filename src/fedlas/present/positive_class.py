@@ -18,7 +18,7 @@ from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate, EstimateTable
 from fedlas.stats.noise_floor import p_said, rejects
 
-MeasuresByStage = Mapping[str, EstimateTable]
+MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
 """Measures by stage, then by name."""
 _MOST_STAGES = 3
 
@@ -191,8 +191,8 @@ def _cells(name: str, estimates: list[Estimate | None], *, details: bool) -> tup
         below += [] if each.p is None else [p_said(each.p, each.least_p)]
         shown = tuple(below) if details and len(estimates) > 1 else ()
         cells.append(Cell(interval_text(each, form), details=shown))
-    if len(estimates) == 1 and estimates[0] is not None:
-        (each,) = estimates
+    each = estimates[0]
+    if len(estimates) == 1 and each is not None:
         cells.append(Cell("" if each.floor is None else form(each.floor)))
         cells.append(Cell("" if each.p is None else p_only(each)))
     return tuple(cells)
@@ -243,7 +243,9 @@ def positive_diagrams(
     }
     return [
         figure(
-            positive_reliability_diagram(of_all_classes[name], title=name, ax=axes(3.1, 3.9)),
+            positive_reliability_diagram(
+                of_all_classes[name], title=name, ax=axes(3.1, 3.9), scale="auto"
+            ),
             f"Reliability diagram of {event}, {name}",
         )
         for name in of_all_classes

@@ -19,6 +19,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import Bar, say
+from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
@@ -88,7 +89,7 @@ class HeldOut:
             return self.validation(), ""
         if part not in self.parts:
             raise InputError(
-                f"it needs predictions of the part {part!r}, which are made from a run",
+                f"the calibrator {entry.name} needs predictions of the part {part!r}, which are made from a run",
                 "a file",
                 f"Measure the run instead of its file, or pass calibrate={entry.name!r} and on= such predictions.",
             )
@@ -222,6 +223,19 @@ def check_stages(
         raise InputError("on= must be other predictions than those measured", "the same", fix)
 
 
+def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
+    """Refuse rules of a decision where there is no event, or nothing to choose a threshold on."""
+    if rules and not event:
+        fix = "Leave it out; from which confidence to accept predictions says reject=."
+        raise InputError(
+            f"{rules[0].name}= is for the event of two classes", "the predicted class", fix
+        )
+    for rule in rules:
+        if rule.name != "cost_ratio" and not has_val:
+            fix = "Pass on= with held-out predictions; a threshold chosen on the test set would flatter it."
+            raise InputError(f"{rule.name}= needs held-out predictions", "no on=", fix)
+
+
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
     """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
 
@@ -269,8 +283,8 @@ def rejections(
         stages: Test predictions by stage.
         risks: Shares of wrong among accepted predictions, each in (0, 1).
         val: Held-out predictions.
-        fitted: The calibrator of each stage but the first. They are fitted on these very samples, so that thresholds
-            after them are slightly optimistic.
+        fitted: The calibrator of each stage but the first. They are fitted on these very samples, so that the bound
+            on the risk does not hold for thresholds after them.
     """
     held_out = {stage: fitted[stage].transform(val) if stage in fitted else val for stage in stages}
     return {
@@ -297,12 +311,16 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     ]
     if rejected:
         level = f"{next(iter(rejected.values()))[0].chosen.confidence_level:.0%}"
-        blocks.append(
-            Note(
-                f"Thresholds are chosen on the held-out predictions so that the risk holds with {level}; the other "
-                f"columns are of the test predictions, 'at most' with {level}."
-            )
-        )
+        first, *after = rejected
+        texts = [
+            f"Thresholds {first} are chosen on the held-out predictions so that the risk holds with {level}."
+        ]
+        # What a calibrator was fitted on is no new sample to it: its confidences there are too good.
+        texts += [
+            "After a calibrator that was fitted on the same predictions it does not hold."
+        ] * bool(after)
+        texts += [f"The other columns are of the test predictions, 'at most' with {level}."]
+        blocks.append(Note(" ".join(texts)))
     return blocks
 
 

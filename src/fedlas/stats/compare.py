@@ -260,7 +260,8 @@ def compare_to_best(
     if untested and len(columns) == 1:
         reason = "All methods have one seed in common, and one seed cannot show a difference: nothing was tested."
     elif untested:
-        reason = f"{', '.join(n for n in tests if n in untested)}: differs from {best} by the same amount at every seed."
+        names = ", ".join(n for n in tests if n in untested)
+        reason = f"{names}: differs from {best} by the same amount at every seed."
     else:
         reason = ""
     return Comparison(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, check_number
+from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
@@ -141,7 +142,7 @@ def estimates(
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. From 32,768 samples or 4
+        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. From 8,192 samples or 4
             million probabilities on, they draw groups of rows, see :mod:`fedlas.stats.replicates`; with sample weights
             always rows.
         seed: The same seed draws the same samples and labels.
@@ -227,6 +228,7 @@ def class_estimates(
     return estimated(predictions, [], num_bins=num_bins, by_class=True, **options)[1]
 
 
+@on_one_thread
 def estimated(
     predictions: AnyPredictions,
     metrics: Sequence[str],

@@ -89,7 +89,9 @@ class GapSums:
                 raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             fix = "Write the card again: fedlas card RUN."
-            raise InputError("it must hold sums of confidences", reason(error), fix) from error
+            raise InputError(
+                "the card must hold sums of confidences", reason(error), fix
+            ) from error
         return gap_sums
 
     def _impossible(self) -> list[str]:

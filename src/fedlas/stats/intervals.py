@@ -45,6 +45,13 @@ class Interval:
     standard_error: float
     method: str
 
+    def __eq__(self, other: object) -> bool:
+        # NaN stands for "without" and is equal to itself here.
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
 
 def interval_from(
     value: float, replicates: Floats, *, confidence_level: float, method: str

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count, check_kinds, check_number
+from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.scan import MetricEntry
@@ -57,6 +58,7 @@ class NoiseFloor:
 
 
 @check_kinds
+@on_one_thread
 def noise_floor(
     predictions: Predictions | TopLabel,
     *,

@@ -76,9 +76,9 @@ def optimism(
         InputError: If ``X``, ``y`` and ``clusters`` do not fit each other, or options are out of range.
 
     Note:
-        The interval moves the quantiles of the refits' metrics on their own samples, which lie about the apparent value
-        once their mean is moved to it, by the optimism (location-shifted bootstrap, Noma et al. 2021). A draw without one of the classes is drawn again. Outcomes that are censored, such
-        as times to an event, are not dealt with.
+        The interval has the spread of the refits' metrics on their own samples, moved about the corrected value
+        (location-shifted bootstrap, Noma et al. 2021). A draw without one of the classes is drawn again. Outcomes that
+        are censored, such as times to an event, are not dealt with.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Quantity = Callable[[Chunk], Tensor]
 T = TypeVar("T")
-MANY_SAMPLES = 2**15
+MANY_SAMPLES = 2**13
 MANY_PROBS = 2**22
 """Samples, or probabilities, from which on replicates draw groups of rows in place of rows."""
 GROUPS = 2**10

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds
+from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
@@ -122,6 +123,7 @@ def paired_bootstrap(
     return paired_bootstraps(a, b, [entry], **options)[entry.name]
 
 
+@on_one_thread
 def paired_bootstraps(
     a: AnyPredictions,
     b: AnyPredictions,
@@ -133,7 +135,7 @@ def paired_bootstraps(
     num_bins: int,
     method: str,
 ) -> dict[str, PairedBootstrap]:
-    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws, for ``owner``."""
+    """Compute :func:`paired_bootstrap` of several metrics by name from the same draws."""
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )
@@ -319,8 +321,7 @@ def compare(
     a, b = both
     check_same_samples(a, b)
     if metrics is None:
-        events = all(isinstance(each, Predictions) and each.num_classes == 2 for each in both)
-        names = COMPARED_EVENTS if events and len(torch.unique(a.target)) == 2 else COMPARED
+        names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
         metrics = [name for name in names if not any(lacking(METRICS[name], each) for each in both)]
     entries = entries_of(metrics)
     options: dict[str, Any] = {
@@ -344,6 +345,13 @@ def compare(
             name, each.a, each.b, *ends, p_values[name], corrected[name], better
         )
     return table
+
+
+def _of_event(predictions: AnyPredictions) -> bool:
+    """Return whether there are two classes and both occur."""
+    if not isinstance(predictions, Predictions) or predictions.num_classes != 2:
+        return False
+    return len(torch.unique(predictions.target)) == 2
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

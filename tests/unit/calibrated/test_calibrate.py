@@ -151,7 +151,7 @@ def test_refused():
     model = Pixels()
     for loader, options, message in (
         (good, {"method": "temprature"}, "Did you mean 'temperature'"),
-        (good, {"method": TemperatureScaling}, "method must be one of"),
+        (good, {"method": TemperatureScaling}, r"Pass TemperatureScaling\(\)"),
         ([], {}, "at least one labeled sample"),
         (
             [torch.randn(20, 3)],

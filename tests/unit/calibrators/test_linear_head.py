@@ -33,8 +33,8 @@ def test_what_the_softmax_does_not_see_does_not_matter():
     logits = features @ weight.T + bias
     raw, normalized = recover_head(features, logits), recover_head(features, logits.log_softmax(1))
     torch.testing.assert_close(raw.weight, normalized.weight)
-    normalized.check("x", features, logits, "y")
-    raw.check("x", features, logits.log_softmax(1), "y")
+    normalized.check(features, logits, "y")
+    raw.check(features, logits.log_softmax(1), "y")
 
 
 def test_float32_and_features_of_very_different_size():
@@ -54,7 +54,7 @@ def test_constant_features_are_left_to_the_bias():
     head = recover_head(features, logits)
     assert head.weight[:, [2, 5]].abs().max() == 0
     assert head.undetermined == 0
-    head.check("x", features, logits, "y")
+    head.check(features, logits, "y")
 
 
 def test_features_that_vary_together_leave_the_head_undetermined():
@@ -63,12 +63,12 @@ def test_features_that_vary_together_leave_the_head_undetermined():
     logits = features @ weight.T + bias
     head = recover_head(features, logits)
     assert head.undetermined == 1
-    head.check("x", features, logits, "y")
+    head.check(features, logits, "y")
     fewer = recover_head(features[:4], logits[:4])
     assert fewer.undetermined == 8 - 3 - int((features[:4].std(0) == 0).sum())
-    fewer.check("x", features[:4], logits[:4], "y")
-    with pytest.raises(InputError, match=r"x: .*linear function.*off by"):
-        fewer.check("x", features, logits, "y")
+    fewer.check(features[:4], logits[:4], "y")
+    with pytest.raises(InputError, match=r"linear function.*off by"):
+        fewer.check(features, logits, "y")
 
 
 def test_one_strange_row_is_found_among_many():
@@ -77,14 +77,14 @@ def test_one_strange_row_is_found_among_many():
     head = recover_head(features, logits)
     logits[4321, 2] += 0.1 * float((logits - logits.mean(0)).norm(dim=1).square().mean().sqrt())
     with pytest.raises(InputError, match="linear function"):
-        head.check("x", features, logits, "y")
+        head.check(features, logits, "y")
 
 
 def test_a_head_that_is_not_linear_does_not_fit():
     features, weight, bias = draw()
     logits = (features @ weight.T + bias).tanh() * 5
     with pytest.raises(InputError, match=r"off by .* Do this\.$"):
-        recover_head(features, logits).check("x", features, logits, "Do this.")
+        recover_head(features, logits).check(features, logits, "Do this.")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -92,7 +92,7 @@ def test_half_precision_in_the_head_is_rounding(dtype):
     features, weight, bias = draw(samples=1000)
     seen = features.to(dtype)
     logits = (seen @ weight.T.to(dtype) + bias.to(dtype)).float()
-    recover_head(seen.float(), logits).check("x", seen.float(), logits, "y")
+    recover_head(seen.float(), logits).check(seen.float(), logits, "y")
 
 
 def test_a_layer_or_its_parameters():
@@ -103,12 +103,12 @@ def test_a_layer_or_its_parameters():
     for head in (layer, (weight, bias)):
         passed = given_head(head, features, logits)
         torch.testing.assert_close(passed.weight, centered(weight, bias)[0])
-        passed.check("x", features, logits, "y")
+        passed.check(features, logits, "y")
     given_head((weight, None), features, features @ weight.T).check(
         "x", features, features @ weight.T, "y"
     )
     with pytest.raises(InputError, match="linear function"):
-        given_head((weight, None), features, logits).check("x", features, logits, "y")
+        given_head((weight, None), features, logits).check(features, logits, "y")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_layer_or_its_parameters():
 )
 def test_no_head(head):
     features, weight, bias = draw()
-    with pytest.raises(InputError, match=r"x: head .*linear .*\(5, 8\)"):
+    with pytest.raises(InputError, match=r"head .*linear .*\(5, 8\)"):
         given_head(head, features, features @ weight.T + bias)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedlas import Predictions, binary
+from fedlas.errors import InputError
 from fedlas.present.positive_class import measures_by_stage
 from unit.cli.test_commands import evaluate_file
 
@@ -134,3 +135,39 @@ def test_weights_keep_the_event(predictions):
     )
     many = dict.fromkeys("abcd", predictions)
     assert list(measures_by_stage(many, replicates=0, confidence_level=0.95)) == ["a"]
+
+
+def test_a_decision_is_chosen_on_val_and_counted_on_test(file, predictions, tmp_path, capsys):
+    generator = torch.Generator().manual_seed(5)
+    logits = 2 * torch.randn(300, 2, generator=generator)
+    val = Predictions(
+        1.6 * logits, torch.bernoulli(logits.softmax(1)[:, 1], generator=generator).long()
+    )
+    path = val.save(tmp_path / "val.npz")
+    options = {
+        "replicates": 0,
+        "on": path,
+        "calibrate": "temperature",
+        "recall": 0.8,
+        "cost_ratio": 3,
+    }
+    evaluate_file(file, as_json=True, **options)
+    found = json.loads(capsys.readouterr().out)["decisions"]
+    assert list(found) == ["as predicted", "after temperature"]
+    rules = binary.Rule(cost_ratio=3), binary.Rule(recall=0.8)
+    assert found["as predicted"] == [
+        binary.decide(val, predictions, rule).plain() for rule in rules
+    ]
+    evaluate_file(file, html=tmp_path / "page.html", **options)
+    text = capsys.readouterr().out
+    assert (
+        "Decision (a missed event is as bad as 3 false alarms): act from 25.00 % on: "
+        in " ".join(text.split())
+    )
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Decision curve of class 1" in (tmp_path / "page.html").read_text()
+    with pytest.raises(
+        InputError,
+        match=r"fedlas evaluate: --budget needs held-out predictions; got no --on\. Pass --on",
+    ):
+        evaluate_file(file, budget=10)

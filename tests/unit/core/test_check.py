@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -21,10 +22,16 @@ from fedlas._core.check import (
     describe,
     suggestion,
 )
+from fedlas.calibrators import TemperatureScaling
+from fedlas.losses import LabelSmoothing, Loss
+from fedlas.metrics import expected_calibration_error
+from fedlas.stats import noise_floor
 
 
 def test_three_parts():
     error = InputError("alpha must be in [0, 1]", -1, "Pass a fraction.")
+    assert str(error) == "alpha must be in [0, 1]; got -1. Pass a fraction."
+    error.owner = "FedLAS"
     assert str(error) == "FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction."
     assert isinstance(error, ValueError)
 
@@ -33,9 +40,50 @@ def test_three_parts():
     "copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy]
 )
 def test_errors_cross_processes(copied):
-    error = copied(InputError("b", {"c": 1}, "d."))
-    assert type(error) is InputError
-    assert error.parts == ("a", "b", "{'c': 1}", "d.")
+    error = InputError("b", {"c": 1}, "d.")
+    error.owner = "a"
+    other = copied(error)
+    assert type(other) is InputError
+    assert (other.owner, other.parts) == ("a", ("b", "{'c': 1}", "d."))
+    assert str(other) == "a: b; got {'c': 1}. d."
+
+
+class OwnLoss(Loss):
+    def __init__(self, q):
+        super().__init__()
+        self.q = check_number("q", q)
+
+    def per_sample(self, batch):
+        self._look()
+
+    def _look(self):
+        raise InputError("b", 1, "c.")
+
+
+OWNERS = {  # a call that is refused, and what its message begins with
+    "no public frame": (lambda: check_number("q", "x"), "q must"),
+    "constructor": (lambda: LabelSmoothing(alpha="x"), "LabelSmoothing: alpha must"),
+    "method": (lambda: TemperatureScaling().transform(P), "TemperatureScaling.transform: the cal"),
+    "inherited method": (lambda: TemperatureScaling.load(1.0), "TemperatureScaling.load: "),
+    "metric": (
+        lambda: expected_calibration_error(P, num_bins=0),
+        "expected_calibration_error: num_bins must",
+    ),
+    "property": (lambda: TemperatureScaling().temperature, "TemperatureScaling.temperature: the"),
+    "function": (lambda: noise_floor(P, replicates=0), "noise_floor: replicates must"),
+    "checked kinds": (lambda: noise_floor(1), "noise_floor: predictions must"),
+    "forward": (lambda: LabelSmoothing()(P.logits[0], P.target), "LabelSmoothing: logits must"),
+    "own class": (lambda: OwnLoss("x"), "OwnLoss: q must"),
+    "private method": (lambda: OwnLoss(1.0)(P.logits, P.target), "OwnLoss: b; got 1"),
+}
+P = Predictions(torch.eye(4), torch.arange(4))
+
+
+@pytest.mark.parametrize("kind", OWNERS)
+def test_an_error_names_the_innermost_public_call(kind):
+    call, start = OWNERS[kind]
+    with pytest.raises(InputError, match=f"^{start}"):
+        call()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +104,7 @@ def test_numbers(value):
     ids=repr,
 )  # fmt: skip
 def test_not_numbers(value):
-    with pytest.raises(InputError, match=r"X: alpha .*\[0, 1\]; got .* Choose"):
+    with pytest.raises(InputError, match=r"^alpha .*\[0, 1\]; got .* Choose"):
         check_number("alpha", value, low=0, high=1)
 
 
@@ -146,13 +194,18 @@ NOT_DENSE = {
     "meta": torch.zeros(3, 3, device="meta"),
     "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
 }
+with warnings.catch_warnings(
+    action="ignore"
+):  # torch's own: one layout is a prototype, quantized tensors are old
+    NOT_DENSE["ragged"] = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    NOT_DENSE["quantized"] = torch.quantize_per_tensor(torch.eye(3), 0.1, 10, torch.quint8)
 
 
 @pytest.mark.parametrize("kind", NOT_DENSE)
 def test_tensors_without_elements_to_read(kind):
     for check in (check_dense, check_finite):
-        with pytest.raises(InputError, match=r"X: logits .*holds values"):
-            check("X", "logits", NOT_DENSE[kind])
+        with pytest.raises(InputError, match=r"^logits .*holds values"):
+            check("logits", NOT_DENSE[kind])
     check_dense("logits", torch.eye(3).T[::2])
 
 
@@ -172,7 +225,7 @@ def test_logits():
         [[1.0]],
         torch.eye(2).to_sparse(),
     ):
-        with pytest.raises(InputError, match=r"X: logits .*floating .*before any softmax"):
+        with pytest.raises(InputError, match=r"^logits .*floating .*before any softmax"):
             check_logits(bad)
 
 

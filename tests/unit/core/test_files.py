@@ -60,7 +60,7 @@ def test_what_is_no_json_is_no_json(tmp_path, text):
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"output folder: .*be written to.*file"):
+    with pytest.raises(InputError, match=r"output folder .*be written to.*file"):
         write_text(tmp_path / "file" / "a.txt", "")
 
 

@@ -65,7 +65,7 @@ def test_taken_and_upper_case_names(registry):
 def test_unknown_names(registry, name):
     assert name not in registry
     for lookup in (registry.__getitem__, registry.build):
-        with pytest.raises(InputError, match=r"loss: .*registered") as caught:
+        with pytest.raises(InputError, match="registered") as caught:
             lookup(name)
         assert caught.value.parts[2].startswith(("Did you mean", "Choose one of: ls, ce."))
 
@@ -102,9 +102,9 @@ def test_build_passes_on_what_fits(registry):
 
 
 def test_unknown_options(registry):
-    with pytest.raises(InputError, match=r"loss ls: .*'aplha'.*'alpha'"):
+    with pytest.raises(InputError, match=r"'aplha'.*'alpha'"):
         registry.build("ls", {"aplha": 1}, num_classes=4)
-    with pytest.raises(InputError, match=r"loss ce: .*'alpha'\. Leave"):
+    with pytest.raises(InputError, match=r"'alpha'\. Leave"):
         registry.build("ce", {"alpha": 1}, num_classes=4)
     # the data set says that, not the user
     with pytest.raises(InputError, match="got 'num_classes'"):

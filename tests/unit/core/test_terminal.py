@@ -48,7 +48,7 @@ def test_what_a_terminal_would_obey_is_written_out():
 
 def test_errors_are_one_line_without_commands():
     error = InputError(f"{HOSTILE} must be", HOSTILE, HOSTILE)
-    assert str(error) == f"fedlas: {SHOWN} must be; got {SHOWN}. {SHOWN}"
+    assert str(error) == f"{SHOWN} must be; got {SHOWN}. {SHOWN}"
 
 
 def test_lines_are_said_as_they_are_written(capsys):

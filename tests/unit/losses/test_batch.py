@@ -45,7 +45,7 @@ def test_features_of_an_image_are_repeated_for_its_positions():
     (batch(torch.randn(2, 4), torch.tensor([0, 1]), weight=False), "head_weight"),
 ])  # fmt: skip
 def test_a_missing_tensor_is_named(given, missing):
-    with pytest.raises(TypeError, match=f"test: {missing}"):
+    with pytest.raises(TypeError, match=f"{missing} must be passed"):
         given.linear_inputs()
 
 

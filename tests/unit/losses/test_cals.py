@@ -160,7 +160,9 @@ def test_class_weights_weigh_the_penalty():
 
 def test_predictions_of_other_classes_are_refused():
     criterion = CALS(num_classes=3)
-    with pytest.raises(InputError, match=r"CALS: .*num_classes = 3 columns"):
+    with pytest.raises(
+        InputError, match=r"CALS\.update_from_validation: .*num_classes = 3 columns"
+    ):
         criterion.update_from_validation(validation(0))
     assert criterion.num_updates == 0
 

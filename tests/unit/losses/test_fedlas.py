@@ -177,7 +177,9 @@ def test_smoothing_refuses_nonsense(cls):
         (logits.tolist(), features),
         (logits[:, :-1], features),
     ):
-        with pytest.raises((InputError, TypeError), match=f"{cls.__name__}: (features|logits)"):
+        with pytest.raises(
+            (InputError, TypeError), match=rf"{cls.__name__}\.smoothing: (features|logits)"
+        ):
             cls(num_classes=C).smoothing(bad_logits, bad_features)
 
 

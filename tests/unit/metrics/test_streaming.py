@@ -274,14 +274,14 @@ def test_what_does_not_belong_together_is_refused_and_changes_nothing():
         StreamingMetrics(C + 1),
         3,
     ):
-        with pytest.raises(ValueError, match=r"StreamingMetrics: .*same can be merged"):
+        with pytest.raises(ValueError, match=r"StreamingMetrics\.merge: .*same can be merged"):
             streaming.merge(other)
     for state in (
         StreamingMetrics(C, num_bins=9).state_dict(),
         {},
         {**before, "ece.count": before["ece.count"].float()},
     ):
-        with pytest.raises(ValueError, match="StreamingMetrics: the state"):
+        with pytest.raises(ValueError, match=r"StreamingMetrics\.load_state_dict: the state"):
             streaming.load_state_dict(state)
     with pytest.raises(ValueError, match=r"logits must be \(N, 6\); got \(900, 7\)"):
         streaming.update(*data(classes=7))

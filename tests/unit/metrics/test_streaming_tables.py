@@ -122,7 +122,7 @@ def test_a_state_of_other_groups_is_refused():
     north = StreamingGroups(["north", "south"])
     north.update(logits, target, groups=["north"] * 6)
     for other in (StreamingGroups(["south", "north"]), StreamingGroups(list("abc"), num_bins=10)):
-        with pytest.raises(ValueError, match="StreamingGroups: the state"):
+        with pytest.raises(ValueError, match=r"StreamingGroups\.load_state_dict: the state"):
             other.load_state_dict(north.state_dict())
         with pytest.raises(ValueError, match="there must be samples"):
             other.compute()
@@ -144,12 +144,12 @@ def test_what_does_not_belong_is_refused_and_changes_nothing():
         streaming.update(logits[:2], target[:2], groups=["north"])
     with pytest.raises(ValueError, match="target must be in"):
         streaming.update(logits[:1], torch.tensor([C]), groups=["north"])
-    with pytest.raises(ValueError, match=r"StreamingGroups: .*same can be merged"):
+    with pytest.raises(ValueError, match=r"StreamingGroups\.merge: .*same can be merged"):
         streaming.merge(StreamingGroups(SITES[:2]))
-    with pytest.raises(ValueError, match=r"StreamingClasses: .*same can be merged"):
+    with pytest.raises(ValueError, match=r"StreamingClasses\.merge: .*same can be merged"):
         classes(torch.arange(5)).merge(streaming)
     assert streaming.compute() == before
-    with pytest.raises(ValueError, match=r"StreamingClasses: logits must be \(N, 5\); got"):
+    with pytest.raises(ValueError, match=r"StreamingClasses\.update: logits must be \(N, 5\); got"):
         classes(torch.arange(5)).update(logits[:, :3], target % 3)
     with pytest.raises(ValueError, match="every group must be hashable"):
         StreamingGroups([["a"], ["b"]])

@@ -265,7 +265,7 @@ class _Ignorant:
 def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
     p, plain = CASES[0], replace(CASES[0], weights=None)
     one_pass = OnePass(lambda _p, _b: _Ignorant(), lambda _: 0.5)
-    with pytest.raises(InputError, match=r"mine: .*no weights"):
+    with pytest.raises(InputError, match="no weights"):
         one_pass(p)
     assert one_pass(plain) == 0.5
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries), raising=True)
@@ -280,7 +280,7 @@ def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
     METRICS.register("heedful", weighted=True, **options)(
         lambda predictions: float(predictions.weights.sum())
     )
-    with pytest.raises(InputError, match=r"ignorant: .*no weights"):
+    with pytest.raises(InputError, match="no weights"):
         values_of(p, [METRICS["ignorant"]], 15)
     assert values_of(plain, [METRICS["ignorant"]], 15) == {"ignorant": 0.25}
     assert values_of(p, [METRICS["heedful"]], 15) == {"heedful": float(p.weights.sum())}

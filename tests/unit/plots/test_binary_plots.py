@@ -35,7 +35,7 @@ def test_points_curve_band_and_strip():
     slope = binary.logistic_recalibration(p).slope.value
     assert (
         axes.texts[0].get_text()
-        == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.3g} %\nn = 300"
+        == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.2f} %  ·  n = 300"
     )
     positives, others = (
         np.array([bar.get_height() for bar in c]) for c in axes.child_axes[0].containers
@@ -91,3 +91,36 @@ def test_they_draw_where_they_are_told_and_touch_nothing_else(draw):
     assert matplotlib.colors.to_hex(axes.get_facecolor()) == DARK.background
     assert axes.get_title(loc="left") == "$x$"
     assert dict(matplotlib.rcParams) == before
+
+
+def rare(shift, samples=4000):
+    generator = torch.Generator().manual_seed(0)
+    log_odds = 1.2 * torch.randn(samples, generator=generator) + shift
+    happened = torch.bernoulli(log_odds.sigmoid(), generator=generator).long()
+    return Predictions(torch.stack([torch.zeros(samples), log_odds], dim=1), happened)
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "most"), [(0.0, "linear", 1.0), (-3.0, "linear", 0.7), (-6.0, "logit", 0.7)]
+)
+def test_the_diagram_zooms_to_the_data(shift, scale, most):
+    p = rare(shift)
+    axes = positive_reliability_diagram(p, replicates=0, scale="auto")
+    assert axes.get_xscale() == scale
+    assert axes.get_xlim() == axes.get_ylim()
+    assert axes.get_xlim()[1] <= most
+    inside = (p.probs[:, 1] <= axes.get_xlim()[1]).double().mean()
+    assert inside > 0.99
+    strip = axes.child_axes[0]
+    assert sum(bar.get_height() ** 2 for bars in strip.containers for bar in bars) == pytest.approx(
+        4000
+    )
+    # The line of text stands above the axes, where there is no point.
+    assert axes.texts[0].get_position()[1] > 1
+
+
+def test_the_curve_of_a_rare_event_ends_where_its_probabilities_do():
+    axes = decision_curve(rare(-6.0), thresholds="data", marks=[0.01])
+    assert axes.get_xlim()[1] < 0.2
+    assert axes.get_ylabel() == "net benefit per 1,000"
+    assert 0.01 in [line.get_xdata()[0] for line in axes.lines]

@@ -81,7 +81,7 @@ def test_points_bars_and_strip_are_accuracy_gap_and_share(num_bins):
     strip = [b.get_height() for b in axes.child_axes[0].patches]
     np.testing.assert_allclose(strip, (bins.count / bins.count.sum()).numpy())
     ece = METRICS["ece"].value(p, num_bins=num_bins)
-    assert f"ECE {100 * ece:.3g} %" in axes.texts[0].get_text()
+    assert f"ECE {100 * ece:.2f} %" in axes.texts[0].get_text()
 
 
 def test_the_interval_of_the_accuracy_is_wilsons():

@@ -146,6 +146,14 @@ def test_all_answers_are_refusals(tmp_path):
         read(write(tmp_path, ANSWERS[1:2] * 2), "r.answer", "words", drop_missing=True)
 
 
+def test_a_path_that_leads_to_nothing(tmp_path):
+    for form, path in (("words", "r.anser"), ("sum", "r.a.0")):
+        with pytest.raises(
+            InputError, match=r"in 5 of 5 answers.*Check the path, which leads to nothing"
+        ):
+            read(write(tmp_path, ANSWERS), path, form, drop_missing=True)
+
+
 def test_missing_logprobs_are_counted_and_wrong_ones_named(tmp_path):
     rows = [
         {"v": TOKENS, "right": 1},

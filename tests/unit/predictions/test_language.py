@@ -130,18 +130,99 @@ def test_free_answers_state_their_confidence(tmp_path):
     assert "'strict-match'" in table.notes[0]
 
 
+def repeated(number, answers, passed, right):
+    return free(number, "", right) | {"resps": [answers], "filtered_resps": [passed]}
+
+
+@pytest.mark.parametrize(
+    ("answers", "passed", "confidence"),
+    [
+        # the last one counted
+        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "42", 0.9),
+        # as where a majority decides
+        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "7", 0.2),
+        (["It is 42. Confidence: 90%", "It is 4. Confidence: 20%"], "4", 0.2),  # 4 is a part of 42
+        (["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"], "[invalid]", 0.9),
+        (
+            ["It is 42. Confidence: 90%", "It is 7. Confidence: 20%"],
+            "It is 7. Confidence: 20%",
+            0.2,
+        ),
+    ],
+)
+def test_of_repeats_the_confidence_of_the_scored_answer_counts(
+    tmp_path, answers, passed, confidence
+):
+    table = read_predictions(write(tmp_path, [repeated(0, answers, passed, True)]))
+    assert table.predictions.confidence.tolist() == [confidence]
+
+
+def test_free_answers_without_a_confidence_are_counted(tmp_path):
+    samples = [
+        free(0, "It is 42. Confidence: 90%", True),
+        free(1, "I don't know.", False),
+        free(2, "42", True),
+    ]
+    path = write(tmp_path, samples)
+    with pytest.raises(
+        InputError, match=r"none in 2 of 3 answers, 1 of them a refusal .* in rows 2, 3 of samples"
+    ):
+        read_predictions(path)
+    table = read_predictions(path, drop_missing=True)
+    assert (table.predictions.confidence.tolist(), table.unread, table.refusals) == ([0.9], 2, 1)
+
+
+def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for task, choices in (("mmlu_law", 3), ("arc", 4)):
+        rows = [
+            sample(n, random.normal(size=choices).tolist(), n % 2, choices="ABCD")
+            for n in range(40)
+        ]
+        write(tmp_path, rows, f"samples_{task}_2026-01-02T03-04-05.678.jsonl")
+    table = read_predictions(str(tmp_path / "samples_*.jsonl"))
+    assert sorted(set(table.groups)) == ["arc", "mmlu_law"]
+    assert table.predictions.num_samples == 80
+    files = sorted(map(str, tmp_path.glob("samples_*")))
+    assert read_predictions(files, groups="subject").groups == ("law",) * 80
+    assert main(["evaluate", *files, "--replicates", "0"]) == 0
+    assert "mmlu_law" in capsys.readouterr().out
+    with pytest.raises(InputError, match="must match a file"):
+        read_predictions(tmp_path / "none_*.jsonl")
+    with pytest.raises(InputError, match="several files must be logs"):
+        read_predictions([files[0], write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
+
+
+def test_length_and_documents_make_groups(tmp_path):
+    rows = [sample(n, [-1.0, -2.0], 0) for n in range(40)]
+    for n, row in enumerate(rows):
+        row["arguments"]["gen_args_0"]["arg_0"] = "word " * (n + 1)
+        row["doc"]["meta"] = {"year": 1990 + n % 2}
+    path = write(tmp_path, rows)
+    assert sorted(set(read_predictions(path, groups="length").groups)) == [
+        "1 to 11 words", "12 to 21 words", "22 to 31 words", "32 to 40 words",
+    ]  # fmt: skip
+    assert set(read_predictions(path, groups="doc.meta.year").groups) == {"1990", "1991"}
+    assert set(read_predictions(path, groups="task").groups) == {"samples"}
+
+
 @pytest.mark.parametrize(
     ("samples", "columns", "message"),
     [
         ([free(0, "It is 42.", True)], {}, "state a confidence.*row 1"),
-        ([sample(0, [-1.0, -2.0], 0)], {"groups": "subjct"}, "field of every sample.*subject"),
+        (
+            [sample(0, [-1.0, -2.0], 0)],
+            {"groups": "subjct"},
+            "--groups must name a column.*subject",
+        ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
         ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
         ([sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}], {}, "one kind, with a label"),
         ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "one kind, with a label"),
         ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "one kind, with a label"),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
-        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "weights": "none"}, "fixed columns"),
+        ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
+        ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "--weights must name a column"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
     ],
 )

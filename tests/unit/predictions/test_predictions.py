@@ -369,7 +369,7 @@ def test_without_labels_all_but_them_is_there():
     assert Predictions(LOGITS, [0, 1]).has_target
     assert p.confidence.tolist() == Predictions(LOGITS, [0, 1]).confidence.tolist()
     assert p.predicted.tolist() == [0, 2]
-    with pytest.raises(InputError, match=f"^Predictions: {NO_LABELS}"):
+    with pytest.raises(InputError, match=f"^{NO_LABELS}"):
         _ = p.target
     with pytest.raises(InputError, match=NO_LABELS):
         _ = p.correct

@@ -342,3 +342,13 @@ def test_a_top_label_that_is_read_goes_into_calibrators(tmp_path):
 
 def fitted_top(top):
     return TemperatureScaling().fit(top).transform(top).confidence.tolist()
+
+
+def test_columns_that_are_tensors():
+    """A column that requires grad raised NumPy's RuntimeError, and a nested one PyTorch's."""
+    scores, labels = torch.tensor([0.9, 0.2], requires_grad=True), torch.tensor([0, 1])
+    table = read_predictions({"a": scores, "b": 1 - scores, "y": labels}, probs="a,b", target="y")
+    torch.testing.assert_close(table.predictions.probs[:, 0].double(), scores.detach().double())
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    with pytest.raises(InputError, match="column 'a' must be a dense tensor"):
+        read_predictions({"a": nested, "b": scores, "y": labels}, probs="a,b", target="y")

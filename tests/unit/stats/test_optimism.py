@@ -55,5 +55,5 @@ def test_clusters_are_drawn_whole_and_frames_are_rows():
 )
 def test_nonsense(change):
     inputs, labels = noise()
-    with pytest.raises(ValueError, match="^optimism: "):
+    with pytest.raises(ValueError, match=r"^optimism: "):
         optimism(**{"fit": LogisticRegression().fit, "X": inputs, "y": labels} | change)

@@ -172,7 +172,7 @@ def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(monkeypatch):
     }
     METRICS.register("ignorant", **options)(lambda predictions: float(predictions.confidence[0]))
     p = drawn(20, 3)
-    with pytest.raises(InputError, match=r"ignorant: .*no weights"):
+    with pytest.raises(InputError, match=r"bootstrap_interval: .*no weights"):
         bootstrap_interval(p, metric="ignorant", replicates=99)
     assert bootstrap_interval(replace(p, weights=None), metric="ignorant", replicates=99).high <= 1
 

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import column_moments, double_rows
 from fedlas.predictions import Predictions
-from fedlas.predictions.probabilities import softmax
+from fedlas.predictions.probabilities import log_softmax, softmax
 
 HOLD = 0.01
 """Weight of the penalty on every parameter, divided by the number of samples: see :class:`OneVsRestLogistic`."""
@@ -40,7 +40,7 @@ def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
         >>> log_p[0].tolist(), [f"{float(value):.3g}" for value in rest[0]]
         ([0.0, -50.0], ['-50', '-1.93e-22'])
     """
-    log_probs = logits.log_softmax(dim=1)
+    log_probs = log_softmax(logits)
     top = logits.argmax(dim=1, keepdim=True)
     rest = torch.log1p(-log_probs.exp().scatter(1, top, 0.0))
     others = log_probs.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,6 @@ _CLIP = 8.0
 _TOP = 5
 """Largest log-probabilities that the adaptive temperature depends on."""
 _LEAST_LOG = -20.0
-_TRUST = 0.95
-"""Share of the mixture with features where they resemble those of validation; the rest bounds a rare large loss."""
 
 
 def _buffers(module: nn.Module, **tensors: Tensor) -> None:
@@ -134,24 +132,26 @@ def sample_signs(log_probs: Tensor, directions: Tensor) -> Tensor:
 
 
 class Gate(nn.Module):
-    """How far features resemble those of validation: 0.95 inside, and falling to 0 with the distance.
+    """How far features resemble those of validation: ``trust`` inside, and falling to 0 with the distance.
 
     Attributes:
         precision: Inverse variance of each direction ``(R,)``.
         edge: Squared distance from the center of nearly all validation samples ``()``.
+        trust: The gate inside ``()``, at most 0.95; the rest bounds a rare large loss.
     """
 
     precision: Tensor
     edge: Tensor
+    trust: Tensor
 
-    def __init__(self, precision: Tensor, edge: Tensor) -> None:
+    def __init__(self, precision: Tensor, edge: Tensor, trust: Tensor) -> None:
         super().__init__()
-        _buffers(self, precision=precision, edge=edge)
+        _buffers(self, precision=precision, edge=edge, trust=trust)
 
     def forward(self, directions: Tensor) -> Tensor:
         """Return the gate ``(n, 1)`` of directions ``(n, R)``."""
         distance = (directions.square() * self.precision).sum(dim=1, keepdim=True)
-        return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * _TRUST
+        return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * self.trust
 
 
 class ResidualStack(nn.Module):
@@ -261,9 +261,9 @@ class SideInformation(nn.Module):
 
     def only(self, chosen: list[int]) -> SideInformation:
         """Return the module with these regressions alone."""
-        stacks = {}
+        stacks: dict[str, ResidualStack] = {}
         first = 0
-        for name, stack in self.stacks.items():
+        for name, stack in cast("dict[str, ResidualStack]", self.stacks).items():
             last = first + len(stack.factor)
             part = [number - first for number in chosen if first <= number < last]
             if part:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import Columns, column_moments
+from fedlas.predictions.probabilities import log_softmax
 
 HOLD = 0.01
 """Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
@@ -43,6 +44,7 @@ class AffineMap(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self.converged = converged
+        self.doubts: tuple[str, ...] = ()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map of each row of ``inputs (n, C)``."""
@@ -55,7 +57,7 @@ class LogAffineMap(AffineMap):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map of each row of ``inputs (n, C)``."""
-        return super().forward(inputs.log_softmax(dim=1))
+        return super().forward(log_softmax(inputs))
 
 
 def apply_weight(weight: Tensor, columns: Tensor) -> Tensor:

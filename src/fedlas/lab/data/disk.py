@@ -66,7 +66,7 @@ def located(root: str | None, names: Sequence[str], marks: Sequence[str], source
         InputError: If it is not there; what an incomplete one lacks is named.
     """
     folder = data_folder(root)
-    expected = f"its folder must hold {', '.join(marks)}"
+    expected = f"the folder of the data set must hold {', '.join(marks)}"
     if folder is None:
         got = f"no root, and ${ENVIRONMENT} is not set"
         raise InputError(expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}. {source}")

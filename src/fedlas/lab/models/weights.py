@@ -96,7 +96,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except MissingExtraError:
         raise
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
-        expected = "it must be a safetensors file, or one of torch.save with nothing but tensors"
+        expected = "model.weights must be a safetensors file, or one of torch.save with nothing but tensors"
         got = f"{path} ({' '.join(str(error).split())[:160] or type(error).__name__})"
         fix = "Load it where you trust it, and save model.state_dict()."
         raise InputError(expected, got, fix) from error
@@ -109,7 +109,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     }
     if not tensors:
         got = f"{path} with {type(content).__name__}"
-        raise InputError("the file must hold a state dict", got, "Save model.state_dict().")
+        raise InputError(
+            "the file of model.weights must hold a state dict", got, "Save model.state_dict()."
+        )
     return tensors
 
 
@@ -125,7 +127,9 @@ def weights_digest(path: str | Path) -> str:
 
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise InputError("the file must exist", path, "Download it first, and check the path.")
+        raise InputError(
+            "the file of model.weights must exist", path, "Download it first, and check the path."
+        )
     return Path(path)
 
 

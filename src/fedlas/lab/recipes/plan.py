@@ -208,10 +208,13 @@ def build_loss(
     loss: torch.nn.Module = LOSSES.build(name, run.loss_options, **offered)
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
-        expected = "features can be chosen for a loss that needs them"
+        expected = f"features can be chosen for a loss that needs them, unlike {run.loss}"
         raise InputError(expected, f"features={run.features!r} for {name}", "Leave it out.")
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
-        expected = "reduction must be 'mean', because training needs one number per batch, for batches of any size"
+        expected = (
+            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch, "
+            "for batches of any size"
+        )
         raise InputError(expected, repr(reduction), "Leave it out.")
     return loss
 
@@ -225,7 +228,9 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
     taker = taker_of_targets(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
         fix = "Add --set data.cross_fit=2; the models together cost one more training, with 3 two."
-        raise InputError("data.cross_fit must say how many models make its targets", "none", fix)
+        raise InputError(
+            f"data.cross_fit must say how many models make the targets of {run.loss}", "none", fix
+        )
     return taker
 
 

@@ -67,22 +67,24 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name, low in (("split_seed", 0), ("cross_fit", 2), ("workers", 0)):
             if (value := getattr(self, name)) is not None:
-                check_count(name, value, low=low)
-        if check_number("val_size", self.val_size) <= 0:
-            expected = "val_size must be above 0, since epochs and temperature are never chosen on the test part"
+                check_count(f"data.{name}", value, low=low)
+        if check_number("data.val_size", self.val_size) <= 0:
+            expected = "data.val_size must be above 0, since epochs and temperature are never chosen on the test part"
             raise InputError(expected, self.val_size, "Hold out e.g. 0.1 of the training part.")
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError(
-                "test_mean and test_std must both be given", "one of them", "Give the other too."
+                "data.test_mean and test_std must both be given",
+                "one of them",
+                "Give the other too.",
             )
         values = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
         for name in ("mean", "std", "test_mean", "test_std"):
             if values.get(name) is not None:
-                check_statistic(name, values[name])
-        if self.long_tail is not None and check_number("long_tail", self.long_tail) < 1:
+                check_statistic(f"data.{name}", values[name])
+        if self.long_tail is not None and check_number("data.long_tail", self.long_tail) < 1:
             raise InputError(
-                "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1."
+                "data.long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1."
             )
 
 
@@ -121,7 +123,7 @@ def typed(kind: type[T], content: Any, section: str) -> T:
             f"{section} must be a section", content, f"Write {section}: {{key: value}}."
         )
     refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
-    check_literals(kind, content)  # names the nearest choice, which msgspec does not
+    check_literals(kind, content, section)  # names the nearest choice, which msgspec does not
     msgspec = require("msgspec", extra="bench")
     try:
         instance: T = msgspec.convert(dict(content), kind, strict=False)
@@ -219,7 +221,9 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
     if is_group(content):
         got = f"the group {name!r} of {len(content['recipes'])}"
         raise InputError(
-            "it must be one recipe", got, "Run it with fedlas bench, or name one of them."
+            "the name must be that of one recipe",
+            got,
+            "Run it with fedlas bench, or name one of them.",
         )
     for override in overrides:
         apply_override(content, override)
@@ -265,7 +269,9 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     refuse_unknown("", content, [f.name for f in fields(Recipe) if f.name != "name"])
     for needed in ("title", "data", "model"):
         if needed not in content:
-            raise InputError(f"it must have a section {needed!r}", sorted(content), "Add it.")
+            raise InputError(
+                f"the recipe must have a section {needed!r}", sorted(content), "Add it."
+            )
     ready: dict[str, Any] = {"title": str(content["title"])}
     for section, kind in _SECTIONS.items():
         ready[section] = typed(kind, content.get(section) or {}, section)

@@ -46,7 +46,7 @@ def read_content(name: str) -> tuple[str, dict[str, Any]]:
         return Path(name).stem, copy.deepcopy(_contents(name)[0])
     names = shipped_names()
     if name not in names:
-        expected = "it must be a recipe of the package or the path of a .yaml file"
+        expected = "the name must be a recipe of the package or the path of a .yaml file"
         raise InputError(expected, repr(name), suggestion(name, names))
     if name in _shipped():
         return name, copy.deepcopy(_contents(name)[0])
@@ -88,7 +88,9 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise InputError(f"{parent} must be a section", repr(override), "Check the key.")
+            raise InputError(
+                f"{parent} of --set must be a section", repr(override), "Check the key."
+            )
     place[last] = parse_value(value, override)
 
 
@@ -101,7 +103,9 @@ def parse_value(text: str, where: str) -> Any:
     try:
         return yaml_text.parse_yaml(text)
     except ValueError as error:
-        raise InputError("it must be valid YAML", f"{where}: {error}", "Correct it.") from error
+        raise InputError(
+            "the recipe must be valid YAML", f"{where}: {error}", "Correct it."
+        ) from error
 
 
 @cache
@@ -128,7 +132,7 @@ def _contents(
     # A chain that returns to itself would never end.
     if name in children:
         raise InputError(
-            "it must not extend itself", " -> ".join([*children, name]), "Correct extends."
+            "a recipe must not extend itself", " -> ".join([*children, name]), "Correct extends."
         )
     content = _read(name)
     base = content.pop("extends", None)
@@ -181,7 +185,7 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            "it must be a readable text file",
+            "the recipe must be a readable text file",
             f"{source} ({error})",
             "Check the path and its permissions.",
         ) from error

@@ -75,6 +75,6 @@ def _stored(folder: RunFolder) -> tuple[Mapping[str, Any], Mapping[str, float] |
     try:
         content = parse_json(folder.text(folder.auto_path) or "{}")
         metrics = {str(name): float(value) for name, value in content.pop("metrics").items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return {}, None
     return (content, metrics) if content.get("format") == _FORMAT else ({}, None)

@@ -97,7 +97,7 @@ def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
             each.numel() * each.element_size() for each in _plain_model(run, splits).parameters()
         )
     if size > checkpoint.stat().st_size:
-        expected = "its model must fit into its checkpoint"
+        expected = "the model of the run must fit into its checkpoint"
         got = f"{size:,} bytes of weights for {checkpoint}"
         raise InputError(expected, got, "Use the configuration that it was trained with.")
 
@@ -270,7 +270,7 @@ def _with_data(folder: RunFolder) -> RunFolder:
     try:
         data_fingerprint(folder.run)
     except InputError as error:
-        expected = "its data must be where it was trained on"
+        expected = "the data of the run must be where it was at training"
         got = f"{root}, which does not exist"
         raise InputError(
             expected, got, "Say where it is now: --data PATH, or data=PATH in Python."

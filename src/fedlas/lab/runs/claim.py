@@ -141,7 +141,7 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
         return
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
     if changes := differences(folder.config, run.config()):
-        expected = "its folder must hold the same configuration"
+        expected = "the folder of the run must hold the same configuration"
         got = f"{folder.path}, which differs in {'; '.join(changes)}"
         raise InputError(
             expected, got, "Use the old settings to resume, or another --out to start over."
@@ -185,7 +185,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     if old is None:
         return
     if changes := differences({key: old[key] for key in data if key in old}, data):
-        expected = "its folder must hold a run on the same data"
+        expected = "the folder must hold a run on the same data"
         fix = "Use the old data (--data) to resume, or another --out to start over."
         raise InputError(expected, f"{folder.path}, which differs in {'; '.join(changes)}", fix)
 
@@ -204,7 +204,7 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise BusyError(
-                "its folder must not be in use",
+                "the folder of the run must not be in use",
                 f"{folder}, which another process is working on",
                 "Wait for it, or choose another --out.",
             ) from error

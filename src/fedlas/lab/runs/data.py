@@ -132,7 +132,9 @@ def unknown_images(run: Run) -> Part:
     if isinstance(source, OpenSet):
         return source.unknown
     raise InputError(
-        "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...]."
+        "the run must hold out classes",
+        run.name,
+        "Train one with --set data.hold_out_classes=[...].",
     )
 
 
@@ -182,7 +184,7 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
             weights = file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(
-            "its checkpoint must be readable", f"{path} ({error})", "Train it again."
+            "the checkpoint of the run must be readable", f"{path} ({error})", "Train it again."
         ) from error
     unlabeled = part.with_target(torch.zeros_like(part.target))
     return {"images": _part_fingerprint(unlabeled), "weights": weights}

@@ -23,7 +23,7 @@ from fedlas.lab.train.log import warn_once
 
 _CODE = ("fedlas", "commit", "torch")
 """Entries that say what code computed a run's numbers."""
-_PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "scipy", "scikit-learn")
+_PACKAGES = ("torchvision", "numpy", "accelerate", "scipy", "scikit-learn")
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -40,6 +40,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "dirty": dirty,
         "command": _command(),
         "python": platform.python_version(),
+        "torch": str(torch.__version__),  # with the build, such as +cpu, which PyPI's version lacks
         **{name: number for name in _PACKAGES if (number := _version(name)) is not None},
         "platform": platform.system() + " " + platform.machine(),
         "cpu": _cpu(),

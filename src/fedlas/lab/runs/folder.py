@@ -303,7 +303,7 @@ class RunFolder:
         config = self.config if self.path.is_dir() or self.is_packed else None
         if config and is_derived(config):
             made_of = f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}"
-            raise InputError("it must be one that was trained", made_of, "Pass one of these.")
+            raise InputError("the run must be one that was trained", made_of, "Pass one of these.")
         sections = [(config or {}).get(section) for section in ("loss", "data", "model")]
         sections += [
             section.get("options", {}) for section in sections[1:] if isinstance(section, dict)
@@ -314,7 +314,7 @@ class RunFolder:
             or not all(isinstance(s, dict) for s in sections)
         ):
             fix = "Pass one that fedlas train or bench made."
-            raise InputError("it must be the folder of a run", self.path, fix)
+            raise InputError("the folder must be that of a run", self.path, fix)
         # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
         fix = f"Check {self.config_path}, or train the run again."
         name = check_name("the loss", config["loss"].get("name"), fix)
@@ -383,7 +383,7 @@ def packed_text(folder: Path, file: str) -> str | None:
         return archive.read(entries[key]).decode()
     except Exception as error:  # the decompressors raise anything for damaged bytes
         raise InputError(
-            "it must be a whole zip", f"{path}: {'/'.join(key)} ({error})", _FIX
+            "the pack must be a whole zip", f"{path}: {'/'.join(key)} ({error})", _FIX
         ) from error
 
 
@@ -407,7 +407,7 @@ def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise InputError("it must be a readable zip", f"{path} ({error})", _FIX) from error
+        raise InputError("the pack must be a readable zip", f"{path} ({error})", _FIX) from error
     entries: dict[tuple[str, str], zipfile.ZipInfo] = {}
     for about in archive.infolist() if archive.comment == PACK_MARK else ():
         run, _, file = about.filename.partition("/")
@@ -418,11 +418,11 @@ def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
         )
         if names in entries:
             raise InputError(
-                "each file must be in it once", f"{about.filename} twice in {path}", _FIX
+                "each file must be in the pack once", f"{about.filename} twice in {path}", _FIX
             )
         entries[names] = about
     total = sum(about.file_size for about in entries.values())
     if total > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):
         got = f"{path} with {total:,} in {path.stat().st_size:,}"
-        raise InputError(f"its bytes must be compressed at most {_MOST_RATIO} times", got, _FIX)
+        raise InputError(f"the pack must be compressed at most {_MOST_RATIO} times", got, _FIX)
     return archive, entries

@@ -178,7 +178,7 @@ def run_card(
     except ValueError as error:
         fix = "Rerun its fedlas command: it resumes."
         raise InputError(
-            "it must be the folder of a finished run", f"{folder.path}: {error}", fix
+            "a card needs the folder of a finished run", f"{folder.path}: {error}", fix
         ) from error
     # The run's own files hold the card's facts about the model and its data.
     test = folder.predictions("test")

@@ -14,7 +14,9 @@ from fedlas.lab.runs.claim import is_run, run_folders
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
+from fedlas.predictions.cells import few
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.tables import FORMATS
 from fedlas.present.stages import HeldOut
 
 Show = Callable[[str], None]
@@ -32,7 +34,12 @@ def test_part(folder: Path) -> Predictions:
     run = RunFolder(folder)
     if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
         fix = f"Run fedlas report {folder}, or name one of its runs."
-        raise InputError("it must be the folder of one run", f"the bench {folder}", fix)
+        raise InputError("the folder must be that of one run", f"the bench {folder}", fix)
+    if not is_run(run) and not is_file(run.part_path("test")):
+        files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+        got = f"{folder} with {few(files) if files else 'no file of predictions'}"
+        fix = "Name a file of predictions, or a run folder."
+        raise InputError("a folder must be that of a run", got, fix)
     return run.predictions("test")
 
 

@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     try:
         state = load_tensors(path)
     except FileNotFoundError as error:
-        raise InputError("the file must exist", path, "Check the path.") from error
+        raise InputError("the checkpoint must exist", path, "Check the path.") from error
     except (OSError, ValueError) as error:
         got = f"{path} ({error})"
         fix = "Remove the file to start the run again; nothing else was changed."
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
         )
     # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
     if config is not None and (changes := differences(state["config"], config)):
-        expected = "it must come from the same configuration"
+        expected = "the checkpoint must come from the same configuration"
         got = f"{path}, which differs in {'; '.join(changes)}"
         raise InputError(
             expected, got, "Use the old settings to resume, or another --out to start over."
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
         fix = "Use the release that wrote it, or train again with another --out."
-        raise InputError("it must hold a whole run", f"{path}, where {wrong}", fix)
+        raise InputError("the checkpoint must hold a whole run", f"{path}, where {wrong}", fix)
     return state
 
 
@@ -316,4 +316,6 @@ def _restore_schedule(schedule: LRScheduler, state: Any, epoch: int) -> None:
 
 def _unusable(path: Path, reason: str) -> InputError:
     fix = "Use the release that wrote it, or train again with another --out."
-    return InputError("it must hold the state of this model and loss", f"{path}: {reason}", fix)
+    return InputError(
+        "the checkpoint must hold the state of this model and loss", f"{path}: {reason}", fix
+    )

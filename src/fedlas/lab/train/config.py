@@ -17,7 +17,7 @@ REFINED = "refined_nll"
 """Selects by :func:`refined_nll`; it is no metric of a test set, because it fits what it measures."""
 
 
-def check_select(metric: str) -> str:
+def check_select(metric: str, option: str = "train.select") -> str:
     """Return ``metric`` if it can choose the best epoch: computed from logits and target alone, or ``refined_nll``.
 
     Raises:
@@ -32,7 +32,7 @@ def check_select(metric: str) -> str:
     if (name := str(metric).lower()) in able:
         return name
     fix = f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able)
-    expected = f"it must be a registered metric of logits and target alone, or {REFINED}"
+    expected = f"{option} must be a registered metric of logits and target alone, or {REFINED}"
     raise InputError(expected, repr(metric), fix)
 
 
@@ -65,19 +65,20 @@ AverageName = Literal["none", "ema", "swa"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-def check_literals(kind: type, values: Mapping[str, Any]) -> None:
+def check_literals(kind: type, values: Mapping[str, Any], section: str) -> None:
     """Check that fields of a dataclass that are declared as ``Literal`` have one of the declared values.
 
     Args:
         kind: The dataclass.
         values: Values by field; missing fields are not checked.
+        section: The section of a recipe that holds them.
 
     Raises:
         InputError: For another value; the nearest one is named.
     """
     for name, hint in get_type_hints(kind).items():
         if get_origin(hint) is Literal and name in values:
-            check_choice(name, values[name], get_args(hint))
+            check_choice(f"{section}.{name}", values[name], get_args(hint))
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,17 @@ class OptimizerConfig:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        check_literals(type(self), vars(self))
+        check_literals(type(self), vars(self), "optimizer")
         for name in ("lr", "weight_decay", "criterion_lr"):
             if (value := getattr(self, name)) is not None:
-                check_number(name, value, low=0)
-        check_number("momentum", self.momentum, low=0, high=1)
+                check_number(f"optimizer.{name}", value, low=0)
+        check_number("optimizer.momentum", self.momentum, low=0, high=1)
         if self.nesterov and self.momentum == 0:
-            raise InputError("nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9.")
+            raise InputError(
+                "optimizer.nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9."
+            )
         if self.clip_norm is not None:
-            check_number("clip_norm", self.clip_norm, low=0, low_open=True)
+            check_number("optimizer.clip_norm", self.clip_norm, low=0, low_open=True)
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,14 @@ class ScheduleConfig:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        check_literals(type(self), vars(self))
-        check_number("factor", self.factor, low=0, high=1, low_open=True)
-        check_count("warmup_epochs", self.warmup_epochs, low=0)
+        check_literals(type(self), vars(self), "schedule")
+        check_number("schedule.factor", self.factor, low=0, high=1, low_open=True)
+        check_count("schedule.warmup_epochs", self.warmup_epochs, low=0)
         for milestone in self.milestones:
-            check_number("milestones", milestone, low=0, low_open=True)
+            check_number("schedule.milestones", milestone, low=0, low_open=True)
         if self.name == "swa" and len(self.milestones) != 2:
             raise InputError(
-                "swa needs two milestones",
+                "schedule.name=swa needs two milestones",
                 self.milestones,
                 "Write e.g. schedule.milestones=[0.4,0.7].",
             )
@@ -161,12 +164,12 @@ class ScheduleConfig:
             if m >= 1 and epoch >= epochs
         ]
         if self.name in ("milestones", "swa") and late:
-            expected = f"milestones must come before the last epoch ({epochs})"
+            expected = f"schedule.milestones must come before the last epoch ({epochs})"
             raise InputError(
                 expected, late, "Write them as fractions such as 0.5, or train longer."
             )
         if self.name == "swa" and resolved[0] > resolved[1]:
-            raise InputError("milestones of swa must rise", self.milestones, "Swap them.")
+            raise InputError("schedule.milestones of swa must rise", self.milestones, "Swap them.")
         return resolved
 
 
@@ -221,14 +224,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_bins", "checkpoint_every", "accumulate"):
-            check_count(name, getattr(self, name))
+            check_count(f"train.{name}", getattr(self, name))
         if self.accumulate > self.batch_size:
-            expected = f"accumulate must be at most batch_size {self.batch_size}"
+            expected = f"train.accumulate must be at most batch_size {self.batch_size}"
             raise InputError(expected, self.accumulate, "Choose fewer parts.")
-        check_literals(type(self), vars(self))
-        check_number("average_decay", self.average_decay, low=0, high=1)
+        check_literals(type(self), vars(self), "train")
+        check_number("train.average_decay", self.average_decay, low=0, high=1)
         if self.average_start is not None:
-            check_number("average_start", self.average_start, low=0, high=1)
+            check_number("train.average_start", self.average_start, low=0, high=1)
 
     @property
     def first_average(self) -> int:

@@ -93,7 +93,7 @@ class Tracking:
                 fix = (
                     f"See the documentation of {name}, or train without it: the log has everything."
                 )
-                raise InputError("it must open", got, fix) from error
+                raise InputError(f"the tracker {name} must open", got, fix) from error
         for record in read_log(self.folder / LOG):
             self.epoch(record)
         return self

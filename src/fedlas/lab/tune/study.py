@@ -161,7 +161,7 @@ def plan_tuning(
         InputError: For an argument that cannot be used, including a range with values that its loss does not accept.
     """
     check_count("trials", trials)
-    objective = check_select(objective)
+    objective = check_select(objective, "--objective")
     name, content = recipe_content(source, overrides)
     recipe = recipe_from(name, content).with_data_root(data)
     if data is not None:
@@ -262,7 +262,7 @@ def _prepare(study: Any, tuning: Tuning, method: Method, config: Mapping[str, An
     if changes := differences(study.user_attrs.get("config", config), config):
         got = f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}"
         fix = "Use the old settings to resume (--trials and --losses may grow), or another --out."
-        raise InputError("its folder must hold the same study", got, fix)
+        raise InputError("the folder must hold the same study", got, fix)
     study.set_user_attr("config", config)
     for setting in [method.inside, *(method.grid(tuning.budget) or [])]:
         study.enqueue_trial(setting, skip_if_exists=True)

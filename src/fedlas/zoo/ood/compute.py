@@ -81,7 +81,7 @@ def compute_score(
     if "model" in needs:
         if name not in outputs.scores:
             raise InputError(
-                "it is computed from images, so outputs must hold it",
+                f"the score {name} is computed from images, so outputs must hold it",
                 f"outputs with {', '.join(outputs.scores) or 'no scores'}",
                 "Compute it with the function of that name, and pass it in scores.",
             )
@@ -94,7 +94,9 @@ def compute_score(
     for need in sorted(needs):
         if offered[need] is None:
             raise InputError(
-                f"it needs {INPUTS[need]}", "none", "Pass them, or choose another score."
+                f"the score {name} needs {INPUTS[need]}",
+                "none",
+                "Pass them, or choose another score.",
             )
 
     score: Tensor = OOD_SCORES.build(name, options, **offered)
@@ -102,7 +104,7 @@ def compute_score(
     if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
         finite = int(torch.isfinite(score).sum())
         raise InputError(
-            f"it must be finite ({outputs.num_samples},)",
+            f"the score {name} must be finite ({outputs.num_samples},)",
             f"{tuple(score.shape)}, {finite} finite",
             "Look at the logits and features: they may be too large for float32.",
         )

@@ -68,7 +68,7 @@ def _fpr95_out(counts: Counts) -> Floats:
 def _oscr(counts: Counts) -> Floats:
     """Area under correct classification rate over false positive rate: AUROC where a wrong class counts as a miss."""
     if counts.correct is None:
-        raise InputError("it must be known which samples are correct", "None", "Pass id_correct.")
+        raise InputError("oscr must know which samples are correct", "None", "Pass id_correct.")
     pairs = counts.inside.sum(axis=1) * counts.outside.sum(axis=1)
     return pairs_in_order(counts.correct, counts.outside) / pairs
 

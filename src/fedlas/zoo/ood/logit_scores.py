@@ -125,7 +125,7 @@ def max_logit_score(logits: Tensor) -> Tensor:
     """
     highest = _checked(logits).detach().amax(dim=1).double()
     if not bool((highest.abs() <= LARGEST).all()):  # NaN and positive infinities reach the maximum
-        check_finite("logits", logits)
+        check_finite("logits", logits.float())
     return -highest
 
 
@@ -221,7 +221,8 @@ def _by_rows(logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool 
         score: Scores ``(n,)`` of rows ``(n, C)``, all of which are 0 or more where float32 may underflow.
         double: Whether all rows are scored in float64; else those alone whose score in float32 is below 1e-30.
     """
-    check_finite("logits", _checked(logits))
+    logits = _checked(logits)
+    check_finite("logits", logits)
     scores = []
     size = max(
         1, (_BLOCK if logits.device.type == "cpu" else _ACCELERATOR_BLOCK) // logits.shape[1]
@@ -245,4 +246,5 @@ def _checked(logits: Tensor) -> Tensor:
         raise InputError(
             "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position."
         )
-    return logits
+    # torch has no maximum of 8-bit floats
+    return logits.float() if logits.dtype.itemsize == 1 else logits

@@ -61,7 +61,7 @@ def write(tmp_path):
         ("recipes: []\n", "recipes of a group must be a list"),
         ("recipes: [digits]\nmethod: [ce]\n", "Did you mean 'methods'"),
         ("recipes: [digitz]\n", "Did you mean 'digits'"),
-        ("recipes: [paper/ood]\n", "it must be one recipe"),
+        ("recipes: [paper/ood]\n", "must be that of one recipe"),
         ("recipes: [digits]\nthen: x\n", "then of a group must be a list"),
     ],
 )

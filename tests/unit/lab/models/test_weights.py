@@ -261,7 +261,7 @@ def test_no_state_dict_in_it(tmp_path, content):
 
 def test_no_such_file(tmp_path):
     for function in (weights_digest, lambda path: load_weights(small(), path)):
-        with pytest.raises(InputError, match=r"model\.weights: .*must exist"):
+        with pytest.raises(InputError, match="must exist"):
             function(tmp_path / "nowhere.pth")
         with pytest.raises(InputError, match="must exist"):
             function(tmp_path)

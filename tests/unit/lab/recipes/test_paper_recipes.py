@@ -239,7 +239,7 @@ def test_other_weights_do_not_go_on_in_the_same_folder(tmp_path):
 def test_weights_that_are_not_there(tmp_path):
     run, path = weighed(tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match=r"model\.weights: .*must exist"):
+    with pytest.raises(InputError, match="must exist"):
         execute(run)
     assert not run.folder.exists()
 

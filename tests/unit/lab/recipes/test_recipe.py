@@ -107,14 +107,14 @@ def test_overrides_that_cannot_be_used(override, message):
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_statistics_that_are_no_numbers(part, name, value):
     given = {f"{part}mean": "[0.5]", f"{part}std": "[0.5]", f"{part}{name}": value}
-    with pytest.raises(InputError, match=rf"^data: {part}{name} .*(finite number|list of numbers)"):
+    with pytest.raises(InputError, match=rf"^data\.{part}{name} .*(finite number|list of numbers)"):
         load_recipe("digits", [f"data.{key}={text}" for key, text in given.items()])
 
 
 @pytest.mark.parametrize("part", ["", "test_"])
 @pytest.mark.parametrize("value", ["[0]", "[0.5, -0.1]"])
 def test_a_deviation_that_is_not_above_0(part, value):
-    with pytest.raises(InputError, match=rf"^data: {part}std .*\(0, inf\)"):
+    with pytest.raises(InputError, match=rf"^data\.{part}std .*\(0, inf\)"):
         load_recipe("digits", [f"data.{part}mean=[0.5]", f"data.{part}std={value}"])
 
 

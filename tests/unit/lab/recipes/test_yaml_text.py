@@ -41,7 +41,7 @@ def test_it_is_refused_wherever_it_is_read(tmp_path, kind):
         parse_yaml(text)
     with pytest.raises(UnreadableError, match=rf"readable YAML.*{message}"):
         _ = RunFolder(tmp_path).config
-    with pytest.raises(InputError, match=rf"^recipe: .*valid YAML.*{message}"):
+    with pytest.raises(InputError, match=rf"^the recipe must be valid YAML.*{message}"):
         read_content(str(tmp_path / "config.yaml"))
 
 

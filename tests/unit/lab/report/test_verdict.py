@@ -127,6 +127,8 @@ def test_columns_after_auto_are_of_all_methods_or_of_none(model, tmp_path):
         json.dumps({**stored, "test": "0", "metrics": {"nll": 9.0}})
     )
     assert with_auto(replace(model.summary, runs=(run,))).runs[0].measured == run.measured
+    (run.path / "auto.json").write_text(json.dumps({**stored, "metrics": {"nll": 10**400}}))
+    assert with_auto(replace(model.summary, runs=(run,))).runs[0].measured == run.measured
     # A method without predictions and without that file has none; then there is a temperature for all.
     lacking = replace(run, folder=RunFolder(tmp_path))
     plain = replace(model.summary, runs=(lacking, *model.summary.runs[1:]))

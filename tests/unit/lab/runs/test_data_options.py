@@ -109,7 +109,7 @@ def test_images_on_disk_are_known_by_names_sizes_and_labels(done, birds, tmp_pat
 
 def test_a_wrong_root_is_said_before_anything_is_written(tmp_path):
     run = on_birds(str(FAKES["svhn"](tmp_path)), tmp_path / "run")
-    with pytest.raises(InputError, match=r"cub: .*images\.txt"):
+    with pytest.raises(InputError, match=r"load_dataset: .*images\.txt"):
         execute(run)
     assert not (tmp_path / "run").exists()
 

@@ -75,10 +75,10 @@ def edit(folder, **changes):
         ({"data": {"download": True}}, "how it is fetched"),
         ({"data": {"workers": 100_000}}, "where data lies"),
         ({"trackers": {"wandb": {"project": "x"}}}, "who is shown the run"),
-        ({"data": 3}, "must be the folder of a run"),
-        ({"model": None}, "must be the folder of a run"),
-        ({"data": {"options": 3}}, "must be the folder of a run"),
-        ({"uncertainty": {}}, "it must be one that was trained"),
+        ({"data": 3}, "must be that of a run"),
+        ({"model": None}, "must be that of a run"),
+        ({"data": {"options": 3}}, "must be that of a run"),
+        ({"uncertainty": {}}, "the run must be one that was trained"),
     ],
 )
 def test_names_and_seeds_are_checked_where_a_run_is_loaded(bench, changes, message):

@@ -187,7 +187,7 @@ def test_a_damaged_or_inflated_pack_is_named(tmp_path):
     (tmp_path / PACK).write_text("no zip")
     with pytest.raises(InputError, match="readable zip"):
         run_folders(tmp_path)
-    put(tmp_path, [("a/config.yaml", "x" * (2**26 + 1)), ("a/log.jsonl", "{}\n")])
+    put(tmp_path, [("a/config.yaml", "x" * (2**21 + 1)), ("a/log.jsonl", "{}\n")])
     with pytest.raises(InputError, match="at most"):
         _ = RunFolder(tmp_path / "a").config
     content = bytearray((tmp_path / PACK).read_bytes())

@@ -276,7 +276,7 @@ def test_folders_that_cannot_be_written_to(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with pytest.raises(InputError, match=r"output folder: .*Permission denied"):
+    with pytest.raises(InputError, match=r"output folder .*Permission denied"):
         execute(run)
 
 

@@ -96,7 +96,7 @@ def test_damaged_pickle_inside_a_whole_archive(path):
         try:
             load_checkpoint(path, CONFIG)  # some damage only changes a value: that is fine
         except InputError as error:
-            assert str(error).startswith("checkpoint: ")  # noqa: PT017 - anything else must fail the test
+            assert str(error).startswith("the checkpoint must ")  # noqa: PT017 - anything else must fail the test
 
 
 class Bomb:

@@ -182,7 +182,7 @@ def test_checkpoint_with_the_monitor_of_an_earlier_version(tmp_path):
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del saved["hooks"][0]["means"]
     torch.save(saved, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"hook lacks 'means'"):
+    with pytest.raises(InputError, match="hook lacks 'means'"):
         train(objective(), tmp_path)
     saved["hooks"] = []
     torch.save(saved, tmp_path / "checkpoint.pt")
@@ -270,7 +270,7 @@ def test_select_keeps_the_best_and_the_last_of_equals(tmp_path, metric, sign, mo
 def test_metrics_that_cannot_select(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'accuracy'"):
         train(objective(), tmp_path, select="acuracy")
-    with pytest.raises(InputError, match=r"train\.select: .*'true_ece'.*one of: accuracy"):
+    with pytest.raises(InputError, match=r"'true_ece'.*one of: accuracy"):
         train(objective(), tmp_path, select="true_ece")  # needs label probabilities
 
 
@@ -320,7 +320,7 @@ def test_validation_logits_that_are_not_finite_are_divergence_too(tmp_path):
     module.model[3].register_forward_hook(
         lambda layer, _, out: out if layer.training else out * float("inf")
     )
-    with pytest.raises(DivergedError, match="Predictions: logits must be finite"):
+    with pytest.raises(DivergedError, match="logits must be finite"):
         train(module, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 

@@ -113,14 +113,14 @@ def _parts(
         fix += (
             ", and so does Debian's package (apt install dataset-fashion-mnist)." if debian else "."
         )
-        raise InputError("its four IDX files must be on disk", got, fix)
+        raise InputError("the four IDX files of the data set must be on disk", got, fix)
     arrays = {key: _read_idx(path) for key, path in paths.items()}
     train, test = (images_from_arrays(arrays, part) for part in ("train", "test"))
     # Only the class counts distinguish the two: files, shapes and number of images are the same.
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
         got = f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)"
         fix = "Keep the two in separate folders, mnist and fashion-mnist below the root."
-        raise InputError(f"its training part must have {[*counts]} images of its classes", got, fix)
+        raise InputError(f"the training part must have {[*counts]} images of its classes", got, fix)
     return train, test
 
 

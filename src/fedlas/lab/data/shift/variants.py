@@ -60,8 +60,10 @@ class LabelNoise:
     kind: str = "symmetric"
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, get_args(Kind))
-        check_number("rate", self.rate, low=0, high=1, low_open=True, high_open=True)
+        check_choice("data.label_noise.kind", self.kind, get_args(Kind))
+        check_number(
+            "data.label_noise.rate", self.rate, low=0, high=1, low_open=True, high_open=True
+        )
 
 
 def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:

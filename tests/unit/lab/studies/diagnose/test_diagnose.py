@@ -185,7 +185,7 @@ def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch
 def test_errors_say_what_to_do(folder, tmp_path, capsys):
     for arguments, words in (
         ([str(tmp_path)], "a folder must be a run, or hold finished runs"),
-        ([str(tmp_path / "none")], "it must be the folder of a run"),
+        ([str(tmp_path / "none")], "the folder must be that of a run"),
     ):
         assert main(["diagnose", *arguments]) == 2
         assert words in capsys.readouterr().err

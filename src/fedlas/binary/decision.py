@@ -1,0 +1,257 @@
+"""A decision: from which probability on one acts, chosen on validation samples, and what that does on others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_number
+from fedlas.binary.net_benefit import Totals
+from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.predictions import Predictions
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
+from fedlas.stats.intervals import check_level
+from fedlas.stats.proportion import clopper_pearson, weighted_share, z_score
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides from which probability on one acts; exactly one of the fields is given.
+
+    Attributes:
+        cost_ratio: How many false alarms are as bad as a missed event, above 0: one acts from ``1 / (1 + cost_ratio)``.
+        budget: On how many samples one can act, out of as many as are tested.
+        recall: Share of the events to find, in (0, 1].
+        precision: Share of events among the samples that are acted on, in (0, 1].
+    """
+
+    cost_ratio: float | None = None
+    budget: float | None = None
+    recall: float | None = None
+    precision: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if len(given) != 1:
+            got = ", ".join(given) or "none"
+            fix = "Pass one; call again for another."
+            raise InputError("one of cost_ratio, budget, recall and precision is needed", got, fix)
+        ((name, value),) = given.items()
+        high = 1.0 if name in ("recall", "precision") else math.inf
+        check_number(f"{name}=", value, low=0.0, high=high, low_open=True)
+
+    @property
+    def name(self) -> str:
+        """Which field is given."""
+        return next(name for name, value in asdict(self).items() if value is not None)
+
+    @property
+    def value(self) -> float:
+        """Its value."""
+        return float(getattr(self, self.name))
+
+    @property
+    def words(self) -> str:
+        """What the rule asks for, in words."""
+        return {
+            "cost_ratio": f"a missed event is as bad as {self.value:g} false alarms",
+            "budget": f"act on at most {self.value:g}",
+            "recall": f"find {100 * self.value:g} % of the events",
+            "precision": f"{100 * self.value:g} % of the alarms are events",
+        }[self.name]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What acting from a threshold on does on test samples.
+
+    Attributes:
+        rule: What decided.
+        threshold: Probability from which on one acts; None if no threshold keeps the rule on validation.
+        num_samples: Test samples.
+        events: Events among them.
+        acted: Samples that are acted on.
+        found: Events among those.
+        recall: ``found`` over ``events``.
+        precision: ``found`` over ``acted``.
+        net_benefit: Of acting so, against acting on none: true positives per sample, less false alarms at their weight.
+        over_all: The same against acting on every sample.
+    """
+
+    rule: Rule
+    threshold: float | None
+    num_samples: int
+    events: int
+    acted: int = 0
+    found: int = 0
+    recall: Estimate | None = None
+    precision: Estimate | None = None
+    net_benefit: Estimate | None = None
+    over_all: Estimate | None = None
+
+    @property
+    def false_alarms(self) -> int:
+        """Samples that are acted on without an event."""
+        return self.acted - self.found
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as a dict for JSON; omit what is not known."""
+        content: dict[str, Any] = {"rule": self.rule.name, "value": self.rule.value}
+        content |= {"num_samples": self.num_samples, "events": self.events}
+        if self.threshold is None:
+            return content
+        estimates = {
+            name: getattr(self, name) for name in ("recall", "precision", "net_benefit", "over_all")
+        }
+        content |= {
+            name: getattr(self, name) for name in ("threshold", "acted", "found", "false_alarms")
+        }
+        return content | {
+            name: each.plain() for name, each in estimates.items() if each is not None
+        }
+
+
+def choose_threshold(
+    val: Predictions, rule: Rule, *, num_samples: int, positive: int | None = None
+) -> float | None:
+    """Return the probability from which on one acts, chosen on validation samples.
+
+    Args:
+        val: Calibrated predictions of validation samples.
+        rule: What decides. A recall takes the highest threshold that finds as many events; a precision the lowest that
+            keeps it; a budget the lowest that acts on no larger share than ``budget / num_samples``.
+        num_samples: Samples that the budget is for.
+        positive: The class that is the event; None: class 1 of two.
+
+    Returns:
+        A threshold in ``(0, 1)``; None if none keeps the rule.
+
+    Raises:
+        InputError: As all functions here, for predictions of other than two classes without ``positive``.
+    """
+    if rule.name == "cost_ratio":
+        return 1.0 / (1.0 + rule.value)
+    data = positive_class(val, positive)
+    order = np.argsort(data.probability, kind="stable")
+    totals = Totals(data, order)
+    # A threshold is a probability of the samples: all that have as much or more are acted on.
+    probability = data.probability[order]
+    first = np.searchsorted(probability, np.unique(probability), side="left")
+    found = totals.positives[first]
+    acted = found + totals.others[first]
+    if rule.name == "recall":
+        fits = np.flatnonzero(found >= rule.value * totals.positives[0] * (1.0 - 1e-12))
+        place = fits[-1] if len(fits) and totals.positives[0] > 0 else None
+    elif rule.name == "precision":
+        fits = np.flatnonzero(found >= rule.value * acted * (1.0 - 1e-12))
+        place = fits[0] if len(fits) else None
+    else:
+        fits = np.flatnonzero(acted / data.num_samples <= rule.value / num_samples * (1.0 + 1e-12))
+        place = fits[0] if len(fits) else None
+    return None if place is None else float(probability[first[place]])
+
+
+def decide(
+    val: Predictions | None,
+    test: Predictions,
+    rule: Rule,
+    *,
+    positive: int | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Decision:
+    """Choose from which probability on one acts, and report on test samples what that does.
+
+    Args:
+        val: Calibrated predictions of validation samples; None with a cost ratio, which needs none.
+        test: Calibrated predictions of test samples.
+        rule: What decides.
+        positive: The class that is the event; None: class 1 of two.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+
+    Returns:
+        The decision. A false alarm weighs ``t / (1 - t)`` of an event in its net benefit, with the threshold ``t``.
+
+    Raises:
+        InputError: Without validation samples where the rule needs them, or as all functions here, for predictions of
+            other than two classes without ``positive``.
+
+    Note:
+        The intervals are of the test samples, given the threshold. Recall and precision have exact (Clopper and
+        Pearson) intervals; net benefit has the normal one of a mean.
+
+    Example:
+        >>> import torch
+        >>> log_odds = 2 * torch.randn(4000, generator=torch.Generator().manual_seed(0)) - 3
+        >>> happened = torch.bernoulli(log_odds.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
+        >>> model = Predictions(torch.stack([torch.zeros(4000), log_odds], dim=1), happened)
+        >>> val, test = model.rows(torch.arange(2000)), model.rows(torch.arange(2000, 4000))
+        >>> found = decide(val, test, Rule(cost_ratio=9))
+        >>> found.threshold, found.net_benefit.low > 0, found.over_all.low > 0
+        (0.1, True, True)
+
+    Source:
+        Vickers and Elkin 2006 (Medical Decision Making 26); Pauker and Kassirer, "The threshold approach to clinical
+        decision making", New England Journal of Medicine 302 (1980), for the threshold of a cost ratio.
+    """
+    check_level(confidence_level)
+    data = positive_class(test, positive)
+    if val is None and rule.name != "cost_ratio":
+        fix = "Pass held-out predictions; a threshold chosen on the test set would flatter it."
+        raise InputError(f"{rule.name}= needs validation predictions", "none", fix)
+    chosen_on = test if val is None else val
+    threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, positive=positive)
+    events = int(data.outcome.sum())
+    if threshold is None:
+        return Decision(rule, None, data.num_samples, events)
+    acts = data.probability >= threshold * (1.0 - 1e-12)
+    happened = data.outcome > 0
+    order = np.argsort(data.probability, kind="stable")
+    first = np.array([int((~acts).sum())])
+    weight = np.array([threshold / max(1.0 - threshold, 1e-300)])
+    totals = Totals(data, order)
+    gain = _estimate(totals.mean(first, weight), confidence_level)
+    over_all = _estimate(totals.mean(first, weight, below=True), confidence_level)
+    recall = _share(data, acts, happened, confidence_level)
+    precision = _share(data, happened, acts, confidence_level)
+    return Decision(
+        rule,
+        threshold,
+        data.num_samples,
+        events,
+        int(acts.sum()),
+        int((acts & happened).sum()),
+        recall,
+        precision,
+        gain,
+        over_all,
+    )
+
+
+def _estimate(mean: tuple[Floats, Floats], confidence_level: float) -> Estimate:
+    value = float(mean[0][0])
+    reach = z_score(confidence_level) * float(mean[1][0])
+    return Estimate(value, value - reach, value + reach, confidence_level=confidence_level)
+
+
+def _share(data: Positive, hits: Any, among: Any, confidence_level: float) -> Estimate | None:
+    """Return the share of ``hits`` among some samples, with its interval; None without such samples."""
+    rows = np.flatnonzero(among)
+    if not len(rows):
+        return None
+    inside = hits[rows]
+    value = float(np.average(inside, weights=data.counts[rows]))
+    if data.is_plain:
+        ends = clopper_pearson(int(inside.sum()), len(rows), confidence_level=confidence_level)
+    else:
+        clusters = (
+            None
+            if data.clusters is None
+            else np.unique(data.clusters[rows], return_inverse=True)[1]
+        )
+        ends = weighted_share(
+            inside, data.counts[rows], clusters, confidence_level=confidence_level
+        )
+    return Estimate(value, float(ends[0]), float(ends[1]), confidence_level=confidence_level)

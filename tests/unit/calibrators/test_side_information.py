@@ -1,0 +1,277 @@
+"""`auto` with features: what it gains, and that weights, order, files, layers and exports agree."""
+
+import warnings
+
+import pytest
+import torch
+
+from fedlas import Predictions, TopLabel
+from fedlas.calibrators import (
+    AutoCalibration,
+    CalibrationWarning,
+    Calibrator,
+    MultiLabelCalibration,
+    TemperatureScaling,
+)
+from fedlas.calibrators.side_information import Plan, affordable
+from fedlas.errors import InputError
+from fedlas.metrics import negative_log_likelihood
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.CalibrationWarning")
+
+
+def drawn(samples=400, classes=3, columns=6, *, seed=0, strength=0.6, weights=None):
+    """Logits that ignore what the features know."""
+    random = torch.Generator().manual_seed(seed)
+    known = torch.randn(
+        columns, classes, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+    )
+    features = torch.randn(samples, columns, generator=random, dtype=torch.float64)
+    logits = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    target = torch.multinomial(
+        (logits + strength * features @ known).softmax(1), 1, generator=random
+    )[:, 0]
+    return Predictions(2 * logits, target, features=features, weights=weights)
+
+
+def nll(calibrator, test):
+    return negative_log_likelihood(calibrator.transform(test))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return AutoCalibration().fit(drawn())
+
+
+def test_features_lower_the_nll(fitted):
+    test = drawn(2000, seed=1)
+    assert nll(fitted, test) < nll(AutoCalibration(features=False).fit(drawn()), test) - 0.1
+    assert fitted.num_features == 6
+    assert fitted.weights["features"] > 0.3
+    assert sum(fitted.weights.values()) == pytest.approx(1)
+    assert "features 0." in repr(fitted)
+
+
+def test_features_that_know_nothing_do_no_harm():
+    val, test = (drawn(300, seed=seed, strength=0.0) for seed in (0, 1))
+    calibrator = AutoCalibration().fit(val)
+    assert nll(calibrator, test) < nll(AutoCalibration(features=False).fit(val), test) + 0.01
+
+
+def test_without_features_it_is_auto_on_logits():
+    val = drawn()
+    bare = Predictions(val.logits, val.target)
+    ours, theirs = AutoCalibration(features=False).fit(val), AutoCalibration().fit(bare)
+    assert ours.num_features is None
+    assert torch.equal(ours.transform(val).logits, theirs.transform(bare).logits)
+    assert torch.equal(ours.transform(bare).logits, theirs.transform(bare).logits)
+
+
+def test_far_from_the_samples_auto_on_logits_is_left(fitted):
+    test = drawn(200, seed=1)
+    far = Predictions(test.logits, test.target, features=test.features + 1e4)
+    alone = AutoCalibration(features=False).fit(drawn())
+    torch.testing.assert_close(
+        fitted.transform(far).probs, alone.transform(test).probs, rtol=0, atol=1e-3
+    )
+
+
+def test_weights_are_repeated_samples():
+    weights = torch.arange(200) % 4
+    val = drawn(200, weights=weights)
+    rows = torch.arange(200).repeat_interleave(weights)
+    repeated = Predictions(val.logits[rows], val.target[rows], features=val.features[rows])
+    ours, theirs = (AutoCalibration().fit(each).transform(val).probs for each in (val, repeated))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_the_order_of_the_samples_does_not_matter(fitted):
+    val = drawn()
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
+    other = AutoCalibration().fit(val.rows(order))
+    torch.testing.assert_close(
+        other.transform(val).probs, fitted.transform(val).probs, rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("change", [lambda h: 1000 * h, lambda h: h + 50, lambda h: h.float()])
+def test_units_of_the_features_do_not_matter(change, fitted):
+    val = drawn()
+    other = Predictions(val.logits, val.target, features=change(val.features))
+    after = AutoCalibration().fit(other).transform(other).probs
+    torch.testing.assert_close(after, fitted.transform(val).probs, rtol=0, atol=2e-3)
+
+
+def test_a_column_of_other_units_does_not_hide_the_others():
+    val, test = drawn(), drawn(2000, seed=1)
+    scale = torch.tensor([1e6, 1, 1, 1, 1e-4, 1]).double()
+    scaled = [
+        Predictions(part.logits, part.target, features=part.features * scale)
+        for part in (val, test)
+    ]
+    assert (
+        nll(AutoCalibration().fit(scaled[0]), scaled[1])
+        < nll(AutoCalibration().fit(val), test) + 0.02
+    )
+
+
+@pytest.mark.parametrize("keep_class", [False, True])
+def test_saved_and_as_a_layer(keep_class, tmp_path):
+    val = drawn(300)
+    calibrator = AutoCalibration(keep_class=keep_class).fit(val)
+    loaded = Calibrator.load(calibrator.save(tmp_path / "auto.json"))
+    assert repr(loaded) == repr(calibrator)
+    assert loaded.num_features == 6
+    after = calibrator.transform(val)
+    assert torch.equal(loaded.transform(val).logits, after.logits)
+    layer = calibrator.module()
+    torch.testing.assert_close(
+        layer(val.logits, val.features).softmax(1), after.probs, rtol=0, atol=1e-5
+    )
+    float_ = layer(val.logits.float(), val.features.float()).double().softmax(1)
+    torch.testing.assert_close(float_, after.probs, rtol=0, atol=1e-5)
+    assert torch.equal(after.predicted, val.predicted) is keep_class
+    logits = val.logits.clone().requires_grad_()
+    layer(logits, val.features).logsumexp(1).sum().backward()
+    assert bool(logits.grad.isfinite().all())
+
+
+def test_after_a_fit_with_features_they_are_needed(fitted):
+    test = drawn(10, seed=1)
+    with pytest.raises(InputError, match="hold features"):
+        fitted.transform(Predictions(test.logits))
+    with pytest.raises(InputError, match=r"features must be \(N, 6\)"):
+        fitted.transform(Predictions(test.logits, features=test.features[:, :5]))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"names": []}, {"numbers": {}}, {"numbers": {"linear.mean": [1.0]}}, None]
+)
+def test_a_file_that_does_not_fit_is_refused(damage, fitted):
+    content = fitted.plain()
+    content["state"]["side"] = damage if damage is None else {**content["state"]["side"], **damage}
+    with pytest.raises(InputError, match="state of a AutoCalibration"):
+        Calibrator.from_plain(content)
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes", "columns"), [(2, 2, 3), (5, 3, 50), (20, 2, 1), (12, 6, 4), (3, 1, 2)]
+)
+def test_very_few_samples(samples, classes, columns):
+    val = drawn(samples, classes, columns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        after = AutoCalibration().fit(val).transform(val)
+    assert bool(after.logits.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "features", [torch.zeros(100, 3), torch.full((100, 1), 1e30), torch.eye(100)[:, :7]]
+)
+def test_odd_features(features):
+    val = drawn(100)
+    val = Predictions(val.logits, val.target, features=features)
+    assert bool(AutoCalibration().fit(val).transform(val).logits.isfinite().all())
+
+
+def test_features_that_hold_the_label_warn():
+    val = drawn(300)
+    told = torch.cat([val.features, torch.eye(3)[val.target].double()], dim=1)
+    with pytest.warns(
+        CalibrationWarning, match="features lower the held-out NLL .* by more than half"
+    ):
+        AutoCalibration().fit(Predictions(val.logits, val.target, features=told))
+
+
+def test_own_members(generated, tmp_path):
+    val = generated(300)
+    auto = AutoCalibration(members=["temperature", TemperatureScaling(), "beta"]).fit(val)
+    assert set(auto.weights) <= {"as predicted", "temperature", "temperature 2", "beta"}
+    loaded = Calibrator.load(auto.save(tmp_path / "auto.json"))
+    assert torch.equal(loaded.transform(val).logits, auto.transform(val).logits)
+    with pytest.raises(InputError, match="Did you mean 'temperature'"):
+        AutoCalibration(members=["temprature"])
+    with pytest.raises(InputError, match="members must be"):
+        AutoCalibration(members=[3])
+
+
+def test_what_is_affordable():
+    assert affordable(500, 10, 64, 6) == Plan()
+    large = affordable(50_000, 1000, 2048, 2)
+    assert large.rows < 50_000
+    assert large.rank < 2048
+
+
+def test_many_rows_are_thinned():
+    val = drawn(3000)
+    plan = Plan(rows=200, kernel=False, offsets=(1,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedlas.calibrators.fit_mixture.affordable", lambda *_: plan)
+        few = AutoCalibration().fit(val)
+    assert few.num_features == 6
+
+
+def test_confidences_with_features():
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(600, 4, generator=random, dtype=torch.float64)
+    confidence = torch.rand(600, generator=random, dtype=torch.float64)
+    right = torch.rand(600, generator=random) < (confidence.logit() + 2 * features[:, 0]).sigmoid()
+    val, test = (
+        top_label(confidence[part], right[part], features[part])
+        for part in (slice(300), slice(300, None))
+    )
+    calibrator = AutoCalibration().fit(val)
+    assert calibrator.num_features == 4
+    after = calibrator.transform(test)
+    loss = [
+        float(torch.nn.functional.binary_cross_entropy(each.confidence, each.correct.double()))
+        for each in (test, after)
+    ]
+    assert loss[1] < loss[0] - 0.1
+    logits = torch.stack([1 - test.confidence, test.confidence], dim=1).log()
+    layer = calibrator.module()(logits, test.features).softmax(1)[:, 1]
+    torch.testing.assert_close(layer, after.confidence, rtol=0, atol=1e-5)
+
+
+def top_label(confidence, correct, features):
+    """A TopLabel with features, whether or not its constructor takes them."""
+    top = TopLabel(confidence, correct)
+    vars(top)["features"] = features
+    return top
+
+
+def test_several_labels_share_the_features():
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(500, 4, generator=random, dtype=torch.float64)
+    logits = torch.randn(500, 2, generator=random, dtype=torch.float64)
+    target = torch.bernoulli((logits + 2 * features[:, :2]).sigmoid(), generator=random)
+    calibration = MultiLabelCalibration().fit(logits[:300], target[:300], features[:300])
+    assert calibration.num_features == 4
+    after = calibration.transform(logits[300:], features[300:])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    assert float(loss(after, target[300:])) < float(loss(logits[300:], target[300:])) - 0.1
+    with pytest.raises(InputError, match="features must be"):
+        calibration.transform(logits[300:])
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+def test_the_layer_exports(fitted, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    test = drawn(50, seed=1)
+    parts = (test.logits.float(), test.features.float())
+    layer, shapes = fitted.module(), tuple({0: torch.export.Dim("batch")} for _ in range(2))
+    program = torch.export.export(layer, tuple(part[:7] for part in parts), dynamic_shapes=shapes)
+    wanted = layer(*parts).softmax(1)
+    torch.testing.assert_close(program.module()(*parts).softmax(1), wanted, rtol=0, atol=1e-5)
+    traced = torch.jit.trace(layer, tuple(part[:7] for part in parts))
+    torch.testing.assert_close(traced(*parts).softmax(1), wanted, rtol=0, atol=1e-5)
+    path = tmp_path / "layer.onnx"
+    torch.onnx.export(
+        program, tuple(part[:7] for part in parts), path, dynamo=True, verbose=False, dynamic_shapes=shapes,
+        input_names=["logits", "features"], output_names=["calibrated"],
+    )  # fmt: skip
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"logits": parts[0].numpy(), "features": parts[1].numpy()})
+    torch.testing.assert_close(torch.from_numpy(found).softmax(1), wanted, rtol=0, atol=1e-5)

@@ -1,0 +1,69 @@
+"""Few numbers are worked on by one thread of torch, and the number of threads is as before."""
+
+import importlib
+
+import pytest
+import torch
+
+import fedlas
+from fedlas._core.threads import on_one_thread, one_thread
+from fedlas.calibrators import TemperatureScaling
+
+estimates = importlib.import_module("fedlas.stats.estimates")
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_few_numbers_take_one_thread_and_many_take_all(two_threads):
+    with one_thread(1000):
+        assert torch.get_num_threads() == 1
+    with one_thread(2**23):
+        assert torch.get_num_threads() == 2
+    with pytest.raises(KeyError), one_thread(1000):
+        raise KeyError
+    assert torch.get_num_threads() == 2
+
+
+def test_predictions_say_how_many_there_are(two_threads):
+    seen = []
+
+    @on_one_thread
+    def threads(*_args, **_options):
+        seen.append(torch.get_num_threads())
+
+    few = fedlas.Predictions(torch.zeros(10, 3), torch.zeros(10))
+    threads("owner", few)
+    threads(val=fedlas.TopLabel([0.5], [True]))
+    threads(torch.zeros(2**11, 2**12))
+    assert seen == [1, 1, 2]
+
+
+def test_fits_and_intervals_run_on_one(two_threads, monkeypatch):
+    seen = []
+
+    class Spy(TemperatureScaling):
+        def _fit(self, val):
+            seen.append(torch.get_num_threads())
+            return super()._fit(val)
+
+    def rows(*args):
+        seen.append(torch.get_num_threads())
+        return rows_for(*args)
+
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 3, generator=random)
+    predictions = fedlas.Predictions(
+        3 * logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    )
+    Spy().fit(predictions)
+    rows_for = estimates.rows_for
+    monkeypatch.setattr(estimates, "rows_for", rows)
+    fedlas.estimates(predictions, ["ece"], replicates=39)
+    assert seen == [1, 1]
+    assert torch.get_num_threads() == 2

@@ -1,0 +1,104 @@
+"""Covariates of a table: numbers as they are, a column for each value of the others, and what cannot be one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fedlas
+from fedlas.errors import InputError
+from fedlas.predictions import Columns, Reader, TableReader
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.sources import Frame
+from fedlas.predictions.tables import source_of
+
+TABLE = {
+    "p": [0.1, 0.5, 0.9, 0.4],
+    "y": [0, 1, 1, 0],
+    "x_age": [20, 30.5, 40, 50],
+    "x_zip": ["007", "7", "7.0", None],
+    "region": [1, 2, 1, 2],
+}
+
+
+def read(table, **names):
+    columns = Columns(probs="p", target="y", **names)
+    source = source_of(table) if not isinstance(table, dict) else Frame(table)
+    reader = TableReader(source, columns)
+    return reader, list(reader.samples())
+
+
+def test_numbers_stay_and_values_become_columns():
+    reader, (part,) = read(TABLE, covariates="x_*,region", groups="region")
+    assert reader.covariates.names == ("x_age", "x_zip=007", "x_zip=7", "region=1", "region=2")
+    expected = [[20, 1, 0, 1, 0], [30.5, 0, 1, 0, 1], [40, 0, 1, 1, 0], [50, 0, 0, 0, 1]]
+    assert part.features.tolist() == expected
+    assert any("1 rows have no value of 'x_zip'" in note for note in reader.notes())
+
+
+def test_a_file_gives_what_a_frame_gives(tmp_path):
+    frame = pd.DataFrame(TABLE | {"x_zip": ["007", "7", "8", "9"]})
+    _, (whole,) = read(dict(frame.items()), covariates="x_*")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet", index=False)
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        _, (part,) = read(tmp_path / f"a{suffix}", covariates="x_*")
+        assert part.features.tolist() == whole.features.tolist(), suffix
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        ("x_agee", "x_age"),
+        ("z_*", "must match a column"),
+        ("y", "other columns than scores and labels"),
+        ("p", "other columns than scores and labels"),
+    ],
+)
+def test_what_cannot_be_a_covariate(names, match):
+    with pytest.raises(InputError, match=match):
+        read(TABLE, covariates=names)
+
+
+def test_names_of_samples_are_none_and_missing_numbers_are_named():
+    many = {"p": np.full(300, 0.5), "y": np.arange(300) % 2, "id": [f"c{k}" for k in range(300)]}
+    with pytest.raises(InputError, match="more in column 'id'"):
+        read(many, covariates="id")
+    with pytest.raises(InputError, match="row 2, column 'x_age'"):
+        read(TABLE | {"x_age": [1, np.nan, 2, 3]}, covariates="x_age")
+
+
+def test_plain_values_bring_them_back():
+    reader, _ = read(TABLE, covariates="x_*")
+    assert Covariates.read(reader.covariates.plain()) == reader.covariates
+    with pytest.raises(ValueError, match="lists of names"):
+        Covariates.read({"numbers": "x", "categories": {}})
+
+
+def test_two_files_of_one_model_share_their_columns(tmp_path):
+    """The first file read decides: a value that the second alone has is none of its columns."""
+    for name, regions in (("val", ["a", "b", "a", "b"]), ("test", ["a", "c", "c", "a"])):
+        pd.DataFrame(TABLE | {"region": regions}).to_csv(tmp_path / f"{name}.csv", index=False)
+    reader = Reader(Columns(probs="p", target="y", covariates="region"))
+    val, test = reader(tmp_path / "val.csv"), reader.read(tmp_path / "test.csv")
+    assert val.features.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    assert test.predictions.features.tolist() == [[1, 0], [0, 0], [0, 0], [1, 0]]
+    assert "2 rows have no value of 'region'" in " ".join(reader.notes)
+
+
+def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
+    random = np.random.default_rng(0)
+    logit, region = random.normal(size=1500), random.choice(["north", "south"], 1500)
+    y = (random.random(1500) < 1 / (1 + np.exp(-logit - 2 * (region == "north") + 1))).astype(int)
+    table = {"p": 1 / (1 + np.exp(-logit)), "region": region, "y": y}
+    plain = fedlas.calibrate(table, probs="p", target="y")
+    cal = fedlas.calibrate(table, probs="p", target="y", groups="region")
+    assert cal.cross_fitted.after["nll"] < plain.cross_fitted.after["nll"] - 0.05
+    assert "features" in cal.carries
+    cal = fedlas.TableCalibration.load(cal.save(tmp_path / "cal.json"))
+    north, south, other = cal.apply({"p": [0.5] * 3, "region": ["north", "south", "west"]})[
+        "calibrated_p"
+    ]
+    assert south < other < north
+    with pytest.raises(InputError, match="no 'region'"):
+        cal.apply({"p": [0.5]})
