@@ -38,10 +38,10 @@ class Rule:
         if len(given) != 1:
             got = ", ".join(given) or "none"
             fix = "Pass one; call again for another."
-            raise InputError("Rule", "one of cost_ratio, budget, recall and precision is needed", got, fix)
+            raise InputError("one of cost_ratio, budget, recall and precision is needed", got, fix)
         ((name, value),) = given.items()
         high = 1.0 if name in ("recall", "precision") else math.inf
-        check_number("Rule", f"{name}=", value, low=0.0, high=high, low_open=True)
+        check_number(f"{name}=", value, low=0.0, high=high, low_open=True)
 
     @property
     def name(self) -> str:
@@ -103,12 +103,20 @@ class Decision:
         content |= {"num_samples": self.num_samples, "events": self.events}
         if self.threshold is None:
             return content
-        estimates = {name: getattr(self, name) for name in ("recall", "precision", "net_benefit", "over_all")}
-        content |= {name: getattr(self, name) for name in ("threshold", "acted", "found", "false_alarms")}
-        return content | {name: each.plain() for name, each in estimates.items() if each is not None}
+        estimates = {
+            name: getattr(self, name) for name in ("recall", "precision", "net_benefit", "over_all")
+        }
+        content |= {
+            name: getattr(self, name) for name in ("threshold", "acted", "found", "false_alarms")
+        }
+        return content | {
+            name: each.plain() for name, each in estimates.items() if each is not None
+        }
 
 
-def choose_threshold(val: Predictions, rule: Rule, *, num_samples: int, positive: int | None = None) -> float | None:
+def choose_threshold(
+    val: Predictions, rule: Rule, *, num_samples: int, positive: int | None = None
+) -> float | None:
     """Return the probability from which on one acts, chosen on validation samples.
 
     Args:
@@ -126,7 +134,7 @@ def choose_threshold(val: Predictions, rule: Rule, *, num_samples: int, positive
     """
     if rule.name == "cost_ratio":
         return 1.0 / (1.0 + rule.value)
-    data = positive_class("choose_threshold", val, positive)
+    data = positive_class(val, positive)
     order = np.argsort(data.probability, kind="stable")
     totals = Totals(data, order)
     # A threshold is a probability of the samples: all that have as much or more are acted on.
@@ -188,11 +196,11 @@ def decide(
         Vickers and Elkin 2006 (Medical Decision Making 26); Pauker and Kassirer, "The threshold approach to clinical
         decision making", New England Journal of Medicine 302 (1980), for the threshold of a cost ratio.
     """
-    check_level("decide", confidence_level)
-    data = positive_class("decide", test, positive)
+    check_level(confidence_level)
+    data = positive_class(test, positive)
     if val is None and rule.name != "cost_ratio":
         fix = "Pass held-out predictions; a threshold chosen on the test set would flatter it."
-        raise InputError("decide", f"{rule.name}= needs validation predictions", "none", fix)
+        raise InputError(f"{rule.name}= needs validation predictions", "none", fix)
     chosen_on = test if val is None else val
     threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, positive=positive)
     events = int(data.outcome.sum())
@@ -238,6 +246,12 @@ def _share(data: Positive, hits: Any, among: Any, confidence_level: float) -> Es
     if data.is_plain:
         ends = clopper_pearson(int(inside.sum()), len(rows), confidence_level=confidence_level)
     else:
-        clusters = None if data.clusters is None else np.unique(data.clusters[rows], return_inverse=True)[1]
-        ends = weighted_share(inside, data.counts[rows], clusters, confidence_level=confidence_level)
+        clusters = (
+            None
+            if data.clusters is None
+            else np.unique(data.clusters[rows], return_inverse=True)[1]
+        )
+        ends = weighted_share(
+            inside, data.counts[rows], clusters, confidence_level=confidence_level
+        )
     return Estimate(value, float(ends[0]), float(ends[1]), confidence_level=confidence_level)

@@ -15,7 +15,11 @@ RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
 
 
 def event_content(
-    stages: Mapping[str, AnyPredictions], val: AnyPredictions, rules: Sequence[Rule], *, replicates: int
+    stages: Mapping[str, AnyPredictions],
+    val: AnyPredictions,
+    rules: Sequence[Rule],
+    *,
+    replicates: int,
 ) -> dict[str, Any] | None:
     """Return measures by stage, joint p-values and decisions of the last stage; None for other than two classes.
 
@@ -26,10 +30,16 @@ def event_content(
         replicates: Of intervals and tests.
     """
     test = list(stages.values())[-1]
-    if not isinstance(test, Predictions) or not isinstance(val, Predictions) or test.num_classes != 2:
+    if (
+        not isinstance(test, Predictions)
+        or not isinstance(val, Predictions)
+        or test.num_classes != 2
+    ):
         return None
     tables = {
-        name: measures(each, replicates=replicates) for name, each in stages.items() if isinstance(each, Predictions)
+        name: measures(each, replicates=replicates)
+        for name, each in stages.items()
+        if isinstance(each, Predictions)
     }
     return {
         "measures": {stage: {name: _finite(each.plain()) for name, each in table.items()}
@@ -40,4 +50,6 @@ def event_content(
 
 
 def _finite(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if isinstance(value, str) or isfinite(value)}
+    return {
+        key: value for key, value in content.items() if isinstance(value, str) or isfinite(value)
+    }

@@ -55,37 +55,53 @@ def decision_curve(
     Source:
         Vickers and Elkin 2006 (Medical Decision Making 26).
     """
-    owner = "decision_curve"
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     of_data = isinstance(thresholds, str)
-    limits = _range(owner, named, positive) if isinstance(thresholds, str) else thresholds
+    limits = _range(named, positive) if isinstance(thresholds, str) else thresholds
     unit = 1000.0 if of_data else 1.0
-    curves = {name: net_benefit(each, positive=positive, thresholds=limits) for name, each in named.items()}
+    curves = {
+        name: net_benefit(each, positive=positive, thresholds=limits)
+        for name, each in named.items()
+    }
     if not named or any(
-        not np.array_equal(c.treat_all, next(iter(curves.values())).treat_all) for c in curves.values()
+        not np.array_equal(c.treat_all, next(iter(curves.values())).treat_all)
+        for c in curves.values()
     ):
         raise InputError(
-            owner,
             "models must be predictions of the same samples",
             f"{len(named)} model{'s of different targets' if named else 's'}",
             "Draw those of one test set together.",
         )
-    axes, palette = canvas(owner, theme, ax, size=(4.6, 3.4))
+    axes, palette = canvas(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):
         style = {**palette.line(number), "color": palette.line(2 + number)["color"]}
         axes.plot(curve.threshold, unit * curve.model, linewidth=1.8, label=name, zorder=3, **style)
         if len(curves) == 1:
-            low, high = unit * curve.low, unit * curve.high
-            axes.fill_between(curve.threshold, low, high, color=style["color"], alpha=0.18, linewidth=0)
+            low = unit * curve.low
+            high = unit * curve.high
+            axes.fill_between(
+                curve.threshold, low, high, color=style["color"], alpha=0.18, linewidth=0
+            )
     first = next(iter(curves.values()))
-    axes.plot(first.threshold, unit * first.treat_all, color=palette.muted, linewidth=1.2, label="act on all")
-    axes.plot(first.threshold, 0 * first.threshold, color=palette.ink, label="act on none", **REFERENCE)
+    axes.plot(
+        first.threshold,
+        unit * first.treat_all,
+        color=palette.muted,
+        linewidth=1.2,
+        label="act on all",
+    )
+    axes.plot(
+        first.threshold, 0 * first.threshold, color=palette.ink, label="act on none", **REFERENCE
+    )
     # Far below 0 nothing is decided, and acting on all falls without end.
     for mark in marks:
         axes.axvline(mark, color=palette.muted, linewidth=0.8, linestyle=":")
     highest = [float(max(curve.high.max(), curve.treat_all.max())) for curve in curves.values()]
     top = unit * max(1e-6 if of_data else 0.01, *highest)
-    axes.set(xlim=(float(first.threshold.min()), float(first.threshold.max())), ylim=(-0.35 * top, 1.1 * top))
+    axes.set(
+        xlim=(float(first.threshold.min()), float(first.threshold.max())),
+        ylim=(-0.35 * top, 1.1 * top),
+    )
     legend(axes, palette, loc="upper right", handlelength=2.2)
     label = "net benefit per 1,000" if of_data else "net benefit"
     caption(axes, palette, "threshold probability", label, title=title)
@@ -95,10 +111,10 @@ def decision_curve(
     return axes
 
 
-def _range(owner: str, models: Mapping[str, Predictions], positive: int | None) -> list[float]:
+def _range(models: Mapping[str, Predictions], positive: int | None) -> list[float]:
     """Return a hundred thresholds up to where nearly all probabilities, or three times the events, are."""
     most = 0.0
     for each in models.values():
-        data = positive_class(owner, each, positive)
+        data = positive_class(each, positive)
         most = max(most, float(np.quantile(data.probability, 0.995)), 3.0 * data.mean(data.outcome))
     return [min(most, 0.99) * step / 100 for step in range(1, 101)]

@@ -12,7 +12,16 @@ from fedlas._core.check import InputError, check_choice, check_kinds
 from fedlas.binary import integrated_calibration, logistic_recalibration, positive_bins
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.plots.reliability import number_axes
-from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, entitle, name_axis, subtitle
+from fedlas.plots.theme import (
+    REFERENCE,
+    Axes,
+    ThemeName,
+    canvas,
+    caption,
+    entitle,
+    name_axis,
+    subtitle,
+)
 from fedlas.predictions import Predictions
 
 RiskScale = Literal["auto", "linear", "zoom", "logit"]
@@ -73,30 +82,41 @@ def positive_reliability_diagram(
         Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of Clinical Epidemiology 74
         (2016); Austin and Steyerberg 2019 for the curve.
     """
-    owner = "positive_reliability_diagram"
-    data = positive_class(owner, predictions, positive)
-    check_choice(owner, "scale", scale, get_args(RiskScale))
+    data = positive_class(predictions, positive)
+    check_choice("scale", scale, get_args(RiskScale))
     shown = _shown(data, scale)
     scheme = "equal-width" if shown.is_whole else "equal-mass"
     bins = positive_bins(predictions, positive=positive, num_bins=num_bins, scheme=scheme)
     curve = integrated_calibration(predictions, positive=positive, replicates=replicates)
 
     # The diagonal, the curve with its band, and the bins.
-    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4), grid="both")
-    ends = (shown.low, 1.0 - _LEAST) if shown.logit else (0.0, 1.0)  # 0 and 1 are beyond an axis of log-odds
+    axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
+    # 0 and 1 are beyond an axis of log-odds
+    ends = (shown.low, 1.0 - _LEAST) if shown.logit else (0.0, 1.0)
     clip = partial(np.clip, a_min=ends[0], a_max=ends[1])
-    axes.plot([shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE)
+    axes.plot(
+        [shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE
+    )
     inside = (curve.probability >= shown.low) & (curve.probability <= shown.high)
     place = curve.probability[inside]
     low, frequency, high = (clip(each[inside]) for each in (curve.low, curve.frequency, curve.high))
     if replicates:
-        axes.fill_between(place, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5)
+        axes.fill_between(
+            place, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
+        )
     axes.plot(place, frequency, color=palette.lines[2], linewidth=1.6, zorder=2)
     filled = (bins.count > 0) & (bins.probability <= shown.high)
     x = np.maximum(bins.probability[filled], shown.low)
     y = clip(bins.frequency[filled])
     size = np.sqrt(bins.count[filled] / bins.count.max())
-    axes.vlines(x, clip(bins.low[filled]), clip(bins.high[filled]), color=palette.muted, linewidth=1, zorder=3)
+    axes.vlines(
+        x,
+        clip(bins.low[filled]),
+        clip(bins.high[filled]),
+        color=palette.muted,
+        linewidth=1,
+        zorder=3,
+    )
     axes.scatter(x, y, s=9 + 40 * size**2, color=palette.ink, linewidth=0, zorder=4, clip_on=False)
 
     # Scales and text.
@@ -104,21 +124,27 @@ def positive_reliability_diagram(
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "frequency of the event", palette)
     try:
-        slope = f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
+        slope = (
+            f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
+        )
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
-    subtitle(axes, f"{slope}ICI {100 * curve.ici.value:.2f} %  ·  n = {data.num_samples:,}", palette)
+    subtitle(
+        axes, f"{slope}ICI {100 * curve.ici.value:.2f} %  ·  n = {data.num_samples:,}", palette
+    )
     if title is not None:
         entitle(axes, title, palette, above_subtitle=True)
 
     # The strip: how many samples of each outcome have which probability.
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
+    strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
     edges = shown.edges(_STRIP_BINS)
     probability = np.clip(data.probability, edges[0], edges[-1])
     style: dict[str, Any] = {"align": "edge", "width": np.diff(edges), "linewidth": 0}
     parts = [data.outcome == label for label in (1, 0)]
-    counts = [np.histogram(probability[part], edges, weights=data.counts[part])[0] for part in parts]
+    counts = [
+        np.histogram(probability[part], edges, weights=data.counts[part])[0] for part in parts
+    ]
     up = np.sqrt(counts[0])
     down = -np.sqrt(counts[1])
     strip.bar(edges[:-1], up, color=palette.over, label="events", **style)
@@ -166,7 +192,13 @@ class _Shown:
         ticks = np.arange(0.0, self.high * (1 + 1e-9), step)
         names = [f"{100 * tick:g} %" for tick in ticks]
         for axis in ("x", "y") if both else ("x",):
-            axes.set(**{f"{axis}lim": (self.low, self.high), f"{axis}ticks": ticks, f"{axis}ticklabels": names})
+            axes.set(
+                **{
+                    f"{axis}lim": (self.low, self.high),
+                    f"{axis}ticks": ticks,
+                    f"{axis}ticklabels": names,
+                }
+            )
 
 
 def _shown(data: Positive, scale: RiskScale) -> _Shown:
@@ -180,4 +212,8 @@ def _shown(data: Positive, scale: RiskScale) -> _Shown:
         step = _STEPS[int(np.searchsorted(_STEPS, most / 5))]
         return _Shown(0.0, float(min(1.0, step * np.ceil(most / step))))
     low, high = np.quantile(data.probability, [0.005, 0.999])
-    return _Shown(float(np.clip(low, _LEAST, 0.5)), float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)), logit=True)
+    return _Shown(
+        float(np.clip(low, _LEAST, 0.5)),
+        float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)),
+        logit=True,
+    )

@@ -56,7 +56,9 @@ def decision_tables(decisions: Decisions) -> list[Table]:
     return tables
 
 
-def _cells(decisions: Sequence[Decision], make: Callable[[Decision], tuple[str, str]]) -> list[Cell]:
+def _cells(
+    decisions: Sequence[Decision], make: Callable[[Decision], tuple[str, str]]
+) -> list[Cell]:
     cells: list[Cell] = []
     for each in decisions:
         cells += map(Cell, (DASH, "") if each.threshold is None else make(each))
@@ -69,7 +71,9 @@ def _ends(estimate: Estimate | None, form: Callable[[float], str]) -> tuple[str,
 
 def _scaled(estimate: Estimate | None, number: int) -> str:
     """Return the interval of a share as one of a number of samples."""
-    return "" if estimate is None else f"[{estimate.low * number:.0f}, {estimate.high * number:.0f}]"
+    return (
+        "" if estimate is None else f"[{estimate.low * number:.0f}, {estimate.high * number:.0f}]"
+    )
 
 
 def _false_alarms(each: Decision) -> tuple[str, str]:
@@ -114,5 +118,7 @@ def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event
     chosen = [each.threshold for each in last if each.threshold is not None]
     names = stage_heads(stages) if len(stages) > 1 else ["model"]
     models = dict(zip(names, stages.values(), strict=True))
-    ax = decision_curve(models, thresholds="data", marks=chosen, ax=axes(3.1, 3.4), title="Decision curve")
+    ax = decision_curve(
+        models, thresholds="data", marks=chosen, ax=axes(3.1, 3.4), title="Decision curve"
+    )
     return figure(ax, f"Decision curve of {event}")

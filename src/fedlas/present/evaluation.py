@@ -63,7 +63,6 @@ RAW = "as predicted"
 """The stage before any calibrator."""
 REPAIR = "fedlas.report(predictions, on=held_out)"
 """How to fit a calibrator in Python."""
-_OWNER = "report"
 _MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
 
 
@@ -156,7 +155,7 @@ class Evaluation:
         """Name and samples, with events, or classes and bins."""
         if not self.positive:
             return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
-        test = check_predictions(_OWNER, self.stages[RAW])
+        test = check_predictions(self.stages[RAW])
         events = int((test.target == 1).sum())
         return f"{self.name}: {test.num_samples:,} samples, {events:,} events of {self.event}"
 
@@ -179,7 +178,9 @@ class Evaluation:
             }
         if self.z:
             content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
-        joint = {stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None}
+        joint = {
+            stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None
+        }
         if joint:
             content["joint_p"] = joint
         if self.groups:
@@ -190,10 +191,14 @@ class Evaluation:
         if self.decisions:
             content["decisions"] = plain_decisions(self.decisions)
         if self.rejected:
-            content["reject"] = {stage: [each.plain() for each in row] for stage, row in self.rejected.items()}
+            content["reject"] = {
+                stage: [each.plain() for each in row] for stage, row in self.rejected.items()
+            }
         if self._compares:
             content["not run"] = {name: str(error) for name, error in self.outcome.errors.items()}
-            content["ranking"] = [asdict(rank) for rank in rank_stages(self.measured, self._of_all_classes)]
+            content["ranking"] = [
+                asdict(rank) for rank in rank_stages(self.measured, self._of_all_classes)
+            ]
         return json.dumps(content, indent=2)
 
     def html(self) -> str:
@@ -216,12 +221,16 @@ class Evaluation:
         if self.positive:
             beside = positive_diagrams(self.stages, self.positive, event=self.event)
         else:
-            diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
+            diagrams = [
+                diagram(stage, each, self.num_bins, band=True)
+                for stage, each in self.stages.items()
+            ]
         if self.positive and not self._compares:
-            parts = {stage: check_predictions(_OWNER, each) for stage, each in self.stages.items()}
+            parts = {stage: check_predictions(each) for stage, each in self.stages.items()}
             beside.append(curve_picture(parts, self.decisions, self.event))
         elif not self._compares:
-            beside, diagrams = diagrams, []
+            beside = diagrams
+            diagrams = []
         return render(
             "evaluation.html.j2",
             name=self.name,
@@ -256,9 +265,26 @@ class Evaluation:
                 if name in self._events.get(stage, {}):
                     continue
                 each = self.estimates.get(stage, {}).get(name)
-                rows.append((stage, name, value, *((each.low, each.high, each.floor, each.p) if each else [None] * 4)))
+                rows.append(
+                    (
+                        stage,
+                        name,
+                        value,
+                        *((each.low, each.high, each.floor, each.p) if each else [None] * 4),
+                    )
+                )
             if stage in self.z and not self.positive:
-                rows.append((stage, "spiegelhalter_z", self.z[stage].z, None, None, 0.0, self.z[stage].p_value))
+                rows.append(
+                    (
+                        stage,
+                        "spiegelhalter_z",
+                        self.z[stage].z,
+                        None,
+                        None,
+                        0.0,
+                        self.z[stage].p_value,
+                    )
+                )
         return require("pandas", extra="tables").DataFrame(
             rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
         )
@@ -287,7 +313,11 @@ class Evaluation:
         blocks: list[Block] = [*self.verdict]
         if self._compares:
             table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
-            blocks += [table if details else replace(table, notes=()), *filter(None, [self._signs]), SELECTION]
+            blocks += [
+                table if details else replace(table, notes=()),
+                *filter(None, [self._signs]),
+                SELECTION,
+            ]
         elif self.positive:
             if details or not self.groups:
                 blocks += with_meaning(self._event_table(self.title, details=details))
@@ -297,7 +327,11 @@ class Evaluation:
             blocks += with_meaning(self._short(self.title))
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
         blocks += decision_tables(self.decisions) if self.decisions else []
-        return [*blocks, *self.outcome.remarks(short=self._compares), *rejection_blocks(self.rejected)]
+        return [
+            *blocks,
+            *self.outcome.remarks(short=self._compares),
+            *rejection_blocks(self.rejected),
+        ]
 
     @property
     def _compares(self) -> bool:
@@ -306,14 +340,16 @@ class Evaluation:
 
     @property
     def _of_all_classes(self) -> dict[str, Predictions]:
-        return {stage: check_predictions(_OWNER, each) for stage, each in self.stages.items()}
+        return {stage: check_predictions(each) for stage, each in self.stages.items()}
 
     @cached_property
     def _events(self) -> dict[str, dict[str, Estimate]]:
         """Measures of the event by stage, the NLL among them."""
         events = {}
         for stage, values in self.positive.items():
-            nll = self.estimates.get(stage, {}).get("nll") or Estimate(self.measured[stage]["nll"], nan, nan)
+            nll = self.estimates.get(stage, {}).get("nll") or Estimate(
+                self.measured[stage]["nll"], nan, nan
+            )
             events[stage] = {**values, "nll": nll}
             if stage in self.z:
                 z, p = self.z[stage]
@@ -329,7 +365,9 @@ class Evaluation:
 
     def _worst(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
-        sentence = worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
+        sentence = (
+            worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
+        )
         if len(self.groups) == 1:
             return sentence
         return sentence.replace("Groups:", f"Groups {'before' if stage == RAW else stage}:", 1)
@@ -346,12 +384,16 @@ class Evaluation:
         return signs(self.measured, self._of_all_classes, self.estimates)
 
     def _ranking(self, title: str, **options: Any) -> Table:
-        return ranking_table(self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options)
+        return ranking_table(
+            self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
+        )
 
     def _short(self, title: str) -> Table:
         test = self.stages[RAW]
         classes = test.num_classes if isinstance(test, Predictions) else 0
-        return short_table(self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes)
+        return short_table(
+            self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes
+        )
 
     def _whole(self, title: str) -> Table:
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
@@ -363,11 +405,17 @@ class Evaluation:
             title = f"Groups by {self.grouped_by}, {when}"
             parts: Any = by_group
             if self.positive:
-                tables.append((self._worst(stage), event_groups_table(parts, title=title, most=most)))
+                tables.append(
+                    (self._worst(stage), event_groups_table(parts, title=title, most=most))
+                )
                 if most is None:
-                    tables.append(("", pooled_table(parts, title=f"Slopes by {self.grouped_by}, {when}")))
+                    tables.append(
+                        ("", pooled_table(parts, title=f"Slopes by {self.grouped_by}, {when}"))
+                    )
                 continue
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
-            tables.append((self._worst(stage), groups_table(parts, title=title, whole=whole, most=most)))
+            tables.append(
+                (self._worst(stage), groups_table(parts, title=title, whole=whole, most=most))
+            )
         return tables

@@ -11,7 +11,12 @@ from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import PredictionTable
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions, plain_predictions
+from fedlas.predictions.predictions import (
+    AnyPredictions,
+    check_measurable,
+    check_predictions,
+    plain_predictions,
+)
 from fedlas.present.decision import rules_of
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.metric_tables import COMPARED
@@ -32,8 +37,6 @@ from fedlas.present.stages import (
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
-
-_OWNER = "report"
 
 
 @check_kinds
@@ -100,12 +103,14 @@ def report(
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
-    check_options(_OWNER, risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level)
+    check_options(
+        risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
+    )
     if isinstance(predictions, PredictionTable):
         classes = classes or predictions.classes or ()
         groups = predictions.groups if groups is None else groups
         predictions = predictions.predictions
-    predictions = check_measurable(_OWNER, predictions)
+    predictions = check_measurable(predictions)
     val = plain_predictions(on)
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and calibrate is None and not reject:
@@ -119,7 +124,9 @@ def report(
     outcome = Calibrated()
     remarks = list(notes)
     if held_out is not None:
-        remarks += filter(None, [training_data(held_out.val, predictions) if held_out.val is not None else ""])
+        remarks += filter(
+            None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
+        )
         if calibrate is not None:
             outcome = calibrated(calibrate, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
@@ -176,9 +183,11 @@ def _decisions(
         val = None
         if held_out is not None:
             raw = held_out.validation()
-            val = check_predictions(_OWNER, fitted[stage].transform(raw) if stage in fitted else raw)
-        test = check_predictions(_OWNER, each)
-        decisions[stage] = [decide(val, test, rule, confidence_level=confidence_level) for rule in rules]
+            val = check_predictions(fitted[stage].transform(raw) if stage in fitted else raw)
+        test = check_predictions(each)
+        decisions[stage] = [
+            decide(val, test, rule, confidence_level=confidence_level) for rule in rules
+        ]
     return decisions
 
 
@@ -195,7 +204,8 @@ def _by_group(
     level: dict[str, Any] = {"confidence_level": confidence_level}
     if event:
         return {
-            stage: group_measures(check_predictions(_OWNER, each), groups, **level) for stage, each in stages.items()
+            stage: group_measures(check_predictions(each), groups, **level)
+            for stage, each in stages.items()
         }
     level |= {"num_bins": num_bins, "replicates": replicates}
     return {stage: group_estimates(each, groups, **level) for stage, each in stages.items()}

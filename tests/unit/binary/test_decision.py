@@ -9,7 +9,8 @@ from fedlas.binary import Rule, choose_threshold, decide
 
 
 def counted(p, threshold):
-    acts = p.probs[:, 1].numpy() >= threshold * (1 - 1e-9)  # a softmax and a sigmoid round differently
+    # a softmax and a sigmoid round differently
+    acts = p.probs[:, 1].numpy() >= threshold * (1 - 1e-9)
     happened = p.target.numpy() == 1
     return acts, happened
 

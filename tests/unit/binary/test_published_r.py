@@ -24,7 +24,9 @@ def r_uniform(seed):
         state.append(seed)
     random = np.random.RandomState()
     random.set_state(("MT19937", np.array(state[51:], dtype=np.uint32), 624))
-    return lambda size: random.randint(0, 2**32, size=size, dtype=np.uint32) * 2.3283064365386963e-10
+    return lambda size: (
+        random.randint(0, 2**32, size=size, dtype=np.uint32) * 2.3283064365386963e-10
+    )
 
 
 def r_normal(uniform, size):
@@ -40,17 +42,26 @@ def validation():
     np.testing.assert_allclose(x1[:3], [-1.19142464, 0.54930055, -0.06240514], atol=1e-8)
     risk = 1 / (1 + np.exp(3 - x1 - x2 - 0.3 * x1 * x2))
     drawn = uniform(ROWS)
-    happened = np.where(risk <= 0.5, drawn >= 1 - risk, drawn < risk)  # rbinom inverts the rarer outcome
+    # rbinom inverts the rarer outcome
+    happened = np.where(risk <= 0.5, drawn >= 1 - risk, drawn < risk)
     log_odds = torch.from_numpy(-3 + x1 + x2)
-    return Predictions(torch.stack([torch.zeros(ROWS), log_odds], dim=1), torch.from_numpy(happened).long())
+    return Predictions(
+        torch.stack([torch.zeros(ROWS), log_odds], dim=1), torch.from_numpy(happened).long()
+    )
 
 
 def test_val_prob_has_the_same_numbers(validation):
     found = binary.measures(validation, replicates=0)
-    published = {"auroc": 0.862783323, "brier": 0.057594793, "intercept": 0.528823286, "slope": 1.336388397}
+    published = {
+        "auroc": 0.862783323,
+        "brier": 0.057594793,
+        "intercept": 0.528823286,
+        "slope": 1.336388397,
+    }
     for name, value in published.items():
         assert found[name].value == pytest.approx(value, abs=1e-9), name
-    assert binary.logistic_recalibration(validation).p_value == pytest.approx(0.019149612, abs=1e-9)  # U:p
+    # U:p
+    assert binary.logistic_recalibration(validation).p_value == pytest.approx(0.019149612, abs=1e-9)
     z, p = spiegelhalter_test(validation)
     assert z == pytest.approx(-1.684470284, abs=1e-8)
     assert p == pytest.approx(0.092090818, abs=1e-8)
