@@ -275,10 +275,10 @@ def cell_text(value: Any) -> str:
 
 def truth_places(names: Sequence[str]) -> dict[str, int]:
     """Return the class of each truth value in lower case, if two classes are named by them, as p_true and p_false."""
-    words = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
+    ends = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
     values = [
-        next((value for value, group in enumerate(_TRUTHS) if word in group), None)
-        for word in words
+        next((value for value, group in enumerate(_TRUTHS) if end in group), None)
+        for end in ends
     ]
     if sorted(values, key=str) != [0, 1]:
         return {}

@@ -108,7 +108,7 @@ class Arrow(TableSource):
                     raise InputError(
                         *(part.format_map(where) for part in template.split("; "))
                     ) from error
-            expected = f"it must be a readable {self.path.suffix} file"
+            expected = f"the file must be a readable {self.path.suffix} file"
             got = f"{self.path} ({text})"
             raise InputError(
                 expected, got, "Check the file; text must be UTF-8, not Latin-1."

@@ -227,7 +227,18 @@ def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tm
 
 
 def test_a_head_that_cannot_be_found_is_named_before_anything_is_trained(tmp_path):
-    unnamed = Objective(objective().model, LabelSmoothing())
+    class TwoLayers(nn.Module):
+        """Two layers that could be the head, under names that say nothing."""
+
+        def __init__(self):
+            super().__init__()
+            *rest, self.other = objective().model
+            self.one = nn.Sequential(*rest, nn.Linear(8, 8))
+
+        def forward(self, inputs):
+            return self.other(self.one(inputs))
+
+    unnamed = Objective(TwoLayers(), LabelSmoothing())
     with pytest.raises(InputError, match="one recognizable classifier head"):
         train(unnamed, tmp_path, watch_norms=True)
     assert not list(tmp_path.iterdir())
