@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import MultiLabel, Predictions, TopLabel, read_predictions
     from fedlas.present.card import CalibrationCard, card
-    from fedlas.present.evaluation import Evaluation, report
+    from fedlas.present.evaluation import Evaluation
+    from fedlas.present.report import report
     from fedlas.stats import estimates
     from fedlas.stats.two_models import compare
 
@@ -76,7 +77,7 @@ _HOMES = {
     "param_groups": "objective",
     "predict": "objective",
     "read_predictions": "predictions",
-    "report": "present.evaluation",
+    "report": "present.report",
 }
 """The module of each public name that is no module itself."""
 _MODULES = (

@@ -30,9 +30,10 @@ from fedlas.cli.arguments import (
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Reader
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.evaluation import Evaluation, report
+from fedlas.present.evaluation import Evaluation
 from fedlas.present.gate import Check, Requirement, required
 from fedlas.present.page import require_page_packages
+from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates

@@ -212,3 +212,27 @@ def _together(numbers: dict[str, Pieces], others: dict[str, Pieces], label: str)
             {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()},
             dict(values),
         )
+
+
+_BEGINNINGS = (
+    (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
+    (b"\xfe\xff", "text in UTF-16", "Save it as UTF-8."),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it."),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet", "Unpack it, or save the sheet as CSV."),
+    (b"PAR1", "a Parquet file", "Name it .parquet."),
+)
+"""First bytes of files that are no UTF-8, what they are, and the remedy."""
+
+
+def check_text(path: Path) -> None:
+    """Refuse a file whose first bytes are no text in UTF-8."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(64)
+    except OSError:
+        return  # reading it says why
+    forms = [form for form in _BEGINNINGS if first.startswith(form[0])]
+    if b"\0" in first:
+        forms.append(_BEGINNINGS[0])  # without a mark
+    for _, what, fix in forms[:1]:
+        raise InputError(f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)

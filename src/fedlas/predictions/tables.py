@@ -18,10 +18,10 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
-from fedlas.predictions.cells import Values, floating
+from fedlas.predictions.cells import Values, floating, number_in
 from fedlas.predictions.json_rows import path_chunks
 from fedlas.predictions.parquet_pages import expanded_size
-from fedlas.predictions.sources import Archive, Cells, TableSource
+from fedlas.predictions.sources import Archive, Cells, TableSource, check_text
 
 BYTES = 1 << 20
 """Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""
@@ -129,7 +129,7 @@ class Arrow(TableSource):
         if types.is_dictionary(values.type) or types.is_string(values.type):
             # Numbers with percent signs, or that JSON lines have in quotes.
             texts = _plain_values(values)
-            numbers = {text: _number(text, self.decimal_point) for text in set(texts)}
+            numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
             values = _arrow().array([numbers[text] for text in texts], "float64")
         if types.is_integer(values.type) or types.is_decimal(values.type):
             values = values.cast("float64")
@@ -401,15 +401,6 @@ def _arrow(module: str = "") -> Any:
     return require(f"pyarrow{module}", extra="tables")
 
 
-def _number(text: str | None, decimal_point: str) -> float | None:
-    """Return the number that a text is, 56% as 0.56; None for other text."""
-    # Python reads 1_1 as 11
-    plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()
-    with suppress(ValueError):
-        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
-    return None
-
-
 def _holds_objects(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
 
@@ -440,14 +431,6 @@ _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
 )
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
 _OTHERS |= dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xz"), "Unpack it.")
-_BEGINNINGS = (
-    (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
-    (b"\xfe\xff", "text in UTF-16", "Save it as UTF-8."),
-    (b"\x1f\x8b", "a gzip archive", "Unpack it."),
-    (b"PK\x03\x04", "a zip archive or a spreadsheet", "Unpack it, or save the sheet as CSV."),
-    (b"PAR1", "a Parquet file", "Name it .parquet."),
-)
-"""First bytes of files that are no UTF-8, what they are, and the remedy."""
 
 
 def source_of(path: str | Path, separator: str | None = None) -> TableSource:
@@ -469,18 +452,5 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
         fix = _OTHERS.get(suffix, "Rename or convert the file.")
         raise InputError(f"the name must end in {', '.join(FORMATS)}", path.name, fix)
     if suffix not in (".parquet", ".npz"):
-        _check_text(path)
+        check_text(path)
     return Delimited(path, separator) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
-
-
-def _check_text(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            first = file.read(64)
-    except OSError:
-        return  # reading it says why
-    forms = [form for form in _BEGINNINGS if first.startswith(form[0])]
-    if b"\0" in first:
-        forms.append(_BEGINNINGS[0])  # without a mark
-    for _, what, fix in forms[:1]:
-        raise InputError(f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)

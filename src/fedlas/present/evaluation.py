@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from html import escape
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import check_kinds
 from fedlas._core.extras import require
 from fedlas._core.text import printable
-from fedlas.binary import GroupMeasures, group_measures
-from fedlas.metrics import evaluate
-from fedlas.predictions import MultiLabel, Predictions, PredictionTable
+from fedlas.binary import GroupMeasures
+from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import (
     AnyPredictions,
-    check_measurable,
     check_predictions,
-    plain_predictions,
 )
 from fedlas.present.groups import (
     MOST,
@@ -49,28 +45,18 @@ from fedlas.present.positive_class import (
     ROWS,
     event_frame,
     event_table,
-    is_event,
-    measures_by_stage,
     plain_measures,
     positive_diagrams,
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import (
-    ALL,
-    DEFAULT,
     Calibrated,
-    HeldOut,
     Rejections,
-    calibrated,
-    check_options,
-    check_stages,
-    estimates_by_stage,
     rejection_blocks,
-    rejections,
 )
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
-from fedlas.present.verdict import Stage, Verdict, effect, training_data, verdict
-from fedlas.stats import GroupEstimate, group_estimates, spiegelhalter_test
+from fedlas.present.verdict import Stage, Verdict, effect, verdict
+from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
 RAW = "as predicted"
@@ -410,130 +396,3 @@ class Evaluation:
                 (self._worst(stage), groups_table(parts, title=title, whole=whole, most=most))
             )
         return tables
-
-
-@check_kinds
-def report(
-    predictions: AnyPredictions | PredictionTable | MultiLabel,
-    *,
-    on: AnyPredictions | PredictionTable | MultiLabel | HeldOut | None = None,
-    calibrate: str | None = None,
-    reject: Sequence[float] = (),
-    groups: Sequence[Any] | None = None,
-    top_label: bool = False,
-    num_bins: int = 15,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = REPLICATES,
-    name: str = "predictions",
-    classes: Sequence[str] = (),
-    grouped_by: str = "group",
-    notes: Sequence[str] = (),
-    repair: str = REPAIR,
-) -> Evaluation:
-    """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
-
-    Of two classes the second is an event, and its probability is the subject; of more classes, and of confidences
-    alone, the predicted class is.
-
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
-            :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
-            :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group.
-        on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
-        calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
-        reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
-        groups: Group of each sample ``(N,)``: events expected and observed in each, or accuracy and ECE.
-        top_label: Whether the predicted class is the subject of two classes, too.
-        num_bins: Number of bins of calibration errors, at least 1.
-        confidence_level: Level of the intervals, in ``(0, 1)``.
-        replicates: Of intervals and tests, at least 39 for level 0.95; 0 makes none.
-        name: Name of the predictions, for titles.
-        classes: Names of the classes.
-        grouped_by: Name of the groups, for titles.
-        notes: Sentences to pass on.
-        repair: How to fit a calibrator, for a reader of the verdict.
-
-    Returns:
-        An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
-        and ``to_latex()``.
-
-    Raises:
-        InputError: For predictions without labels, an unknown calibrator or one that cannot run, ``calibrate`` or
-            ``reject`` without ``on``, ``on`` that is ``predictions``, or a number out of range.
-
-    Example:
-        >>> import torch
-        >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
-        >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
-        >>> report(Predictions(logits, target), replicates=99).verdict[0]
-        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
-    """
-    level = {"confidence_level": confidence_level, "replicates": replicates}
-    check_options(
-        risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
-    )
-    if isinstance(predictions, MultiLabel):
-        classes = classes or ("absent", "present")
-        groups = predictions.names_of_rows() if groups is None else groups
-        predictions = predictions.pooled()
-    on = on.pooled() if isinstance(on, MultiLabel) else on
-    if isinstance(predictions, PredictionTable):
-        classes = classes or predictions.classes or ()
-        groups = predictions.groups if groups is None else groups
-        predictions = predictions.predictions
-    predictions = check_measurable(predictions)
-    val = plain_predictions(on)
-    held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
-    if held_out is not None and calibrate is None and not reject:
-        calibrate = DEFAULT
-    check_stages(predictions, held_out, calibrate, reject, groups)
-    # The stages: as predicted, and after each calibrator.
-    stages: dict[str, AnyPredictions] = {RAW: predictions}
-    outcome = Calibrated()
-    remarks = list(notes)
-    if held_out is not None:
-        remarks += filter(
-            None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
-        )
-        if calibrate is not None:
-            outcome = calibrated(calibrate, predictions, held_out)
-            stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
-    # Their metrics, intervals and tests.
-    measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    names = COMPARED if calibrate == ALL else list(measured[RAW])
-    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
-    z: dict[str, Any] = {}
-    for stage, each in stages.items() if replicates else ():
-        with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
-            z[stage] = spiegelhalter_test(each)
-    event = is_event(predictions) and not top_label
-    by_group: dict[str, Any] = {}
-    if groups is not None and event:
-        for stage, each in stages.items():
-            parts = check_predictions(each)
-            by_group[stage] = group_measures(parts, groups, confidence_level=confidence_level)
-    elif groups is not None:
-        for stage, each in stages.items():
-            by_group[stage] = group_estimates(each, groups, num_bins=num_bins, **level)
-    rejected: Rejections = {}
-    if reject and held_out is not None:
-        fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
-        rejected = rejections(stages, reject, held_out.validation(), fitted)
-    return Evaluation(
-        name,
-        stages,
-        measured,
-        estimates,
-        z,
-        measures_by_stage(stages, **level) if event else {},
-        by_group,
-        rejected,
-        outcome,
-        num_bins,
-        replicates,
-        confidence_level,
-        (*remarks, *outcome.notes),
-        tuple(classes),
-        grouped_by,
-        repair,
-    )

@@ -139,7 +139,9 @@ def check_directed(metrics: Sequence[str]) -> None:
                 for entry in METRICS.entries()
                 if entry.metadata["higher_is_better"] is not None
             ]
-            expected = f"--fail-if-worse must name metrics with a better direction, {', '.join(known)}"
+            expected = (
+                f"--fail-if-worse must name metrics with a better direction, {', '.join(known)}"
+            )
             raise InputError(expected, repr(metric), suggestion(metric, known))
 
 

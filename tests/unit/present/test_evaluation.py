@@ -16,7 +16,7 @@ from fedlas import Predictions, TopLabel
 from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.present.evaluation import report
+from fedlas.present.report import report
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
 

@@ -55,7 +55,9 @@ def test_missing_file_and_folder(tmp_path):
 
 def refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"^the (checkpoint|file) must .*; got .*checkpoint\.pt.*\. [A-Z]"):
+    with pytest.raises(
+        InputError, match=r"^the (checkpoint|file) must .*; got .*checkpoint\.pt.*\. [A-Z]"
+    ):
         load_checkpoint(path, CONFIG)
     assert path.read_bytes() == content
 
