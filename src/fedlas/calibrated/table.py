@@ -269,7 +269,7 @@ class TableCalibration:
             raise
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             got = f"{path} ({reason(error)})"
-            raise InputError("it must be the calibration of a table", got, fix) from error
+            raise InputError("the file must be the calibration of a table", got, fix) from error
 
     @classmethod
     def _read(cls, content: Any, path: object) -> Self:
