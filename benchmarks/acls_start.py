@@ -2,7 +2,8 @@
 
     python benchmarks/acls_start.py cifar100.npz [--steps 41]
 
-The network, batches of 256 and the rate of the first epoch (0.08) are those of ``results/cifar100-45000``, seed 0. A row
+The network, batches of 256 and the rate of the first epoch (0.08) are those of ``results/cifar100-45000``, seed 0.
+A row
 is a variant: cross-entropy, ``alpha`` times the penalty, the mean distance of the largest from the smallest logit, the
 norm of the gradient and the accuracy of a batch, at some steps.
 """

@@ -214,7 +214,8 @@ def export(
                 yield part, deployed(*part.values())[1].double().numpy()
 
     several = isinstance(model.calibrator, MultiLabelCalibration)
-    calibration = model.calibrator.plain() if several else Calibration(model.calibrator).plain()
+    fitted: Any = model.calibrator
+    calibration = fitted.plain() if several else Calibration(fitted).plain()
     about = {**(about or {}), "calibration": calibration}
     return _export(
         deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes

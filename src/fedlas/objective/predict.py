@@ -36,7 +36,19 @@ def predict(
 
 @overload
 def predict(
-    model: Any, loader: Iterable[Any], *, multi_label: Literal[True], **options: Any
+    model: Any,
+    loader: Iterable[Any],
+    *,
+    device: str | torch.device | None = None,
+    features: bool | Callable[..., Tensor] = False,
+    head: str | nn.Module | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
+    label: int | str | None = None,
+    weights: int | str | None = None,
+    clusters: int | str | None = None,
+    ignore_index: int | None = -100,
+    max_rows: int | None = None,
+    multi_label: Literal[True],
 ) -> MultiLabel: ...
 
 
