@@ -72,11 +72,11 @@ examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries;
 	@for example in examples/[a-z]*_*.py; do case $$example in */noisy_digits.py) continue;; esac; \
 	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
-docs: $(VENV)/.docs $(VENV)/.plots   ## build the documentation site into site/, warnings as errors
+docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 	@echo "open site/index.html"
 
-docs-serve: $(VENV)/.docs $(VENV)/.plots   ## the site at http://127.0.0.1:8000, built again when a page changes
+docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again when a page changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 all-checks: lint types test test-system coverage   ## what CI runs

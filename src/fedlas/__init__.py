@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fedlas import plots as plots
     from fedlas import stats as stats
     from fedlas import zoo as zoo
-    from fedlas.calibrated import CalibratedModel, calibrate
+    from fedlas.calibrated import CalibratedModel, TableCalibration, calibrate
     from fedlas.features import FeatureTap, find_head
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
@@ -39,6 +39,7 @@ __all__ = [
     "FeatureTap",
     "Objective",
     "Predictions",
+    "TableCalibration",
     "TopLabel",
     "__version__",
     "calibrate",
@@ -62,6 +63,7 @@ _HOMES = {
     "FeatureTap": "features",
     "Objective": "objective",
     "Predictions": "predictions",
+    "TableCalibration": "calibrated",
     "TopLabel": "predictions",
     "calibrate": "calibrated",
     "card": "present.card",

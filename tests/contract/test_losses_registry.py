@@ -676,6 +676,45 @@ def test_compiled_equals_eager(name, kind):
         assert_same_run(ours, run(eager, given))
 
 
+# Function transforms --------------------------------------------------------------------------------------------------
+
+
+def test_torch_func_gives_the_gradients_of_autograd(name):
+    criterion = build(name).eval()  # a transform cannot write to buffers, and eval() does not
+    given = inputs(criterion)
+    logits = given.pop("logits")
+    leaf = logits.clone().requires_grad_()
+    criterion(leaf, **given).backward()
+
+    def value(logits):
+        return criterion(logits, **given)
+
+    torch.testing.assert_close(torch.func.grad(value)(logits), leaf.grad, **CLOSE)
+    torch.testing.assert_close(torch.func.jacrev(value)(logits), leaf.grad, **CLOSE)
+    stacked = torch.stack([logits, logits + 0.5 * logits.roll(1, 1)])
+    each = torch.stack([torch.func.grad(value)(one) for one in stacked])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(value))(stacked), each, **CLOSE)
+
+
+def test_a_transform_of_a_loss_in_training_equals_the_loss_or_names_eval(name):
+    criterion, plain = build(name), build(name)
+    given = inputs(criterion)
+    logits = given.pop("logits")
+    before = state(criterion)
+    leaf = logits.clone().requires_grad_()
+    plain(leaf, **given).backward()
+
+    def slopes():
+        return torch.func.grad(lambda logits: criterion(logits, **given))(logits)
+
+    if all(torch.equal(value, before[key]) for key, value in plain.state_dict().items()):
+        torch.testing.assert_close(slopes(), leaf.grad, **CLOSE)
+    else:
+        with pytest.raises(InputError, match=r"eval\(\)"):
+            slopes()
+    assert_same_state(criterion, before)
+
+
 # Nonsense ------------------------------------------------------------------------------------------------------------
 
 

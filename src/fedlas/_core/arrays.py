@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, parse_json
+from fedlas._core.threads import no_warnings
 
 _FREE = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
@@ -86,8 +86,7 @@ class Arrays:
             ratio = f"{info.file_size:,} bytes in {info.compress_size:,}"
             raise ValueError(f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez")
         file = self._archive.open(info)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        with no_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
                 raise ValueError(f"array {name!r} has fields")
@@ -129,12 +128,12 @@ def load_tensors(path: Path) -> Any:
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it is damaged, holds anything else, or would grow: ``torch.save`` compresses nothing.
+        ValueError: If it is damaged (a byte that differs from its checksum suffices), holds anything else, or would
+            grow: ``torch.save`` compresses nothing.
     """
     try:
-        _check_growth(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about foreign files, which the error explains
+        _check_whole(path)
+        with no_warnings:  # torch warns about foreign files, which the error explains
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -143,7 +142,7 @@ def load_tensors(path: Path) -> Any:
         raise ValueError(reason if type(error) is ValueError else f"{type(error).__name__}: {reason}") from error
 
 
-def _check_growth(path: Path) -> None:
+def _check_whole(path: Path) -> None:
     with no_device(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         # Among the calls that torch allows in a pickle, only this takes memory of any size. State dicts have none.
         if content.find(b"bytearray") >= 0:
@@ -153,6 +152,9 @@ def _check_growth(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("a part of it is compressed")
+        # torch compares no checksums, and would load weights of which a byte has changed.
+        if damaged := archive.testzip():
+            raise ValueError(f"its part {damaged!r} does not have the checksum it was saved with")
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

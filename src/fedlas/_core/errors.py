@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 from fedlas._core.text import printable, shortened
@@ -47,8 +49,26 @@ class CalibrationWarning(UserWarning):
     """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why."""
 
 
+_texts: ContextVar[list[str] | None] = ContextVar("texts", default=None)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Give a list that takes the texts of :func:`warn_user` in place of warnings, in this thread alone."""
+    # warnings.catch_warnings changes the whole process: of two threads that overlap, it leaves one's list for good.
+    texts: list[str] = []
+    before = _texts.set(texts)
+    try:
+        yield texts
+    finally:
+        _texts.reset(before)
+
+
 def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> None:
     """Warn at the line of the user's code that led here: the innermost frame outside of this package and of torch."""
+    if (texts := _texts.get()) is not None:
+        texts.append(message)
+        return
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_internal(frame):
         frame, level = frame.f_back, level + 1

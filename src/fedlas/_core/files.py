@@ -8,8 +8,8 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +41,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         it, and :func:`remove_parts` removes it.
 
     Example:
-        >>> folder = Path(tempfile.mkdtemp())
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
         >>> write_atomically(folder / "a.txt", lambda file: file.write(b"whole")).read_text()
         'whole'
     """
@@ -52,7 +53,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         raise not_writable(path, error) from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
         raise not_writable(path.parent, error) from error
     # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
@@ -62,12 +64,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)  # mkstemp makes private files; give this one the permissions any other file would get
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else raw.error
         if cause is None or not isinstance(error, Exception):
             raise
@@ -113,7 +112,8 @@ def path_inside(folder: Path, path: Path) -> Path:
         InputError: If ``path`` is not below ``folder``, has ``..`` there, or has a link between the two.
 
     Example:
-        >>> folder = Path(tempfile.mkdtemp())
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
         >>> path_inside(folder, folder / "predictions" / "test.npz").name
         'test.npz'
     """
@@ -123,6 +123,18 @@ def path_inside(folder: Path, path: Path) -> Path:
         return path
     fix = "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere."
     raise InputError("fedlas", f"only what lies in {folder} may be written or removed", path, fix)
+
+
+def refuse_links(folder: Path, below: Path) -> Path:
+    """Return ``below`` if neither it nor anything in it is a link: files in it may be written and appended to.
+
+    Raises:
+        InputError: If there is one, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
+    """
+    for path in (below, *below.rglob("*")):
+        if path.is_symlink():
+            path_inside(folder, path / "file")
+    return path_inside(folder, below)
 
 
 def remove(path: Path, *, inside: Path) -> None:
@@ -221,11 +233,11 @@ def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file, UTF-8.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: If the file cannot be read, or is a device or a pipe.
         ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
             checks of the content would miss it.
     """
-    return parse_json(checked_path(path).read_text(encoding="utf-8"))
+    return parse_json(no_device(checked_path(path)).read_text(encoding="utf-8"))
 
 
 def checked_path(path: object) -> Path:

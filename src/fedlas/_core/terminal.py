@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
+from io import StringIO
 from typing import Any, Self, TypeVar
 
 from fedlas._core.extras import require
@@ -97,12 +98,12 @@ def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
         sys.stdout, sys.stderr = before
 
 
-def console(*, stderr: bool = False) -> Any:
-    """Return a ``rich.console.Console`` on standard output or error; only this module prints to it."""
+def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
+    """Return a ``rich.console.Console`` on standard output, error or ``text``; only this module prints to it."""
     stream: Any = sys.stderr if stderr else sys.stdout
-    file = stream if isinstance(stream, Stream) else Stream(stream)
+    file: Any = text if text is not None else stream if isinstance(stream, Stream) else Stream(stream)
     # Rich shows tables in a notebook by itself, past the file, so that no text could be made of them.
-    options: dict[str, Any] = {"force_jupyter": False, "quiet": not is_main_process()}
+    options: dict[str, Any] = {"force_jupyter": False, "quiet": text is None and not is_main_process()}
     return require("rich.console", extra="bench").Console(file=file, stderr=stderr, **options)
 
 
@@ -121,9 +122,9 @@ def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool 
         screen.print(_text(line), style=style, soft_wrap=not wrap)
 
 
-def show(renderable: Any) -> None:
-    """Print a table."""
-    console().print(renderable)
+def show(renderable: Any, *, on: Any = None) -> None:
+    """Print a table, by default on a new ``rich.console.Console``."""
+    (console() if on is None else on).print(renderable)
 
 
 def table(

@@ -4,6 +4,8 @@ In: ``Predictions`` of two classes, or of more with ``positive=k``, which is the
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 """
 
+from fedlas.binary.discrimination import auroc, average_precision
+from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
@@ -11,11 +13,15 @@ from fedlas.binary.positive_bins import PositiveBins, positive_bins
 from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration
 
 __all__ = [
+    "GroupMeasures",
     "IntegratedCalibration",
     "LogisticRecalibration",
     "NetBenefit",
     "PositiveBins",
+    "auroc",
+    "average_precision",
     "brier_skill",
+    "group_measures",
     "integrated_calibration",
     "logistic_recalibration",
     "measures",

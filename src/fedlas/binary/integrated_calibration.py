@@ -1,4 +1,4 @@
-"""ICI, E50 and E90: how far probabilities are from a smooth curve of the frequencies."""
+"""ICI, E50, E90 and Emax: how far probabilities are from a smooth curve of the frequencies."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
+from fedlas.binary.cell_draws import CellDraws
+from fedlas.binary.loess import Loess
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval
-from fedlas.stats.estimates import Estimate
+from fedlas.stats.estimates import RESAMPLING, Estimate
 from fedlas.stats.intervals import check_level, fewest_replicates
+from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, share_at_least
 
 _MOST_CELLS = 8192
-"""Neighboring probabilities are put together if there are more distinct ones."""
-_POINTS = 100
-"""The curve is computed at so many quantiles of the probabilities, and at as many places between the outer ones."""
-# Weight of a pull of slope and curvature to 0: it decides only where too few distinct probabilities determine them.
-_HOLD = 1e-9
-_QUANTILES = {"e50": 0.5, "e90": 0.9}
+_REPLICATE_CELLS = 1024
+SPAN = 0.75
+"""Share of the samples that each parabola sees, as in the paper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class IntegratedCalibration:
         ici: Mean distance: the integrated calibration index.
         e50: Median distance.
         e90: Ninetieth percentile of the distances.
+        emax: Largest distance.
         probability: Where the curve is given, ascending.
         frequency: The curve: the frequency of the positive class at that probability. It can leave ``[0, 1]`` a little.
         low: Lower end of its pointwise bootstrap interval; NaN without replicates.
@@ -41,6 +42,7 @@ class IntegratedCalibration:
     ici: Estimate
     e50: Estimate
     e90: Estimate
+    emax: Estimate
     probability: Floats
     frequency: Floats
     low: Floats
@@ -51,12 +53,12 @@ def integrated_calibration(
     predictions: Predictions,
     *,
     positive: int | None = None,
-    span: float = 0.75,
+    span: float = SPAN,
     confidence_level: float = 0.95,
     replicates: int = 199,
     seed: int = 0,
 ) -> IntegratedCalibration:
-    """Compute ICI, E50 and E90 with intervals, noise floors and tests, and the curve that they are read from.
+    """Compute ICI, E50, E90 and Emax with intervals, noise floors and tests, and the curve that they are read from.
 
     The curve is a loess of the outcomes on the probabilities: at each place a parabola is fitted to the nearest
     ``span`` of the samples, with tricube weights. Unlike bins it has no edges, and unlike the calibration slope it can
@@ -84,9 +86,12 @@ def integrated_calibration(
         These numbers are above 0 by chance, as ECE is: compare them with their floors. Floor and test redraw every
         label from its probability. The bootstrap keeps the windows of the parabolas.
 
-        The smoother is our own: statsmodels has lines instead of parabolas, and no other package here has either. The
-        fitted curve is not clipped to ``[0, 1]``, as in the paper. More than 8,192 distinct probabilities are put
-        together with their neighbors, and between 200 places the curve is a line.
+        The smoother is our own loess of degree 2, as R's ``loess``; ``lowess`` of R and of statsmodels has lines
+        instead of parabolas, with which ICI and E90 come out up to a few tenths of a point apart. The fitted curve is
+        not clipped to ``[0, 1]``, as in the paper. More than 8,192 distinct probabilities (1,024 in the replicates) are
+        put together with their neighbors, and between 200 places the curve is a line.
+
+        With clusters the bootstrap draws clusters, and the floor turns the gaps of whole clusters (wild bootstrap).
 
     Example:
         >>> import torch
@@ -110,105 +115,79 @@ def integrated_calibration(
     if check_count(owner, "replicates", replicates, low=0) and replicates < fewest_replicates(confidence_level):
         least = fewest_replicates(confidence_level)
         raise InputError(owner, f"replicates must be 0 or at least {least}", replicates, "Ask for more, such as 199.")
-    data = positive_class(owner, predictions, positive)
+    return curve_and_tests(
+        owner,
+        positive_class(owner, predictions, positive),
+        span=span,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )[0]
+
+
+def curve_and_tests(
+    owner: str, data: Positive, *, span: float = SPAN, confidence_level: float, replicates: int, seed: int
+) -> tuple[IntegratedCalibration, NullReplicates]:
+    """Return the curve and its distances, and the tests of calibration that the same replicates give."""
     if data.num_samples < 10:
         raise InputError(owner, "a curve needs at least 10 samples", data.num_samples, "Use a larger test set.")
-    smoother = _Loess(data, span)
-    counts, positives = smoother.counts[None], smoother.positives[None]
-    curve = smoother.curves(counts, positives)
+    smoother = Loess(data, span, most=_MOST_CELLS)
+    counts = smoother.counts[None]
+    curve = smoother.curves(counts, smoother.positives[None])
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
+    null = NullReplicates()
     if not replicates:
         unknown = np.full(curve.shape[1], np.nan)
-        ici, e50, e90 = (Estimate(value, math.nan, math.nan) for value in values.values())
-        return IntegratedCalibration(ici, e50, e90, smoother.places, curve[0], unknown, unknown)
+        distances = {name: Estimate(value, math.nan, math.nan) for name, value in values.items()}
+        return IntegratedCalibration(**distances, **_curve(smoother.places, curve[0], unknown, unknown)), null
 
-    # Replicates: samples drawn with replacement, a sample being its cell and its outcome; and labels drawn anew.
-    random = np.random.default_rng(seed)
-    cells = np.concatenate([smoother.positives, smoother.counts - smoother.positives]) / data.num_samples
-    counts_drawn = random.multinomial(data.num_samples, cells / cells.sum(), size=replicates).astype(np.float64)
-    yes, no = np.split(counts_drawn, 2, axis=1)
-    curves = smoother.curves(yes + no, yes)
-    samples = smoother.distances(curves, yes + no)
-    labels = random.binomial(smoother.counts.astype(np.int64), smoother.means, (replicates, len(smoother.means)))
-    floors = smoother.distances(smoother.curves(counts, labels.astype(np.float64)), counts)
+    # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
+    coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
+    draws = CellDraws(data, coarse.cell, replicates, np.random.default_rng(seed))
+    counts_drawn, positives_drawn = draws.resampled()
+    curves = coarse.curves(counts_drawn, positives_drawn)
+    samples = coarse.distances(curves, counts_drawn)
+    labels = draws.redrawn()
+    counts = coarse.counts[None]
+    floors = coarse.distances(coarse.curves(counts, labels), counts)
+    observed = coarse.distances(coarse.curves(counts, coarse.positives[None]), counts)
 
     def estimate(name: str) -> Estimate:
         ends = error_interval(values[name], samples[name], floors[name], confidence_level=confidence_level)
-        p, least = share_at_least(floors[name], values[name]), least_p(replicates, "worse")
-        return Estimate(values[name], ends.low, ends.high, float(floors[name].mean()), p, least, replicates)
+        null.add(name, float(observed[name][0]), floors[name])
+        return Estimate(
+            values[name],
+            ends.low,
+            min(ends.high, 1.0),
+            float(floors[name].mean()),
+            share_at_least(floors[name], float(observed[name][0])),
+            least_p(replicates, "worse"),
+            replicates,
+            confidence_level,
+            RESAMPLING,
+        )
 
     low, high = np.quantile(curves, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0)
-    ici, e50, e90 = map(estimate, values)
-    return IntegratedCalibration(ici, e50, e90, smoother.places, curve[0], low, high)
+    distances = {name: estimate(name) for name in values}
+    for name, terms in _score_terms(data, coarse).items():
+        size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))
+        null.add(name, size, np.abs((labels - coarse.counts * coarse.means) @ terms))
+    return IntegratedCalibration(**distances, **_curve(smoother.places, curve[0], low, high)), null
 
 
-class _Loess:
-    """Local parabolas over cells of equal, or nearly equal, probabilities: a linear function of the cells' sums.
+def _curve(places: Floats, frequency: Floats, low: Floats, high: Floats) -> dict[str, Floats]:
+    return {"probability": places, "frequency": frequency, "low": low, "high": high}
 
-    Attributes:
-        means: Mean probability of each cell ``(M,)``, ascending.
-        counts: Samples of each ``(M,)``.
-        positives: Positives of each ``(M,)``.
-        places: Where the parabolas are fitted ``(G,)``, ascending.
+
+def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
+    """Return what each cell's gap counts in the score tests of a shift and of a slope, and in Spiegelhalter's z.
+
+    The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds less
+    their mean, which the variances of the outcomes weight.
     """
-
-    def __init__(self, data: Positive, span: float) -> None:
-        distinct, cell, count = np.unique(data.probability, return_inverse=True, return_counts=True)
-        if len(distinct) > _MOST_CELLS:
-            # Half of the cells share the samples, half the probabilities: most samples may have nearly the same.
-            rank = (count.cumsum() - count) / data.num_samples
-            by_rank, by_value = (np.floor(0.5 * _MOST_CELLS * each) for each in (rank, distinct))
-            cell = np.unique(by_rank + by_value, return_inverse=True)[1][cell]
-        self.counts = np.bincount(cell).astype(np.float64)
-        self.positives = np.bincount(cell, data.outcome).astype(np.float64)
-        self.means: Floats = np.bincount(cell, data.probability) / self.counts
-        self.places = self.means
-        if len(self.means) > 2 * _POINTS:
-            low, high = float(self.means[0]), float(self.means[-1])
-            quantiles = np.quantile(data.probability, np.linspace(0, 1, _POINTS)).clip(low, high)
-            self.places = np.unique(np.concatenate([quantiles, np.linspace(low, high, _POINTS)]))
-        # The powers of the distances, weighted; a distance of 1 is where the weight ends.
-        self._powers: Floats = np.empty((5, len(self.places), len(self.means)))
-        nearest = max(1, int(span * data.num_samples + 1e-5))
-        for row, place in enumerate(self.places):
-            away = self.means - place
-            size = np.abs(away)
-            order = np.argsort(size, kind="stable")
-            width = size[order[np.searchsorted(self.counts[order].cumsum(), nearest)]]
-            # If the nearest samples have one probability, the curve there is their share of positives.
-            scaled = away / width if width > 0 else np.where(size > 0, 2.0, 0.0)
-            weight = np.clip(1.0 - np.abs(scaled) ** 3, 0.0, 1.0) ** 3
-            self._powers[:, row] = weight * np.where(weight > 0, scaled, 0.0) ** np.arange(5)[:, None]
-
-    def curves(self, counts: Floats, positives: Floats) -> Floats:
-        """Return the curve at the places ``(R, G)``, from samples and positives of the cells ``(R, M)``."""
-        moments = np.moveaxis(self._powers @ counts.T, -1, 0)
-        right = np.moveaxis(self._powers[:3] @ positives.T, -1, 0)
-        normal = np.moveaxis(moments[:, [[0, 1, 2], [1, 2, 3], [2, 3, 4]]], -1, 1)
-        total = np.maximum(moments[:, 0], 1e-300)[..., None, None]
-        ridged = normal / total + np.diag([1e-12, _HOLD, _HOLD])
-        sums = np.moveaxis(right, 1, -1)[..., None] / total
-        return np.asarray(np.linalg.solve(ridged, sums)[..., 0, 0], dtype=np.float64)
-
-    def distances(self, curves: Floats, counts: Floats) -> dict[str, Floats]:
-        """Return mean, median and 90th percentile ``(R,)`` of the samples' distances, for curves ``(R, G)``."""
-        fitted = np.stack([np.interp(self.means, self.places, curve) for curve in curves])
-        away = np.abs(fitted - self.means)
-        order = np.argsort(away, axis=1, kind="stable")
-        reached = np.take_along_axis(np.broadcast_to(counts, away.shape), order, axis=1).cumsum(axis=1)
-        ranked = np.take_along_axis(away, order, axis=1)
-        total = reached[:, -1]
-        ici = (away * counts).sum(axis=1) / total
-        return {"ici": ici} | {name: _quantile(ranked, reached, q * (total - 1)) for name, q in _QUANTILES.items()}
-
-
-def _quantile(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
-    """Return the value at a fractional rank of samples counted in cells, as :func:`numpy.quantile` does."""
-    below = np.floor(rank)
-
-    def at(whole: Floats) -> Floats:
-        index = np.minimum((reached <= whole[:, None]).sum(axis=1), ranked.shape[1] - 1)
-        value: Floats = ranked[np.arange(len(ranked)), index]
-        return value
-
-    return at(below) + (rank - below) * (at(np.minimum(below + 1, reached[:, -1] - 1)) - at(below))
+    log_odds = np.bincount(cells.cell, data.counts * data.log_odds) / cells.counts
+    spread = cells.counts * cells.means * (1.0 - cells.means)
+    terms = {"in_the_large": np.ones(len(spread)), "spiegelhalter": 1.0 - 2.0 * cells.means}
+    if spread.sum() > 0:
+        terms["slope"] = log_odds - float(spread @ log_odds) / float(spread.sum())
+    return terms

@@ -4,58 +4,132 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.binary.integrated_calibration import integrated_calibration
-from fedlas.binary.positive import normal_interval, positive_class
+from fedlas.binary.discrimination import area_estimate, precision_estimate
+from fedlas.binary.integrated_calibration import curve_and_tests
+from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
 from fedlas.binary.recalibration import logistic_recalibration
 from fedlas.predictions import Predictions
-from fedlas.stats.estimates import Estimate
-from fedlas.stats.intervals import Interval
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
+from fedlas.stats.intervals import Interval, check_level
+from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, two_sided, wilson
 
 
 def measures(
-    predictions: Predictions, *, positive: int | None = None, replicates: int = 199, seed: int = 0
-) -> dict[str, Estimate]:
-    """Compute calibration slope, intercept and in the large, ICI, E50, E90 and Brier skill, with 95 % intervals.
+    predictions: Predictions,
+    *,
+    positive: int | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> EstimateTable:
+    """Compute all measures of one number, with intervals and tests of calibration.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: The class to set against the rest; None: class 1 of two.
-        replicates: Of ICI, E50 and E90, as in :func:`~fedlas.binary.integrated_calibration`.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+        replicates: Of ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
         seed: As there.
 
     Returns:
-        Estimate by name: ``slope``, ``intercept``, ``in_the_large``, ``observed_to_expected``, ``ici``, ``e50``,
-        ``e90`` and ``brier_skill``. Those that these samples cannot give are missing: the first four where a threshold
-        separates the outcomes, and all where only one outcome occurs or there are fewer than 10 samples.
+        Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
+        probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
+        ``emax``, ``auroc``, ``average_precision`` and ``brier_skill``, each test of calibration with its own p-value: Wald's of slope, intercept and
+        calibration in the large, that of the number of positives given the probabilities, and consistency resampling.
+        Those that these samples cannot give are missing: the line where a threshold separates the outcomes, and all
+        but the first three where only one outcome occurs or there are fewer than 10 samples. ``joint_p`` is one
+        p-value of all tests together.
 
     Raises:
         InputError: As all functions here, for predictions of other than two classes without ``positive``.
+
+    Note:
+        The joint test compares the scores of shift and slope (Cox 1958), Spiegelhalter's z, ICI, E50, E90 and Emax with
+        the same replicates whose outcomes are drawn from the probabilities.
 
     Example:
         >>> import torch
         >>> logits = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
         >>> happened = torch.bernoulli(logits.softmax(1)[:, 1], generator=torch.Generator().manual_seed(1)).long()
-        >>> list(measures(Predictions(logits, happened)))
-        ['slope', 'intercept', 'in_the_large', 'observed_to_expected', 'ici', 'e50', 'e90', 'brier_skill']
+        >>> found = measures(Predictions(logits, happened))
+        >>> found["observed_to_expected"].low < 1 < found["observed_to_expected"].high, found.joint_p > 0.05
+        (True, True)
     """
-    outcome = positive_class("measures", predictions, positive).outcome
+    owner = "measures"
+    data = positive_class(owner, predictions, positive)
+    outcome = data.outcome
+    level: dict[str, Any] = {"confidence_level": check_level(owner, confidence_level)}
+    numbers = _rates(data, confidence_level)
     if len(outcome) < 10 or outcome.min() == outcome.max():
-        return {}
+        return EstimateTable(numbers)
     try:
-        line = logistic_recalibration(predictions, positive=positive)
-        names = ("slope", "intercept", "in_the_large", "observed_to_expected")
-        numbers = {name: _estimate(getattr(line, name)) for name in names}
+        line = logistic_recalibration(predictions, positive=positive, **level)
+        numbers |= {
+            "observed_to_expected": _ratio(data, line.observed_to_expected),
+            "in_the_large": _wald(line.in_the_large, 0.0),
+            "slope": _wald(line.slope, 1.0),
+            "intercept": _wald(line.intercept, 0.0),
+        }
     except InputError:  # the outcomes can be separated; all else was checked above
-        numbers = {}
-    curve = integrated_calibration(predictions, positive=positive, replicates=replicates, seed=seed)
-    numbers |= {"ici": curve.ici, "e50": curve.e50, "e90": curve.e90}
-    return numbers | {"brier_skill": _estimate(brier_skill(predictions, positive=positive))}
+        pass
+    curve, null = curve_and_tests(owner, data, replicates=replicates, seed=seed, **level)
+    numbers |= {"ici": curve.ici, "e50": curve.e50, "e90": curve.e90, "emax": curve.emax}
+    numbers["auroc"] = area_estimate(data, confidence_level)
+    numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
+    skill = brier_skill(predictions, positive=positive, **level)
+    numbers["brier_skill"] = Estimate(skill.value, skill.low, skill.high, **level)
+    return EstimateTable(numbers, null if replicates else None)
 
 
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(interval.value, interval.low, interval.high)
+def _rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
+    """Return the share of positives, the mean probability and the Brier score."""
+    level: dict[str, Any] = {"confidence_level": confidence_level}
+    observed = data.mean(data.outcome)
+    if data.is_plain:
+        ends = clopper_pearson(int(data.outcome.sum()), data.num_samples, **level)
+    else:
+        error = data.error_of_mean(data.outcome - observed)
+        worth = observed * (1.0 - observed) / error**2 if error > 0 else float(data.num_samples)
+        ends = wilson(observed, worth, **level)
+    squares = (data.probability - data.outcome) ** 2
+    return {
+        "observed": Estimate(observed, *ends, **level),
+        "expected": _mean(data, data.probability, level),
+        "brier": _mean(data, squares, level),
+    }
+
+
+def _mean(data: Positive, values: Floats, level: dict[str, Any]) -> Estimate:
+    """Return a mean of numbers in [0, 1] with its normal interval."""
+    value = data.mean(values)
+    ends = normal_interval(value, data.error_of_mean(values - value), **level)
+    return Estimate(value, max(ends.low, 0.0), min(ends.high, 1.0), **level)
+
+
+def _wald(interval: Interval, ideal: float) -> Estimate:
+    """Return the estimate with the p-value of Wald's test that the number is the ``ideal`` one."""
+    p = None
+    if 0.0 < interval.standard_error < math.inf:
+        p = two_sided((interval.value - ideal) / interval.standard_error)
+    level = interval.confidence_level
+    return Estimate(interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald")
+
+
+def _ratio(data: Positive, interval: Interval) -> Estimate:
+    """Return observed over expected with the p-value of the number of positives, given their probabilities."""
+    if data.is_plain:
+        test = "Poisson binomial"
+        p = poisson_binomial_p(data.probability, int(data.outcome.sum()))
+    else:
+        test = "Wald"
+        gaps = data.outcome - data.probability
+        error = data.error_of_mean(gaps - data.mean(gaps))
+        p = two_sided(data.mean(gaps) / error) if error > 0 else 1.0
+    level = interval.confidence_level
+    return Estimate(interval.value, interval.low, interval.high, p=p, confidence_level=level, test=test)
 
 
 def brier_skill(predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95) -> Interval:
@@ -90,12 +164,12 @@ def brier_skill(predictions: Predictions, *, positive: int | None = None, confid
     """
     data = positive_class("brier_skill", predictions, positive, both_outcomes=True)
     squares = (data.probability - data.outcome) ** 2
-    brier, prevalence = float(squares.mean()), float(data.outcome.mean())
+    brier = data.mean(squares)
+    prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)
     # What each sample moves the score by: through its own square, and through the prevalence.
     influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (data.outcome - prevalence)
-    interval = normal_interval(
-        1.0 - brier / spread, float(influence.std()) / math.sqrt(data.num_samples), confidence_level=confidence_level
-    )
+    error = data.error_of_mean(influence - data.mean(influence))
+    interval = normal_interval(1.0 - brier / spread, error, confidence_level=confidence_level)
     # No skill is above 1, so to cut the end off there loses no coverage.
     return replace(interval, high=min(interval.high, 1.0))

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, as_numbers, describe
-from fedlas.binary.positive import Floats, positive_class, z_score
+from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking import ROUNDING
 from fedlas.predictions import Predictions
+from fedlas.stats.proportion import z_score
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 """Thresholds where none are chosen."""
@@ -71,8 +72,8 @@ def net_benefit(
         Assumes that the share of positives among the samples is that of the people whom the model will be used for; in
         a case-control sample it is not.
 
-        Net benefit is a mean over samples, and the interval is the normal one of a mean. Its width is 0 where the model
-        acts on no sample, and that of ``gain`` where it acts as the better default does.
+        Net benefit is a mean over samples, and the interval is the normal one of a mean; with clusters, from their sums.
+        Its width is 0 where the model acts on no sample, and that of ``gain`` where it acts as the better default does.
 
     Example:
         >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, -1.0], [0.0, -2.0]], [1, 0, 1, 0])
@@ -94,25 +95,17 @@ def net_benefit(
         )
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
     order = np.argsort(data.probability, kind="stable")
-    positives = np.concatenate([np.cumsum(data.outcome[order][::-1])[::-1], [0.0]])
+    totals = Totals(data, order)
     # A probability equals a threshold also where its logarithm was rounded in between.
     rounding = ROUNDING * torch.finfo(predictions.scores.dtype).eps * (1.0 - np.log(limit))
     first = np.searchsorted(data.probability[order], limit * (1.0 - rounding), side="left")
-    samples = data.num_samples
-    true, acted = positives[first], samples - first
     weight = limit / (1.0 - limit)
-
-    def mean(hits: Floats, needless: Floats, sign: float = 1.0) -> tuple[Floats, Floats]:
-        """Mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error."""
-        value = (hits - weight * needless) / samples
-        variance = np.maximum((hits + weight**2 * needless) / samples - value**2, 0.0)
-        return sign * value, np.sqrt(variance / samples)
-
-    model, error = mean(true, acted - true)
-    treat_all, _ = mean(positives[:1], samples - positives[:1])
+    model, error = totals.mean(first, weight)
+    treat_all, _ = totals.mean(np.zeros_like(first), weight)
     # Compared with acting on all, the model saves needless actions and loses hits below the threshold.
-    below, below_error = mean(positives[0] - true, (samples - acted) - (positives[0] - true), sign=-1.0)
-    gain, gain_error = (np.where(treat_all > 0, a, b) for a, b in ((below, model), (below_error, error)))
+    below, below_error = totals.mean(first, weight, below=True)
+    gain = np.where(treat_all > 0, below, model)
+    gain_error = np.where(treat_all > 0, below_error, error)
     return NetBenefit(
         limit,
         model,
@@ -123,3 +116,69 @@ def net_benefit(
         gain - z * gain_error,
         gain + z * gain_error,
     )
+
+
+class Totals:
+    """Sums over the samples from each rank of the probability on.
+
+    Args:
+        data: The samples.
+        order: Samples by ascending probability ``(N,)``.
+    """
+
+    def __init__(self, data: Positive, order: Integers) -> None:
+        self._data = data
+        self._order = order
+        weights = data.counts[order]
+        self._happened = data.outcome[order] > 0
+        self.positives = _from_each_rank(weights * self._happened)
+        self.others = _from_each_rank(weights * ~self._happened)
+        self._square_positives = _from_each_rank(weights**2 * self._happened)
+        self._square_others = _from_each_rank(weights**2 * ~self._happened)
+
+    def mean(self, first: Integers, weight: Floats, *, below: bool = False) -> tuple[Floats, Floats]:
+        """Return the mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error.
+
+        Args:
+            first: Rank of the first sample that is acted on, at each threshold ``(T,)``.
+            weight: What a needless action costs at each threshold ``(T,)``.
+            below: Whether to take the samples below instead, with the sign turned.
+        """
+
+        def sums(totals: Floats) -> Floats:
+            return totals[0] - totals[first] if below else totals[first]
+
+        samples = self._data.num_samples
+        value = (sums(self.positives) - weight * sums(self.others)) / samples
+        squares = sums(self._square_positives) + weight**2 * sums(self._square_others)
+        if self._data.weights is None:
+            variance = squares / samples - value**2
+        else:
+            # Around the mean, as each row adds its weight times what it brings less the mean.
+            all_squares = self._square_positives[0] + self._square_others[0]
+            crossed = self._crossed(first, weight, below=below)
+            variance = (squares - 2.0 * value * crossed + value**2 * all_squares) / samples
+        error = np.sqrt(np.maximum(variance, 0.0) / samples)
+        if self._data.clusters is not None:
+            error = np.array([self._clustered(*each, below=below) for each in zip(first, weight, value, strict=True)])
+        return (-value if below else value), error
+
+    def _crossed(self, first: Integers, weight: Floats, *, below: bool) -> Floats:
+        """Return the sums of squared weights times what the samples bring."""
+        hits = self._square_positives
+        needless = self._square_others
+        if below:
+            return (hits[0] - hits[first]) - weight * (needless[0] - needless[first])
+        return hits[first] - weight * needless[first]
+
+    def _clustered(self, first: int, weight: float, value: float, *, below: bool) -> float:
+        """Return the standard error of the mean from sums over clusters."""
+        part = slice(None, first) if below else slice(first, None)
+        terms = np.zeros(self._data.num_samples)
+        terms[self._order[part]] = np.where(self._happened[part], 1.0, -weight)
+        return self._data.error_of_mean(terms - value)
+
+
+def _from_each_rank(values: Floats) -> Floats:
+    """Return the sums of ``values (N,)`` from each place on ``(N + 1,)``."""
+    return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])

@@ -2,42 +2,79 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count
-from fedlas.metrics.sums import check_takes_weights
+from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
-from fedlas.stats.intervals import Interval, check_level
+from fedlas.stats.intervals import Interval
+from fedlas.stats.proportion import z_score
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 _ELEMENTS = 2**18
 
 
 @dataclass(frozen=True, eq=False)
 class Positive:
-    """One class against the rest; all arrays float64.
+    """One class against the rest; rows of weight 0 are left out.
 
     Attributes:
-        log_odds: ``log p / (1 - p)`` of the class ``(N,)``.
-        probability: ``p (N,)``.
-        outcome: 1 where it was the class, else 0 ``(N,)``.
+        log_odds: ``log p / (1 - p)`` of the class ``(N,)`` float64.
+        probability: ``p (N,)`` float64.
+        outcome: 1 where it was the class, else 0 ``(N,)`` float64.
+        weights: ``(N,)`` float64 that average 1; None if every sample counts once.
+        clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all samples are independent.
     """
 
     log_odds: Floats
     probability: Floats
     outcome: Floats
+    weights: Floats | None = None
+    clusters: Integers | None = None
 
     @property
     def num_samples(self) -> int:
         """``N``."""
         return len(self.outcome)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether samples are independent and count once each."""
+        return self.weights is None and self.clusters is None
+
+    @property
+    def counts(self) -> Floats:
+        """How much each sample counts ``(N,)``; adds up to ``N``."""
+        return np.ones(self.num_samples) if self.weights is None else self.weights
+
+    def mean(self, values: Floats) -> float:
+        """Return the weighted mean of ``values (N,)``."""
+        return float(np.average(values, weights=self.weights))
+
+    def variance_of_sum(self, terms: Floats) -> Floats:
+        """Return the covariance ``(k, k)`` of the weighted sum of ``terms (N, k)``, whose means are 0.
+
+        Samples of one cluster may depend on each other in any way. With ``K`` clusters the sum of squares of their
+        sums is multiplied by ``K / (K - 1)``, as for a variance.
+        """
+        sums = terms * self.counts[:, None]
+        if self.clusters is None:
+            return np.asarray(sums.T @ sums)
+        number = int(self.clusters.max()) + 1
+        totals = np.stack([np.bincount(self.clusters, column, number) for column in sums.T], axis=1)
+        return np.asarray(totals.T @ totals) * (number / max(number - 1, 1))
+
+    def error_of_mean(self, terms: Floats) -> float:
+        """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
+        return math.sqrt(float(self.variance_of_sum(terms[:, None])[0, 0])) / self.num_samples
 
 
 def positive_class(
@@ -52,10 +89,11 @@ def positive_class(
         both_outcomes: Whether samples of the class and of the rest are needed.
 
     Raises:
-        InputError: If ``predictions`` are something else, have one class or sample weights, if ``positive`` is no
+        InputError: If ``predictions`` are something else or have one class, if ``positive`` is no
             class, or is None where there are not two, or if an outcome is missing that is needed.
     """
-    classes = check_predictions(owner, predictions).num_classes
+    predictions = check_predictions(owner, predictions)
+    classes = predictions.num_classes
     if classes < 2 or (positive is None and classes != 2):
         expected = "predictions must have two classes, or positive must name the one to set against the rest"
         got = f"{classes} class{'es' if classes > 1 else ''}, positive={positive}"
@@ -65,7 +103,7 @@ def positive_class(
     if number >= classes:
         fix = "Pass the number of one of the classes."
         raise InputError(owner, f"positive must be a class in [0, {classes})", number, fix)
-    check_takes_weights(owner, predictions, takes_weights=False)
+    predictions = counted(predictions)
     # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
     odds = []
     for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):
@@ -73,19 +111,26 @@ def positive_class(
         odds.append(rows[:, number].double() - rest.logsumexp(dim=1))
     log_odds = torch.cat(odds)
     outcome = (predictions.target.cpu() == number).double().numpy()
+    shares = averaging_one(predictions)
+    weights = None if shares is None else shares.numpy()
+    names = getattr(predictions, "clusters", None)
+    clusters = None if names is None else np.unique(names.cpu().numpy(), return_inverse=True)[1]
     if both_outcomes and outcome.min() == outcome.max():
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
         fix = "Pass a test set in which both happen."
         raise InputError(owner, f"samples of class {number} and of the rest are needed", got, fix)
-    return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome)
+    return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
+
+
+def counted(predictions: Predictions) -> Predictions:
+    """Return the samples whose weight is above 0."""
+    weights = predictions.weights
+    if weights is None or bool(weights.all()):
+        return predictions
+    return predictions.rows(weights > 0)
 
 
 def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
     """Return ``value`` with ``z`` standard errors to both sides."""
     reach = z_score(confidence_level) * error
     return Interval(value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal")
-
-
-def z_score(confidence_level: float) -> float:
-    """Return how many standard deviations a normal interval of this level reaches to each side."""
-    return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)

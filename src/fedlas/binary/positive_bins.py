@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from fedlas._core.check import check_choice, check_count
-from fedlas.binary.positive import Floats, positive_class
+from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.ece import BinSums, bins_of
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import check_level
-from fedlas.stats.proportion import wilson
+from fedlas.stats.proportion import weighted_share, wilson
 
 _SCHEMES = ("equal-width", "equal-mass")
 
@@ -24,10 +25,11 @@ class PositiveBins:
 
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending; bin ``b`` is ``(edges[b], edges[b + 1]]``, and 0 is in the first.
-        count: Samples in each bin ``(B,)``.
+        count: Samples in each bin ``(B,)``, by their weights.
         probability: Mean probability ``(B,)``.
         frequency: Share of positives ``(B,)``.
-        low: Lower end of Wilson's interval of the frequency ``(B,)``.
+        low: Lower end of Wilson's interval of the frequency ``(B,)``; with weights or clusters that of an effective
+            number of samples.
         high: Upper end.
     """
 
@@ -89,7 +91,29 @@ def positive_bins(
         sums = BinSums(num_bins)
         sums.add(probability, outcome)
         bins = sums.bins()
-    count, frequency = bins.count.double().numpy(), bins.accuracy.numpy()
-    with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
-        low, high = wilson(frequency, count, confidence_level=confidence_level)
-    return PositiveBins(bins.edges.numpy(), count, bins.confidence.numpy(), frequency, low, high)
+    edges = bins.edges.numpy()
+    if data.is_plain:
+        count = bins.count.double().numpy()
+        frequency = bins.accuracy.numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
+            low, high = wilson(frequency, count, confidence_level=confidence_level)
+        return PositiveBins(edges, count, bins.confidence.numpy(), frequency, low, high)
+    place = np.clip(np.searchsorted(edges, probability.numpy(), side="left") - 1, 0, len(edges) - 2)
+    rows = [np.flatnonzero(place == number) for number in range(len(edges) - 1)]
+    return PositiveBins(edges, *np.array([_weighted_bin(data, each, confidence_level) for each in rows]).T)
+
+
+def _weighted_bin(data: Positive, rows: Integers, confidence_level: float) -> tuple[float, ...]:
+    """Return count, probability, frequency and the interval's ends of one bin; NaN without samples."""
+    if not len(rows):
+        return 0.0, *[math.nan] * 4
+    weights = data.counts[rows]
+    hits = data.outcome[rows] > 0
+    clusters = None if data.clusters is None else np.unique(data.clusters[rows], return_inverse=True)[1]
+    ends = weighted_share(hits, weights, clusters, confidence_level=confidence_level)
+    return (
+        float(weights.sum()),
+        float(np.average(data.probability[rows], weights=weights)),
+        float(np.average(hits, weights=weights)),
+        *map(float, ends),
+    )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class, z_score
+from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
+from fedlas.stats.proportion import z_score
 
 _STEPS = 100
 
@@ -26,7 +27,8 @@ class LogisticRecalibration:
         in_the_large: The intercept if the slope is fixed at 1: by how much the log-odds are too low on the whole.
         observed_to_expected: Number of positives over the sum of their probabilities. 1 if calibrated; above 1 the
             model expects too few. Its interval is symmetric on the logarithm, and takes the probabilities as given.
-        p_value: Of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom.
+        p_value: Of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom; with
+            weights or clusters of Wald's.
     """
 
     slope: Interval
@@ -48,7 +50,8 @@ def logistic_recalibration(
 
     Returns:
         The four numbers, each with standard error and interval. Those of slope and intercept are Wald's, from the
-        curvature of the likelihood; that of calibration in the large is White's, which holds for any slope.
+        curvature of the likelihood; that of calibration in the large is White's, which holds for any slope. With
+        weights or clusters all are robust (sandwich) intervals, of sums over clusters.
 
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
@@ -56,9 +59,9 @@ def logistic_recalibration(
             ``positive``.
 
     Note:
-        Assumes that samples are independent, and that the relation of the log-odds is a straight line. A slope of 1 and
-        an intercept of 0 do not show that a model is calibrated: a curve can have the right line. See
-        :func:`~fedlas.binary.integrated_calibration`.
+        Assumes that samples are independent, or clusters of them are, and that the relation of the log-odds is a
+        straight line. A slope of 1 and an intercept of 0 do not show that a model is calibrated: a curve can have the
+        right line. See :func:`~fedlas.binary.integrated_calibration`.
 
     Example:
         >>> import torch
@@ -79,31 +82,44 @@ def logistic_recalibration(
     owner = "logistic_recalibration"
     data = positive_class(owner, predictions, positive, both_outcomes=True)
     z = z_score(confidence_level)
-    slope, slope_error, intercept, intercept_error, fitted = _regression(owner, data)
+    line, covariance, fitted = _regression(owner, data)
     shift, shift_error = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
-    observed, expected = float(data.outcome.sum()), float(data.probability.sum())
+    observed = float(data.counts @ data.outcome)
+    expected = float(data.counts @ data.probability)
     if expected == 0.0:
         raise InputError(owner, "some probability must be above 0", "none", "Check the logits for extreme values.")
-    ratio, relative = observed / expected, math.sqrt((1.0 - observed / data.num_samples) / observed)
+    ratio = observed / expected
+    relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
+    if not data.is_plain:
+        gaps = data.outcome - ratio * data.probability
+        relative = data.error_of_mean(gaps) * data.num_samples / observed
     reach = math.exp(z * relative)
+    errors = np.sqrt(np.diagonal(covariance))
+
+    # With two degrees of freedom the upper tail of chi-squared is an exponential. Weights and clusters leave no
+    # likelihood to compare, so that Wald's statistic stands in.
+    evidence = fitted - _log_likelihood(data, data.log_odds)
+    if not data.is_plain:
+        away = line - np.array([1.0, 0.0])
+        evidence = 0.5 * float(away @ np.linalg.solve(covariance, away))
     return LogisticRecalibration(
-        slope=normal_interval(slope, slope_error, confidence_level=confidence_level),
-        intercept=normal_interval(intercept, intercept_error, confidence_level=confidence_level),
+        slope=normal_interval(float(line[0]), float(errors[0]), confidence_level=confidence_level),
+        intercept=normal_interval(float(line[1]), float(errors[1]), confidence_level=confidence_level),
         in_the_large=normal_interval(shift, shift_error, confidence_level=confidence_level),
         observed_to_expected=Interval(
             ratio, ratio / reach, ratio * reach, confidence_level, 0, float("nan"), ratio * relative, "log-normal"
         ),
-        # With two degrees of freedom the upper tail of chi-squared is an exponential.
-        p_value=math.exp(-max(0.0, fitted - _log_likelihood(data.log_odds, data.outcome))),
+        p_value=math.exp(-max(0.0, evidence)),
     )
 
 
-def _regression(owner: str, data: Positive) -> tuple[float, float, float, float, float]:
-    """Return the slope and intercept, each followed by its standard error, and the log-likelihood there."""
+def _regression(owner: str, data: Positive) -> tuple[Floats, Floats, float]:
+    """Return slope and intercept ``(2,)``, their covariance ``(2, 2)``, and the log-likelihood there."""
     happened = data.outcome > 0
-    yes, no = data.log_odds[happened], data.log_odds[~happened]
+    yes = data.log_odds[happened]
+    no = data.log_odds[~happened]
     if no.max() <= yes.min() or yes.max() <= no.min():
         threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
         constant = data.log_odds.min() == data.log_odds.max()
@@ -114,53 +130,61 @@ def _regression(owner: str, data: Positive) -> tuple[float, float, float, float,
             "Use more test samples; ranking and Brier score can be measured on these.",
         )
     # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
-    center, unit = float(data.log_odds.mean()), float(data.log_odds.std())
+    center = float(data.log_odds.mean())
+    unit = float(data.log_odds.std())
     columns = np.stack([(data.log_odds - center) / unit, np.ones(data.num_samples)], axis=1)
-    point, value = np.zeros(2), _log_likelihood(np.zeros(data.num_samples), data.outcome)
+    point = np.zeros(2)
+    value = _log_likelihood(data, np.zeros(data.num_samples))
     for _ in range(_STEPS):
         probability = _sigmoid(columns @ point)
-        information = (columns * (probability * (1.0 - probability))[:, None]).T @ columns
-        gradient = columns.T @ (data.outcome - probability)
+        spread = data.counts * probability * (1.0 - probability)
+        information = (columns * spread[:, None]).T @ columns
+        gradient = columns.T @ (data.counts * (data.outcome - probability))
         step = np.linalg.lstsq(information, gradient, rcond=None)[0]
         decrement = float(gradient @ step)
         if decrement <= 1e-18 * data.num_samples:
             break
         # Newton's full step may pass the maximum far from it: it is halved until the likelihood rises.
         size = 1.0
-        while (new := _log_likelihood(columns @ (point + size * step), data.outcome)) < value and size > 1e-12:
+        while (new := _log_likelihood(data, columns @ (point + size * step))) < value and size > 1e-12:
             size /= 2.0
         if new <= value and size <= 1e-12:
             break
-        point, value = point + size * step, new
+        point = point + size * step
+        value = new
     covariance = np.linalg.inv(information)
+    if not data.is_plain:
+        gaps = data.outcome - _sigmoid(columns @ point)
+        covariance = covariance @ data.variance_of_sum(columns * gaps[:, None]) @ covariance
     # From the coefficients of the standardized column to those of the log-odds: b = s / unit, a = c - s center / unit.
     back = np.array([[1.0 / unit, 0.0], [-center / unit, 1.0]])
-    slope, intercept = (float(each) for each in back @ point)
-    errors = np.sqrt(np.diagonal(back @ covariance @ back.T))
-    return slope, float(errors[0]), intercept, float(errors[1]), value
+    return back @ point, back @ covariance @ back.T, value
 
 
 def _in_the_large(data: Positive) -> tuple[float, float]:
     """Return the shift of all log-odds that makes their mean probability the prevalence, and its standard error."""
-    prevalence = float(data.outcome.mean())
+    prevalence = data.mean(data.outcome)
     target = math.log(prevalence) - math.log1p(-prevalence)
-    low, high = target - float(data.log_odds.max()), target - float(data.log_odds.min())
+    low = target - float(data.log_odds.max())
+    high = target - float(data.log_odds.min())
     # The mean probability rises with the shift: bisection ends at the last bit, whatever the size of the logits.
     for _ in range(_STEPS):
         shift = 0.5 * (low + high)
-        low, high = (shift, high) if _sigmoid(data.log_odds + shift).mean() < prevalence else (low, shift)
+        if data.mean(_sigmoid(data.log_odds + shift)) < prevalence:
+            low = shift
+        else:
+            high = shift
     probability = _sigmoid(data.log_odds + shift)
-    information = float((probability * (1.0 - probability)).sum())
+    information = data.mean(probability * (1.0 - probability))
     if information == 0.0:
         return shift, math.inf
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
-    squares = float(((data.outcome - _sigmoid(data.log_odds + shift)) ** 2).sum())
-    return shift, math.sqrt(squares) / information
+    return shift, data.error_of_mean(data.outcome - probability) / information
 
 
-def _log_likelihood(log_odds: Floats, outcome: Floats) -> float:
-    return -float(np.logaddexp(0.0, np.where(outcome > 0, -log_odds, log_odds)).sum())
+def _log_likelihood(data: Positive, log_odds: Floats) -> float:
+    return -float(data.counts @ np.logaddexp(0.0, np.where(data.outcome > 0, -log_odds, log_odds)))
 
 
 def _sigmoid(log_odds: Floats) -> Floats:

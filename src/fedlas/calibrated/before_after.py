@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import warn_user
-from fedlas.calibrated.batches import LoaderOutputs
 from fedlas.calibrators import Calibrator
+from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
+from fedlas.objective.runner import Runner
 from fedlas.predictions import Predictions
 from fedlas.stats import noise_floor
 
@@ -100,7 +101,7 @@ def before_and_after(
     *,
     device: str | torch.device | None,
     ignore_index: int | None,
-    tap: Any,
+    reader: Reader,
 ) -> BeforeAfter:
     """Measure both stages in one pass over the loader.
 
@@ -108,20 +109,22 @@ def before_and_after(
         InputError: As :func:`fedlas.calibrate`.
     """
     owner = "CalibratedModel.before_after"
-    outputs = LoaderOutputs(owner, model, loader, device=device, ignore_index=ignore_index, tap=tap)
+    runner = Runner(owner, model, loader, device=device, reader=reader, ignore_index=ignore_index, labeled=True)
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
     batches: list[tuple[Tensor, Tensor, Tensor]] = []
-    for logits, target, *features in outputs:
+    for rows in runner:
+        logits, target = rows["logits"], rows["target"]
+        parts = [rows[name].to(where or logits.device) for name in ("logits", "features") if name in rows]
         with torch.no_grad():
-            after = calibration(*(part.to(where or part.device) for part in (logits, *features))).cpu()
+            after = calibration(*parts).cpu()
         # Positions of dense outputs are many, and not independent: no floor, no standard error, and none is kept.
-        if not outputs.dense:
+        if not runner.dense:
             batches.append((logits, after, target))
             continue
         stages = stages or [StreamingMetrics(logits.shape[1], metrics=_METRICS) for _ in range(2)]
-        for stage, rows in zip(stages, (logits, after), strict=True):
-            stage.update(rows, target)
+        for stage, scores in zip(stages, (logits, after), strict=True):
+            stage.update(scores, target)
     if batches:
         before, after, target = (torch.cat(column) for column in zip(*batches, strict=True))
         return measured_both(Predictions(before, target), Predictions(after, target))

@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, describe
-from fedlas.calibrated.batches import LoaderOutputs, bare
+from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
+from fedlas.calibrated.methods import calibrator_of
 from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.features import FeatureTap, find_head
+from fedlas.calibrated.table import TableCalibration
+from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
+from fedlas.calibrators import Calibrator
+from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
+from fedlas.objective.head_search import HeadSearch
+from fedlas.objective.network import network_of
+from fedlas.objective.runner import MOST_LOGITS, Runner, collected
 from fedlas.predictions import Predictions
 
 __all__ = ["calibrate"]
 
 _OWNER = "fedlas.calibrate"
-MOST_LOGITS = 2**28
-"""Logits that a fit takes, 1 GiB of float32; of more, a random sample of the rows."""
+_HELD = 2**22
+"""Most logits that are held until the line about the fit is read; of more it is computed at once."""
 
 
+@overload
 def calibrate(
-    model: nn.Module,
+    model: Any,
     val_loader: Iterable[Any],
     method: str | Calibrator = "auto",
     head: str | nn.Module | None = None,
     device: str | torch.device | None = None,
     *,
+    features: bool | Callable[..., Tensor] | None = None,
     ignore_index: int | None = -100,
-) -> CalibratedModel:
-    """Fit a calibrator on held-out data and return the model with it: a module that returns calibrated logits.
+    label: int | str | None = None,
+    weights: int | str | None = None,
+) -> CalibratedModel: ...
+
+
+@overload
+def calibrate(model: Any, *, method: str | Calibrator = "auto", **columns: Any) -> TableCalibration: ...
+
+
+def calibrate(
+    model: Any,
+    val_loader: Iterable[Any] = (),
+    method: str | Calibrator = "auto",
+    head: str | nn.Module | None = None,
+    device: str | torch.device | None = None,
+    *,
+    features: bool | Callable[..., Tensor] | None = None,
+    ignore_index: int | None = -100,
+    label: int | str | None = None,
+    weights: int | str | None = None,
+    **columns: Any,
+) -> CalibratedModel | TableCalibration:
+    """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
+
+    A table is a data frame, or the path of a file; ``probs="p_*", target="y"`` and other fields of
+    ``fedlas.predictions.Columns`` say what its columns hold. The result has ``apply(frame)`` and ``save(path)``.
 
     Args:
         model: Trained classifier to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object or mapping with
             ``logits``; one logit ``(N,)`` or ``(N, 1)`` is that of the second of two classes. It is held, not copied,
-            and put into ``eval()``.
+            and put into ``eval()``. A list of models is an ensemble, and an ``.onnx`` file is run by onnxruntime. A
+            calibrated model is calibrated anew: its old calibration is taken off, which a warning says.
         val_loader: Samples that are neither training nor test data. Yields ``(inputs, target, ...)`` or mappings with
             ``labels``, ``label``, ``target`` or ``targets``. Inputs are a tensor, a tuple (positional arguments) or a
             mapping (named arguments, or one argument if the model takes it so). Targets are class indices, ``(N,)`` or
@@ -46,13 +77,22 @@ def calibrate(
         method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own, of which
             a copy is fitted. ``"auto"`` mixes several, as held-out samples of ``val_loader`` weigh them;
             ``"temperature"`` has one parameter and keeps every predicted class.
-        head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
+        head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it as
+            the module whose output is the logits.
         device: Device of the inputs; None is that of the model's parameters.
+        features: Side information of a calibrator that uses features. None: the input of the classifier head, or logits
+            alone where no head is found, which ``print(calibrated)`` then says. False: logits alone. A function of the
+            model's inputs: what it returns, ``(N, D)``, such as embeddings or metadata.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
+        label: Key or position of the labels in a batch, where they are elsewhere.
+        weights: Key or position of the weight of each sample in a batch, or the column of a table.
+        **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
+            ``covariates``, ``groups``.
 
     Raises:
         InputError: If the model is no module or returns no logits, a batch is of another form, shapes or labels do not
-            fit, the calibrator is unknown or cannot be part of a model, or there are no samples.
+            fit, the calibrator is unknown or cannot be part of a model, or there are no samples; or features are asked
+            for that the calibrator does not use, or that are not there.
 
     Note:
         Of more than 2^28 logits (1 GiB; dense outputs) a random sample of the positions is fitted on, at least 2^27 of
@@ -69,57 +109,75 @@ def calibrate(
         >>> round(calibrated.calibrator.temperature)
         3
     """
-    anything: object = model
-    if not isinstance(anything, nn.Module):
-        fix = "Build it first."
-        if hasattr(anything, "predict_proba") or hasattr(anything, "decision_function"):
-            fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
-        raise InputError(_OWNER, "the model must be an nn.Module", describe(model), fix)
-    calibrator, network = _calibrator(method), bare(model)
-    tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
+    if columns or is_table(model):
+        if weights is not None:
+            columns["weights"] = weights
+        return calibrate_table(model, method, table_columns(columns))
+    network = network_of(_OWNER, model)
+    if isinstance(network, CalibratedModel):
+        network = network.model
+        warn_user(
+            "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
+        )
+    calibrator = calibrator_of(method)
+    reader = _reader(calibrator, features, head)
+    runner = Runner(
+        _OWNER,
+        network,
+        val_loader,
+        device=device,
+        reader=reader,
+        ignore_index=ignore_index,
+        label=label,
+        others={} if weights is None else {"weights": weights},
+        labeled=True,
+    )
     try:
-        outputs = LoaderOutputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
-        val, total = _predictions(outputs)
+        val, total = collected(runner, most=MOST_LOGITS)
     finally:
-        if tap is not None:
-            tap.remove()
-    calibrated = CalibratedModel(network, calibrator.fit(val), head, ignore_index=ignore_index)
-    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
-    calibrated.fitted_on = share + in_sample(calibrator, val)
+        reader.remove()
+    calibrated = CalibratedModel(
+        network,
+        calibrator.fit(val),
+        list(reader.heads) or head,
+        ignore_index=ignore_index,
+        features=reader.function if isinstance(reader, ComputedFeatures) else None,
+    )
+    calibrated._say(_summary(calibrator, val, total, getattr(reader, "note", "")))
     return calibrated
 
 
-def _calibrator(method: object) -> Calibrator:
-    if isinstance(method, Calibrator):
-        return copy.deepcopy(method)
-    entry = CALIBRATORS[check_choice(_OWNER, "method", method, list(CALIBRATORS))]
-    part = entry.metadata.get("part", "val")
-    if part != "val":
-        raise InputError(
-            _OWNER,
-            "the method must be one that is fitted on the loader's own data",
-            f"{entry.name}, which is fitted on data under growing noise",
-            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
-            "fedlas.CalibratedModel(model, calibrator).",
-        )
-    return entry.value()
+def _reader(
+    calibrator: Calibrator, features: bool | Callable[..., Tensor] | None, head: str | nn.Module | None
+) -> Reader | HeadSearch:
+    """Return the reader of the features that the calibrator uses and the user asks for."""
+    needed = "features" in calibrator.needs
+    used = needed or "features" in getattr(calibrator, "wants", ())
+    if features is False or features is None:
+        if needed and features is False:
+            expected = f"features must be given to {type(calibrator).__name__}"
+            raise InputError(_OWNER, expected, "features=False", "Leave features out, or choose another method.")
+        is_read = used and features is None
+        return HeadSearch(_OWNER, head, required=needed) if is_read else NoFeatures()
+    if not used:
+        expected = "features are for a method that uses them"
+        got = f"features for {type(calibrator).__name__}"
+        raise InputError(_OWNER, expected, got, "Leave features out, or choose method='auto'.")
+    if features is True:
+        return HeadSearch(_OWNER, head, required=True)
+    function: Any = features
+    if callable(function):
+        return ComputedFeatures(function)
+    fix = "Pass None for the head's input, False for logits alone, or a function of the model's inputs."
+    raise InputError(_OWNER, "features must be None, True, False or a function", describe(features), fix)
 
 
-def _predictions(outputs: LoaderOutputs) -> tuple[Predictions, int]:
-    """Return all predictions, or a random sample of at most :data:`MOST_LOGITS`, and the number of all rows."""
-    # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
-    parts: list[list[Tensor]] = []
-    total, share, random = 0, 1.0, torch.Generator().manual_seed(0)
+def _summary(calibrator: Calibrator, val: Predictions, total: int, note: str) -> str | Callable[[], str]:
+    """Return one line about the fit, or a function that computes it when it is read."""
+    alone = f"logits alone, since {note}; " if note else ""
+    share = "" if total == val.num_samples else f"a random sample of {total:,}: "
 
-    def below(columns: list[Tensor]) -> list[Tensor]:
-        return [column[columns[0] < share] for column in columns]
+    def line() -> str:
+        return alone + share + in_sample(calibrator, val)
 
-    for columns in outputs:
-        total += len(columns[1])
-        columns = [torch.rand(len(columns[1]), generator=random), *columns]
-        parts.append(columns if share == 1 else below(columns))
-        while sum(part[1].numel() for part in parts) > MOST_LOGITS:
-            share /= 2
-            parts = [below(part) for part in parts]
-    _, logits, target, *features = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Predictions(logits, target, features=features[0] if features else None), total
+    return line if val.logits.numel() <= _HELD else line()

@@ -1,4 +1,4 @@
-"""The file of a calibrated model: a model's weights, its calibrator and the name of its head."""
+"""The file of a calibrated model: a model's weights, its calibrator and the names of its heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
-from fedlas._core.files import parse_json, write_atomically
+from fedlas._core.files import no_device, parse_json, write_atomically
 from fedlas.calibrators import Calibrator
 
 FORMAT = "fedlas.calibrated/1"
@@ -57,8 +57,10 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]
     try:
         content, about = (parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about"))
         head, ignored = about["head"], about["ignore_index"]
-        if not isinstance(head, str | None) or not isinstance(ignored, int | None):
-            raise ValueError("head must be a name, and ignore_index a number")
+        heads = head if isinstance(head, list) else [head]
+        names = all(isinstance(name, str | None) for name in heads)
+        if not names or not isinstance(ignored, int | None) or not isinstance(about.get("features"), str | None):
+            raise ValueError("head must be a name or a list of names, features text, and ignore_index a number")
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
     return weights, Calibrator.from_plain(content, source=path), about
@@ -74,7 +76,7 @@ def is_calibrated(path: Path) -> bool:
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        weights, metadata = from_safetensors(path.read_bytes())
+        weights, metadata = from_safetensors(no_device(path).read_bytes())
     except OSError as error:
         raise _foreign(path, error.strerror or str(error)) from error
     except ValueError as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,15 +13,22 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import checked_path, parse_json
-from fedlas.calibrated.batches import bare, device_of, run
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
-from fedlas.features import FeatureTap, find_head
-from fedlas.features.head import check_model
-from fedlas.objective.objective import class_logits
+from fedlas.features import find_head
+from fedlas.features.head import part_of
+from fedlas.features.read import ComputedFeatures, HeadInput, NoFeatures, Reader
+from fedlas.objective.batches import moved
+from fedlas.objective.call import Arguments, class_logits
+from fedlas.objective.network import network_of
+from fedlas.objective.runner import device_of
 
 __all__ = ["CalibratedModel"]
+
+Heads = str | nn.Module | Sequence[str | nn.Module] | None
+COMPUTED = "computed"
+"""In a file: features come from a function, which the file does not hold."""
 
 
 class CalibratedModel(nn.Module):
@@ -30,20 +36,26 @@ class CalibratedModel(nn.Module):
 
     Args:
         model: Any classifier with logits ``(N, C)`` or ``(N, C, d1, ...)``, or an object or mapping with ``logits``; an
-            :class:`~fedlas.Objective` around one is taken apart. It is held, not copied.
+            :class:`~fedlas.Objective` around one is taken apart, and a list of models is an ensemble. It is held, not
+            copied.
         calibrator: A fitted one.
-        head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
+        head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it; of
+            an ensemble a list.
         ignore_index: Label of positions that do not count when it is measured; None: all count.
+        features: Function of the model's inputs that returns features ``(N, D)``, if they are not the head's input. A
+            module becomes a part of the calibrated model.
 
     Attributes:
         model: The classifier.
         calibrator: A copy of the calibrator.
+        feature_function: The function that ``features`` was, or None.
         calibration: The layer that follows the model.
-        fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown.
+        fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown. It is computed when it
+            is read for the first time.
 
     Raises:
         InputError: If the model is no module, or the calibrator is not fitted, was fitted on a ``TopLabel``, or
-            cannot be a layer.
+            cannot be a layer; or if it uses features, and no head is found.
 
     State:
         In ``eval()`` from the start, and so is the model. ``state_dict()`` has the model's under ``model.`` and the
@@ -61,14 +73,15 @@ class CalibratedModel(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         calibrator: Calibrator,
-        head: str | nn.Module | None = None,
+        head: Heads = None,
         *,
         ignore_index: int | None = -100,
+        features: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
-        check_model("CalibratedModel", model)
+        network = network_of("CalibratedModel", model)
         if not isinstance(calibrator, Calibrator) or calibrator.top_label:
             raise InputError(
                 "CalibratedModel",
@@ -78,16 +91,42 @@ class CalibratedModel(nn.Module):
             )
         if ignore_index is not None:
             check_count("CalibratedModel", "ignore_index", ignore_index, low=None)
-        # In a list, the head is not registered a second time.
-        self.model, self._head, self.ignore_index = bare(model), [head], ignore_index
-        self._tap: FeatureTap | None = None
-        self.fitted_on: str | None = None
+        self.model = network
+        self.ignore_index = ignore_index
+        # In a list, a head is not registered a second time.
+        self._named_heads: list[Any] = list(head) if isinstance(head, list | tuple) else [head]
+        self.feature_function = features
+        self._fit: Callable[[], str] | None = None
+        self._fitted_on: str | None = None
+        self._reader: Reader = NoFeatures()
         self._adopt(calibrator)
         self.eval()
+
+    @property
+    def fitted_on(self) -> str | None:
+        """Samples of the fit, and their ECE before and after, as text; None if unknown."""
+        if self._fit is not None:
+            self._fitted_on = self._fit()
+            self._fit = None
+        return self._fitted_on
+
+    def _say(self, fit: str | Callable[[], str]) -> None:
+        """Set what :attr:`fitted_on` is, or a function that computes it."""
+        self._fit = fit if callable(fit) else lambda: fit
+
+    @property
+    def called_as(self) -> nn.Module:
+        """The model, whose arguments it takes."""
+        inner = getattr(self.model, "called_as", self.model)
+        return inner if isinstance(inner, nn.Module) else self.model
 
     def __repr__(self) -> str:
         fit = "" if self.fitted_on is None else f"  # {self.fitted_on}"
         return f"CalibratedModel({type(self.model).__name__}, {self.calibrator!r}){fit}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The samples of the fit stay behind.
+        return {**self.__dict__, "_fitted_on": self.fitted_on, "_fit": None}
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """Return calibrated logits, of the shape and dtype of the model's; the arguments are the model's.
@@ -95,7 +134,7 @@ class CalibratedModel(nn.Module):
         Raises:
             InputError: If the model returns no logits, or those of another number of classes.
         """
-        return self.calibration(*self._outputs(self.model, *inputs, **options))
+        return self.calibration(*self._outputs(inputs, options))
 
     def predict_proba(self, inputs: Any = None, **named: Any) -> Tensor:
         """Return calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
@@ -111,9 +150,10 @@ class CalibratedModel(nn.Module):
         if (inputs is None) is not bool(named):
             expected, fix = "inputs must be passed once", "Pass a batch, or the arguments of forward by name."
             raise InputError("CalibratedModel.predict_proba", expected, "both" if named else "none", fix)
-        inputs = named if inputs is None else inputs
+        batch = moved(named if inputs is None else inputs, device_of(self))
+        positional, options = Arguments.of(self.model).bind("CalibratedModel", self.model, batch, {})
         with torch.no_grad():
-            logits, *features = self._outputs(partial(run, "CalibratedModel", self.model, inputs, device_of(self)))
+            logits, *features = self._outputs(positional, options)
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
             wide = torch.promote_types(logits.dtype, torch.float32)
             return self.calibration(logits.to(wide), *features).softmax(dim=1)
@@ -129,41 +169,54 @@ class CalibratedModel(nn.Module):
             InputError: As :func:`fedlas.calibrate`.
         """
         return before_and_after(
-            self.model, self.calibration, test_loader, device=device, ignore_index=self.ignore_index, tap=self._tap
+            self.model,
+            self.calibration,
+            test_loader,
+            device=device,
+            ignore_index=self.ignore_index,
+            reader=self._reader,
         )
 
     def save(self, path: str | Path) -> Path:
         """Write weights and calibration as a safetensors file, and return the path; it holds no code and no pickle.
 
         The weights have the names that they have in the model, so that other tools read the file as one of its weights.
+        A function of features is code, and a module of such is not part of the file: pass it to :meth:`load`.
 
         Raises:
             InputError: If the calibrator cannot be saved, the model's state holds more than tensors, or the folder is
                 not writable.
         """
-        about = {"head": self._head_name(), "ignore_index": self.ignore_index}
+        source = COMPUTED if isinstance(self._reader, ComputedFeatures) else None
+        about = {"head": self._head_names(), "ignore_index": self.ignore_index, "features": source}
         return write_file(path, self.model.state_dict(), self.calibrator, about)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module, head: str | nn.Module | None = None) -> Self:
+    def load(
+        cls, path: str | Path, model: Any, head: Heads = None, *, features: Callable[..., Tensor] | None = None
+    ) -> Self:
         """Read what :meth:`save` wrote into a model of the same architecture.
 
         Args:
             path: The file.
-            model: Built by you, since the file holds no code; its weights are overwritten.
+            model: Built by you, since the file holds no code; its weights are overwritten. A list, if the file holds an
+                ensemble.
             head: As for the constructor; None is the one that the file names.
+            features: The function of the features, if the fit had one.
 
         Raises:
             InputError: If the file cannot be read or is none, or its weights are those of another architecture: the
-                model is then unchanged.
+                model is then unchanged. If its features come from a function, and none is passed.
         """
         weights, calibrator, about = read_file(checked_path(path))
-        check_model("CalibratedModel.load", model)
-        network = bare(model)
+        network = network_of("CalibratedModel.load", model)
         _check_fit(checked_path(path), weights, network.state_dict())
-        loaded = cls(
-            network, calibrator, about.get("head") if head is None else head, ignore_index=about.get("ignore_index")
-        )
+        if about.get("features") == COMPUTED and features is None:
+            fix = "Pass the function that calibrate was given: load(path, model, features=function)."
+            expected = "features must be passed, which a function of yours computes"
+            raise InputError("CalibratedModel.load", expected, "none", fix)
+        heads = about.get("head") if head is None else head
+        loaded = cls(network, calibrator, heads, ignore_index=about.get("ignore_index"), features=features)
         network.load_state_dict(weights)
         return loaded
 
@@ -187,26 +240,41 @@ class CalibratedModel(nn.Module):
 
     def _adopt(self, calibrator: Calibrator) -> None:
         layer = calibrator.module()
-        if "features" in calibrator.needs and self._tap is None:
-            self._tap = FeatureTap(find_head(self.model, *self._head))
-        self.calibrator, self.calibration = copy.deepcopy(calibrator), layer.to(device_of(self.model))
+        if calibrator.num_features is None:
+            self._reader.remove()
+            self._reader = NoFeatures()
+        elif isinstance(self._reader, NoFeatures):
+            self._reader = self._new_reader()
+        self.calibrator = copy.deepcopy(calibrator)
+        self.calibration = layer.to(device_of(self.model))
 
-    def _outputs(self, call: Any, *inputs: Any, **options: Any) -> list[Tensor]:
-        """Return the model's logits, and the features if the calibrator needs them."""
-        if self._tap is None:
-            return [class_logits("CalibratedModel", call(*inputs, **options))]
-        self._tap.start()
-        try:
-            logits = class_logits("CalibratedModel", call(*inputs, **options))
-            return [logits, self._tap.stop()]
-        finally:
-            self._tap.cancel()
+    def _new_reader(self) -> Reader:
+        if self.feature_function is not None:
+            return ComputedFeatures(self.feature_function)
+        networks = list(getattr(self.model, "members", [self.model]))
+        if self._named_heads == [None]:
+            return HeadInput([find_head(network) for network in networks])
+        return HeadInput([_part(self.model, head) for head in self._named_heads])
 
-    def _head_name(self) -> str | None:
-        head = self._head[0]
-        if not isinstance(head, nn.Module):
-            return head
-        return next((name for name, module in self.model.named_modules() if module is head), None)
+    def _outputs(self, inputs: Sequence[Any], options: dict[str, Any]) -> list[Tensor]:
+        """Return the model's logits, and the features if the calibrator uses them."""
+        output, features = self._reader(self.model, inputs, options)
+        logits = class_logits("CalibratedModel", output)
+        if features is None:
+            return [logits]
+        return [logits, features.flatten(1) if logits.ndim == 2 else features]
+
+    def _head_names(self) -> list[str] | None:
+        """Return the names of the heads in the model, None if it has none; the model itself has an empty name."""
+        heads: Sequence[Any] = self._reader.heads or self._named_heads
+        names = {id(module): name for name, module in self.model.named_modules()}
+        found = [names.get(id(head)) if isinstance(head, nn.Module) else head for head in heads]
+        return None if None in found else [str(name) for name in found]
+
+
+def _part(model: nn.Module, head: str | nn.Module | None) -> nn.Module:
+    """Return the head, where an empty name is the model itself."""
+    return model if head == "" else part_of("CalibratedModel", "head", model, head or "")
 
 
 def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_count
-from fedlas.calibrators._fit.doubts import some, unconverged, when
+from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.parameters import read_numbers
@@ -67,6 +67,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
     """
 
     keeps_argmax = False
+    _fewest_of_a_class = 20
     _diagonal: ClassVar[bool]
     """Whether the weight is a diagonal."""
 
@@ -99,17 +100,18 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         No map, and why, if temperature scaling shall stand instead.
         """
 
-    def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
+        """Return the map of ``val``."""
         inputs = self._inputs(val.logits.cpu())
-        start = temperature_start(val)
-        affine, doubt = self._regression(inputs, val, start)
+        scaled = temperature_start(val)
+        affine, doubt = self._regression(inputs, val, scaled)
         if affine is None:
-            factors = start.as_map(inputs).weight
+            factors = scaled.as_map(inputs).weight
             weight = factors if self._diagonal else torch.diag(factors)
-            return AffineMap(weight, torch.zeros_like(factors)), [doubt, start.doubt]
+            return with_doubts(AffineMap(weight, torch.zeros_like(factors)), doubt, scaled.doubt)
         count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
-        off = far_off(count, affine.weight / start.width)
-        return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
+        off = far_off(count, affine.weight / scaled.width)
+        return with_doubts(affine, unconverged(affine.converged), doubt, off, self._separated(val, affine))
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
         """Return a doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
@@ -118,9 +120,6 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             for part, rows in double_rows(val.logits)
         )
         return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
-
-    def _calibrate(self, rows: Tensor) -> Tensor:
-        return super()._calibrate(self._inputs(rows))
 
     def _state(self) -> dict[str, Any]:
         return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
@@ -250,6 +249,7 @@ class BiasCorrectedTemperature(AffineCalibrator):
         Alexandari, Kundaje and Shrikumar 2020 (ICML), section 3.
     """
 
+    _fewest_of_a_class = 0
     _diagonal = True
 
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:

@@ -2,87 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds
-from fedlas.calibrators._fit.doubts import when
-from fedlas.calibrators._fit.folds import stratified_folds
-from fedlas.calibrators._fit.mixture import mixture_weights
-from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
-from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
-from fedlas.calibrators.affine import read_map
+from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, MappedCalibrator
-from fedlas.calibrators.isotonic import IsotonicCalibration
-from fedlas.calibrators.spline import SplineCalibration
-from fedlas.calibrators.structured import StructuredScaling
-from fedlas.calibrators.temperature import Divided, TemperatureScaling
-from fedlas.predictions import Predictions
+from fedlas.calibrators.fit_mixture import fitted_mixture
+from fedlas.calibrators.mixture import CalibratedMixture, Share
+from fedlas.predictions import Predictions, TopLabel
 
 __all__ = ["AutoCalibration", "CalibratedMixture"]
-
-RAW = "as predicted"
-PRIOR = {RAW: 2.0, "temperature": 2.0}
-"""Samples that members count in addition: those that cannot over-fit."""
-_STEPS = 500
-"""Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
-_SMALLEST = 1e-3
-"""Members of a smaller weight are left out."""
-_NEVER = 1e-9
-"""Least probability of a held-out label, so that one member cannot lose everything on one sample."""
-_FLEXIBLE = 2**19
-"""Most logits (N x C) for which members with a curve or a row of numbers for each class join: about a second each."""
-_ENOUGH_HELD_OUT = 2000
-"""Folds are left out until they have this many samples (their weight) together: the weights need no more."""
-_MATRIX_CLASSES = 32
-_FEWEST_TO_SHARPEN = 200
-"""Held-out samples (their weight) from which on the last map is fitted; with fewer it does more harm than good."""
-
-
-class CalibratedMixture(nn.Module):
-    """``log sum_k w_k softmax(m_k(z))``, then a factor and an offset for each class.
-
-    Attributes:
-        members: The maps ``m_k`` of logits ``(n, C)``.
-        shares: ``log w (K,)``, float64.
-        last: The affine map of the mixture's log-probabilities.
-        keep_class: Whether the class with the largest logit gets the largest probability.
-    """
-
-    shares: Tensor
-
-    def __init__(self, members: Mapping[str, nn.Module], shares: Tensor, last: AffineMap, *, keep_class: bool) -> None:
-        super().__init__()
-        self.names = tuple(members)
-        self.members = nn.ModuleList(members.values())
-        self.last, self.keep_class = last, keep_class
-        self.has_steps = any(getattr(member, "has_steps", False) for member in self.members)
-        self.register_buffer("shares", shares, persistent=False)
-
-    def mixture(self, rows: Tensor) -> Tensor:
-        """Return log-probabilities of the mixture for logits ``(n, C)``, before the last map."""
-        parts = [member(rows).log_softmax(dim=1) + self.shares[place] for place, member in enumerate(self.members)]
-        return torch.stack(parts).logsumexp(dim=0)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)``."""
-        result = self.last(self.mixture(rows)).log_softmax(dim=1)
-        if self.keep_class:
-            top, highest = rows.argmax(dim=1, keepdim=True), result.amax(dim=1, keepdim=True)
-            lifted = result.scatter(1, top, highest + _LIFT)
-            result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted)
-            # The top is 0, near which half precision tells the lift.
-            result = result - result.amax(dim=1, keepdim=True)
-        return result
-
-
-_LIFT = 1e-4
-"""How far, in nats, the predicted class is lifted above the others; float32 and half precision still show it."""
 
 
 @CALIBRATORS.register(
@@ -114,8 +46,14 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         "As predicted" and temperature scaling count two samples more than the held-out ones give them, so that with few
         samples the mixture stays near them. Members of a weight below 0.001 are left out.
 
-        Members are dropped by cost: matrix scaling beyond 32 classes, and isotonic, spline and matrix scaling where
-        ``N C`` exceeds 2^19. ``dropped`` names them.
+        Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
+        size, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond 32 classes. ``dropped``
+        names them.
+
+        Equal rows of logits are copies of one sample and are held out together, unless their labels show that the
+        scores have few values, such as stated confidences or votes. Copies and weights say how often a sample counts,
+        not how much is known: the weights are scaled to sum to as many samples as they are worth
+        (:func:`~fedlas.stats.effective_samples`).
 
         Choose ``temperature`` instead where one number must explain the calibration, or where the predicted class must
         stay and its order too.
@@ -136,169 +74,114 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
     """
 
     keeps_argmax = False
+    wants = frozenset({"features"})
     _per_class = False
     _fewest = 50
-    _dropped: tuple[str, ...] = ()
 
     @check_kinds
-    def __init__(self, keep_class: bool = False, num_folds: int = 5) -> None:
-        self.keep_class = keep_class
+    def __init__(
+        self,
+        keep_class: bool = False,
+        num_folds: int = 5,
+        *,
+        features: bool = True,
+        members: Sequence[str | Calibrator] | None = None,
+    ) -> None:
+        self.keep_class, self.features = keep_class, features
         self.num_folds = check_count(self._owner, "num_folds", num_folds, low=2)
-        self._members: dict[str, Calibrator | None] = {}
+        self.members = None if members is None else list(members)
+        self._own = None if members is None else _named(self._owner, members)
 
     def __repr__(self) -> str:
+        shown = {"keep_class": self.keep_class, "num_folds": self.num_folds}
+        shown |= {} if self.features else {"features": False}
+        shown |= {} if self.members is None else {"members": self.members}
+        text = f"AutoCalibration({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
         if self._map is None:
-            return super().__repr__()
+            return text
         parts = ", ".join(f"{name} {weight:.2f}" for name, weight in sorted(self.weights.items(), key=lambda w: -w[1]))
-        return f"{super().__repr__()}  # {parts}"
+        return f"{text}  # {parts}"
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each member, by name; they sum to 1.
+        """Weight of each member, by name; they sum to 1. That of ``"features"`` is the sum of all regressions on them.
 
         Raises:
             InputError: Before ``fit``.
         """
-        mixture = self._fitted("weights")
-        return dict(zip(mixture.names, mixture.shares.exp().tolist(), strict=True))
+        return self._fitted("weights").weights
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Members that were left out because of their cost, or because their fit failed."""
-        return self._dropped
+        """Members that were left out because of their cost, or because their fit failed.
 
-    def _fitted_map(self, val: Predictions) -> tuple[CalibratedMixture, list[str | None]]:
-        candidates, dear = _candidates(val)
-        best = nll_temperature(val)
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._fitted("dropped").dropped
 
-        # Every member on all samples.
-        members: dict[str, Calibrator | None] = {}
-        failed = []
-        for name, make in candidates.items():
-            try:
-                members[name] = make and _fit_whole(make(), val, best)
-            except (InputError, RuntimeError) as error:
-                failed.append(f"{name} ({str(error).splitlines()[0]})")
+    def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
+        """Fit the members, their weights and the last map; return ``self``. See :meth:`Calibrator.fit`.
 
-        # Weights and the last map from samples left out; those of little weight go.
-        weights, last = [1.0] + [0.0] * (len(members) - 1), _identity(val.num_classes)
-        folds = stratified_folds(val.logits, val.target, self.num_folds, val.weights)
-        if val.num_classes > 1 and int(folds.max()) > 0:
-            sizes = torch.bincount(folds, weights_of(val)).cumsum(0)
-            enough = int((sizes < _ENOUGH_HELD_OUT).sum()) + 1
-            weights, last = _mixed(val, members, best, folds, range(min(enough, len(sizes))))
-        used = {name: weight for name, weight in zip(members, weights, strict=True) if weight >= _SMALLEST}
-        self._members, self._dropped = {name: members[name] for name in used}, (*dear, *failed)
-        return self._mixture(list(used.values()), last), [
-            when(failed, f"without {', '.join(failed)}, whose fit failed.")
-        ]
+        Raises:
+            InputError: As there, and for a :class:`~fedlas.TopLabel` with ``keep_class``: its two classes are wrong and
+                right, and to keep them would hold each confidence on its side of 1/2.
+        """
+        if self.keep_class and isinstance(val, TopLabel):
+            fix = "Leave keep_class out: the predicted class of a TopLabel never changes."
+            raise InputError(f"{self._owner}.fit", "keep_class needs classes", "a TopLabel", fix)
+        return super().fit(val, target)
 
-    def _mixture(self, weights: list[float], last: AffineMap) -> CalibratedMixture:
-        shares = torch.tensor(weights, dtype=torch.float64, device="cpu")
-        maps = {name: _row_map(member) for name, member in self._members.items()}
-        return CalibratedMixture(maps, (shares / shares.sum()).log(), last, keep_class=self.keep_class)
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> CalibratedMixture:
+        """Return the mixture of ``val``; with features, if it has some and they carry weight."""
+        if not self.features and val.features is not None:
+            val = val._replaced(features=None)
+        return fitted_mixture(val, self._own, self.num_folds, keep_class=self.keep_class)
+
+    def _features_used(self, val: Predictions) -> int | None:
+        used = self._fitted("fit").side is not None and val.features is not None
+        return int(val.features.shape[1]) if used and val.features is not None else None
+
+    def _options(self) -> dict[str, Any]:
+        # Members that carry weight are in the state.
+        return {**super()._options(), "members": None}
 
     def _state(self) -> dict[str, Any]:
         mixture = self._fitted("save")
         members = [
-            {"name": name, "weight": weight, "calibrator": member and member.plain()}
-            for (name, weight), member in zip(self.weights.items(), self._members.values(), strict=True)
+            {"name": name, "calibrator": calibrator and calibrator.plain()}
+            for name, calibrator in mixture.calibrators.items()
         ]
-        last = {"weight": mixture.last.weight.tolist(), "bias": mixture.last.bias.tolist()}
-        return {"members": members, "last": last, "dropped": list(self._dropped)}
+        state = {"members": members, "share": mixture.share.plain(), "dropped": list(mixture.dropped)}
+        if mixture.side is not None and mixture.side_share is not None:
+            state |= {"side": mixture.side.plain(), "side_share": mixture.side_share.plain()}
+        return state
 
     def _restore(self, state: dict[str, Any]) -> None:
-        members, shares = {}, []
+        classes = self.num_classes or 0
+        calibrators: dict[str, Calibrator | None] = {}
         for entry in state["members"]:
             content = entry["calibrator"]
-            members[str(entry["name"])] = None if content is None else Calibrator.from_plain(content)
-            shares.append(float(read_numbers(entry, "weight")))
-        wrong = any(member is not None and member.num_classes != self.num_classes for member in members.values())
-        if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6 or len(members) != len(shares) or wrong:
-            raise ValueError("members must have names, weights above 0 that sum to 1, and the number of classes")
-        last = read_map(state["last"], self.num_classes)
-        self._members, self._dropped = members, tuple(map(str, state.get("dropped", ())))
-        self._map = self._mixture(shares, last)
+            calibrators[str(entry["name"])] = None if content is None else Calibrator.from_plain(content)
+        if any(member is not None and member.num_classes != classes for member in calibrators.values()):
+            raise ValueError("members must have the number of classes")
+        share = Share.from_plain(state["share"], len(calibrators), classes)
+        side = side_share = None
+        if "side" in state:
+            side = SideInformation.from_plain(state["side"], classes, self.num_features or 0)
+            side_share = Share.from_plain(state["side_share"], len(calibrators) + len(side.names), classes)
+        dropped = tuple(map(str, state.get("dropped", ())))
+        self._map = CalibratedMixture(calibrators, share, side, side_share, keep_class=self.keep_class, dropped=dropped)
 
 
-Member = TemperatureScaling | StructuredScaling | IsotonicCalibration | SplineCalibration
-
-
-def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None], tuple[str, ...]]:
-    """Return members by name, and the names of those that cost too much."""
-    everything: dict[str, Callable[[], Member] | None] = {
-        RAW: None,
-        "temperature": TemperatureScaling,
-        "vector": lambda: StructuredScaling("vector"),
-        "matrix": lambda: StructuredScaling("matrix"),
-        "isotonic": IsotonicCalibration,
-        "spline": SplineCalibration,
-    }
-    dear = ["isotonic", "spline", "matrix"] if val.logits.numel() > _FLEXIBLE else []
-    if val.num_classes > _MATRIX_CLASSES and not dear:
-        dear = ["matrix"]
-    return {name: make for name, make in everything.items() if name not in dear}, tuple(dear)
-
-
-def _fit_whole(member: Member, val: Predictions, best: BestTemperature) -> Member:
-    """Return the member fitted on all samples, without what its own fit would check and warn of."""
-    if isinstance(member, TemperatureScaling):
-        member._temperature = best.value
-    elif isinstance(member, StructuredScaling):
-        member._map = member.fit_map(val, best)
-    elif isinstance(member, SplineCalibration):
-        member._map, _ = member.fit_map(val)
-    else:
-        member._map, _ = member._fitted_map(val)
-    member.num_classes = val.num_classes
-    return member
-
-
-def _fit_part(member: Member | None, part: Predictions, best: BestTemperature) -> nn.Module:
-    """Return the member's map of a part of the samples; its fit to all samples is the start."""
-    if isinstance(member, TemperatureScaling):
-        return Divided(nearby_temperature(part, best))
-    if isinstance(member, StructuredScaling):
-        return member.fit_map(part, best, near=member.map)
-    if isinstance(member, SplineCalibration):
-        return member.fit_map(part, near=member.map)[0]
-    return nn.Identity() if member is None else member._fitted_map(part)[0]
-
-
-def _row_map(member: Calibrator | None) -> nn.Module:
-    return nn.Identity() if member is None else member._row_map()
-
-
-def _identity(classes: int) -> AffineMap:
-    one = torch.ones(classes, dtype=torch.float64, device="cpu")
-    return AffineMap(one, 0 * one)
-
-
-def _mixed(
-    val: Predictions, members: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
-) -> tuple[list[float], AffineMap]:
-    """Return the members' weights and the map behind the mixture, from predictions for folds left out of the fits."""
-    # Log-probabilities of each member (K, n, C) for each fold, from a fit to all other samples.
-    logits, target, weights = val.logits.cpu(), val.target.cpu(), weights_of(val)
-    parts, rows = [], []
-    for fold in which:
-        test = folds == fold
-        train = Predictions(logits[~test], target[~test], weights=None if val.weights is None else weights[~test])
-        maps = [_fit_part(member, train, best) for member in members.values()]
-        chunks = [torch.stack([row_map(rows) for row_map in maps]) for _, rows in double_rows(logits[test])]
-        parts.append(torch.cat(chunks, dim=1).log_softmax(dim=2))
-        rows.append(test.nonzero().squeeze(1))
-    log_probs, order = torch.cat(parts, dim=1), torch.cat(rows)
-    target, weights = target[order], weights[order]
-
-    # The weights, and where samples are enough the map of the mixture.
-    label = log_probs.gather(2, target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
-    prior = torch.tensor([PRIOR.get(name, 0.0) for name in members], dtype=torch.float64, device="cpu")
-    equal = torch.full_like(prior, 1 / len(prior))
-    shares, _ = mixture_weights(label.exp().clamp(min=_NEVER), weights, prior, start=equal, most_steps=_STEPS)
-    mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
-    if float(weights.sum()) < _FEWEST_TO_SHARPEN:
-        return shares.tolist(), _identity(val.num_classes)
-    scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
-    last = bias_corrected_temperature(mixture, target, weights, scale=scale, width=scale, prior=float(val.num_classes))
-    return shares.tolist(), last
+def _named(owner: str, members: Sequence[str | Calibrator]) -> dict[str, Calibrator]:
+    """Return own members by name."""
+    named: dict[str, Calibrator] = {}
+    for member in members:
+        calibrator = CALIBRATORS[member].value() if isinstance(member, str) else member
+        if not isinstance(calibrator, MappedCalibrator):
+            fix = 'Pass names such as "temperature", or calibrators with fit_map.'
+            raise InputError(owner, "members must be names or calibrators with a map", describe(member), fix)
+        name = calibrator._registry_name()
+        named[name if name not in named else f"{name} {len(named) + 1}"] = calibrator
+    return named

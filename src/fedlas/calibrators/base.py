@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number, warn_user
+from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
@@ -22,7 +22,8 @@ from fedlas.calibrators._fit.prepare import floored, least_log, prepared
 from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_labeled, check_predictions
+from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
+from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
 
@@ -47,11 +48,12 @@ class Calibrator(ABC):
         keeps_argmax: Class attribute: whether ``transform`` leaves the accuracy unchanged. (Logits that differ in the
             last bit may become equal in floating point, and of equal logits the first is predicted.)
         needs: Class attribute: what predictions must hold in addition to logits and target, out of ``{"features"}``.
+        wants: Class attribute: what a fit uses too if predictions hold it; ``num_features`` says whether it did.
         takes_weights: Class attribute: whether a fit heeds weights of any size. Others repeat each sample as often as
             its weight says, which must be a whole number then.
         num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
             and right.
-        num_features: ``D`` of their features if it needs them, else None.
+        num_features: ``D`` of their features if the fit used them, else None; :meth:`transform` then needs as many.
         top_label: Whether it was fitted on a :class:`~fedlas.TopLabel`.
         least_log: Least log-probability that it takes, see :meth:`fit`; None: any.
 
@@ -61,6 +63,7 @@ class Calibrator(ABC):
 
     keeps_argmax: ClassVar[bool]
     needs: ClassVar[frozenset[str]] = frozenset()
+    wants: ClassVar[frozenset[str]] = frozenset()
     takes_weights: ClassVar[bool] = False
     num_classes: int | None = None
     num_features: int | None = None
@@ -95,11 +98,14 @@ class Calibrator(ABC):
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
         owner = f"{self._owner}.fit"
+        val = plain_predictions(val)
         top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
-        num_features = self._check_needs(owner, check_labeled(owner, val))
+        num_features, few = self._check_needs(owner, check_labeled(owner, val)), self._few(val)
         val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
-        doubt = joined(zeros, self._fit(val), self._few(val))
+        doubt = joined(zeros, self._fit(val), few)
         self.num_classes, self.num_features = val.num_classes, num_features
+        if self.wants:
+            self.num_features = self._features_used(val)
         self.top_label, self.least_log = top_label, least
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
@@ -118,29 +124,33 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
-        owner = f"{self._owner}.transform"
+        owner, test = f"{self._owner}.transform", plain_predictions(test)
         if isinstance(test, TopLabel) and self.top_label:
-            logits = self._apply(as_predictions(owner, test))
+            logits = self._apply(self._checked(owner, as_predictions(owner, test)))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
         test = check_predictions(owner, test)
         if self.top_label:
             fix = "Pass TopLabel(test.confidence, test.correct), or fit it on Predictions."
             raise InputError(owner, "it must be a TopLabel like that it was fitted on", "Predictions", fix)
+        return test.with_logits(self._apply(self._checked(owner, test)))
+
+    def _checked(self, owner: str, test: Predictions) -> Predictions:
+        """Return predictions of as many classes and features as the fit saw."""
         wide = {"logits": fitted(owner, self.num_classes), "features": self.num_features}
-        got = {"logits": test.num_classes, "features": self._check_needs(owner, test)}
+        got = {"logits": test.num_classes, "features": self._check_needs(owner, test, self.num_features is not None)}
         for name, columns in got.items():
             if columns != wide[name]:
                 expected = f"{name} must be (N, {wide[name]}) like those it was fitted on"
                 fix = "Fit it on predictions of the same model."
                 raise InputError(owner, expected, f"({test.num_samples}, {columns})", fix)
-        return test.with_logits(self._apply(test))
+        return test
 
     def _few(self, val: Predictions) -> str | None:
-        samples = float(weights_of(val).sum())
+        samples = effective_samples(weights_of(val))
         enough = max(self._fewest, self._fewest_of_a_class * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
-            f"{samples:g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
+            f"{samples:.4g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
             "auto does the least harm.",
         )
 
@@ -241,7 +251,7 @@ class Calibrator(ABC):
         try:
             calibrator = kind(**content["options"])
             calibrator.num_classes = content["num_classes"]
-            if "features" in kind.needs:
+            if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count(owner, "num_features", content["num_features"])
             calibrator.top_label = content.get("top_label", False) is True
             if (least := content.get("least_log")) is not None:
@@ -297,9 +307,13 @@ class Calibrator(ABC):
     def _owner(self) -> str:
         return type(self).__name__
 
-    def _check_needs(self, owner: str, predictions: Predictions) -> int | None:
+    def _features_used(self, val: Predictions) -> int | None:
+        """Return the number of features that the fit used, where it only wants them."""
+        return None
+
+    def _check_needs(self, owner: str, predictions: Predictions, fitted_with: bool = False) -> int | None:
         """Return the number of features if they are needed, else None."""
-        if "features" not in self.needs:
+        if "features" not in self.needs and not fitted_with:
             return None
         if predictions.features is None or predictions.features.numel() == 0:
             raise InputError(
@@ -326,7 +340,9 @@ def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predic
     """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
-        return Predictions(both.clamp(min=least_log(both.dtype).exp()).log(), val.correct.long(), weights=val.weights)
+        logits = both.clamp(min=least_log(both.dtype).exp()).log()
+        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
+        return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return check_predictions(owner, val)
     return Predictions(val, target)
@@ -338,8 +354,8 @@ M = TypeVar("M", bound=nn.Module)
 class MappedCalibrator(Calibrator, Generic[M]):
     """A calibrator whose fitted state is one module of rows of logits, ``(n, C)`` to ``(n, C)``, in float64.
 
-    A subclass writes ``_fitted_map``, ``_state`` and ``_restore``; the latter sets ``_map``. ``_fitted_map`` heeds the
-    weights of ``val``, or the subclass sets ``takes_weights`` to False.
+    A subclass writes ``fit_map``, ``_state`` and ``_restore``; the latter sets ``_map``. ``fit_map`` heeds the weights
+    of ``val``, or the subclass sets ``takes_weights`` to False.
     """
 
     takes_weights = True
@@ -348,8 +364,23 @@ class MappedCalibrator(Calibrator, Generic[M]):
     """Whether it has parameters for each class, so that a class without samples deserves a warning."""
 
     @abstractmethod
-    def _fitted_map(self, val: Predictions) -> tuple[M, list[str | None]]:
-        """Return the module fitted on ``val``, and warnings besides absent classes and a fit without effect."""
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> M:
+        """Return the map fitted on labeled predictions; the calibrator itself stays as it was.
+
+        Args:
+            val: With labels, and with weights that :meth:`fit` would take.
+            start: The map of more samples, of which ``val`` are a part; a fit may start there and end at fewer digits.
+
+        Returns:
+            A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
+            warnings of :meth:`fit`.
+        """
+
+    def with_map(self, row_map: nn.Module, num_classes: int) -> Self:
+        """Return a fitted copy of the calibrator, whose :meth:`fit_map` returned this map for ``num_classes``."""
+        fitted_copy: Any = copy.copy(self)
+        fitted_copy._map, fitted_copy.num_classes = row_map, num_classes
+        return fitted_copy  # type: ignore[no-any-return]
 
     @property
     def map(self) -> M:
@@ -364,15 +395,14 @@ class MappedCalibrator(Calibrator, Generic[M]):
         return fitted(f"{self._owner}.{attribute}", self._map)
 
     def _fit(self, val: Predictions) -> str | None:
-        self._map, doubts = self._fitted_map(val)
-        return joined(*doubts, absent_classes(val) if self._per_class else None, unchanged(val, self._calibrate))
+        self._map = self.fit_map(val)
+        features = None if self._features_used(val) is None else val.features
+        absent = absent_classes(val) if self._per_class else None
+        return joined(*getattr(self._map, "doubts", ()), absent, unchanged(val, self._map, features))
 
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self._calibrate)
-
-    def _calibrate(self, rows: Tensor) -> Tensor:
-        calibrated: Tensor = self._fitted("transform")(rows)
-        return calibrated
+    def _transform_predictions(self, test: Predictions) -> Tensor:
+        features = None if self.num_features is None else test.features
+        return map_rows(test.logits, self._fitted("transform"), features)
 
     def _row_map(self) -> nn.Module:
         return copy.deepcopy(self._fitted("module"))
@@ -389,10 +419,9 @@ def fit_with_notes(
     One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
     """
     notes: tuple[str, ...] = ()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
+    with collected_warnings() as texts:
         calibrator.fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
             notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
-    return calibrator, (*notes, *(str(warning.message) for warning in caught))
+    return calibrator, (*notes, *texts)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_number
-from fedlas.calibrators._fit.doubts import at_bound
+from fedlas.calibrators._fit.doubts import at_bound, with_doubts
 from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
@@ -84,7 +84,8 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
     keeps_argmax = True
     _per_class = False
 
-    def _fitted_map(self, val: Predictions) -> tuple[Mixture, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Mixture:
+        """Return the mixture of ``val``."""
         best, target = nll_temperature(val), val.target.cpu()
 
         def label_probs(temperature: float) -> Tensor:
@@ -98,11 +99,11 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         weights = torch.where(weights < _SMALLEST, 0.0, weights)
         scaled, as_predicted, uniform = (weights / weights.sum()).tolist()
         if uniform <= MAX_UNIFORM:
-            return Mixture(best.value, (scaled, as_predicted, uniform)), [best.doubt]
+            return with_doubts(Mixture(best.value, (scaled, as_predicted, uniform)), best.doubt)
         scaled = scaled if scaled + as_predicted else 1.0
         share = (1 - MAX_UNIFORM) / (scaled + as_predicted)
         doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
-        return Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)), [best.doubt, doubt]
+        return with_doubts(Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)), best.doubt, doubt)
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.map.temperature, "weights": list(self.map.weights)}

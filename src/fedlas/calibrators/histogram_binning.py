@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
-from fedlas.calibrators._fit.doubts import less_accurate, when
+from fedlas.calibrators._fit.doubts import less_accurate, when, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import (
     class_columns,
     edges_below,
@@ -115,7 +115,8 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         self.num_bins = check_count("HistogramBinning", "num_bins", num_bins)
         self.scheme = check_choice("HistogramBinning", "scheme", scheme, get_args(Scheme))
 
-    def _fitted_map(self, val: Predictions) -> tuple[ClassBins, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ClassBins:
+        """Return the bins of ``val``."""
         target, columns = val.target.cpu(), class_columns(val.logits)
         equal_width = equal_width_edges(self.num_bins)[1:-1].expand(val.num_classes, -1).contiguous()
         cuts = equal_width if self.scheme == "equal-width" else self._cuts(columns)
@@ -131,7 +132,8 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         bins = ClassBins(cuts, share, smallest_probability(val.num_samples, val.num_classes))
         doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
         calibrated = floored_log(share.gather(1, index).T, bins.floor)
-        return bins, [when(val.num_samples < self.num_bins, doubt), less_accurate(val, calibrated, _TIES)]
+        few = when(val.num_samples < self.num_bins, doubt)
+        return with_doubts(bins, few, less_accurate(val, calibrated, _TIES))
 
     def _cuts(self, columns: Tensor) -> Tensor:
         """Return inner edges of bins of equal mass ``(C, B - 1)``, each midway between the samples on both sides.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.doubts import some, when
+from fedlas.calibrators._fit.doubts import some, when, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import (
     class_columns,
     edges_below,
@@ -98,7 +98,8 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
     keeps_argmax = False
     _fewest_of_a_class = 250
 
-    def _fitted_map(self, val: Predictions) -> tuple[Curves, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:
+        """Return the curves of ``val``."""
         target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
         points = [
             rising_curve(probs, target == label, weights)
@@ -111,7 +112,7 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
             "Check that logits and labels belong together."
         )
         floor = smallest_probability(float(weights.sum()), val.num_classes)
-        return Curves(points, floor), [when(flat and val.num_classes > 1, doubt)]
+        return with_doubts(Curves(points, floor), when(flat and val.num_classes > 1, doubt))
 
     def _state(self) -> dict[str, Any]:
         points = [{"at": at.tolist(), "value": value.tolist()} for at, value in self.map.points]

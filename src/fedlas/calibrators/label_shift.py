@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import (
     CalibrationWarning,
@@ -20,9 +20,9 @@ from fedlas._core.check import (
     describe,
     warn_user,
 )
-from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when
+from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when, with_doubts
 from fedlas.calibrators._fit.mixture import mixture_weights
-from fedlas.calibrators._fit.parameters import fitted, read_numbers
+from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.prepare import counted
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
@@ -38,6 +38,30 @@ _LEAST = 1e-12
 Base = Literal["bias-corrected", "temperature", "none"]
 
 
+class Shifted(nn.Module):
+    """An affine map, and then the logarithm of how much more frequent each class is.
+
+    Attributes:
+        before: The map.
+        source: Shares of the classes where it was fitted ``(C,)``.
+        target: Shares where it is used ``(C,)``.
+    """
+
+    source: Tensor
+    target: Tensor
+
+    def __init__(self, before: AffineMap, source: Tensor, target: Tensor) -> None:
+        super().__init__()
+        self.before = before
+        self.register_buffer("source", source, persistent=False)
+        self.register_buffer("target", target, persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return calibrated logits of logits ``(n, C)``."""
+        calibrated: Tensor = self.before(rows) + (self.target.log() - self.source.log())
+        return calibrated
+
+
 @CALIBRATORS.register(
     "label-shift",
     title="Label shift",
@@ -45,7 +69,7 @@ Base = Literal["bias-corrected", "temperature", "none"]
     year=2002,
     url="https://doi.org/10.1162/089976602753284446",
 )
-class LabelShift(MappedCalibrator[AffineMap]):
+class LabelShift(MappedCalibrator[Shifted]):
     """Multiplies probabilities by how much more frequent each class is where the model is used, ``q_k / s_k``.
 
     The shares ``s`` belong to the validation predictions of the fit. The shares ``q`` are known (``prior``), or
@@ -96,9 +120,6 @@ class LabelShift(MappedCalibrator[AffineMap]):
     """
 
     keeps_argmax = False
-    _before: AffineMap | None = None
-    _source: Tensor | None = None
-    _target: Tensor | None = None
 
     def __init__(self, prior: Sequence[float] | None = None, base: Base = "bias-corrected") -> None:
         self.prior = None if prior is None else _checked_prior(prior)
@@ -111,7 +132,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("LabelShift.source_prior", self._source)
+        return self._fitted("source_prior").source
 
     @property
     def target_prior(self) -> Tensor:
@@ -120,7 +141,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("LabelShift.target_prior", self._target)
+        return self._fitted("target_prior").target
 
     def adapt(self, unlabeled: Predictions | Tensor) -> Self:
         """Estimate the classes' shares where the model is used, by EM; return ``self``.
@@ -133,7 +154,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
             InputError: Before ``fit``, if the prior was given, or if the logits do not fit.
         """
         owner = "LabelShift.adapt"
-        before, source = fitted(owner, self._before), self.source_prior
+        before, source = self._fitted("adapt").before, self.source_prior
         if self.prior is not None:
             raise InputError(owner, "the prior must be unknown", f"prior={self.prior}", "Make it without a prior.")
         logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(owner, unlabeled)
@@ -149,7 +170,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         ratio = _probs(self._floored(samples).logits, before) / source
         shares, converged = mixture_weights(ratio, weights_of(samples), start=source / source.sum())
         shares = shares.clamp(min=_LEAST)
-        self._adopt(before, source, shares / shares.sum())
+        self._map = Shifted(before, source, shares / shares.sum())
         if not converged:
             text = "EM stopped before the shares were certain. Check that these logits distinguish the classes."
             warn_user(f"LabelShift: {text}", CalibrationWarning)
@@ -161,7 +182,8 @@ class LabelShift(MappedCalibrator[AffineMap]):
             return absent_classes(val)
         return doubt
 
-    def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Shifted:
+        """Return the map of ``val``."""
         if self.prior is not None and len(self.prior) != val.num_classes:
             raise InputError(
                 "LabelShift.fit",
@@ -175,7 +197,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         # A class that no sample makes likely still has a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
         target = source if self.prior is None else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
-        return self._adopt(before, source, target), doubts
+        return with_doubts(Shifted(before, source, target), *doubts)
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         """Return the base, fitted, and what to warn about."""
@@ -190,14 +212,8 @@ class LabelShift(MappedCalibrator[AffineMap]):
         reversed_ = "the fitted factor is not above 0: a higher logit means a lower probability. Check the labels."
         return affine, [unconverged(affine.converged), when(float(affine.weight[0]) <= 0, reversed_)]
 
-    def _adopt(self, before: AffineMap, source: Tensor, target: Tensor) -> AffineMap:
-        """Set the state, and the map that it makes."""
-        self._before, self._source, self._target = before, source, target
-        self._map = AffineMap(before.weight, before.bias + (target.log() - source.log()), before.converged)
-        return self._map
-
     def _state(self) -> dict[str, Any]:
-        before = fitted("LabelShift.save", self._before)
+        before = self._fitted("save").before
         return {
             "weight": before.weight.tolist(),
             "bias": before.bias.tolist(),
@@ -210,7 +226,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         weight, bias, source, target = (read_numbers(state, name, self.num_classes) for name in names)
         if not bool((source > 0).all() and (target > 0).all()):
             raise ValueError("source_prior and target_prior must be above 0")
-        self._adopt(AffineMap(weight, bias), source, target)
+        self._map = Shifted(AffineMap(weight, bias), source, target)
 
 
 def _probs(logits: Tensor, before: AffineMap) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from fedlas._core.check import check_count, check_number
-from fedlas.calibrators._fit.doubts import when
+from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.parameters import fitted
@@ -19,6 +19,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     FREEDOM,
     FREEDOMS,
     AffineMap,
+    LogAffineMap,
     Penalties,
     SoftmaxRegression,
 )
@@ -48,6 +49,7 @@ class RegularizedMatrix(AffineCalibrator):
     """
 
     _diagonal = False
+    _kind: ClassVar[type[AffineMap]] = AffineMap
 
     def __init__(self, off_diagonal: float | None = None, intercept: float | None = None, num_folds: int = 5) -> None:
         owner = self._owner
@@ -118,7 +120,8 @@ class RegularizedMatrix(AffineCalibrator):
         names = ("off_diagonal", "intercept")
         off_diagonal, intercept = (check_number(self._owner, name, state["penalties"][name], low=0) for name in names)
         freedom = state["penalties"].get("freedom", FREEDOM)  # files of earlier versions lack it
-        self._map = read_map(state, self.num_classes, self.num_classes)
+        affine = read_map(state, self.num_classes, self.num_classes)
+        self._map = self._kind(affine.weight, affine.bias)
         freedom = check_number(self._owner, "freedom", freedom, low=0, low_open=True)
         self._penalties = Penalties(off_diagonal, intercept, freedom)
 
@@ -247,8 +250,12 @@ class DirichletCalibration(RegularizedMatrix):
         Kull et al. 2019 (linear parametrization, and ODIR).
     """
 
+    _kind = LogAffineMap
+
     def _inputs(self, logits: Tensor) -> Tensor:
         return logits.double().log_softmax(dim=1)
 
-    def _row_map(self) -> nn.Module:
-        return nn.Sequential(nn.LogSoftmax(dim=1), super()._row_map())
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
+        """Return the map of ``val``."""
+        affine = super().fit_map(val, start)
+        return with_doubts(LogAffineMap(affine.weight, affine.bias, affine.converged), *affine.doubts)

@@ -41,7 +41,8 @@ class MultiLabelCalibration:
         shared: Whether all labels share one calibrator, fitted on all of them: for labels with few positive samples.
 
     Raises:
-        InputError: For an unknown calibrator.
+        InputError: For an unknown calibrator, or one with ``keep_class=True``, which would hold each probability on its
+            side of 1/2.
 
     Example:
         >>> logits = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
@@ -55,6 +56,9 @@ class MultiLabelCalibration:
     def __init__(self, calibrator: str | Calibrator = "auto", *, shared: bool = False) -> None:
         if not isinstance(calibrator, Calibrator):
             calibrator = CALIBRATORS[check_choice(_OWNER, "calibrator", calibrator, list(CALIBRATORS))].value()
+        if getattr(calibrator, "keep_class", False):
+            fix = "Leave keep_class out."
+            raise InputError(_OWNER, "no label has a class to keep: it is there or not", "keep_class=True", fix)
         self.calibrator, self.shared = calibrator, shared
         self._fitted: list[Calibrator] | None = None
 

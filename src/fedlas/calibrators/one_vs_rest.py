@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from fedlas.calibrators._fit.doubts import some, unconverged, when
+from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest, fit_one_vs_rest, log_odds, separated_classes
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
@@ -116,20 +117,22 @@ class PlattScaling(OneVsRestCalibrator):
     def _features(rows: Tensor) -> Tensor:
         return log_odds(rows).unsqueeze(2)
 
-    def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
+        """Return the sigmoids of ``val``."""
         weights = weights_of(val)
         count = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
         labels = ((count + 1) / (count + 2), 1 / (weights.sum() - count + 2))
         parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, weights, labels=labels)
         falling = ((parameters[:, 0] <= 0) & (count > 0)).nonzero().squeeze(1).tolist()
-        return Sigmoids(self._features, parameters), [
+        return with_doubts(
+            Sigmoids(self._features, parameters),
             unconverged(converged),
             when(
                 falling,
                 f"the fitted slope is not above 0 for {some(falling)}: a higher score means a lower probability there, "
                 "or means nothing. Check that logits and labels belong together.",
             ),
-        ]
+        )
 
 
 @CALIBRATORS.register(
@@ -150,8 +153,9 @@ class BetaCalibration(OneVsRestCalibrator):
         Where the loss is lowest at a negative ``a`` or ``b``, the paper fits again without that term. This does the
         same; if the other one then becomes negative, it finds the minimum under both constraints.
 
-        The paper has no penalty; here a penalty with the weight of one observation keeps the parameters finite where a
-        class can be separated from the rest, or has no sample. ``ln p`` and ``ln(1 - p)`` come from the logits and need
+        The paper has no penalty; here a penalty with the weight of one observation, which pulls ``a`` and ``b`` to
+        those of temperature scaling, keeps the parameters finite where a class can be separated from the rest, or has
+        no sample. ``ln p`` and ``ln(1 - p)`` come from the logits and need
         no clipping. Newton's method fits all classes at once.
 
         Rows are divided by their sum. The predicted class can change, since each class has its own map. Warns
@@ -179,7 +183,9 @@ class BetaCalibration(OneVsRestCalibrator):
         log_p, rest = class_and_rest(rows)
         return torch.stack([log_p, -rest], dim=2)
 
-    def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
+        """Return the sigmoids of ``val``."""
+        scale = 1 / nll_temperature(val).value
         parameters, converged = fit_one_vs_rest(
             val.logits,
             val.target,
@@ -187,12 +193,14 @@ class BetaCalibration(OneVsRestCalibrator):
             weights_of(val),
             nonnegative=True,
             hold=torch.ones(3, dtype=torch.float64, device="cpu"),
-            anchor=torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64, device="cpu"),
+            # Temperature scaling, so that the unit of the logits does not matter.
+            anchor=torch.tensor([scale, scale, 0.0], dtype=torch.float64, device="cpu"),
         )
         present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
         bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
         apart = separated_classes(val)
-        return Sigmoids(self._features, parameters), [
+        return with_doubts(
+            Sigmoids(self._features, parameters),
             unconverged(converged),
             when(
                 apart,
@@ -204,7 +212,7 @@ class BetaCalibration(OneVsRestCalibrator):
                 f"a or b is at its bound 0 for {some(bounded)}: the map of such a class is not a sigmoid but one half "
                 "of it. Few samples, or few of them where the probability is near 0 or 1, do that.",
             ),
-        ]
+        )
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)

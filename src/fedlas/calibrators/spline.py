@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from fedlas._core.check import check_count
-from fedlas.calibrators._fit.doubts import unconverged
+from fedlas.calibrators._fit.doubts import unconverged, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
@@ -91,13 +91,9 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
     def __init__(self, num_knots: int = 6) -> None:
         self.num_knots = check_count(self._owner, "num_knots", num_knots)
 
-    def _fitted_map(self, val: Predictions) -> tuple[BrokenLines, list[str | None]]:
-        new, converged = self.fit_map(val)
-        return new, [unconverged(converged)]
-
-    def fit_map(self, val: Predictions, near: BrokenLines | None = None) -> tuple[BrokenLines, bool]:
-        """Return the curves of ``val``, and whether the fit converged; for a part of the samples, from those of all."""
-        weights = weights_of(val)
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> BrokenLines:
+        """Return the curves of ``val``; ``start`` gives the knots."""
+        weights, near = weights_of(val), start if isinstance(start, BrokenLines) else None
         knots = near.knots if near is not None else self._knots(val, weights)
         ridge = torch.tensor([_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu")
         same = torch.tensor([1.0, *[0.0] * (self.num_knots + 1)], dtype=torch.float64, device="cpu")
@@ -111,7 +107,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
             anchor=same,
             start=None if near is None else near.numbers,
         )
-        return BrokenLines(knots, numbers), converged
+        return with_doubts(BrokenLines(knots, numbers), unconverged(converged))
 
     def _knots(self, val: Predictions, weights: Tensor) -> Tensor:
         """Return quantiles of each class's log-odds ``(C, K)``."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
-from fedlas.calibrators._fit.doubts import unconverged, when
+from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
 from fedlas.calibrators._fit.rowwise import total_nll, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
@@ -35,14 +35,19 @@ class StructuredMap(nn.Module):
     """Temperature scaling, a little uniform probability, and an affine map of the logarithm.
 
     Attributes:
-        temperature: Above 0.
+        best: The temperature, and how it was found.
         num_samples: ``N`` of the validation set; the uniform part has the weight ``1 / (N + 1)``.
         affine: The map of the log-probabilities.
     """
 
-    def __init__(self, temperature: float, num_samples: int, affine: AffineMap) -> None:
+    def __init__(self, best: BestTemperature, num_samples: int, affine: AffineMap) -> None:
         super().__init__()
-        self.temperature, self.num_samples, self.affine = temperature, num_samples, affine
+        self.best, self.num_samples, self.affine = best, num_samples, affine
+
+    @property
+    def temperature(self) -> float:
+        """Above 0."""
+        return self.best.value
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
@@ -99,25 +104,30 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
     def __init__(self, form: Form | None = None) -> None:
         self.form = None if form is None else check_choice("StructuredScaling", "form", form, get_args(Form))
 
-    def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
-        best = nll_temperature(val)
-        new = self.fit_map(val, best)
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
+        """Return the map of ``val``."""
+        near = start if isinstance(start, StructuredMap) else None
+        best = nll_temperature(val) if near is None else nearby_temperature(val, near.best)
+        new = self._regressed(val, best, near)
+        if near is not None:
+            return new
         worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
         advice = "Choose temperature scaling, or use a larger validation set."
-        return new, [
+        return with_doubts(
+            new,
             best.doubt,
             unconverged(new.affine.converged),
             when(worse, f"the validation NLL is not below what it was. {advice}"),
-        ]
+        )
 
-    def fit_map(self, val: Predictions, best: BestTemperature, near: StructuredMap | None = None) -> StructuredMap:
+    def _regressed(self, val: Predictions, best: BestTemperature, near: StructuredMap | None) -> StructuredMap:
         """Return the map of ``val``; for a part of the samples it starts from all samples' map ``near``."""
         weights, classes = weights_of(val), val.num_classes
         total = float(weights.sum())
         form = self.form or chosen_form(total, classes)
         identity = torch.ones(classes, dtype=torch.float64, device="cpu")
         affine = AffineMap(identity if form == "vector" else identity.diag(), 0 * identity)
-        new = StructuredMap(best.value if near is None else nearby_temperature(val, best), round(total), affine)
+        new = StructuredMap(best, round(total), affine)
         if classes > 1:
             regression = SoftmaxRegression(
                 new.inputs(val.logits.cpu().double()),
@@ -144,7 +154,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         form = self.form or check_choice(self._owner, "chosen", state["chosen"], get_args(Form))
         shape = (self.num_classes,) * (2 if form == "matrix" else 1)
         self._map = StructuredMap(
-            check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True),
+            BestTemperature(check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)),
             check_count(self._owner, "num_samples", state["num_samples"]),
             read_map(state, *shape),
         )

@@ -9,10 +9,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
-from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged
-from fedlas.calibrators._fit.parameters import fitted
-from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators._fit.doubts import at_bound, with_doubts
+from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.metrics.sums import has_weights
@@ -29,26 +28,34 @@ _UNCHANGED = 1e-4
 
 
 class Divided(nn.Module):
-    """``z / temperature``."""
+    """``z / temperature``.
 
-    def __init__(self, temperature: float) -> None:
+    Attributes:
+        best: The temperature, and how it was found.
+    """
+
+    def __init__(self, best: BestTemperature) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.best = best
+
+    @property
+    def temperature(self) -> float:
+        """The divisor."""
+        return self.best.value
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
         return rows / self.temperature
 
 
-class SingleTemperature(Calibrator):
-    """Base of the calibrators whose one parameter divides all logits; a subclass sets ``_temperature`` in ``_fit``."""
+class SingleTemperature(MappedCalibrator[Divided]):
+    """Base of the calibrators whose one parameter divides all logits."""
 
     keeps_argmax = True
-    takes_weights = True
-    _temperature: float | None = None
+    _per_class = False
 
     def __repr__(self) -> str:
-        return super().__repr__() + ("" if self._temperature is None else f"  # temperature {self._temperature:.4g}")
+        return super().__repr__() + ("" if self._map is None else f"  # temperature {self.temperature:.4g}")
 
     @property
     def temperature(self) -> float:
@@ -57,13 +64,10 @@ class SingleTemperature(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(f"{self._owner}.temperature", self._temperature)
+        return self._fitted("temperature").temperature
 
     def _transform(self, logits: Tensor) -> Tensor:
         return logits / self.temperature
-
-    def _row_map(self) -> nn.Module:
-        return Divided(self.temperature)
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.temperature}
@@ -71,7 +75,7 @@ class SingleTemperature(Calibrator):
     def _restore(self, state: dict[str, Any]) -> None:
         # Smaller numbers, which a search never returns, have no inverse.
         low = sys.float_info.min
-        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=low)
+        self._map = Divided(BestTemperature(check_number(self._owner, "temperature", state["temperature"], low=low)))
 
 
 @CALIBRATORS.register(
@@ -127,15 +131,21 @@ class TemperatureScaling(SingleTemperature):
         self.objective = check_choice("TemperatureScaling", "objective", objective, get_args(Objective))
         self.num_bins = check_count("TemperatureScaling", "num_bins", num_bins)
 
-    def _fit(self, val: Predictions) -> str | None:
-        if self.objective == "nll":
-            best = nll_temperature(val)
-            temperature, doubt = best.value, best.doubt
-        else:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
+        """Return the map of ``val``."""
+        if self.objective == "ece":
             temperature = ece_temperature(val, num_bins=self.num_bins)
             ends = [f"temperature {temperature:g}"] if temperature in (ECE_GRID[0], ECE_GRID[-1]) else []
-            doubt = at_bound(*ends, objective="ECE")
-        self._temperature = temperature
+            best = BestTemperature(temperature, at_bound(*ends, objective="ECE"))
+        elif isinstance(start, Divided):
+            best = nearby_temperature(val, start.best)
+        else:
+            best = nll_temperature(val)
+        return with_doubts(Divided(best), best.doubt)
+
+    def _fit(self, val: Predictions) -> str | None:
+        self._map = self.fit_map(val)
+        doubt, temperature = self._map.best.doubt, self._map.temperature
         if doubt is None and abs(math.log(temperature)) < _UNCHANGED:
             return f"the temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
         return doubt
@@ -191,7 +201,7 @@ class DriftTemperature(SingleTemperature):
         Tomani et al. 2021 (CVPR), applied to temperature scaling ("TS-P").
     """
 
-    def _fit(self, val: Predictions) -> str | None:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
+        """Return the map of ``val``."""
         best = nll_temperature(val)
-        self._temperature = best.value
-        return joined(best.doubt, unchanged(val, lambda rows: rows / best.value))
+        return with_doubts(Divided(best), best.doubt)

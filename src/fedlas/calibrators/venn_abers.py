@@ -120,10 +120,11 @@ class VennAbers(MappedCalibrator[VennCurves]):
         low, high = curves.bounds(self._floored(predictions).logits.cpu().double())
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
-    def _fitted_map(self, val: Predictions) -> tuple[VennCurves, list[str | None]]:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> VennCurves:
+        """Return the curves of ``val``."""
         target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
         columns = class_columns(val.logits).numpy()
-        return VennCurves([venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)]), []
+        return VennCurves([venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)])
 
     def _state(self) -> dict[str, Any]:
         names = ("at", "low", "high")

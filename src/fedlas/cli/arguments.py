@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
 from fedlas.present.stages import DEFAULT
-from fedlas.stats.estimates import REPLICATES
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
@@ -52,6 +55,18 @@ def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES
     )
 
 
+def add_confidence_level(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence-level``."""
+    option(
+        parser,
+        "--confidence-level",
+        "LEVEL",
+        "level of intervals, e.g. 0.9 (default: %(default)s)",
+        type=float,
+        default=CONFIDENCE_LEVEL,
+    )
+
+
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
     option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=NUM_BINS)
@@ -75,6 +90,10 @@ _SAMPLES = (
      "(default: none)"),
     ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
     ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
+    ("--covariates", "COLUMNS", "columns that say more about a sample: numbers, or text of at most 256 values; named "
+     "like --logits (default: none)"),
+    ("--clusters", "COLUMN", "column of what samples belong to, such as a patient: they are resampled together "
+     "(default: all samples are independent)"),
 )  # fmt: skip
 _FLAGS = {
     "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",
@@ -131,6 +150,25 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     return None if columns == Columns() else columns
 
 
+def column_options(columns: Columns | None) -> str:
+    """Return the options that name these columns, as a shell takes them, with a space before each.
+
+    Example:
+        >>> column_options(Columns(probs="p_*", target="y", percent=True))
+        " --probs 'p_*' --target y --percent"
+    """
+    words: list[str] = []
+    for each in fields(Columns):
+        value: Any = getattr(columns, each.name, each.default)
+        option = "--sep" if each.name == "separator" else option_of(each.name)
+        if value is True:
+            words.append(option)
+        elif value and value != each.default:
+            names = [value] if isinstance(value, str) else [",".join(value)] if each.name == "classes" else value
+            words += [f"{option} {shlex.quote(name)}" for name in names]
+    return "".join(f" {word}" for word in words)
+
+
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
     option(
@@ -141,6 +179,22 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
+
+
+def command_words(error: InputError, owner: str) -> InputError:
+    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+
+    Example:
+        >>> print(command_words(InputError("report", "calibrate='all' needs on=", "none", "Pass on=."), "fedlas x"))
+        fedlas x: --calibrate all needs --on; got none. Pass --on.
+    """
+
+    def worded(text: str) -> str:
+        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
+        return re.sub(option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text)
+
+    _, expected, got, fix = error.parts
+    return InputError(owner, worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

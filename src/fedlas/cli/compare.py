@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_number
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     NUM_BINS,
@@ -21,8 +21,10 @@ from fedlas.cli.arguments import (
     laboratory,
     option,
 )
-from fedlas.predictions import PredictionTable, Reader
+from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.predictions import PredictionTable, Reader, TopLabel
 from fedlas.predictions.tables import FORMATS
+from fedlas.present.gate import check_directed, not_worse
 from fedlas.present.table import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import REPLICATES, check_replicates
@@ -57,12 +59,32 @@ def add_compare(add: AddSubcommand) -> None:
     add_columns(parser)
     add_num_bins(parser)
     add_replicates(parser)
+    option(
+        parser,
+        "--fail-if-worse",
+        "NAME",
+        "for two files: metrics in which the first must not be worse beyond chance; else exit status 3 (default: none)",
+        nargs="+",
+        default=(),
+    )
+    option(
+        parser,
+        "--margin",
+        "X",
+        "how much worse it may be, as a fraction, e.g. 0.01 (default: %(default)s)",
+        type=float,
+        default=0.0,
+    )
+    add_gate(parser)
     flag(parser, "--json", "for two files: print JSON (default: a table)")
 
 
 def _compare(args: argparse.Namespace) -> int:
     columns, file = columns_of(args), args.folder
     if not file.is_file() and (file.is_dir() or file.suffix.lower() not in FORMATS):
+        if args.fail_if_worse:
+            got, fix = f"the folder {file}", "Name two files of predictions."
+            raise InputError(_OWNER, "--fail-if-worse is for two files of predictions", got, fix)
         if columns is not None or args.json or (args.num_bins, args.replicates) != (NUM_BINS, REPLICATES):
             expected = "columns, --json, --num-bins and --replicates are for two files of predictions"
             raise InputError(_OWNER, expected, f"the folder {file}", "Leave them out, or name two files.")
@@ -85,7 +107,13 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _compare_files(args: argparse.Namespace) -> int:
-    """Print in which metrics one of two models is better on the same samples."""
+    """Print in which metrics one of two models is better on the same samples; return the exit status."""
+    check_gate(_OWNER, args, "--fail-if-worse", args.fail_if_worse)
+    check_directed(args.fail_if_worse)
+    check_number(_OWNER, "--margin", args.margin, low=0)
+    if args.margin and not args.fail_if_worse:
+        fix = "Add --fail-if-worse, or leave it out."
+        raise InputError(_OWNER, "--margin goes with --fail-if-worse", "no --fail-if-worse", fix)
     if args.replicates == 0:
         raise InputError(_OWNER, "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000.")
     check_replicates(_OWNER, args.replicates)
@@ -94,21 +122,25 @@ def _compare_files(args: argparse.Namespace) -> int:
     _check_labels(*tables)
     say(*(f"note: {note}" for note in reader.notes), stderr=True)
     a, b = (table.predictions for table in tables)
-    compared = compare(a, b, args.metrics, num_bins=args.num_bins, replicates=args.replicates)
+    # The fewer metrics are compared, the fewer Holm's correction is for.
+    metrics = list(dict.fromkeys([*(args.metrics or ()), *args.fail_if_worse])) or None
+    compared = compare(a, b, metrics, num_bins=args.num_bins, replicates=args.replicates)
     if args.json:
         content = {name: {**asdict(each), "difference": each.difference} for name, each in compared.items()}
         say(*json.dumps(content, indent=2).split("\n"))
-        return 0
     names = [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
     table = differences_of_models(compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples")
-    show_blocks([*better_in(compared, (names[0], names[1])), table], as_markdown=args.markdown)
-    return 0
+    if not args.json:
+        show_blocks([*better_in(compared, (names[0], names[1])), table], as_markdown=args.markdown)
+    checks = [not_worse(compared[each], args.margin, (names[0], names[1])) for each in args.fail_if_worse]
+    return show_gate(checks, args, suite=f"{names[0]} {names[1]}") if checks else 0
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
     if a.labels is None or b.labels is None:
-        if a.predictions.num_samples == b.predictions.num_samples and (a.has_no_labels or b.has_no_labels):
+        unknown = any(isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b))
+        if unknown and a.predictions.num_samples == b.predictions.num_samples:
             say(
                 "note: a file holds no labels: nothing shows that both hold the same samples in one order.", stderr=True
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,26 @@ from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_confidence_level,
     add_data_folder,
     add_num_bins,
     add_path,
     add_replicates,
     add_samples,
+    column_options,
     columns_of,
+    command_words,
     flag,
     laboratory,
     option,
 )
+from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Reader
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation, report
+from fedlas.present.gate import Check, Requirement, required
 from fedlas.present.page import require_page_packages
-from fedlas.present.stages import DEFAULT, HeldOut
+from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
@@ -41,6 +48,8 @@ def add_evaluate(add: AddSubcommand) -> None:
     add_samples(parser)
     add_num_bins(parser)
     add_replicates(parser)
+    add_confidence_level(parser)
+    flag(parser, "--top-label", "judge two classes by the predicted one (default: by the probability of the second)")
     option(parser, "--on", "FILE", "held-out predictions to fit a calibrator on (default: a run's val)", type=Path)
     option(
         parser,
@@ -60,6 +69,15 @@ def add_evaluate(add: AddSubcommand) -> None:
         default=(),
     )
     add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
+    option(
+        parser,
+        "--require",
+        "RULE",
+        "bound such as 'ece<=0.03'; exit status 3 if the interval lies beyond it (default: none)",
+        nargs="+",
+        default=(),
+    )
+    add_gate(parser)
     flag(parser, "--details", "print every metric with its interval (default: the main ones)")
     flag(parser, "--json", "print JSON, fractions in full precision (default: a table in percent)")
     add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")
@@ -80,20 +98,42 @@ def _evaluate(args: argparse.Namespace) -> int:
         else:
             predictions = reader.read(args.file)
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
-        evaluation = report(
-            predictions,
-            on=held_out,
-            calibrate=args.calibrate,
-            reject=args.reject,
-            num_bins=args.num_bins,
-            replicates=args.replicates,
-            name=args.file.name,
-            notes=reader.notes,
-            grouped_by=args.groups or "group",
-            repair=f"fedlas evaluate {args.file} {repair}",
-        )
+        repair += column_options(columns_of(args))
+        try:
+            evaluation = report(
+                predictions,
+                on=held_out,
+                calibrate=args.calibrate,
+                reject=args.reject,
+                top_label=args.top_label,
+                num_bins=args.num_bins,
+                confidence_level=args.confidence_level,
+                replicates=args.replicates,
+                name=args.file.name,
+                notes=reader.notes,
+                grouped_by=args.groups or "group",
+                repair=f"fedlas evaluate {args.file} {repair}",
+            )
+        except InputError as error:
+            raise (command_words(error, _OWNER) if error.parts[0] == "report" else error) from error
     _show(evaluation, args)
-    return 0
+    if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
+        say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
+    return show_gate(_checks(evaluation, args.require), args, suite=args.file.name) if args.require else 0
+
+
+def _calibrate_line(args: argparse.Namespace, method: str) -> str:
+    """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
+    options = column_options(columns_of(args)) + ("" if method == DEFAULT else f" --method {method}")
+    return f"fedlas calibrate {shlex.quote(str(args.on))}{options} --out cal.json"
+
+
+def _checks(evaluation: Evaluation, rules: Sequence[str]) -> list[Check]:
+    """Compare the last stage, which is calibrated where a calibrator was asked for, with what is required."""
+    stage = list(evaluation.stages)[-1]
+    estimates = {**evaluation.positive.get(stage, {}), **evaluation.estimates.get(stage, {})}
+    requirements = [Requirement.parse(rule, estimates) for rule in rules]
+    return [required(each, estimates[each.metric]) for each in requirements]
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
@@ -110,7 +150,11 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
-    check_replicates(_OWNER, args.replicates)
+    check_replicates(_OWNER, args.replicates, args.confidence_level)
+    check_gate(_OWNER, args, "--require", args.require)
+    if args.calibrate == ALL and args.require:
+        fix = "Name one calibrator."
+        raise InputError(_OWNER, "--require is for one model", "--calibrate all", fix)
     if args.file.is_dir() and columns_of(args) is not None:
         raise InputError(_OWNER, "columns are for files", f"the run {args.file}", "Leave their options out.")
     if args.report is None:

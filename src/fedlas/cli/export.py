@@ -15,13 +15,14 @@ import fedlas
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.terminal import say
-from fedlas.calibrated import CalibratedModel
+from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.export import OWNER, TOLERANCE, Exported
 from fedlas.deploy.export import export as export_model_file
 from fedlas.deploy.formats import FORMATS, OUTPUTS
+from fedlas.predictions.cells import few
 from fedlas.present.page import require_page_packages
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import check_replicates
@@ -30,7 +31,8 @@ from fedlas.stats.estimates import check_replicates
 def add_export(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_export, "RUN | FILE")
-    option(parser, "place", "RUN | FILE", "folder of a finished run, or a file of CalibratedModel.save", type=Path)
+    text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
+    option(parser, "place", "RUN | FILE", text, type=Path)
     option(parser, "--format", "NAME", f"{', '.join(FORMATS)} (default: %(default)s)", default="onnx")
     add_path(parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)")
     option(
@@ -64,7 +66,26 @@ def _export(args: argparse.Namespace) -> int:
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
     if out.suffix.lower() != suffix:
         raise InputError(OWNER, f"--out must end in {suffix} for {form}", out, "Name such a file.")
-    return _export_run(args, out) if is_run else _export_file(args, out)
+    if is_run:
+        return _export_run(args, out)
+    return _export_table(args, out) if args.place.suffix.lower() == ".json" else _export_file(args, out)
+
+
+def _export_table(args: argparse.Namespace, out: Path) -> int:
+    """Write the calibration of a table, which needs neither a model nor inputs."""
+    unused = {"--calibrate": args.calibrate, "--data": args.data, "--model": args.model, "--inputs": args.inputs}
+    if names := [
+        name for name, value in {**unused, "--free-axes": args.free_axes or None}.items() if value is not None
+    ]:
+        fix = "Leave it out: the file holds all that is needed."
+        raise InputError(OWNER, f"{names[0]} is for a model", f"the calibration {args.place}", fix)
+    calibration = TableCalibration.load(args.place)
+    exported = export_model_file(calibration, out, form=args.format, about={"fedlas": fedlas.__version__})
+    unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
+    if calibration.covariates is not None:
+        unit += f"; covariates {few(calibration.covariates.names)}"
+    _say_export(args.place.name, Calibration(calibration.calibrator), exported, unit)
+    return 0
 
 
 def _export_run(args: argparse.Namespace, out: Path) -> int:

@@ -40,6 +40,8 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "evaluate": Subcommand("Measure predictions, before and after calibration.", "evaluate", writes=False),
     "compare": Subcommand("Compare two models, or the methods of a bench.", "compare", writes=False),
+    "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
+    "apply": Subcommand("Add calibrated scores to a table.", "apply"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used or results that
-            cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm, 130 after Ctrl-C.
+            cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm or a gate failed, 130 after
+            Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen = SUBCOMMANDS.get(words[0]) if words else None

@@ -30,7 +30,11 @@ def add_monitor(add: AddSubcommand) -> None:
         type=float,
         default=0.01,
     )
-    flag(parser, "--raw", "apply the card's calibration first (default: take PREDS as calibrated)")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--raw", action="store_true", help="apply the card's calibration first (default: as the card says)"
+    )
+    kinds.add_argument("--calibrated", action="store_true", help="PREDS are calibrated (default: as the card says)")
     add_path(parser, "--state", "FILE", "file of the state: resume from it, and update it (default: start afresh)")
     add_path(parser, "--page", "HTML", "write the history as a page (default: no page)")
     flag(parser, "--json", "print JSON (default: a table and sentences)")
@@ -47,7 +51,7 @@ def _monitor(args: argparse.Namespace) -> int:
         args.files,
         false_alarm=args.false_alarm,
         columns=columns_of(args),
-        raw=args.raw,
+        raw=True if args.raw else False if args.calibrated else None,
         state=args.state,
     )
     content = watcher.content

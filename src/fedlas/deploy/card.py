@@ -42,6 +42,7 @@ class Card:
         classes: Class names; none if they are not known.
         num_classes: ``C``; 0 where only the confidence of the predicted class is known.
         calibration: Calibration of the model's logits.
+        raw: Whether live predictions are raw, as the card's test file was, so that the calibration is applied first.
         gaps: Sums over the test part.
         bin_edges: Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1.
         bin_counts: Samples of the test part in each ``(B,)``, all of them together.
@@ -53,6 +54,7 @@ class Card:
     classes: tuple[str, ...]
     num_classes: int
     calibration: Calibration
+    raw: bool
     gaps: GapSums
     bin_edges: Floats
     bin_counts: Floats
@@ -116,6 +118,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         raise ValueError(f"classes are not the names of {num_classes}")
     # The monitor compares with these sums; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
+    raw = {"raw": True, "calibrated": False}[content.get("live", "calibrated")]
     gaps = GapSums.read(reference["gaps"])
     edges, counts = check_edges(read_array(reference, "bin_edges")), read_counts(reference, "bin_counts")
     if edges.shape != (len(counts) + 1,):
@@ -130,7 +133,7 @@ def _card(content: Mapping[str, Any]) -> Card:
     classwise = None if reference.get("class_counts") is None else read_counts(reference, "class_counts")
     if classwise is not None and (classwise.shape != (num_classes,) or classwise.sum() != gaps.count[0]):
         raise ValueError(f"{classwise.sum():g} samples in {len(classwise)} classes")
-    return Card(name, tuple(classes), num_classes, calibration, gaps, edges, counts, thresholds, classwise)
+    return Card(name, tuple(classes), num_classes, calibration, raw, gaps, edges, counts, thresholds, classwise)
 
 
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_choice, check_kinds, check_number, describe, is_dense
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path, write_atomically
-from fedlas.calibrated import CalibratedModel
+from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.formats import FORMATS, OUTPUTS, Deployed, FreeAxes, Probs
 from fedlas.deploy.sklearn_onnx import write_sklearn
+from fedlas.deploy.table_module import TableModule
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -116,7 +117,7 @@ def export_model(
 def export(
     model: Any,
     path: str | Path,
-    inputs: Any,
+    inputs: Any = None,
     *,
     form: Literal["onnx", "torch-export", "torchscript"] = "onnx",
     by_name: bool | None = None,
@@ -128,9 +129,10 @@ def export(
 
     Args:
         model: A :class:`~fedlas.CalibratedModel`; or a fitted ``CalibratedClassifier`` of scikit-learn, in ONNX, whose
-            estimator ``skl2onnx`` converts. It does not change.
+            estimator ``skl2onnx`` converts; or a :class:`~fedlas.TableCalibration`. It does not change.
         path: The file.
-        inputs: Real samples ``(N, ...)`` to check with, as the model takes them; a mapping for a model of several.
+        inputs: Real samples ``(N, ...)`` to check with, as the model takes them; a mapping for a model of several. The
+            calibration of a table needs none.
         form: Format of the file.
         by_name: Whether the model takes the inputs as keyword arguments; None: if they are a mapping.
         free_axes: Axes whose size the file leaves free, such as ``(2, 3)`` for the height and width of images, or by
@@ -146,6 +148,8 @@ def export(
     """
     check_choice(OWNER, "form", form, FORMATS)
     check_number(OWNER, "tolerance", tolerance, low=0)
+    if isinstance(model, TableCalibration):
+        return _export_table(model, checked_path(path), form, dict(about or {}), tolerance)
     if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
         if form != "onnx":
             raise InputError(OWNER, "a scikit-learn model goes out as onnx", form, "Leave form out.")
@@ -179,6 +183,24 @@ def export(
 
     about = {**(about or {}), "calibration": Calibration(model.calibrator).plain()}
     return _export(deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes)
+
+
+def _export_table(
+    calibration: TableCalibration, out: Path, form: str, about: dict[str, Any], tolerance: float
+) -> Exported:
+    """Write the calibration of a table: from scores, and covariates in their order, to probabilities."""
+    module = TableModule(calibration).eval()
+    inputs = module.example()
+    covariates = calibration.covariates
+    about |= {
+        "columns": list(calibration.scores),
+        "unit": str(calibration.columns.kind),
+        "classes": list(calibration.classes),
+        "covariates": [] if covariates is None else list(covariates.names),
+    }
+    about["calibration"] = Calibration(calibration.calibrator).plain()
+    samples = [(inputs, module.expected(inputs).double().numpy())]
+    return _export(module, out, form, inputs, samples, about, tolerance)
 
 
 def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
@@ -219,7 +241,7 @@ def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor
 
 
 def _export(
-    deployed: Deployed,
+    deployed: nn.Module,
     out: Path,
     form: str,
     example: Mapping[str, Tensor],

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.pixels import multiply_add
-from fedlas.objective.objective import class_logits
+from fedlas._core.threads import Shared, no_warnings
+from fedlas.objective.call import class_logits
 
 OUTPUTS = ("logits", "probs")
 """Names of the outputs of an exported model."""
@@ -86,7 +86,7 @@ class Format:
 
     suffix: str
     reader: str
-    write: Callable[[Deployed, Examples, FreeAxes, Mapping[str, Any]], bytes]
+    write: Callable[[nn.Module, Examples, FreeAxes, Mapping[str, Any]], bytes]
     read: Callable[[bytes], Probs]
     example: Callable[[Path, Examples], list[str]]
 
@@ -99,7 +99,7 @@ def metadata(about: Mapping[str, Any]) -> dict[str, str]:
 def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
     """Return the ONNX model of a module with the outputs :data:`OUTPUTS`, as a protobuf message."""
     require_all(*((package, "export") for package in ("onnx", "onnxscript", "onnxruntime")))
-    with quiet():
+    with quiet:
         program = torch.onnx.export(
             model,
             tuple(example.values()),
@@ -135,7 +135,7 @@ def read_onnx(content: bytes) -> Probs:
     return lambda inputs: session.run([OUTPUTS[1]], dict(inputs))[0]
 
 
-def _write_onnx(model: Deployed, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_onnx(model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     return onnx_bytes(onnx_program(model, example, axes), about)
 
 
@@ -153,17 +153,17 @@ def onnx_lines(path: Path, example: Examples) -> list[str]:
     ]
 
 
-def _write_program(model: Deployed, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_program(model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    with quiet(), torch.no_grad():
+    with quiet, torch.no_grad():
         program = torch.export.export(model, tuple(example.values()), dynamic_shapes=_sizes(example, axes))
         torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
     return buffer.getvalue()
 
 
-def _write_script(model: Deployed, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_script(model: nn.Module, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    with quiet(), torch.no_grad():
+    with quiet, torch.no_grad():
         traced: Any = torch.jit.trace(model, tuple(example.values()), check_trace=False)
         torch.jit.save(traced, buffer, _extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
     return buffer.getvalue()
@@ -171,7 +171,7 @@ def _write_script(model: Deployed, example: Examples, _axes: FreeAxes, about: Ma
 
 def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], Probs]:
     def read(content: bytes) -> Probs:
-        with quiet():
+        with quiet:
             module = load(io.BytesIO(content))
 
         def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
@@ -225,16 +225,18 @@ FORMATS: dict[str, Format] = {
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' progress and their notices to their own developers."""
+def _errors_only() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "skl2onnx")]
     levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with no_warnings:
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+quiet = Shared(_errors_only)
+"""Silences the exporters' notices to their own developers."""

@@ -88,6 +88,8 @@ def make_card(
         "format": FORMAT,
         "model": {"classes": None, **model, "num_classes": num_classes},
         "calibration": {**calibration.plain(), "fitted on": calibration.fitted_on},
+        # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
+        "live": "raw" if exported is None and calibration.calibrator is not None else "calibrated",
         "data": {**data, "samples": {**data.get("samples", {}), "val": val.num_samples, "test": test.num_samples}},
         "metrics": {stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages},
         "metrics_of": {"part": "test", "num_bins": num_bins, "interval": LEVEL, "replicates": replicates},

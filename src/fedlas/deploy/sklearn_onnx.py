@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas.deploy.boosters_onnx import ML_OPSET, booster_graph, booster_of
 from fedlas.deploy.formats import OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
-
-_ML_OPSET = 3
-"""Version of the operators for trees and other classical models."""
 
 
 class _Behind(nn.Module):
@@ -24,21 +22,22 @@ class _Behind(nn.Module):
         layer: The calibrator's layer.
         decides: Whether the scores are those of ``decision_function``, else probabilities.
         binary: Whether there are two classes, of which ``decision_function`` has one column.
+        side: Makes side information of the columns that it comes from; None if the calibrator uses none.
     """
 
-    def __init__(self, layer: nn.Module, *, decides: bool, binary: bool) -> None:
+    def __init__(self, layer: nn.Module, *, decides: bool, binary: bool, side: nn.Module | None) -> None:
         super().__init__()
-        self.layer, self.decides, self.binary = layer, decides, binary
+        self.layer, self.decides, self.binary, self.side = layer, decides, binary, side
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated logits and probabilities ``(N, C)`` of one input, the scores ``(N, C)``."""
-        (scores,) = inputs
+        """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, C)``, and perhaps of ``(N, D)``."""
+        scores, *columns = inputs
         if self.decides and self.binary:
             half = scores[:, -1:] / 2
             logits = torch.cat([-half, half], dim=1)
         else:
             logits = scores if self.decides else scores.clamp(min=torch.finfo(torch.float32).tiny).log()
-        calibrated = self.layer(logits)
+        calibrated = self.layer(logits, *(self.side(part) for part in columns if self.side is not None))
         return calibrated, calibrated.softmax(dim=1)
 
 
@@ -51,38 +50,128 @@ def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> b
         about: Facts to keep inside the file.
 
     Raises:
-        InputError: If ``skl2onnx`` does not convert the estimator.
+        InputError: If no converter takes the estimator, or side information is no function of numbers in ``X``.
         MissingExtraError: If a package is not installed.
     """
-    skl2onnx, compose = require("skl2onnx", extra="skl2onnx"), require("onnx.compose", extra="export")
+    compose = require("onnx.compose", extra="export")
     estimator = model.estimator_
     if type(estimator).__name__ == "FrozenEstimator":
         estimator = estimator.estimator
-    decides, classes = hasattr(estimator, "decision_function"), len(model.classes_)
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    scores = {"raw_scores": True} if decides else {}
-    base: Any = None
-    for options in ({"zipmap": False}, {}):  # only some estimators have this option
-        try:
-            with quiet():
-                base = skl2onnx.to_onnx(
-                    estimator,
-                    rows[:1],
-                    options={id(last): options | scores},
-                    target_opset={"": OPSET, "ai.onnx.ml": _ML_OPSET},
-                )
-            break
-        except NameError:
-            continue
-        except Exception as error:  # whatever a converter meets in an estimator
-            reason = " ".join(str(error).split())[:160]
-            got = f"{type(last).__name__} ({type(error).__name__}: {reason})"
-            fix = "Save the model by skops or pickle instead, or choose another estimator."
-            raise InputError("fedlas export", "skl2onnx must convert the estimator", got, fix) from error
+    decides, classes = hasattr(estimator, "decision_function"), len(model.classes_)
+    base = _converted(estimator, last, rows, raw_scores=decides)
+    scores = base.graph.output[-1].name
+    # The scores, and the columns of side information, go into the calibrator's layer.
+    dtype = torch.from_numpy(rows).dtype
     width = 2 if decides and classes == 2 else classes
-    behind = _Behind(model.calibrator_.module(), decides=decides, binary=classes == 2).eval()
-    layer = onnx_program(behind, {"scores": torch.zeros(3, width, dtype=torch.from_numpy(rows).dtype)}, {})
-    layer.ir_version = base.ir_version = max(layer.ir_version, base.ir_version)
+    kind = torch.float32 if booster_of(last) is not None else dtype  # trees add up in single precision
+    example = {"scores": torch.zeros(3, width, dtype=kind)}
+    side = _side_layer(model)
     base = compose.add_prefix(base, "estimator/", rename_inputs=False)
-    whole = compose.merge_models(base, layer, io_map=[(base.graph.output[1].name, "scores")], outputs=list(OUTPUTS))
+    links = [(f"estimator/{scores}", "scores")]
+    if side is not None:
+        columns = _side_columns(model, estimator, base, rows)
+        example["columns"] = torch.zeros(3, len(model.side_columns_.columns), dtype=dtype)
+        links.append((columns, "columns"))
+    behind = _Behind(model.calibrator_.module(), decides=decides, binary=classes == 2, side=side).eval()
+    layer = onnx_program(behind, example, {})
+    layer.ir_version = base.ir_version = max(layer.ir_version, base.ir_version)
+    whole = compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
     return onnx_bytes(whole, about)
+
+
+def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: bool) -> Any:
+    """Return an estimator in ONNX, whose last output is its scores."""
+    if booster_of(last) is not None:
+        with quiet:
+            trees = booster_graph(last, raw_scores=raw_scores, opset=OPSET)
+        return _behind_steps(estimator, trees, rows)
+    scores = {"raw_scores": True} if raw_scores else {}
+    try:
+        return _to_onnx(estimator, last, rows, {"zipmap": False, **scores})
+    except NameError:  # only some estimators have this option
+        return _to_onnx(estimator, last, rows, scores)
+
+
+def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
+    skl2onnx = require("skl2onnx", extra="skl2onnx")
+    try:
+        with quiet:
+            proto = skl2onnx.to_onnx(
+                estimator,
+                rows[:1],
+                options={id(last): options} if options else None,
+                target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+            )
+    except NameError:
+        raise
+    except Exception as error:  # whatever a converter meets in an estimator
+        raise _refused(last, error) from error
+    # It names the versions that its nodes need at least; graphs are merged in one version.
+    versions = {each.domain: each.version for each in proto.opset_import} | {"": OPSET, "ai.onnx.ml": ML_OPSET}
+    helper = require("onnx.helper", extra="export")
+    del proto.opset_import[:]
+    proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
+    return proto
+
+
+def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
+    """Return the trees behind the first steps of a pipeline, with an input of the dtype of the rows."""
+    helper = require("onnx.helper", extra="export")
+    compose = require("onnx.compose", extra="export")
+    kind = helper.np_dtype_to_tensor_dtype(rows.dtype)
+    if not hasattr(estimator, "steps") or len(estimator.steps) < 2:
+        trees.graph.input[0].type.tensor_type.elem_type = kind
+        return trees
+    front = _to_onnx(estimator[:-1], None, rows, {})
+    front.ir_version = trees.ir_version = max(front.ir_version, trees.ir_version)
+    trees.graph.input[0].type.tensor_type.elem_type = front.graph.output[0].type.tensor_type.elem_type
+    front = compose.add_prefix(front, "steps/", rename_inputs=False)
+    trees = compose.add_prefix(trees, "trees/")
+    link = (front.graph.output[0].name, trees.graph.input[0].name)
+    return compose.merge_models(front, trees, io_map=[link])
+
+
+def _refused(last: Any, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:160]
+    got = f"{type(last).__name__} ({type(error).__name__}: {reason})"
+    fix = "Save the model by skops or pickle instead, or choose another estimator."
+    return InputError("fedlas export", "skl2onnx must convert the estimator", got, fix)
+
+
+def _side_layer(model: Any) -> nn.Module | None:
+    """Return the layer from columns to side information, None if the calibrator uses none."""
+    if model.calibrator_.num_features is None:
+        return None
+    side = model.side_columns_
+    if callable(model.features) or not side.is_numeric:
+        got = "a function of yours" if callable(model.features) else "columns with categories"
+        fix = "Fit it with features=False, or encode the categories in a pipeline."
+        raise InputError("fedlas export", "side information must come from numbers in X", got, fix)
+    layer: nn.Module = side.layer()
+    return layer
+
+
+def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> str:
+    """Add the columns of side information to the graph of the estimator, and return their name."""
+    helper = require("onnx.helper", extra="export")
+    graph = base.graph
+    source = graph.input[0]
+    name = "side/columns"
+    if model.side_columns_.source is None:
+        graph.node.append(helper.make_node("Identity", [source.name], [name], name="side/identity"))
+        width = rows.shape[1]
+    else:
+        side = _to_onnx(estimator[:-1], None, rows, {})
+        side = require("onnx.compose", extra="export").add_prefix(side, "side/")
+        first = side.graph.input[0].name
+        for node in side.graph.node:
+            for place, entry in enumerate(node.input):
+                node.input[place] = source.name if entry == first else entry
+        graph.node.extend(side.graph.node)
+        graph.initializer.extend(side.graph.initializer)
+        name = side.graph.output[0].name
+        width = len(model.side_columns_.columns)
+    kind = source.type.tensor_type.elem_type
+    graph.output.append(helper.make_tensor_value_info(name, kind, [None, width]))
+    return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ _ATTRIBUTES = ("fc", "classifier", "head", "heads", "score", "classification_hea
 _POOLS = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", "head.pool")
 # Names of a second one, whose logits are averaged with or added to those of the first.
 _SECOND = ("head_dist", "dist_head", "aux_head")
+
+
+class HeadNotFoundError(InputError):
+    """No layer, or several, may be the head; running the model can still show it."""
 
 
 def check_model(owner: str, model: object) -> None:
@@ -57,7 +62,8 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
     Args:
         model: Any classifier.
         head: Dotted name of the head, or the module itself; None searches: timm's ``get_classifier()``, then the names
-            in torchvision and Hugging Face models, then a single linear layer that fits.
+            in torchvision and Hugging Face models, then the last layer of an ``nn.Sequential``, then a single linear
+            layer that fits.
         num_classes: Number of logits, if known; candidates with another number of outputs are skipped.
 
     Returns:
@@ -87,14 +93,18 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
         if fitting:
             return fitting[-1]  # a classifier of several layers ends in the one that makes the logits
 
-    # Elsewhere, a single linear layer that fits.
+    # Of modules in sequence the last one makes the logits; elsewhere, a single linear layer that fits.
+    last = [part for part in model if _has_weights(part)][-1:] if isinstance(model, nn.Sequential) else []
+    for part in last:
+        with suppress(InputError):
+            return find_head(part, num_classes=num_classes)
     linear = [(name, layer) for name, layer in model.named_modules() if _fits(layer, num_classes, conv=False)]
     if len(linear) == 1:
         return linear[0][1]
     if not linear and num_classes is not None:
         _refuse_other_number(model, num_classes)
     outputs = "" if num_classes is None else f" with {num_classes} outputs"
-    raise InputError(
+    raise HeadNotFoundError(
         "find_head",
         f"the model must have one recognizable classifier head{outputs}",
         f"{type(model).__name__} with {_listed(linear) or 'no linear layer'}",

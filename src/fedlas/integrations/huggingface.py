@@ -19,7 +19,7 @@ from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
-from fedlas.objective.objective import logits_of
+from fedlas.objective.call import logits_of
 from fedlas.predictions import Predictions
 
 _transformers = require("transformers", extra="hf")

@@ -18,7 +18,7 @@ from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective import Objective
-from fedlas.objective.objective import class_logits
+from fedlas.objective.call import class_logits
 from fedlas.predictions import Predictions
 
 require("lightning", extra="lightning")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
 from fedlas._core.extras import require
+from fedlas._core.threads import no_warnings
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions
@@ -110,8 +110,10 @@ def prediction_sets(
         al. 2021.
     """
     # What MAPIE would refuse in its own words, or not at all.
+    val = check_predictions(_OWNER, val)
+    test = check_predictions(_OWNER, test)
     for predictions in (val, test):
-        check_takes_weights(_OWNER, check_predictions(_OWNER, predictions), takes_weights=False)
+        check_takes_weights(_OWNER, predictions, takes_weights=False)
     check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice(_OWNER, "score", score, get_args(Score))
     check_count(_OWNER, "seed", seed, low=0)
@@ -145,8 +147,7 @@ def prediction_sets(
         _softmax_classifier(val.num_classes), confidence_level=coverage, conformity_score=score, random_state=seed
     )
     last = {"include_last_label": "randomized" if randomized else True} if score in ("aps", "raps") else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that val lacks a class, which is no defect
+    with no_warnings:  # that val lacks a class, which is no defect
         conformal.conformalize(_rows(val), val.target.cpu().numpy())
         _, sets = conformal.predict_set(_rows(test), conformity_score_params=last)
     return PredictionSets(torch.from_numpy(sets[:, :, 0]).to(test.logits.device), test)
@@ -207,7 +208,7 @@ def controlled_threshold(
         check_number(owner, name, number, low=0, high=1, low_open=True, high_open=True)
     check_takes_weights(owner, val, takes_weights=False)
     if not isinstance(val, TopLabel):
-        check_labeled(owner, val)
+        val = check_labeled(owner, val)
         val = (
             TopLabel(val.confidence, val.correct) if val.num_classes > 2 else TopLabel(val.probs[:, 1], val.target == 1)
         )
@@ -217,8 +218,7 @@ def controlled_threshold(
         target_level=target,
         confidence_level=confidence_level,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there is none is what None says
+    with no_warnings:  # that there is none is what None says
         controller.calibrate(val.confidence.double().cpu().numpy()[:, None], val.correct.long().cpu().numpy())
     best = controller.best_predict_param
     return None if best is None else float(best)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.errors import collected_warnings
 from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, VennAbers
+from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
+from fedlas.integrations._side_columns import SideColumns
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions
@@ -55,6 +56,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             (5 folds): on the scores that models of the other folds give each fold; the estimator is then fitted on all
             samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
             ``"prefit"``: the estimator is trained already and not fitted again.
+        features: Side information of a calibrator that uses features, such as ``auto``. None: ``X`` itself, numbers as
+            they are and categories a column a value; of a pipeline, what its last step takes. False: scores alone. A
+            function: what it returns for ``X``, ``(N, D)``.
         n_jobs: Processes for the folds, as elsewhere in scikit-learn.
         random_state: Seed of the held-out share; the folds do not use it.
 
@@ -65,14 +69,18 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     State:
         After ``fit``: ``classes_ (C,)``; ``estimator_``, ``calibrator_`` and ``venn_abers_`` (see
-        :meth:`predict_proba`), all fitted; and, where the estimator has them, ``n_features_in_`` and
-        ``feature_names_in_``.
+        :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note``
+        if there is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
 
     Note:
         Probabilities become logits by their logarithm, zeros counting as 1.2e-38. A binary ``decision_function`` with
         values ``d`` becomes the logits ``(-d / 2, d / 2)``, whose softmax is the sigmoid of ``d``. The scores of a fold
         come from a model trained on fewer samples than the final one: the larger the folds' number, the smaller that
         difference.
+
+        Side information of a pipeline comes from its steps as they are fitted on all samples. A step that reads the
+        labels, such as a target encoder, has seen those of its own samples: pass a function as ``features`` then.
+        Columns of text with more than 100 values, and sparse ones of more than a gibibyte, are left out.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -92,18 +100,21 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     estimator_: Any
     calibrator_: Calibrator
     venn_abers_: VennAbers
+    side_columns_: SideColumns
 
     def __init__(
         self,
         estimator: Any,
         calibrator: str | Calibrator = "auto",
         *,
+        features: Any = None,
         cv: Any = None,
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
         self.estimator = estimator
         self.calibrator = calibrator
+        self.features = features
         self.cv = cv
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -119,6 +130,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         # What cannot be meant is refused before anything is fitted.
         calibrator, method = self._new_calibrator(), score_method("CalibratedClassifier.fit", self.estimator)
+        takes_features = self._takes_features(calibrator)
         X, y = indexable(X, column_or_1d(y, warn=True))  # noqa: N806
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
@@ -128,6 +140,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         else:
             options = {"sample_weight": weight}
         # The estimator, and the scores of samples that it has not seen.
+        rows = X
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
             estimator, labels = self.estimator, y
             scores = getattr(estimator, method)(X)
@@ -137,7 +150,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
             part = {name: value[train] for name, value in options.items()}
             estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
-            scores, labels = getattr(estimator, method)(_safe_indexing(X, val_rows)), y[val_rows]
+            rows = _safe_indexing(X, val_rows)
+            scores, labels = getattr(estimator, method)(rows), y[val_rows]
             weight = None if weight is None else weight[val_rows]
         else:
             labels = y
@@ -148,10 +162,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         # The calibrator.
         classes = np.asarray(estimator.classes_)
         val = predictions_from("CalibratedClassifier.fit", scores, method, labels, classes)
-        val = val if weight is None else replace(val, weights=torch.from_numpy(weight))
+        self.side_columns_ = SideColumns(_source(estimator, self.features))
+        side = self.side_columns_.fit(rows) if takes_features else None
+        val = replace(val, features=side, weights=None if weight is None else torch.from_numpy(weight))
         self.calibrator_ = calibrator.fit(val)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CalibrationWarning)  # the calibrator's fit has warned
+        with collected_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(val)
         self.estimator_, self.classes_ = estimator, classes
         for name in ("n_features_in_", "feature_names_in_"):
@@ -209,8 +224,23 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.input_tags.sparse, tags.input_tags.pairwise = inner.input_tags.sparse, inner.input_tags.pairwise
         return tags
 
+    def _takes_features(self, calibrator: Calibrator) -> bool:
+        """Return whether the calibrator gets side information."""
+        wants = "features" in getattr(calibrator, "wants", ())
+        choice = self.features
+        if choice is None or choice is False:
+            return wants and choice is None
+        if not callable(choice) or not wants:
+            got = describe(choice) if not callable(choice) else f"a function for {type(calibrator).__name__}"
+            fix = "Leave features out, or choose calibrator='auto'."
+            expected = "features must be None, False or a function, for a calibrator that uses them"
+            raise InputError("CalibratedClassifier.fit", expected, got, fix)
+        return True
+
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
-        raw = Predictions(self._scores(X))
+        scores = self._scores(X)
+        used = self.calibrator_.num_features is not None
+        raw = Predictions(scores, features=self.side_columns_(X) if used else None)
         return self.calibrator_.transform(raw).logits
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803
@@ -325,6 +355,15 @@ def _predicted(owner: str, estimator: Any, X: Any, y: Any) -> Predictions:  # no
         fix = "Put it into a CalibratedClassifier, which has them."
         raise InputError(owner, "the estimator must have predict_proba", type(estimator).__name__, fix)
     return predictions_from(owner, estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_))
+
+
+def _source(estimator: Any, features: Any) -> Any:
+    """Return the function that makes side information of ``X``; None: it is ``X``."""
+    if callable(features):
+        return features
+    inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+    steps = getattr(inner, "steps", ())
+    return inner[:-1].transform if len(steps) > 1 else None
 
 
 def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803

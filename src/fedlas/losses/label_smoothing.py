@@ -40,16 +40,28 @@ class _SmoothedNLL(torch.autograd.Function):
     vocabulary-sized tensor.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: Tensor) -> Tensor:
+    def forward(logits: Tensor, target: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_probs = F.log_softmax(logits, dim=1)
         hit = log_probs.gather(1, target[:, None]).squeeze(1)
         excess = hit - log_probs.mean(dim=1)
-        ctx.save_for_backward(logits, log_probs if logits.numel() <= _LARGE else None, target, alpha, excess)
-        return excess.mul(alpha).sub_(hit)
+        return excess.mul(alpha).sub_(hit), log_probs, excess
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        # Apart from forward, as torch.func asks for.
+        logits, target, alpha = inputs
+        _, log_probs, excess = output
+        ctx.mark_non_differentiable(log_probs, excess)
+        ctx.set_materialize_grads(False)  # else backward would get (N, C) zeros for what is only kept
+        ctx.save_for_backward(logits, log_probs if logits.numel() <= _LARGE else None, target, alpha, excess)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, None, Tensor | None]:
+        if grad is None:  # the loss has no part in the result
+            return None, None, None
         logits, log_probs, target, alpha, excess = ctx.saved_tensors
         target, share, on_target = target[:, None], (alpha / logits.shape[1])[:, None], (grad * (alpha - 1))[:, None]
         if torch.is_grad_enabled():  # create_graph=True: what was kept has no graph of its own, and nothing is in place
@@ -74,7 +86,7 @@ def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: 
     if not isinstance(alpha, Tensor):
         return F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=alpha)
     if target.ndim == 1 and weight is None:
-        values: Tensor = _SmoothedNLL.apply(logits, target, alpha)
+        values: Tensor = _SmoothedNLL.apply(logits, target, alpha)[0]
         return values
     uniform = F.cross_entropy(logits, target, weight, reduction="none", label_smoothing=1.0)
     return torch.lerp(cross_entropy(logits, target, weight), uniform, alpha)

@@ -45,6 +45,7 @@ from fedlas.metrics.selective import (
     area_under_risk_coverage,
     excess_area_under_risk_coverage,
 )
+from fedlas.metrics.ranking_scores import auroc, average_precision
 from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
 
 # isort: on
@@ -73,6 +74,8 @@ __all__ = [
     "adaptive_ece",
     "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
+    "auroc",
+    "average_precision",
     "brier_calibration",
     "brier_decomposition",
     "brier_refinement",

@@ -31,6 +31,8 @@ class Accumulator(ABC):
     @check_kinds
     def __init__(self, *, weighted: bool = False) -> None:
         self.weighted = weighted
+        self._parts: Iterable[Any] = ()
+        """What the samples are taken into."""
         self._sums = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}
 
     @property
@@ -85,7 +87,7 @@ class Accumulator(ABC):
         """Replace everything taken in by what :meth:`state_dict` returned.
 
         Raises:
-            InputError: If it is of other options; nothing was replaced then.
+            InputError: If it is of other options, or of no samples that there can be; nothing was replaced then.
         """
         anything: Any = state
         if not isinstance(anything, Mapping):
@@ -100,7 +102,17 @@ class Accumulator(ABC):
                 f"one that differs in {', '.join(wrong)}",
                 "Load it into one made with the options it was saved with.",
             )
-        for name, tensor in self._tensors.items():
+        before = self.state_dict()
+        self._replace(state)
+        samples = int(self._sums["num_samples"])
+        checks = (part.possible for part in self._parts if hasattr(part, "possible"))
+        if samples < 0 or not all(possible(samples) for possible in checks):
+            self._replace(before)
+            fix = "Save it again: this one was damaged or edited."
+            raise InputError(self._owner, "the state must be of samples", "sums that no samples give", fix)
+
+    def _replace(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._sums.items():
             tensor.copy_(state[name])
 
     def reset(self) -> None:
@@ -136,7 +148,7 @@ class Accumulator(ABC):
             yield
             self._sums["num_samples"] += samples
         except BaseException:
-            self.load_state_dict(before)
+            self._replace(before)
             raise
 
     def _take(self, batch: Predictions, statistics: Iterable[Statistic]) -> None:

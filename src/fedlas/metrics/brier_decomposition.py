@@ -103,7 +103,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
         Brier score decomposition"; the bias as in Bröcker 2012, "Estimating reliability and resolution of probability
         forecasts through decomposition of the empirical score".
     """
-    check_predictions("brier_decomposition", predictions)
+    predictions = check_predictions("brier_decomposition", predictions)
     sums = ClasswiseSums(predictions, check_count("brier_decomposition", "num_bins", num_bins))
     errors = RowMean(lambda chunk: chunk.squared_error, has_weights(predictions))
     scan(predictions, [sums, errors])

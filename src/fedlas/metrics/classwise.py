@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import check_choice
+from fedlas._core.check import LARGEST, check_choice
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import METRICS, Chunk, OnePass, Variant, in_units
-from fedlas.metrics.sums import CellSums, has_weights, refuse_weights
+from fedlas.metrics.sums import CellSums, has_weights, in_range, refuse_weights
 from fedlas.predictions import Predictions
 
 
@@ -105,6 +105,19 @@ class ClasswiseSums:
         sums = {"probs": self._probs.values, "beyond": self._beyond.values, "labels": self._labels.values}
         return {**sums, "underflowed": self._underflowed, "rows": self._rows}
 
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        if self.weights is not None:
+            return self.weights.possible(samples)
+        counts = (self._beyond.values, self._underflowed)
+        most = samples * (1 + 1e-6) + 1e-6  # probabilities are rounded
+        return (
+            self.num_samples == samples
+            and self._labels.counts(samples)
+            and in_range(self._probs.floats(), 0, most)
+            and all(in_range(count, 0, samples) for count in counts)
+        )
+
     @property
     def num_samples(self) -> int:
         """``N``."""
@@ -175,6 +188,13 @@ class WeightedClasses:
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         return {**self._sums, "num_labels": self.num_labels}
+
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        finite = all(in_range(values, 0, LARGEST) for values in self._sums.values())
+        most = self._sums["count"] * (1 + 1e-6) + 1e-6  # probabilities are rounded
+        parts = all(in_range(self._sums[name], 0, most) for name in ("probs", "labels"))
+        return finite and parts and in_range(self.num_labels, 0, samples)
 
     def table(self) -> ClassTable:
         """Return the sums as formulas take them."""

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlas._core.check import LARGEST
 from fedlas.metrics.ranking import ROUNDING, Floats
 from fedlas.metrics.scan import METRICS, Chunk, OnePass
-from fedlas.metrics.sums import CellSums, has_weights, nonzero
+from fedlas.metrics.sums import CellSums, has_weights, in_range, nonzero
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 
@@ -132,6 +133,13 @@ class BinSums:
         if self._squares is not None and self._rows is not None:
             tensors |= {"squares": self._squares, "rows": self._rows}
         return tensors
+
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        parts = self._confidence.is_part_of(self._count) and self._outcome.is_part_of(self._count)
+        rows = self._rows is None or in_range(self._rows, 0, samples)
+        squares = self._squares is None or in_range(self._squares, 0, LARGEST)
+        return self._count.counts(samples) and parts and rows and squares
 
     def table(self) -> BinTable:
         """Return the sums as formulas take them."""

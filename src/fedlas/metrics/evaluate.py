@@ -9,12 +9,14 @@ from typing import Any
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.metrics.scan import METRICS, AnyOnePass, MetricEntry, Statistic, scan, top_label_is_enough
 from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions import TopLabel
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
 
 
-def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
+def evaluate(
+    predictions: AnyPredictions | PredictionTable, target: object = None, *, num_bins: int = 15
+) -> dict[str, float]:
     """Compute every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:
@@ -51,7 +53,7 @@ def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_
         raise InputError(
             "evaluate", "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
         )
-    check_measurable("evaluate", predictions)
+    predictions = check_measurable("evaluate", predictions)
     check_count("evaluate", "num_bins", num_bins)
     return values_of(predictions, default_metrics(predictions), num_bins)
 

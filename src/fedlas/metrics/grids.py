@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import CellSums, has_weights
+from fedlas.metrics.sums import CellSums, has_weights, in_range
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 
@@ -101,6 +101,11 @@ class _Grid:
         """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         sums = {"count": self._count.values, "probs": self._probs.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
+
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        counted = self._count.counts(samples, each=self._shape[0]) and self._probs.is_part_of(self._count)
+        return counted and (self._rows is None or in_range(self._rows, 0, samples))
 
     def rankings(self) -> Iterator[Ranking]:
         """Yield the cells of each group that are not empty, by ascending probability; weights average 1."""

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.metrics.sums import CellSums, has_weights
+from fedlas.metrics.sums import CellSums, has_weights, in_range
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable, check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def calibration_by_class(predictions: Predictions, *, num_bins: int = 15) -> dic
         >>> table[1].frequency, table[1].mean_probability, table[1].ece
         (1.0, 0.5, 0.5)
     """
-    check_predictions("calibration_by_class", predictions)
+    predictions = check_predictions("calibration_by_class", predictions)
     sums = ClasswiseSums(predictions, check_count("calibration_by_class", "num_bins", num_bins))
     scan(predictions, [sums])
     return class_table(sums)
@@ -141,13 +142,26 @@ def calibration_by_group(
         (['easy', 'hard'], 0.5, 1)
     """
     owner = "calibration_by_group"
-    check_measurable(owner, predictions)
+    predictions = check_measurable(owner, predictions)
     check_count(owner, "num_bins", num_bins)
+    names, number = group_numbers(owner, predictions, groups)
+    sums = GroupSums(len(names), num_bins, has_weights(predictions))
+    statistic = RowsInGroups(torch.from_numpy(number), sums)
+    scan(predictions, [statistic])
+    return statistic.sums.table(names)
+
+
+def group_numbers(owner: str, predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``.
+
+    Raises:
+        InputError: If there is not one group for each sample, or groups are floats or cannot be sorted.
+    """
     if isinstance(groups, Tensor):
         check_dense(owner, "groups", groups)
         groups = groups.detach().cpu()
     try:
-        labels = np.asarray(groups)
+        labels = group_labels(groups)
     except (TypeError, ValueError):  # a float type of PyTorch that has no array, or rows of unequal length
         labels = np.zeros(())
     if labels.dtype.kind in "fc":
@@ -163,10 +177,13 @@ def calibration_by_group(
     except TypeError as error:  # objects without an order
         fix = "Pass all groups as integers, or all as strings."
         raise InputError(owner, "groups must have an order", str(error), fix) from error
-    sums = GroupSums(len(names), num_bins, has_weights(predictions))
-    statistic = RowsInGroups(torch.from_numpy(number), sums)
-    scan(predictions, [statistic])
-    return statistic.sums.table(names.tolist())
+    return names.tolist(), number
+
+
+def group_labels(groups: Any) -> NDArray[Any]:
+    """Return groups as an array; texts as objects, since NumPy would pad each to the longest."""
+    texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)
+    return np.array(groups, dtype=object) if texts else np.asarray(groups)
 
 
 class GroupSums:
@@ -198,6 +215,11 @@ class GroupSums:
         """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         sums = {"count": self._count.values, "right": self._right.values, "confidence": self._confidence.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
+
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        parts = self._right.is_part_of(self._count) and self._confidence.is_part_of(self._count)
+        return self._count.counts(samples) and parts and (self._rows is None or in_range(self._rows, 0, samples))
 
     def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
         """Return the groups that have samples, by name ``(G,)``."""

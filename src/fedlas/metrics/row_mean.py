@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import check_count, check_finite
+from fedlas._core.check import LARGEST, check_count, check_finite
 from fedlas.metrics.scan import METRICS, Chunk, OnePass
-from fedlas.metrics.sums import has_weights
+from fedlas.metrics.sums import has_weights, in_range
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 
@@ -24,12 +24,19 @@ LIMBS, LIMB_BITS = 42, 26
 """An exact total is kept as so many digits of so many bits, enough for all of float64."""
 
 
+Quantity = Callable[[Chunk], Tensor]
+"""From a chunk of ``n`` rows to ``(n,)``, bool or float."""
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+
+
 class RowMean:
     """Statistic: the mean over all samples of a quantity of each row; the sum is exact.
 
     Args:
-        quantity: From a chunk to ``(n,)``, bool or float.
+        quantity: From a chunk to ``(n,)``.
         weighted: Whether samples have weights: it is the weighted mean then, from float64 sums.
+        between: Least and largest value of the quantity.
 
     Attributes:
         quantity: The same; what resamples the rows takes their means of it without another pass.
@@ -37,8 +44,8 @@ class RowMean:
 
     takes_weights = True
 
-    def __init__(self, quantity: Callable[[Chunk], Tensor], weighted: bool = False) -> None:
-        self.quantity = quantity
+    def __init__(self, quantity: Quantity, weighted: bool = False, between: Range = ANY) -> None:
+        self.quantity, self._between = quantity, between
         self._weighted = weighted
         kind = torch.float64 if weighted else torch.int64
         self._sum = torch.zeros(1 if weighted else LIMBS, dtype=kind, device="cpu")
@@ -59,6 +66,17 @@ class RowMean:
         """Sum and number of rows."""
         return {"sum": self._sum, "count": self._count}
 
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        count = float(self._count)
+        total = float(self._sum) if self._weighted else total_of(self._sum) >> TOTAL_BITS
+        counted = 0 <= count <= LARGEST if self._weighted else count == samples
+        # A chunk adds one digit to each place; of a negative total, the last one is negative.
+        digits = self._weighted or in_range(self._sum[:-1], 0, samples * 2.0**LIMB_BITS)
+        low, high = (count * bound if count else 0.0 for bound in self._between)
+        slack = 1e-6 * count  # probabilities are rounded
+        return counted and digits and low - slack <= total <= high + slack and abs(total) < math.inf
+
     @property
     def mean(self) -> float:
         """The mean so far."""
@@ -67,26 +85,28 @@ class RowMean:
         return total_of(self._sum) / (int(self._count) << TOTAL_BITS)
 
 
-def row_mean(owner: str, quantity: Callable[[Chunk], Tensor], *, top_label: bool = False) -> OnePass[RowMean]:
+def row_mean(owner: str, quantity: Quantity, *, top_label: bool = False, between: Range = ANY) -> OnePass[RowMean]:
     """Return the single pass of a metric that is the mean of a ``quantity (n,)`` of each row.
 
     Args:
         owner: Name of the metric's function, for errors.
         quantity: From a chunk to ``(n,)``, bool or float.
         top_label: Whether it asks for ``confidence`` and ``correct`` alone.
+        between: Least and largest value of the quantity, outside of which a stored sum is refused.
     """
-    return OnePass(owner, _EmptyMean(quantity, top_label), mean_of_rows)
+    return OnePass(owner, _EmptyMean(quantity, top_label, between), mean_of_rows)
 
 
 @dataclass(frozen=True)
 class _EmptyMean:
     """Makes the empty statistic."""
 
-    quantity: Callable[[Chunk], Tensor]
+    quantity: Quantity
     top_label: bool
+    between: Range
 
     def __call__(self, predictions: AnyPredictions, _num_bins: int) -> RowMean:
-        return RowMean(self.quantity, has_weights(predictions))
+        return RowMean(self.quantity, has_weights(predictions), self.between)
 
 
 def mean_of_rows(rows: RowMean) -> float:
@@ -129,10 +149,10 @@ def total_of(limbs: Tensor) -> int:
 
 
 def _hits(owner: str, k: int) -> OnePass[RowMean]:
-    return row_mean(owner, lambda chunk: chunk.rank < k)
+    return row_mean(owner, lambda chunk: chunk.rank < k, between=(0, 1))
 
 
-_TOP1 = row_mean("accuracy", lambda chunk: chunk.correct, top_label=True)
+_TOP1 = row_mean("accuracy", lambda chunk: chunk.correct, top_label=True, between=(0, 1))
 
 
 @METRICS.register("accuracy", title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1)
@@ -182,8 +202,8 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
 
 # NLL and Brier score are proper scores: best in expectation at the true probabilities, so they reward accuracy and
 # calibration together.
-_NLL = row_mean("negative_log_likelihood", lambda chunk: chunk.nll)
-_BRIER = row_mean("brier_score", lambda chunk: chunk.squared_error)
+_NLL = row_mean("negative_log_likelihood", lambda chunk: chunk.nll, between=(0, math.inf))
+_BRIER = row_mean("brier_score", lambda chunk: chunk.squared_error, between=(0, 2))
 
 
 @METRICS.register("nll", title="NLL", percent=False, paper="Good 1952, Rational decisions", one_pass=_NLL)

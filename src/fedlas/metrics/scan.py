@@ -272,6 +272,8 @@ worse in another, as O-ECE falls when all confidences do; reports keep its arrow
 ``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
 ``squares`` (True: a sum of squared gaps, of which a part is chance whatever the truth), ``weighted`` (True: a function
 without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
+``influence`` (from predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired tests
+come from its sums in place of replicates) and
 ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
 is not, so that their bias must not be taken off the value).
 """
@@ -316,7 +318,7 @@ class OnePass(Generic[S]):
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
                 enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
         """
-        (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
+        predictions = (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
         statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
         check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
         scan(predictions, [statistic])

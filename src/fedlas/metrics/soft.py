@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from fedlas.metrics.row_mean import row_mean
@@ -27,9 +29,9 @@ def _brier(chunk: Chunk) -> Tensor:
     return ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
 
 
-_ACCURACY = row_mean("soft_accuracy", _accuracy)
-_NLL = row_mean("soft_negative_log_likelihood", _nll)
-_BRIER = row_mean("soft_brier_score", _brier)
+_ACCURACY = row_mean("soft_accuracy", _accuracy, between=(0, 1))
+_NLL = row_mean("soft_negative_log_likelihood", _nll, between=(0, math.inf))
+_BRIER = row_mean("soft_brier_score", _brier, between=(0, 2))
 _NEEDS = frozenset({"label_probs"})
 
 

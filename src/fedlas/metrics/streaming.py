@@ -77,6 +77,7 @@ class StreamingMetrics(Accumulator):
         self._entries = {entry.name: entry for entry in entries}
         self._passes: dict[str, AnyOnePass] = {}
         self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
+        self._parts = self._statistics.values()
         empty = template(self.num_classes, weighted=weighted)
         for entry in entries:
             one_pass = _streaming_pass(entry, empty)
@@ -253,6 +254,7 @@ class StreamingClasses(Accumulator):
         self.num_classes = check_count(self._owner, "num_classes", num_classes)
         self.num_bins = check_count(self._owner, "num_bins", num_bins)
         self._statistic = ClasswiseSums(template(num_classes, weighted=weighted), num_bins)
+        self._parts = [self._statistic]
         self._sums |= self._statistic.tensors()
 
     def update(self, logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> None:
@@ -322,6 +324,7 @@ class StreamingGroups(Accumulator):
             got = f"{len(self.groups)} of which {len(self._number)} differ"
             raise InputError(self._owner, "groups must be at least one name, each once", got, "Name each group once.")
         self._by_group = GroupSums(len(self.groups), num_bins, weighted)
+        self._parts = [self._by_group]
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
         self._sums |= {f"{name}.{mark}": tensor for name, tensor in self._by_group.tensors().items()}
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import LARGEST, InputError
 
 UNIT_BITS = 32
 """An int64 has room for ``2**31`` terms of such units."""
@@ -69,6 +69,20 @@ class CellSums:
     def floats(self) -> Tensor:
         """Return the sums ``(size,)`` as float64."""
         return self.values if self._weighted else self.values.double() / self._scale
+
+    def counts(self, samples: int, *, each: int = 1) -> bool:
+        """Return whether it can count every one of ``samples``, ``each`` times; of weights, whether they are any."""
+        possible = in_range(self.values, 0, LARGEST if self._weighted else samples)
+        return possible and (self._weighted or int(self.values.sum()) == each * samples)
+
+    def is_part_of(self, count: CellSums) -> bool:
+        """Return whether it can be of terms in ``[0, 1]``, one for each sample that ``count`` counts."""
+        return in_range(self.floats(), 0, count.floats() * (1 + 1e-6) + 1e-6)  # probabilities are rounded
+
+
+def in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
+    """Return whether all of ``values`` are from ``low`` to ``high``; NaN is not."""
+    return bool(((values >= low) & (values <= high)).all())
 
 
 def has_weights(predictions: Any) -> bool:

@@ -48,6 +48,10 @@ class TrueOutcome:
         """Return those of the bins."""
         return self.sums.tensors()
 
+    def possible(self, samples: int) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        return self.sums.possible(samples)
+
     def table(self) -> BinTable:
         """Return sums over the bins."""
         return self.sums.table()

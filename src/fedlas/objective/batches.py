@@ -15,7 +15,11 @@ LABELS = ("labels", "label", "target")
 """Keys under which a mapping may hold the labels."""
 
 
-def read_batch(owner: str, batch: Any, label: int | str | None = None) -> tuple[Any, Any]:
+Key = int | str
+"""Position or name of a part of a batch."""
+
+
+def read_batch(owner: str, batch: Any, label: Key | None = None) -> tuple[Any, Any]:
     """Return inputs and labels of a batch; labels are None if it holds none.
 
     Args:
@@ -35,39 +39,69 @@ def read_batch(owner: str, batch: Any, label: int | str | None = None) -> tuple[
         >>> list(inputs), labels
         (['pixel_values'], tensor([0, 1]))
     """
+    inputs, labels, _ = split_batch(owner, batch, label, {})
+    return inputs, labels
+
+
+def split_batch(
+    owner: str, batch: Any, label: Key | None, others: Mapping[str, Key]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return inputs, labels and other parts of a batch, by name; arguments as :func:`read_batch`.
+
+    Args:
+        owner: The calling function, for errors.
+        batch: The batch.
+        label: Key or position of the labels, or None.
+        others: Keys or positions of further parts, by name; they are no inputs.
+
+    Raises:
+        InputError: If the batch does not hold them, or is no batch.
+    """
     if isinstance(batch, Mapping):
-        return _of_mapping(owner, batch, label)
+        return _of_mapping(owner, batch, label, others)
     if isinstance(batch, tuple | list) and batch:
-        return _of_sequence(owner, batch, label)
-    if isinstance(batch, Tensor) and label is None:
-        return batch, None
+        return _of_sequence(owner, batch, label, others)
+    if isinstance(batch, Tensor) and label is None and not others:
+        return batch, None, {}
+    places = [*([] if label is None else [label]), *others.values()]
     raise InputError(
         owner,
-        "a batch must be inputs, (inputs, target) or a mapping" if label is None else f"a batch must hold {label!r}",
+        f"a batch must hold {', '.join(map(repr, places))}"
+        if places
+        else "a batch must be inputs, (inputs, target) or a mapping",
         describe(batch),
         "Write a collate_fn that returns one of these.",
     )
 
 
-def _of_mapping(owner: str, batch: Mapping[str, Any], label: int | str | None) -> tuple[Any, Any]:
-    keys = [key for key in LABELS if key in batch] if label is None else [label]
-    if len(keys) > 1 or (label is not None and label not in batch):
-        expected = "a batch must hold labels under one key" if label is None else f"a batch must hold {label!r}"
+def _of_mapping(
+    owner: str, batch: Mapping[str, Any], label: Key | None, others: Mapping[str, Key]
+) -> tuple[Any, Any, dict[str, Any]]:
+    keys: list[Any] = [key for key in LABELS if key in batch] if label is None else [label]
+    missing = [key for key in (*keys, *others.values()) if key not in batch]
+    if len(keys) > 1 or missing:
+        expected = f"a batch must hold {missing[0]!r}" if missing else "a batch must hold labels under one key"
         got = f"a mapping with {', '.join(map(repr, batch))}"
         raise InputError(owner, expected, got, "Name the key of the labels, e.g. label='labels'.")
-    inputs = {key: value for key, value in batch.items() if key not in keys}
-    return inputs, batch[keys[0]] if keys else None  # type: ignore[index]  # the keys are strings here
+    inputs = {key: value for key, value in batch.items() if key not in keys and key not in others.values()}
+    return inputs, batch[keys[0]] if keys else None, {name: batch[str(key)] for name, key in others.items()}
 
 
-def _of_sequence(owner: str, batch: Any, label: int | str | None) -> tuple[Any, Any]:
+def _of_sequence(
+    owner: str, batch: Any, label: Key | None, others: Mapping[str, Key]
+) -> tuple[Any, Any, dict[str, Any]]:
+    asked = others if label is None else {"label": label, **others}
+    for name, key in asked.items():
+        if not isinstance(key, int) or not -len(batch) <= key < len(batch):
+            fix = f"Name a position from 0 to {len(batch) - 1}."
+            what = "labels" if name == "label" else name
+            raise InputError(owner, f"{name} must be the position of the {what} in a batch", repr(key), fix)
+    places = {name: int(key) % len(batch) for name, key in asked.items()}
+    parts = {name: batch[place] for name, place in places.items() if name != "label"}
     if label is None:
-        return batch[0], batch[1] if len(batch) > 1 else None
-    if not isinstance(label, int) or not -len(batch) <= label < len(batch):
-        fix = f"Name a position from 0 to {len(batch) - 1}."
-        raise InputError(owner, "label must be the position of the labels in a batch", repr(label), fix)
-    place = label % len(batch)
-    inputs = [*batch[:place], *batch[place + 1 :]]
-    return inputs[0] if len(inputs) == 1 else inputs, batch[place]
+        return batch[0], batch[1] if len(batch) > 1 else None, parts
+    inputs = [part for place, part in enumerate(batch) if place not in places.values()]
+    return inputs[0] if len(inputs) == 1 else inputs, batch[places["label"]], parts
 
 
 def moved(value: Any, device: str | torch.device) -> Any:
@@ -90,29 +124,53 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(entry)
 
 
-def checked_labels(owner: str, labels: Any, samples: int) -> Tensor:
-    """Return labels ``(N,)`` on the CPU; 0.0 and 1.0, as ``nn.BCEWithLogitsLoss`` takes them, become integers.
+def checked_labels(owner: str, labels: Any, logits: Tensor) -> Tensor:
+    """Return labels ``(N,)`` or ``(N, d1, ...)`` on the CPU.
+
+    Of two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
 
     Raises:
-        InputError: If they are not ``samples`` whole numbers.
+        InputError: If they are not one whole number for each row or position of the logits ``(N, C, ...)``.
     """
+    shape = (logits.shape[0], *logits.shape[2:])
     if isinstance(labels, Tensor):
-        labels = as_integers(labels, (samples,))
+        labels = as_integers(labels, shape)
     if not isinstance(labels, Tensor):
         try:
             labels = torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError):
             labels = [labels]
     kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if isinstance(labels, Tensor) and labels.shape == (samples,) and labels.dtype in kinds:
-        return labels.cpu()
-    raise InputError(
-        owner,
-        f"the labels of a batch of {samples} must be integers ({samples},)",
-        describe(labels[0] if isinstance(labels, list) else labels),
+    if isinstance(labels, Tensor) and labels.shape == shape and labels.dtype in kinds:
+        return labels.cpu().long()
+    got = labels[0] if isinstance(labels, list) else labels
+    expected = f"the labels of a batch of {shape[0]} must be integers {shape}"
+    raise InputError(owner, expected, describe(got), _label_fix(got, logits))
+
+
+def _label_fix(labels: Any, logits: Tensor) -> str:
+    """Return what to do about labels that do not fit the logits."""
+    if isinstance(labels, Tensor) and labels.shape == logits.shape and bool(((labels == 0) | (labels == 1)).all()):
+        if bool((labels.sum(dim=1) == 1).all()):
+            return "These are one-hot rows: pass labels.argmax(1)."
+        return (
+            "These look like several labels a sample: fedlas.calibrate(model, loader, MultiLabelCalibration()), and "
+            "fedlas.MultiLabel(logits, target) to measure them."
+        )
+    if isinstance(labels, Tensor) and logits.ndim > 2 and labels.shape == logits.shape[:-1]:
+        return "Wrap the model in a module that puts the classes second: logits.movedim(-1, 1)."
+    return (
         "The second element of a batch, or the entry 'labels', holds them: pass several inputs as ((a, b), target), "
-        "inputs without labels as (inputs,), or say where labels are, e.g. label=2.",
+        "inputs without labels as (inputs,), or say where labels are, e.g. label=2."
     )
+
+
+def as_labels(labels: Any) -> Tensor | None:
+    """Return labels as a tensor, None if they are none."""
+    try:
+        return None if labels is None else torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def as_integers(labels: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,10 +1,7 @@
-"""Model and loss as one module; how a model is called, which arguments it takes, and where its logits are."""
+"""Model and loss as one module."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,134 +9,12 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.features import FeatureTap, find_head, find_pool
-from fedlas.features.head import part_of
+from fedlas.features.head import HeadNotFoundError, part_of
+from fedlas.features.run import head_of_run
 from fedlas.losses._base import without_autocast
+from fedlas.objective.call import Arguments, evaluating, logits_of, unwrapped
 
 _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``, or itself.
-
-    Example:
-        >>> unwrapped(nn.DataParallel(nn.Linear(4, 3)))
-        Linear(in_features=4, out_features=3, bias=True)
-    """
-    while True:
-        inner = getattr(model, "_orig_mod", None)  # of torch.compile, whose class takes a second to import
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What a model's ``forward`` takes.
-
-    Attributes:
-        required: Names without a default, that can be given by position.
-        others: Names that need not be given, or must be given by name.
-        most: Number of arguments by position; None for any number.
-        any_name: Whether it takes any keyword.
-    """
-
-    required: tuple[str, ...]
-    others: frozenset[str]
-    most: int | None
-    any_name: bool
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Arguments:
-        """Return the arguments of a model; for a wrapped one, those of the module inside."""
-        try:
-            parameters = inspect.signature(unwrapped(model).forward).parameters.values()
-        except (TypeError, ValueError):  # compiled by TorchScript, for example: it may take any argument
-            return cls((), frozenset(), None, True)
-        kinds = inspect.Parameter
-        placed = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
-        required = tuple(p.name for p in placed if p.default is kinds.empty)
-        named = {p.name for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
-        any_number, any_name = (
-            any(p.kind is kind for p in parameters) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
-        )
-        return cls(required, frozenset(named - set(required)), None if any_number else len(placed), any_name)
-
-    def call(self, owner: str, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> Any:
-        """Return the model's output for the inputs of a batch.
-
-        Args:
-            owner: The calling function, for errors.
-            model: The model, wrapped or not.
-            inputs: One input; a plain tuple or list of several, in the order of ``forward``; or a mapping from names to
-                inputs. A model of one argument gets the whole tuple, and of a mapping with one entry the value.
-            keywords: Further keywords.
-
-        Raises:
-            InputError: If ``forward`` takes other inputs.
-        """
-        missing = [name for name in self.required if name not in keywords]
-        if isinstance(inputs, Mapping):
-            named = dict(inputs)
-            if set(missing) <= set(named) and (self.any_name or set(named) <= {*missing, *self.others}):
-                return model(**named, **keywords)
-            if self.most != 1 and (len(named) != 1 or len(missing) > 1):
-                raise self._unfit(owner, model, f"inputs {', '.join(map(str, named))}")
-            return model(next(iter(named.values())) if len(named) == 1 else inputs, **keywords)
-        count = len(inputs) if type(inputs) in (tuple, list) else 1
-        if count > 1 and len(missing) <= count and (self.most is None or count <= self.most):
-            return model(*inputs, **keywords)
-        if len(missing) > 1:
-            raise self._unfit(owner, model, "one input" if count == 1 else f"{count} inputs")
-        return model(inputs, **keywords)
-
-    def _unfit(self, owner: str, model: nn.Module, got: str) -> InputError:
-        names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))
-        return InputError(
-            owner,
-            f"a batch must hold the inputs that {type(unwrapped(model)).__name__}.forward takes, ({names})",
-            got,
-            "Pass several inputs as one tuple, ((a, b), target), or by name, {'a': a, 'b': b, 'label': target}.",
-        )
-
-
-def logits_of(owner: str, output: object) -> Tensor:
-    """Return the logits in a model's output: itself, its ``.logits``, or its entry ``"logits"`` or ``"out"``.
-
-    Raises:
-        InputError: If the output has no logits.
-    """
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if logits is None and isinstance(output, Mapping):
-        logits = output.get("logits", output.get("out"))  # "out": the segmentation models of torchvision
-    if isinstance(logits, Tensor):
-        return logits
-    raise InputError(
-        owner,
-        "the model must return logits, or an object with .logits",
-        type(output).__name__,
-        "Wrap the model in a module that returns the logits.",
-    )
-
-
-def class_logits(owner: str, output: object) -> Tensor:
-    """Return logits ``(N, C, ...)`` of a model's output; a single output is the logit of the second of two classes.
-
-    A model with one output, ``(N,)`` or ``(N, 1, ...)`` as for ``nn.BCEWithLogitsLoss``, gets a first class with logit
-    0, so that the softmax over both is the sigmoid of the output.
-
-    Raises:
-        InputError: If the output has no logits.
-
-    Example:
-        >>> import torch
-        >>> class_logits("predict", torch.tensor([[2.0], [-1.0]])).tolist()
-        [[0.0, 2.0], [0.0, -1.0]]
-    """
-    logits = logits_of(owner, output)
-    logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
-    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.ndim > 1 and logits.shape[1] == 1 else logits
 
 
 class Objective(nn.Module):
@@ -156,7 +31,7 @@ class Objective(nn.Module):
             "head_weight"}``. If it has a method ``mix(inputs, target)``, it is trained on the
             :class:`~fedlas.losses.Mixed` that it returns.
         head: The classifier head, if the criterion or a monitor needs features: its dotted name, the module, or None to
-            find it.
+            find it: by its place in the model, or as the module whose output is the logits of the first batch.
         features: Features for the criterion: ``"head"``, the head's input ``(N, D)``; ``"map"``, the input of the
             global pool, all positions of a sample in one row ``(N, D * H * W)``; or a module (or its dotted name) whose
             input is such a map, if the pool is not found.
@@ -169,7 +44,8 @@ class Objective(nn.Module):
 
     Raises:
         InputError: If one of them is not a module, the criterion has an unknown need, or it needs features and no head,
-            or more than one, is found; or ``features`` is given and not needed, or there is no such map.
+            or more than one, is found, at the latest in the first batch; or ``features`` is given and not needed, or
+            there is no such map.
 
     Note:
         If a map has no negative values, as after ReLU, its L1 norm is ``H * W`` times that of its mean, and an
@@ -236,20 +112,40 @@ class Objective(nn.Module):
         self._named_head = [head]  # in lists, so that modules are not registered a second time
         self._head: list[nn.Module] = []
         self._read: list[nn.Module] = []
+        self._features = [features]
+        self._head_is_open = False
         if self.needs & {"features", "head_weight"}:
-            head_module = self._find_head()
-            if "features" in self.needs:
-                of_head = isinstance(features, str) and features == "head"
-                if of_head:
-                    read = head_module
-                else:
-                    is_map = isinstance(features, str) and features == "map"
-                    read = find_pool(model) if is_map else part_of("Objective", "features", model, features)
-                self._tap = FeatureTap(read, flatten=not of_head)
-                self._read.append(read)
-            if "head_weight" in self.needs:
-                _check_linear(head_module)
-            self._head.append(head_module)
+            try:
+                self._use(self._find_head())
+            except HeadNotFoundError:
+                if next(model.parameters(), None) is None:
+                    raise
+                self._head_is_open = True  # the first batch shows it
+
+    def _use(self, head: nn.Module) -> None:
+        """Read what the criterion needs from this head, or from the map that was named."""
+        features = self._features[0]
+        if "features" in self.needs:
+            of_head = isinstance(features, str) and features == "head"
+            if of_head:
+                read = head
+            else:
+                is_map = isinstance(features, str) and features == "map"
+                read = find_pool(self.model) if is_map else part_of("Objective", "features", self.model, features)
+            self._tap = FeatureTap(read, flatten=not of_head)
+            self._read.append(read)
+        if "head_weight" in self.needs:
+            _check_linear(head)
+        self._head.append(head)
+        self._head_is_open = False
+
+    def _use_head_of(self, inputs: Any, model_kwargs: dict[str, Any]) -> None:
+        """Find the head by a run of the model on a batch, which changes no weight, buffer or mode."""
+        if torch.compiler.is_compiling():
+            self._find_head()  # no tracer follows the search, so the error asks for the name
+        with evaluating(self.model):
+            head = head_of_run(self.model, lambda: logits_of("Objective", self._call(inputs, model_kwargs)))
+        self._use(self._find_head() if head is None else head)
 
     def forward(
         self, inputs: Any, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
@@ -296,7 +192,13 @@ class Objective(nn.Module):
 
     @check_kinds
     def head_in(self, model: nn.Module) -> nn.Module | None:
-        """Return the module of a model's copy whose input the criterion reads: head or pool; None if neither."""
+        """Return the module of a model's copy whose input the criterion reads: head or pool; None if neither.
+
+        Raises:
+            InputError: If the first batch must show which module it is, and there was none.
+        """
+        if self._head_is_open:
+            self._find_head()
         return model.get_submodule(self._name_of(self._read[0])) if self._read else None
 
     @check_kinds
@@ -306,7 +208,8 @@ class Objective(nn.Module):
         Raises:
             InputError: If no head was named, and none or more than one is found.
         """
-        return model.get_submodule(self._name_of(self._find_head()))
+        head = self._head[0] if self._head else self._find_head()
+        return model.get_submodule(self._name_of(head))
 
     def _find_head(self) -> nn.Module:
         return find_head(self.model, self._named_head[0], num_classes=getattr(self.criterion, "num_classes", None))
@@ -320,6 +223,8 @@ class Objective(nn.Module):
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Return logits, and the head's input if the criterion needs it."""
+        if self._head_is_open:
+            self._use_head_of(inputs, model_kwargs)
         tap = self._tap
         if tap is None:
             return logits_of("Objective", self._call(inputs, model_kwargs)), None
@@ -356,12 +261,6 @@ def objective_in(owner: str, module: nn.Module) -> Objective:
         type(inner).__name__,
         "Wrap the model first: Objective(model, criterion).",
     )
-
-
-def network_of(module: nn.Module) -> nn.Module:
-    """Return the classifier in a module: that of an :class:`Objective`, without wrappers."""
-    inner = unwrapped(module)
-    return unwrapped(inner.model) if isinstance(inner, Objective) else inner
 
 
 def _check_linear(head: nn.Module) -> None:

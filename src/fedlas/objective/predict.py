@@ -8,41 +8,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_kinds, describe
-from fedlas.features import FeatureTap, find_head
-from fedlas.objective.batches import checked_labels, moved, read_batch
-from fedlas.objective.objective import Arguments, class_logits, network_of
+from fedlas._core.check import InputError, check_kinds, describe, warn_user
+from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
+from fedlas.objective.head_search import HeadSearch
+from fedlas.objective.network import network_of
+from fedlas.objective.runner import MOST_LOGITS, Runner, collected
 from fedlas.predictions import Predictions
 
 
 @check_kinds
 def predict(
-    model: nn.Module,
+    model: Any,
     loader: Iterable[Any],
     *,
     device: str | torch.device | None = None,
-    features: bool = False,
+    features: bool | Callable[..., Tensor] = False,
     head: str | nn.Module | None = None,
     observe: Callable[[Tensor, Tensor], None] | None = None,
     label: int | str | None = None,
+    weights: int | str | None = None,
+    clusters: int | str | None = None,
+    ignore_index: int | None = -100,
+    max_rows: int | None = None,
 ) -> Predictions:
     """Return predictions of ``model`` on every batch of ``loader``.
 
     Args:
-        model: Classifier to logits ``(N, C)``, to one logit of the second of two classes ``(N, 1)`` or ``(N,)``, or an
-            :class:`~fedlas.Objective` around one. The module inside of ``DistributedDataParallel``, ``DataParallel``
-            or ``torch.compile`` is called.
+        model: Classifier to logits ``(N, C)`` or, of each position, ``(N, C, d1, ...)``; to one logit of the second of
+            two classes ``(N, 1)`` or ``(N,)``; or an :class:`~fedlas.Objective` around one. The module inside of
+            ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` is called. A list of models is an
+            ensemble: the mean of their probabilities. An ``.onnx`` file or a session of onnxruntime is run by it.
         loader: Yields ``(inputs, target)``, where further elements are ignored; or a mapping such as a Hugging Face
             batch, with the labels under ``labels``, ``label`` or ``target`` and the arguments of ``forward`` under the
             other keys; or inputs alone, a tensor, ``(inputs,)`` or a mapping, which gives predictions without target.
             Several inputs are one tuple, ``((a, b), target)``.
         device: Device of the inputs; None is that of the model's parameters.
-        features: Keep the input of the classifier head too.
+        features: True keeps the input of the classifier head too: of the module whose output is the logits. A function
+            is called with the arguments of ``forward`` and returns features ``(N, D)``.
         head: The head, if features are needed and it cannot be found.
         observe: Called after each batch with its logits ``(B, C)`` and features ``(B, D)``, on the model's device; it
             serves measurements that should not keep the features of a whole data set.
         label: Key or position of the labels, if they are elsewhere; all other elements are then inputs: 2 for
             ``(a, b, target)``.
+        weights: Key or position of the weight of each sample in a batch.
+        clusters: Key or position of the cluster of each sample (its patient, its user), numbers or names. Positions of
+            dense outputs belong to the cluster of their sample; without ``clusters``, each sample is one.
+        ignore_index: Label of rows that are left out; None: all count.
+        max_rows: Most rows to keep, a random sample of them; None keeps all, of dense outputs at most 2^28 logits.
 
     Returns:
         Float32 predictions on the CPU, in the order of the loader.
@@ -52,7 +64,7 @@ def predict(
             be read, the loader is empty, or logits are not finite.
 
     State:
-        The model runs in ``eval()`` under ``torch.inference_mode``; each submodule's mode is then restored, also after
+        The model runs in ``eval()`` under ``torch.no_grad``; each submodule's mode is then restored, also after
         an error.
 
     Example:
@@ -62,54 +74,41 @@ def predict(
         >>> predict(model, [torch.zeros(2, 4)])
         Predictions(2 samples, 3 classes, without target)
     """
-    network = network_of(model)
-    arguments = Arguments.of(network)
-    if not isinstance(loader, Iterable):
-        raise InputError("predict", "the loader must yield batches", describe(loader), "Pass a DataLoader or a list.")
-    try:
-        device = next((p.device for p in network.parameters()), "cpu") if device is None else torch.device(device)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            "predict", "device must be one of torch", describe(device), "Write 'cpu' or 'cuda'."
-        ) from error
-    # Read the head's input only if somebody needs it, and remember each submodule's mode.
-    tap = FeatureTap(find_head(network, head)) if features or observe is not None else None
-    modes = [(module, module.training) for module in network.modules()]
-    parts: dict[str, list[Tensor]] = {"logits": [], "target": [], "features": []}
-    try:
-        network.eval()
-        with torch.inference_mode():
-            for batch in loader:
-                inputs, labels = read_batch("predict", batch, label)
-                if tap is not None:
-                    tap.start()
-                output = arguments.call("predict", network, moved(inputs, device), {})
-                logits = class_logits("predict", output)
-                if logits.ndim != 2:
-                    fix = "Wrap a dense model in a module that returns one row per position, and flatten the labels."
-                    raise InputError("predict", "the model must return logits (N, C)", describe(logits), fix)
-                if tap is not None:
-                    tapped = tap.stop()
-                    if observe is not None:
-                        observe(logits, tapped.flatten(1))  # a map, if the criterion reads one
-                    if features:
-                        parts["features"].append(tapped.flatten(1).float().cpu())
-                parts["logits"].append(logits.float().cpu())
-                if labels is not None:
-                    parts["target"].append(checked_labels("predict", labels, len(logits)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        if tap is not None:
-            tap.remove()
-    batches, labeled = len(parts["logits"]), len(parts["target"])
-    if not batches:
-        raise InputError("predict", "the loader must yield at least one batch", "none", "Check the data set.")
-    if labeled not in (0, batches):
-        expected, got = "all batches must hold labels, or none", f"labels in {labeled} of {batches} batches"
-        raise InputError("predict", expected, got, "Add the missing labels, or drop all of them.")
-    return Predictions(
-        torch.cat(parts["logits"]),
-        torch.cat(parts["target"]) if labeled else None,
-        features=torch.cat(parts["features"]) if features else None,
+    network = network_of("predict", model)
+    computed = not isinstance(features, bool)
+    reader: Reader | HeadSearch = NoFeatures()
+    if computed:
+        reader = ComputedFeatures(_function(features))
+    elif features or observe is not None:
+        reader = HeadSearch("predict", head, required=True)
+    places = {"weights": weights, "clusters": clusters}
+    runner = Runner(
+        "predict",
+        network,
+        loader,
+        device=device,
+        reader=reader,
+        ignore_index=ignore_index,
+        label=label,
+        others={name: key for name, key in places.items() if key is not None},
+        observe=observe,
+        keep_features=bool(features),
     )
+    most = MOST_LOGITS if max_rows is None else None
+    try:
+        predictions, total = collected(runner, most=most, max_rows=max_rows)
+    finally:
+        reader.remove()
+    if max_rows is None and predictions.num_samples < total:
+        warn_user(
+            f"predict: a random sample of {predictions.num_samples:,} of {total:,} positions is kept, since all of "
+            "them take more than a gibibyte. Pass max_rows to choose their number."
+        )
+    return predictions.with_logits(predictions.logits.float())
+
+
+def _function(features: object) -> Callable[..., Any]:
+    if callable(features):
+        return features
+    fix = "Pass True for the head's input, or a function of the model's inputs."
+    raise InputError("predict", "features must be True, False or a function", describe(features), fix)

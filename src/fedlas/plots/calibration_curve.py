@@ -71,7 +71,7 @@ def calibration_curve(
     check_choice(owner, "estimator", estimator, ("smooth", "isotonic"))
     check_count(owner, "replicates", replicates, low=39)
     check_count(owner, "seed", seed, low=0)
-    check_measurable(owner, predictions)
+    predictions = check_measurable(owner, predictions)
     confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
     weights = np.ones(len(confidence)) if predictions.weights is None else predictions.weights.numpy()
     worth = len(confidence) if predictions.weights is None else max(1, round(effective_samples(predictions.weights)))

@@ -12,7 +12,7 @@ from fedlas.metrics import reliability_bins
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
 from fedlas.plots.theme import REFERENCE, Axes, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
 from fedlas.plots.theme import legend as draw_legend
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions import Predictions, PredictionTable, TopLabel
 from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.proportion import wilson
 from fedlas.stats.weights import effective_samples
@@ -27,7 +27,7 @@ _GAP = 4.0
 
 @check_kinds
 def reliability_diagram(
-    predictions: Predictions | TopLabel,
+    predictions: Predictions | TopLabel | PredictionTable,
     *,
     num_bins: int = 15,
     ax: Axes | None = None,
@@ -82,7 +82,7 @@ def reliability_diagram(
     check_count(owner, "num_bins", num_bins)
     check_choice(owner, "estimator", estimator, get_args(Estimator))
     check_choice(owner, "scale", scale, get_args(Scale))
-    check_measurable(owner, predictions)
+    predictions = check_measurable(owner, predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
         value.detach().cpu().double().numpy()

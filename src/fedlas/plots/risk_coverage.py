@@ -37,7 +37,7 @@ def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float
     Source:
         El-Yaniv & Wiener 2010 (JMLR 11); Geifman et al. 2019 (https://arxiv.org/abs/1805.08206).
     """
-    check_measurable("risk_coverage", predictions)
+    predictions = check_measurable("risk_coverage", predictions)
     confidence, wrong = predictions.confidence.cpu().double().numpy(), 1.0 - predictions.correct.cpu().double().numpy()
     if predictions.weights is not None:
         return _weighted(confidence, wrong, predictions.weights.numpy())

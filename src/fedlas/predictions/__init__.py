@@ -5,9 +5,10 @@ of a model reads.
 """
 
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.language import p_true, stated_confidence, token_confidence
-from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.read import PredictionTable, Reader, open_table, read_predictions
+from fedlas.predictions.language import p_true, token_confidence
+from fedlas.predictions.predictions import Predictions, PredictionTable
+from fedlas.predictions.read import Reader, open_table, read_predictions
+from fedlas.predictions.stated import stated_confidence
 from fedlas.predictions.table import TableReader
 from fedlas.predictions.top_label import TopLabel
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_dense, describe
+from fedlas._core.check import LARGEST, InputError, check_dense, check_finite, describe
 from fedlas._core.text import shortened
+from fedlas.predictions.cells import truth_places
 from fedlas.predictions.probabilities import logarithm
 
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
@@ -128,15 +129,18 @@ def _numbers_of(owner: str, target: Any, classes: Any, num_classes: int) -> list
         expected = f"classes must be a sequence of {num_classes} names, in the order of the columns"
         raise InputError(owner, expected, describe(classes), "Name every class.")
     numbers = {str(name): number for number, name in enumerate(classes)}
+    truths = truth_places(list(numbers))
     try:
         labels = [str(label) for label in np.asarray(target).ravel().tolist()]
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Pass one name a sample."
         raise InputError(owner, "target must hold names of classes", describe(target), fix) from error
+    labels = [label.lower() if label not in numbers and label.lower() in truths else label for label in labels]
+    numbers = truths | numbers
     for label in labels:
         if label not in numbers:
             fix = "Correct the label, or name the classes in the order of the columns."
-            expected = f"labels must be among the classes {', '.join(list(numbers)[:12])}"
+            expected = f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}"
             raise InputError(owner, expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]
 
@@ -163,3 +167,64 @@ def check_weights(owner: str, weights: Tensor, num_samples: int) -> Tensor:
         fix = "Pass weights of which only the ratios matter, such as ones."
         raise InputError(owner, f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
     return weights
+
+
+def check_clusters(owner: str, clusters: Any, num_samples: int) -> Tensor:
+    """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order.
+
+    Raises:
+        InputError: If there is not one whole number or name for each of ``num_samples``.
+    """
+    fix = "Pass one number or name a sample: its image, patient or user."
+    if not isinstance(clusters, Tensor):
+        array = np.asarray(clusters)
+        if array.dtype.kind in "OUS" and array.ndim == 1:
+            clusters = _numbered(owner, array)
+    clusters = detached(owner, "clusters", clusters, fix)
+    if clusters.is_floating_point() and bool((clusters == clusters.trunc()).all()):
+        clusters = clusters.long()
+    whole = not clusters.is_floating_point() and not clusters.is_complex()
+    if clusters.shape != (num_samples,) or not whole:
+        expected = f"clusters must be whole numbers or names ({num_samples},)"
+        raise InputError(owner, expected, describe(clusters), fix)
+    return clusters.cpu().long()
+
+
+def _numbered(owner: str, names: np.ndarray) -> np.ndarray:
+    """Return the number of each name among all of them, in sorted order."""
+    missing = [row for row, name in enumerate(names.tolist()) if name is None or name != name]
+    if missing:
+        fix = "Name the cluster of every sample; a sample on its own is a cluster of one."
+        raise InputError(owner, "clusters must be named in every row", f"none in row {missing[0]}", fix)
+    return np.unique(names.astype(str), return_inverse=True)[1]
+
+
+def check_features(owner: str, features: Tensor, num_samples: int) -> Tensor:
+    """Return finite ``features (N, D)`` with ``D > 0``.
+
+    Raises:
+        InputError: If there is not one row for each of ``num_samples``.
+    """
+    fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
+    if not fits or features.is_complex():
+        expected = f"features must be ({num_samples}, D)"
+        raise InputError(owner, expected, describe(features), "Pass one row a sample.")
+    check_finite(owner, "features", features)
+    return features
+
+
+def checked_index(owner: str, index: Any, num_samples: int) -> Tensor:
+    """Return numbers of rows ``(n,)`` as int64, or a mask ``(N,)`` that chooses at least one.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    index = detached(owner, "index", index)
+    if index.dtype == torch.bool and index.shape == (num_samples,) and bool(index.any()):
+        return index
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    whole = index.ndim == 1 and index.dtype in kinds and len(index) > 0
+    if not whole or not bool(((index >= 0) & (index < num_samples)).all()):
+        fix = "Pass numbers of rows, or one boolean a row."
+        raise InputError(owner, "index must choose rows", describe(index), fix)
+    return index.long()

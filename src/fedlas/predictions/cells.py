@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -25,6 +25,9 @@ _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
+_LONGEST_NAME = 1000
+"""Characters of the name of a class or group."""
+_TRUTHS = (("false", "f", "no", "n"), ("true", "t", "yes", "y"))
 Values = Sequence[Any] | NDArray[Any]
 """Values of a column, as the file holds them."""
 T = TypeVar("T")
@@ -46,20 +49,25 @@ class TableChunk:
     values: Mapping[str, Values]
     file: str
 
-    def complete(self, *, optional: str | None) -> tuple[TableChunk, Counter[str]]:
-        """Return the rows without missing values, and how many rows lack one in each column but ``optional``."""
+    def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
+        """Return the rows without missing values, and how many rows lack one in each column but ``optional`` ones."""
         lacking = {name: np.isnan(each).reshape(len(each), -1).any(axis=1) for name, each in self.numbers.items()}
         plain = {name: _plain(each) for name, each in self.values.items()}
         for name, column in plain.items():
-            if name != optional:
+            if name not in optional:
                 lacking[name] = np.array([not cell_text(value) for value in column], dtype=bool)
         whole = ~np.logical_or.reduce(list(lacking.values()))
         counts = Counter({name: int(missing.sum()) for name, missing in lacking.items() if missing.any()})
-        if whole.all():
-            return self, counts
-        values = {name: [column[row] for row in np.flatnonzero(whole).tolist()] for name, column in plain.items()}
-        numbers = {name: each[whole] for name, each in self.numbers.items()}
-        return replace(self, rows=self.rows[whole], numbers=numbers, values=values), counts
+        return self.where_rows(whole), counts
+
+    def where_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
+        """Return the rows of a mask ``(n,)``."""
+        if mask.all():
+            return self
+        index = np.flatnonzero(mask).tolist()
+        values = {name: [_plain(column)[row] for row in index] for name, column in self.values.items()}
+        numbers = {name: each[mask] for name, each in self.numbers.items()}
+        return replace(self, rows=self.rows[mask], numbers=numbers, values=values)
 
     def where(self, row: int) -> str:
         """Return the name of a row in messages."""
@@ -120,11 +128,13 @@ class TableChunk:
             plain = cell_text(value) or missing
             if plain is None:
                 raise InputError(OWNER, f"every row must have a value in column {column!r}", f"none in {place}", _FIX)
+            if len(plain) > _LONGEST_NAME:
+                expected = f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters"
+                raise InputError(OWNER, expected, f"{len(plain):,} in {place}", "Name a column of labels or groups.")
             if isinstance(value, float) and 2**53 <= abs(value) < math.inf:  # rounded: several names are one number
                 expected, fix = f"large numbers of column {column!r} must be whole, or text", "Write them as text."
                 raise InputError(OWNER, expected, f"{value:.1f} in {place}", fix)
-            # Leading zeros are part of a name: 007 is not 7.
-            number = None if _PADDED.match(plain) else whole_number(plain)
+            number = _number_of_name(plain)
             return plain if number is None else str(number)
 
         return self.each(column, text)
@@ -153,21 +163,31 @@ class Labels:
     """Converts labels of a file to class numbers.
 
     A label is the name of a class (of ``names``), or, if no name is a whole number, its number from 0 in the order of
-    the columns; all labels of a file are of one kind. ``True`` and ``False`` are 1 and 0 where there are two classes.
+    the columns; all labels of a file are of one kind. Truth values name classes in any case; of two classes without
+    names ``True`` and ``False`` are 1 and 0.
 
     Args:
         num_classes: ``C``.
         names: Names of the classes, in the order of the columns; empty if they have none.
         column: Column of the labels.
+        numbers: Numbers in the names of the classes, as in class_1 and class_2, which labels may be too.
 
     State:
         The kind of the first label.
     """
 
-    def __init__(self, num_classes: int, names: Sequence[str], column: str) -> None:
-        self.num_classes, self.column = num_classes, column
-        self.names = {name: number for number, name in enumerate(names)}
-        self.numbered = any(whole_number(name) is not None for name in names)  # then a number is a name
+    def __init__(self, num_classes: int, names: Sequence[str], column: str, numbers: Sequence[int] = ()) -> None:
+        self.column = column
+        self.shown = [str(number) for number in numbers] or list(names)
+        self.names = {name: place for place, name in enumerate(names)}
+        self.names |= {str(number): place for place, number in enumerate(numbers)}
+        self.truths = truth_places(names)
+        if not names and num_classes == 2:
+            self.truths = {"false": 0, "true": 1}
+        self.positions = range(num_classes)
+        # A number is the name of a class then, and 1 is not the second of the columns true and false.
+        if any(whole_number(name) is not None for name in self.names) or self.truths.get("true", 1) != 1:
+            self.positions = range(0)
         self.by_name: bool | None = None
 
     def numbers(self, chunk: TableChunk) -> Tensor:
@@ -183,25 +203,32 @@ class Labels:
         if self.by_name is None:
             return "There were no labels."
         if self.by_name:
-            return f"Labels name classes: {few(list(self.names))}, in the order of the columns."
-        return f"Labels are class numbers, 0 to {self.num_classes - 1} in the order of the columns."
+            return f"Labels name classes: {few(self.shown)}, in the order of the columns."
+        return f"Labels are class numbers, 0 to {len(self.positions) - 1} in the order of the columns."
 
     def _number(self, label: Any, place: str) -> int:
         text = cell_text(label)
         if not text:
             raise InputError(OWNER, f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX)
-        got, as_number = f"{shortened(repr(label), 60)} in {place}", whole_number(text, two=self.num_classes == 2)
-        by_name = next((form for form in (text, str(as_number)) if form in self.names), None)
-        number = as_number if by_name is None else self.names[by_name]
-        if number is None or (by_name is None and self.numbered) or not 0 <= number < self.num_classes:
-            kinds = [few(list(self.names))] if self.names else []
-            kinds += [] if self.numbered else [f"a number from 0 to {self.num_classes - 1}"]
+        got = f"{shortened(repr(label), 60)} in {place}"
+        number = _number_of_name(text)
+        names = [form for form in (text, str(number)) if form in self.names]
+        by_name = bool(names) or (bool(self.names) and text.lower() in self.truths)
+        if names:
+            number = self.names[names[0]]
+        elif text.lower() in self.truths:
+            number = self.truths[text.lower()]
+        elif number not in self.positions:
+            number = None
+        if number is None:
+            kinds = [few(self.shown)] if self.names else []
+            kinds += [f"a number from 0 to {len(self.positions) - 1}"] if self.positions else []
             fix = "Name the classes in the order of the columns with --classes, or correct the label."
             raise InputError(OWNER, f"labels in column {self.column!r} must be {', or '.join(kinds)}", got, fix)
-        if self.by_name not in (None, by_name is not None):
+        if self.by_name not in (None, by_name):
             kind = "the name of a class" if self.by_name else "the number of one"
             raise InputError(OWNER, f"all labels must be {kind}, as the first is", got, "Use one kind only.")
-        self.by_name = by_name is not None
+        self.by_name = by_name
         return number
 
 
@@ -210,13 +237,25 @@ def cell_text(value: Any) -> str:
     return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
 
 
-def whole_number(text: str, *, two: bool = False) -> int | None:
-    """Return the whole number that a text is, 3.0 and with ``two`` true and false among them; None for other text.
+def truth_places(names: Sequence[str]) -> dict[str, int]:
+    """Return the class of each truth value in lower case, if two classes are named by them, as p_true and p_false."""
+    words = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
+    values = [next((value for value, group in enumerate(_TRUTHS) if word in group), None) for word in words]
+    if sorted(values, key=str) != [0, 1]:
+        return {}
+    return {word: place for place, value in enumerate(values) if value is not None for word in _TRUTHS[value]}
+
+
+def _number_of_name(text: str) -> int | None:
+    """Return the whole number that a label is; leading zeros are part of a name, 007 is not 7."""
+    return None if _PADDED.match(text) else whole_number(text)
+
+
+def whole_number(text: str) -> int | None:
+    """Return the whole number that a text is, 3.0 among them; None for other text.
 
     Exponents count as C writes them, 3.000e+00: 3e0 may be a name, as 1_1 may, which Python reads as 11.
     """
-    if two and text.lower() in ("true", "false"):
-        return int(text.lower() == "true")
     number = Decimal(text if _NUMBER.fullmatch(text) else "NaN")  # exact, unlike a float
     return int(number) if number.is_finite() and number == number.to_integral_value() else None
 

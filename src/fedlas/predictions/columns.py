@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import InputError, check_choice, describe, suggestion
@@ -30,6 +32,9 @@ _PARTNERS = {
     "label_probs": ("logits", "probs"),
 }
 """Columns that an option needs one of."""
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Columns that pandas writes for the index of a frame."""
+_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 
 Names = str | Sequence[str] | None
 ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
@@ -58,6 +63,8 @@ class Columns:
         label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
         weights: Column of the weights of samples.
         groups: Column of the groups of samples; it may be one of the others.
+        covariates: Columns that say more about a sample, named like ``probs``: numbers, or text of at most 256 values.
+        clusters: Column of the cluster of each sample, such as its patient; it may be one of the others.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
@@ -85,6 +92,8 @@ class Columns:
     label_probs: Names = None
     weights: str | None = None
     groups: str | None = None
+    covariates: Names = None
+    clusters: str | None = None
     normalize: bool = False
     percent: bool = False
     drop_missing: bool = False
@@ -94,14 +103,24 @@ class Columns:
 
     def __post_init__(self) -> None:
         # Types first: the checks below compare texts.
-        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator", "format"):
+        for option in (
+            "target",
+            "confidence",
+            "correct",
+            "predicted",
+            "weights",
+            "groups",
+            "clusters",
+            "separator",
+            "format",
+        ):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
         for option in ("normalize", "percent", "drop_missing"):
             if not isinstance(flag := getattr(self, option), bool):
                 raise InputError(OWNER, f"{option_of(option)} must be True or False", describe(flag), "Pass True.")
         object.__setattr__(self, "classes", tuple(_words(self.classes)))
-        for option in ("logits", "probs", "label_probs", "classes"):
+        for option in ("logits", "probs", "label_probs", "covariates", "classes"):
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
             if none or not all(words) or len(set(words)) < len(words):
@@ -144,14 +163,54 @@ class Columns:
     def others(self) -> tuple[str, ...]:
         """Columns whose values are text or numbers of any kind, each once."""
         text = None if self.confidence_as == "number" else self.confidence
-        named = (self.target, self.correct, self.predicted, self.groups, text)
+        named = (self.target, self.correct, self.predicted, self.groups, self.clusters, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def paths(self) -> list[str]:
+        """Names that may be paths into values of JSON, as ``a.b`` is."""
+        values = [getattr(self, field.name) for field in fields(self) if field.name not in ("classes", "separator")]
+        words = [word for value in values if isinstance(value, str | list | tuple) for word in _words(value)]
+        return [word for word in words if "." in word and not set(word) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""
         arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
         default: dict[str, Any] = {name: name for name in arrays if name in names and not getattr(self, name)}
         return self if self.kind is not None else replace(self, **default)
+
+    def words(self, option: str) -> list[str]:
+        """Return the names and patterns of a field that takes several."""
+        return _words(getattr(self, option))
+
+    def covariates_in(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+        """Return the covariates among the columns of a table; a pattern leaves out columns of other meaning.
+
+        Raises:
+            InputError: If one does not exist, or is named as a score or a label too.
+        """
+        patterns = _words(self.covariates, names)
+        if not patterns:
+            return ()
+        scores = _words(getattr(self, self.kind or "logits"), names) + _words(self.label_probs, names)
+        others = {self.target, self.correct, self.predicted, self.weights}
+        used = {name for name in names if name in others or any(fnmatchcase(name, each) for each in scores)}
+        columns: list[str] = []
+        for pattern in patterns:
+            if pattern in names or not set(pattern) & set("*?["):
+                _check_exists(pattern, names, "--covariates", where)
+                if pattern in used:
+                    fix = "Leave it out of --covariates."
+                    raise InputError(
+                        OWNER, "covariates must be other columns than scores and labels", repr(pattern), fix
+                    )
+                columns.append(pattern)
+            elif matches := [name for name in names if fnmatchcase(name, pattern) and name not in used]:
+                columns += matches
+            else:
+                got = f"none of {few(names)} in {where}"
+                raise InputError(OWNER, f"--covariates {pattern!r} must match a column", got, "Name the columns.")
+        return tuple(dict.fromkeys(columns))
 
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
         """Return the number columns among ``names``.
@@ -165,7 +224,9 @@ class Columns:
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
         _check_once(names, f"column names of {where} must differ", "Rename them.")
-        options = {name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups")}
+        options = {
+            name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
+        }
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
             _check_exists(name, names, option_of(option), where)
@@ -176,9 +237,13 @@ class Columns:
             raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
         votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
-        single.pop("groups", None)  # may be one of the others
+        for shared in ("groups", "clusters"):  # may be one of the others
+            single.pop(shared, None)
         _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
-        return NumberColumns(tuple(scores), tuple(parts), tuple(votes))
+        if not self.classes:
+            _check_increasing(scores, where)
+            _check_increasing(votes, where)
+        return NumberColumns(tuple(scores), tuple(parts), tuple(votes), tuple(_numbers(scores)))
 
 
 @dataclass(frozen=True)
@@ -189,11 +254,13 @@ class NumberColumns:
         scores: Names of the score columns, in the order of the classes.
         parts: Name of each as a class: the part that ``*`` stands for, or the whole name.
         label_probs: Names of the columns of label distributions, in the order of the classes.
+        numbers: Numbers by which the names of the score columns differ, class_1 and class_2; empty if other text does.
     """
 
     scores: tuple[str, ...]
     parts: tuple[str, ...]
     label_probs: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def option_of(name: str) -> str:
@@ -230,6 +297,7 @@ def _find(
             matches = matched = [pattern]
         else:
             matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
+            matches = [name for name in matches if not _INDEX.fullmatch(name)]
             if len(matches) < 2:
                 got = f"{len(matches)} of {few(names)} in {where}"
                 fix = "Name the columns; a single one is the positive class of two."
@@ -258,6 +326,33 @@ def _matched(pattern: str, names: Sequence[str]) -> list[str]:
     if not star or set(before + after) & set("*?["):
         return list(names)
     return [name[len(before) : len(name) - len(after)] for name in names]
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """Return the numbers by which names differ, as class_1 and class_10 do; none if other text differs."""
+    if len(names) < 2:
+        return []
+    before = _alike(names)
+    after = _alike([name[::-1] for name in names])
+    parts = [name[before : len(name) - after] for name in names]
+    decimals = before > 0 and names[0][before - 1] == "."
+    return [int(part) for part in parts] if not decimals and all(map(_DIGITS.fullmatch, parts)) else []
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Return how many characters all names begin with; digits at the end of these may belong to different numbers."""
+    first, last = min(names), max(names)  # what these share, all between them do
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return len("".join(letter for letter, _ in same).rstrip("0123456789"))
+
+
+def _check_increasing(names: Sequence[str], where: str) -> None:
+    """Refuse columns whose names hold numbers that do not increase, as after sorting by name: 0, 1, 10, 2."""
+    numbers = _numbers(names)
+    if numbers != sorted(numbers):
+        expected = "columns of classes must be numbered from 0 or 1 in order"
+        fix = "List them in the order of the classes, a,b,c; or name the classes of this order with --classes."
+        raise InputError(OWNER, expected, f"{few([str(number) for number in numbers])} in {where}", fix)
 
 
 def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:

@@ -1,93 +1,33 @@
-"""Confidences of language models from their words, their token log-probabilities, or P(True)."""
+"""Confidences of language models from their token log-probabilities, P(True), or what they state."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedlas._core.check import InputError, as_numbers, check_choice, describe, reason
+from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.files import parse_json
+from fedlas._core.text import shortened
 from fedlas.predictions.cells import OWNER, TableChunk
+from fedlas.predictions.logprobs import token_logprobs, true_false_logprobs
+from fedlas.predictions.stated import is_refusal, stated_confidence
 
-WORDS = {
-    "certain": 1.0, "almost certain": 0.93, "very likely": 0.93, "highly likely": 0.93, "probable": 0.75,
-    "probably": 0.75, "likely": 0.75, "about even": 0.5, "even chance": 0.5, "probably not": 0.3, "unlikely": 0.3,
-    "almost certainly not": 0.07, "very unlikely": 0.07, "highly unlikely": 0.07, "impossible": 0.0,
-}  # fmt: skip
-"""Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
-_NUMBER = re.compile(r"(?<![\w.,-])(\d*[.,]?\d+)\s*(%|percent|(?:/|out of|in(?=\s+\d{1,3}\b))\s*(\d+))?", re.IGNORECASE)
-_ANNOUNCED = r"confidence|probability|likelihood"
-LABEL = re.compile(rf"(?:{_ANNOUNCED})(?:[^\w.]|\.(?!\d)|(?<=\.)\.)*", re.IGNORECASE)
-"""Announces the number of a confidence, whose decimal point may come first."""
-_SCALE = re.compile(
-    rf"({_ANNOUNCED})[^:=.\n]{{0,40}}?\b(?:[\d.]+\s*%?\s*(?:-|\u2013|to|and)|out of)"
-    r"\s*(\d+(?:\.\d+)?)\s*%?[)\]]?(?=[\s*]*[:=])",
-    re.IGNORECASE,
-)
-"""Announces the largest number that it may have too: "Confidence (0-100):", "confidence on a scale from 1 to 10:"."""
 Reduce = Literal["sum", "mean", "min"]
+_SHOWN = 20
+"""Rows that a message lists."""
 
 
-def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None = None) -> NDArray[np.float64]:
-    """Return the confidence that each answer states ``(N,)``; NaN where it states none.
-
-    A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10): the first behind the last
-    word "confidence", "probability" or "likelihood" that has one; without such a word the last percentage or ratio, or
-    a number that stands alone. A scale that is named before it, as in "(1-10): 8", is what it is of. Without a number
-    the longest of ``words`` counts, unless it is negated.
-
-    Args:
-        answers: Texts, or numbers.
-        words: Probability of each word; None for those of Kent (1964), :data:`WORDS`.
-
-    Raises:
-        InputError: If ``answers`` is a single text.
-
-    Source:
-        S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
-
-    Example:
-        >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
-        [0.85, 0.8, 0.93, 0.7, nan]
-    """
-    if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray) or getattr(answers, "ndim", 1) != 1:
-        raise InputError("stated_confidence", "answers must be a sequence", describe(answers), "Pass a list of texts.")
-    if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
-        fix = "Pass {'likely': 0.7}."
-        raise InputError("stated_confidence", "words must be a mapping from text", describe(words), fix)
-    table = sorted((words or WORDS).items(), key=lambda entry: -len(entry[0]))
-    return np.array([_stated(str(answer), table) for answer in answers], dtype=np.float64)
-
-
-def _stated(answer: str, table: Sequence[tuple[str, float]]) -> float:
-    scale = float([0, *(largest for _, largest in _SCALE.findall(answer))][-1])
-    _, *behind = LABEL.split(_SCALE.sub(r"\1", answer))
-    texts = behind[::-1] or [answer]
-    for text in texts:
-        # Without such a word, 42 may be the answer: only a percentage, a ratio or a number alone is a confidence.
-        numbers = [each for each in _NUMBER.finditer(text) if behind or each[2] or each[0].strip() == text.strip()]
-        if numbers:
-            number, unit, whole = numbers[0 if behind else -1].groups()
-            value, of = float(number.replace(",", ".")), float(whole or (not unit and scale) or 100)
-            share = value / of if of and (unit or scale or value > 1) else math.nan if not of else value
-            return share if 0 <= share <= 1 else math.nan
-    patterns = [(rf"(\bnot\s+(?:\w+\s+)?)?\b{re.escape(word)}\b", share) for word, share in table]
-    matches = ((re.search(pattern, text, re.IGNORECASE), share) for text in texts for pattern, share in patterns)
-    return next((math.nan if match[1] else share for match, share in matches if match), math.nan)
-
-
-def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:
+def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArray[np.float64]:
     """Return one confidence an answer ``(N,)`` from the log-probabilities of its tokens.
 
     Args:
-        logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ.
+        logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ. Each is a list of
+            numbers, or what a server returned: OpenAI's or vLLM's response, a choice of it, or its ``logprobs``.
         reduce: ``"sum"`` is the probability of the whole answer, which falls with its length; ``"mean"`` that of a
             token, the geometric mean; ``"min"`` that of the least likely token.
 
@@ -97,27 +37,21 @@ def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean
     Example:
         >>> token_confidence([[-0.1, -0.3], [-2.0]], "sum").round(3).tolist()
         [0.67, 0.135]
+        >>> token_confidence([{"content": [{"token": "Paris", "logprob": -0.1}]}]).round(3).tolist()
+        [0.905]
     """
-    check_choice("token_confidence", "reduce", reduce, ["sum", "mean", "min"])
-    if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1:
-        fix = "Pass a list of lists."
-        raise InputError("token_confidence", "logprobs must be a sequence of sequences", describe(logprobs), fix)
-    confidence = []
-    for number, tokens in enumerate(logprobs, 1):
-        values = as_numbers(tokens)
-        if values.ndim != 1 or not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
-            fix = "Pass natural logarithms of the tokens' probabilities."
-            got = f"{describe(tokens)} in answer {number}"
-            raise InputError("token_confidence", "log-probabilities must be finite and at most 0", got, fix)
-        confidence.append(math.exp(min(0.0, float(getattr(values, reduce)()))))
-    return np.array(confidence)
+    owner = "token_confidence"
+    check_choice(owner, "reduce", reduce, ["sum", "mean", "min"])
+    answers = _each(owner, logprobs, "Pass a list of lists.")
+    return np.array([_of_tokens(owner, each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
     """Return P(True) of each answer ``(N,)``, where a model was asked whether its answer is true.
 
     Args:
-        logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; other answers are left out.
+        logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; or what a server returned with
+            ``top_logprobs``, in which "yes" and "no" count too. Other answers are left out.
 
     Raises:
         InputError: If there are not two finite numbers for each answer.
@@ -129,33 +63,127 @@ def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
         [0.832]
     """
-    values = as_numbers(logprobs)
-    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        fix = "Pass [[log p(True), log p(False)], ...]."
-        raise InputError("p_true", "log-probabilities must be finite, two an answer", describe(logprobs), fix)
-    margin: NDArray[np.float64] = values[:, 1] - values[:, 0]
-    return 1 / (1 + np.exp(margin.clip(-700, 700)))
+    answers = _each("p_true", logprobs, "Pass [[log p(True), log p(False)], ...].")
+    return np.array([_of_truth("p_true", each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def confidences_as(form: str, chunk: TableChunk, column: str) -> Tensor:
-    """Return confidences ``(n, 1)`` from a column of texts, or of lists of log-probabilities, in JSON perhaps.
+def _each(owner: str, logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
+    if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1 or not len(logprobs):
+        raise InputError(owner, "logprobs must be a sequence, one entry an answer", describe(logprobs), fix)
+    return logprobs
+
+
+def _of_tokens(owner: str, answer: Any, reduce: str, place: str) -> float:
+    fix = "Pass natural logarithms of the tokens' probabilities."
+    expected = "log-probabilities must be finite and at most 0"
+    try:
+        values = np.array(token_logprobs(answer) or [], dtype=np.float64)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(owner, expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+    if not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
+        got = f"{values[~(values <= 1e-6)][0]:.6g}" if (values > 1e-6).any() else describe(answer)
+        raise InputError(owner, expected, f"{got} in {place}", fix)
+    return math.exp(min(0.0, float(getattr(values, reduce)())))
+
+
+def _of_truth(owner: str, answer: Any, place: str) -> float:
+    fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
+    expected = "log-probabilities must be finite, two an answer"
+    try:
+        pair = true_false_logprobs(answer)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(owner, expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+    if pair is None or not np.isfinite(pair).all():
+        raise InputError(owner, expected, f"{describe(answer)} in {place}", fix)
+    return float(1 / (1 + math.exp(min(700.0, max(-700.0, pair[1] - pair[0])))))
+
+
+def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
+    """Return confidences ``(n,)`` from a column of texts, or of log-probabilities, in JSON perhaps; NaN without one.
 
     Raises:
-        InputError: If a cell holds something else.
+        InputError: If a cell holds something else; row and column are named.
     """
     cells = chunk.each(column, lambda value, _: value)
     if form == "words":
-        values = stated_confidence(cells)
-        for row in np.flatnonzero(np.isnan(values))[:1]:
-            fix = "Remove the row, or write a number, a percentage or a word such as 'likely'."
-            expected, got = f"column {column!r} must state a confidence", f"none in {chunk.where(row)} of {chunk.file}"
-            raise InputError(OWNER, expected, got, fix)
-        return torch.from_numpy(values).unsqueeze(1)
+        return stated_confidence(cells)
+
+    def confidence(cell: Any, place: str) -> float:
+        owner = f"{OWNER}, column {column!r}"
+        if isinstance(cell, str):
+            try:
+                cell = parse_json(cell, finite=False) if cell.strip() else None
+            except ValueError as error:
+                fix = "Write lists such as [-0.1, -0.3]."
+                got = f"{shortened(repr(cell), 60)} in {place}"
+                raise InputError(OWNER, f"column {column!r} must hold log-probabilities", got, fix) from error
+        if has_no_logprobs(cell, form):
+            return math.nan
+        return _of_truth(owner, cell, place) if form == "p-true" else _of_tokens(owner, cell, form, place)
+
+    return np.array(chunk.each(column, confidence))
+
+
+def has_no_logprobs(cell: Any, form: str) -> bool:
+    """Return whether an answer has no log-probabilities, as where they were not asked for."""
     try:
-        lists = [parse_json(cell) if isinstance(cell, str) else cell for cell in cells]
-        read = p_true(lists) if form == "p-true" else token_confidence(lists, form)  # type: ignore[arg-type]  # checked
-    except ValueError as error:
-        got = f"{reason(error)} among the rows from {chunk.rows[0]} of {chunk.file}"
-        fix = "Write lists such as [-0.1, -0.3]."
-        raise InputError(OWNER, f"column {column!r} must hold lists of log-probabilities", got, fix) from error
-    return torch.from_numpy(read).unsqueeze(1)
+        return (true_false_logprobs(cell) if form == "p-true" else token_logprobs(cell)) is None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False  # something else, which an error names
+
+
+class Answers:
+    """Counts answers whose confidence cannot be read, and refusals.
+
+    State:
+        The counts so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.counts = Counter[str]()
+
+    def add(self, row: int, answer: object, *, unread: bool) -> None:
+        """Count an answer of a row of the file."""
+        self.counts["answers"] += 1
+        refusal = is_refusal(answer)
+        self.counts["refusals"] += refusal
+        if unread:
+            self.rows.append(row)
+            self.counts["silent refusals"] += refusal
+
+    def check(self, column: str, where: str, *, drop: bool) -> None:
+        """Refuse answers without a confidence, unless they may be left out and others remain.
+
+        Raises:
+            InputError: Then; they are counted and listed.
+        """
+        count, refusals = self.counts["answers"], self.counts["silent refusals"]
+        if not self.rows or (drop and len(self.rows) < count):
+            return
+        kind = ""
+        if refusals:
+            kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
+        fix = "Add --drop-missing to leave them out" if len(self.rows) < count else "Ask for 'Confidence: ... %'"
+        got = f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
+        raise InputError(
+            OWNER, f"each answer in column {column!r} must state a confidence", got, f"{fix}; or name another column."
+        )
+
+    def notes(self) -> list[str]:
+        """Say how many were left out, and how many are refusals, as sentences."""
+        lines = []
+        if self.rows:
+            count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
+            lines.append(f"{count} state no confidence that can be read and were left out: {self._listed()}.")
+        if refusals := self.counts["refusals"]:
+            stated = refusals - self.counts["silent refusals"]
+            count = "1 answer is a refusal" if refusals == 1 else f"{refusals:,} answers are refusals"
+            counts = f"; {stated:,} of them state{'s' * (stated == 1)} a confidence and count{'s' * (stated == 1)}"
+            lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
+        return lines
+
+    def _listed(self) -> str:
+        more = len(self.rows) - _SHOWN
+        rows = ", ".join(f"{row:,}" for row in self.rows[:_SHOWN])
+        return f"row{'s' * (len(self.rows) > 1)} {rows}" + (f" and {more:,} more" if more > 0 else "")

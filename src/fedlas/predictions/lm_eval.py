@@ -14,8 +14,8 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.cells import OWNER, few
-from fedlas.predictions.language import LABEL, stated_confidence
 from fedlas.predictions.predictions import AnyPredictions, Predictions
+from fedlas.predictions.stated import LABEL, stated_confidence
 from fedlas.predictions.top_label import TopLabel
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")

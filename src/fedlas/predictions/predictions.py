@@ -19,7 +19,10 @@ from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
     Target,
+    check_clusters,
+    check_features,
     check_weights,
+    checked_index,
     checked_target,
     detached,
     no_labels,
@@ -49,6 +52,8 @@ class Predictions:
         weights: Optional weight of each sample ``(N,)``, finite and at least 0, not all 0; kept in float64 on the CPU.
             Metrics, intervals and noise floors count a sample by its weight; only ratios of weights matter, and a
             sample of weight 0 is as if it were not there.
+        clusters: Optional cluster of each sample ``(N,)``, such as its image, patient or user: whole numbers, or names,
+            which are numbered in sorted order; kept as int64 on the CPU. Samples of one cluster are not independent.
 
     Raises:
         InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
@@ -74,6 +79,7 @@ class Predictions:
     features: OptionalArray = OptionalArray()  # noqa: RUF009
     label_probs: OptionalArray = OptionalArray()  # noqa: RUF009
     weights: OptionalArray = OptionalArray()  # noqa: RUF009
+    clusters: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         owner = "Predictions"
@@ -96,31 +102,33 @@ class Predictions:
         values, shape = vars(self), (self.num_samples, self.num_classes)
         if values["target"] is not None:
             values["target"] = checked_target(owner, values["target"], shape, self.scores.device, classes)
-        for name, columns in (("features", None), ("label_probs", self.num_classes)):
-            if values[name] is not None:
-                values[name] = self._checked_rows(name, detached(owner, name, values[name]), columns)
+        if values["features"] is not None:
+            features = detached(owner, "features", values["features"]).to(self.scores.device)
+            values["features"] = check_features(owner, features, shape[0])
+        if values["label_probs"] is not None:
+            values["label_probs"] = self._checked_label_probs(detached(owner, "label_probs", values["label_probs"]))
         if values["weights"] is not None:
             values["weights"] = check_weights(owner, detached(owner, "weights", values["weights"]), shape[0])
+        if values["clusters"] is not None:
+            values["clusters"] = check_clusters(owner, values["clusters"], shape[0])
 
     def __repr__(self) -> str:
-        names = [name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None]
+        names = [name for name in _FIELDS[2:] if getattr(self, name) is not None]
         others, labels = f" and {', '.join(names)}" if names else "", "with" if self.has_target else "without"
         return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
 
-    def _checked_rows(self, name: str, value: Tensor, columns: int | None) -> Tensor:
-        fits = value.ndim == 2 and value.shape[0] == self.num_samples and value.shape[1] == (columns or value.shape[1])
-        if not fits or not value.shape[1] or value.is_complex():
-            expected, fix = f"{name} must be ({self.num_samples}, {columns or 'D'})", "Pass one row a sample."
-            raise InputError("Predictions", expected, describe(value), fix)
-        value = value.to(self.scores.device)
-        check_finite("Predictions", name, value)
-        if columns is not None:
-            value = value.to(torch.promote_types(value.dtype, torch.float32))
-            sums = value.sum(dim=1)
-            if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
-                got = f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
-                expected, fix = f"{name} must be in [0, 1], every row summing to 1", "Pass the share of each class."
-                raise InputError("Predictions", expected, got, fix)
+    def _checked_label_probs(self, value: Tensor) -> Tensor:
+        shape = (self.num_samples, self.num_classes)
+        if tuple(value.shape) != shape or value.is_complex():
+            expected = f"label_probs must be {shape}"
+            raise InputError("Predictions", expected, describe(value), "Pass one row a sample.")
+        check_finite("Predictions", "label_probs", value)
+        value = value.to(self.scores.device, torch.promote_types(value.dtype, torch.float32))
+        sums = value.sum(dim=1)
+        if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
+            got = f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
+            expected, fix = "label_probs must be in [0, 1], every row summing to 1", "Pass the share of each class."
+            raise InputError("Predictions", expected, got, fix)
         return value
 
     @property
@@ -189,14 +197,7 @@ class Predictions:
         Raises:
             InputError: If it is neither.
         """
-        index = detached("Predictions.rows", "index", index)
-        is_mask = index.dtype == torch.bool and index.shape == (self.num_samples,) and bool(index.any())
-        kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-        whole = index.ndim == 1 and index.dtype in kinds
-        if not is_mask and not (whole and len(index) and bool(((index >= 0) & (index < self.num_samples)).all())):
-            fix = "Pass numbers of rows, or one boolean a row."
-            raise InputError("Predictions.rows", "index must choose rows", describe(index), fix)
-        index = index if is_mask else index.long()
+        index = checked_index("Predictions.rows", index, self.num_samples)
         tensors = {name: value[index.to(value.device)] for name, value in self._tensors().items()}
         return self._replaced(**tensors)
 
@@ -292,7 +293,8 @@ class Predictions:
     @classmethod
     def of_samples(cls, samples: Samples, *, are_probs: bool) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
-        others: dict[str, Any] = {name: getattr(samples, name) for name in ("label_probs", "weights")}
+        names = ("label_probs", "weights", "features", "clusters")
+        others: dict[str, Any] = {name: getattr(samples, name) for name in names}
         others["target"] = samples.outcome
         return cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
 
@@ -329,9 +331,41 @@ class Predictions:
 
 # help() and the reference show these in place of the descriptors.
 vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fromkeys(
-    ("target", "features", "label_probs", "weights"), "Tensor | None"
+    ("target", "features", "label_probs", "weights", "clusters"), "Tensor | None"
 )
-_FIELDS = ("logits", "target", "features", "label_probs", "weights")
+_FIELDS = ("logits", "target", "features", "label_probs", "weights", "clusters")
+
+
+AnyPredictions = Predictions | TopLabel
+"""Predictions of which the top label can be measured."""
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Predictions with what else their table holds.
+
+    Attributes:
+        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
+        classes: Names of the classes; empty if they have none.
+        notes: How the table was read, as sentences.
+        groups: Group of each sample, if a column holds groups.
+        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
+        unread: Number of answers of a language model whose confidence could not be read; they were left out.
+        refusals: Number of answers that decline to answer, as "I don't know" does.
+    """
+
+    predictions: AnyPredictions
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    unread: int = 0
+    refusals: int = 0
+
+
+def plain_predictions(value: Any) -> Any:
+    """Return the predictions of a table that was read; anything else unchanged."""
+    return value.predictions if isinstance(value, PredictionTable) else value
 
 
 def check_labeled(owner: str, predictions: object) -> Predictions:
@@ -347,11 +381,12 @@ def check_labeled(owner: str, predictions: object) -> Predictions:
 
 
 def check_predictions(owner: str, predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`.
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
 
     Raises:
         InputError: Otherwise.
     """
+    predictions = plain_predictions(predictions)
     if isinstance(predictions, Predictions):
         return predictions
     if isinstance(predictions, TopLabel):
@@ -360,14 +395,11 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     raise InputError(owner, "predictions must be Predictions", describe(predictions), fix)
 
 
-AnyPredictions = Predictions | TopLabel
-"""Predictions of which the top label can be measured."""
-
-
 def check_measurable(owner: str, predictions: object) -> AnyPredictions:
     """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
 
     Raises:
         InputError: Otherwise.
     """
+    predictions = plain_predictions(predictions)
     return predictions if isinstance(predictions, TopLabel) else check_labeled(owner, predictions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,14 @@ from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
-from fedlas.predictions.predictions import AnyPredictions, Predictions
-from fedlas.predictions.sources import Frame
+from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
+from fedlas.predictions.sources import Archive, Frame, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
 
-
-@dataclass(frozen=True)
-class PredictionTable:
-    """Predictions with what else their table holds.
-
-    Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
-        classes: Names of the classes; empty if they have none.
-        notes: How the table was read, as sentences.
-        groups: Group of each sample, if a column holds groups.
-        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
-    """
-
-    predictions: AnyPredictions
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-
-    @property
-    def has_no_labels(self) -> bool:
-        """Whether only outcomes are known, so that labels cannot identify samples."""
-        return isinstance(self.predictions, TopLabel) and self.labels is None
+_ROW_VALUES = ("features", "clusters")
+"""Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
 def open_table(path: Any, columns: Columns | None) -> TableReader:
@@ -51,12 +30,21 @@ def open_table(path: Any, columns: Columns | None) -> TableReader:
             named.
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
-    columns, is_path = _checked(columns), isinstance(path, str | Path)
-    source = source_of(path, columns.separator) if is_path else Frame(path)
-    is_archive = is_path and Path(path).suffix.lower() == ".npz"
+    columns = _checked(columns)
+    source = source_of(path, columns.separator) if isinstance(path, str | Path) else Frame(path)
+    return TableReader(source, with_scores(columns, source))
+
+
+def with_scores(columns: Columns, source: TableSource) -> Columns:
+    """Return columns that say what the scores of a table are; an ``.npz`` may have arrays that need no naming.
+
+    Raises:
+        InputError: If they do not say it; the columns of the table are named.
+    """
+    is_archive = isinstance(source, Archive)
     columns = columns.or_default(source.names) if is_archive else columns
     if columns.kind is not None:
-        return TableReader(source, columns)
+        return columns
     hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
     raise InputError(
         OWNER,
@@ -98,6 +86,9 @@ def read_predictions(
         return PredictionTable(predictions, (), tuple(notes), groups)
     if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
         return PredictionTable(Predictions.load(path))
+    top_label = {"confidence", "correct"}
+    if suffix == ".npz" and columns is None and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES):
+        return PredictionTable(TopLabel.load(path))
     reader = open_table(path, columns)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
@@ -107,11 +98,19 @@ def read_predictions(
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
-        TopLabel(samples.scores, outcome, samples.weights)
+        TopLabel(samples.scores, outcome, samples.weights, clusters=samples.clusters)
         if of_top_label
         else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
     )
-    return PredictionTable(table, reader.classes, reader.notes(), samples.groups, samples.labels)
+    return PredictionTable(
+        table,
+        reader.classes,
+        reader.notes(),
+        samples.groups,
+        samples.labels,
+        unread=len(reader.answers.rows),
+        refusals=reader.answers.counts["refusals"],
+    )
 
 
 def is_log(path: Path, columns: Columns) -> bool:

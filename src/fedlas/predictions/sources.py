@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_dense, describe
 from fedlas.predictions.cells import OWNER, Values, floating
 
 ROWS = 4096
@@ -44,6 +44,10 @@ class TableSource(Protocol):
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
 
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
+        """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
+        return  # other sources have no paths
+
 
 class Frame(TableSource):
     """A data frame of pandas or polars, or a mapping from names to columns."""
@@ -51,6 +55,8 @@ class Frame(TableSource):
     label = "the frame"
 
     def __init__(self, frame: Any) -> None:
+        if hasattr(frame, "collect_schema") and hasattr(frame, "collect"):  # a lazy one of polars
+            frame = frame.collect()
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
         if columns is None or isinstance(frame, str | Tensor):
             fix = "Pass a data frame of pandas or polars, or a mapping from names to columns."
@@ -61,6 +67,11 @@ class Frame(TableSource):
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
         """As :meth:`TableSource.chunks`."""
+        for name in (*numbers, *others):
+            column = self._columns[name]
+            if isinstance(column, str | bytes) or not hasattr(column, "__len__") or getattr(column, "ndim", 1) == 0:
+                expected, fix = f"column {name!r} must hold a value in each row", "Pass a list or an array."
+                raise InputError(OWNER, expected, f"{describe(column)} in {self.label}", fix)
         values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
         yield from _together(
             {name: _pieces(self._numbers(name)) for name in numbers},
@@ -70,6 +81,10 @@ class Frame(TableSource):
 
     def _numbers(self, name: str) -> NDArray[Any]:
         column = self._columns[name]
+        if isinstance(column, Tensor):
+            check_dense(OWNER, name, column)
+            column = column.detach().cpu()
+            column = column.float() if column.is_floating_point() and column.itemsize < 4 else column  # bfloat16
         if hasattr(column, "notna") and not isinstance(column.dtype, np.dtype):  # types of pandas' own
             column = self._plain(name)
         try:

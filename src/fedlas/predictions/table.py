@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
+from fedlas.predictions.agreement import NamesAgree, same_name
 from fedlas.predictions.cells import OWNER, Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.language import confidences_as
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
 from fedlas.predictions.sources import TableSource
 
@@ -42,6 +44,8 @@ class Samples:
         weights: Weights ``(n,)``, if a column holds them.
         groups: ``n`` names, if a column holds groups.
         labels: Labels of confidences as text, where columns name both what is predicted and the label.
+        features: Covariates ``(n, D)``, if columns hold them.
+        clusters: ``n`` names, if a column holds clusters.
     """
 
     scores: Tensor
@@ -50,6 +54,8 @@ class Samples:
     weights: Tensor | None = None
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    features: Tensor | None = None
+    clusters: tuple[str, ...] | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
@@ -105,6 +111,7 @@ class TableReader:
     Args:
         source: The table.
         columns: Meaning of its columns.
+        covariates: What the columns of covariates hold; None reads them to learn it.
 
     Raises:
         InputError: If a column does not exist.
@@ -113,15 +120,20 @@ class TableReader:
         Sentences of :meth:`notes`, which :meth:`samples` and :meth:`blocks` fill.
     """
 
-    def __init__(self, source: TableSource, columns: Columns) -> None:
+    def __init__(self, source: TableSource, columns: Columns, covariates: Covariates | None = None) -> None:
         self.columns, self._source, self.label = columns, source, source.label
         if columns.drop_missing:
             source.missing = MISSING
+        self._text = [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
+        source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
+        self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
+        self.answers = Answers()
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped, self._rows, self._zeros, self._zero_labels = Counter[str](), 0, 0, 0
         self._labels: Labels | None = None
+        self._agreement = NamesAgree()
         self._binary, self._num_classes = False, 0
         self._is_probs = columns.kind == "probs"
         self._probs, self._votes = (
@@ -129,6 +141,16 @@ class TableReader:
         )
         self._percent = bool(source.in_percent.intersection(self._names.scores))
         self._scale = 0.01 if columns.percent and not self._percent else 1.0
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Columns of the scores, in the order of the classes."""
+        return self._names.scores
+
+    @property
+    def in_lists(self) -> bool:
+        """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
+        return len(self.scores) == 1 and self._labels is not None and not self._binary
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
@@ -153,16 +175,24 @@ class TableReader:
         optional = None if columns.groups in (columns.target, columns.correct, columns.predicted) else columns.groups
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         first = 1
-        for numbers, values in self._source.chunks([*scores, *votes, *weights], columns.others):
+        more = self.covariates or Covariates()
+        names = [*scores, *votes, *weights, *more.numbers]
+        for numbers, values in self._source.chunks(names, [*dict.fromkeys([*columns.others, *more.categories])]):
             count = len(next(iter([*numbers.values(), *values.values()])))
             chunk = TableChunk(np.arange(first, first := first + count), numbers, values, self.label)
             if columns.drop_missing:
-                chunk, lacking = chunk.complete(optional=optional)
+                chunk, lacking = chunk.complete(optional={optional, *self._text})
                 self._dropped += lacking + Counter({"": count - len(chunk.rows)})
             if not len(chunk.rows):
                 continue
+            confidence = None
+            if self._text:
+                chunk, confidence = self._read_answers(chunk)
+            if not len(chunk.rows):
+                continue
             self._rows += len(chunk.rows)
-            read, outcome, labels = self._top_label(chunk) if columns.kind == "confidence" else self._all(chunk)
+            is_top = columns.kind == "confidence"
+            read, outcome, labels = self._top_label(chunk, confidence) if is_top else self._all(chunk)
             yield Samples(
                 read,
                 outcome,
@@ -170,7 +200,11 @@ class TableReader:
                 chunk.finite(weights, "weights")[:, 0] if weights else None,
                 None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
+                more.features(chunk) if more.columns else None,
+                None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
             )
+        self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
+        self._agreement.check(self.label)
 
     def notes(self) -> tuple[str, ...]:
         """Say how the rows so far were read, as sentences."""
@@ -181,6 +215,7 @@ class TableReader:
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
+        lines += [*self.answers.notes(), *self._agreement.notes()]
         if self._percent:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
@@ -195,15 +230,25 @@ class TableReader:
                     f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
                 )
             lines.append(f"{text}.")
+        lines += self.covariates.notes() if self.covariates is not None else []
         return tuple(lines)
 
-    def _top_label(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
+    def _read_answers(self, chunk: TableChunk) -> tuple[TableChunk, Tensor]:
+        """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
+        column = self._names.scores[0]
+        values = confidences_as(self.columns.confidence_as, chunk, column)
+        unread = np.isnan(values)
+        for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
+            self.answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
+        return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
+
+    def _top_label(
+        self, chunk: TableChunk, confidence: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
         """Return confidences, whether they came true, and the labels."""
         columns, names = self.columns, self._names.scores
-        if columns.confidence_as == "number":
+        if confidence is None:
             confidence = chunk.finite(names, "confidences") * self._scale
-        else:
-            confidence = confidences_as(columns.confidence_as, chunk, names[0])
         if confidence.shape[1] > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)
@@ -215,7 +260,9 @@ class TableReader:
         if columns.predicted is None or columns.target is None:
             return scores, None, None
         labels = chunk.texts(columns.target)
-        right = [one == other for one, other in zip(chunk.texts(columns.predicted), labels, strict=True)]
+        predicted = chunk.texts(columns.predicted)
+        self._agreement.add(predicted, labels)
+        right = [same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
 
     def _all(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, None]:
@@ -248,7 +295,8 @@ class TableReader:
             got = f"{len(names)} for {num_classes} classes"
             raise InputError(OWNER, "--classes must name every class, in the order of the columns", got, "Name all.")
         self.classes, self._num_classes = names or parts, num_classes
-        return Labels(num_classes, self.classes, self.columns.target or "")
+        numbers = self._names.numbers if self.classes == parts else ()
+        return Labels(num_classes, self.classes, self.columns.target or "", numbers)
 
     @staticmethod
     def _shares(check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from fedlas._core.extras import require
 from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
 from fedlas.predictions.cells import OWNER, Values, floating
+from fedlas.predictions.json_rows import path_chunks
+from fedlas.predictions.parquet_pages import expanded_size
 from fedlas.predictions.sources import Archive, Cells, TableSource
 
 BYTES = 1 << 20
@@ -87,7 +88,7 @@ class Arrow(TableSource):
             yield
         except InputError:
             raise
-        except (OSError, ValueError, RecursionError, csv.Error) as error:  # pyarrow's own errors are among them
+        except Exception as error:  # pyarrow raises many kinds where a file is damaged
             text = " ".join(str(error).split())
             for pattern, template in _TEMPLATES.items():
                 if match := re.search(pattern, text):
@@ -112,9 +113,11 @@ class Arrow(TableSource):
                 got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
                 raise InputError(OWNER, expected, got, "Write one number for each class.")
             values = values.flatten()
-        if types.is_string(values.type):  # with percent signs, or numbers that JSON lines have in quotes
-            numbers = [_number(text, self.decimal_point) for text in values.to_pylist()]
-            values = _arrow().array(numbers, "float64")
+        if types.is_dictionary(values.type) or types.is_string(values.type):
+            # Numbers with percent signs, or that JSON lines have in quotes.
+            texts = _plain_values(values)
+            numbers = {text: _number(text, self.decimal_point) for text in set(texts)}
+            values = _arrow().array([numbers[text] for text in texts], "float64")
         if types.is_integer(values.type) or types.is_decimal(values.type):
             values = values.cast("float64")
         return floating(name, values.to_numpy(zero_copy_only=False), self.label).reshape(shape)
@@ -145,7 +148,9 @@ class Delimited(Arrow):
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
             rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
-            names = next(rows, [])
+            self._header = next(rows, [])
+            names = [name.strip() for name in self._header]
+            names = names if len(set(names)) == len(names) else self._header
             with suppress(csv.Error):  # pyarrow reports the row
                 self._notice(names, list(islice(rows, _SAMPLE)))
         self._bytes = max(BYTES, 16 * len("".join(names).encode()))
@@ -166,16 +171,21 @@ class Delimited(Arrow):
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         reader, last, spans = _arrow(".csv"), self.names[-1], 0
+        in_file = dict(zip(self.names, self._header, strict=True))
         types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(scores), "string")
         blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
         nulls = ["", *self.missing]
         values = reader.ConvertOptions(
-            include_columns=list(types), column_types=types, null_values=nulls, decimal_point=self.decimal_point
+            include_columns=[in_file[name] for name in types],
+            column_types={in_file[name]: kind for name, kind in types.items()},
+            null_values=nulls,
+            decimal_point=self.decimal_point,
         )
         with reader.open_csv(self.path, blocks, cells, values) as batches:
             for batch in batches:
+                batch = batch.rename_columns(list(types))
                 if last not in scores:
                     spans += _arrow(".compute").match_substring_regex(batch.column(last), "[\r\n]").true_count
                 yield batch
@@ -197,14 +207,30 @@ class JsonLines(Arrow):
         if not isinstance(first, dict) or not first:
             got = f"{first!r:.60} in row 1 of {self.path}"
             raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.")
-        return list(first)
+        self._keys = list(first)
+        self._nested = {name for name, value in first.items() if isinstance(value, dict) or _holds_objects(value)}
+        return self._keys
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`: ``choices.0.logprobs.content``."""
+        paths = [name for name in names if name not in self.names and name.partition(".")[0] in self._keys]
+        self._nested.update(mixed)
+        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+        """As :meth:`Arrow.chunks`; pyarrow reads no paths, and no objects of several kinds."""
+        if {*numbers, *others} <= {*self._keys} - self._nested:
+            yield from super().chunks(numbers, others)
+            return
+        with self._guard():
+            yield from path_chunks(self.path, numbers, others)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        reader, first, count = _arrow(".json"), self._first_values([*scores, *labels]), 0
+        reader, count = _arrow(".json"), 0
         blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
         for whole in ("int64", "float64"):  # labels are whole numbers, which a float may round, until one is not
-            kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
-            options = reader.ParseOptions(explicit_schema=_arrow().schema(kinds), unexpected_field_behavior="ignore")
+            schema = self.schema(scores, labels, whole=whole)
+            options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
             try:
                 with reader.open_json(self.path, blocks, options) as batches:
                     for batch in islice(batches, count, None):
@@ -214,6 +240,12 @@ class JsonLines(Arrow):
             except ValueError as error:
                 if "to int64" not in str(error):
                     raise
+
+    def schema(self, scores: Sequence[str], labels: Sequence[str], *, whole: str) -> Any:
+        """Return the Arrow schema of these columns; ``whole`` is the type of whole numbers among ``labels``."""
+        first = self._first_values([*scores, *labels])
+        kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
+        return _arrow().schema(kinds)
 
     def _first_values(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the first value of each column that is not null; None where all are."""
@@ -229,84 +261,58 @@ class JsonLines(Arrow):
 
 _FREE, _MOST_RATIO = 2**26, 1000
 """Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
+LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
+"""Largest text and list in the footer of a file."""
+_LONGEST = 2**20
+"""Largest text of a cell, as in CSV."""
 
 
 class Parquet(Arrow):
     """A Parquet file."""
 
     def _names(self) -> list[str]:
-        return list(_arrow(".parquet").read_schema(self.path).names)
+        with _arrow(".parquet").ParquetFile(self.path, **LIMITS) as file:
+            self._schema = file.schema_arrow
+        return list(self._schema.names)
+
+    def check_size(self, names: Collection[str]) -> None:
+        """Refuse columns that take far more memory than the file takes on the disk.
+
+        Raises:
+            InputError: If they do.
+        """
+        size, on_disk = expanded_size(self.path, names), self.path.stat().st_size
+        if size > max(_FREE, _MOST_RATIO * on_disk):
+            expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
+            got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
+            raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        names = {*scores, *labels}
+        names = dict.fromkeys([*scores, *labels])
+        self.check_size(names)
+        texts = [name for name in names if self._is_text(name)]
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
-        options = {"read_dictionary": labels, "pre_buffer": False}
-        with _arrow(".parquet").ParquetFile(self.path, **options) as file, self.path.open("rb") as raw:
-            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-            size = sum(
-                _expanded(raw, column)
-                for column in columns
-                if names & {column.path_in_schema, column.path_in_schema.split(".")[0]}
-            )
-            on_disk = self.path.stat().st_size
-            if size > max(_FREE, _MOST_RATIO * on_disk):
-                expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
-                got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
-                raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
-            yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
+        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=texts, pre_buffer=False, **LIMITS) as file:
+            yield from file.iter_batches(batch_size=sources.ROWS, columns=list(names))
 
+    def _is_text(self, name: str) -> bool:
+        """Return whether a column holds text, and not numbers or lists of numbers.
 
-def _expanded(file: IO[bytes], column: Any) -> int:
-    """Return the bytes that a column chunk takes in memory, by the headers of its pages: the footer may claim less."""
-    offsets = [column.data_page_offset, *([column.dictionary_page_offset] if column.has_dictionary_page else [])]
-    file.seek(min(offset for offset in offsets if offset))
-    end, values, size = file.tell() + column.total_compressed_size, 0, 0
-    while file.tell() < end:
-        # Fields of PageHeader in parquet.thrift: 2 and 3 are the sizes of the page, expanded and in the file; 5, 7 and
-        # 8 the headers of data, dictionary and data of version 2, whose field 1 is the number of values.
-        page = _thrift(file)
-        size += page[2]
-        values += sum(page[kind][1] for kind in (5, 7, 8) if kind in page)
-        if min(page[2], page[3], values) < 0:
-            raise ValueError("a page of negative size")
-        file.seek(page[3], os.SEEK_CUR)
-    return max(8 * values, size)  # lists have more values than rows, and text more bytes than values
-
-
-def _thrift(file: IO[bytes]) -> dict[int, Any]:
-    """Return the fields of a struct in Thrift's compact protocol, by their numbers; binary fields are skipped."""
-    fields: dict[int, Any] = defaultdict(int)
-    number = 0
-    while head := _varint(file, most=1):
-        kind = head & 15
-        number = number + (head >> 4) if head >> 4 else _signed(_varint(file))
-        if kind in (4, 5, 6):
-            fields[number] = _signed(_varint(file))
-        elif kind == 12:
-            fields[number] = _thrift(file)
-        elif kind == 8:
-            file.seek(_varint(file), os.SEEK_CUR)
-        elif kind not in (1, 2):
-            raise ValueError(f"a page header with a field of kind {kind}")
-    return fields
-
-
-def _varint(file: IO[bytes], most: int = 10) -> int:
-    value = 0
-    for shift in range(0, 7 * most, 7):
-        byte = file.read(1)
-        if not byte:
-            raise ValueError("a page ends too early")
-        value |= (byte[0] & 127 if most > 1 else byte[0]) << shift
-        if byte[0] < 128:
-            break
-    return value
-
-
-def _signed(number: int) -> int:
-    return (number >> 1) ^ -(number & 1)
+        Raises:
+            InputError: If it holds something else.
+        """
+        types, kind = _arrow().types, self._schema.field(name).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if types.is_string(kind) or types.is_large_string(kind):
+            return True
+        parts = [kind.value_type] if hasattr(kind, "value_type") else [kind]
+        simple = (types.is_primitive, types.is_decimal, types.is_null)
+        if not any(is_kind(part) for is_kind in simple for part in parts):
+            fix = "Write numbers or text, or lists of numbers."
+            raise InputError(OWNER, f"column {name!r} must hold numbers or text", f"{kind} in {self.label}", fix)
+        return False
 
 
 def _plain_values(column: Any) -> list[Any]:
@@ -315,8 +321,22 @@ def _plain_values(column: Any) -> list[Any]:
         values: list[Any] = column.to_pylist()
         return values
     numbers = column.indices.unique().drop_null()
-    texts = dict(zip(numbers.to_pylist(), column.dictionary.take(numbers).to_pylist(), strict=True))
+    texts = dict(zip(numbers.to_pylist(), _texts(column).take(numbers).to_pylist(), strict=True))
     return [texts.get(number) for number in column.indices.to_pylist()]
+
+
+def _texts(column: Any) -> Any:
+    """Return the texts of a dictionary.
+
+    Raises:
+        InputError: If one is too long.
+    """
+    texts = column.dictionary
+    longest = _arrow(".compute").max(_arrow(".compute").binary_length(texts)).as_py() or 0
+    if longest > _LONGEST:
+        fix = "Leave out columns of long text."
+        raise InputError(OWNER, "a text must be shorter than 1 MiB", f"{longest:,} bytes in a cell", fix)
+    return texts
 
 
 def _arrow(module: str = "") -> Any:
@@ -329,6 +349,10 @@ def _number(text: str | None, decimal_point: str) -> float | None:
     with suppress(ValueError):
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
 
 
 def _kind(value: Any, whole: str) -> Any:
@@ -352,6 +376,15 @@ _SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the fr
 _PICKLE = "Save the arrays with numpy.savez; pickles can run code."
 _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys((".pkl", ".pt", ".pth"), _PICKLE)
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
+_OTHERS |= dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xz"), "Unpack it.")
+_BEGINNINGS = (
+    (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
+    (b"\xfe\xff", "text in UTF-16", "Save it as UTF-8."),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it."),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet", "Unpack it, or save the sheet as CSV."),
+    (b"PAR1", "a Parquet file", "Name it .parquet."),
+)
+"""First bytes of files that are no UTF-8, what they are, and the remedy."""
 
 
 def source_of(path: str | Path, separator: str | None = None) -> TableSource:
@@ -372,4 +405,19 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
     if suffix not in FORMATS:
         fix = _OTHERS.get(suffix, "Rename or convert the file.")
         raise InputError(OWNER, f"the name must end in {', '.join(FORMATS)}", path.name, fix)
+    if suffix not in (".parquet", ".npz"):
+        _check_text(path)
     return Delimited(path, separator) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
+
+
+def _check_text(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            first = file.read(64)
+    except OSError:
+        return  # reading it says why
+    forms = [form for form in _BEGINNINGS if first.startswith(form[0])]
+    if b"\0" in first:
+        forms.append(_BEGINNINGS[0])  # without a mark
+    for _, what, fix in forms[:1]:
+        raise InputError(OWNER, f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)

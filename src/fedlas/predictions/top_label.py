@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe
-from fedlas.predictions.arguments import Array, OptionalArray, check_weights, detached
+from fedlas._core.files import checked_path, write_atomically
+from fedlas.predictions.arguments import (
+    Array,
+    OptionalArray,
+    check_clusters,
+    check_features,
+    check_weights,
+    checked_index,
+    detached,
+)
+from fedlas.predictions.sources import open_archive
 
 _OWNER = "TopLabel"
 _ROUNDING = 1e-3
@@ -29,6 +41,8 @@ class TopLabel:
             array of. Half precision and integers become float32.
         correct: Whether the predicted class is the label ``(N,)``: bool, or numbers 0 and 1.
         weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
+        features: Optional side information of each sample ``(N, D)``, such as the input of the classifier head.
+        clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
 
     Raises:
         InputError: For wrong shapes or dtypes, NaN, confidences outside ``[0, 1]``, outcomes other than 0 and 1, or no
@@ -52,6 +66,8 @@ class TopLabel:
     confidence: Array = Array()  # noqa: RUF009 (a descriptor holds nothing itself)
     correct: Array = Array()  # noqa: RUF009
     weights: OptionalArray = OptionalArray()  # noqa: RUF009
+    features: OptionalArray = OptionalArray()  # noqa: RUF009
+    clusters: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         values, confidence, correct = vars(self), _flat("confidence", self.confidence), _flat("correct", self.correct)
@@ -76,14 +92,58 @@ class TopLabel:
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         if self.weights is not None:
             values["weights"] = check_weights(_OWNER, _flat("weights", self.weights), len(confidence))
+        if self.features is not None:
+            features = detached(_OWNER, "features", self.features).cpu()
+            values["features"] = check_features(_OWNER, features, len(confidence))
+        if self.clusters is not None:
+            values["clusters"] = check_clusters(_OWNER, self.clusters, len(confidence))
 
     @property
     def num_samples(self) -> int:
         """``N``."""
         return len(self.confidence)
 
+    def rows(self, index: Tensor) -> TopLabel:
+        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``.
+
+        Raises:
+            InputError: If it is neither.
+        """
+        index = checked_index("TopLabel.rows", index, self.num_samples)
+        return TopLabel(**{name: value[index] for name, value in self._tensors().items()})
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path`` (``.npz``) atomically and return it.
+
+        Raises:
+            InputError: If the folder cannot be written to.
+        """
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in self._tensors().items()}
+        return write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> TopLabel:
+        """Read a file of :meth:`save`, or any ``.npz`` with arrays ``confidence`` and ``correct``.
+
+        Raises:
+            InputError: If the file is missing, is not an ``.npz``, is truncated, or lacks one of them.
+        """
+        with open_archive(checked_path(path)) as archive:
+            if not {"confidence", "correct"} <= set(archive.names):
+                expected = "the file must hold arrays 'confidence' and 'correct'"
+                fix = "Save it with numpy.savez(path, confidence=..., correct=...)."
+                raise InputError("TopLabel.load", expected, f"{path} with {sorted(archive.names)}", fix)
+            arrays: dict[str, Any] = {name: archive[name] for name in _FIELDS if name in archive}
+        return cls(**arrays)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that are there, by name."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+
     def __repr__(self) -> str:
-        return f"TopLabel({self.num_samples} samples)"
+        names = [name for name in _FIELDS[2:] if getattr(self, name) is not None]
+        others = f" with {', '.join(names)}" if names else ""
+        return f"TopLabel({self.num_samples} samples{others})"
 
 
 def needs_all_classes(owner: str, what: str = "it") -> InputError:
@@ -105,4 +165,8 @@ def _flat(name: str, value: Any) -> Tensor:
     return tensor
 
 
-vars(TopLabel)["__init__"].__annotations__ |= {"confidence": "Tensor", "correct": "Tensor", "weights": "Tensor | None"}
+_FIELDS = ("confidence", "correct", "weights", "features", "clusters")
+# help() and the reference show these in place of the descriptors.
+vars(TopLabel)["__init__"].__annotations__ |= {"confidence": "Tensor", "correct": "Tensor"} | dict.fromkeys(
+    _FIELDS[2:], "Tensor | None"
+)

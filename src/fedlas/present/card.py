@@ -19,7 +19,7 @@ from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import make_card, stages_of
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.metric_tables import NoiseText, cell_of_metric, classes_of, noise_legend, noise_text
 from fedlas.present.page import Answer, diagram, render
 from fedlas.present.stages import DEFAULT, check_options, estimates_by_stage, is_same
@@ -125,8 +125,8 @@ class CalibrationCard:
 
 @check_kinds
 def card(
-    val: AnyPredictions,
-    test: AnyPredictions,
+    val: AnyPredictions | PredictionTable,
+    test: AnyPredictions | PredictionTable,
     calibrator: str | Calibrator | CalibratedModel = DEFAULT,
     *,
     name: str = "model",
@@ -157,8 +157,8 @@ def card(
             number is out of range.
     """
     check_options("card", replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
-    for predictions in (val, test):
-        check_measurable("card", predictions)
+    val = check_measurable("card", val)
+    test = check_measurable("card", test)
     if is_same(val, test):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
         raise InputError("card", "validation and test must be different predictions", "the same", fix)

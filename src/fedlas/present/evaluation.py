@@ -9,21 +9,31 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from html import escape
+from math import nan
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds
 from fedlas._core.extras import require
 from fedlas._core.text import printable
+from fedlas.binary import GroupMeasures, group_measures
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions, PredictionTable
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
-from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions, plain_predictions
+from fedlas.present.groups import (
+    MOST,
+    event_groups_table,
+    groups_table,
+    plain_event_groups,
+    plain_groups,
+    pooled_table,
+    whole_of,
+    worst_event_group,
+    worst_group,
+)
 from fedlas.present.metric_tables import (
     COMPARED,
-    Estimates,
     Measured,
     ZTests,
-    classes_of,
     metrics_table,
     short_table,
     size_of,
@@ -31,8 +41,11 @@ from fedlas.present.metric_tables import (
 )
 from fedlas.present.page import diagram, render
 from fedlas.present.positive_class import (
+    ROWS,
+    event_frame,
+    event_table,
+    is_event,
     measures_by_stage,
-    measures_table,
     plain_measures,
     positive_diagrams,
 )
@@ -53,10 +66,12 @@ from fedlas.present.stages import (
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
 from fedlas.present.verdict import Stage, Verdict, effect, training_data, verdict
 from fedlas.stats import GroupEstimate, group_estimates, spiegelhalter_test
-from fedlas.stats.estimates import REPLICATES, Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
 
 RAW = "as predicted"
 """The stage before any calibrator."""
+REPAIR = "fedlas.report(predictions, on=held_out)"
+"""How to fit a calibrator in Python."""
 _OWNER = "report"
 _MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
 
@@ -71,12 +86,13 @@ class Evaluation:
         measured: Metrics by stage, then by registry name, as fractions.
         estimates: Their intervals, noise floors and calibration tests, where there are any.
         z: Spiegelhalter's test by stage, where tests were asked for and confidences differ.
-        positive: Measures of the positive class by stage, of two classes.
-        groups: Accuracy and ECE by stage, then by group, the worst group first.
+        positive: Measures of the event by stage; empty if the predicted class is the subject.
+        groups: Measures of each group by stage, the worst group first: of events, or accuracy and ECE.
         rejected: Confidence to accept predictions from, by stage.
         outcome: The calibrators, and why others did not run.
         num_bins: Bins of the calibration errors.
         replicates: Of intervals and tests.
+        confidence_level: Level of the intervals.
         notes: Sentences on the predictions and the fits.
         classes: Names of the classes; empty if they have none.
         grouped_by: Name of the groups.
@@ -86,34 +102,39 @@ class Evaluation:
     name: str
     stages: Mapping[str, AnyPredictions]
     measured: Measured
-    estimates: Estimates
+    estimates: Mapping[str, Mapping[str, Estimate]]
     z: ZTests = field(default_factory=dict)
-    positive: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
-    groups: Mapping[str, Mapping[Any, GroupEstimate]] = field(default_factory=dict)
+    positive: Mapping[str, EstimateTable] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[Any, GroupEstimate | GroupMeasures]] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
     outcome: Calibrated = field(default_factory=Calibrated)
     num_bins: int = 15
     replicates: int = REPLICATES
+    confidence_level: float = CONFIDENCE_LEVEL
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     grouped_by: str = "group"
-    repair: str = "fedlas.report(predictions, on=held_out)"
+    repair: str = REPAIR
 
     def __repr__(self) -> str:
         return self.text()
 
+    @property
+    def event(self) -> str:
+        """Name of the event, the second of two classes."""
+        return repr(self.classes[1]) if len(self.classes) == 2 else "class 1"
+
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """Whether the predictions of each stage are calibrated, by every test of the tables."""
-        name = f"class {self.classes[1]!r}" if len(self.classes) == 2 else "class 1"
+        """Whether the predictions of each stage are calibrated, by all tests of its table together."""
         return {
             stage: verdict(
                 self.measured[stage],
                 self.estimates.get(stage, {}),
-                self.positive.get(stage, {}),
+                self.positive.get(stage),
                 predictions,
                 z=self.z.get(stage),
-                positive=name,
+                event=self.event,
             )
             for stage, predictions in self.stages.items()
         }
@@ -133,12 +154,16 @@ class Evaluation:
             sentences.append(effect(name, calibrator, *stages, replicates=self.replicates))
         elif first.is_clear:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
-        return [*sentences, *(worst_group(by_group) for by_group in self.groups.values())]
+        return [*sentences, *(self._worst(stage) for stage in self.groups)]
 
     @property
     def title(self) -> str:
-        """Name, samples, classes and bins."""
-        return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
+        """Name and samples, with events, or classes and bins."""
+        if not self.positive:
+            return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
+        test = check_predictions(_OWNER, self.stages[RAW])
+        events = int((test.target == 1).sum())
+        return f"{self.name}: {test.num_samples:,} samples, {events:,} events of {self.event}"
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
@@ -159,10 +184,14 @@ class Evaluation:
             }
         if self.z:
             content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
+        joint = {stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None}
+        if joint:
+            content["joint_p"] = joint
         if self.groups:
-            content["groups"] = {stage: plain_groups(by_group) for stage, by_group in self.groups.items()}
+            plain: Any = plain_event_groups if self.positive else plain_groups
+            content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
         if self.positive:
-            content["positive class"] = plain_measures(self.positive)
+            content["positive class"] = plain_measures(self._events)
         if self.rejected:
             content["reject"] = {stage: [each.plain() for each in row] for stage, row in self.rejected.items()}
         if self._compares:
@@ -173,15 +202,20 @@ class Evaluation:
     def html(self) -> str:
         """Return a page that needs no other file: verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
+        glossary = [(row.title, row.about) for row in ROWS.values()] if self.positive else []
         if self._compares:
             notes = tuple(filter(None, [self._signs]))
             short = replace(self._ranking("Main metrics"), notes=notes)
             whole = self._ranking("All metrics", metrics=names)
+        elif self.positive:
+            short = self._event_table("Main measures", details=False)
+            whole = self._event_table("All measures", details=True)
         else:
-            short, whole = self._short("Main metrics"), self._whole("All metrics")
+            short = self._short("Main metrics")
+            whole = self._whole("All metrics")
         # Beside the sentence stands its subject: the positive class of two, else the predicted class.
         diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
-        beside = positive_diagrams(self.stages, self.positive) or ([] if self._compares else diagrams)
+        beside = positive_diagrams(self.stages, self.positive, event=self.event) or ([] if self._compares else diagrams)
         return render(
             "evaluation.html.j2",
             name=self.name,
@@ -192,25 +226,30 @@ class Evaluation:
             whole=whole,
             groups=self._group_tables(most=None),
             selection=SELECTION if self._compares else "",
-            columns=[(c.title, c.about) for c in map(column, names)],
+            columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
-            diagrams=[] if beside is diagrams else diagrams,
-            positive=measures_table(self.positive, details=True) if self.positive else None,
+            diagrams=[] if beside is diagrams or self.positive else diagrams,
+            event=self.event if self.positive else "",
+            level=f"{100 * self.confidence_level:g}",
         )
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each stage and metric: value, interval, noise floor and p-value.
 
+        Rows of the event come first, if there is one.
+
         Raises:
             MissingExtraError: If pandas is not installed.
         """
-        rows = []
+        rows = event_frame(self._events)
         for stage, values in self.measured.items():
             for name, value in values.items():
+                if name in self._events.get(stage, {}):
+                    continue
                 each = self.estimates.get(stage, {}).get(name)
                 rows.append((stage, name, value, *((each.low, each.high, each.floor, each.p) if each else [None] * 4)))
-            if stage in self.z:
+            if stage in self.z and not self.positive:
                 rows.append((stage, "spiegelhalter_z", self.z[stage].z, None, None, 0.0, self.z[stage].p_value))
         return require("pandas", extra="tables").DataFrame(
             rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
@@ -218,7 +257,7 @@ class Evaluation:
 
     def to_latex(self) -> str:
         """Return the table of main metrics in LaTeX; it needs the package ``booktabs``."""
-        return latex(self._short(self.title))
+        return latex(self._main(self.title))
 
     def _repr_html_(self) -> str:
         pictures = [
@@ -231,7 +270,7 @@ class Evaluation:
             for svg in pictures
         )
         sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
-        tables = [self._short(self.title), *(table for _, table in self._group_tables(most=MOST))]
+        tables = [self._main(self.title), *(table for _, table in self._group_tables(most=MOST))]
         return "".join([sentences, images, *map(html_table, tables)])
 
     @check_kinds
@@ -241,12 +280,13 @@ class Evaluation:
         if self._compares:
             table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
             blocks += [table if details else replace(table, notes=()), *filter(None, [self._signs]), SELECTION]
+        elif self.positive:
+            if details or not self.groups:
+                blocks += with_meaning(self._event_table(self.title, details=details))
         elif details:
             blocks.append(self._whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks += with_meaning(self._short(self.title))
-        if self.positive and not self.groups:
-            blocks.append(measures_table(self.positive, details=details))
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
         return [*blocks, *self.outcome.remarks(short=self._compares), *rejection_blocks(self.rejected)]
 
@@ -259,10 +299,35 @@ class Evaluation:
     def _of_all_classes(self) -> dict[str, Predictions]:
         return {stage: check_predictions(_OWNER, each) for stage, each in self.stages.items()}
 
+    @cached_property
+    def _events(self) -> dict[str, dict[str, Estimate]]:
+        """Measures of the event by stage, the NLL among them."""
+        events = {}
+        for stage, values in self.positive.items():
+            nll = self.estimates.get(stage, {}).get("nll") or Estimate(self.measured[stage]["nll"], nan, nan)
+            events[stage] = {**values, "nll": nll}
+            if stage in self.z:
+                z, p = self.z[stage]
+                events[stage]["spiegelhalter_z"] = Estimate(z, nan, nan, p=p, test="Spiegelhalter")
+        return events
+
+    def _event_table(self, title: str, *, details: bool) -> Table:
+        return event_table(self._events, title=title, details=details)
+
+    def _main(self, title: str) -> Table:
+        """Return the table of the main numbers: of the event, or of the predicted class."""
+        return self._event_table(title, details=False) if self.positive else self._short(title)
+
+    def _worst(self, stage: str) -> str:
+        by_group: Any = self.groups[stage]
+        return worst_event_group(by_group, self.event) if self.positive else worst_group(by_group)
+
     def _stage(self, stage: str) -> Stage:
         ici = self.positive.get(stage, {}).get("ici")
-        verdict = self.verdicts[stage]
-        return Stage(self.stages[stage], verdict, self.measured[stage]["ece"], None if ici is None else ici.value)
+        values = self.measured[stage]
+        measure = "ECE" if ici is None else "ICI"
+        error = values["ece"] if ici is None else ici.value
+        return Stage(self.stages[stage], self.verdicts[stage], measure, error, values.get("nll"))
 
     @property
     def _signs(self) -> str:
@@ -272,45 +337,52 @@ class Evaluation:
         return ranking_table(self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options)
 
     def _short(self, title: str) -> Table:
-        classes = classes_of(self.stages[RAW])
+        test = self.stages[RAW]
+        classes = test.num_classes if isinstance(test, Predictions) else 0
         return short_table(self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes)
 
     def _whole(self, title: str) -> Table:
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int | None) -> list[tuple[str, Table]]:
-        return [
-            (
-                worst_group(by_group),
-                groups_table(
-                    by_group,
-                    title=f"Groups by {self.grouped_by}, {stage}",
-                    whole=whole_of(
-                        self.measured[stage],
-                        self.estimates.get(stage, {}),
-                        sum(each.num_samples for each in by_group.values()),
-                    ),
-                    most=most,
-                ),
-            )
-            for stage, by_group in self.groups.items()
-        ]
+        tables = []
+        for stage, by_group in self.groups.items():
+            when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
+            title = f"Groups by {self.grouped_by}, {when}"
+            parts: Any = by_group
+            if self.positive:
+                tables.append((self._worst(stage), event_groups_table(parts, title=title, most=most)))
+                if most is None:
+                    tables.append(("", pooled_table(parts, title=f"Slopes by {self.grouped_by}, {when}")))
+                continue
+            samples = sum(each.num_samples for each in by_group.values())
+            whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
+            tables.append((self._worst(stage), groups_table(parts, title=title, whole=whole, most=most)))
+        return tables
 
 
 @check_kinds
 def report(
     predictions: AnyPredictions | PredictionTable,
     *,
-    on: AnyPredictions | HeldOut | None = None,
+    on: AnyPredictions | PredictionTable | HeldOut | None = None,
     calibrate: str | None = None,
     reject: Sequence[float] = (),
     groups: Sequence[Any] | None = None,
+    top_label: bool = False,
     num_bins: int = 15,
+    confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     name: str = "predictions",
-    **about: Any,
+    classes: Sequence[str] = (),
+    grouped_by: str = "group",
+    notes: Sequence[str] = (),
+    repair: str = REPAIR,
 ) -> Evaluation:
     """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
+
+    Of two classes the second is an event, and its probability is the subject; of more classes, and of confidences
+    alone, the predicted class is.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
@@ -318,11 +390,16 @@ def report(
         on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
-        groups: Group of each sample ``(N,)``: accuracy and ECE of each.
+        groups: Group of each sample ``(N,)``: events expected and observed in each, or accuracy and ECE.
+        top_label: Whether the predicted class is the subject of two classes, too.
         num_bins: Number of bins of calibration errors, at least 1.
-        replicates: Of intervals and tests, at least 39; 0 makes none.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+        replicates: Of intervals and tests, at least 39 for level 0.95; 0 makes none.
         name: Name of the predictions, for titles.
-        **about: Further fields of :class:`Evaluation`, such as ``classes``.
+        classes: Names of the classes.
+        grouped_by: Name of the groups, for titles.
+        notes: Sentences to pass on.
+        repair: How to fit a calibrator, for a reader of the verdict.
 
     Returns:
         An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
@@ -337,41 +414,46 @@ def report(
         >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
-        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples).'
+        'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
-    options = {"num_bins": num_bins, "replicates": replicates}
-    check_options(_OWNER, risk="reject", risks=reject, classes=about.get("classes"), name=name, **options)
+    level = {"confidence_level": confidence_level, "replicates": replicates}
+    check_options(_OWNER, risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level)
     if isinstance(predictions, PredictionTable):
-        about = {"classes": predictions.classes, **about}
+        classes = classes or predictions.classes or ()
         groups = predictions.groups if groups is None else groups
         predictions = predictions.predictions
-    check_measurable(_OWNER, predictions)
-    held_out = HeldOut(on) if isinstance(on, AnyPredictions) else on
+    predictions = check_measurable(_OWNER, predictions)
+    val = plain_predictions(on)
+    held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
     check_stages(predictions, held_out, calibrate, reject, groups)
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
-    outcome, notes = Calibrated(), list(about.pop("notes", ()))
+    outcome = Calibrated()
+    remarks = list(notes)
     if held_out is not None:
-        notes += filter(None, [training_data(held_out.val, predictions) if held_out.val is not None else ""])
+        remarks += filter(None, [training_data(held_out.val, predictions) if held_out.val is not None else ""])
         if calibrate is not None:
             outcome = calibrated(calibrate, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
-    if predictions.weights is not None and classes_of(predictions) == 2:
-        notes.append("Measures of the positive class count every sample once, so with weights there are none.")
     # Their metrics, intervals and tests.
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = COMPARED if calibrate == ALL else list(measured[RAW])
-    estimates = estimates_by_stage(stages, names, values=measured, **options)
+    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
+    event = is_event(predictions) and not top_label
     by_group: dict[str, Any] = {}
-    if groups is not None:
-        by_group = {stage: group_estimates(each, groups, **options) for stage, each in stages.items()}
-    positive = measures_by_stage(stages, replicates=replicates) if classes_of(predictions) == 2 else {}
+    if groups is not None and event:
+        for stage, each in stages.items():
+            parts = check_predictions(_OWNER, each)
+            by_group[stage] = group_measures(parts, groups, confidence_level=confidence_level)
+    elif groups is not None:
+        for stage, each in stages.items():
+            by_group[stage] = group_estimates(each, groups, num_bins=num_bins, **level)
     rejected: Rejections = {}
     if reject and held_out is not None:
         fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
@@ -382,12 +464,15 @@ def report(
         measured,
         estimates,
         z,
-        positive,
+        measures_by_stage(stages, **level) if event else {},
         by_group,
         rejected,
         outcome,
         num_bins,
         replicates,
-        notes=(*notes, *outcome.notes),
-        **about,
+        confidence_level,
+        (*remarks, *outcome.notes),
+        tuple(classes),
+        grouped_by,
+        repair,
     )

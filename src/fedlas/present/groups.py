@@ -1,4 +1,4 @@
-"""Groups of samples: a row each, and the worst calibrated one in a sentence."""
+"""Groups of samples: a row each, and the worst calibrated one in a sentence, of an event or of the predicted class."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fedlas.binary import GroupMeasures
 from fedlas.present.metric_tables import noise_in
+from fedlas.present.positive_class import interval_text
 from fedlas.present.table import DASH, Cell, Column, Table, column
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.noise_floor import p_said
+from fedlas.stats.noise_floor import p_said, p_text
 
-ByGroup = Mapping[str, GroupEstimate]
+ByGroup = Mapping[Any, GroupEstimate]
+EventsByGroup = Mapping[Any, GroupMeasures]
 MOST = 10
 """Groups that a terminal shows by default."""
 _CUT = 18
@@ -20,6 +23,102 @@ _LEGEND = (
     "Worst first, by ECE less floor. conf.: mean confidence. Floor: mean ECE of a calibrated model with these "
     "confidences, the higher the fewer samples. p: of the test that the group is calibrated, Holm-corrected."
 )
+
+
+_EVENT_LEGEND = (
+    "Strongest evidence first. O/E: observed over expected events; above 1 the probabilities are too low. p: of as "
+    "many events, given the probabilities, Holm-corrected. Slope: below 1 they are too extreme."
+)
+_POOLED_LEGEND = (
+    "Pooled: moved toward the mean of all groups, as far as the group's own error is large (random effects)."
+)
+
+
+def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
+    """Return a row for each group: events that were expected and that occurred.
+
+    Args:
+        by_group: From :func:`fedlas.binary.group_measures`: the strongest evidence first.
+        title: Above the table.
+        most: Groups that are shown; None for all.
+    """
+    listed = dict(list(by_group.items())[:most])
+    level = next(iter(by_group.values())).ratio.confidence_level
+    heads = ("group", "n", "events", "exp. %", "obs. %", "O/E", f"{100 * level:g} % interval", "slope", "p")
+    rows = [_event_row(str(name), each) for name, each in listed.items()]
+    more = len(by_group) - len(listed)
+    notes = (*([f"{more} further groups: --details."] if more else []), _EVENT_LEGEND)
+    columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
+    return Table(columns, tuple(rows), title, notes, narrow=True)
+
+
+def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
+    form = Column("", places=2).format
+    percent = Column("", "%", places=4).format
+    ratio = group.ratio
+    slope = group.slope
+    return (
+        _name(name),
+        Cell(f"{group.num_samples:,}", number=group.num_samples),
+        Cell(f"{group.events:,}", number=group.events),
+        Cell(percent(group.expected), number=group.expected),
+        Cell(percent(group.observed), number=group.observed),
+        Cell(form(ratio.value), number=ratio.value),
+        Cell(interval_text(ratio, form)),
+        Cell(DASH) if slope is None else Cell(form(slope.value), tip=interval_text(slope, form), number=slope.value),
+        Cell(DASH if group.p is None else p_text(group.p), number=group.p),
+    )
+
+
+def pooled_table(by_group: EventsByGroup, *, title: str) -> Table:
+    """Return slope and calibration in the large of each group, alone and partially pooled."""
+    form = Column("", places=2).format
+
+    def cell(estimate: Estimate | None) -> Cell:
+        if estimate is None:
+            return Cell(DASH)
+        return Cell(form(estimate.value), extra=interval_text(estimate, form), number=estimate.value)
+
+    rows = [
+        (_name(str(name)), *map(cell, (each.slope, each.pooled_slope, each.pooled_shift)))
+        for name, each in by_group.items()
+    ]
+    heads = (Column("group", words=True), *map(Column, ("slope", "pooled slope", "pooled in the large")))
+    return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
+
+
+def _name(name: str) -> Cell:
+    shown = name if len(name) <= _CUT else f"{name[: _CUT - 1].rstrip()}…"
+    return Cell(shown, tip=name if shown != name else "")
+
+
+def worst_event_group(by_group: EventsByGroup, event: str) -> str:
+    """Return a sentence on the group with the strongest evidence of miscalibration, and whether that is chance."""
+    name, worst = next(iter(by_group.items()))
+    form = Column("", places=2).format
+    percent = Column("", "%", places=4).format
+    p = p_said(1.0 if worst.p is None else worst.p, None)
+    evidence = (
+        f"expects {event} in {percent(worst.expected)} % and {percent(worst.observed)} % occur: O/E "
+        f"{form(worst.ratio.value)} {interval_text(worst.ratio, form)}, {p} after Holm's correction for "
+        f"{len(by_group)} groups"
+    )
+    if worst.p is None or worst.p > ALPHA:
+        return f"Groups: none is shown to be miscalibrated; the most evidence is against {name!r}: {evidence}."
+    way = "under" if worst.ratio.value > 1 else "over"
+    also = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
+    others = f" {also} more {'are' if also > 1 else 'is'} miscalibrated." if also else ""
+    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{others}"
+
+
+def plain_event_groups(by_group: EventsByGroup) -> dict[str, Any]:
+    """Return the numbers by group for JSON; those that are not known are left out."""
+    content = {}
+    for name, each in by_group.items():
+        values = {key: value for key, value in asdict(each).items() if value is not None}
+        estimates = {key: getattr(each, key).plain() for key, value in values.items() if isinstance(value, dict)}
+        content[str(name)] = values | estimates
+    return content
 
 
 def groups_table(by_group: ByGroup, *, title: str, whole: GroupEstimate, most: int | None = None) -> Table:
@@ -95,9 +194,8 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
         (noise_in({about.metric: each}, about).interval,) if group.ece.replicates else ()
         for about, each in ((accuracy, group.accuracy), (ece, group.ece))
     ]
-    shown = name if len(name) <= _CUT else f"{name[: _CUT - 1].rstrip()}…"
     return (
-        Cell(shown, tip=name if shown != name else ""),
+        _name(name),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
         Cell(accuracy.format(group.accuracy.value), details=details[0], number=group.accuracy.value),
         Cell(accuracy.format(group.confidence), number=group.confidence),

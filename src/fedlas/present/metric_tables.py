@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import ARROWS, FEWEST_CLASSES, Block, Cell, Column, Note, Table, column, is_detail
 from fedlas.stats import ALPHA, SpiegelhalterTest
-from fedlas.stats.estimates import Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.noise_floor import p_said, p_text, rejects
 
 Measured = Mapping[str, Mapping[str, float]]
@@ -108,8 +108,8 @@ def seeds_reject(p_values: Sequence[float]) -> bool:
 
 
 NOISE_LEGEND = (
-    "[low, high]: 95 % bootstrap interval over the test samples{over}. It says how far another test set could move the "
-    "number; only seeds show how far another training would."
+    "[low, high]: {level} % bootstrap interval over the test samples{over}. It says how far another test set could "
+    "move the number; only seeds show how far another training would."
 )
 FLOOR_LEGEND = (
     "floor: the mean of the number for a perfectly calibrated model with the same confidences; the interval allows for "
@@ -127,18 +127,19 @@ _SEVERAL = {
 }
 
 
-def noise_legend(texts: Iterable[NoiseText], *, several: bool = False) -> list[str]:
+def noise_legend(texts: Iterable[NoiseText], *, several: bool = False, level: float = CONFIDENCE_LEVEL) -> list[str]:
     """Return sentences that explain interval, floor and p-value.
 
     Args:
         texts: Texts of the cells; without any there is nothing to explain.
         several: Whether a number is the mean of several runs.
+        level: Level of the intervals.
     """
     shown = [text for text in texts if text.interval]
     if not shown:
         return []
     over = ", from the lowest to the highest end of all seeds" if several else ""
-    legend = [NOISE_LEGEND.format(over=over)]
+    legend = [NOISE_LEGEND.format(over=over, level=f"{100 * level:g}")]
     if counts := [text.replicates for text in shown if text.floor]:
         most = max(counts)
         costly = [f"some have {few}" for few in sorted({*counts} - {most})]
@@ -150,7 +151,8 @@ def noise_legend(texts: Iterable[NoiseText], *, several: bool = False) -> list[s
 def legend_of(estimates: Estimates) -> tuple[str, ...]:
     """Return the sentences of :func:`noise_legend` for these estimates."""
     texts = [noise_in(by_name, column(name)) for by_name in estimates.values() for name in by_name]
-    return tuple(noise_legend(texts))
+    levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
+    return tuple(noise_legend(texts, level=levels[0] if levels else CONFIDENCE_LEVEL))
 
 
 def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
@@ -195,7 +197,7 @@ def short_table(
     z: ZTests | None = None,
     num_classes: int = 10,
 ) -> Table:
-    """Return the main metrics, one line each: of one stage with interval, floor and p, of several the values.
+    """Return the main metrics with intervals, one line each; of one stage with floor and p, too.
 
     Args:
         measured: As in :func:`metrics_table`, and so are the others.
@@ -210,8 +212,10 @@ def short_table(
         for stage, values in measured.items()
     }
     table = metrics_table(main, title=title, estimates=estimates, z=z)
-    if len(measured) > 1 or not any((estimates or {}).values()):
+    if not any((estimates or {}).values()):
         return Table(table.columns, table.rows, title)
+    if len(measured) > 1:
+        return _with_intervals(table, main, estimates or {})
     # A single stage leaves room for interval, floor and p-value in columns of their own.
     ((stage, names),) = main.items()
     noise = [noise_in((estimates or {}).get(stage, {}), column(name)) for name in names]
@@ -220,7 +224,38 @@ def short_table(
         (*row, *map(Cell, (each.interval, each.floor, each.short_p)))
         for row, each in zip(table.rows, noise, strict=True)
     ]
-    return Table((*table.columns, *map(Column, ("95 % interval", "floor", "p"))), tuple(rows), title)
+    return Table((*table.columns, *map(Column, (interval_head(estimates or {}), "floor", "p"))), tuple(rows), title)
+
+
+def _with_intervals(table: Table, main: Measured, estimates: Estimates) -> Table:
+    """Return a table of several stages with the interval of each number behind it."""
+    names = list(next(iter(main.values())))
+    columns = [table.columns[0]]
+    for head in stage_heads(main):
+        columns += [Column(head), Column(interval_head(estimates))]
+    rows = []
+    for number, row in enumerate(table.rows):
+        cells = [row[0]]
+        for stage, cell in zip(main, row[1:], strict=True):
+            by_name = estimates.get(stage, {}) if number < len(names) else {}
+            interval = noise_in(by_name, column(names[number])).interval if by_name else ""
+            cells += [replace(cell, details=()), Cell(interval)]
+        rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows), table.title)
+
+
+def interval_head(estimates: Estimates) -> str:
+    """Return the head of a column of intervals, such as ``"95 % interval"``."""
+    levels = [each.confidence_level for by_name in estimates.values() for each in by_name.values()]
+    return f"{100 * (levels[0] if levels else CONFIDENCE_LEVEL):g} % interval"
+
+
+def stage_heads(stages: Iterable[str]) -> list[str]:
+    """Return heads of the columns of stages: a single one is its value, and the first of two is before the second."""
+    names = list(stages)
+    if len(names) == 1:
+        return ["value"]
+    return ["before", "after"] if len(names) == 2 else ["before", *names[1:]]
 
 
 def with_meaning(table: Table) -> list[Block]:

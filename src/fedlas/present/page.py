@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
@@ -148,10 +149,13 @@ def write_picture(picture: Any, path: Path) -> Path:
 
 
 def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
-    # The salt and the missing date make the same runs give the same bytes.
-    with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}):
+    # The salt and the missing date make the same runs give the same bytes. Settings belong to the whole process.
+    with _SETTINGS, require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}):
         dated = {"svg": {"Date": None}, "svgz": {"Date": None}, "pdf": {"CreationDate": None}}
         picture.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
+
+
+_SETTINGS = threading.Lock()
 
 
 def _variables(theme: Theme) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""The positive class of predictions of two classes: measures, their table and diagrams."""
+"""The event of predictions of two classes: its measures, their table and their diagrams."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any
 
@@ -10,86 +11,183 @@ from fedlas.binary import measures
 from fedlas.plots import positive_reliability_diagram
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.metric_tables import interval_head, stage_heads
 from fedlas.present.page import axes, figure
-from fedlas.present.table import Column, Table, table_of
-from fedlas.stats.estimates import Estimate
+from fedlas.present.table import DASH, Cell, Column, Mark, Table
+from fedlas.stats import ALPHA
+from fedlas.stats.estimates import Estimate, EstimateTable
+from fedlas.stats.noise_floor import p_said, rejects
 
-MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
+MeasuresByStage = Mapping[str, EstimateTable]
 """Measures by stage, then by name."""
-REPLICATES = 199
-"""At most so many of ICI, E50 and E90: they take longer than other metrics."""
 _MOST_STAGES = 3
 
-# Name, title, unit, decimals, what a calibrated model has, and whether it is one of the few that are always shown.
-_ROWS: tuple[tuple[str, str, str, int, str, bool], ...] = (
-    ("slope", "calibration slope", "", 3, "1", True),
-    ("intercept", "calibration intercept", "", 3, "0", False),
-    ("in_the_large", "calibration in the large", "", 3, "0", True),
-    ("observed_to_expected", "observed / expected", "", 3, "1", False),
-    ("ici", "ICI %", "%", 4, "", True),
-    ("e50", "E50 %", "%", 4, "", False),
-    ("e90", "E90 %", "%", 4, "", False),
-    ("brier_skill", "Brier skill", "", 3, "", True),
-)
+
+@dataclass(frozen=True)
+class _Row:
+    """How a measure is shown.
+
+    Attributes:
+        title: Name.
+        percent: Whether it is shown in percent.
+        places: Decimals of a fraction; two fewer in percent.
+        arrow: ``"↓"``, ``"↑"``, or what a calibrated model has, such as ``"→ 1"``.
+        main: Whether it is one of the few that are always shown.
+        about: One line on what it measures.
+    """
+
+    title: str
+    percent: bool = False
+    places: int = 3
+    arrow: str = ""
+    main: bool = True
+    about: str = ""
+
+    @property
+    def column(self) -> Column:
+        return Column(self.title, "%" if self.percent else "", self.arrow, places=self.places, about=self.about)
 
 
-def measures_by_stage(stages: Mapping[str, AnyPredictions], *, replicates: int) -> dict[str, dict[str, Estimate]]:
+_UP = "↑"
+_DOWN = "↓"
+ROWS: Mapping[str, _Row] = {
+    "observed": _Row("observed", True, 4, about="Share of the samples in which the event occurs."),
+    "expected": _Row("expected", True, 4, about="Mean probability of the event."),
+    "observed_to_expected": _Row(
+        "observed / expected", arrow="→ 1", about="Above 1 the event occurs more often than expected."
+    ),
+    "in_the_large": _Row("in the large", arrow="→ 0", main=False, about="Shift that all log-odds lack."),
+    "slope": _Row("calibration slope", arrow="→ 1", about="Below 1 the probabilities are too extreme."),
+    "intercept": _Row("intercept", arrow="→ 0", main=False, about="Correction at a probability of 1/2."),
+    "ici": _Row("ICI", True, 4, _DOWN, about="Mean distance of the probability from the smoothed frequency (loess)."),
+    "e50": _Row("E50", True, 4, _DOWN, main=False, about="Median of these distances."),
+    "e90": _Row("E90", True, 4, _DOWN, main=False, about="Their 90th percentile."),
+    "emax": _Row("Emax", True, 4, _DOWN, main=False, about="Their maximum."),
+    "spiegelhalter_z": _Row(
+        "Spiegelhalter's z", places=2, arrow="→ 0", main=False, about="Standard normal if calibrated."
+    ),
+    "nll": _Row("NLL", places=4, arrow=_DOWN, about="Mean negative logarithm of the probability of what happened."),
+    "brier": _Row("Brier score", places=4, arrow=_DOWN, about="Mean squared distance of probability and outcome."),
+    "brier_skill": _Row(
+        "Brier scaled", arrow=_UP, about="1 less the Brier score over that of the prevalence; 0 is no better than that."
+    ),
+    "auroc": _Row(
+        "AUROC", arrow=_UP, about="Probability that an event ranks above a sample without one (C statistic)."
+    ),
+    "average_precision": _Row(
+        "average precision", arrow=_UP, about="Area under precision over recall; by chance the share observed."
+    ),
+}
+"""Rows of the table, in their order."""
+
+
+def is_event(predictions: AnyPredictions) -> bool:
+    """Return whether the probability of an event is the subject: there are two classes, and both are known."""
+    return isinstance(predictions, Predictions) and predictions.num_classes == 2
+
+
+def measures_by_stage(
+    stages: Mapping[str, AnyPredictions], *, replicates: int, confidence_level: float
+) -> dict[str, EstimateTable]:
     """Return the measures of two-class predictions by stage; of more than three stages only the first."""
-    # The measures count every sample once, so weighted predictions have none.
     few = list(stages.items())[: None if len(stages) <= _MOST_STAGES else 1]
-    binary = {n: p for n, p in few if isinstance(p, Predictions) and p.weights is None and p.num_classes == 2}
-    by_stage = {name: measures(each, replicates=min(replicates, REPLICATES)) for name, each in binary.items()}
-    return {name: values for name, values in by_stage.items() if values}
+    options: dict[str, Any] = {"replicates": replicates, "confidence_level": confidence_level}
+    return {name: measures(each, **options) for name, each in few if isinstance(each, Predictions)}
 
 
 def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
     """Return the measures by stage for JSON; numbers that are not finite are left out."""
-    return {
-        stage: {name: {k: v for k, v in each.plain().items() if isfinite(v)} for name, each in values.items()}
-        for stage, values in by_stage.items()
-    }
+    return {stage: {name: _finite(each.plain()) for name, each in values.items()} for stage, values in by_stage.items()}
 
 
-def measures_table(by_stage: MeasuresByStage, *, details: bool) -> Table:
-    """Return one row for each measure; for one stage with interval and the value of a calibrated model."""
-    rows = []
-    for name, title, unit, places, ideal, main in _ROWS:
-        estimates = [values.get(name) for values in by_stage.values()]
-        if not (main or details) or not any(estimates):
+def _finite(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if isinstance(value, str) or isfinite(value)}
+
+
+def event_table(by_stage: Mapping[str, Mapping[str, Estimate]], *, title: str, details: bool) -> Table:
+    """Return one row for each measure: of each stage the value with its interval, and that of a calibrated model.
+
+    Args:
+        by_stage: Estimates of :data:`ROWS` by stage, then by name.
+        title: Above the table.
+        details: Whether to show all measures, with p-values.
+    """
+    names = [name for name, row in ROWS.items() if (row.main or details) and _any(by_stage, name)]
+    single = len(by_stage) == 1
+    interval = Column(interval_head(by_stage))
+    heads = [Column("event", words=True)]
+    for head in stage_heads(by_stage):
+        heads += [Column(head), interval]
+    heads += [Column("floor"), Column("p")] if single else []
+    rows = [_cells(name, [values.get(name) for values in by_stage.values()], details=details) for name in names]
+    return Table(tuple(heads), tuple(rows), title)
+
+
+def _any(by_stage: Mapping[str, Mapping[str, Estimate]], name: str) -> bool:
+    return any(name in values for values in by_stage.values())
+
+
+def _cells(name: str, estimates: list[Estimate | None], *, details: bool) -> tuple[Cell, ...]:
+    row = ROWS[name]
+    form = row.column.format
+    cells = [Cell(row.column.head, tip=row.about)]
+    for each in estimates:
+        if each is None:
+            cells += [Cell(DASH), Cell()]
             continue
-        about = Column(title, unit, places=places)
-        cells = [about.format(each.value if each else None) for each in estimates]
-        if len(estimates) == 1 and estimates[0] is not None:
-            low, high, floor = estimates[0].low, estimates[0].high, estimates[0].floor
-            cells += ["" if isnan(low) else f"[{about.format(low)}, {about.format(high)}]"]
-            cells += [ideal if floor is None else f"floor {about.format(floor)}"]
-        rows.append((title, *cells))
-    several = ("95 % interval", "if calibrated") if len(by_stage) == 1 else ()
-    return table_of(("positive class", *by_stage, *several), rows, title="Probability of class 1")
+        mark: Mark = "" if each.p is None or rejects(each.p, ALPHA) else "calibrated"
+        cells.append(Cell(form(each.value), mark=mark, number=each.value))
+        below = [] if each.floor is None else [f"floor {form(each.floor)}"]
+        below += [] if each.p is None else [p_said(each.p, each.least_p)]
+        shown = tuple(below) if details and len(estimates) > 1 else ()
+        cells.append(Cell(interval_text(each, form), details=shown))
+    if len(estimates) == 1 and estimates[0] is not None:
+        (each,) = estimates
+        cells.append(Cell("" if each.floor is None else form(each.floor)))
+        cells.append(Cell("" if each.p is None else p_only(each)))
+    return tuple(cells)
 
 
-def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, float | None, str]]:
-    """Return title, ideal value if there is one, and value with interval as text, of each measure by name."""
+def interval_text(estimate: Estimate, form: Any) -> str:
+    """Return ``"[1.37, 2.31]"``; nothing where an end is not known."""
+    return "" if isnan(estimate.low) else f"[{form(estimate.low)}, {form(estimate.high)}]"
+
+
+def p_only(estimate: Estimate) -> str:
+    """Return the p-value without its name, for a column of p-values."""
+    return p_said(estimate.p or 0.0, estimate.least_p).removeprefix("p ").removeprefix("= ")
+
+
+def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
+    """Return title, and value with interval as text, of each measure by name."""
     texts = {}
-    for name, title, unit, places, ideal, _ in _ROWS:
+    for name, row in ROWS.items():
         if name in estimates:
-            about, each = Column("", unit, places=places), estimates[name]
-            interval = "" if isnan(each.low) else f" [{about.format(each.low)}, {about.format(each.high)}]"
-            texts[name] = (
-                title.removesuffix(" %"),
-                float(ideal) if ideal else None,
-                about.format(each.value) + interval,
-            )
+            form = row.column.format
+            each = estimates[name]
+            unit = " %" if row.percent else ""
+            texts[name] = (row.title, f"{form(each.value)}{unit} {interval_text(each, form)}".strip())
     return texts
 
 
-def positive_diagrams(stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage) -> list[Any]:
-    """Draw a reliability diagram of the positive class for each stage with measures, for a page."""
-    of_all_classes = {name: check_predictions("fedlas evaluate", stages[name]) for name in by_stage}
+def event_frame(by_stage: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[Any, ...]]:
+    """Return rows of a data frame: stage, measure, value, interval, floor and p-value."""
+    return [
+        (stage, name, each.value, each.low, each.high, each.floor, each.p)
+        for stage, values in by_stage.items()
+        for name, each in values.items()
+    ]
+
+
+def positive_diagrams(stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str) -> list[Any]:
+    """Draw a reliability diagram of the event for each stage with a curve, for a page."""
+    of_all_classes = {
+        name: check_predictions("report", stages[name]) for name, values in by_stage.items() if "ici" in values
+    }
     return [
         figure(
-            positive_reliability_diagram(of_all_classes[name], title=name, ax=axes(3.1, 3.9), replicates=REPLICATES),
-            f"Reliability diagram of class 1, {name}",
+            positive_reliability_diagram(of_all_classes[name], title=name, ax=axes(3.1, 3.9)),
+            f"Reliability diagram of {event}, {name}",
         )
-        for name in by_stage
+        for name in of_all_classes
     ]

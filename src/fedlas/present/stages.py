@@ -24,7 +24,7 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
-from fedlas.stats.estimates import Estimate, check_replicates, estimated, measurable
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, EstimateTable, check_replicates, estimated, measurable
 from fedlas.stats.selective_risk import RejectOption, reject_option
 
 ALL = "all"
@@ -60,7 +60,7 @@ class HeldOut:
             InputError: If there are none.
         """
         if self.val is None:
-            raise InputError("fedlas evaluate", "held-out predictions are needed", "no --on", "Pass --on val.npz.")
+            raise InputError("report", "held-out predictions are needed", "no on=", "Pass on= with validation data.")
         return self.val
 
     def part_for(self, entry: Entry[type[Calibrator]], *, alone: bool) -> tuple[AnyPredictions, str]:
@@ -81,7 +81,7 @@ class HeldOut:
                 f"calibrator {entry.name}",
                 f"it needs predictions of the part {part!r}, which are made from a run",
                 "a file",
-                f"Pass the run folder instead of its test.npz, or --calibrate {entry.name} --on {part}.npz.",
+                f"Measure the run instead of its file, or pass calibrate={entry.name!r} and on= such predictions.",
             )
         return self.parts[part](entry.value.needs), part
 
@@ -130,7 +130,15 @@ def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
 
 
 def check_options(
-    owner: str, *, replicates: int, num_bins: int, risks: Sequence[float], classes: Any, name: str, risk: str = "risk"
+    owner: str,
+    *,
+    replicates: int,
+    num_bins: int,
+    risks: Sequence[float],
+    classes: Any,
+    name: str,
+    risk: str = "risk",
+    confidence_level: float = CONFIDENCE_LEVEL,
 ) -> None:
     """Check the types of the arguments of :func:`fedlas.report` and :func:`fedlas.card` other than predictions.
 
@@ -138,7 +146,7 @@ def check_options(
         InputError: For a wrong type or a number out of range.
     """
     check_count(owner, "replicates", replicates, low=0)
-    check_replicates(owner, replicates)
+    check_replicates(owner, replicates, confidence_level)
     check_count(owner, "num_bins", num_bins)
     for what, value, kind, words in (
         ("risks", risks, list | tuple, "a list of numbers"),
@@ -162,33 +170,34 @@ def check_stages(
     groups: Sequence[Any] | None,
 ) -> None:
     """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
-    owner, fix = "report", "Name one calibrator, or leave {} out."
+    owner = "report"
     if calibrate is not None and not isinstance(calibrate, str):
-        raise InputError(owner, "calibrate must be a name", describe(calibrate), "Pass e.g. 'temperature'.")
+        raise InputError(owner, "calibrate= must be a name", describe(calibrate), "Pass e.g. calibrate='temperature'.")
     if held_out is not None and not isinstance(held_out, HeldOut):
-        raise InputError(owner, "on must be predictions", describe(held_out), "Pass held-out Predictions.")
+        raise InputError(owner, "on= must be predictions", describe(held_out), "Pass held-out Predictions.")
     if held_out is None:
         if calibrate is not None or reject:
-            option = "calibrate" if calibrate is not None else "reject"
-            fix = "Pass --on val.npz, or on= in Python; those of the test set would flatter it."
-            raise InputError(owner, f"--{option} needs held-out predictions", "no --on", fix)
+            option = "calibrate=" if calibrate is not None else "reject="
+            fix = "Pass on= with held-out predictions; those of the test set would flatter it."
+            raise InputError(owner, f"{option} needs held-out predictions", "no on=", fix)
         return
     confidences = isinstance(predictions, TopLabel)
     if calibrate == ALL:
-        got = "--calibrate all"
+        got = "calibrate='all'"
         if reject:
-            raise InputError(owner, "--reject is for one model", got, fix.format("--calibrate"))
+            raise InputError(owner, "reject= is for one model", got, "Name one calibrator, or leave calibrate= out.")
         if groups is not None:
-            raise InputError(owner, "--groups goes with one calibrator at most", got, fix.format("--groups"))
+            fix = "Name one calibrator, or leave groups= out."
+            raise InputError(owner, "groups= goes with one calibrator at most", got, fix)
         if confidences:
-            expected = f"{got} needs the probabilities of all classes"
-            raise InputError(owner, expected, "confidences", fix.format("--calibrate"))
+            fix = "Name one calibrator, or leave calibrate= out."
+            raise InputError(owner, f"{got} needs the probabilities of all classes", "confidences", fix)
     if held_out.val is not None and isinstance(held_out.val, TopLabel) != confidences:
-        fix = "Pass two files of scores of all classes, or two of confidences."
-        raise InputError(owner, "--on must hold what FILE holds", "confidences in one of them alone", fix)
+        fix = "Pass two sets of scores of all classes, or two of confidences."
+        raise InputError(owner, "on= must hold what the predictions hold", "confidences in one of them alone", fix)
     if held_out.val is not None and is_same(held_out.val, predictions):
-        fix = "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it."
-        raise InputError(owner, "--on must be other predictions than FILE", "the same", fix)
+        fix = "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it."
+        raise InputError(owner, "on= must be other predictions than those measured", "the same", fix)
 
 
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
@@ -198,7 +207,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
-    check_choice("fedlas evaluate", "--calibrate", name, (*CALIBRATORS, ALL))
+    check_choice("report", "calibrate=", name, (*CALIBRATORS, ALL))
     outcome = Calibrated()
     entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
     # One that cannot run does not stop the others; alone it is the answer.
@@ -280,8 +289,9 @@ def estimates_by_stage(
     *,
     num_bins: int,
     replicates: int,
+    confidence_level: float = CONFIDENCE_LEVEL,
     values: Mapping[str, Mapping[str, float]] | None = None,
-) -> dict[str, dict[str, Estimate]]:
+) -> dict[str, EstimateTable]:
     """Return estimates by stage, then by registry name, and show a progress bar.
 
     Args:
@@ -289,13 +299,15 @@ def estimates_by_stage(
         metrics: Metrics to compute, where they can be.
         num_bins: Bins of the metrics that have any.
         replicates: 0 computes nothing; nor are intervals of a single sample.
+        confidence_level: Level of the intervals.
         values: The metrics by stage, if they have been computed.
     """
     if not replicates:
         return {}
-    results: dict[str, dict[str, Estimate]] = {stage: {} for stage in stages}
+    results = {stage: EstimateTable() for stage in stages}
     many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
     options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
+    options["confidence_level"] = confidence_level
     with progress_bar(len(many)) as advance:
         for stage, each in many.items():
             options |= {"values": None if values is None else values[stage], "advance": partial(advance, stage)}

@@ -9,13 +9,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import isnan
 from typing import Any, Literal
 
-from fedlas._core.terminal import say, show
+from fedlas._core.terminal import console, say, show
 from fedlas._core.terminal import table as rich_table
 from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
@@ -117,17 +116,19 @@ class Table:
         rows: Cells.
         title: Above it; names the table for screen readers, too.
         notes: Sentences below it.
+        narrow: Whether a terminal shows it without space between the columns' borders.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     title: str = ""
     notes: tuple[str, ...] = ()
+    narrow: bool = False
 
     def where(self, keep: Sequence[int]) -> Table:
         """Return the same table with these columns only."""
         rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
-        return Table(tuple(self.columns[number] for number in keep), rows, self.title, self.notes)
+        return replace(self, columns=tuple(self.columns[number] for number in keep), rows=rows)
 
 
 def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
@@ -207,7 +208,7 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
         caption=table.notes,
         right=[number for number, c in enumerate(table.columns) if number and not c.words],
         whole=[0],
-        padding=(0, int(arrows), 0, 0),  # narrow without
+        padding=(0, int(arrows and not table.narrow), 0, 0),
         pad_edge=False,
     )
 
@@ -312,27 +313,28 @@ class Note:
 Block = str | Note | Table
 
 
-def show_blocks(blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False) -> None:
+def show_blocks(blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: Any = None) -> None:
     """Print sentences and tables.
 
     Args:
         blocks: In their order.
         details: Print the further lines of cells, such as intervals.
         as_markdown: Print Markdown tables rather than those of a terminal, and break no line.
+        on: A ``rich.console.Console``; None makes one on standard output.
     """
     for block in blocks:
         if isinstance(block, Table) and as_markdown:
-            say(block.title, "", *markdown(block).split("\n"), "", *block.notes)
+            say(block.title, "", *markdown(block).split("\n"), "", *block.notes, on=on)
         elif isinstance(block, Table):
-            show(terminal(block, details=details))
+            show(terminal(block, details=details), on=on)
         elif isinstance(block, Note):
-            say(block.text, style="dim", wrap=not as_markdown)
+            say(block.text, style="dim", wrap=not as_markdown, on=on)
         else:
-            say(block, wrap=not as_markdown)
+            say(block, wrap=not as_markdown, on=on)
 
 
 def text_of(blocks: Iterable[Block], *, details: bool = False) -> str:
     """Return what :func:`show_blocks` prints."""
-    with redirect_stdout(io.StringIO()) as text:
-        show_blocks(blocks, details=details)
+    text = io.StringIO()
+    show_blocks(blocks, details=details, on=console(text=text))
     return text.getvalue().rstrip("\n")

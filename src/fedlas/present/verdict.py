@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import erfc, isfinite, sqrt
 
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import as_predictions
 from fedlas.metrics import accuracy
-from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.metric_tables import noise_in
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
 from fedlas.stats import ALPHA, SpiegelhalterTest
-from fedlas.stats.estimates import Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate, EstimateTable
+from fedlas.stats.intervals import fewest_replicates
 from fedlas.stats.noise_floor import p_said, rejects
 from fedlas.stats.two_models import compare
 from fedlas.stats.weights import effective_samples
@@ -23,6 +22,8 @@ from fedlas.stats.weights import effective_samples
 ByName = Mapping[str, Estimate]
 _MOST = 2
 """Tests that a sentence names."""
+FEWEST = fewest_replicates(CONFIDENCE_LEVEL)
+"""Replicates of a paired test at least."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,17 @@ class Verdict:
     Attributes:
         text: A sentence or two.
         tests: Every test of calibration that a table shows, by name.
-        direction: ``"over-confident"``, ``"under-confident"``, ``"over-predicts"`` or ``"under-predicts"``; empty
+        direction: ``"over-confident"``, ``"under-confident"``, or of two classes such as ``"under-predicted"``; empty
             without one.
+        joint_p: P-value of all tests together; None without a test.
+        least_joint_p: The smallest that its replicates can give.
     """
 
     text: str
     tests: Mapping[str, Evidence]
     direction: str = ""
+    joint_p: float | None = None
+    least_joint_p: float | None = None
 
     @property
     def rejected(self) -> list[str]:
@@ -61,51 +66,45 @@ class Verdict:
 
     @property
     def is_clear(self) -> bool:
-        """Whether some test rejects calibration after Bonferroni's correction for all of them."""
-        return bool(self.tests) and rejects(len(self.tests) * min(each.p for each in self.tests.values()), ALPHA)
+        """Whether all tests together reject calibration."""
+        return self.joint_p is not None and rejects(self.joint_p, ALPHA)
+
+    @property
+    def joint(self) -> str:
+        """The joint p-value in words, such as ``"joint p = 0.31"``."""
+        return "" if self.joint_p is None else f"joint {p_said(self.joint_p, self.least_joint_p)}"
 
 
 def verdict(
     values: Mapping[str, float],
     estimates: ByName,
-    measures: ByName,
+    measures: ByName | None,
     predictions: AnyPredictions,
     *,
     z: SpiegelhalterTest | None = None,
-    positive: str = "class 1",
+    event: str = "class 1",
 ) -> Verdict:
-    """Judge predictions by every test that a table shows.
+    """Judge predictions by all tests of their table together, and say in which direction they err.
 
     Args:
         values: Metrics by registry name; accuracy, ``o_ece``, ``u_ece`` and ``ece`` among them.
         estimates: Their estimates, with the tests of calibration; empty if there were no replicates.
-        measures: Measures of the positive class; empty for other than two classes.
+        measures: Measures of the event; None if the predicted class is the subject.
         predictions: The predictions themselves.
         z: Spiegelhalter's test of the confidences, if it was made.
-        positive: Name of the positive class.
+        event: Name of the class that is the event.
     """
-    tests = {**(_tests_of_measures(measures) if measures else {}), **_tests_of_metrics(estimates)}
-    if measures and isinstance(predictions, Predictions):
-        claim, direction = _of_positive_class(predictions, measures, tests, positive)
-    else:
-        claim, direction, gap = _of_top_label(values, estimates, predictions.num_samples)
-        tests |= {"confidence": gap} if gap else {}
-    if z is not None:
+    table = estimates if measures is None else measures
+    joint_p = getattr(table, "joint_p", None)
+    judged = Verdict("", {}, joint_p=joint_p, least_joint_p=getattr(table, "least_joint_p", None))
+    tests = _tests_of_metrics(estimates) if measures is None else _tests_of_measures(measures)
+    if z is not None and joint_p is not None:
         tests["spiegelhalter"] = Evidence(f"Spiegelhalter's z {z.z:.2f} ({p_said(z.p_value, None)})", z.p_value)
-    judged = Verdict("", tests, direction)
-    if not tests:
-        text = f"{claim[0].upper()}{claim[1:]}. No test was made of whether that is chance."
-    elif judged.is_clear and direction:
-        text = f"{direction.capitalize()}: {claim}."
-    elif judged.is_clear:
-        text = f"Miscalibrated by {_few(judged.rejected)}: {claim}."
-    elif judged.rejected:
-        text = f"No clear miscalibration: {claim}; {_chance(judged)}: {_few(judged.rejected)}."
-    else:
-        ece = noise_in(estimates, column("ece"))
-        floor = f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %" if ece.floor else ""
-        text = f"No miscalibration shows: {claim}{floor}."
-    return replace(judged, text=text)
+    judged = replace(judged, tests=tests)
+    if measures is not None:
+        return _of_event(judged, measures, predictions, event)
+    gap = table.tests.get("confidence") if isinstance(table, EstimateTable) else None
+    return _of_top_label(judged, values, estimates, predictions.num_samples, gap)
 
 
 def _tests_of_metrics(estimates: ByName) -> dict[str, Evidence]:
@@ -120,59 +119,68 @@ def _tests_of_metrics(estimates: ByName) -> dict[str, Evidence]:
 
 
 def _tests_of_measures(measures: ByName) -> dict[str, Evidence]:
-    tests = {}
-    for name, (title, ideal, text) in described(measures).items():
-        each = measures[name]
-        if each.p is not None:
-            tests[name] = Evidence(f"{title} {text} ({p_said(each.p, each.least_p)})", each.p)
-        elif ideal is not None and isfinite(each.high - each.low):
-            tests[name] = Evidence(f"{title} {text}, {ideal:g} if calibrated", _p_of(each, ideal))
-    return tests
+    return {
+        name: Evidence(f"{title} {text} ({p_said(each.p, each.least_p)})", each.p)
+        for name, (title, text) in described(measures).items()
+        if (each := measures[name]).p is not None
+    }
 
 
-def _p_of(estimate: Estimate, ideal: float) -> float:
-    """Return the two-sided p-value of ``ideal``, from the side of the 95 % interval on which it lies, as if normal."""
-    side = estimate.value - estimate.low if ideal < estimate.value else estimate.high - estimate.value
-    return erfc(abs(estimate.value - ideal) / max(side, 1e-12) * 1.96 / sqrt(2))
+def _of_top_label(
+    judged: Verdict, values: Mapping[str, float], estimates: ByName, samples: int, gap: float | None
+) -> Verdict:
+    """Compare mean confidence with accuracy; ``gap`` is the p-value of their difference."""
+    accuracy = values["accuracy"]
+    confidence = accuracy + values["o_ece"] - values["u_ece"]
+    claim = f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} %"
+    if judged.joint_p is None:
+        text = f"It{claim[2:]} ({samples:,} samples). No test was made of whether that is chance."
+        return replace(judged, text=text)
+    tests = dict(judged.tests)
+    direction = ""
+    if gap is not None:
+        difference = f"mean confidence {100 * confidence:.1f} % with accuracy {100 * accuracy:.1f} %"
+        tests["confidence"] = Evidence(difference, gap)
+        direction = ("over" if confidence > accuracy else "under") + "-confident" if rejects(gap, ALPHA) else ""
+    judged = replace(judged, tests=tests, direction=direction)
+    claim = f"{claim} ({samples:,} samples; {judged.joint} of {_number(estimates)})"
+    if judged.is_clear and direction:
+        text = f"{direction.capitalize()}: {claim}."
+    elif judged.is_clear:
+        text = f"Miscalibrated by {_few(judged.rejected)}: {claim}."
+    else:
+        ece = noise_in(estimates, column("ece"))
+        floor = f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %" if ece.floor else ""
+        text = f"No miscalibration shows: {claim}{floor}."
+    return replace(judged, text=text)
 
 
-def _of_top_label(values: Mapping[str, float], estimates: ByName, samples: int) -> tuple[str, str, Evidence | None]:
-    """Compare mean confidence with accuracy: return a clause, the direction if beyond chance, and the test."""
-    accuracy, confidence = values["accuracy"], values["accuracy"] + values["o_ece"] - values["u_ece"]
-    claim = (
-        f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} % ({samples:,} samples)"
-    )
-    hits = estimates.get("accuracy")
-    if hits is None or not hits.replicates:
-        return claim, "", None
-    gap = Evidence(
-        f"mean confidence {100 * confidence:.1f} % with accuracy {100 * accuracy:.1f} %", _p_of(hits, confidence)
-    )
-    way = "over-confident" if confidence > accuracy else "under-confident"
-    return claim, way if rejects(gap.p, ALPHA) else "", gap
-
-
-def _of_positive_class(
-    predictions: Predictions, measures: ByName, tests: Mapping[str, Evidence], name: str
-) -> tuple[str, str]:
-    """Return how often the positive class is expected and occurs, and the direction if it is beyond chance."""
-    expected = float(predictions.probs[:, 1].double().mean())
-    frequency = float((predictions.target == 1).double().mean())
-    claim = (
-        f"it expects {name} in {100 * expected:.1f} % and it occurs in {100 * frequency:.1f} % "
-        f"({predictions.num_samples:,} samples)"
-    )
-    parts = []
-    if "in_the_large" in tests and rejects(tests["in_the_large"].p, ALPHA):
-        parts.append("over-predicts" if measures["in_the_large"].value < 0 else "under-predicts")
-    if "slope" in tests and rejects(tests["slope"].p, ALPHA):
-        parts.append("over-confident" if measures["slope"].value < 1 else "under-confident")
-        claim += f"; {tests['slope'].text}"
-    return claim, " and ".join(parts)
+def _of_event(judged: Verdict, measures: ByName, predictions: AnyPredictions, event: str) -> Verdict:
+    """Compare how often the event is expected with how often it occurs."""
+    expected = 100 * measures["expected"].value
+    observed = 100 * measures["observed"].value
+    claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
+    samples = f"{predictions.num_samples:,} samples"
+    if judged.joint_p is None:
+        return replace(judged, text=f"{claim} ({samples}). No test was made of whether that is chance.")
+    words = []
+    if "in_the_large" in judged.tests and rejects(judged.tests["in_the_large"].p, ALPHA):
+        words.append("over-predicted" if expected > observed else "under-predicted")
+    if "slope" in judged.tests and rejects(judged.tests["slope"].p, ALPHA):
+        extreme = "too extreme" if measures["slope"].value < 1 else "too close to each other"
+        words.append(extreme)
+    about = f"({samples}; {judged.joint} of {_number(measures)})"
+    if judged.is_clear and words:
+        kind = " and ".join(words)
+        slope = f", slope {described(measures)['slope'][1]}" if "too" in kind else ""
+        return replace(judged, text=f"{claim}: {kind}{slope} {about}.", direction=kind)
+    if judged.is_clear:
+        return replace(judged, text=f"{claim}: miscalibrated by {_few(judged.rejected)} {about}.")
+    return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
 
 
 def effect(name: str, calibrator: Calibrator | None, before: Stage, after: Stage, *, replicates: int) -> str:
-    """Return a sentence on what a calibrator does to test predictions.
+    """Return a sentence on what a calibrator does to test predictions: a verb only where both numbers agree.
 
     Args:
         name: Registry name of the calibrator.
@@ -184,27 +192,32 @@ def effect(name: str, calibrator: Calibrator | None, before: Stage, after: Stage
     temperature = getattr(calibrator, "temperature", None)
     title = str(CALIBRATORS[name].metadata["title"]) if name in CALIBRATORS else name
     subject = f"A temperature of {temperature:.3g}" if isinstance(temperature, float) else title
-    # The error that the positive class is judged by, or ECE.
-    measure, old, new = "ECE", before.ece, after.ece
-    if before.ici is not None and after.ici is not None:
-        measure, old, new = "ICI", before.ici, after.ici
-    change = f"{measure} {100 * old:.1f} -> {100 * new:.1f} %"
+    losses = (before.nll, after.nll)
+    paired = None
     if replicates:
         a, b = (as_predictions("report", stage.predictions) for stage in (before, after))
-        nll = compare(a, b, ["nll"], replicates=replicates)["nll"]
-        if nll.better == "a":
-            worse = f"NLL {nll.a:.3f} -> {nll.b:.3f}, {p_said(nll.p, None)}; {change}"
-            return f"{subject} makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
-    if not after.verdict.tests:
+        paired = compare(a, b, ["nll"], replicates=max(replicates, FEWEST))["nll"]
+        losses = (paired.a, paired.b)
+    change = f"{before.measure} {100 * before.error:.2f} -> {100 * after.error:.2f} %"
+    fell = after.error < before.error
+    old, new = losses
+    if old is not None and new is not None:
+        change = f"NLL {old:.4f} -> {new:.4f}, {change}"
+        fell = fell and new < old
+    if paired is not None and paired.better == "a":
+        worse = f"{change}; NLL: {p_said(paired.p, None)}"
+        return f"{subject} makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
+    judged = after.verdict
+    if judged.joint_p is None:
         return f"{subject}: {change}."
-    if after.verdict.is_clear:
-        kind = after.verdict.direction or f"miscalibrated by {_few(after.verdict.rejected)}"
-        return f"{subject} {'helps' if new < old else 'does not help'}: {change}, not yet calibrated: {kind}."
+    if not fell:
+        return f"{subject}: {change}; {judged.joint} of calibration after it."
+    if judged.is_clear:
+        kind = judged.direction or f"miscalibrated by {_few(judged.rejected)}"
+        return f"{subject} helps: {change}, not yet calibrated: {kind} ({judged.joint})."
     if not before.verdict.is_clear:
-        return f"{subject}: {change}; neither is clearly distinguishable from calibrated."
-    doubt = f" ({_chance(after.verdict)})" if after.verdict.rejected else ""
-    word = "clearly distinguishable" if doubt else "distinguishable"
-    return f"{subject} repairs it: {change}, no longer {word} from calibrated{doubt}."
+        return f"{subject}: {change}; neither is distinguishable from calibrated (after it {judged.joint})."
+    return f"{subject} repairs it: {change}, no longer distinguishable from calibrated ({judged.joint})."
 
 
 @dataclass(frozen=True)
@@ -214,14 +227,16 @@ class Stage:
     Attributes:
         predictions: The predictions.
         verdict: Whether they are calibrated.
-        ece: Their ECE.
-        ici: Their integrated calibration index; None for other than two classes.
+        measure: ``"ECE"``, or ``"ICI"`` where an event is the subject.
+        error: Its value as a fraction.
+        nll: Their NLL; None where confidences alone are known.
     """
 
     predictions: AnyPredictions
     verdict: Verdict
-    ece: float
-    ici: float | None
+    measure: str
+    error: float
+    nll: float | None = None
 
 
 def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
@@ -245,5 +260,17 @@ def _few(texts: Sequence[str]) -> str:
     return ", ".join(texts[:_MOST]) + more
 
 
-def _chance(judged: Verdict) -> str:
-    return f"{len(judged.rejected)} of {len(judged.tests)} tests reject, as chance may do"
+def _number(table: ByName) -> str:
+    """Return how many tests are joined, in words."""
+    number = len(table.tests) if isinstance(table, EstimateTable) else 0
+    return f"{number} test{'s' if number > 1 else ''}"
+
+
+def digits(percent: float) -> str:
+    """Return a percentage with one decimal, or with two digits where it is below 1.
+
+    Example:
+        >>> digits(6.44), digits(0.2137), digits(0.0)
+        ('6.4', '0.21', '0.0')
+    """
+    return f"{percent:.1f}" if percent >= 1 or percent == 0 else f"{percent:.2g}"

@@ -14,10 +14,13 @@ from fedlas.stats.compare import (
     sign_test,
     wilcoxon_test,
 )
-from fedlas.stats.estimates import Estimate, class_estimates, estimates
+from fedlas.stats.estimates import Estimate, EstimateTable, class_estimates, estimates
 from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.intervals import ALPHA, Interval
+from fedlas.stats.joint import joint_p_value
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
+from fedlas.stats.optimism import Optimism, optimism
+from fedlas.stats.pooling import PartialPooling, partial_pooling
 from fedlas.stats.power import seeds_needed
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
@@ -28,12 +31,15 @@ __all__ = [
     "ALPHA",
     "Comparison",
     "Estimate",
+    "EstimateTable",
     "GroupEstimate",
     "Interval",
     "ModelDifference",
     "NoiseFloor",
+    "Optimism",
     "PairedBootstrap",
     "PairedTest",
+    "PartialPooling",
     "RejectOption",
     "RiskThreshold",
     "SpiegelhalterTest",
@@ -45,10 +51,13 @@ __all__ = [
     "estimates",
     "group_estimates",
     "holm",
+    "joint_p_value",
     "mean_interval",
     "noise_floor",
+    "optimism",
     "paired_bootstrap",
     "paired_t_test",
+    "partial_pooling",
     "reject_option",
     "risk_threshold",
     "seeds_needed",

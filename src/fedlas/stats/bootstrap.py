@@ -154,7 +154,7 @@ def bootstrap_intervals(
         >>> accuracy.value, accuracy.low, accuracy.high
         (0.75, 0.1941..., 0.9936...)
     """
-    check_measurable("bootstrap_intervals", predictions)
+    predictions = check_measurable("bootstrap_intervals", predictions)
     entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     options |= {"num_bins": num_bins, "method": method}
@@ -230,8 +230,9 @@ def plain_interval(
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
         interval = interval_from(value, samples, confidence_level=confidence_level, method="percentile")
-        if rows.weights is not None:
-            low, high = weighted_share(hits, rows.weights, confidence_level=confidence_level)
+        if rows.weights is not None or rows.clusters is not None:
+            weights = rows.all_once[0]
+            low, high = weighted_share(hits, weights, rows.clusters, confidence_level=confidence_level)
             return replace(interval, low=low, high=high, method="wilson")
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)
         return replace(interval, low=low, high=high, method="exact")

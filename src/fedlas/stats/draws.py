@@ -6,9 +6,10 @@ number of threads plays a part. They come from NumPy's ``RandomState``, whose ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
-from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled
+from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled, Turned
 from fedlas.stats.rows import Floats, Rows, rows_of
 from fedlas.stats.tables import knows_groups, replicate_values
 
@@ -26,6 +27,8 @@ BLOCK = 2**18
 """Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
+NOTHING: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
+"""No further statistics."""
 
 
 class DrawPurpose(IntEnum):
@@ -51,7 +54,7 @@ def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
     """
-    check_measurable(owner, predictions)
+    predictions = check_measurable(owner, predictions)
     weights = predictions.weights
     if weights is not None and not bool(weights.all()):
         predictions = rows_of(predictions, weights.nonzero().squeeze(1))
@@ -63,14 +66,19 @@ def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
 def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
     """Yield blocks of bootstrap draws: how often each of ``N`` rows, the same for one or more sets of them, ``(R, N)``.
 
+    Clusters are drawn whole.
+
     There are ``replicates`` rows in all.
     """
+    units = rows[0].num_units
+    clusters = rows[0].clusters
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
-        index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
+        index = np.multiply(uniforms, units, out=uniforms).astype(np.int64)
         # Each replicate counts in a range of its own, so that one bincount serves the whole block.
-        index += np.arange(len(index))[:, None] * rows[0].num_samples
-        yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        index += np.arange(len(index))[:, None] * units
+        times = np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        yield times if clusters is None else times[:, clusters]
 
 
 def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -80,9 +88,15 @@ def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]
 
 
 def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
-    """Yield blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
+    """Yield blocks of replicates in which the model is calibrated, ``replicates`` in all.
+
+    Labels are drawn from its probabilities; with clusters their gaps are turned, see :class:`Turned`.
+    """
     for uniforms in _uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
-        yield Redrawn(rows, uniforms)
+        if rows.clusters is None:
+            yield Redrawn(rows, uniforms)
+        else:
+            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0)[:, rows.clusters])
 
 
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -113,6 +127,7 @@ def values_in(
     replicates: int,
     seed: int,
     by_class: bool = False,
+    extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Floats]:
     """Return values of several metrics over one set of replicates, of which each block is drawn once for all of them.
@@ -124,6 +139,7 @@ def values_in(
         replicates: ``R``.
         seed: Of the random numbers.
         by_class: Whether to compute the errors of each class ``(R, C)``, too; their name is :data:`BY_CLASS`.
+        extra: Further statistics of a block, by name.
         advance: Called after each block with its share of the work; all calls add up to 1.
 
     Returns:
@@ -134,14 +150,17 @@ def values_in(
     of_rows = [entry for entry in entries if entry not in of_groups]
     row_draws, group_draws = (resampled, groups_resampled) if means else (redrawn, groups_redrawn)
     passes = [(row_draws, of_rows, not rows.are_many), (group_draws, of_groups, rows.are_many)]
-    passes = [(draw, some, by_class and here) for draw, some, here in passes if some or (by_class and here)]
+    asked = by_class or bool(extra)
+    passes = [(draw, some, here) for draw, some, here in passes if some or (asked and here)]
     parts: dict[str, list[Floats]] = {}
-    for draw, some, classes in passes:
+    for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
             for entry in some:
                 parts.setdefault(entry.name, []).append(replicate_values(entry, block))
-            if classes:
+            if by_class and here:
                 parts.setdefault(BY_CLASS, []).append(errors_by_class(block.class_table))
+            for name, statistic in extra.items() if here else ():
+                parts.setdefault(name, []).append(statistic(block))
             block.release()
             if advance is not None:
                 advance(block.size / replicates / len(passes))
@@ -149,15 +168,20 @@ def values_in(
 
 
 def values_in_both(
-    rows: Rows, entries: Sequence[MetricEntry], tested: Sequence[MetricEntry], **options: Any
+    rows: Rows,
+    entries: Sequence[MetricEntry],
+    tested: Sequence[MetricEntry],
+    *,
+    extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
+    **options: Any,
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Return :func:`values_in` of ``entries`` over resampled rows, and of ``tested`` over resampled labels.
+    """Return :func:`values_in` of ``entries`` over resampled rows; of ``tested`` and ``extra`` over resampled labels.
 
     The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
     """
 
     def floors() -> dict[str, Floats]:
-        return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, **options)
+        return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, extra=extra, **options)
 
     if torch.get_num_threads() == 1:
         return values_in(DrawPurpose.BOOTSTRAP, rows, entries, **options), floors()
@@ -174,5 +198,6 @@ def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]
 
 
 def _uniforms(purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
-    random, samples = random_state(purpose, seed), rows[0].num_samples
-    yield from (random.random_sample((size, samples)) for size in _sizes(samples, rows, replicates))
+    random = random_state(purpose, seed)
+    units = rows[0].num_units
+    yield from (random.random_sample((size, units)) for size in _sizes(rows[0].num_samples, rows, replicates))

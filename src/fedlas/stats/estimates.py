@@ -12,14 +12,18 @@ from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.scan import MetricEntry
-from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable, check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
-from fedlas.stats.intervals import ALPHA, check_bootstrap, fewest_replicates
+from fedlas.stats.gap_tests import GAPS, observed_gaps
+from fedlas.stats.influence import influence_of, standard_error
+from fedlas.stats.intervals import ALPHA, check_bootstrap, check_level, fewest_replicates
+from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, p_value
+from fedlas.stats.proportion import z_score
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
 from fedlas.stats.tables import mean_quantity
@@ -28,6 +32,8 @@ REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
 CONFIDENCE_LEVEL = 1.0 - ALPHA
 """Level of the intervals."""
+RESAMPLING = "consistency resampling"
+"""Name of the test whose replicates draw labels from the model's probabilities."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,11 @@ class Estimate:
         high: Upper end.
         floor: Its mean for a perfectly calibrated model with the same confidences; None for what is no calibration
             error.
-        p: P-value of the test that the model is calibrated, in ``(0, 1]``; None where there is no floor.
+        p: P-value of the test that the model is calibrated, in ``[0, 1]``; None where there is no such test.
         least_p: The smallest p-value that so many replicates can give; None where there is no floor.
         replicates: How many there were, of the bootstrap and of the floor.
+        confidence_level: Level of the interval.
+        test: Name of the test that gave ``p``, such as ``"consistency resampling"`` or ``"Wald"``; empty without one.
     """
 
     value: float
@@ -52,10 +60,12 @@ class Estimate:
     p: float | None = None
     least_p: float | None = None
     replicates: int = 0
+    confidence_level: float = CONFIDENCE_LEVEL
+    test: str = ""
 
-    def plain(self) -> dict[str, float]:
+    def plain(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON; omit missing values."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Estimate:
@@ -64,22 +74,45 @@ class Estimate:
         Raises:
             InputError: If a number is missing, or is none.
         """
-        optional = ("floor", "p", "least_p")
+        optional = ("floor", "p", "least_p", "confidence_level")
         names = [each.name for each in fields(cls) if each.name not in optional or content.get(each.name) is not None]
+        names.remove("test") if "test" in names else None
         numbers: dict[str, Any] = {name: check_number("Estimate", name, content.get(name)) for name in names}
-        return cls(**{**numbers, "replicates": int(numbers["replicates"])})
+        return cls(**{**numbers, "replicates": int(numbers["replicates"]), "test": str(content.get("test", ""))})
+
+
+class EstimateTable(ResultTable[str, Estimate]):
+    """Estimates by name, and one p-value over all tests of calibration.
+
+    Attributes:
+        tests: P-value of each test that ``joint_p`` joins, by name: those of the metrics, of mean confidence against
+            accuracy (``"confidence"``), and of Spiegelhalter's z (``"spiegelhalter"``).
+        joint_p: P-value in ``(0, 1]`` of the hypothesis that the model is calibrated, by all of these tests together:
+            the min-p of Westfall and Young, see :func:`~fedlas.stats.joint_p_value`; None without a test.
+        least_joint_p: The smallest that its replicates can give; None without a test.
+    """
+
+    tests: Mapping[str, float]
+    joint_p: float | None
+    least_joint_p: float | None
+
+    def __init__(self, content: Mapping[str, Estimate] | None = None, null: NullReplicates | None = None) -> None:
+        super().__init__(content or {})
+        self.tests = {} if null is None else null.p_values()
+        self.joint_p = None if null is None else null.joint_p()
+        self.least_joint_p = None if null is None else null.least_p
 
 
 @check_kinds
 def estimates(
-    predictions: Predictions | TopLabel,
+    predictions: AnyPredictions | PredictionTable,
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> ResultTable[str, Estimate]:
+) -> EstimateTable:
     """Estimate metrics with bootstrap intervals, noise floors and calibration tests.
 
     Every number is what the metric's own function, :func:`~fedlas.stats.bootstrap_interval` and
@@ -97,7 +130,8 @@ def estimates(
         seed: The same seed draws the same samples and labels.
 
     Returns:
-        Estimate by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame of it.
+        Estimate by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame of it,
+        and ``joint_p`` is one p-value of all its calibration tests.
 
     Raises:
         InputError: For an unknown metric, options out of range, too few replicates for the level, or fewer than 2
@@ -116,10 +150,10 @@ def estimates(
         >>> table["ece"].low > table["ece"].floor > 0, table["ece"].p, table["accuracy"].floor
         (True, 0.005, None)
     """
-    check_measurable("estimates", predictions)
+    predictions = check_measurable("estimates", predictions)
     names = [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
-    return ResultTable(estimated("estimates", predictions, names, num_bins=num_bins, **options)[0])
+    return estimated("estimates", predictions, names, num_bins=num_bins, **options)[0]
 
 
 def class_estimates(
@@ -161,7 +195,7 @@ def class_estimates(
         >>> first.p > 0.05, first.low, first.floor > 0.01
         (True, 0.0, True)
     """
-    check_predictions("class_estimates", predictions)
+    predictions = check_predictions("class_estimates", predictions)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     return estimated("class_estimates", predictions, [], num_bins=num_bins, by_class=True, **options)[1]
 
@@ -178,7 +212,7 @@ def estimated(
     seed: int = 0,
     values: Mapping[str, float] | None = None,
     advance: Callable[[float], None] | None = None,
-) -> tuple[dict[str, Estimate], dict[int, Estimate]]:
+) -> tuple[EstimateTable, dict[int, Estimate]]:
     """Compute :func:`estimates` of ``metrics`` and :func:`class_estimates` from the same draws.
 
     Args:
@@ -195,10 +229,12 @@ def estimated(
     """
     check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto")
     rows = rows_for(owner, predictions, num_bins)
-    entries = entries_of(metrics)
+    asked = entries_of(metrics)
+    moved = {e.name: each for e in asked if (each := influence_of(e, rows.predictions)) is not None}
+    entries = [entry for entry in asked if entry.name not in moved]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, entries, num_bins)
+        values = values_of(predictions, asked, num_bins)
 
     # What most need is computed in one pass.
     means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
@@ -214,13 +250,20 @@ def estimated(
     draws = 2 if tested or by_class else 1
     share = None if advance is None else lambda part: advance(part / draws)
     options: dict[str, Any] = {"replicates": replicates, "seed": seed, "by_class": by_class, "advance": share}
-    samples, floors = values_in_both(rows, entries, tested, **options)
-    table = {
+    samples, floors = values_in_both(rows, entries, tested, extra=GAPS if tested else {}, **options)
+    estimates_by_name = {
         e.name: _estimate(
             e, rows, values[e.name], samples[e.name], floors.get(e.name), confidence_level, cell_bias(e, rows)
         )
         for e in entries
     }
+    for name, influence in moved.items():
+        reach = z_score(confidence_level) * standard_error(influence, rows.predictions)
+        low = max(values[name] - reach, 0.0)
+        high = min(values[name] + reach, 1.0)
+        estimates_by_name[name] = Estimate(values[name], low, high, confidence_level=confidence_level)
+    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
+    table = EstimateTable(estimates_by_name, _null(rows, tested, values, floors) if tested else None)
     if not by_class:
         return table, {}
     entry, biases = METRICS["classwise_ece"], class_bias(rows, errors_by_class)
@@ -230,6 +273,19 @@ def estimated(
         k: _estimate(entry, rows, each.ece, class_samples[:, k], class_floors[:, k], confidence_level, (0.0, biases[k]))
         for k, each in classes.items()
     }
+
+
+def _null(
+    rows: Rows, tested: Sequence[MetricEntry], values: Mapping[str, float], floors: Mapping[str, Floats]
+) -> NullReplicates:
+    """Return the calibration tests of the metrics, of mean confidence and of Spiegelhalter's z."""
+    null = NullReplicates()
+    for entry in tested:
+        two_sided = entry.metadata["higher_is_better"] is None
+        null.add(entry.name, values[entry.name], floors[entry.name], two_sided=two_sided)
+    for name, statistic in observed_gaps(rows).items():
+        null.add(name, statistic, floors[name])
+    return null
 
 
 def _estimate(
@@ -248,21 +304,24 @@ def _estimate(
         interval = plain_interval(entry, rows, value, samples, confidence_level=confidence_level, method="auto")
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
     high = min(interval.high, 1.0) if entry.metadata["percent"] else interval.high
+    options: dict[str, Any] = {"replicates": len(samples), "confidence_level": confidence_level}
     if floors is None:
-        return Estimate(value, interval.low, high, replicates=len(samples))
+        return Estimate(value, interval.low, high, **options)
     alternative = "different" if entry.metadata["higher_is_better"] is None else "worse"
-    p, least = p_value(entry, value, floors, alternative), least_p(len(floors), alternative)
-    return Estimate(value, interval.low, high, float(floors.mean()), p, least, len(samples))
+    p = p_value(entry, value, floors, alternative)
+    least = least_p(len(floors), alternative)
+    return Estimate(value, interval.low, high, float(floors.mean()), p, least, test=RESAMPLING, **options)
 
 
-def check_replicates(owner: str, replicates: int) -> None:
+def check_replicates(owner: str, replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
     """Check a number of replicates before anything long begins.
 
     Raises:
-        InputError: If it is neither 0 nor enough for an interval.
+        InputError: If it is neither 0 nor enough for an interval of this level, or the level is out of range.
     """
-    if replicates and replicates < (least := fewest_replicates(CONFIDENCE_LEVEL)):
-        expected = f"replicates must be 0 or at least {least} for {100 * CONFIDENCE_LEVEL:g} % intervals"
+    check_level(owner, confidence_level)
+    if replicates and replicates < (least := fewest_replicates(confidence_level)):
+        expected = f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals"
         raise InputError(owner, expected, replicates, "Ask for more, such as 1000, or for none with 0.")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics import calibration_by_group
+from fedlas.metrics.groups import group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
@@ -86,8 +87,9 @@ def group_estimates(
     check_count("group_estimates", "replicates", replicates, low=0)
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
     weights = predictions.weights
+    clusters = predictions.clusters
     counted = np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
-    names, number = np.unique(np.asarray(groups)[counted], return_inverse=True)
+    names, number = np.unique(group_labels(groups)[counted], return_inverse=True)
     if len(names) > max(2, len(number) // 2):
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."
@@ -101,7 +103,8 @@ def group_estimates(
         # A single sample has no spread.
         measured = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
         if len(rows) > 1 and replicates:
-            part = TopLabel(confidence[rows], correct[rows], None if weights is None else weights[rows])
+            shared = {n: None if v is None else v[rows] for n, v in (("weights", weights), ("clusters", clusters))}
+            part = TopLabel(confidence[rows], correct[rows], **shared)
             measured = estimates(part, ["accuracy", "ece"], replicates=num_replicates, **options)
         groups_by_name[name] = GroupEstimate(row.num_samples, row.confidence, measured["accuracy"], measured["ece"])
     tested = [name for name, each in groups_by_name.items() if each.ece.p is not None]

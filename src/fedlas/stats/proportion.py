@@ -1,4 +1,4 @@
-"""Intervals of shares of samples, such as accuracies; they have a width where all samples are right, too."""
+"""Intervals of shares of samples, such as accuracies, that have a width where all samples are right; and tests."""
 
 from __future__ import annotations
 
@@ -88,8 +88,14 @@ def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, A
     return np.maximum(0.0, (center - half) / scale)[()], np.minimum(1.0, (center + half) / scale)[()]
 
 
-def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confidence_level: float) -> tuple[float, float]:
-    """Compute Wilson's interval of a share of weighted samples, from their effective number.
+def weighted_share(
+    hits: NDArray[Any],
+    weights: NDArray[np.float64],
+    clusters: NDArray[np.int64] | None = None,
+    *,
+    confidence_level: float,
+) -> tuple[float, float]:
+    """Compute Wilson's interval of a share of weighted or clustered samples, from their effective number.
 
     That number is ``share * (1 - share) / variance`` with the variance of the weighted share, but at most
     ``(sum w)**2 / sum w**2``: the variance alone says nothing where all samples are right.
@@ -97,6 +103,8 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confiden
     Args:
         hits: Whether each sample counts ``(N,)`` bool.
         weights: ``(N,)``, above 0.
+        clusters: Number of each sample's cluster ``(N,)``; None if all are independent. The variance is then that of
+            sums over clusters, and there are at most as many effective samples as clusters are worth.
         confidence_level: In (0, 1).
 
     Source:
@@ -105,8 +113,15 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confiden
     """
     shares = weights / weights.sum()
     share = min(1.0, float(shares[hits].sum()))
-    variance = float((shares**2 * (hits - share) ** 2).sum())
+    terms = shares * (hits - share)
     samples = effective_samples(weights)
+    variance = float((terms**2).sum())
+    if clusters is not None:
+        number = int(clusters.max()) + 1
+        variance = float((np.bincount(clusters, terms) ** 2).sum()) * number / max(number - 1, 1)
+        # Where all are right, or all wrong, the samples of a cluster may be copies of each other.
+        if hits.all() or not hits.any():
+            return wilson(share, effective_samples(np.bincount(clusters, weights)), confidence_level=confidence_level)
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
     return wilson(share, samples, confidence_level=confidence_level)
@@ -145,3 +160,74 @@ def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) 
         difference - reach(first - first_low, second_high - second),
         difference + reach(first_high - first, second - second_low),
     )
+
+
+def z_score(confidence_level: float) -> float:
+    """Return how many standard deviations a normal interval of this level reaches to each side."""
+    return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)
+
+
+def two_sided(z: float) -> float:
+    """Return the two-sided p-value of a standard normal statistic."""
+    return math.erfc(abs(z) / math.sqrt(2.0))
+
+
+_NORMAL_VARIANCE = 400.0
+"""Variance of a count from which on its distribution is the normal one with a correction for skewness."""
+_CELLS = 512
+"""Probabilities are put together in so many cells before their counts are added up."""
+
+
+def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
+    """Return the two-sided mid-p-value of a number of events, given the probability of each.
+
+    The number is a sum of independent indicators. Twice the smaller tail, in which the observed number counts half.
+
+    Args:
+        probs: Probability of each event ``(N,)``.
+        events: Number that occurred, at most ``N``.
+
+    Note:
+        Up to a variance of 400 the distribution is convolved from cells of nearly equal probabilities, beyond it is
+        the normal one with a correction for skewness; both miss the tail by less than 1e-4 at p-values above 1e-3.
+
+    Example:
+        >>> round(poisson_binomial_p(np.full(10, 0.5), 1), 4)
+        0.0117
+
+    Source:
+        Lancaster, "Significance tests in discrete distributions", JASA 56 (1961), for the mid-p-value.
+    """
+    mean = float(probs.sum())
+    variance = float((probs * (1.0 - probs)).sum())
+    if variance == 0.0:
+        return 1.0 if events == round(mean) else 0.0
+    if variance > _NORMAL_VARIANCE:
+        skewness = float((probs * (1.0 - probs) * (1.0 - 2.0 * probs)).sum()) / variance**1.5
+        z = (events - mean) / math.sqrt(variance)
+        density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+        below = NormalDist().cdf(z) + skewness * (1.0 - z * z) * density / 6.0
+    else:
+        pmf = _count_distribution(probs, math.ceil(mean + 40.0 + 12.0 * math.sqrt(variance)))
+        inside = min(events, len(pmf))
+        below = float(pmf[:inside].sum()) + 0.5 * (float(pmf[events]) if events < len(pmf) else 0.0)
+    return min(1.0, max(0.0, 2.0 * min(below, 1.0 - below)))
+
+
+def _count_distribution(probs: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """Return the probability of each number of events from 0 to at most ``most``."""
+    ordered = np.sort(probs)
+    pmf = np.ones(1)
+    for cell in np.array_split(ordered, min(_CELLS, len(ordered))):
+        pmf = np.convolve(pmf, _binomial(len(cell), float(cell.mean())))[: most + 1]
+    return pmf
+
+
+def _binomial(number: int, share: float) -> NDArray[np.float64]:
+    """Return the probabilities of 0 to ``number`` events of this probability."""
+    if share in (0.0, 1.0):
+        return np.eye(number + 1)[number if share else 0]
+    counts = np.arange(number + 1)
+    ratios = np.log(number - counts[:-1]) - np.log1p(counts[:-1])
+    coefficients = np.concatenate(([0.0], np.cumsum(ratios)))
+    return np.asarray(np.exp(coefficients + counts * math.log(share) + (number - counts) * math.log1p(-share)))

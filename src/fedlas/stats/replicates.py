@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from fedlas._core.check import InputError
 from fedlas.metrics.classwise import ClassTable
 from fedlas.predictions import TopLabel
 from fedlas.predictions.predictions import AnyPredictions
@@ -91,7 +92,7 @@ class Resampled(Replicates):
 
     Args:
         rows: What was drawn from.
-        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
+        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N`` unless clusters were drawn.
     """
 
     def __init__(self, rows: Rows, times: Floats) -> None:
@@ -107,8 +108,9 @@ class Resampled(Replicates):
     def _of_rows(self) -> Floats | None:
         """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
         weights = self.rows.weights
-        if weights is None:
+        if weights is None and self.rows.clusters is None:
             return None
+        weights = self.rows.all_once[0] if weights is None else weights
         scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._times, weights)
         return scale[:, None] * weights
 
@@ -130,7 +132,9 @@ class Resampled(Replicates):
     @cached_property
     def squares(self) -> Floats | None:  # type: ignore[override]
         """Of every draw."""
-        return None if self._of_rows is None else (self.weights * self._of_rows).take(self.rows.order, axis=1)
+        if self.rows.weights is None or self._of_rows is None:
+            return None
+        return (self.weights * self._of_rows).take(self.rows.order, axis=1)
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the weighted mean ``(R,)``; the quantity is computed once."""
@@ -150,6 +154,73 @@ class Resampled(Replicates):
         for times in self._times:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
             yield rows_of(self.rows.predictions, torch.from_numpy(index))
+
+
+class Turned(Replicates):
+    """Gaps between probability and label that keep or change their sign, all of a cluster together (wild bootstrap).
+
+    Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
+
+    Args:
+        rows: The rows with their own labels.
+        signs: 1 or -1 for each row ``(R, N)``, in the order of the rows, the same within a cluster.
+    """
+
+    def __init__(self, rows: Rows, signs: Floats) -> None:
+        self.rows, self.groups, self.size = rows, rows.singles, len(signs)
+        self.signs = signs
+
+    @property
+    def weights(self) -> Floats:
+        """Every row once ``(1, N)``, in the order of the rows, times its weight."""
+        return self.rows.all_once
+
+    @property
+    def labels(self) -> Integers:
+        """The rows' own labels ``(1, N)``, in the order of the rows."""
+        return self.rows.target[None]
+
+    @cached_property
+    def counts(self) -> Floats:  # type: ignore[override]
+        """Every row once ``(1, N)``, times its weight."""
+        return self.weights.take(self.rows.order, axis=1)
+
+    @cached_property
+    def right(self) -> Floats:  # type: ignore[override]
+        """What the turned gaps leave of the confidence, which is no whole number."""
+        confidence = self.counts * self.groups.confidence
+        gaps = confidence - self.counts * self.groups.right
+        return confidence - gaps * self.signs.take(self.rows.order, axis=1)
+
+    @property
+    def squares(self) -> Floats | None:  # type: ignore[override]
+        """Of every row once ``(1, N)``."""
+        return None if self.rows.weights is None else self.counts**2
+
+    @property
+    def expected_right(self) -> Floats:
+        """The confidence itself."""
+        return self.counts * self.groups.confidence
+
+    @property
+    def class_table(self) -> ClassTable:
+        """Of the turned gaps of every class."""
+        rows = self.rows
+        cells = rows.table(ClassCells)
+        signed = self.weights * self.signs
+        probs = rows.table(_probs_once)
+        labels = probs - (cells.probs(signed) - cells.labels(signed))
+        return ClassTable(probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes)
+
+    def predictions(self) -> Iterator[AnyPredictions]:
+        """Refuse: a metric that is called on predictions needs labels.
+
+        Raises:
+            InputError: Always.
+        """
+        expected = "a metric with a noise floor under clusters must be computed from sums"
+        fix = "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None)."
+        raise InputError("noise floor", expected, "a function of predictions", fix)
 
 
 class Redrawn(Replicates):

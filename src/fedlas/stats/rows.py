@@ -95,9 +95,9 @@ class Rows:
 
     @property
     def are_many(self) -> bool:
-        """Whether replicates draw groups of rows: there are many, and they have no weights."""
+        """Whether replicates draw groups of rows: there are many, without weights and clusters."""
         many = self.num_samples >= MANY_SAMPLES or self.num_samples * self.num_classes > MANY_PROBS
-        return many and self.weights is None
+        return many and self.weights is None and self.clusters is None
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
         """Return ``quantity`` of each row ``(N, ...)`` in its own dtype; cached after one pass over the logits."""
@@ -126,6 +126,17 @@ class Rows:
         """Weights ``(N,)`` that average 1; None if every row counts once."""
         weights = averaging_one(self.predictions)
         return None if weights is None else weights.numpy()
+
+    @cached_property
+    def clusters(self) -> Integers | None:
+        """Number of each row's cluster ``(N,)``, from 0 on; None if all rows are independent."""
+        names = self.predictions.clusters
+        return None if names is None else np.unique(names.numpy(), return_inverse=True)[1]
+
+    @property
+    def num_units(self) -> int:
+        """How many clusters, or rows, are drawn."""
+        return self.num_samples if self.clusters is None else int(self.clusters.max()) + 1
 
     @property
     def all_once(self) -> Floats:
@@ -259,9 +270,6 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
 
 def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
     """Return the rows ``index`` of everything that ``predictions`` hold."""
-    if isinstance(predictions, TopLabel):
-        weights = None if predictions.weights is None else predictions.weights[index]
-        return TopLabel(predictions.confidence[index], predictions.correct[index], weights)
     return predictions.rows(index)
 
 

@@ -224,9 +224,13 @@ def reject_option(
         >>> round(option.threshold, 2), round(option.coverage, 2), round(option.risk, 3), round(option.upper, 3)
         (0.78, 0.67, 0.075, 0.088)
     """
+    val = check_measurable("reject_option", val)
+    test = check_measurable("reject_option", test)
     for part in (val, test):
-        check_measurable("reject_option", part)
         check_takes_weights("reject_option", part, takes_weights=False)  # a bound of weighted counts is not exact
+        if part.clusters is not None:
+            fix = "Take the clusters off, dataclasses.replace(predictions, clusters=None), if samples are independent."
+            raise InputError("reject_option", "samples must be independent for the bound to hold", "clusters", fix)
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000

@@ -6,6 +6,8 @@ import math
 from statistics import NormalDist
 from typing import NamedTuple
 
+import torch
+
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
@@ -31,7 +33,8 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. Weights ``w`` make it
-            ``sum w (y - p) (1 - 2 p) / sqrt(sum w**2 (1 - 2 p)**2 p (1 - p))``: a row counts as one observation.
+            ``sum w (y - p) (1 - 2 p) / sqrt(sum w**2 (1 - 2 p)**2 p (1 - p))``: a row counts as one observation. With
+            clusters the variance is the sum of the squared sums of the clusters.
 
     Returns:
         ``z`` and its two-sided p-value.
@@ -56,13 +59,17 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
         (1986).
     """
-    check_measurable("spiegelhalter_test", predictions)
+    predictions = check_measurable("spiegelhalter_test", predictions)
     p, y = predictions.confidence.cpu().double(), predictions.correct.cpu().double()
     terms, variances = (y - p) * (1 - 2 * p), (1 - 2 * p) ** 2 * p * (1 - p)
     if predictions.weights is not None:
         weights = predictions.weights / predictions.weights.max()  # squares of large and small ones stay numbers
         terms, variances = weights * terms, weights**2 * variances
     variance = float(variances.sum())
+    if variance > 0.0 and predictions.clusters is not None:
+        number = torch.unique(predictions.clusters, return_inverse=True)[1]
+        sums = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, terms)
+        variance = float(sums.square().sum()) or variance
     if variance <= 0.0:
         fix = "Test models whose confidences differ, or use noise_floor."
         raise InputError("spiegelhalter_test", "some confidence must be other than 0, 1/2 and 1", "none", fix)

@@ -25,7 +25,7 @@ from fedlas.metrics.scan import AnyOnePass, MetricEntry, Statistic
 from fedlas.metrics.smooth import Spectra, smooth_calibration_error
 from fedlas.metrics.true_error import TrueOutcome
 from fedlas.predictions import Predictions
-from fedlas.stats.replicates import Redrawn, Replicates, Resampled
+from fedlas.stats.replicates import Redrawn, Replicates, Resampled, Turned
 from fedlas.stats.rows import Floats, Integers, Quantity, Rows
 
 T = TypeVar("T")
@@ -147,19 +147,22 @@ def _class_table(block: Replicates) -> Filled[ClassTable]:
 class SortedClasses:
     """What :class:`~fedlas.metrics.ace.EveryClass` gives: one class after another, all replicates at a time."""
 
-    def __init__(self, block: Resampled | Redrawn) -> None:
+    def __init__(self, block: Resampled | Redrawn | Turned) -> None:
         self._block = block
         self.num_bins = block.rows.num_bins
 
     def rankings(self) -> Iterator[RunSums]:
         """Yield rows of equal probability of the class together."""
         block = self._block
+        signs = block.signs if isinstance(block, Turned) else None
         for label, (order, probs) in enumerate(zip(*block.rows.table(_sorted_columns), strict=True)):
             weights, starts = block.weights.take(order, axis=1), starts_of_ties(probs)
             right = block.labels.take(order, axis=1) == label
-            count, wrong, gaps = (
-                np.add.reduceat(each, starts, axis=1) for each in (weights, weights * ~right, weights * (probs - right))
-            )
+            gaps = weights * (probs - right)
+            if signs is not None:
+                gaps = gaps * signs.take(order, axis=1)
+            sums = (weights, weights * ~right, gaps)
+            count, wrong, gaps = (np.add.reduceat(each, starts, axis=1) for each in sums)
             yield RunSums(count, wrong, gaps, block.rows.num_samples)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,14 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
+from fedlas.stats.influence import influence_of, standard_error
 from fedlas.stats.intervals import ALPHA, Interval, check_bootstrap, interval_from
 from fedlas.stats.noise_floor import share_at_least
-from fedlas.stats.proportion import paired_shares
+from fedlas.stats.proportion import paired_shares, two_sided, z_score
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows
@@ -31,6 +32,8 @@ from fedlas.stats.tables import replicate_values, share_of
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
 """Metrics that are compared where nothing else is asked for."""
+COMPARED_EVENTS = ("auroc", "nll", "brier", "classwise_ece")
+"""Those of two classes: of the probability of the event, whose ECE is the classwise one."""
 
 
 @dataclass(frozen=True)
@@ -132,27 +135,53 @@ def paired_bootstraps(
     both = rows_for(owner, a, num_bins), rows_for(owner, b, num_bins)
     check_same_samples(owner, a, b)
     first, second = (values_of(each, entries, num_bins) for each in (a, b))
+    pairs = _by_influence(entries, both, first, second, confidence_level)
+    entries = [entry for entry in entries if entry.name not in pairs]
     parts: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
-    for times in resampled_weights(*both, replicates=replicates, seed=seed):
+    for times in resampled_weights(*both, replicates=replicates, seed=seed) if entries else ():
         blocks = [Resampled(rows, times) for rows in both]
         for entry in entries:
             one, other = (replicate_values(entry, block) for block in blocks)
             parts[entry.name].append(one - other)
         for block in blocks:
             block.release()
-    pairs = {}
     for entry in entries:
         name, differences = entry.name, np.concatenate(parts[entry.name])
         interval = interval_from(
             first[name] - second[name], differences, confidence_level=confidence_level, method=method
         )
-        hits, other_hits = (None if rows.weights is not None else share_of(entry, rows) for rows in both)
+        plain = both[0].weights is None and both[0].clusters is None
+        hits, other_hits = (share_of(entry, rows) if plain else None for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if hits is not None and other_hits is not None and not np.array_equal(_scores(both[0]), _scores(both[1])):
             low, high = paired_shares(hits, other_hits, confidence_level=confidence_level)
             interval = replace(interval, low=low, high=high, method="paired shares")
         # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
         p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
+        pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
+    return pairs
+
+
+def _by_influence(
+    entries: Sequence[MetricEntry],
+    both: tuple[Rows, Rows],
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    confidence_level: float,
+) -> dict[str, PairedBootstrap]:
+    """Return the differences of metrics that know how much each sample moves them, such as AUROC (DeLong)."""
+    pairs = {}
+    for entry in entries:
+        one, other = (influence_of(entry, rows.predictions) for rows in both)
+        if one is None or other is None:
+            continue
+        name = entry.name
+        difference = first[name] - second[name]
+        error = standard_error(one - other, both[0].predictions)
+        reach = z_score(confidence_level) * error
+        ends = (difference - reach, difference + reach)
+        interval = Interval(difference, *ends, confidence_level, 0, float("nan"), error, "normal")
+        p_value = two_sided(difference / error) if error > 0 else float(difference == 0)
         pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
     return pairs
 
@@ -179,6 +208,10 @@ def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None
         expected = "a and b must have the same weights, as they are of the same samples"
         raise InputError(owner, expected, "different ones", "Pass both with weights=weights, or none.")
 
+    if not _equal_weights(a.clusters, b.clusters):
+        expected = "a and b must have the same clusters, as they are of the same samples"
+        raise InputError(owner, expected, "different ones", "Pass both with clusters=clusters, or none.")
+
 
 def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:
     return a is b if a is None or b is None else torch.equal(a, b)
@@ -194,8 +227,8 @@ class ModelDifference:
         b: The metric of the second.
         low: Lower end of the interval of ``a - b``.
         high: Upper end.
-        p_value: Two-sided, of no difference: of accuracy the exact McNemar test (without weights), else of the
-            paired bootstrap.
+        p_value: Two-sided, of no difference: of accuracy the exact McNemar test (without weights and clusters), of
+            AUROC of two classes DeLong's, else of the paired bootstrap.
         p: The same after Holm's correction for all metrics that were compared.
         better: ``"a"`` or ``"b"``, whichever is better at level 0.05 after the correction; None if they are not
             distinguishable, or the metric has no better direction.
@@ -218,8 +251,8 @@ class ModelDifference:
 
 @check_kinds
 def compare(
-    a: Predictions | TopLabel,
-    b: Predictions | TopLabel,
+    a: AnyPredictions | PredictionTable,
+    b: AnyPredictions | PredictionTable,
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -232,7 +265,8 @@ def compare(
     Args:
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
-        metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow.
+        metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
+            classes for AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Of the paired bootstrap, at least 39 for level 0.95.
@@ -263,14 +297,17 @@ def compare(
         Psychometrika 12 (1947), in its exact form.
     """
     both = [check_measurable("compare", each) for each in (a, b)]
+    a, b = both
     check_same_samples("compare", a, b)
     if metrics is None:
-        metrics = [name for name in COMPARED if not any(lacking(METRICS[name], each) for each in both)]
+        events = all(isinstance(each, Predictions) and each.num_classes == 2 for each in both)
+        names = COMPARED_EVENTS if events and len(torch.unique(a.target)) == 2 else COMPARED
+        metrics = [name for name in names if not any(lacking(METRICS[name], each) for each in both)]
     entries = entries_of(metrics)
     options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
     pairs = paired_bootstraps("compare", a, b, entries, method="auto", num_bins=num_bins, **options)
     p_values = {name: each.p_value for name, each in pairs.items()}
-    if "accuracy" in p_values and a.weights is None:
+    if "accuracy" in p_values and a.weights is None and a.clusters is None:
         p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     table: ResultTable[str, ModelDifference] = ResultTable()

@@ -69,8 +69,8 @@ def test_one_outcome_alone_is_refused(measure, label):
         measure(Predictions([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [label] * 3))
 
 
-def test_weights_are_refused_and_not_ignored():
-    weighted = Predictions([[0.0, 1.0], [0.0, -1.0]], [1, 0])
-    object.__setattr__(weighted, "weights", torch.tensor([1.0, 2.0]))
-    with pytest.raises(ValueError, match=r"brier_skill: .*no weights"):
-        binary.brier_skill(weighted)
+def test_rows_of_weight_0_are_left_out():
+    weighted = Predictions([[0.0, 1.0], [0.0, -1.0], [0.0, 5.0]], [1, 0, 0], weights=[3.0, 1.0, 0.0])
+    found = positive_class("x", weighted, None)
+    np.testing.assert_array_equal(found.log_odds, [1.0, -1.0])
+    np.testing.assert_array_equal(found.counts, [1.5, 0.5])

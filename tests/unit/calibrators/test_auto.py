@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import CALIBRATORS, AutoCalibration, CalibrationWarning, Calibrator, TemperatureScaling, auto
+from fedlas.calibrators import (
+    CALIBRATORS,
+    AutoCalibration,
+    CalibrationWarning,
+    Calibrator,
+    TemperatureScaling,
+    fit_mixture,
+)
 from fedlas.metrics import negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0], [0, 1, 0.6], [0, 0, 1]]).double()
@@ -42,7 +49,7 @@ def test_one_line_names_members_and_weights(generated):
 
 
 def test_members_that_cost_too_much_are_named(generated, monkeypatch):
-    monkeypatch.setattr(auto, "_FLEXIBLE", 1000)
+    monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 80)
     mixture = AutoCalibration().fit(generated(400, classes=3))
     assert mixture.dropped == ("isotonic", "spline", "matrix")
     assert not set(mixture.dropped) & set(mixture.weights)
@@ -53,7 +60,7 @@ def test_a_member_that_fails_is_left_out_and_named(generated, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no minimum")
 
-    monkeypatch.setattr(auto.SplineCalibration, "fit_map", fails)
+    monkeypatch.setattr(fit_mixture.SplineCalibration, "fit_map", fails)
     with pytest.warns(CalibrationWarning, match=r"without spline \(no minimum\)"):
         mixture = AutoCalibration().fit(generated(300))
     assert "spline" not in mixture.weights
@@ -75,7 +82,7 @@ def test_the_order_of_the_samples_does_not_matter(generated):
     torch.testing.assert_close(other.transform(val).probs, AutoCalibration().fit(val).transform(val).probs)
 
 
-@pytest.mark.parametrize("change", [{"members": []}, {"last": {"weight": [1.0], "bias": [0.0]}}, {"members": None}])
+@pytest.mark.parametrize("change", [{"members": []}, {"share": {"weights": [1.0]}}, {"members": None}])
 def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
     path = AutoCalibration().fit(generated(100)).save(tmp_path / "a.json")
     content = json.loads(path.read_text())
@@ -112,7 +119,7 @@ def test_the_last_map_needs_200_samples(samples, sharpened):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(samples, 3, generator=generator, dtype=torch.float64)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    last = AutoCalibration().fit(Predictions(3 * logits, target)).module().map.last
+    last = AutoCalibration().fit(Predictions(3 * logits, target)).module().map.share.last
     identity = bool((last.weight == 1).all()) and not last.bias.any()
     assert identity != sharpened
 

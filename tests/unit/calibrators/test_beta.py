@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 
 from fedlas import Predictions
-from fedlas.calibrators import BetaCalibration, CalibrationWarning
+from fedlas.calibrators import BetaCalibration, CalibrationWarning, TemperatureScaling
 
 
 def test_each_class_against_scikit_learn(generated):
@@ -114,13 +114,14 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
 
 @pytest.mark.parametrize("seed", [19, 7, 16, 22])
 def test_the_minimum_under_the_bounds_against_scipy(seed):
-    """``sum of losses + 0.5 |standardized parameters - those of the identity|^2`` with a, b >= 0."""
+    """``sum of losses + 0.5 |standardized parameters - those of a temperature|^2`` with a, b >= 0."""
     generator = torch.Generator().manual_seed(seed)
     logits = 4 * torch.randn(100, 3, generator=generator, dtype=torch.float64)
     logits += torch.tensor([2.0, 0.0, -2.0]) * (seed % 4)
     drawn = (0.2 * logits + torch.tensor([0.0, 1.0, 2.0]) * (seed % 2)).softmax(1)
     target = torch.multinomial(drawn, 1, generator=generator)[:, 0]
-    numbers = BetaCalibration().fit(Predictions(logits, target)).parameters
+    val = Predictions(logits, target)
+    numbers, temperature = BetaCalibration().fit(val).parameters, TemperatureScaling().fit(val).temperature
     probs = logits.softmax(1)
     for label in range(3):
         x = torch.stack([probs[:, label].log(), -torch.log1p(-probs[:, label])], dim=1).numpy()
@@ -129,7 +130,7 @@ def test_the_minimum_under_the_bounds_against_scipy(seed):
         def objective(found, x=x, right=right, mean=mean, deviation=deviation):
             scores = x @ found[:2] + found[2]
             standard = np.append(found[:2] * deviation, found[2] + found[:2] @ mean)
-            away = standard - np.append(deviation, mean.sum())
+            away = standard - np.append(deviation, mean.sum()) / temperature
             return (np.logaddexp(0, scores) - right * scores).sum() + 0.5 * (away**2).sum()
 
         starts = ([1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0])

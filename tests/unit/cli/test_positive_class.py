@@ -23,39 +23,60 @@ def file(predictions, tmp_path_factory):
 
 
 def rows(text):
-    return {line[:25].strip(): line[25:].split() for line in text.split("Probability of class 1")[1].splitlines()}
+    lines = text.split("\n event ")[1].splitlines()[2:]
+    return {line[:25].strip(): line[25:].split() for line in lines if line.strip() and "within noise" not in line}
 
 
 def test_the_main_measures(file, predictions, capsys):
     evaluate_file(file, replicates=60)
     text = capsys.readouterr().out
-    shown, found = rows(text), binary.measures(predictions, replicates=60)
-    assert [name for name in shown if name and "─" not in name and name != "positive class"] == [
-        "calibration slope", "calibration in the large", "ICI %", "Brier skill",
-    ]  # fmt: skip
-    slope, ici = found["slope"], found["ici"]
-    assert shown["calibration slope"] == [
-        f"{slope.value:.3f}", f"[{slope.low:.3f},", f"{slope.high:.3f}]", "1",
-    ]  # fmt: skip
-    assert shown["ICI %"][0] == f"{100 * ici.value:.2f}"
-    assert shown["ICI %"][3:] == ["floor", f"{100 * ici.floor:.2f}"]
+    shown = rows(text)
+    found = binary.measures(predictions, replicates=60)
+    assert text.startswith("Expects class 1 in ")
+    assert list(shown)[:5] == [
+        "observed %",
+        "expected %",
+        "observed / expected → 1",
+        "calibration slope → 1",
+        "ICI % ↓",
+    ]
+    slope = found["slope"]
+    ici = found["ici"]
+    value, low, high, *p = shown["calibration slope → 1"]
+    assert [value, low, high] == [f"{slope.value:.3f}", f"[{slope.low:.3f},", f"{slope.high:.3f}]"]
+    assert p[-1] in ("0.0001", f"{slope.p:.2g}", f"{slope.p:.1g}")
+    assert shown["ICI % ↓"][0].strip("~") == f"{100 * ici.value:.2f}"
+    assert shown["ICI % ↓"][3] == f"{100 * ici.floor:.2f}"
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_details_have_every_measure(file, capsys):
+def test_details_have_every_measure_and_the_predicted_class_is_an_option(file, capsys):
     evaluate_file(file, replicates=0, details=True)
     text = capsys.readouterr().out
-    for name in ("calibration intercept", "observed / expected", "E50 %", "E90 %"):
+    for name in ("intercept", "observed / expected", "E50 %", "E90 %", "Emax %"):
         assert name in text
+    evaluate_file(file, replicates=0, top_label=True)
+    assert capsys.readouterr().out.startswith("It claims ")
+
+
+def test_the_level_stands_in_the_head_of_the_column(file, capsys):
+    evaluate_file(file, replicates=60, confidence_level=0.9)
+    assert "90 % interval" in capsys.readouterr().out
 
 
 def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):
     evaluate_file(file, as_json=True, replicates=0)
-    found = json.loads(capsys.readouterr().out)["positive class"]["as predicted"]
+    content = json.loads(capsys.readouterr().out)
+    found = content["positive class"]["as predicted"]
     expected = binary.measures(predictions, replicates=0)
-    assert {name: values["value"] for name, values in found.items()} == {k: v.value for k, v in expected.items()}
+    values = {name: each["value"] for name, each in found.items()}
+    assert values == {k: v.value for k, v in expected.items()} | {"nll": content["as predicted"]["nll"]}
     assert found["slope"]["low"] == expected["slope"].low
     assert "low" not in found["ici"]
+    assert "joint_p" not in content
+    evaluate_file(file, as_json=True, replicates=60)
+    joint = json.loads(capsys.readouterr().out)["joint_p"]
+    assert joint == {"as predicted": binary.measures(predictions, replicates=60).joint_p}
 
 
 def test_an_interval_without_ends_is_left_out_of_json(tmp_path, capsys):
@@ -66,30 +87,29 @@ def test_an_interval_without_ends_is_left_out_of_json(tmp_path, capsys):
     assert "low" not in json.loads(text)["positive class"]["as predicted"]["in_the_large"]
 
 
-def test_other_classes_and_one_outcome_alone_have_none(tmp_path, capsys):
-    for name, p in (
-        ("four", Predictions(torch.randn(50, 4), torch.randint(4, (50,)))),
-        ("one", Predictions(torch.randn(50, 2), torch.ones(50, dtype=torch.long))),
-    ):
-        evaluate_file(p.save(tmp_path / f"{name}.npz"), replicates=0)
-        assert "class 1" not in capsys.readouterr().out
-        evaluate_file(tmp_path / f"{name}.npz", as_json=True, replicates=0)
-        assert "positive class" not in json.loads(capsys.readouterr().out)
+def test_other_classes_and_one_outcome_alone(tmp_path, capsys):
+    four = Predictions(torch.randn(50, 4), torch.randint(4, (50,))).save(tmp_path / "four.npz")
+    evaluate_file(four, replicates=0)
+    assert "class 1" not in capsys.readouterr().out
+    evaluate_file(four, as_json=True, replicates=0)
+    assert "positive class" not in json.loads(capsys.readouterr().out)
+    one = Predictions(torch.randn(50, 2), torch.ones(50, dtype=torch.long)).save(tmp_path / "one.npz")
+    evaluate_file(one, replicates=60)
+    assert "and 100.0 % occur" in capsys.readouterr().out
 
 
-def test_stages_and_page(file, tmp_path, capsys):
+def test_stages_and_page_keep_their_intervals(file, tmp_path, capsys):
     val = Predictions(torch.randn(200, 2), torch.randint(2, (200,))).save(tmp_path / "val.npz")
-    evaluate_file(file, calibrate="temperature", on=val, replicates=0, html=tmp_path / "page.html")
-    assert len(rows(capsys.readouterr().out)["calibration slope"]) == 2
+    evaluate_file(file, calibrate="temperature", on=val, replicates=60, html=tmp_path / "page.html")
+    text = capsys.readouterr().out
+    assert len(rows(text)["calibration slope → 1"]) == 6  # two values, each with both ends of its interval
     page = (tmp_path / "page.html").read_text()
-    assert "The positive class" in page
     assert page.count("Reliability diagram of class 1") == 2
 
 
-def test_weighted_predictions_have_none(predictions):
-    weighted = Predictions(predictions.logits, predictions.target)
-    object.__setattr__(weighted, "weights", torch.ones(300))
-    assert measures_by_stage({"as predicted": weighted}, replicates=0) == {}
-    assert list(measures_by_stage({"as predicted": predictions}, replicates=0)) == ["as predicted"]
+def test_weights_keep_the_event(predictions):
+    weighted = Predictions(predictions.logits, predictions.target, weights=1.0 + torch.arange(300) % 2)
+    found = measures_by_stage({"as predicted": weighted}, replicates=60, confidence_level=0.95)
+    assert found["as predicted"]["slope"].value != binary.measures(predictions, replicates=0)["slope"].value
     many = dict.fromkeys("abcd", predictions)
-    assert list(measures_by_stage(many, replicates=0)) == ["a"]
+    assert list(measures_by_stage(many, replicates=0, confidence_level=0.95)) == ["a"]

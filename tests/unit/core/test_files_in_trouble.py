@@ -53,10 +53,10 @@ def test_a_folder_of_that_name(tmp_path):
 
 
 def test_read_only_folder_also_where_root_may_write_anywhere(tmp_path, monkeypatch):
-    def refuse(**_):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     with pytest.raises(InputError, match=r"Permission denied.*--out"):
         write_text(tmp_path / "a", "x")
 

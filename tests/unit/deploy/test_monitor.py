@@ -47,6 +47,7 @@ def card(tmp_path_factory):
     calibration = read_calibration({"method": "temperature", "temperature": 2.0}, 3)
     parts = live(98, 4000, raw=2.0), live(99, 4000, raw=2.0)
     content = make_card(*parts, calibration, model={"run": "mine-s0"}, data={"name": "drawn"})
+    content["live"] = "calibrated"  # as of an exported model
     path = tmp_path_factory.mktemp("card") / "card.json"
     path.write_text(json.dumps(content))
     return path
@@ -80,7 +81,7 @@ def test_steps_of_a_calibrator_do_not_fall_on_the_edges_of_what_is_watched(tmp_p
     watcher.update(test, raw=True)
     rounded = Monitor(tmp_path / "card.json")
     probs = calibration(test.logits).softmax(1).double().numpy().round(4)
-    rounded.update(Predictions(np.log(probs.clip(1e-9)), test.target))
+    rounded.update(Predictions(np.log(probs.clip(1e-9)), test.target), raw=False)
     for each in (watcher, rounded):
         for row in each.content["watches"]["confidence"]["statistics"]:
             assert row["live"] == pytest.approx(row["card"], abs=1e-3)
@@ -220,6 +221,32 @@ def test_raw_predictions_go_through_the_cards_calibration(card, tmp_path):
     assert found[0]["evidence"] == pytest.approx(found[1]["evidence"], rel=1e-4)
 
 
+def test_live_predictions_are_taken_as_the_card_says(tmp_path):
+    """A healthy month raises no alarm without any option, raw or calibrated, as the card's file was."""
+    val, test = live(1, 2000, raw=3.0), live(2, 2000, raw=3.0)
+    calibration = fit_calibration("temperature", val)
+    made = make_card(val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, replicates=0)
+    (tmp_path / "card.json").write_text(json.dumps(made))
+    month = live(3, 1500, raw=3.0)
+    watcher = Monitor(tmp_path / "card.json")
+    assert not watcher.update(month)
+    assert "taken as raw, so the card's calibration is applied" in watcher.summary
+    calibrated = Monitor(tmp_path / "card.json")
+    assert not calibrated.update(calibration.transform(month), raw=False)
+    assert "taken as calibrated" in calibrated.summary
+    exported = make_card(
+        val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, exported={"file": "m.onnx"}
+    )
+    assert exported["live"] == "calibrated"
+    about = {"model": {"run": "net"}, "data": {"name": "drawn"}}
+    none = make_card(val, test, read_calibration({"method": "none"}, 3), **about)
+    assert none["live"] == "calibrated"
+    made["live"] = "cooked"
+    (tmp_path / "card.json").write_text(json.dumps(made))
+    with pytest.raises(InputError, match="cooked"):
+        Monitor(tmp_path / "card.json")
+
+
 def test_with_a_state_many_calls_are_one(card, tmp_path):
     whole = live(0, 1200, factor=2.0)
     parts = [Predictions(*pair) for pair in zip(whole.logits.split(300), whole.target.split(300), strict=True)]
@@ -286,7 +313,7 @@ def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, labeled
     file.write_text("\n".join(["p,right", *(f"{confidence},{int(right)}" for confidence, right in rows), ""]))
     columns = Columns(confidence="p", correct="right" if labeled else None)
     found = look(card, [file], columns=columns)
-    with pytest.raises(InputError, match=r"--raw .*all classes"):
+    with pytest.raises(InputError, match=r"raw .*all classes"):
         monitor(card, [file], columns=columns, raw=True)
     whole = look(card, [given.save(tmp_path / "a.npz")])
     confidence = [each["watches"]["confidence"]["evidence"] for each in (found, whole)]

@@ -86,17 +86,27 @@ def test_a_last_layer_of_a_classifier_wins():
 
 
 def test_ambiguity_names_the_candidates():
-    model = nn.Sequential(OrderedDict(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C)))
-    with pytest.raises(InputError, match=r"10 outputs; got Sequential .*c \(Linear.*head='"):
+    model = Named(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C))
+    with pytest.raises(InputError, match=r"10 outputs; got Named .*c \(Linear.*head='"):
         find_head(model, num_classes=C)
     assert find_head(model, "c") is model.c
 
 
+def test_modules_in_sequence_end_in_the_head():
+    model = nn.Sequential(OrderedDict(a=nn.Linear(4, C), b=nn.ReLU(), c=nn.Linear(C, C), d=nn.Flatten()))
+    assert find_head(model) is find_head(model, num_classes=C) is model.c
+    with torch.device("meta"):
+        wrapped = nn.Sequential(nn.BatchNorm2d(3), zoo.vgg11(num_classes=C))
+    assert find_head(wrapped) is wrapped[1].classifier[6]
+
+
 def test_the_only_one_that_fits():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, C))
-    assert find_head(model, num_classes=C) is model[2]
-    with pytest.raises(InputError, match=r"recognizable .*head; got Sequential with 0 "):
-        find_head(model)
+    assert find_head(model, num_classes=C) is find_head(model) is model[2]
+    named = Named(a=model[0], b=model[2])
+    assert find_head(named, num_classes=C) is model[2]
+    with pytest.raises(InputError, match=r"recognizable .*head; got Named with a "):
+        find_head(named)
 
 
 def test_no_linear_layer():

@@ -21,6 +21,7 @@ import fedlas
 from fedlas.calibrators import PlattScaling, TemperatureScaling
 from fedlas.errors import CalibrationWarning, InputError
 from fedlas.integrations.sklearn import CalibratedClassifier, CalibrationScorer, calibration_scores, scorers
+from wants_features import NormTemperature
 
 NAMES = np.array(["cat", "dog", "fox"])
 
@@ -250,3 +251,96 @@ def test_an_interval_holds_what_venn_abers_says(classes):
         )
     few = CalibratedClassifier(GaussianNB(), "temperature").fit(X[:40], y[:40])
     assert np.ptp(few.predict_proba(X[400:], interval=True)[1], axis=1).mean() > 2 * np.ptp(interval, axis=1).mean()
+
+
+class TestSideInformation:
+    """X as features of a calibrator that uses them."""
+
+    @pytest.fixture
+    def table(self):
+        pandas = pytest.importorskip("pandas")
+        X, y = data(400)
+        frame = pandas.DataFrame(X[:, :3], columns=["a", "b", "c"])
+        frame["kind"] = np.where(X[:, 4] > 0, "up", "down")
+        frame["name"] = [f"row {number}" for number in range(len(y))]
+        frame["flag"] = X[:, 5] > 0
+        frame["some"] = np.where(X[:, 6] > 1, np.nan, X[:, 6])
+        return frame, NAMES[y]
+
+    def test_numbers_as_they_are_and_a_column_a_value(self, table):
+        frame, y = table
+        model = CalibratedClassifier(self.numbers_alone(), NormTemperature(), cv="prefit").fit(frame, y)
+        made = model.side_columns_(frame).numpy()
+        np.testing.assert_array_equal(made[:, :3], frame[["a", "b", "c"]])
+        np.testing.assert_array_equal(made[:, 3], frame.kind == "down")
+        np.testing.assert_array_equal(made[:, 4], frame.kind == "up")
+        np.testing.assert_array_equal(made[:, 5], frame.flag)
+        np.testing.assert_allclose(made[:, 6], frame.some.fillna(frame.some.mean()))
+        np.testing.assert_array_equal(made[:, 7], frame.some.isna())
+        assert model.calibrator_.num_features == made.shape[1] == 8
+        other = frame.head(2).assign(kind=["sideways", None], a=[np.nan, 0.0])
+        row = model.side_columns_(other).numpy()
+        assert row[:, 3:5].tolist() == [[0, 0], [0, 0]]
+        assert row[0, 0] == pytest.approx(frame.a.mean())
+        assert model.predict_proba(other).shape == (2, 3)
+        with pytest.raises(InputError, match="X must have 7 columns; got 6 columns"):
+            model.side_columns_(frame.drop(columns="a"))
+
+    def numbers_alone(self):
+        class OnNumbers(LogisticRegression):
+            def decision_function(self, X):
+                return super().decision_function(X[["a", "b", "c"]].fillna(0).to_numpy())
+
+        X, y = data(400)
+        return OnNumbers().fit(X[:, :3], NAMES[y])
+
+    @pytest.mark.parametrize("frame", ["array", "polars", "objects"])
+    def test_tables_of_other_kinds(self, frame):
+        X, y = data()
+        table = X[:, :2]
+        if frame == "objects":
+            table = table.astype(object)
+        elif frame == "polars":
+            table = pytest.importorskip("polars").DataFrame({"a": X[:, 0], "b": X[:, 1]})
+        model = CalibratedClassifier(GaussianNB(), NormTemperature()).fit(table, y)
+        np.testing.assert_array_equal(model.side_columns_(table).numpy(), X[:, :2])
+
+    def test_a_pipeline_gives_what_its_last_step_takes(self):
+        X, y = data()
+        model = CalibratedClassifier(make_pipeline(StandardScaler(), GaussianNB()), NormTemperature()).fit(X, y)
+        np.testing.assert_allclose(model.side_columns_(X).numpy(), StandardScaler().fit_transform(X))
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+        p = fedlas.Predictions(model._scores(X), features=model.side_columns_(X))
+        expected = model.calibrator_.transform(p)
+        np.testing.assert_allclose(model.predict_proba(X), expected.probs.numpy())
+
+    def test_functions_none_and_what_has_no_columns(self):
+        X, y = data()
+        chosen = CalibratedClassifier(GaussianNB(), NormTemperature(), features=lambda X: X[:, :1], cv=0.4).fit(X, y)
+        assert chosen.calibrator_.num_features == 1
+        alone = CalibratedClassifier(GaussianNB(), NormTemperature(), features=False).fit(X, y)
+        assert alone.calibrator_.num_features is None
+        texts = ["one two", "two three", "three four"] * 30
+        steps = make_pipeline(TfidfVectorizer(), LogisticRegression())
+        words = CalibratedClassifier(steps, NormTemperature()).fit(texts, [0, 1, 1] * 30)
+        assert words.calibrator_.num_features == 4
+
+        class Lengths(LogisticRegression):
+            def fit(self, X, y):
+                return super().fit(np.array([[len(text)] for text in X]), y)
+
+            def decision_function(self, X):
+                return super().decision_function(np.array([[len(text)] for text in X]))
+
+        bare = CalibratedClassifier(Lengths(), NormTemperature()).fit(texts, [0, 1, 1] * 30)
+        assert bare.calibrator_.num_features is None
+        assert "X has no columns" in bare.side_columns_.note
+
+    @pytest.mark.parametrize(
+        ("calibrator", "features", "got"),
+        [("temperature", len, "a function for TemperatureScaling"), (NormTemperature(), 3, "int 3")],
+    )
+    def test_refused_before_anything_is_fitted(self, calibrator, features, got):
+        with pytest.raises(InputError, match=f"features must be None, False or a function.*got {got}"):
+            CalibratedClassifier(GaussianNB(), calibrator, features=features).fit(*data())

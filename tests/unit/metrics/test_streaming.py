@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 
 from fedlas import Predictions, evaluate
 from fedlas._core.check import InputError
-from fedlas.metrics import METRICS, StreamingMetrics
+from fedlas.metrics import METRICS, StreamingClasses, StreamingGroups, StreamingMetrics
 
 C, RANKS = 6, 2
 APPROXIMATE = [entry.name for entry in METRICS.entries() if "streaming" in entry.metadata]
@@ -329,3 +329,30 @@ def test_it_can_be_pickled():
 def test_a_state_that_is_none_is_refused(state):
     with pytest.raises(InputError, match="the state must be"):
         StreamingMetrics(3).load_state_dict(state)
+
+
+def with_entry(state, name, value):
+    changed = {key: tensor.clone() for key, tensor in state.items()}
+    changed[name].view(-1)[changed[name].view(-1).abs().argmax()] = value
+    return changed
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("make", [StreamingMetrics, StreamingClasses, lambda *_, **o: StreamingGroups([0, 1], **o)])
+def test_a_state_that_no_samples_give_is_refused_and_changes_nothing(make, weighted):
+    logits, target = data()
+    streaming = make(C, weighted=weighted)
+    options = {"groups": target % 2} if isinstance(streaming, StreamingGroups) else {}
+    if weighted:
+        options["weights"] = torch.rand(len(target), generator=torch.Generator().manual_seed(0)) * 3
+    streaming.update(logits, target, **options)
+    before, expected = streaming.state_dict(), streaming.compute()
+    streaming.load_state_dict(before)
+    for name, tensor in before.items():
+        for value in (-1, *([float("nan"), float("inf")] if tensor.is_floating_point() else [2**60])):
+            if weighted and (name, value) == ("num_samples", 2**60):
+                continue  # all others may have weight 0
+            with pytest.raises(InputError, match="the state must be of samples"):
+                streaming.load_state_dict(with_entry(before, name, value))
+    assert streaming.compute() == expected
+    assert all(torch.equal(tensor, before[name]) for name, tensor in streaming.state_dict().items())

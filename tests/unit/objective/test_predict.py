@@ -1,3 +1,4 @@
+import sys
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedlas import Objective
 from fedlas._core.check import InputError
+from fedlas.errors import CalibrationWarning
 from fedlas.losses import FedLAS
 from fedlas.objective import predict
 
@@ -233,13 +235,72 @@ def test_labels_in_some_batches_only(model):
         predict(model, [(X, Y), X])
 
 
-def test_dense_logits_are_refused_at_the_first_batch():
-    def loader():
-        yield torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
-        pytest.fail("a second batch was drawn")
+def dense(seed=0, count=5):
+    torch.manual_seed(seed)
+    images, target = torch.randn(count, 2, 4, 3), torch.randint(0, 3, (count, 4, 3))
+    target[:, 0] = 255
+    return [(images[:2], target[:2]), (images[2:], target[2:])]
 
-    with pytest.raises(InputError, match=r"logits \(N, C\); got \(2, 3, 4, 4\)"):
-        predict(nn.Conv2d(1, 3, 1), loader())
+
+def test_dense_outputs_are_a_row_a_position_and_a_cluster_an_image():
+    model, batches = nn.Conv2d(2, 3, 1), dense()
+    p = predict(model, batches, ignore_index=255)
+    images, target = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    torch.testing.assert_close(p.logits, model(images).detach().movedim(1, -1)[:, 1:].reshape(-1, 3))
+    assert torch.equal(p.target, target[:, 1:].reshape(-1))
+    assert torch.equal(p.clusters, torch.arange(5).repeat_interleave(9))
+    unlabeled = predict(model, [part for part, _ in batches])
+    assert unlabeled.num_samples == 5 * 12
+    assert not unlabeled.has_target
+    with pytest.raises(InputError, match="puts the classes second"):
+        predict(nn.Linear(2, 3), [(torch.zeros(4, 5, 2), torch.zeros(4, 5).long())])
+    with pytest.raises(InputError, match=r"must be integers \(2, 4, 3\); got \(2, 4\)"):
+        predict(model, [(images[:2], target[:2, :, 0])])
+
+
+def test_a_random_sample_of_the_positions(monkeypatch):
+    model, batches = nn.Conv2d(2, 3, 1), dense()
+    whole, some = predict(model, batches, ignore_index=255), predict(model, batches, ignore_index=255, max_rows=13)
+    assert some.num_samples == 13
+    places = [int((whole.logits == row).all(dim=1).nonzero()) for row in some.logits]
+    assert places == sorted(places)
+    assert torch.equal(whole.clusters[places], some.clusters)
+    assert predict(model, batches, max_rows=1000, ignore_index=255).num_samples == 45
+    monkeypatch.setattr(sys.modules["fedlas.objective.predict"], "MOST_LOGITS", 60)
+    with pytest.warns(CalibrationWarning, match=r"random sample of \d+ of 45 positions"):
+        assert 10 <= predict(model, batches, ignore_index=255).num_samples <= 20
+
+
+@pytest.mark.parametrize("clusters", [["p1", "p0", "p1", "p1"], torch.tensor([4, 2, 4, 4])])
+def test_weights_and_clusters_of_a_batch(clusters):
+    model = nn.Linear(4, 3)
+    batches = [(X[:4], Y[:4], clusters, torch.arange(4.0)), (X[4:8], Y[4:8], clusters, torch.ones(4))]
+    p = predict(model, batches, clusters=2, weights=3)
+    assert p.weights.tolist() == [0, 1, 2, 3, 1, 1, 1, 1]
+    numbers = p.clusters.tolist()
+    assert numbers[:4] == numbers[4:]
+    assert numbers[0] == numbers[2] == numbers[3] != numbers[1]
+    named = [{"x": x, "y": y, "who": who, "w": w} for x, y, who, w in batches]
+    assert torch.equal(predict(model, named, label="y", clusters="who", weights="w").clusters, p.clusters)
+    moved = predict(model, [(who, x, y) for x, y, who, _ in batches], label=2, clusters=0)
+    assert torch.equal(moved.logits, p.logits)
+
+
+@pytest.mark.parametrize(
+    ("batch", "options", "message"),
+    [
+        ((X, Y), {"clusters": 2}, "clusters must be the position of the clusters in a batch; got 2"),
+        ({"x": X, "label": Y}, {"clusters": "who"}, "must hold 'who'; got a mapping with 'x', 'label'"),
+        (X, {"weights": 1}, "must hold 1; got"),
+        ((X, Y, [1, 2]), {"clusters": 2}, r"clusters of a batch must be \(10,\)"),
+        ((X, Y, [object()] * 10), {"weights": 2}, "weights of a batch must be a tensor or a list"),
+        ((X, nn.functional.one_hot(Y)), {}, r"labels.argmax\(1\)"),
+        ((X, (X[:, :3] > 0).float()), {}, "several labels a sample: .*MultiLabelCalibration"),
+    ],
+)
+def test_parts_that_a_batch_lacks(batch, options, message):
+    with pytest.raises(InputError, match=rf"^predict: .*{message}"):
+        predict(nn.Linear(4, 3), [batch], **options)
 
 
 compiled = partial(torch.compile, backend="eager")

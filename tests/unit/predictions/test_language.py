@@ -116,37 +116,6 @@ def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
         read_predictions(write(tmp_path, samples), **columns)
 
 
-@pytest.mark.parametrize(
-    ("answer", "confidence"),
-    [
-        ("85%", 0.85), ("85 percent", 0.85), ("0.85", 0.85), (".5", 0.5), ("8/10", 0.8), ("85", 0.85), ("1", 1.0),
-        ("In 1990, I think. Confidence: 70%", 0.7), ("Probability 0.3 that it is 17", 0.3), (0.4, 0.4),
-        ("Very likely.", 0.93), ("That is unlikely", 0.3), ("almost certainly not", 0.07), ("likely", 0.75),
-        ("Probably 1912", 0.75), ("It is 42", np.nan), ("hm", np.nan), ("", np.nan), (None, np.nan),
-        ("300%", np.nan), ("8/0", np.nan), ("Confidence: .9", 0.9), ("Confidence ... .05", 0.05),
-        ("Confidence...90%", 0.9), ("**Confidence:** 0.9.", 0.9), ("Confidence: low. Probability: 30%", 0.3),
-        ("Confidence: 0.9. There is a small probability of error.", 0.9), ("Probability 0.3. Confidence: 0.8", 0.8),
-        ("Confidence: 80%. The likelihood that I am wrong is low.", 0.8),
-        ("Confidence (0-100): 85", 0.85), ("Confidence [0 to 1]: 0.85", 0.85), ("Confidence score (1-10): 8", 0.8),
-        ("**Confidence (0-100%)**: 85%", 0.85), ("Confidence on a scale from 0 to 100: 85", 0.85),
-        ("Confidence level (out of 100): 85", 0.85), ("Confidence: 8 out of 10", 0.8), ("Probability: 1 in 10", 0.1),
-        ("Confidence: 0,85", 0.85), ("Confidence: 0.85 (0.8-0.9): narrow.", 0.85), ("Confidence: 80-90%", 0.8),
-        ("Confidence: not very likely", np.nan), ("I am not certain", np.nan), ("It is not unlikely", np.nan),
-        ("Confidence: very likely. I see no probability of error.", 0.93),
-    ],
-)  # fmt: skip
-def test_stated_confidences(answer, confidence):
-    np.testing.assert_equal(stated_confidence([answer]).tolist(), [confidence])
-
-
-def test_a_text_of_many_labels_takes_no_time_that_grows_with_its_square():
-    assert np.isnan(stated_confidence(["confidence " * 200_000])).all()
-
-
-def test_words_may_have_other_probabilities():
-    assert stated_confidence(["quite sure", "sure"], {"sure": 0.9, "quite sure": 0.8}).tolist() == [0.8, 0.9]
-
-
 def test_log_probabilities_become_one_confidence():
     tokens = [[-0.1, -0.3], [-2.0]]
     for reduce, total in (("sum", [-0.4, -2.0]), ("mean", [-0.2, -2.0]), ("min", [-0.3, -2.0])):

@@ -160,6 +160,40 @@ def test_weights_of_any_type_become_float64(weights):
     assert p.weights[1] == (float(weights[1]) if weights[1] > 1e-30 else 0)
 
 
+@pytest.mark.parametrize(
+    ("clusters", "numbers"),
+    [
+        ([7, -2], [7, -2]),
+        (np.array([3.0, 3.0]), [3, 3]),
+        (torch.tensor([1, 0], dtype=torch.int8), [1, 0]),
+        (["p2", "p1"], [1, 0]),
+        (np.array(["b", 7], dtype=object), [1, 0]),
+    ],
+)
+def test_clusters_are_numbers_of_rows(clusters, numbers):
+    p = Predictions(LOGITS, [0, 1], clusters=clusters)
+    assert p.clusters.dtype == torch.int64
+    assert p.clusters.tolist() == numbers
+    assert p.rows(torch.tensor([1])).clusters.tolist() == numbers[1:]
+    assert p.with_logits(p.logits / 2).clusters.tolist() == numbers
+    assert Predictions.from_probs(p.probs, [0, 1], clusters=clusters).clusters.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("clusters", "message"),
+    [
+        ([1], r"clusters must be whole numbers or names \(2,\); got .*\(1,\)"),
+        ([0.5, 1.0], "whole numbers or names"),
+        ([1, np.nan], "whole numbers or names"),
+        ([[1], [2]], "whole numbers or names"),
+        (["a", None], "named in every row; got none in row 1"),
+    ],
+)
+def test_what_are_no_clusters(clusters, message):
+    with pytest.raises(InputError, match=message):
+        Predictions(LOGITS, [0, 1], clusters=clusters)
+
+
 def test_immutable():
     p = Predictions(LOGITS, [0, 1])
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -178,7 +212,12 @@ def test_with_logits_keeps_the_rest_and_checks_again():
         p.with_logits(p.logits[:1])
 
 
-EXTRAS = {"features": np.ones((2, 4)), "label_probs": np.full((2, 3), 1 / 3), "weights": [0.1, 2]}
+EXTRAS = {
+    "features": np.ones((2, 4)),
+    "label_probs": np.full((2, 3), 1 / 3),
+    "weights": [0.1, 2],
+    "clusters": ["b", "a"],
+}
 
 
 @pytest.mark.parametrize("extras", [{}, EXTRAS])
@@ -186,7 +225,7 @@ def test_round_trip(tmp_path, extras):
     p = Predictions(torch.tensor(LOGITS), [0, 1], **extras)
     path = p.save(tmp_path / "new" / "folder" / "test.npz")
     back = Predictions.load(str(path))
-    for name in ("logits", "target", "features", "label_probs", "weights"):
+    for name in ("logits", "target", "features", "label_probs", "weights", "clusters"):
         mine, theirs = getattr(p, name), getattr(back, name)
         assert (mine is None and theirs is None) or (torch.equal(mine, theirs) and mine.dtype == theirs.dtype)
     assert [entry.name for entry in path.parent.iterdir()] == ["test.npz"]

@@ -7,9 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fedlas
+from fedlas import Predictions, TopLabel
 from fedlas._core.check import InputError
+from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
-from fedlas.predictions import Columns, Reader, open_table, read_predictions
+from fedlas.plots import reliability_diagram
+from fedlas.predictions import Columns, PredictionTable, Reader, open_table, read_predictions
 from fedlas.predictions.probabilities import FLOOR
 
 NAMES = ("cat", "dog", "owl")
@@ -266,3 +270,43 @@ def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
     assert "note: val.csv: Labels name classes: cat, dog, owl" in from_table.err
     assert main(["evaluate", str(tmp_path), *names]) == 2
     assert "columns are for files" in capsys.readouterr().err
+
+
+def fitted(table):
+    calibrator = TemperatureScaling().fit(table)
+    return calibrator.transform(table).logits.tolist()
+
+
+VERBS = {
+    "evaluate": fedlas.evaluate,
+    "estimates": lambda table: fedlas.estimates(table, replicates=39),
+    "compare": lambda table: fedlas.compare(table, table, replicates=39),
+    "report": lambda table: str(fedlas.report(table, replicates=39)),
+    "report on": lambda table: str(fedlas.report(FLIPPED, on=table, calibrate="temperature", replicates=39)),
+    "card": lambda table: str(fedlas.card(table, FLIPPED, "temperature", replicates=39)),
+    "calibrator": fitted,
+    "metric": fedlas.metrics.expected_calibration_error,
+    "reliability diagram": lambda table: len(reliability_diagram(table).patches),
+    "reject option": lambda table: str(fedlas.stats.reject_option(table, FLIPPED, risk=0.4)),
+    "class table": fedlas.metrics.calibration_by_class,
+    "calibration slope": fedlas.binary.measures,
+    "Spiegelhalter": fedlas.stats.spiegelhalter_test,
+}
+PLAIN = Predictions(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.2, 0.9]]).repeat(30, 1), [0, 1, 1, 0] * 30)
+FLIPPED = Predictions(PLAIN.logits.flip(0) + 0.1, PLAIN.target.flip(0))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_read_goes_into_every_function(verb, tmp_path):
+    """A PredictionTable was refused by all but report."""
+    table = read_predictions(PLAIN.save(tmp_path / "a.npz"))
+    assert VERBS[verb](table) == VERBS[verb](PLAIN)
+
+
+def test_a_top_label_that_is_read_goes_into_calibrators(tmp_path):
+    top = TopLabel(PLAIN.confidence, PLAIN.correct)
+    assert fitted_top(PredictionTable(top)) == fitted_top(top)
+
+
+def fitted_top(top):
+    return TemperatureScaling().fit(top).transform(top).confidence.tolist()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas import TopLabel
+from fedlas import TopLabel, read_predictions
 
 
 @pytest.mark.parametrize("correct", [[True, False, True], [1, 0, 1], [1.0, 0.0, 1.0], np.array([1, 0, 1], np.uint8)])
@@ -63,3 +63,24 @@ def test_plots_take_it():
     top = TopLabel(torch.rand(200, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 3 > 0)
     for draw in (plots.reliability_diagram, plots.risk_coverage_curve):
         draw(top)
+
+
+def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):
+    top = TopLabel([0.9, 0.5], [1, 0], [1, 2], features=[[1.0], [2.0]], clusters=["b", "a"])
+    assert repr(top) == "TopLabel(2 samples with weights, features, clusters)"
+    second = top.rows(torch.tensor([False, True]))
+    assert second.features.tolist() == [[2.0]]
+    assert second.clusters.tolist() == [0]
+    back = TopLabel.load(top.save(tmp_path / "top.npz"))
+    assert back.weights.tolist() == [1.0, 2.0]
+    assert back.features.tolist() == [[1.0], [2.0]]
+    assert back.clusters.tolist() == [1, 0]
+    assert read_predictions(tmp_path / "top.npz").predictions.features.tolist() == [[1.0], [2.0]]
+    np.savez(tmp_path / "other.npz", logits=np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"arrays 'confidence' and 'correct'; got .*logits"):
+        TopLabel.load(tmp_path / "other.npz")
+
+
+def test_features_are_a_row_a_sample():
+    with pytest.raises(ValueError, match=r"TopLabel: features must be \(2, D\); got .*\(1, 1\)"):
+        TopLabel([0.9, 0.5], [1, 0], features=[[1.0]])

@@ -133,7 +133,7 @@ def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry)
     for name in needy:
         assert "must hold features" in str(outcome.errors[name])
     for entry in made_entries():
-        assert "--on val-drift.npz" in str(outcome.errors[entry.name])
+        assert "predictions of the part 'val-drift'" in str(outcome.errors[entry.name])
     assert str(outcome.errors["lacking"]) == "fedlas[x]: needs y"
     lines = outcome.remarks()
     assert all(any(line.startswith(f"{name} did not run. ") for line in lines) for name in outcome.errors)

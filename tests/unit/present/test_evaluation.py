@@ -17,9 +17,8 @@ from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.present.evaluation import report
-from fedlas.present.verdict import verdict
-from fedlas.stats import SpiegelhalterTest, spiegelhalter_test
-from fedlas.stats.estimates import Estimate
+from fedlas.present.verdict import Stage, Verdict, effect, verdict
+from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
 
 
 def drawn(samples=1000, classes=4, sharpness=1.0, seed=0, shift=0.0):
@@ -31,10 +30,17 @@ def drawn(samples=1000, classes=4, sharpness=1.0, seed=0, shift=0.0):
     return Predictions(sharpness * logits, target)
 
 
+SEED = 4
+
+
 @pytest.fixture(scope="module")
 def sharp():
     return report(
-        drawn(sharpness=3), on=drawn(sharpness=3, seed=1), calibrate="temperature", replicates=99, name="<test>"
+        drawn(sharpness=3, seed=SEED),
+        on=drawn(sharpness=3, seed=1),
+        calibrate="temperature",
+        replicates=99,
+        name="<test>",
     )
 
 
@@ -43,9 +49,13 @@ def test_an_over_confident_model_and_its_temperature(sharp):
     values = sharp.measured["as predicted"]
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     claim = f"claims {100 * confidence:.1f} % on average and is right in {100 * values['accuracy']:.1f} %"
-    assert first.startswith(f"Over-confident: it {claim} (1,000 samples)")
+    assert first == f"Over-confident: it {claim} (1,000 samples; joint p ≤ 0.01 of 10 tests)."
     temperature = sharp.outcome.fitted["temperature"].temperature
-    assert f"A temperature of {temperature:.3g} repairs it: ECE {100 * values['ece']:.1f} -> " in second
+    after = sharp.measured["after temperature"]
+    assert (
+        f"A temperature of {temperature:.3g} repairs it: NLL {values['nll']:.4f} -> {after['nll']:.4f}, ECE " in second
+    )
+    assert f"(joint p = {sharp.verdicts['after temperature'].joint_p:.2g})" in second
 
 
 def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
@@ -53,7 +63,7 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
     assert str(sharp) == sharp.text() != sharp.text(details=True)
     content = json.loads(sharp.json())
     assert content["verdict"] == sharp.verdict
-    assert content["as predicted"] == fedlas.evaluate(drawn(sharpness=3))
+    assert content["as predicted"] == fedlas.evaluate(drawn(sharpness=3, seed=SEED))
     page, notebook = sharp.html(), sharp._repr_html_()
     assert "&lt;test&gt;" in page
     assert "<test>" not in page + notebook
@@ -61,47 +71,80 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
     frame = sharp.to_frame()
     assert list(frame.columns) == ["stage", "metric", "value", "low", "high", "floor", "p"]
     assert len(frame) == 2 * (len(content["as predicted"]) + 1)
-    z = spiegelhalter_test(drawn(sharpness=3))
+    z = spiegelhalter_test(drawn(sharpness=3, seed=SEED))
     assert content["spiegelhalter"]["as predicted"] == z._asdict()
     (row,) = [line for line in sharp.text().split("\n") if "Spiegelhalter's z" in line]
     assert f"{z.z:.2f}" in row
-    assert r"\begin{tabular}{lrr}" in sharp.to_latex()
+    ece = sharp.estimates["after temperature"]["ece"]
+    assert f"[{100 * ece.low:.2f}, {100 * ece.high:.2f}]" in sharp.to_latex()
+    assert content["joint_p"] == {stage: each.joint_p for stage, each in sharp.estimates.items()}
 
 
-def test_two_classes_are_judged_by_the_positive_class():
+def test_two_classes_are_judged_by_the_event():
     """The ECE of the top label is within noise, and the probability of class 1 is too high by a third."""
-    found = report(drawn(2000, 2, shift=0.5), replicates=199)
+    found = report(drawn(2000, 2, shift=0.5), replicates=199, classes=("no", "yes"))
     assert found.estimates["as predicted"]["ece"].p > 0.05
-    assert found.verdict[0].startswith("Over-predicts: it expects class 1 in ")
-    named = report(drawn(2000, 2, shift=0.5), replicates=39, classes=("no", "yes"))
-    assert "expects class 'yes' in" in named.verdict[0]
+    assert re.match(r"Expects 'yes' in [\d.]+ % and [\d.]+ % occur: over-predicted", found.verdict[0])
+    other = report(drawn(2000, 2, shift=0.5), replicates=199, top_label=True)
+    assert "it claims " in other.verdict[0]
+    assert other.positive == {}
+    frame = found.to_frame()
+    (ratio,) = frame[frame.metric == "observed_to_expected"].to_dict("records")
+    assert ratio["low"] < ratio["value"] < ratio["high"] < 1
+    assert "observed / expected" in found.to_latex()
+    assert len(frame[["stage", "metric"]].drop_duplicates()) == len(frame)
+
+
+def test_groups_of_an_event_are_ranked_by_evidence():
+    """The group whose risk is far too low is under-predicted; its top label is not over-confident."""
+    test = drawn(3000, 2)
+    group = torch.arange(3000) % 3
+    worse = torch.where((group == 1) & (torch.arange(3000) % 2 == 0), 1, test.target)
+    found = report(Predictions(test.logits, worse), groups=["abc"[k] for k in group], replicates=39)
+    assert next(iter(found.groups["as predicted"])) == "b"
+    assert found.verdict[-1].startswith("Groups: 'b' is under-predicted most clearly: expects class 1 in ")
+    assert list(json.loads(found.json())["groups"]["as predicted"]["b"])[:2] == ["num_samples", "events"]
+    assert "pooled slope" in found.text(details=True)
+
+
+@pytest.mark.parametrize(("classes", "measure"), [(2, "ICI"), (4, "ECE")])
+@pytest.mark.parametrize(("nll", "error", "verb"), [(-1, -1, "helps"), (-1, 1, ""), (1, -1, ""), (1, 1, "")])
+def test_a_verb_needs_both_numbers_to_fall(classes, measure, nll, error, verb):
+    """The stages are made up: equal predictions have no paired difference, so the sums decide."""
+    test = drawn(classes=classes)
+    judged = Verdict("", {}, "over-confident", joint_p=0.01)
+    before = Stage(test, judged, measure, 0.1, 1.0)
+    after = Stage(test, judged, measure, 0.1 + 0.05 * error, 1.0 + 0.2 * nll)
+    text = effect("temperature", None, before, after, replicates=0)
+    assert (" helps: " in text) == bool(verb)
+    assert "repairs" not in text
+    assert f"NLL 1.0000 -> {1.0 + 0.2 * nll:.4f}, {measure} 10.00 -> " in text
 
 
 @st.composite
 def tables(draw):
-    """Estimates of metrics with p-values of any size."""
+    """Estimates of metrics with p-values of any size, and a joint one."""
     share = st.floats(0, 1)
-    names = draw(st.sets(st.sampled_from(["ece", "adaptive_ece", "classwise_ece", "smooth_ece"]), max_size=4))
+    names = draw(st.sets(st.sampled_from(["ece", "adaptive_ece", "classwise_ece", "smooth_ece"]), min_size=1))
     values = dict.fromkeys(METRICS, 0.0) | {"accuracy": draw(share), "o_ece": 0.0, "u_ece": 0.0}
-    known = {name: Estimate(0.1, 0.0, 0.2, 0.05, draw(st.floats(1e-3, 1)), 1e-3, 999) for name in names}
-    hits = values["accuracy"]
-    known["accuracy"] = Estimate(hits, min(hits, draw(share)), max(hits, draw(share)), replicates=999)
-    z = draw(st.none() | st.builds(SpiegelhalterTest, st.floats(-9, 9), st.floats(0, 1)))
-    return values, known, z
+    p = draw(st.floats(1e-3, 1))
+    known = {name: Estimate(0.1, 0.0, 0.2, 0.05, p, 1e-3, 999) for name in names}
+    table = EstimateTable(known)
+    table.tests = {"confidence": draw(st.floats(1e-3, 1))}
+    table.joint_p = draw(st.floats(1e-3, 1))
+    table.least_joint_p = 1e-3
+    return values, table
 
 
 @given(tables())
-def test_no_headline_is_contradicted_by_its_table(table):
-    values, known, z = table
-    found = verdict(values, known, {}, TopLabel([0.5], [1]), z=z)
-    rejecting = [each.p for each in known.values() if each.p is not None and each.p <= 0.05]
-    rejecting += [z.p_value] if z is not None and z.p_value <= 0.05 else []
-    assert ("No miscalibration shows" in found.text) == (not found.rejected)
-    assert len(found.rejected) >= len(rejecting)
-    if rejecting and min(rejecting) * len(found.tests) <= 0.05:
+def test_the_joint_p_alone_decides_the_headline(made):
+    values, table = made
+    found = verdict(values, table, None, TopLabel([0.5], [1]))
+    assert ("No miscalibration shows" in found.text) == (table.joint_p > 0.05)
+    assert found.is_clear == (table.joint_p <= 0.05)
+    if found.is_clear:
         assert re.match("Over-confident|Under-confident|Miscalibrated", found.text)
-    elif rejecting:
-        assert "tests reject, as chance may do" in found.text
+    assert f"joint p {'≤' if table.joint_p == 1e-3 else '='} " in found.text
 
 
 def test_without_tests_nothing_is_claimed():
@@ -113,6 +156,13 @@ def test_without_tests_nothing_is_claimed():
 def test_a_calibrator_that_makes_it_worse_is_named():
     found = report(drawn(), on=drawn(sharpness=0.3, seed=1), calibrate="temperature", replicates=99)
     assert re.search(r"makes it worse \(NLL .*leave it out", found.verdict[1])
+
+
+def test_python_words_in_python_and_options_on_the_command_line():
+    with pytest.raises(InputError, match=r"^report: calibrate= needs held-out predictions; got no on=\. Pass on="):
+        report(drawn(), calibrate="temperature")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'clases'"):
+        report(drawn(), clases=["a"])
 
 
 def test_held_out_predictions_that_look_like_training_data_are_noted():
@@ -131,11 +181,11 @@ def test_the_same_predictions_twice_are_refused():
         fedlas.card(drawn(), drawn())
 
 
-def test_weights_drop_the_positive_class_and_say_so():
+def test_weights_keep_the_event():
     weighted = Predictions(drawn(classes=2).logits, drawn(classes=2).target, weights=torch.ones(1000))
     found = report(weighted, replicates=0)
-    assert found.positive == {}
-    assert "with weights there are none" in found.notes[0]
+    assert found.positive["as predicted"]["slope"].value > 0
+    assert found.notes == ()
 
 
 def test_confidences_alone_and_groups():
@@ -172,7 +222,7 @@ def test_confidences_alone_are_calibrated():
     expected = IsotonicCalibration().fit(val).transform(test)
     assert torch.equal(found.stages["after isotonic"].confidence, expected.confidence)
     assert found.measured["after isotonic"] == fedlas.evaluate(expected)
-    assert found.verdict[1].startswith("Isotonic repairs it: ECE ")
+    assert found.verdict[1].startswith("Isotonic repairs it: NLL ")
     assert set(found.rejected) == set(found.stages)
     assert "repairs it" in found.html()
     (worse,) = report(TopLabel(drawn().confidence, drawn().correct), on=val, calibrate="platt", replicates=99).verdict[
@@ -192,7 +242,7 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)
     assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
-    assert monitor.update(drawn(4000, sharpness=3, seed=3))
+    assert monitor.update(drawn(4000, sharpness=3, seed=3), raw=False)
     assert "ALARM" in repr(monitor)
     assert "class a" in {each["name"] for each in monitor.content["watches"]["classes"]["statistics"]}
 

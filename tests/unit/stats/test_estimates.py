@@ -103,8 +103,10 @@ def test_results_are_a_table_in_a_notebook_and_a_data_frame():
 
 def test_as_json_and_back():
     found = estimates(sampled(), ["accuracy", "ece"], replicates=39)
-    assert set(found["accuracy"].plain()) == {"value", "low", "high", "replicates"}
-    assert set(found["ece"].plain()) == {"value", "low", "high", "floor", "p", "least_p", "replicates"}
+    assert set(found["accuracy"].plain()) == {"value", "low", "high", "replicates", "confidence_level"}
+    assert set(found["ece"].plain()) == {
+        "value", "low", "high", "floor", "p", "least_p", "replicates", "confidence_level", "test",
+    }  # fmt: skip
     for each in found.values():
         assert Estimate.of(each.plain()) == each
     for wrong in ({}, {**found["ece"].plain(), "low": None}, {**found["ece"].plain(), "p": "<b>"}):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, binom, binomtest
+from scipy.stats import beta, binom, binomtest, poisson_binom
 
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.stats import bootstrap_interval, estimates, paired_bootstrap
-from fedlas.stats.proportion import clopper_pearson, paired_shares, wilson
+from fedlas.stats.proportion import clopper_pearson, paired_shares, poisson_binomial_p, wilson
 
 
 def predictions(correct):
@@ -101,3 +101,18 @@ def test_two_models_that_are_always_right_may_still_differ():
     assert (interval.low, interval.high) == pytest.approx((-width, width))
     assert math.isclose(interval.value, 0.0)
     assert interval.method == "paired shares"
+
+
+@pytest.mark.parametrize(("samples", "scale"), [(7, 0.5), (300, 0.01), (4000, 0.02), (6000, 0.4)])
+def test_the_number_of_events_has_the_p_value_of_scipy_s_distribution(samples, scale):
+    probs = np.random.default_rng(0).beta(1, 1 / scale - 1, samples)
+    exact = poisson_binom(probs)
+    for events in {0, int(probs.sum()), int(1.2 * probs.sum()) + 1, samples // 2}:
+        half = 0.5 * exact.pmf(events)
+        expected = min(1.0, 2 * min(exact.cdf(events) - half, exact.sf(events) + half))
+        assert poisson_binomial_p(probs, events) == pytest.approx(expected, abs=1e-4)
+
+
+def test_events_that_are_sure():
+    assert poisson_binomial_p(np.array([0.0, 1.0]), 1) == 1
+    assert poisson_binomial_p(np.array([0.0, 1.0]), 2) == 0

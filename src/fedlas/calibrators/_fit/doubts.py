@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
+
+M = TypeVar("M", bound=nn.Module)
 
 # Probabilities that change by less than this look the same in every report.
 _UNCHANGED = 1e-4
@@ -22,6 +25,12 @@ CHECK = "Check that these are logits, and that the validation set is large enoug
 def when(condition: object, text: str) -> str | None:
     """Return ``text`` as a doubt if the condition is true."""
     return text if condition else None
+
+
+def with_doubts(row_map: M, *doubts: str | None) -> M:
+    """Return the map, which then carries these doubts to the fit that warns of them."""
+    row_map.doubts = tuple(doubt for doubt in doubts if doubt is not None)  # type: ignore[assignment]
+    return row_map
 
 
 def joined(*doubts: str | None) -> str | None:
@@ -46,16 +55,22 @@ def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | No
     return when(ends, f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip())
 
 
-def unchanged(val: Predictions, calibrated: Callable[[Tensor], Tensor] | Tensor) -> str | None:
+def unchanged(
+    val: Predictions, calibrated: Callable[..., Tensor] | Tensor, features: Tensor | None = None
+) -> str | None:
     """Return a doubt if no probability of ``val`` changes by 1e-4 or more.
 
     Args:
         val: The predictions that the calibrator was fitted on.
         calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
+        features: ``(N, D)`` that the function takes too, or None.
     """
     for logits in (val.logits[:_FEW], val.logits):  # the first rows decide in nearly all cases
         for part, rows in double_rows(logits):
-            after = calibrated[part].cpu().double() if isinstance(calibrated, Tensor) else calibrated(rows)
+            if isinstance(calibrated, Tensor):
+                after = calibrated[part].cpu().double()
+            else:
+                after = calibrated(rows, *(() if features is None else (features[part].cpu().double(),)))
             if bool(((softmax(after) - softmax(rows)).abs() >= _UNCHANGED).any()):
                 return None
     return "no validation probability changes by 1e-4 or more, so predictions stay as they are. Nothing need be done."

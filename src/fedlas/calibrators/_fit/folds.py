@@ -1,4 +1,4 @@
-"""Cross-validation folds that depend on the samples and not on their order, and keep equal samples together."""
+"""Cross-validation folds that depend on the samples, not on their order, unit or precision; copies stay together."""
 
 from __future__ import annotations
 
@@ -9,63 +9,155 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.predictions import Predictions
+from fedlas.stats.weights import effective_samples
 
-def canonical_order(logits: Tensor, target: Tensor) -> Tensor:
+_FREQUENT = 5
+"""Rows that occur this often are scores of few values, unless labels show otherwise."""
+_SURE = 3.0
+"""Nats that show copies, and most that one row counts."""
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
     """Return an order of the samples that ignores the stored one: by class, practically random within it.
-
-    Sorted by label, then by a checksum of the row of logits. Rows with the same checksum are nearly always equal, and
-    the order of equal samples does not matter.
 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
+        features: ``(N, D)``, which order samples of equal logits.
 
     Returns:
-        ``(N,)`` int64: indices of the samples in that order.
+        ``(N,)`` int64: indices of the samples in that order. That of equal samples does not matter.
     """
-    return _order(_checksums(logits), target)
+    number = np.arange(len(target))
+    return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
 
 
-def equal_rows(rows: Tensor) -> Tensor:
-    """Return the number of the distinct row that each row equals ``(N,)`` int64, counted in order of first occurrence.
+def sample_numbers(logits: Tensor, target: Tensor, features: Tensor | None = None) -> NDArray[np.int64]:
+    """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
 
-    Two different rows have the same checksum, and so the same number, once in four billion pairs. They are kept
-    together then, which does no harm.
+    Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
+    independent samples of a score would have several.
+
+    Example:
+        >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
+        >>> sample_numbers(rows, torch.tensor([0, 1, 0])).tolist()
+        [0, 1, 0]
+    """
+    number = equal_rows(logits)
+    if features is not None:
+        number = _numbered(number * len(number) + equal_rows(features))
+    size = np.bincount(number)
+    if size.max() == 1:
+        return number
+    evidence = _evidence_of_copies(logits, target.cpu(), number)
+    copies = evidence > (_SURE if size.max() >= _FREQUENT else 0)
+    return number if copies else np.arange(len(number))
+
+
+def _evidence_of_copies(logits: Tensor, target: Tensor, number: NDArray[np.int64]) -> float:
+    """Return log-likelihoods of the labels of equal rows, as copies less as independent samples; a few nats a row."""
+    _, first, size = np.unique(number, return_index=True, return_counts=True)
+    labels = target.numpy()
+    several = np.zeros(len(first), dtype=bool)
+    several[number[labels != labels[first[number]]]] = True
+    rows = torch.from_numpy(first)
+    scores = logits.cpu()[rows].double() / nll_temperature(Predictions(logits.cpu(), target)).value
+    log_probs = scores.log_softmax(dim=1).gather(1, target[rows].unsqueeze(1)).squeeze(1)
+    alike = np.minimum(-(size - 1) * log_probs.numpy(), _SURE)
+    return float(np.where(several, -_SURE, alike).sum())
+
+
+def equal_rows(rows: Tensor) -> NDArray[np.int64]:
+    """Return the number of the distinct row that each row equals ``(N,)``, counted in order of first occurrence.
 
     Example:
         >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
         [0, 1, 0]
     """
-    return torch.from_numpy(_numbered(_checksums(rows)))
+    return _numbered(_checksums(rows))
 
 
-def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
-    """Return the fold ``(N,)`` of each sample, from 0 on, at most ``count``; equal rows of logits share one.
+def _numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    _, first, number = np.unique(values, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
 
-    A copy of a held-out sample would make it a training sample. Where no rows are equal, sizes differ by at most one,
-    overall and within each class; else as little as the equal rows allow, the largest groups being dealt first. There
-    are fewer folds, none empty, if there are fewer distinct rows than ``count``.
+
+def worth(number: NDArray[np.int64], weights: Tensor) -> float:
+    """Return how many samples of one weight the rows are worth.
 
     Args:
-        logits: ``(N, C)``.
+        number: The sample of each row, of :func:`sample_numbers`.
+        weights: ``(N,)``.
+    """
+    return effective_samples(np.bincount(number, weights.numpy()))
+
+
+def stratified_folds(
+    logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None, features: Tensor | None = None
+) -> Tensor:
+    """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one.
+
+    A copy of a held-out sample would make it a training sample. Where there are no copies, sizes differ by at most one,
+    overall and within each class; else as little as the copies allow, the largest groups being dealt first. There are
+    fewer folds, none empty, if there are fewer samples than ``count``.
+
+    Args:
+        logits: ``(N, C)``; another precision, or a number added to all, gives the same folds.
         target: ``(N,)``.
         count: Number of folds, at least 1.
         weights: ``(N,)``; a weight of 2 counts as a repeated sample.
+        features: ``(N, D)``, by which samples of equal logits differ.
     """
-    sums = _checksums(logits)
-    order = _order(sums, target)
-    group = _numbered(sums[order.numpy()])
-    folds = torch.empty(len(target), dtype=torch.int64, device="cpu")
-    weight = np.ones(len(group)) if weights is None else weights[order].numpy()
-    folds[order] = _dealt(group, target.cpu()[order].numpy(), weight, count)
-    return folds
+    labels = target.cpu().numpy()
+    number = sample_numbers(logits, target, features)
+    order = _shuffled(logits, labels, number, features)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    weight = np.ones(len(number)) if weights is None else weights.numpy()
+    return torch.from_numpy(_dealt(place[number], labels, weight, count))
 
 
-def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int) -> Tensor:
-    """Return the fold of each sample: a group goes where its labels are rarest, among equals to the smallest fold."""
+def _shuffled(
+    logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
+) -> NDArray[np.int64]:
+    """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it.
+
+    The permutation applies to samples ordered by a score that rounding hardly changes. A checksum of the numbers
+    would be another one after any rounding.
+    """
+    label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
+    np.minimum.at(label, number, labels)
+    found = _scores(logits) if features is None else np.concatenate([_scores(features)[:1], _scores(logits)])
+    scores = np.empty((len(found), len(label)))
+    scores[:, number] = found
+    order = np.lexsort((*scores, label))
+    for block in np.split(order, np.bincount(label).cumsum()[:-1]):
+        block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
+    return order
+
+
+def _scores(logits: Tensor) -> NDArray[np.float64]:
+    """Return two numbers of each row ``(2, N)``: sums of the centered logits, each times a factor."""
+    place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
+    factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
+    parts = []
+    for _, rows in double_rows(logits):
+        centered = rows - rows.mean(dim=1, keepdim=True)
+        parts.append(torch.stack([(centered * factor).sum(dim=1) for factor in factors]))
+    return torch.cat(parts, dim=1).numpy()
+
+
+def _dealt(
+    group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int
+) -> NDArray[np.int64]:
+    """Return the fold of each row: a group goes where its labels are rarest, among equals to the smallest fold."""
     sizes = np.bincount(group, weight)
     if len(sizes) == len(group) and (weight == 1).all():
-        return torch.arange(len(group), device="cpu") % count
+        return group % count
     members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
     filled = np.zeros((count, label.max() + 1))
     total = np.zeros(count)
@@ -77,19 +169,13 @@ def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[n
         folds[inside] = fold
         np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]
-    return torch.from_numpy(folds)
-
-
-def _order(sums: NDArray[np.int64], target: Tensor) -> Tensor:
-    return torch.from_numpy(np.lexsort((sums, target.cpu().numpy())))
-
-
-def _numbered(sums: NDArray[np.int64]) -> NDArray[np.int64]:
-    _, first, number = np.unique(sums, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[number]
+    return folds
 
 
 def _checksums(rows: Tensor) -> NDArray[np.int64]:
-    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision."""
+    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision.
+
+    Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
+    """
     numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)  # + 0.0 turns -0.0 into 0.0
     return np.fromiter((zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers))

@@ -59,16 +59,18 @@ def weights_of(val: Predictions) -> Tensor:
     return torch.ones(val.num_samples, dtype=torch.float64, device="cpu") if val.weights is None else val.weights
 
 
-def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+def map_rows(logits: Tensor, function: Callable[..., Tensor], features: Tensor | None = None) -> Tensor:
     """Return ``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
 
     Args:
         logits: ``(N, C)``.
-        function: From float64 rows ``(n, C)`` to ``(n, C)``, row by row.
+        function: From float64 rows ``(n, C)``, and features ``(n, D)`` if there are some, to ``(n, C)``, row by row.
+        features: ``(N, D)``, or None.
     """
     result = torch.empty_like(logits)
     for part, rows in double_rows(logits):
-        result[part] = function(rows).to(result)
+        others = () if features is None else (features[part].detach().cpu().double(),)
+        result[part] = function(rows, *others).to(result)
     return result
 
 

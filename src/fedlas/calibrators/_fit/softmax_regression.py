@@ -50,6 +50,14 @@ class AffineMap(nn.Module):
         return scores + self.bias
 
 
+class LogAffineMap(AffineMap):
+    """``x -> W log softmax(x) + b``."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the map of each row of ``inputs (n, C)``."""
+        return super().forward(inputs.log_softmax(dim=1))
+
+
 def apply_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return ``W x`` of each column ``x`` of ``(C, n)``, or of one ``x (C,)``; ``W`` is a matrix or its diagonal."""
     return weight @ columns if weight.ndim == 2 else weight.reshape(-1, *[1] * (columns.ndim - 1)) * columns

@@ -75,20 +75,20 @@ def nll_temperature(val: Predictions) -> BestTemperature:
     return BestTemperature(nll.temperature(scale), doubt and doubt.format(nll.temperature(scale)), nll.spread)
 
 
-def nearby_temperature(val: Predictions, near: BestTemperature) -> float:
+def nearby_temperature(val: Predictions, near: BestTemperature) -> BestTemperature:
     """Return a part's temperature by two Newton steps from that of all samples, at most twofold.
 
     A temperature that few mistakes hold, or that is at a bound, stays.
     """
     if near.doubt is not None:
-        return near.value
+        return near
     nll = _ScaledNLL(val)
     scale = start = nll.spread / near.value
     for _ in range(2 if nll.spread else 0):
         point = nll.at(scale)
         step = point.slope / point.curvature if point.curvature > 0 else 0.0
         scale = min(max(scale - step, start / 2), 2 * start)
-    return nll.temperature(scale) if nll.spread else near.value
+    return BestTemperature(nll.temperature(scale), None, nll.spread) if nll.spread else near
 
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:

@@ -47,19 +47,22 @@ class Monitor:
         self.false_alarm = check_level(OWNER, false_alarm, name="false_alarm")
         self._watches = watches_of(self.card, false_alarm=false_alarm)
         self._stream = Watched.nothing(self._watches)
+        self._raw = self.card.raw
 
     @check_kinds
-    def update(self, predictions: Predictions | TopLabel, *, raw: bool = False) -> bool:
+    def update(self, predictions: Predictions | TopLabel, *, raw: bool | None = None) -> bool:
         """Add predictions and return whether there has been an alarm.
 
         Args:
             predictions: In the order of time, with labels or without.
-            raw: Whether they have not been through the card's calibration, which is then applied first.
+            raw: Whether they have not been through the card's calibration, which is then applied first; None: as the
+                card says.
 
         Raises:
             InputError: For another number of classes than the card's, or ``raw`` confidences.
         """
-        self._look([_batch(self.card, *_scores(predictions), raw=raw, source="update")])
+        self._raw = self.card.raw if raw is None else raw
+        self._look([_batch(self.card, *_scores(predictions), raw=self._raw, source="update")])
         return self._stream.alarm is not None
 
     def _look(self, batches: Iterable[LiveBatch]) -> None:
@@ -82,6 +85,7 @@ class Monitor:
         return {
             "card": self.card.name,
             "card_samples": int(self.card.gaps.count[0]),
+            "live": "raw" if self._raw else "calibrated",
             **{name: getattr(stream, name) for name in ("samples", "labeled", "looks")},
             "false_alarm": self.false_alarm,
             "alarm": stream.alarm is not None,
@@ -102,7 +106,8 @@ class Monitor:
         samples, labeled = content["samples"], content["labeled"]
         with_labels = {0: "without labels", samples: "with labels"}.get(labeled, f"{labeled:,} of them with labels")
         test = f"{content['card_samples']:,} test samples"
-        return f"{samples:,} live samples, {with_labels}; card of {content['card']}, {test}"
+        taken = "raw, so the card's calibration is applied" if self._raw else "calibrated"
+        return f"{samples:,} live samples, {with_labels}, taken as {taken}; card of {content['card']}, {test}"
 
     @property
     def verdict(self) -> str:
@@ -125,7 +130,7 @@ def monitor(
     *,
     false_alarm: float = 0.01,
     columns: Columns | None = None,
-    raw: bool = False,
+    raw: bool | None = None,
     state: Path | None = None,
 ) -> Monitor:
     """Return a monitor that has read files of live predictions.
@@ -135,7 +140,8 @@ def monitor(
         files: Predictions in the order of time, some with labels and some without.
         false_alarm: As for :class:`Monitor`; with ``state`` over all calls together.
         columns: Which columns hold what; None for ``.npz`` with ``logits`` (and ``target``).
-        raw: The predictions have not been through the card's calibration, which is applied first.
+        raw: Whether the predictions have not been through the card's calibration, which is applied first; None: as the
+            card says.
         state: File to resume from and to write; None reads and writes none. Calls that share it wait for one
             another, each from before it reads the state until it has written it. An alarm stays until it is removed.
 
@@ -144,8 +150,9 @@ def monitor(
     """
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
+    watcher._raw = watcher.card.raw if raw is None else raw
     batches = (
-        _batch(watcher.card, scores, outcome, raw=raw, source=file.name)
+        _batch(watcher.card, scores, outcome, raw=watcher._raw, source=file.name)
         for file in files
         for scores, outcome in _blocks(file, columns)
     )
@@ -185,8 +192,8 @@ def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, sou
     """Return confidences and outcomes from confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
         if raw and card.num_classes:
-            fix = "Pass calibrated confidences and leave --raw out, or the scores of all classes."
-            raise InputError(OWNER, "--raw needs the scores of all classes", f"confidences in {source}", fix)
+            fix = "Pass the scores of all classes, or --calibrated if the confidences are calibrated."
+            raise InputError(OWNER, "raw predictions need the scores of all classes", f"confidences in {source}", fix)
         if raw:
             # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
             unknown = torch.zeros(len(scores), dtype=torch.bool)

@@ -16,6 +16,7 @@ from fedlas.lab.runs.claim import check_bench_folder, check_claim, check_data, i
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.comparable import as_begun, check_alike
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
+from fedlas.lab.runs.environment import code_changes, environment
 from fedlas.lab.runs.execute import alarms_of, counted
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.runs.intervals import lacks_estimates
@@ -70,6 +71,8 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         for folder in _siblings(runs):
             with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
                 check_data(folder, data_fingerprint(run))
+    if new:
+        say(*_of_other_code(_siblings(runs)), style="yellow", wrap=True, stderr=True, on=console)
     results: dict[str, TaskResult] = {}
 
     def note(result: TaskResult, style: str | None = None) -> None:
@@ -101,6 +104,19 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         lines = [*notes_of(ended_well), *alarms_of(ended_well, runs[0].folder.parent)]
         say(*lines, style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)
+
+
+def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
+    """Return a line if runs of a bench were made with other code than this; none if all were made with it."""
+    now = environment()
+    changed = {folder.name: changes for folder in folders if (changes := code_changes(folder, now))}
+    if not changed:
+        return []
+    names = list(changed)
+    advice = "Where that matters, run all with another --out."
+    return [
+        f"{counted(names)} {'was' if len(names) == 1 else 'were'} made with other code: {changed[names[0]]}. {advice}"
+    ]
 
 
 def _is_done(run: Run) -> bool:

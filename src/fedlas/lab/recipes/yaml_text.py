@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.extras import require
+from fedlas._core.files import no_device
 
 _MOST_CHARACTERS = 200_000
 _MOST_LEVELS = 50
@@ -36,7 +37,7 @@ def read_yaml(path: Path) -> Any:
         ValueError: As :func:`parse_yaml`.
         MissingExtraError: Without PyYAML.
     """
-    with path.open(encoding="utf-8") as file:
+    with no_device(path).open(encoding="utf-8") as file:
         return parse_yaml(file.read(_MOST_CHARACTERS + 1))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import foreign, not_writable, path_inside, remove, remove_parts, write_json, write_text
+from fedlas._core.files import foreign, not_writable, refuse_links, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError, packed_names
@@ -176,7 +176,7 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
     def acquire() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _refuse_link(folder, RunFolder(folder).lock_path)
+            refuse_links(folder, RunFolder(folder).lock_path)
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise BusyError(
@@ -190,8 +190,8 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
 
     # The folder may be a stranger's, and most of what is written into it comes after hours of training.
     def check_links() -> None:
-        for path in folder.rglob("*"):
-            _refuse_link(folder, path)
+        for path in folder.iterdir():
+            refuse_links(folder, path)
 
     on_main(accelerator, acquire)
     try:
@@ -199,11 +199,6 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _refuse_link(folder: Path, path: Path) -> None:
-    if path.is_symlink():
-        path_inside(folder, path / "file")
 
 
 def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:

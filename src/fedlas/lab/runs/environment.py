@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,11 +52,16 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 def note_start(folder: Path, device: torch.device | str, **more: Any) -> None:
     """Add a start to ``environment.json`` of a folder: the environment, and whatever ``more`` there is to say."""
     run, now = RunFolder(folder), {**environment(device), **more}
-    for last in run.starts[-1:]:
-        before, after = ({key: start.get(key) for key in _CODE} for start in (last, now))
-        if changes := differences(before, after):
-            warn_once(f"{run.name} resumes with other code: {'; '.join(changes)}. Its epochs are of both.")
+    if changes := code_changes(run, now):
+        warn_once(f"{run.name} resumes with other code: {changes}. Its epochs are of both.")
     write_json(run.environment_path, [*run.starts, now])
+
+
+def code_changes(run: RunFolder, now: Mapping[str, Any]) -> str:
+    """Return how the code of the last start of a run differs from that of an environment; no text if it does not."""
+    start = run.starts[-1] if run.starts else now
+    before, after = ({key: each.get(key) for key in _CODE} for each in (start, now))
+    return "; ".join(differences(before, after))
 
 
 def _command() -> str:

@@ -306,8 +306,11 @@ class RunFolder:
 RUNS = "runs.zip"
 PACK_MARK = b"fedlas runs 1"
 """Comment of the zip: a file of another kind is not refused but ignored."""
-_MOST_BYTES = 2**26
+_MOST_BYTES = 2**21
 """Largest file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
+_FREE_BYTES = 2**22
+_MOST_RATIO = 10
+"""All files together may be larger than the zip by this factor, or ``_FREE_BYTES``; text shrinks to a third."""
 _FIX = f"Restore {RUNS} from where it came, or remove it."
 
 
@@ -371,4 +374,8 @@ def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
         if names in entries:
             raise InputError("pack", "each file must be in it once", f"{about.filename} twice in {path}", _FIX)
         entries[names] = about
+    total = sum(about.file_size for about in entries.values())
+    if total > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):
+        got = f"{path} with {total:,} in {path.stat().st_size:,}"
+        raise InputError("pack", f"its bytes must be compressed at most {_MOST_RATIO} times", got, _FIX)
     return archive, entries

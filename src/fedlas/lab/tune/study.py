@@ -13,7 +13,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas._core.files import remove
+from fedlas._core.files import no_device, remove
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas._core.terminal import say
@@ -208,7 +208,7 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it prints a line for each study
     direction = "maximize" if tuning.maximize else "minimize"
     try:
-        backend = optuna.storages.journal.JournalFileBackend(str(tuning.folder / STORAGE))
+        backend = optuna.storages.journal.JournalFileBackend(str(no_device(tuning.folder / STORAGE)))
         storage = optuna.storages.JournalStorage(backend)
         return {
             m.name: optuna.create_study(storage=storage, study_name=m.name, direction=direction, load_if_exists=True)

@@ -216,7 +216,12 @@ def missing(owner: str, need: str) -> TypeError:
 
 def can_look(tensor: Tensor) -> bool:
     """Return whether values of ``tensor`` may be read: on a device it would stall, while compiling it would fail."""
-    return not torch.compiler.is_compiling() and tensor.is_cpu
+    return not torch.compiler.is_compiling() and tensor.is_cpu and not is_transformed()
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of ``torch.func`` runs, in which values cannot be read and buffers not written to."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def prepare(

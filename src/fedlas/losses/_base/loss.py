@@ -22,7 +22,16 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
-from fedlas.losses._base.batch import EXTRAS, Batch, Reduction, can_look, missing, prepare, reduce
+from fedlas.losses._base.batch import (
+    EXTRAS,
+    Batch,
+    Reduction,
+    can_look,
+    is_transformed,
+    missing,
+    prepare,
+    reduce,
+)
 from fedlas.losses._base.refusals import check_masked
 
 Variant = Literal["paper", "reference"]
@@ -192,7 +201,17 @@ class Loss(nn.Module, ABC):
         extras = {name: value for name, value in zip(EXTRAS, passed, strict=True) if value is not None}
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
         with without_autocast(device):
-            return self._forward(logits, target, extras)
+            try:
+                return self._forward(logits, target, extras)
+            except RuntimeError as error:
+                if not (self.training and is_transformed()):
+                    raise
+                raise InputError(
+                    type(self).__name__,
+                    "a loss that updates its state must be in eval() under transforms of torch.func",
+                    "one in train()",
+                    "Call criterion.eval() first, or differentiate with autograd.",
+                ) from error
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         owner = type(self).__name__

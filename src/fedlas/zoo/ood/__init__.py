@@ -1,7 +1,8 @@
 """Out-of-distribution detection: scores of samples, higher = more OOD, and how well they detect.
 
 In: :class:`Outputs` (logits and features without labels), and for some scores a :class:`Reference` of in-distribution
-samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals.
+samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals. :func:`rule_shift`
+tests whether a whole set differs from known samples.
 """
 
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.
@@ -19,6 +20,7 @@ from fedlas.zoo.ood.fitted_scores import (
     relative_mahalanobis_score,
     vim_score,
 )
+from fedlas.zoo.ood.rules import RuleShift, rule_shift, rules_score
 from fedlas.zoo.ood.odin import odin_score
 from fedlas.zoo.ood.outputs import Outputs
 
@@ -27,6 +29,7 @@ __all__ = [
     "OOD_SCORES",
     "Outputs",
     "Reference",
+    "RuleShift",
     "Score",
     "adapt_images",
     "compute_score",
@@ -48,5 +51,7 @@ __all__ = [
     "options_of",
     "relative_mahalanobis_score",
     "roc_points",
+    "rule_shift",
+    "rules_score",
     "vim_score",
 ]

@@ -52,7 +52,7 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
         Hendrycks et al. 2022, section 4.
     """
     owner = "kl_matching_score"
-    check_predictions(owner, val)
+    val = check_predictions(owner, val)
     if check_logits(owner, logits).shape != (len(logits), val.num_classes) or not len(logits):
         raise InputError(
             owner,

@@ -1,4 +1,4 @@
-"""Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace.
+"""Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace, Bayesian heads.
 
 In: a model, or predictions of several. Out: modules that predict with the mean over draws, penalties for training, or
 combined :class:`~fedlas.Predictions`. ``fedlas.lab.studies.uncertainty`` applies them to finished runs.
@@ -9,8 +9,10 @@ from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig, to_bayesian
 from fedlas.zoo.uncertainty.ensemble import average, mean_log_probs
 from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace
+from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussian
 from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, mc_dropout
 from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty
+from fedlas.zoo.uncertainty.probabilistic_backprop import ProbabilisticBackprop
 from fedlas.zoo.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "LastLayerLaplace",
     "LatentKL",
     "MLPHead",
+    "MatrixGaussian",
     "OrthogonalityPenalty",
+    "ProbabilisticBackprop",
     "SampledWeights",
     "TwoStage",
     "VariationalHead",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.objective.batches import tensors_in
-from fedlas.objective.objective import Arguments, class_logits
+from fedlas.objective.call import Arguments, class_logits
 
 
 def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:

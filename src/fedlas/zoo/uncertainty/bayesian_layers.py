@@ -8,7 +8,6 @@ Source:
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.extras import require
+from fedlas._core.threads import no_warnings
 
 __all__ = ["BayesianConfig", "to_bayesian"]
 
@@ -172,7 +172,7 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
 
 
 def _library() -> Any:
-    with warnings.catch_warnings(action="ignore"):  # warnings of its imports do not concern the user
+    with no_warnings:  # warnings of its imports do not concern the user
         return require("torch_uncertainty.layers.bayesian", extra="uncertainty")
 
 

@@ -8,7 +8,6 @@ Source:
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
 from fedlas._core.extras import require
+from fedlas._core.threads import no_warnings
 from fedlas.predictions import Predictions
 
 __all__ = ["LastLayerLaplace", "Link", "Structure"]
@@ -112,7 +112,7 @@ class LastLayerLaplace:
         check_count(_OWNER, "batch_size", batch_size)
         features = _features(train, self._head)
         _check_logits(train, features, self._head)
-        with warnings.catch_warnings(action="ignore"):  # of its imports, and of a default that is chosen here
+        with no_warnings:  # of its imports, and of a default that is chosen here
             laplace = require("laplace", extra="uncertainty")
             posterior = laplace.Laplace(
                 nn.Sequential(self._head),
@@ -161,7 +161,7 @@ class LastLayerLaplace:
         # In blocks, because the Jacobian takes rows * C * weights numbers.
         rows = max(1, _JACOBIAN_NUMBERS // (self._head.out_features * self.num_weights))
         devices = [features.device] if features.is_cuda else []
-        with warnings.catch_warnings(action="ignore"), torch.no_grad(), torch.random.fork_rng(devices):
+        with no_warnings, torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             probs = torch.cat([
                 posterior(block, pred_type="glm", link_approx=self.link, n_samples=self.samples)

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas.objective import predict
-from fedlas.objective.objective import network_of
+from fedlas.objective.network import network_of
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._draws import mean_over_draws
 
@@ -54,7 +54,7 @@ def mc_dropout(
         >>> predictions.num_samples, predictions.num_classes
         (2, 3)
     """
-    return predict(DropoutSamples(network_of(model), samples=samples, seed=seed), loader, device=device)
+    return predict(DropoutSamples(network_of("mc_dropout", model), samples=samples, seed=seed), loader, device=device)
 
 
 class DropoutSamples(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import fedlas
 from fedlas._core.check import InputError
 from fedlas.cli import bench
 from fedlas.lab.bench.run_all import notes_of, run_all
@@ -171,6 +172,17 @@ def test_going_on_is_said(tmp_path, monkeypatch):
     outcome, text = run(tmp_path, ["ce"])
     assert outcome.finished == ["ce-s0"]
     assert "resumes after epoch 1" in text
+
+
+def test_a_bench_that_continues_under_another_version_says_so(bench_of_ce, tmp_path):
+    _, text = run(tmp_path, ["ce", "ls"])
+    assert "other code" not in text
+    path = tmp_path / "ce-s0" / "environment.json"
+    path.write_text(path.read_text().replace(f'"fedlas": "{fedlas.__version__}"', '"fedlas": "0.0.1"'))
+    _, text = run(tmp_path, ["ce", "mbls"])
+    assert f"ce-s0 was made with other code: fedlas: '0.0.1' before, '{fedlas.__version__}' now." in text
+    _, text = run(tmp_path, ["ce"])
+    assert "other code" not in text  # nothing is added
 
 
 def test_only_the_main_process_reports(bench_of_ce, tmp_path, monkeypatch, capsys):

@@ -11,7 +11,8 @@ import yaml
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.bench.executors.local import Worker
+from fedlas.lab.bench.executors.local import Worker, open_log
+from fedlas.lab.bench.executors.slurm import job_folder
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
@@ -216,12 +217,22 @@ def test_columns_are_for_files(bench, capsys):
     assert "columns are for files" in capsys.readouterr().err
 
 
-def test_workers_follow_no_link_either(tmp_path):
+@pytest.mark.parametrize("start", [Worker, lambda folder, *_: job_folder(folder)])
+@pytest.mark.parametrize("link", ["", "0.log", "below/0.log"])
+def test_workers_and_jobs_follow_no_link_either(tmp_path, link, start):
+    name = ".workers" if start is Worker else ".slurm"
     (tmp_path / "home").mkdir()
-    (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / ".workers").symlink_to(tmp_path / "home")
+    path = tmp_path / "bench" / name / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "home")
     with pytest.raises(InputError, match="only what lies in"):
-        Worker(tmp_path / "bench", 0, None)
+        start(tmp_path / "bench", 0, None)
+
+
+def test_a_pipe_is_no_log_of_a_worker(tmp_path):
+    os.mkfifo(tmp_path / "0.log")
+    with open_log(tmp_path / "0.log") as file:
+        assert file.name == os.devnull
 
 
 def garbled_yaml(folder):

@@ -145,3 +145,19 @@ def test_a_tensor_in_the_place_of_a_plain_value(path):
     save_checkpoint(path, STATE, CONFIG | {"seed": torch.zeros(2)})
     with pytest.raises(InputError, match=r"seed: tensor\(\[0\., 0\.\]\) before, 0 now"):
         load_checkpoint(path, CONFIG)
+
+
+def test_a_flipped_byte_is_refused_or_changes_nothing(path):
+    content, whole = path.read_bytes(), load_checkpoint(path)
+    before = [whole.pop("objective")["w"], repr(whole)]
+    refusals = 0
+    for position in range(0, len(content), 7):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        try:
+            state = load_checkpoint(path)
+        except InputError:
+            refusals += 1
+        else:
+            assert torch.equal(state.pop("objective")["w"], before[0])
+            assert repr(state) == before[1]
+    assert refusals > 100

@@ -1,5 +1,7 @@
 """A study from start to end: budget, resuming, refused folders, and a test part that has no say."""
 
+import os
+
 import filelock
 import pytest
 import yaml
@@ -157,6 +159,10 @@ def test_another_study_in_the_folder_is_refused(study, tmp_path):
         run_study(study(losses=["ls"], trials=1, out=tmp_path / "else"))
     (tuning.folder / "optuna.log").write_text('{"\n')
     with pytest.raises(InputError, match="journal"):
+        run_study(tuning)
+    (tuning.folder / "optuna.log").unlink()
+    os.mkfifo(tuning.folder / "optuna.log")
+    with pytest.raises(InputError, match=r"journal of optuna.*a pipe"):
         run_study(tuning)
 
 

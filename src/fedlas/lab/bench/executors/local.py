@@ -21,7 +21,7 @@ from typing import IO, Any
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_inside, write_json
+from fedlas._core.files import no_device, refuse_links, write_json
 from fedlas.lab.bench.executors.base import (
     EXECUTORS,
     Events,
@@ -225,7 +225,7 @@ class Worker:
     def __init__(self, folder: Path, number: int, devices: str | None) -> None:
         self.number = number
         self.task: Task | None = None
-        self._log = path_inside(folder, folder / ".workers" / f"{number}.log")
+        self._log = refuse_links(folder, folder / ".workers") / f"{number}.log"
         self._devices = devices
         self.connection: Connection
         self.process: Any
@@ -291,7 +291,7 @@ def open_log(path: Path) -> IO[str]:
     """Open the file for a worker's output; a full or read-only disk, which each task names, gets none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
+        return no_device(path).open("a")
     except OSError:
         return Path(os.devnull).open("a")
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
+from fedlas._core.files import refuse_links
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Task, TaskResult, result_of
 from fedlas.lab.bench.executors.local import work
 
@@ -103,7 +105,7 @@ class SlurmExecutor(Executor):
             InputError: If there is no Slurm on this machine.
         """
         submitit = require("submitit", extra="slurm")
-        folder = tasks[0].run.folder.parent / ".slurm"
+        folder = job_folder(tasks[0].run.folder.parent)
         try:
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
         except RuntimeError as error:
@@ -122,6 +124,15 @@ class SlurmExecutor(Executor):
             additional_parameters={"requeue": True, **self.sbatch},
         )
         return executor
+
+
+def job_folder(bench: Path) -> Path:
+    """Return the folder of submitit's files, into which no link may lead.
+
+    Raises:
+        InputError: If one does.
+    """
+    return refuse_links(bench, bench / ".slurm")
 
 
 class _Resumable:

@@ -43,15 +43,18 @@ FAST = {
     "orthogonal-ensemble": {"members": 2},
     "bayes-by-backprop": {"samples": 3},
     "last-layer-laplace": {"structure": "full"},
+    "matrix-gaussian": {"epochs": 2, "hidden": 6, "samples": 4},
+    "probabilistic-backprop": {"passes": 1, "hidden": 6},
 }
 EACH = [
     pytest.param(name, marks=mark)
     for name, mark in [
         ("linear-head", ()), ("two-stage", ()), ("two-stage-variational", ()), ("orthogonal-ensemble", ()),
         ("bayes-by-backprop", needs_bayesian), ("last-layer-laplace", needs_laplace),
+        ("matrix-gaussian", ()), ("probabilistic-backprop", ()),
     ]
 ]  # fmt: skip
-FITTED = ("last-layer-laplace",)  # in seconds, so without a checkpoint
+FITTED = ("last-layer-laplace", "matrix-gaussian", "probabilistic-backprop")  # in seconds, so without a checkpoint
 TRAINED = [each for each in EACH if each.values[0] not in FITTED]
 
 
@@ -144,6 +147,8 @@ def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, n
         ("bayes-by-backprop", {"samples": 0}, "samples"),
         ("bayes-by-backprop", {"prior_pi": 2.0}, "options must be its own"),
         ("last-layer-laplace", {"structure": "kroon"}, "Did you mean 'kron'"),
+        ("matrix-gaussian", {"covariance": "dag"}, "Did you mean 'diag'"),
+        ("probabilistic-backprop", {"prior": "learnt"}, "Did you mean 'learned'"),
         ("linear-head", {"loss": "cross-fitted"}, "no targets from other models"),
     ],
 )

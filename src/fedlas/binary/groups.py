@@ -1,0 +1,170 @@
+"""Groups of samples: events that were expected and that occurred, with tests, slopes and partial pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.binary.positive import Positive, counted, positive_class
+from fedlas.binary.recalibration import logistic_recalibration
+from fedlas.metrics.groups import group_numbers
+from fedlas.predictions import Predictions
+from fedlas.stats.compare import holm
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
+from fedlas.stats.intervals import Interval, check_level
+from fedlas.stats.pooling import partial_pooling
+from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, two_sided, z_score
+from fedlas.stats.result_table import ResultTable
+
+
+@dataclass(frozen=True)
+class GroupMeasures:
+    """Events of one group of samples.
+
+    Attributes:
+        num_samples: Samples in the group.
+        events: Number of them in which the event occurred.
+        expected: Mean probability of the event.
+        observed: Share of the samples in which it occurred.
+        ratio: Observed over expected, with interval and the p-value of the number of events given the probabilities.
+        slope: Calibration slope; None where the group has none.
+        shift: Calibration in the large; None where the group has none.
+        pooled_slope: The slope after partial pooling over groups; None where fewer than two groups have one.
+        pooled_shift: The same of calibration in the large.
+        p: P-value of ``ratio`` after Holm's correction for all groups.
+    """
+
+    num_samples: int
+    events: int
+    expected: float
+    observed: float
+    ratio: Estimate
+    slope: Estimate | None = None
+    shift: Estimate | None = None
+    pooled_slope: Estimate | None = None
+    pooled_shift: Estimate | None = None
+    p: float | None = None
+
+
+def group_measures(
+    predictions: Predictions,
+    groups: Sequence[Any],
+    *,
+    positive: int | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> ResultTable[Any, GroupMeasures]:
+    """Compare the events that are expected in each group with those that occur.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
+        positive: The class that is the event, against the rest; None: class 1 of two.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+
+    Returns:
+        One entry for each group, the one with the strongest evidence of miscalibration first.
+
+    Raises:
+        InputError: If there is not one group for each sample, groups are floats, cannot be sorted or hold fewer than
+            two samples on average, or as all functions here, for predictions of other than two classes without
+            ``positive``.
+
+    Note:
+        The interval of the ratio takes the probabilities as given: it is the exact one of the share of events (Clopper
+        and Pearson) over the mean probability. With weights or clusters it is the normal one of its logarithm.
+
+        Slopes of small groups are mostly chance. ``pooled_slope`` moves each toward the mean of all groups, as far as
+        its own error is large, see :func:`fedlas.stats.partial_pooling`; its interval says what the group is likely to
+        have, given all groups.
+
+    Example:
+        >>> import torch
+        >>> log_odds = torch.full((400,), -1.1)
+        >>> happened = (torch.arange(400) % 10 < torch.tensor([2, 6]).repeat_interleave(200)).long()
+        >>> two = Predictions(torch.stack([torch.zeros(400), log_odds], dim=1), happened)
+        >>> found = group_measures(two, ["here"] * 200 + ["there"] * 200)
+        >>> next(iter(found)), round(found["there"].ratio.value, 2), found["there"].p < 0.001
+        ('there', 2.4, True)
+    """
+    owner = "group_measures"
+    check_level(owner, confidence_level)
+    names, number = group_numbers(owner, predictions, groups)
+    if predictions.weights is not None:
+        number = number[predictions.weights.cpu().numpy() > 0]
+    if len(names) > max(2, len(number) // 2):
+        got = f"{len(names):,} groups of {len(number):,} samples"
+        fix = "Cut measurements into ranges; a name of every sample is no group."
+        raise InputError(owner, "groups must hold two samples on average", got, fix)
+    samples = counted(predictions)
+    found = {}
+    for place in np.unique(number):
+        rows = np.flatnonzero(number == place)
+        part = samples.rows(torch.from_numpy(rows))
+        found[names[place]] = _measured(owner, part, positive, confidence_level)
+    corrected = holm([each.ratio.p or 0.0 for each in found.values()])
+    found = {name: replace(each, p=p) for (name, each), p in zip(found.items(), corrected, strict=True)}
+    found = _pooled(_pooled(found, "slope", confidence_level), "shift", confidence_level)
+    order = sorted(found, key=lambda name: (found[name].ratio.p or 0.0, -abs(found[name].ratio.value - 1.0)))
+    return ResultTable({name: found[name] for name in order})
+
+
+def _measured(owner: str, part: Predictions, positive: int | None, confidence_level: float) -> GroupMeasures:
+    """Return the measures of the samples of one group."""
+    data = positive_class(owner, part, positive)
+    events = int(data.outcome.sum())
+    expected = data.mean(data.probability)
+    observed = data.mean(data.outcome)
+    slope = None
+    shift = None
+    try:
+        line = logistic_recalibration(part, positive=positive, confidence_level=confidence_level)
+        slope = _estimate(line.slope, 1.0)
+        shift = _estimate(line.in_the_large, 0.0)
+    except InputError:  # one outcome alone, or outcomes that a threshold separates
+        pass
+    ratio = _ratio(data, events, expected, observed, confidence_level)
+    return GroupMeasures(data.num_samples, events, expected, observed, ratio, slope, shift)
+
+
+def _ratio(data: Positive, events: int, expected: float, observed: float, confidence_level: float) -> Estimate:
+    """Return observed over expected with its interval and test."""
+    mean = max(expected, 1e-300)
+    options: dict[str, Any] = {"confidence_level": confidence_level}
+    if data.is_plain:
+        low, high = clopper_pearson(events, data.num_samples, **options)
+        p = poisson_binomial_p(data.probability, events)
+        return Estimate(observed / mean, low / mean, high / mean, p=p, test="Poisson binomial", **options)
+    gaps = data.outcome - data.probability
+    error = data.error_of_mean(gaps - data.mean(gaps))
+    p = two_sided(data.mean(gaps) / error) if error > 0 else 1.0
+    ratio = observed / mean
+    spread = data.error_of_mean(data.outcome - ratio * data.probability)
+    reach = np.exp(z_score(confidence_level) * spread / observed) if observed > 0 else np.inf
+    return Estimate(ratio, ratio / reach, ratio * reach, p=p, test="Wald", **options)
+
+
+def _estimate(interval: Interval, ideal: float) -> Estimate | None:
+    if not 0.0 < interval.standard_error < np.inf:
+        return None
+    p = two_sided((interval.value - ideal) / interval.standard_error)
+    level = interval.confidence_level
+    return Estimate(interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald")
+
+
+def _pooled(found: dict[Any, GroupMeasures], name: str, confidence_level: float) -> dict[Any, GroupMeasures]:
+    """Return the groups with ``pooled_NAME``."""
+    own = {group: each for group, m in found.items() if (each := getattr(m, name)) is not None}
+    if len(own) < 2:
+        return found
+    z = z_score(confidence_level)
+    errors = np.array([(each.high - each.low) / (2.0 * z) for each in own.values()])
+    pooled = partial_pooling(np.array([each.value for each in own.values()]), errors)
+    for group, value, error in zip(own, pooled.values.tolist(), pooled.errors.tolist(), strict=True):
+        estimate = Estimate(value, value - z * error, value + z * error, confidence_level=confidence_level)
+        found = {**found, group: replace(found[group], **{f"pooled_{name}": estimate})}
+    return found

@@ -1,0 +1,312 @@
+"""The calibration of a table: columns of scores, what was fitted on them, and its file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, describe, reason, suggestion
+from fedlas._core.files import read_json, write_json
+from fedlas._core.threads import one_thread
+from fedlas.calibrated.cross_fit import CrossFit, cross_fit
+from fedlas.calibrated.methods import calibrator_of
+from fedlas.calibrators import Calibrator
+from fedlas.calibrators.base import fit_with_notes
+from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
+from fedlas.predictions.cells import few
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.probabilities import are_probabilities
+from fedlas.predictions.read import with_scores
+from fedlas.predictions.sources import Frame, TableSource
+from fedlas.predictions.table import Samples
+
+FORMAT = "fedlas.table/1"
+OWNER = "fedlas apply"
+PREFIX = "calibrated_"
+"""Begins the name of each column that is added."""
+_KEPT = ("logits", "probs", "confidence", "classes", "normalize", "percent", "separator", "confidence_as")
+"""Fields of ``Columns`` that say how scores are read; the others are for the fit alone."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TableCalibration:
+    """The calibration of a table of scores; :func:`fedlas.calibrate` fits one, ``fedlas apply`` uses its file.
+
+    Attributes:
+        calibrator: The fitted calibrator.
+        columns: The columns as the user named them.
+        scores: Columns of the scores, in the order of the classes.
+        classes: Names of the classes; empty if they have none.
+        in_lists: Whether one column holds the scores of all classes, as lists.
+        covariates: Columns that the calibrator reads in addition; None if there are none.
+        cross_fitted: Metrics of rows that the fit did not see; None for too few.
+        rows: Rows of the fit.
+        notes: Sentences on the table and the fit.
+
+    Example:
+        >>> frame = {"p": [0.99, 0.99, 0.01, 0.99] * 50, "y": [1, 0, 0, 1] * 50}
+        >>> calibration = TableCalibration.fit(frame, Columns(probs="p", target="y"), "temperature")
+        >>> [round(float(p), 2) for p in calibration.apply({"p": [0.99, 0.01]})["calibrated_p"]]
+        [0.75, 0.25]
+    """
+
+    calibrator: Calibrator
+    columns: Columns
+    scores: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    in_lists: bool = False
+    covariates: Covariates | None = None
+    cross_fitted: CrossFit | None = None
+    rows: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
+        return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
+
+    @classmethod
+    def fit(cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+        """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
+        source = source if hasattr(source, "chunks") else Frame(source)
+        columns = with_scores(columns, source)
+        columns = replace(columns, covariates=_covariates(columns))
+        covariates = Covariates.learn(source, columns)
+        reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
+        if not columns.has_outcomes:
+            fix = "Name the column of the labels: --target y, or --correct ok for confidences."
+            raise InputError("fedlas calibrate", "the rows must have labels", "no column of them", fix)
+        samples = Samples.joined(reader.samples(), reader.label)
+        _check_logits(columns, samples, "fedlas calibrate", reader.label)
+        val = predictions_of(samples, columns)
+        with one_thread(val.num_samples * max(1, len(reader.scores))):
+            calibrator, doubts = fit_with_notes(calibrator_of(method), val)
+            cross_fitted = cross_fit(calibrator_of(method), val)
+        if covariates is not None and calibrator.num_features is None:
+            names = few(covariates.columns, 6)
+            doubts = (*doubts, f"The calibrator does not read covariates: {names} are not needed to apply it.")
+            covariates = None
+        if covariates is not None:  # without the counts of this table
+            covariates = Covariates(covariates.numbers, covariates.categories)
+        return cls(
+            calibrator,
+            columns,
+            reader.scores,
+            reader.classes,
+            reader.in_lists,
+            covariates,
+            cross_fitted,
+            val.num_samples,
+            (*reader.notes(), *doubts),
+        )
+
+    @property
+    def carries(self) -> str:
+        """What carries the weight of a mixture, or the calibrator itself."""
+        weights = getattr(self.calibrator, "weights", None)
+        if not isinstance(weights, Mapping):
+            temperature = getattr(self.calibrator, "temperature", None)
+            value = f" {temperature:.3g}" if isinstance(temperature, float) else ""
+            return f"{self.calibrator.plain()['calibrator']}{value}"
+        ordered = sorted(weights.items(), key=lambda pair: -pair[1])
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in ordered)
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the columns that are added: ``calibrated_`` and the name of the score."""
+        return tuple(f"{PREFIX}{name}" for name in self.scores)
+
+    def reader(self, source: TableSource, owner: str = OWNER) -> TableReader:
+        """Return a reader of the same columns of another table, found by their names.
+
+        Raises:
+            InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
+        """
+        names, label = source.names, source.label
+        wanted = [*self.scores, *(self.covariates.columns if self.covariates else ())]
+        if missing := [name for name in wanted if name not in names]:
+            fix = suggestion(missing[0], names)
+            expected = f"the table must have the columns of the fit, {few(wanted)}"
+            raise InputError(owner, expected, f"no {', '.join(map(repr, missing[:6]))} in {label}", fix)
+        if there := [name for name in self.added if name in names]:
+            fix = "Calibrate the scores once: remove the column, or rename it."
+            raise InputError(owner, "there must be no column of a name that is added", f"{there[0]!r} in {label}", fix)
+        others = {*wanted, *(getattr(self.columns, each) for each in ("target", "correct", "predicted", "weights"))}
+        for pattern in self.columns.words(self.columns.kind or "logits"):
+            more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
+            if pattern not in names and more:
+                fix = "A calibration is for the classes of its fit: fit another, or remove the column."
+                expected = f"columns that match {pattern!r} must be the classes of the fit, {few(self.scores)}"
+                raise InputError(owner, expected, f"{few(more)} too in {label}", fix)
+        live = Columns(**{name: getattr(self.columns, name) for name in _KEPT})
+        named: Any = self.scores[0] if self.columns.kind == "confidence" else list(self.scores)
+        live = replace(live, **{self.columns.kind or "logits": named})
+        return TableReader(source, live, copy.deepcopy(self.covariates) or Covariates())
+
+    def calibrated(self, samples: Samples, label: str = "the table") -> list[NDArray[Any]]:
+        """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
+        classes = 0 if self.calibrator.top_label else self.calibrator.num_classes
+        if classes and samples.scores.shape[1] != classes:
+            expected = f"{self.scores[0]!r} must hold the scores of the {classes} classes of the fit"
+            raise InputError(OWNER, expected, f"{samples.scores.shape[1]} in {label}", "Pass scores of the same model.")
+        _check_logits(self.columns, samples, OWNER, label)
+        test = predictions_of(samples, self.columns)
+        after = self.calibrator.transform(test)
+        if isinstance(after, TopLabel):
+            return [after.confidence.numpy()]
+        values = after.probs if self.columns.kind == "probs" else after.logits
+        if len(self.scores) > 1:
+            return list(values.T.contiguous().numpy())
+        if self.in_lists:
+            return [values.numpy()]
+        # One column of numbers holds the second of two classes.
+        single = values[:, 1] if self.columns.kind == "probs" else values[:, 1] - values[:, 0]
+        return [single.numpy()]
+
+    def apply(self, frame: Any) -> Any:
+        """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
+
+        Args:
+            frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns.
+
+        Returns:
+            A frame of the same kind.
+
+        Raises:
+            InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
+                column are named.
+        """
+        reader = self.reader(Frame(columns_of_arrow(frame)))
+        parts = [self.calibrated(samples, reader.label) for samples in reader.samples()]
+        if not parts:
+            raise InputError(OWNER, "there must be at least one row", "none", "Check the frame.")
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return _with_columns(frame, dict(zip(self.added, columns, strict=True)))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the calibration as JSON, atomically, and return the path.
+
+        Raises:
+            InputError: If the folder is not writable.
+        """
+        return write_json(path, self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        columns = {name: value for name, value in asdict(self.columns).items() if value not in (None, False, ())}
+        return {
+            "format": FORMAT,
+            "columns": columns,
+            "scores": list(self.scores),
+            "classes": list(self.classes),
+            "in_lists": self.in_lists,
+            "covariates": None if self.covariates is None else self.covariates.plain(),
+            "adds": list(self.added),
+            "rows": self.rows,
+            "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
+            "notes": list(self.notes),
+            "calibrator": self.calibrator.plain(),
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote; plain JSON, so a file from a stranger cannot run code.
+
+        Raises:
+            InputError: If it cannot be read or is something else.
+        """
+        fix = "Write one with fedlas calibrate VAL --probs 'p_*' --target y --out cal.json."
+        try:
+            return cls._read(read_json(path), path)
+        except FileNotFoundError as error:
+            raise InputError("calibration", "the file must exist", path, "Check the path.") from error
+        except InputError:
+            raise
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            got = f"{path} ({reason(error)})"
+            raise InputError("calibration", "it must be the calibration of a table", got, fix) from error
+
+    @classmethod
+    def _read(cls, content: Any, path: object) -> Self:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"no format {FORMAT!r}")
+        names = {each.name for each in fields(Columns)}
+        columns = Columns(**{name: value for name, value in content["columns"].items() if name in names})
+        scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
+        calibrator = Calibrator.from_plain(content["calibrator"], source=path)
+        if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
+            raise ValueError(f"{len(scores)} columns of scores")
+        covariates = content["covariates"]
+        cross_fitted = content["cross_fitted"]
+        return cls(
+            calibrator,
+            columns,
+            scores,
+            classes,
+            content["in_lists"] is True,
+            None if covariates is None else Covariates.read(covariates),
+            None if cross_fitted is None else CrossFit.read(cross_fitted),
+            int(content["rows"]),
+            notes,
+        )
+
+
+def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
+    """Return the predictions of some rows; top labels without an outcome count as wrong, which nothing reads."""
+    if columns.kind == "confidence":
+        outcome = samples.outcome
+        outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
+        return TopLabel(samples.scores, outcome, samples.weights)
+    return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
+
+
+def _check_logits(columns: Columns, samples: Samples, owner: str, label: str) -> None:
+    """Refuse probabilities that are named as logits."""
+    if columns.kind == "logits" and are_probabilities(samples.scores):
+        fix = "Fit and apply one kind: name probabilities with --probs, or write logits."
+        raise InputError(owner, "columns of --logits must hold logits", f"probabilities in {label}", fix)
+
+
+def _covariates(columns: Columns) -> tuple[str, ...] | None:
+    """Return the names of the covariates, the groups among them; a pattern stays one."""
+    names = columns.words("covariates")
+    if columns.groups is not None and columns.groups not in names:
+        names.append(columns.groups)
+    return tuple(names) or None
+
+
+def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    texts = content[name]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} must be names")
+    return tuple(texts)
+
+
+def columns_of_arrow(frame: Any) -> Any:
+    """Return the columns of an Arrow table by name; any other frame is returned unchanged."""
+    return {name: frame[name] for name in frame.column_names} if hasattr(frame, "append_column") else frame
+
+
+def _with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+    """Return a frame of the same kind with more columns."""
+    plain = {name: values if values.ndim == 1 else list(values) for name, values in columns.items()}
+    if hasattr(frame, "append_column"):
+        for name, values in plain.items():
+            frame = frame.append_column(name, [values])
+        return frame
+    if isinstance(frame, Mapping):
+        return {**frame, **columns}
+    if hasattr(frame, "with_columns"):
+        series = type(frame[frame.columns[0]])
+        return frame.with_columns([series(name, values) for name, values in columns.items()])
+    if hasattr(frame, "assign"):
+        return frame.assign(**plain)
+    raise InputError(OWNER, "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it.")

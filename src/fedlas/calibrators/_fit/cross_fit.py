@@ -1,0 +1,84 @@
+"""Members of a mixture: their maps of all samples, and what they predict for samples left out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.predictions import Predictions
+
+
+class Member(Protocol):
+    """What a mixture asks of a calibrator."""
+
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module:
+        """Return the map fitted on ``val``."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """Samples, some of which are held out in turn.
+
+    Attributes:
+        val: With labels.
+        folds: Fold of each sample ``(N,)``.
+        held_out: Rows ``(n,)`` that are predicted from the others of each fold, for the folds that are left out.
+        thinned: Mask of the rows that dear members are fitted on ``(N,)``.
+        order: All rows, by class and at random within it ``(N,)``.
+        distinct: One row of each sample, of which others are copies ``(M,)``.
+    """
+
+    val: Predictions
+    folds: Tensor
+    held_out: tuple[Tensor, ...]
+    thinned: Tensor
+    order: Tensor
+    distinct: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        """All rows that are held out, fold by fold."""
+        return torch.cat(self.held_out)
+
+    def train(self, fold: int, dear: bool) -> Predictions:
+        """Return the samples without a fold; for dear members a part of them."""
+        rows = (self.folds != fold) & (self.thinned if dear else True)
+        weights = None if self.val.weights is None else self.val.weights[rows]
+        return Predictions(self.val.logits.cpu()[rows], self.val.target.cpu()[rows], weights=weights)
+
+    def whole(self, dear: bool) -> Predictions:
+        """Return all samples; for dear members a part of them."""
+        return self.val.rows(self.thinned) if dear and not bool(self.thinned.all()) else self.val
+
+    def log_probs(
+        self, members: Mapping[str, Member | None], maps: Mapping[str, nn.Module], dear: frozenset[str]
+    ) -> Tensor:
+        """Return log-probabilities ``(K, n, C)`` of each member for the rows that are held out.
+
+        Args:
+            members: By name; None: predictions as they are.
+            maps: Their maps of all samples.
+            dear: Names of the members that are fitted on a part of the rows.
+        """
+        logits, parts = self.val.logits.cpu(), []
+        for fold, rows in enumerate(self.held_out):
+            train = {kind: self.train(fold, kind) for kind in {name in dear for name in members}}
+            # A copy, so that what a member remembers of its fit is that of all samples.
+            fits = [
+                nn.Identity() if member is None else copy.copy(member).fit_map(train[name in dear], maps[name])
+                for name, member in members.items()
+            ]
+            chunks = [torch.stack([fit(each) for fit in fits]) for _, each in double_rows(logits[rows])]
+            parts.append(torch.cat(chunks, dim=1).log_softmax(dim=2))
+        return torch.cat(parts, dim=1)
+
+
+def label_log_probs(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Return what each member gives the label ``(n, K)``, from ``(K, n, C)``."""
+    return log_probs.gather(2, target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T

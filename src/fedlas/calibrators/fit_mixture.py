@@ -1,0 +1,244 @@
+"""Fits a mixture of calibrators: members on all samples, their weights on samples that are held out in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas.calibrators._fit.cross_fit import CrossFit, label_log_probs
+from fedlas.calibrators._fit.doubts import when, with_doubts
+from fedlas.calibrators._fit.folds import canonical_order, equal_rows, sample_numbers, stratified_folds, worth
+from fedlas.calibrators._fit.mixture import mixture_weights
+from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.side_maps import SideInformation
+from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
+from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators.base import MappedCalibrator
+from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.mixture import CalibratedMixture, Share
+from fedlas.calibrators.side_information import Samples, affordable, fit_side_information
+from fedlas.calibrators.spline import SplineCalibration
+from fedlas.calibrators.structured import StructuredScaling
+from fedlas.calibrators.temperature import TemperatureScaling
+from fedlas.predictions import Predictions
+
+RAW = "as predicted"
+PRIOR = {RAW: 2.0, "temperature": 2.0}
+"""Samples that members count in addition: those that cannot over-fit."""
+_STEPS = 500
+"""Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
+_SMALLEST = 1e-3
+"""Members of a smaller weight are left out."""
+_LEAST_OF_FEATURES = 0.01
+"""With a smaller weight of all regressions on features, these are left out."""
+_NEVER = 1e-9
+"""Least probability of a held-out label, so that one member cannot lose everything on one sample."""
+_FLEXIBLE = 2**19
+"""Most logits (N x C) of the rows that members with a curve or a row of numbers for each class are fitted on: about a
+second each."""
+_FEWEST_ROWS = 10
+"""Rows a class that these members must have."""
+_ENOUGH_HELD_OUT = 2000
+"""Folds are left out until they have this many distinct samples together: the weights need no more."""
+_MOST_HELD_OUT = 2**22
+"""Most logits of held-out rows that are predicted."""
+_MATRIX_CLASSES = 32
+_FEWEST_TO_SHARPEN = 200
+"""Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
+_TOO_GOOD = 0.5
+"""Share of the held-out NLL that features may leave without a warning."""
+
+Members = dict[str, MappedCalibrator | None]
+
+
+def fitted_mixture(val: Predictions, own: Members | None, num_folds: int, *, keep_class: bool) -> CalibratedMixture:
+    """Return the mixture of ``val``; with side information if it has features and they carry weight.
+
+    Args:
+        val: With labels.
+        own: Members in place of the usual ones.
+        num_folds: Folds.
+        keep_class: See :class:`CalibratedMixture`.
+    """
+    split, val = _split(val, num_folds)
+    members, dropped = _usual(val) if own is None else (own, ())
+
+    # Every member on all samples, dear ones on as many as they may have.
+    maps: dict[str, nn.Module] = {RAW: nn.Identity()}
+    fitted: Members = {RAW: None}
+    failed = []
+    for name, member in members.items():
+        try:
+            _check(member, val)
+            maps[name] = member.fit_map(split.whole(name in _DEAR))
+            fitted[name] = member.with_map(maps[name], val.num_classes)
+        except (InputError, RuntimeError) as error:
+            failed.append(f"{name} ({str(error).splitlines()[0]})")
+    doubt = when(failed, f"without {', '.join(failed)}, whose fit failed.")
+
+    # Weights and the last map from samples left out; those of little weight go.
+    weights = torch.zeros(len(fitted), dtype=torch.float64, device="cpu")
+    weights[0] = 1.0
+    share, side, side_share, note = Share(weights, _identity(val.num_classes)), None, None, None
+    if split.held_out:
+        prior = [PRIOR.get(name, 0.0) for name in fitted]
+        log_probs = split.log_probs(fitted, maps, _DEAR)
+        share, _ = _share(log_probs, prior, split)
+        if val.features is not None:
+            side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
+    used = (share.weights > 0) if side_share is None else (share.weights > 0) | (side_share.weights[: len(fitted)] > 0)
+    names = [name for name, each in zip(fitted, used.tolist(), strict=True) if each]
+    share = share.only(used)
+    if side_share is not None and side is not None:
+        side_share = side_share.only(torch.cat([used, torch.ones(len(side.names), dtype=torch.bool, device="cpu")]))
+    mixture = CalibratedMixture(
+        {name: fitted[name] for name in names},
+        share,
+        side,
+        side_share,
+        keep_class=keep_class,
+        dropped=(*dropped, *failed),
+    )
+    return with_doubts(mixture, doubt, note)
+
+
+_DEAR = frozenset({"isotonic", "spline", "matrix"})
+
+
+def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
+    """Return members by name, and the names of those that cost too much."""
+    members: Members = {
+        "temperature": TemperatureScaling(),
+        "vector": StructuredScaling("vector"),
+        "matrix": StructuredScaling("matrix"),
+        "isotonic": IsotonicCalibration(),
+        "spline": SplineCalibration(),
+    }
+    most = _FLEXIBLE // val.num_classes
+    dropped: tuple[str, ...] = ()
+    if most < min(val.num_samples, _FEWEST_ROWS * val.num_classes):
+        dropped = ("isotonic", "spline", "matrix")
+    elif val.num_classes > _MATRIX_CLASSES:
+        dropped = ("matrix",)
+    return {name: member for name, member in members.items() if name not in dropped}, dropped
+
+
+def _check(member: MappedCalibrator, val: Predictions) -> None:
+    weights = weights_of(val)
+    if not member.takes_weights and bool((weights != weights[0]).any()):
+        fix = "Choose members that take weights."
+        raise InputError(type(member).__name__, "members must take weights", "weights of several sizes", fix)
+
+
+def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
+    """Return what is held out, and the samples with weights that sum to the number of samples that they are worth."""
+    folds = stratified_folds(val.logits, val.target, num_folds, val.weights, val.features)
+
+    # Weights and copies say how often a sample counts, not how much is known.
+    number = sample_numbers(val.logits, val.target, val.features)
+    weights = weights_of(val)
+    samples = worth(number, weights)
+    weights = weights * (samples / weights.sum())
+    val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
+
+    # Distinct rows are counted: where scores have few values, one fold holds them all and says little.
+    rows = equal_rows(val.logits) if val.features is None else number
+    distinct = torch.from_numpy(np.unique(rows, return_index=True)[1])
+    sizes = torch.bincount(folds[distinct]).cumsum(0) * (samples / len(np.unique(number)))
+    left_out = 0
+    if val.num_classes > 1 and int(folds.max()) > 0:
+        left_out = min(int((sizes < _ENOUGH_HELD_OUT).sum()) + 1, int(folds.max()) + 1)
+    order = canonical_order(val.logits, val.target, val.features)
+    most = max(_ENOUGH_HELD_OUT, _MOST_HELD_OUT // val.num_classes)
+    held_out = []
+    for fold in range(left_out):
+        inside = order[folds[order] == fold]
+        held_out.append(_evenly(inside, most).sort().values)
+    thinned = torch.zeros(val.num_samples, dtype=torch.bool, device="cpu")
+    thinned[_evenly(order, _FLEXIBLE // val.num_classes)] = True
+    copies = torch.from_numpy(np.unique(number, return_index=True)[1])
+    return CrossFit(val, folds, tuple(held_out), thinned, order, copies), val
+
+
+def _evenly(rows: Tensor, most: int) -> Tensor:
+    """Return at most so many of the rows, at even distances."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
+
+
+def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> tuple[Share, float]:
+    """Return the weights of the members and the last map, and the held-out NLL behind it.
+
+    Args:
+        log_probs: Of the members for the rows held out ``(K, n, C)``.
+        prior: Samples that each counts in addition.
+        split: What is held out.
+    """
+    target, weights = split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows]
+    counts = torch.tensor(prior, dtype=torch.float64, device="cpu")
+    parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
+    start = torch.full_like(counts, 1 / len(counts))
+    shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
+
+    # The map of the mixture, where samples are enough.
+    mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
+    last = _identity(log_probs.shape[2])
+    if float(weights.sum()) >= _FEWEST_TO_SHARPEN:
+        scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
+        prior_c = float(log_probs.shape[2])
+        last = bias_corrected_temperature(mixture, target, weights, scale=scale, width=scale, prior=prior_c)
+    after = last(mixture).log_softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
+    shares = torch.where(shares < _SMALLEST, 0.0, shares)
+    return Share(shares / shares.sum(), last), -float(weights @ after / weights.sum())
+
+
+def _with_features(
+    split: CrossFit, features: Tensor, log_probs: Tensor, prior: list[float], alone: Share
+) -> tuple[SideInformation | None, Share | None, str | None]:
+    """Return the regressions on features, the weights of members and regressions, and what to warn about."""
+    val, parts = split.val, len(split.held_out)
+    plan = affordable(val.num_samples, val.num_classes, features.shape[1], parts + 1)
+    rows = _evenly(split.order, plan.rows).sort().values
+    weights = weights_of(val)[rows]
+    inside = [torch.ones_like(weights), *((split.folds[rows] != fold).double() for fold in range(parts))]
+    samples = Samples(
+        val.logits.cpu()[rows].double(),
+        features.cpu()[rows].double(),
+        val.target.cpu()[rows],
+        torch.stack([weights * each for each in inside]),
+        _evenly(split.distinct, plan.rows) if len(rows) == val.num_samples else torch.arange(len(rows), device="cpu"),
+    )
+    fits = fit_side_information(samples, nll_temperature(val).value, plan)
+    if fits is None:
+        return None, None, None
+    side, others = fits[0], []
+    for fit, held_out in zip(fits[1:], split.held_out, strict=True):
+        found, _ = fit(val.logits.cpu()[held_out].double(), features.cpu()[held_out].double())
+        others.append(found.transpose(0, 1))
+    share, nll = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), [*prior, *[0.0] * len(side.names)], split)
+    count = len(prior)
+    if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES:
+        return None, None, None
+    chosen = share.weights[count:] > 0
+    used = torch.cat([torch.ones(count, dtype=torch.bool, device="cpu"), chosen])
+    return side.only(chosen.nonzero().squeeze(1).tolist()), share.only(used), _too_good(split, log_probs, alone, nll)
+
+
+def _too_good(split: CrossFit, log_probs: Tensor, alone: Share, nll: float) -> str | None:
+    """Return a doubt if features lower the held-out NLL by more than half."""
+    target, weights = split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows]
+    without = alone(log_probs.transpose(0, 1)).gather(1, target.unsqueeze(1)).squeeze(1)
+    before = -float(weights @ without / weights.sum())
+    return when(
+        nll < _TOO_GOOD * before,
+        f"features lower the held-out NLL from {before:.3g} to {nll:.3g}, by more than half. Check that the model was "
+        "not trained on these samples, and that the features do not hold the label.",
+    )
+
+
+def _identity(classes: int) -> AffineMap:
+    one = torch.ones(classes, dtype=torch.float64, device="cpu")
+    return AffineMap(one, 0 * one)

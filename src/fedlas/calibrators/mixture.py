@@ -1,0 +1,118 @@
+"""A mixture of calibrators as one module, with side information or without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.side_maps import SideInformation
+from fedlas.calibrators._fit.softmax_regression import AffineMap
+from fedlas.calibrators.affine import read_map
+from fedlas.calibrators.base import MappedCalibrator
+
+FEATURES = "features"
+_LIFT = 1e-4
+"""How far, in nats, the predicted class is lifted above the others; float32 and half precision still show it."""
+
+
+class Share(nn.Module):
+    """Weights of the parts of a mixture, and the affine map behind it.
+
+    Attributes:
+        weights: ``w (K,)``, float64, summing to 1.
+        last: The map of the mixture's log-probabilities.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Tensor, last: AffineMap) -> None:
+        super().__init__()
+        self.last = last
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, log_probs: Tensor) -> Tensor:
+        """Return log-probabilities of the mixture ``(n, C)``, from those of its parts ``(n, K, C)``."""
+        mixture = (log_probs + self.weights.log().unsqueeze(1)).logsumexp(dim=1)
+        calibrated: Tensor = self.last(mixture)
+        return calibrated.log_softmax(dim=1)
+
+    def only(self, chosen: Tensor) -> Share:
+        """Return the weights of the chosen parts, a mask ``(K,)``; the others have none."""
+        return Share(self.weights[chosen], self.last)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the numbers for a file."""
+        last = {"weight": self.last.weight.tolist(), "bias": self.last.bias.tolist()}
+        return {"weights": self.weights.tolist(), "last": last}
+
+    @classmethod
+    def from_plain(cls, state: dict[str, Any], parts: int, classes: int) -> Self:
+        """Return what :meth:`plain` describes; raises as ``read_numbers`` does."""
+        weights = read_numbers(state, "weights", parts)
+        if not parts or float(weights.min()) < 0 or abs(float(weights.sum()) - 1) > 1e-6:
+            raise ValueError("weights of members must be at least 0 and sum to 1")
+        return cls(weights, read_map(state["last"], classes))
+
+
+class CalibratedMixture(nn.Module):
+    """``log sum_k w_k softmax(m_k(z))``, then a factor and an offset for each class.
+
+    With side information there are two such mixtures: one with regressions on features, and one of logits alone, which
+    takes its place where features are unlike those of the validation samples.
+
+    Attributes:
+        calibrators: Fitted calibrators by name; None: predictions as they are.
+        members: Their maps ``m_k`` of logits ``(n, C)``.
+        share: Weights of the members, and the last map.
+        side: Regressions on features, or None.
+        side_share: Weights of members and regressions, and the last map; None without features.
+        keep_class: Whether the class with the largest logit gets the largest probability.
+        dropped: Names of members that were left out.
+    """
+
+    def __init__(
+        self,
+        calibrators: Mapping[str, MappedCalibrator[Any] | None],
+        share: Share,
+        side: SideInformation | None = None,
+        side_share: Share | None = None,
+        *,
+        keep_class: bool,
+        dropped: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.calibrators, self.dropped = dict(calibrators), dropped
+        maps = [nn.Identity() if calibrator is None else calibrator.map for calibrator in calibrators.values()]
+        self.members = nn.ModuleList(maps)
+        self.share, self.side, self.side_share, self.keep_class = share, side, side_share, keep_class
+        # Kernels and steps need the digits of float64.
+        self.has_steps = side is not None or any(getattr(member, "has_steps", False) for member in self.members)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each member, by name, and that of all regressions on features."""
+        share = self.share if self.side_share is None else self.side_share
+        weights = share.weights.tolist()
+        count = len(self.members)
+        features = {} if self.side is None else {FEATURES: sum(weights[count:])}
+        return {**dict(zip(self.calibrators, weights[:count], strict=True)), **features}
+
+    def forward(self, rows: Tensor, features: Tensor | None = None) -> Tensor:
+        """Return calibrated logits of logits ``(n, C)``, and of features ``(n, D)`` where there is side information."""
+        log_probs = torch.stack([member(rows).log_softmax(dim=1) for member in self.members], dim=1)
+        result = self.share(log_probs)
+        if self.side is not None and self.side_share is not None:
+            others, gate = self.side(rows, features)
+            inside = self.side_share(torch.cat([log_probs, others], dim=1))
+            result = torch.logaddexp(inside + gate.log(), result + torch.log1p(-gate))
+        if self.keep_class:
+            top, highest = rows.argmax(dim=1, keepdim=True), result.amax(dim=1, keepdim=True)
+            lifted = result.scatter(1, top, highest + _LIFT)
+            result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted)
+            # The top is 0, near which half precision tells the lift.
+            result = result - result.amax(dim=1, keepdim=True)
+        return result

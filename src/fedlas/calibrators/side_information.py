@@ -1,0 +1,267 @@
+"""Side information in a mixture of calibrators: regressions of labels on features that start from calibrated logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.quasi_newton import minimize_all
+from fedlas.calibrators._fit.residual import ResidualProblem
+from fedlas.calibrators._fit.side_maps import (
+    Gate,
+    KernelBasis,
+    LinearBasis,
+    Offsets,
+    ResidualStack,
+    SideInformation,
+    gaussian,
+    sample_signs,
+    squared_distances,
+)
+
+RIDGES = (0.3, 3.0, 30.0, 300.0)
+"""Ridges of the members, for features of the same mean squared norm."""
+_NORM = 30.0
+"""Mean squared norm of the features in every basis, so that one path of ridges suits all."""
+_SHRINKAGE = 0.05
+"""Share of the mean variance that whitening adds to each direction."""
+_LANDMARKS = 150
+_UNITS = 10.0
+"""Where deviations of columns differ by more than this, their units differ, and each is standardized."""
+_NO_SPREAD = 1e-9
+"""Directions of a smaller share of the variance are left out."""
+_COVARIANCE_ROWS = 8192
+_INSIDE = 0.95
+"""Share of the validation samples that the gate lets pass."""
+_SAMPLES_A_DIRECTION = 10.0
+"""Samples for each direction that the gate measures distances in."""
+_COEFFICIENT_RIDGE = 10.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which regressions are fitted, and on how many rows.
+
+    Attributes:
+        ridges: See :data:`RIDGES`.
+        white: Whether ridges are those of whitened features too.
+        kernel: Whether there is a kernel.
+        offsets: Numbers of the offsets, see :class:`Offsets`.
+        rank: Most directions of the features.
+        rows: Most rows.
+    """
+
+    ridges: tuple[float, ...] = RIDGES
+    plain: bool = True
+    kernel: bool = True
+    offsets: tuple[int, ...] = (0, 1)
+    rank: int = 512
+    rows: int = 2**62
+
+    def cost(self, rows: int, classes: int, columns: int, parts: int) -> float:
+        """Return about how many numbers a pass over the samples touches."""
+        rank = min(self.rank, columns)
+        problems = parts * len(self.ridges) * len(self.offsets)
+        linear = problems * (1 + self.plain) * (rank + _SOFTMAX)
+        return min(rows, self.rows) * classes * (linear + self.kernel * problems * (_LANDMARKS + _SOFTMAX))
+
+
+_SOFTMAX = 100
+"""Multiplications that take as long as one number of a softmax."""
+_AFFORDABLE = 3e8
+_AFFORDABLE_A_LOGIT = 100.0
+_PLANS = (
+    Plan(),
+    Plan(offsets=(1,)),
+    Plan(offsets=(1,), rank=256),
+    Plan(offsets=(1,), rank=256, kernel=False),
+    Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:]),
+    Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:], plain=False),
+)
+
+
+def affordable(rows: int, classes: int, columns: int, parts: int) -> Plan:
+    """Return the richest plan that takes a few seconds, or half a minute where the logits take a gigabyte."""
+    most = max(_AFFORDABLE, _AFFORDABLE_A_LOGIT * rows * classes)
+    for plan in _PLANS:
+        if plan.cost(rows, classes, columns, parts) <= most:
+            return plan
+    last = _PLANS[-1]
+    share = most / last.cost(rows, classes, columns, parts)
+    return Plan(**{**vars(last), "rows": max(1, int(rows * share))})
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What the regressions are fitted on.
+
+    Attributes:
+        logits: ``(N, C)`` float64.
+        features: ``(N, D)`` float64.
+        target: ``(N,)``.
+        parts: Weights of the samples in each part ``(F, N)``; the first one has all samples.
+        distinct: One row of each sample, of which others are copies ``(M,)``.
+    """
+
+    logits: Tensor
+    features: Tensor
+    target: Tensor
+    parts: Tensor
+    distinct: Tensor
+
+
+def fit_side_information(samples: Samples, temperature: float, plan: Plan) -> list[SideInformation] | None:
+    """Return the regressions on all samples, then those on each part; None if no feature varies."""
+    weights = samples.parts[0]
+    linear = linear_basis(samples.features, weights, plan.rank)
+    directions = linear(samples.features)
+    if not directions.shape[1]:
+        return None
+    offsets, factors = fitted_offsets(samples, directions, temperature)
+    log_probs = offsets[0].scaled(samples.logits)
+    kernel = kernel_basis(samples, directions) if plan.kernel else None
+
+    # All ridges, offsets and parts of a basis at once.
+    names, stacks = [], {}
+    for basis, inputs, ridges in _bases(directions, kernel, weights, plan):
+        problem = ResidualProblem(
+            inputs,
+            weights @ inputs.square() / weights.sum(),
+            log_probs,
+            factors[:, list(plan.offsets)],
+            samples.target,
+            samples.parts,
+            torch.stack(list(ridges.values())),
+            float(log_probs.shape[1]),
+        )
+        fit = problem.solve()
+        offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
+        each = zip(*(part.chunk(len(samples.parts)) for part in (fit.factor, fit.weight, fit.bias)), strict=True)
+        stacks[basis] = [ResidualStack(*part, offset) for part in each]
+        names += [f"{name}{' adaptive' * number}" for number in plan.offsets for name in ridges]
+    gate = fitted_gate(directions, weights)
+    return [
+        SideInformation(
+            tuple(names), linear, kernel, each, gate, {basis: stack[part] for basis, stack in stacks.items()}
+        )
+        for part, each in enumerate(offsets)
+    ]
+
+
+def _bases(
+    directions: Tensor, kernel: KernelBasis | None, weights: Tensor, plan: Plan
+) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+    """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``, by name."""
+    spread = weights @ directions.square() / weights.sum()
+    one = torch.ones_like(spread)
+    penalty = spread + _SHRINKAGE * spread.mean()
+    white = penalty * (spread / penalty).sum() / _NORM
+    plain = {f"linear {ridge:g}": ridge * one for ridge in plan.ridges if plan.plain}
+    yield "linear", directions, plain | {f"whitened {ridge:g}": ridge * white for ridge in plan.ridges}
+    if kernel is not None:
+        inputs = kernel(directions)
+        one = torch.ones(inputs.shape[1], dtype=torch.float64, device="cpu")
+        yield "kernel", inputs, {f"kernel {ridge:g}": ridge * one for ridge in plan.ridges}
+
+
+def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
+    """Return uncorrelated directions of the features, of mean squared norm 30."""
+    total = weights.sum()
+    mean = weights @ features / total
+    deviation = (weights @ (features - mean).square() / total).sqrt()
+    varies = deviation > 1e-9 * (mean.abs() + deviation.max())
+    scale = torch.where(varies, deviation, 1.0)
+    if bool(varies.any()):
+        middle = deviation[varies].median()
+        if float(deviation[varies].max()) <= _UNITS * float(middle):
+            scale = torch.full_like(scale, float(deviation[varies].square().mean().sqrt()))
+    unrotated = LinearBasis(mean, scale, varies.double().diag()[:, varies], torch.zeros_like(mean[varies]))
+
+    # Principal directions, of a part of the rows where they are many.
+    part = slice(None, None, max(1, len(features) // _COVARIANCE_ROWS))
+    rows, share = unrotated(features[part]), weights[part] / weights[part].sum()
+    center = share @ rows
+    rows = (rows - center) * share.sqrt().unsqueeze(1)
+    variance, rotation = _principal(rows, rank)
+    factor = (_NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
+    rotation = unrotated.rotation @ rotation * factor
+    return LinearBasis(mean, scale, rotation, unrotated.rotation @ center @ rotation)
+
+
+def _principal(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the largest variances and the directions ``(D, R)`` of centered, weighted rows."""
+    small = len(rows) < rows.shape[1]
+    values, vectors = torch.linalg.eigh(rows @ rows.T if small else rows.T @ rows)
+    chosen = values > _NO_SPREAD * values.sum().clamp(min=1e-300)
+    values, vectors = values[chosen].flip(0)[:rank], vectors[:, chosen].flip(1)[:, :rank]
+    return values, (rows.T @ vectors / values.sqrt() if small else vectors)
+
+
+def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
+    """Return Nystroem features of a Gaussian kernel with the median distance as bandwidth, of mean squared norm 30."""
+    distinct, weights = samples.distinct, samples.parts[0]
+    order = canonical_order(samples.logits[distinct], samples.target[distinct], samples.features[distinct])
+    count = min(_LANDMARKS, len(order))
+    place = torch.arange(count, device="cpu") * len(order) // count
+    landmarks = directions[distinct[order[place]]]
+    square = squared_distances(landmarks, landmarks)
+    apart = square[square > 1e-9 * square.max()]
+    width = 2 * apart.median() if len(apart) else torch.ones((), dtype=torch.float64, device="cpu")
+    values, vectors = torch.linalg.eigh(gaussian(landmarks, landmarks, width))
+    rotation = vectors * values.clamp(min=1e-6).rsqrt()
+    raw = gaussian(directions, landmarks, width) @ rotation
+    share = weights / weights.sum()
+    center = share @ raw
+    variance, turn = _principal((raw - center) * share.sqrt().unsqueeze(1), count)
+    factor = (_NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
+    turn = turn * factor
+    return KernelBasis(landmarks, width, rotation @ turn, center @ turn)
+
+
+def fitted_offsets(samples: Samples, directions: Tensor, temperature: float) -> tuple[list[Offsets], Tensor]:
+    """Return the offsets fitted on each part, and their factors ``(F, 2, N)``."""
+    log_probs = (samples.logits / temperature).log_softmax(dim=1)
+    signs, weights = sample_signs(log_probs, directions), samples.parts[0]
+    share = weights / weights.sum()
+    mean = share @ signs
+    deviation = (share @ (signs - mean).square()).sqrt()
+    deviation = torch.where(deviation > 1e-9 * (mean.abs() + 1), deviation, 1.0)
+    start = Offsets(torch.tensor(temperature, dtype=torch.float64, device="cpu"), mean, deviation, 0 * mean)
+    standard = start.standard(log_probs, directions)
+    center = (log_probs.exp() * log_probs).sum(dim=1, keepdim=True)
+    variance = (log_probs.exp() * (log_probs - center).square()).sum(dim=1)
+    curvature = (samples.parts * variance) @ standard.square() + _COEFFICIENT_RIDGE
+
+    def evaluate(left: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+        values, slopes = [], []
+        for part, coefficients in zip(samples.parts[left], point, strict=True):
+            factor = (standard @ coefficients).exp()
+            scores = (log_probs * factor.unsqueeze(1)).log_softmax(dim=1)
+            index = samples.target.unsqueeze(1)
+            value = -part @ scores.gather(1, index).squeeze(1)
+            error = scores.exp().scatter_add(1, index, -torch.ones_like(index, dtype=torch.float64))
+            slope = (part * factor * (error * log_probs).sum(dim=1)) @ standard
+            values.append(value + _COEFFICIENT_RIDGE / 2 * coefficients.square().sum())
+            slopes.append(slope + _COEFFICIENT_RIDGE * coefficients)
+        return torch.stack(values), torch.stack(slopes)
+
+    point = minimize_all(evaluate, torch.zeros_like(curvature), curvature, 1e-3)
+    factors = (standard @ point.T).exp().T
+    offsets = [Offsets(start.temperature, mean, deviation, coefficients) for coefficients in point]
+    return offsets, torch.stack([torch.ones_like(factors), factors], dim=1)
+
+
+def fitted_gate(directions: Tensor, weights: Tensor) -> Gate:
+    """Return the gate that lets nearly all validation samples pass."""
+    total = weights.sum()
+    spread = weights @ directions.square() / total
+    measured = torch.arange(len(spread), device="cpu") < max(1.0, float(total) / _SAMPLES_A_DIRECTION)
+    precision = torch.where(measured, 1 / (spread + _SHRINKAGE * spread.mean()).clamp(min=1e-300), 0.0)
+    distance = directions.square() @ precision
+    ordered, order = distance.sort()
+    share = weights[order].cumsum(0) / total
+    return Gate(precision, ordered[(share < _INSIDE).sum()])

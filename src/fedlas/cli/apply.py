@@ -1,0 +1,60 @@
+"""``fedlas apply``: adds calibrated scores to a table; every other column, and the order of rows, stays."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.terminal import say
+from fedlas.calibrated.table import TableCalibration
+from fedlas.calibrated.table_files import STANDARD, apply_to_files, open_tables
+from fedlas.cli.arguments import AddSubcommand, add_path, option
+
+_OWNER = "fedlas apply"
+
+
+def add_apply(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(_apply, "CALIBRATION FILE [FILE ...]")
+    option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
+    text = "scores (.csv, .jsonl, .parquet, .npz), with labels or not; several files or '*.csv' are one table; - reads"
+    option(parser, "files", "FILE", f"{text} standard input", nargs="+")
+    add_path(
+        parser, "--out", "FILE", "file to write, in the format of FILE; - is standard output (default: FILE.calibrated)"
+    )
+    option(parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator")
+
+
+def _apply(args: argparse.Namespace) -> int:
+    calibration = TableCalibration.load(args.calibration)
+    separator = args.separator or calibration.columns.separator
+    with open_tables(args.files, separator) as tables:
+        out = _out(args, tables)
+        to_standard = str(out) == STANDARD
+        applied = apply_to_files(calibration, tables, None if to_standard else out)
+    say(*(f"note: {note}" for note in applied.notes), stderr=True)
+    names = ", ".join(applied.columns[:6]) + (f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6))
+    unit = "logits" if calibration.columns.kind == "logits" else "probabilities from 0 to 1"
+    say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
+    if not to_standard:
+        say(f"table: {out}")
+    return 0
+
+
+def _out(args: argparse.Namespace, tables: list[object]) -> Path:
+    """Return the file to write, which is none that is read and has their format."""
+    paths = [Path(getattr(table, "path")) for table in tables]  # noqa: B009
+    first = paths[0]
+    if args.out is None:
+        if STANDARD in args.files:
+            return Path(STANDARD)
+        return first.with_name(f"{first.stem}.calibrated{first.suffix}")
+    if str(args.out) == STANDARD:
+        return Path(STANDARD)
+    if args.out.suffix.lower() != first.suffix.lower():
+        got, fix = f"{args.out} for {first.name}", f"Name a file that ends in {first.suffix}."
+        raise InputError(_OWNER, f"--out must have the format of what is read, {first.suffix}", got, fix)
+    if args.out.resolve() in [path.resolve() for path in (*paths, args.calibration)]:
+        raise InputError(_OWNER, "--out must be another file", args.out, "It would replace what is read.")
+    return Path(args.out)

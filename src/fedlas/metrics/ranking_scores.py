@@ -1,0 +1,166 @@
+"""AUROC and average precision: does the model rank events above the rest?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas.metrics.scan import METRICS
+from fedlas.metrics.sums import averaging_one
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
+
+Floats = NDArray[np.float64]
+Score = Callable[[Floats, NDArray[np.bool_], Floats], float]
+"""From scores, outcomes and weights ``(N,)`` to a number."""
+
+
+def area_influence(predictions: Predictions) -> Floats | None:
+    """Return the influence of each sample on AUROC ``(N,)``; None for other than two classes."""
+    if predictions.num_classes != 2:
+        return None
+    shares = averaging_one(predictions)
+    weights = np.ones(predictions.num_samples) if shares is None else shares.numpy()
+    happened = predictions.target.cpu().numpy() == 1
+    return area_and_influence(class_scores(predictions)(1), happened, weights)[1]
+
+
+@METRICS.register(
+    "auroc",
+    title="AUROC",
+    higher_is_better=True,
+    percent=False,
+    default=False,
+    weighted=True,
+    influence=area_influence,
+    paper="Hanley and McNeil 1982",
+)
+def auroc(predictions: Predictions) -> float:
+    """Area under the ROC curve: probability that an event scores above a sample without one, ties by half.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``. Of two classes class 1 is the event; of more classes it is
+            the mean over each class that occurs against the rest.
+
+    Returns:
+        In ``[0, 1]``; 0.5 is chance. Also called the C statistic.
+
+    Raises:
+        InputError: If all samples have one label.
+
+    Example:
+        >>> auroc(Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]], [1, 1, 0, 0]))
+        0.875
+
+    Source:
+        Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143 (1982).
+    """
+    return _mean_over_classes("auroc", predictions, lambda *each: float(area_and_influence(*each)[0]))
+
+
+@METRICS.register(
+    "average_precision",
+    title="Average precision",
+    higher_is_better=True,
+    percent=False,
+    default=False,
+    weighted=True,
+    paper="Davis and Goadrich 2006",
+)
+def average_precision(predictions: Predictions) -> float:
+    """Average precision: mean over events of the precision among all samples that score at least as high.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``. Of two classes class 1 is the event; of more classes it is
+            the mean over each class that occurs against the rest.
+
+    Returns:
+        In ``[0, 1]``; the share of events by chance. It is the area under precision over recall as steps.
+
+    Raises:
+        InputError: If all samples have one label.
+
+    Example:
+        >>> round(average_precision(Predictions([[0.0, 3.0], [0.0, 2.0], [0.0, 1.0]], [1, 0, 1])), 4)
+        0.8333
+
+    Source:
+        Davis and Goadrich, "The relationship between precision-recall and ROC curves", ICML 2006.
+    """
+    return _mean_over_classes("average_precision", predictions, mean_precision)
+
+
+def _mean_over_classes(owner: str, predictions: Predictions, value: Score) -> float:
+    """Return the mean of ``value(scores, happened, weights)`` over the classes, or of class 1 of two."""
+    check_predictions(owner, predictions)
+    target = predictions.target.cpu().numpy()
+    shares = averaging_one(predictions)
+    weights = np.ones(len(target)) if shares is None else shares.numpy()
+    occurring = np.unique(target[weights > 0])
+    if len(occurring) < 2:
+        fix = "Pass a test set in which several labels occur."
+        raise InputError(owner, "samples of at least two classes are needed", f"only class {occurring[0]}", fix)
+    classes = [1] if predictions.num_classes == 2 else occurring.tolist()
+    scores = class_scores(predictions)
+    return float(np.mean([value(scores(k), target == k, weights) for k in classes]))
+
+
+def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
+    """Return a function from a class to scores that rank as its probabilities do, in float64."""
+    if predictions.num_classes == 2:
+        # Differences of logits keep the ranks that probabilities near 0 and 1 would lose.
+        logits = predictions.scores.detach().cpu().double().numpy()
+        return lambda k: logits[:, k] - logits[:, 1 - k]
+    probs = predictions.probs.detach().cpu().double().numpy()
+    return lambda k: probs[:, k]
+
+
+def area_and_influence(scores: Floats, happened: NDArray[np.bool_], weights: Floats) -> tuple[float, Floats]:
+    """Return the area under the ROC curve, and how much each sample moves it ``(N,)``.
+
+    For an event that is the share of the others that score below it less the area, over the number of events; for the
+    others accordingly. The sum of squares of the influences is DeLong's variance: each kind has its ``n / (n - 1)``.
+
+    Source:
+        DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves", Biometrics 44
+        (1988); Sun and Xu 2014 for the computation from ranks.
+    """
+    events = _Ranked(scores[happened], weights[happened])
+    others = _Ranked(scores[~happened], weights[~happened])
+    above = others.share_below(scores[happened])
+    below = 1.0 - events.share_below(scores[~happened])
+    area = float(np.average(above, weights=weights[happened]))
+    influence = np.zeros(len(scores))
+    for rows, values, ranked in ((happened, above, events), (~happened, below, others)):
+        number = int(rows.sum())
+        influence[rows] = weights[rows] * (values - area) / ranked.total * math.sqrt(number / max(number - 1, 1))
+    return area, influence
+
+
+class _Ranked:
+    """Scores in their order, with their weights added up."""
+
+    def __init__(self, scores: Floats, weights: Floats) -> None:
+        order = np.argsort(scores, kind="stable")
+        self._scores = scores[order]
+        self._sums = np.concatenate([[0.0], np.cumsum(weights[order])])
+        self.total = float(self._sums[-1])
+
+    def share_below(self, scores: Floats) -> Floats:
+        """Return the share of the weight that scores below each of ``scores``, and half of that which ties."""
+        first = np.searchsorted(self._scores, scores, side="left")
+        last = np.searchsorted(self._scores, scores, side="right")
+        return np.asarray(0.5 * (self._sums[first] + self._sums[last]) / self.total)
+
+
+def mean_precision(scores: Floats, happened: NDArray[np.bool_], weights: Floats) -> float:
+    """Return the average precision; equal scores are one threshold."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    hits = np.cumsum((weights * happened)[order])[last]
+    all_rows = np.cumsum(weights[order])[last]
+    return float((np.diff(hits, prepend=0.0) * hits / all_rows).sum() / hits[-1])

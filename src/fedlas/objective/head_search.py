@@ -1,0 +1,98 @@
+"""Finds the head of a model in its first batch, and reads the head's input from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas.features import find_head
+from fedlas.features.read import HeadInput, NoFeatures, Output, Reader
+from fedlas.features.run import head_of_run
+from fedlas.objective.call import class_logits, logits_of
+
+_NO_HEAD = "no module's output is the logits"
+
+
+class HeadSearch:
+    """Runs a model as a reader of its head's input, once the first batch has shown which module is the head.
+
+    Args:
+        owner: Named in errors.
+        head: Dotted name of the head, or the module; None: it is found.
+        required: Whether a model without a head is refused; otherwise it runs without features.
+
+    Attributes:
+        note: Why there are no features; empty if there are.
+    """
+
+    def __init__(self, owner: str, head: str | nn.Module | None = None, *, required: bool) -> None:
+        self._owner = owner
+        self._head = head
+        self._required = required
+        self._reader: Reader | None = None
+        self.note = ""
+
+    @property
+    def heads(self) -> tuple[nn.Module, ...]:
+        """The heads, once they are found."""
+        return () if self._reader is None else self._reader.heads
+
+    def __call__(self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> Output:
+        """Return the model's output and the head's input."""
+        if self._reader is None:
+            self._reader = self._find(model, inputs, options)
+        return self._reader(model, inputs, options)
+
+    def remove(self) -> None:
+        """Remove the hooks on the heads."""
+        if self._reader is not None:
+            self._reader.remove()
+
+    def _find(self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> Reader:
+        if self._head is not None:
+            return HeadInput([find_head(model, self._head)])
+        members = getattr(model, "members", None)
+        networks = list(members) if members is not None else [model]
+        heads = [self._head_of(network, inputs, options) for network in networks]
+        if self._required:
+            # find_head says which modules a user may name.
+            return HeadInput([head or find_head(network) for head, network in zip(heads, networks, strict=True)])
+        whole = [head for head in heads if head is not None]
+        if len(whole) < len(heads):
+            self.note = _NO_HEAD
+            return NoFeatures()
+        reader = HeadInput(whole)
+        self.note = _misfit(reader, model, inputs, options)
+        if not self.note:
+            return reader
+        reader.remove()
+        return NoFeatures()
+
+    def _head_of(self, network: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> nn.Module | None:
+        def logits() -> Tensor:
+            return logits_of(self._owner, network(*inputs, **options))
+
+        head = head_of_run(network, logits)
+        if head is None:
+            # A head whose logits are then scaled or averaged has its usual name.
+            with suppress(InputError):
+                head = find_head(network)
+        return head
+
+
+def _misfit(reader: Reader, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """Return why the head's input is no row of features for each row of logits; empty if it is."""
+    try:
+        output, features = reader(model, inputs, options)
+        logits = class_logits("features", output)
+    except InputError:
+        return "the head does not run exactly once, on one tensor"
+    if features is None or not features.is_floating_point():
+        return "the head's input is not a tensor of floats"
+    if features.ndim != logits.ndim or features.shape[2:] != logits.shape[2:] or len(features) != len(logits):
+        return f"the head's input {tuple(features.shape)} is no row for each of the logits {tuple(logits.shape)}"
+    return ""

@@ -1,0 +1,233 @@
+"""Runs a model over the batches of a loader, and gives logits, labels and what else a batch holds row by row.
+
+A row is a sample, or a position of a sample of dense outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count, check_logits, describe
+from fedlas.features.read import NoFeatures, Reader
+from fedlas.objective.batches import LABELS, Key, as_labels, checked_labels, moved, split_batch
+from fedlas.objective.call import Arguments, class_logits, evaluating
+from fedlas.objective.head_search import HeadSearch
+from fedlas.predictions import Predictions
+
+Rows = dict[str, Tensor]
+"""Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters``."""
+MOST_LOGITS = 2**28
+"""Logits that are kept, 1 GiB of float32; of more, a random sample of the rows."""
+_WIDE = (torch.float32, torch.float64, torch.int64)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the model's parameters are."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+class Runner:
+    """A model's rows on every batch of a loader, anew each time it is iterated.
+
+    Args:
+        owner: Named in errors.
+        model: The classifier, without wrappers.
+        loader: Yields batches, see :func:`fedlas.objective.batches.read_batch`.
+        device: Device of the inputs; None is that of the model's parameters.
+        reader: Runs the model and reads features, if they are needed.
+        ignore_index: Label of rows that do not count; None: all count.
+        label: Key or position of the labels, where they are elsewhere.
+        others: Keys or positions of ``weights`` and ``clusters`` in a batch.
+        labeled: Whether every batch must hold labels.
+        observe: Called with logits and features of each batch, on the model's device.
+        keep_features: Whether rows have the features that are read.
+
+    Attributes:
+        dense: Whether the last batch had more than one position a sample.
+
+    State:
+        While it is iterated, the model is in ``eval()``, and no gradient is kept.
+    """
+
+    dense = False
+
+    def __init__(
+        self,
+        owner: str,
+        model: nn.Module,
+        loader: Iterable[Any],
+        *,
+        device: str | torch.device | None = None,
+        reader: Reader | HeadSearch | None = None,
+        ignore_index: int | None = -100,
+        label: Key | None = None,
+        others: dict[str, Key] | None = None,
+        labeled: bool = False,
+        observe: Callable[[Tensor, Tensor], None] | None = None,
+        keep_features: bool = True,
+    ) -> None:
+        if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__"):
+            fix = "Pass a DataLoader, or a list of batches."
+            raise InputError(owner, "the loader must yield batches", describe(loader), fix)
+        if ignore_index is not None:
+            check_count(owner, "ignore_index", ignore_index, low=None)
+        try:
+            self._device = device_of(model) if device is None else torch.device(device)
+        except (RuntimeError, TypeError, ValueError) as error:
+            expected, fix = "device must be one that torch has", "Pass 'cpu' or 'cuda'."
+            raise InputError(owner, expected, describe(device), fix) from error
+        self._owner = owner
+        self._model = model
+        self._loader = loader
+        self._reader = reader or NoFeatures()
+        self._ignored = ignore_index
+        self._label = label
+        self._others = others or {}
+        self._labeled = labeled
+        self._observe = observe
+        self._keep = keep_features
+        self._arguments = Arguments.of(model)
+        self._names: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Yield the rows of each batch that has some, on the CPU."""
+        batches = 0
+        labeled = 0
+        count = 0
+        samples = 0
+        with evaluating(self._model), torch.no_grad():
+            for batch in self._loader:
+                rows, size = self._run(batch, samples)
+                samples += size
+                batches += 1
+                labeled += "target" in rows
+                count += len(rows["logits"])
+                if len(rows["logits"]):
+                    yield rows
+        if not count:
+            what = "one labeled sample" if self._labeled else "one batch"
+            fix = "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader."
+            raise InputError(self._owner, f"the loader must yield at least {what}", "none", fix)
+        if labeled not in (0, batches):
+            expected, got = "all batches must hold labels, or none", f"labels in {labeled} of {batches} batches"
+            raise InputError(self._owner, expected, got, "Add the missing labels, or drop all of them.")
+
+    def _run(self, batch: Any, before: int) -> tuple[Rows, int]:
+        """Return the rows of a batch, before which there were so many samples, and its number of samples."""
+        inputs, labels, others = split_batch(self._owner, batch, self._label, self._others)
+        if self._labeled and as_labels(labels) is None:
+            raise self._unlabeled(labels)
+        positional, named = self._arguments.bind(self._owner, self._model, moved(inputs, self._device), {})
+        output, features = self._reader(self._model, positional, named)
+        logits = check_logits(self._owner, class_logits(self._owner, output))
+        if logits.ndim < 2:
+            fix = "Return one row of logits a sample."
+            raise InputError(self._owner, "the model must return logits (N, C)", describe(logits), fix)
+        self.dense = logits.ndim > 2
+        parts = {"logits": logits}
+        if features is not None:
+            features = self._fitting(features, logits)
+            if self._observe is not None:
+                self._observe(logits, features)
+            if self._keep:
+                parts["features"] = features
+        rows = {name: _on_cpu(part.movedim(1, -1).reshape(-1, part.shape[1])) for name, part in parts.items()}
+        if labels is not None:
+            rows["target"] = checked_labels(self._owner, labels, logits).reshape(-1)
+        for name, value in others.items():
+            rows[name] = self._of_samples(name, value, logits)
+        if self.dense and "clusters" not in rows:
+            numbers = torch.arange(before, before + len(logits))
+            rows["clusters"] = self._of_samples("clusters", numbers, logits)
+        if self._ignored is not None and labels is not None and bool((rows["target"] == self._ignored).any()):
+            counts = rows["target"] != self._ignored
+            rows = {name: part[counts] for name, part in rows.items()}
+        return rows, len(logits)
+
+    def _fitting(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Return features ``(N, D)`` of logits ``(N, C)``; dense ones must have the positions of the logits."""
+        if logits.ndim == 2:
+            return features.flatten(1)  # a map, if the criterion reads one
+        if (features.shape[0], *features.shape[2:]) == (logits.shape[0], *logits.shape[2:]):
+            return features
+        expected = f"features must have the positions of the logits {tuple(logits.shape)}"
+        fix = "Pass features=False, or a function that returns features of each position."
+        raise InputError(self._owner, expected, describe(features), fix)
+
+    def _of_samples(self, name: str, value: Any, logits: Tensor) -> Tensor:
+        """Return weights or clusters, one a sample or a position, as one for each row."""
+        shape = (logits.shape[0], *logits.shape[2:])
+        tensor = value if isinstance(value, Tensor) else self._numbers(name, value)
+        if tensor.shape == shape[:1] and len(shape) > 1:
+            tensor = tensor.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+        if tuple(tensor.shape) != shape:
+            expected = f"{name} of a batch must be {shape[:1]}"
+            raise InputError(self._owner, expected, describe(value), "Pass one for each sample.")
+        return tensor.reshape(-1).cpu()
+
+    def _numbers(self, name: str, value: Any) -> Tensor:
+        """Return a list as a tensor; names are numbered in the order of their appearance."""
+        try:
+            if name == "clusters" and all(isinstance(entry, str) for entry in value):
+                numbers = [self._names.setdefault(entry, len(self._names)) for entry in value]
+                return torch.tensor(numbers, dtype=torch.int64)
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            expected = f"{name} of a batch must be a tensor or a list"
+            raise InputError(self._owner, expected, describe(value), "Pass one for each sample.") from error
+
+    def _unlabeled(self, target: Any) -> InputError:
+        return InputError(
+            self._owner,
+            f"each batch must be (inputs, target), or a mapping with one of {', '.join(LABELS)}",
+            "one without labels" if target is None else f"labels {describe(target)}",
+            "Wrap the loader in a generator that yields such batches.",
+        )
+
+
+def _on_cpu(part: Tensor) -> Tensor:
+    return part.cpu() if part.dtype in _WIDE else part.float().cpu()
+
+
+def collected(runner: Runner, *, most: int | None, max_rows: int | None = None) -> tuple[Predictions, int]:
+    """Return all predictions, or a random sample of the rows in their order, and the number of all rows.
+
+    Args:
+        runner: The model on its loader.
+        most: Most logits of dense outputs to keep; the sample has at least half of them.
+        max_rows: Most rows to keep; the sample has as many.
+    """
+    # Each row has a number in [0, 1); rows above a share are left out, and the share is halved when there are too many.
+    parts: list[tuple[Tensor, Rows]] = []
+    total = 0
+    share = 1.0
+    random = torch.Generator().manual_seed(0)
+
+    def below(numbers: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        lower = numbers < share
+        return numbers[lower], {name: column[lower] for name, column in rows.items()}
+
+    def too_many() -> bool:
+        rows = sum(len(numbers) for numbers, _ in parts)
+        if max_rows is not None:
+            return rows > 2 * max_rows
+        return most is not None and runner.dense and rows * parts[0][1]["logits"].shape[1] > most
+
+    for rows in runner:
+        count = len(rows["logits"])
+        total += count
+        numbers = torch.rand(count, generator=random)
+        parts.append((numbers, rows) if share == 1 else below(numbers, rows))
+        while too_many():
+            share /= 2
+            parts = [below(*part) for part in parts]
+    if max_rows is not None and total > max_rows:
+        numbers = torch.cat([each for each, _ in parts])
+        share = float(numbers.sort().values[max_rows])
+        parts = [below(*part) for part in parts]
+    columns: dict[str, Any] = {name: torch.cat([rows[name] for _, rows in parts]) for name in parts[0][1]}
+    return Predictions(**columns), total

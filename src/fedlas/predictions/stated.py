@@ -1,0 +1,277 @@
+"""Confidences in text: "Confidence: 85 %", "8 out of 10", "very likely". A phrase is read right, or not at all."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, describe
+
+WORDS = {
+    "certain": 1.0, "almost certain": 0.93, "almost certainly": 0.93, "very likely": 0.93, "highly likely": 0.93,
+    "probable": 0.75, "probably": 0.75, "likely": 0.75, "about even": 0.5, "even chance": 0.5, "fifty-fifty": 0.5,
+    "probably not": 0.3, "unlikely": 0.3, "almost certainly not": 0.07, "very unlikely": 0.07, "highly unlikely": 0.07,
+    "impossible": 0.0,
+}  # fmt: skip
+"""Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
+_ANNOUNCED = r"(?:confidence|probability|likelihood|certainty|credence|p\(true\))"
+LABEL = re.compile(_ANNOUNCED, re.IGNORECASE)
+"""Announces a confidence."""
+_LEFT = 120
+"""Characters before a number in which its label is looked for."""
+_RIGHT = 60
+_PLAIN = str.maketrans(
+    {
+        "\uff05": "%",
+        "\uff1a": ":",
+        "\u2212": "-",
+        "\u2010": "-",
+        "\u2011": "-",
+        "\u2013": "-",
+        "\u2014": "-",
+        "\u2019": "'",
+        "\u00a0": " ",
+        "\u202f": " ",
+    }
+)
+"""Characters that have the meaning of another."""
+
+# Numbers.
+_DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|(?<!\.)[.,]\d+)(?:e[+-]?\d{1,3})?"
+_UNIT = r"(?:%|percent\b|per\s?cent\b|pct\b)"
+_NUMBER = re.compile(
+    rf"(?<![\w,^$#/])(?<!\d\.)(?P<first>{_DIGITS})(?P<unit>\s*{_UNIT})?"
+    rf"(?:\s*(?P<range>-|\bto\b|\band\b)\s*(?P<second>{_DIGITS})(?P<unit2>\s*{_UNIT})?"
+    rf"|[\s(\[]*(?:times\s+)?(?P<ratio>/|\bout\s+of\b|\bof\b|\bin(?:\s+every)?\b)\s*(?P<whole>{_DIGITS})\s*%?[)\]]?"
+    r"|[\s,(\[]*on\s+(?:a|the)\s+scale\s+(?:of|from)\s+(?P<low>\d+)\s*(?:-|to)\s*(?P<high>\d+)"
+    rf")?(?![\w^]|[.,:]\d|\*\*\d|\s*[/:]\s*\d|\s*(?:x|\u00d7)\s*10|\s*{_UNIT}|\s+or\s+[\d.]|\s+CI\b)",
+    re.IGNORECASE,
+)
+_SCALE = re.compile(r"(?:[\d.]+\s*%?\s*(?:-|to|and)|out\s+of|/)\s*(\d+(?:\.\d+)?)\s*%?[)\]]?", re.IGNORECASE)
+"""The largest number that there may be, where it is announced: "(0-100)", "on a scale from 1 to 10"."""
+_SCALES = {1.0, 4.0, 5.0, 6.0, 7.0, 10.0, 20.0, 100.0}
+
+# What stands between a label and its number.
+_TIES = r"(?:[^\w.<>]|\.(?!\d)|(?<=\.)\.)*"
+_FILLER = (
+    r"(?:is|was|of|level|score|rating|value|estimate|percentage|in|my|this|the|answer|response|prediction|that|it|"
+    r"being|correct|right|true|about|around|roughly|approximately|approx|at|would|be|say|i|am|i'd|overall|final|"
+    r"just|nearly|almost|equals|between|_?score|_?level)"
+)
+_BEHIND_COLON = re.compile(
+    rf"{_ANNOUNCED}(?P<filler>[^.:=\n;]{{0,60}}|[^:=\n;]{{0,60}}[)\]]\W{{0,4}})[:=]{_TIES}$", re.IGNORECASE
+)
+_BEHIND_WORDS = re.compile(
+    rf"{_ANNOUNCED}(?P<filler>(?:\s*[(\[][^()\[\]]{{0,20}}[)\]])?{_TIES}(?:\b{_FILLER}\b{_TIES}){{0,8}})$",
+    re.IGNORECASE,
+)
+_BEHIND_LEVEL = re.compile(
+    rf"{_ANNOUNCED}[\s:*_=]*(?:is\s+)?(?:(?:very|fairly|extremely|high|low|medium|moderate)\b[\s,(*:-]*){{1,3}}(?:about\s+)?$",
+    re.IGNORECASE,
+)
+_BEHIND_TAG = re.compile(rf"<\W*(?:\w+[_-])?{_ANNOUNCED}\W*>\s*$", re.IGNORECASE)
+_NO_TIE = re.compile(r"\b(?:in|that|the|this|my)\s*$", re.IGNORECASE)
+_OPPOSITE = re.compile(
+    r"\b(?:wrong|incorrect|mistaken|error|errors|false|fail|failure|not|never|no|don't|doesn't|isn't|won't|can't|"
+    r"cannot|less|more|fewer|most|least|under|over|below|above|up\s+to|minus|negative|exceeds?|beyond|interval|"
+    r"rather\s+than|unless|versus|vs|if|far\s+from)\b",
+    re.IGNORECASE,
+)
+"""A number that one of these goes with is a bound, or the probability of something else."""
+_BOUND = re.compile(r"(?:[<>\u2264\u2265]=?\s?|-)$")
+_SURE = re.compile(
+    rf"\s*-?\s*(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
+    re.IGNORECASE,
+)
+_ALONE = re.compile(r"[\s\W]*(?:(?:about|around|roughly|approximately|approx|maybe|perhaps)\W*)?", re.IGNORECASE)
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|[\n;]")
+
+# Words.
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|no|hardly|neither|nor|cannot|without|less|more|how|as|equally|if|whether|far|doubt|unless|"
+    r"a|the|of|under|in|nothing|nobody|barely|scarcely)|n't)\b(?:\W+\w+){0,3}\W*$",
+    re.IGNORECASE,
+)
+_UNDONE = re.compile(
+    r"\W*(?:\w+\W+){0,4}(?:wrong|incorrect|mistaken|false|error|not|than\s+not|n't)\b"
+    r"|\s+(?:to\s+(?:say|tell|know|determine|judge|be|predict|answer|verify)|as\s+not|candidates?|story)\b",
+    re.IGNORECASE,
+)
+_CERTAIN = re.compile(r"\s*(?:[.,;:!?)\"'*]|$|that\b|of\s+(?:it|this|that|my)\b|about\b)", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|unable\s+to|not\s+able\s+to)\s+(?:\w+\s+)?"
+    r"(?:know|answer|say|tell|determine|provide|help|assist|comply|verify)|no\s+idea|as\s+an\s+ai\b|unanswerable|"
+    r"(?:insufficient|not\s+enough)\s+information|(?:impossible|not\s+possible)\s+to\s+(?:say|tell|know|determine))",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: object) -> bool:
+    """Return whether a text declines to answer, as "I don't know" does.
+
+    Example:
+        >>> is_refusal("I don't know."), is_refusal("Paris")
+        (True, False)
+    """
+    return isinstance(text, str) and _REFUSAL.search(text.translate(_PLAIN)) is not None
+
+
+def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+    """Return the confidence that each answer states ``(N,)``; NaN where it states none, or what it states is unclear.
+
+    A number counts if it stands alone, if a word such as "confidence" or "probability" announces it, or if "sure",
+    "certain" or "chance" follows it; the last such number of an answer counts. It is a share (0.85), in percent (85 %,
+    or above 10 without a unit), of another (8/10, 9 of 10), or of a scale that is named: "(1-10): 8". The middle of a
+    range counts. Bounds ("more than 90%"), negations, odds and negative numbers are unclear, and so is 8 without a
+    unit. Without a number the longest of ``words`` counts, unless it is negated or contradicted.
+
+    Args:
+        answers: Texts, or numbers.
+        words: Probability of each word; None for those of Kent (1964), :data:`WORDS`.
+
+    Raises:
+        InputError: If ``answers`` is a single text.
+
+    Source:
+        S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
+
+    Example:
+        >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
+        [0.85, 0.8, 0.93, 0.7, nan]
+    """
+    if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray) or getattr(answers, "ndim", 1) != 1:
+        raise InputError("stated_confidence", "answers must be a sequence", describe(answers), "Pass a list of texts.")
+    if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
+        fix = "Pass {'likely': 0.7}."
+        raise InputError("stated_confidence", "words must be a mapping from text", describe(words), fix)
+    table = {word.lower(): share for word, share in (words or WORDS).items()}
+    longest_first = sorted(table, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE)
+    cache: dict[str, float] = {}
+    for answer in answers:
+        text = str(answer)
+        if text not in cache:
+            cache[text] = _stated(text.translate(_PLAIN), table, pattern)
+    return np.array([cache[str(answer)] for answer in answers], dtype=np.float64)
+
+
+def _stated(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
+    numbers = [value for value in _statements(text) if value is not None]
+    return numbers[-1] if numbers else _in_words(text, words, pattern)
+
+
+def _statements(text: str) -> Iterator[float | None]:
+    """Yield the confidence that each number states, NaN for an unclear one; None for numbers that state none."""
+    for match in _NUMBER.finditer(text):
+        before = text[max(0, match.start() - _LEFT) : match.start()]
+        after = text[match.end() : match.end() + _RIGHT]
+        patterns = (_BEHIND_COLON, _BEHIND_TAG, _BEHIND_WORDS, _BEHIND_LEVEL)
+        announced = next((tie for tie in (pattern.search(before) for pattern in patterns) if tie), None)
+        sure = _SURE.match(after)
+        alone = _ALONE.fullmatch(text[: match.start()]) and not after.strip(" \n\t.!*_)]}\"'`")
+        if announced:
+            filler = announced.groupdict().get("filler") or ""
+            if _is_template(match) or _NO_TIE.search(filler):
+                yield None
+            elif _OPPOSITE.search(filler) or _OPPOSITE.search(_clause_before(before)) or _is_bound(before, announced):
+                yield math.nan
+            else:
+                scales = _SCALE.findall(filler)
+                yield _share(match, scale=float(scales[-1]) if scales else None)
+        elif sure and (match["unit"] or match["unit2"] or match["ratio"] or float(_plain(match["first"])) <= 1):
+            unclear = _OPPOSITE.search(_clause_before(before)) or _OPPOSITE.search(_clause_after(after))
+            yield math.nan if unclear or _BOUND.search(before) else _share(match, scale=None)
+        elif alone:
+            signed = _BOUND.search(before) is not None
+            halves = match["first"] == match["second"]
+            is_date = match["range"] and not (halves or match["unit2"] or "." in match["first"])
+            yield math.nan if signed or is_date else _share(match, scale=None)
+        else:
+            yield None
+
+
+def _is_template(match: re.Match[str]) -> bool:
+    """Return whether a range is the scale of a number: "Confidence (0-100):"."""
+    low, high = match["first"], match["second"]
+    return high is not None and low in ("0", "0.0", "1") and float(_plain(high)) in _SCALES
+
+
+def _is_bound(before: str, announced: re.Match[str]) -> bool:
+    """Return whether a sign or a comparison stands before a number; the end of a tag is none."""
+    is_tag = announced.re is _BEHIND_TAG or re.search(r"<[^<>]*>\s*$", before)
+    return not is_tag and _BOUND.search(before) is not None
+
+
+def _clause_before(text: str) -> str:
+    """Return the last words before a number, up to a label or the beginning of the sentence."""
+    clause = re.split(rf"[.!?;:,\n](?=\s|$)|{_ANNOUNCED}", text, flags=re.IGNORECASE)[-1]
+    return " ".join(clause.split()[-4:])
+
+
+def _clause_after(text: str) -> str:
+    return _SENTENCE.split(text, maxsplit=1)[0]
+
+
+def _plain(digits: str) -> str:
+    """Return digits as Python writes them: 1,000 is a thousand, 0,85 has a decimal comma."""
+    if re.match(r"[1-9]\d{0,2}(,\d{3})+", digits):
+        return digits.replace(",", "")
+    return digits.replace(",", ".")
+
+
+def _share(match: re.Match[str], scale: float | None) -> float:
+    """Return the probability that a number is; NaN for one that is none, or unclear."""
+    first = float(_plain(match["first"]))
+    of = scale
+    if match["high"]:
+        of = float(match["high"])
+    if match["whole"]:
+        of = float(_plain(match["whole"]))
+        if match["ratio"] == "/" and first + of == 100:  # 50/50
+            of = 100.0
+        if match["unit"] and of != 100:
+            return math.nan
+    if match["second"]:
+        second = float(_plain(match["second"]))
+        if first + second == 100 and match["range"] == "-" and not match["unit2"]:  # 50-50
+            second = first
+        if second < first or (match["unit"] and not match["unit2"]):
+            return math.nan
+        first = (first + second) / 2
+    if match["unit"] or match["unit2"]:
+        of = 100.0
+    if of is None:
+        if 1 < first <= 10:  # of 10, or in percent
+            return math.nan
+        of = 100.0 if first > 1 else 1.0
+    share = first / of if of else math.nan
+    return round(share, 12) if 0 <= share <= 1 else math.nan
+
+
+def _in_words(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
+    """Return the probability of the only word that an answer holds, or that its last label announces."""
+    by_label: dict[int, set[float]] = {}
+    labels = [label.end() for label in LABEL.finditer(text)]
+    place = 0
+    for match in pattern.finditer(text):
+        while place < len(labels) and labels[place] <= match.start():
+            place += 1
+        start = labels[place - 1] if place else 0
+        before = _SENTENCE.split(text[max(start, match.start() - _LEFT) : match.start()])
+        if labels and (not place or len(before) > 1):  # not in the sentence of a label
+            continue
+        after = _clause_after(text[match.end() : match.end() + _RIGHT])
+        word = match[0].lower()
+        negated = _NEGATED.search(before[-1]) or _UNDONE.match(after)
+        if word == "certain" and not _CERTAIN.match(text[match.end() : match.end() + 12]):
+            continue  # a certain person
+        by_label.setdefault(start, set()).add(math.nan if negated else words[word])
+    if not by_label:
+        return math.nan
+    values = by_label[max(by_label)]
+    return values.pop() if len(values) == 1 else math.nan

@@ -1,0 +1,104 @@
+"""One p-value for several tests of the same hypothesis: the min-p of Westfall and Young."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedlas._core.check import InputError, as_numbers, describe
+from fedlas.stats.rows import Floats
+
+_DIGITS = 9
+"""Decimals in which statistics count as equal: what differs less was rounded in another order."""
+
+
+def joint_p_value(observed: Floats, replicates: Floats) -> float:
+    """Return the p-value of several tests together, from replicates under the hypothesis.
+
+    Each statistic of each replicate gets a p-value from its rank among all replicates and the observed one. The
+    smallest p-value of a row is the statistic of the joint test, and its rank gives the joint p-value. So the tests
+    may depend on each other in any way, and strongly dependent tests cost little: of ``K`` copies of one test the
+    joint p-value is that of the test, where Bonferroni's correction multiplies it by ``K``.
+
+    Args:
+        observed: Statistics of ``K`` tests ``(K,)``; the larger, the more they speak against the hypothesis.
+        replicates: The same of ``R`` replicates under the hypothesis ``(R, K)``.
+
+    Returns:
+        In ``[1 / (1 + R), 1]``. If the hypothesis holds, it is at most ``a`` with a probability of at most ``a``.
+
+    Raises:
+        InputError: If the shapes do not fit.
+
+    Note:
+        Rows with the same smallest p-value are ordered by their second smallest, so that few replicates and many tests
+        leave few ties.
+
+    Example:
+        >>> replicates = np.random.default_rng(0).standard_normal((999, 3))
+        >>> round(joint_p_value(np.array([0.0, 0.0, 4.0]), replicates), 3)
+        0.001
+
+    Source:
+        Westfall and Young, "Resampling-Based Multiple Testing" (1993), section 2.5.
+    """
+    statistics, drawn = as_numbers(observed), as_numbers(replicates)
+    if drawn.ndim != 2 or statistics.shape != drawn.shape[1:] or not drawn.size:
+        got = f"{describe(observed)} and {describe(replicates)}"
+        fix = "Pass the statistics of the same tests in one order."
+        raise InputError("joint_p_value", "observed must be (K,) and replicates (R, K)", got, fix)
+    rows = np.round(np.vstack([statistics, drawn]), _DIGITS)
+    ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)
+    ranks.sort(axis=1)
+    least = ranks[:, 0] * (len(rows) + 1) + ranks[:, min(1, ranks.shape[1] - 1)]
+    return float((least <= least[0]).mean())
+
+
+class NullReplicates:
+    """Statistics of several tests, observed and under calibration, gathered by name.
+
+    Attributes:
+        observed: The statistics; the larger, the more they speak against calibration.
+        replicates: The same of replicates ``(R,)``.
+    """
+
+    def __init__(self) -> None:
+        self.observed: dict[str, float] = {}
+        self.replicates: dict[str, Floats] = {}
+
+    def add(self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False) -> None:
+        """Add a test; one of two sides is taken by its distance from the mean under calibration.
+
+        A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
+        """
+        finite = np.isfinite(observed) and bool(np.isfinite(replicates).all())
+        if not finite or float(np.ptp(replicates)) == 0.0:
+            return
+        center = float(replicates.mean())
+        self.observed[name] = abs(observed - center) if two_sided else observed
+        self.replicates[name] = np.abs(replicates - center) if two_sided else replicates
+
+    def p_values(self) -> dict[str, float]:
+        """Return the p-value of each test alone, by name."""
+        return {
+            name: float(_rank_from_top(np.round(np.append(self.replicates[name], value), _DIGITS))[-1])
+            / (1 + len(self.replicates[name]))
+            for name, value in self.observed.items()
+        }
+
+    @property
+    def least_p(self) -> float | None:
+        """The smallest p-value that the replicates can give; None without a test."""
+        return 1.0 / (1 + len(next(iter(self.replicates.values())))) if self.replicates else None
+
+    def joint_p(self) -> float | None:
+        """Return the p-value of all tests together; None without a test."""
+        if not self.observed:
+            return None
+        observed = np.array(list(self.observed.values()))
+        return joint_p_value(observed, np.stack(list(self.replicates.values()), axis=1))
+
+
+def _rank_from_top(values: Floats) -> Floats:
+    """Return how many of ``values (R,)`` are at least as large as each, itself included."""
+    ordered = np.sort(values)
+    return len(values) - np.searchsorted(ordered, values, side="left").astype(np.float64)

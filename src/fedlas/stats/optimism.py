@@ -1,0 +1,151 @@
+"""Bootstrap optimism: how much better a model looks on the samples that it was fitted on than on others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.predictions import Predictions
+from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
+from fedlas.stats.result_table import ResultTable
+from fedlas.stats.rows import Floats
+
+COMPARED = ("auroc", "nll", "brier", "classwise_ece")
+"""Metrics of two classes where nothing else is asked for; of more classes accuracy and ECE join NLL and Brier score."""
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """A metric of a model on its own training samples, and what is left of it on others.
+
+    Attributes:
+        apparent: The metric on the samples that the model was fitted on.
+        optimism: Mean over refits of the metric on the refit's own samples less that on all samples.
+        corrected: ``apparent - optimism``: what to expect on other samples.
+        low: Lower end of its interval.
+        high: Upper end.
+        replicates: Number of refits.
+    """
+
+    apparent: float
+    optimism: float
+    corrected: float
+    low: float
+    high: float
+    replicates: int
+
+
+def optimism(
+    fit: Callable[[Any, Any], Any],
+    X: Any,  # noqa: N803 (as scikit-learn names it)
+    y: Any,
+    *,
+    metrics: Sequence[str] | None = None,
+    clusters: Any = None,
+    confidence_level: float = 0.95,
+    replicates: int = 200,
+    seed: int = 0,
+) -> ResultTable[str, Optimism]:
+    """Correct a model's metrics for having been fitted on the samples that measure it, by Harrell's bootstrap.
+
+    Each replicate draws samples with replacement, fits the model on them, and compares its metrics on them with those
+    on all samples. The mean difference is what the fit gains by knowing the samples; the model of all samples gains as
+    much. Everything that the data decide belongs into ``fit``: the choice of variables, tuning, a calibrator.
+
+    Args:
+        fit: Called with rows of ``X`` and ``y``; returns a function from rows to probabilities ``(n,)`` of class 1 or
+            ``(n, C)``, or a fitted scikit-learn classifier with ``predict_proba``.
+        X: Inputs ``(N, ...)``: an array or a pandas DataFrame.
+        y: Labels ``(N,)``, whole numbers from 0.
+        metrics: Registry names; None for AUROC, NLL, Brier score and classwise ECE, or of more than two classes
+            accuracy, NLL, Brier score and ECE.
+        clusters: Cluster of each sample ``(N,)``, such as its patient: they are drawn whole; None draws samples.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+        replicates: Number of refits, at least 39 for level 0.95.
+        seed: The same seed draws the same samples.
+
+    Returns:
+        Optimism by registry name, as a dict that a notebook shows as a table.
+
+    Raises:
+        InputError: If ``X``, ``y`` and ``clusters`` do not fit each other, or options are out of range.
+
+    Note:
+        The interval moves the quantiles of the refits' metrics on their own samples, which lie about the apparent value
+        once their mean is moved to it, by the optimism (location-shifted bootstrap, Noma et al. 2021). A draw without one of the classes is drawn again. Outcomes that are censored, such
+        as times to an event, are not dealt with.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> random = np.random.default_rng(0)
+        >>> X = random.standard_normal((120, 20))
+        >>> y = (random.random(120) < 1 / (1 + np.exp(-X[:, 0]))).astype(int)
+        >>> found = optimism(LogisticRegression(C=100.0).fit, X, y, metrics=["auroc"], replicates=39)["auroc"]
+        >>> found.apparent > found.corrected
+        True
+
+    Source:
+        Harrell, Lee and Mark, "Multivariable prognostic models", Statistics in Medicine 15 (1996); Noma et al.,
+        "Confidence intervals of prediction accuracy measures for multivariable prediction models based on the
+        bootstrap-based optimism correction methods", Statistics in Medicine 40 (2021).
+    """
+    owner = "optimism"
+    check_level(owner, confidence_level)
+    check_count(owner, "replicates", replicates, low=fewest_replicates(confidence_level))
+    check_count(owner, "seed", seed, low=0)
+    labels = np.asarray(y)
+    if labels.ndim != 1 or len(labels) != len(X) or labels.dtype.kind not in "iub":
+        fix = "Pass one whole number for each row of X."
+        raise InputError(owner, f"y must be ({len(X)},), whole numbers from 0", describe(y), fix)
+    units = np.arange(len(labels)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if len(units) != len(labels):
+        raise InputError(owner, f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X.")
+    # The model of all samples, on these samples.
+    classes = int(labels.max()) + 1
+    usual = COMPARED if classes == 2 else ("accuracy", "nll", "brier", "ece")
+    entries = entries_of(usual if metrics is None else metrics)
+    apparent = values_of(_predicted(fit(X, labels), X, labels), entries, 15)
+
+    # Refits: their metrics on their own samples, and on all.
+    random = np.random.default_rng(seed)
+    members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
+    own: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    gains: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    for _ in range(replicates):
+        rows = _drawn(members, labels, classes, random)
+        part = _rows(X, rows)
+        model = fit(part, labels[rows])
+        inside = values_of(_predicted(model, part, labels[rows]), entries, 15)
+        outside = values_of(_predicted(model, X, labels), entries, 15)
+        for name, value in inside.items():
+            own[name].append(value)
+            gains[name].append(value - outside[name])
+    table: ResultTable[str, Optimism] = ResultTable()
+    for name, value in apparent.items():
+        gain = float(np.mean(gains[name]))
+        ends = interval_from(value, np.array(own[name]), confidence_level=confidence_level, method="centered")
+        table[name] = Optimism(value, gain, value - gain, ends.low - gain, ends.high - gain, replicates)
+    return table
+
+
+def _drawn(members: Sequence[Any], labels: Any, classes: int, random: np.random.Generator) -> Any:
+    """Return the rows of units that were drawn with replacement, among them every class."""
+    while True:
+        rows = np.concatenate([members[unit] for unit in random.integers(len(members), size=len(members))])
+        if len(np.unique(labels[rows])) == min(classes, len(np.unique(labels))):
+            return rows
+
+
+def _rows(X: Any, rows: Any) -> Any:  # noqa: N803
+    return X.iloc[rows] if hasattr(X, "iloc") else np.asarray(X)[rows]
+
+
+def _predicted(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
+    """Return what a model says of some rows."""
+    probs: Floats = np.asarray(model.predict_proba(X) if hasattr(model, "predict_proba") else model(X))
+    return Predictions.from_probs(probs, labels)

@@ -1,0 +1,132 @@
+"""Gaussian moments through a network with Gaussian weights, and their gradients: what probabilistic backprop repeats.
+
+Source:
+    Hernández-Lobato, Adams: Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks,
+    ICML 2015, section 3.2. https://arxiv.org/abs/1502.05336
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NODES = 32
+"""Nodes of the Gauss-Hermite quadrature."""
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and variance."""
+
+
+@dataclass
+class Layer:
+    """Weights ``N(mean, var)``, each ``(out, in + 1)``, the bias last."""
+
+    mean: Tensor
+    var: Tensor
+
+
+def linear_moments(layer: Layer, mean: Tensor, var: Tensor) -> Moments:
+    """Return mean and variance of ``W z / sqrt(n)`` for independent weights and inputs ``(N, n)``; exact."""
+    n = mean.shape[1]
+    out_var = var @ layer.mean.square().T + (var + mean.square()) @ layer.var.T
+    return mean @ layer.mean.T / math.sqrt(n), out_var / n
+
+
+def relu_moments(mean: Tensor, var: Tensor) -> Moments:
+    """Return mean and variance of ``max(a, 0)`` for ``a ~ N(mean, var)``; exact."""
+    std = var.sqrt()
+    alpha = mean / std
+    above, below, density = torch.special.ndtr(alpha), torch.special.ndtr(-alpha), _density(alpha)
+    # Arranged so that no large squares cancel where alpha is large; what is left below 0 is rounding.
+    spread = above + alpha.square() * above * below + alpha * density * (below - above) - density.square()
+    return (std * (alpha * above + density)).clamp_min(0), var * spread.clamp_min(0)
+
+
+def forward(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
+    """Return moments before and after every layer, in turn; its inputs have the constant 1."""
+    mean, var = features, torch.zeros_like(features)
+    passed: list[Moments] = []
+    for depth, layer in enumerate(layers):
+        if depth:
+            mean, var = relu_moments(mean, var)
+        # The bias belongs to an input that is 1 without variance.
+        mean, var = (torch.cat([x, x.new_full((len(x), 1), one)], dim=1) for x, one in ((mean, 1.0), (var, 0.0)))
+        passed.append((mean, var))
+        mean, var = linear_moments(layer, mean, var)
+        passed.append((mean, var))
+    return passed
+
+
+def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logarithm of the probability that logit ``label`` plus noise is the largest, and its gradients.
+
+    ``Z = E_u prod_k Phi((m_y + s_y u - m_k) / s_k)`` over ``k != y``, ``u ~ N(0, 1)``, ``s^2 = v + 1``, by quadrature.
+
+    Args:
+        mean: Means of the logits ``(N, C)``.
+        var: Their variances.
+        label: ``y``, the same for all rows.
+
+    Returns:
+        ``log Z (N,)``, and its gradients to ``mean`` and to ``var``, each ``(N, C)``.
+    """
+    nodes, log_weights = _quadrature()
+    std = (var + 1).sqrt()
+    t = (mean[:, label, None, None] + std[:, label, None, None] * nodes[:, None] - mean[:, None]) / std[:, None]
+    log_above = torch.special.log_ndtr(t)  # (N, nodes, C)
+    log_above[:, :, label] = 0
+    terms = log_above.sum(dim=2) + log_weights
+    log_z = terms.logsumexp(dim=1)
+    # In the logarithm, because density and probability both vanish far below 0 while their ratio does not.
+    hazard = (-0.5 * t.square() - 0.5 * math.log(2 * math.pi) - log_above).exp() / std[:, None]
+    hazard[:, :, label] = 0
+    share = (terms - log_z[:, None]).exp()[:, :, None]
+    to_mean, to_std = -(share * hazard).sum(dim=1), -(share * hazard * t).sum(dim=1)
+    to_mean[:, label] = -to_mean.sum(dim=1)
+    to_std[:, label] = (share * hazard * nodes[:, None]).sum(dim=(1, 2))
+    return log_z, to_mean, to_std / (2 * std)
+
+
+def gradients(layers: Sequence[Layer], features: Tensor, label: int) -> tuple[Tensor, list[Moments]]:
+    """Return ``log Z`` of one sample ``(D,)``, and its gradients to means and variances of each layer's weights."""
+    passed = forward(layers, features[None])
+    log_z, to_mean, to_var = log_prob(*passed[-1], label)
+    slopes: list[Moments] = []
+    for depth in range(len(layers) - 1, -1, -1):
+        layer, (mean, var) = layers[depth], passed[2 * depth]
+        n = mean.shape[1]
+        to_mean, to_var = to_mean / math.sqrt(n), to_var / n
+        slopes.append((to_mean.T @ mean + 2 * layer.mean * (to_var.T @ var), to_var.T @ (mean.square() + var)))
+        if not depth:
+            break
+        # Through the linear layer; the constant input has no source.
+        back_mean = to_mean @ layer.mean + 2 * mean * (to_var @ layer.var)
+        back_var = to_var @ (layer.mean.square() + layer.var)
+        to_mean, to_var = _through_relu(*passed[2 * depth - 1], back_mean[:, :-1], back_var[:, :-1], mean[:, :-1])
+    return log_z[0], slopes[::-1]
+
+
+def _through_relu(mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, out: Tensor) -> Moments:
+    """Return gradients to the moments before a ReLU, from those to its mean ``out`` and its variance."""
+    std = var.sqrt()
+    alpha = mean / std
+    above, below, density = torch.special.ndtr(alpha), torch.special.ndtr(-alpha), _density(alpha) / std
+    return to_mean * above + to_var * 2 * out * below, to_mean * density / 2 + to_var * (above - out * density)
+
+
+@cache
+def _quadrature() -> tuple[Tensor, Tensor]:
+    """Return nodes and log weights of an expectation over a standard normal."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return torch.from_numpy(nodes), torch.from_numpy(np.log(weights / weights.sum()))
+
+
+def _density(x: Tensor) -> Tensor:
+    """Return the density of the standard normal."""
+    return (-0.5 * x.square()).exp() / math.sqrt(2 * math.pi)

@@ -1,0 +1,231 @@
+"""Probabilistic backpropagation: Gaussian weights, updated sample by sample through propagated moments.
+
+Source:
+    Hernández-Lobato, Adams: Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks,
+    ICML 2015, sections 2 and 3. https://arxiv.org/abs/1502.05336
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice, check_count
+from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty._inputs import Standardized
+from fedlas.zoo.uncertainty._moments import NODES, Layer, forward, gradients, log_prob
+
+__all__ = ["Prior", "ProbabilisticBackprop"]
+
+Prior = Literal["fixed", "learned"]
+
+_OWNER = "probabilistic backprop"
+
+_PRIOR = 6.0  # shape and rate of the Gamma prior of the weights' precision, as published
+_CHUNK_NUMBERS = 2**22  # numbers in a chunk of predictions, 32 MB in float64
+
+Gamma = tuple[float, float]
+"""Shape and rate."""
+
+
+@dataclass
+class PriorLayer(Layer):
+    """A layer with the prior's factor of each weight: its precision, and its share of shape and rate of ``lambda``."""
+
+    prior: Tensor
+    shape: Tensor
+    rate: Tensor
+
+
+class ProbabilisticBackprop:
+    """A small network on features whose weights are independent Gaussians, trained by probabilistic backpropagation.
+
+    Means and variances go forward through linear layers and ReLUs to Gaussian logits. The logarithm of the probability
+    ``Z`` of the label goes backward, and every weight ``N(m, v)`` takes the moments of its exact update:
+    ``m + v dlogZ/dm`` and ``v - v^2 ((dlogZ/dm)^2 - 2 dlogZ/dv)``.
+
+    Args:
+        hidden: Units of the hidden layer; 0 for none.
+        passes: Passes over the training part; published with 40.
+        prior: ``learned``: ``N(0, 1 / lambda)`` with ``lambda ~ Gamma(6, 6)``, whose factors expectation propagation
+            refines after each pass, as published. ``fixed``: the Gaussian that this starts from, ``N(0, 6 / 5)``.
+        seed: Seed of the start and of the order of the samples.
+
+    State:
+        The posterior, after :meth:`fit`. Global generators are left as they were.
+
+    Raises:
+        InputError: For numbers out of range.
+
+    Note:
+        The paper treats regression with Gaussian noise. Here the label is the largest of the logits plus independent
+        standard normal noise (multinomial probit). Given independent Gaussian logits, its probability is an integral
+        over one dimension, computed by quadrature. The noise needs no prior, because its scale is that of the logits.
+        Each pass treats the samples as new ones, as in the paper: many passes make the variances too small.
+        A learned prior becomes far wider with labels than with numbers, because where the training part is separable a
+        larger scale of all weights explains it as well. On the digits it predicts worse than the fixed one.
+
+    Example:
+        >>> features = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]])
+        >>> train = Predictions(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]), features=features)
+        >>> ProbabilisticBackprop(hidden=0, passes=5).fit(train).predict(train).predicted.tolist()
+        [0, 0, 1, 1]
+    """
+
+    def __init__(self, *, hidden: int = 50, passes: int = 10, prior: Prior = "fixed", seed: int = 0) -> None:
+        self.hidden = check_count(_OWNER, "hidden", hidden, low=0)
+        self.passes = check_count(_OWNER, "passes", passes)
+        self.prior: Prior = check_choice(_OWNER, "prior", prior, get_args(Prior))
+        self.seed = check_count(_OWNER, "seed", seed, low=0)
+        self.precision: Gamma = (_PRIOR, _PRIOR)
+        """Shape and rate of the Gamma posterior of the weights' precision, after :meth:`fit`."""
+        self._layers: list[PriorLayer] = []
+        self._inputs: Standardized | None = None
+
+    def fit(
+        self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    ) -> ProbabilisticBackprop:
+        """Fit on the features and labels of the training part; return ``self``.
+
+        Args:
+            train: Predictions on the training part without augmentation, with ``features``.
+            progress: Gets the passes and yields them, to show how many are left.
+
+        Raises:
+            InputError: Without features, or if they are not finite.
+        """
+        inputs = Standardized(_OWNER, train)
+        generator = torch.Generator().manual_seed(self.seed)
+        features, target = inputs(train), train.target.cpu().tolist()
+        sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
+        layers = [_new_layer(a, b, generator) for a, b in pairwise(sizes)]
+        precision = (_PRIOR, _PRIOR)
+        for _ in progress(range(self.passes)):
+            for index in torch.randperm(len(features), generator=generator).tolist():
+                absorb(layers, features[index], target[index])
+            if self.prior == "learned":
+                precision = refine_prior(layers, precision)
+        self._layers, self.precision, self._inputs = layers, precision, inputs
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of means and variances."""
+        return sum(2 * layer.mean.numel() for layer in self._layers)
+
+    def logit_moments(self, predictions: Predictions) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the logits, each ``(N, C)``, float64.
+
+        Args:
+            predictions: Predictions with ``features``.
+
+        Raises:
+            InputError: Before :meth:`fit`; or for features that are missing or of another size.
+        """
+        if self._inputs is None:
+            raise InputError(_OWNER, "it must be fitted first", "an unfitted one", "Call fit(train) before.")
+        return forward(self._layers, self._inputs(predictions))[-1]
+
+    def predict(self, predictions: Predictions) -> Predictions:
+        """Return the same samples with the log of the probabilities under the posterior as logits.
+
+        Args:
+            predictions: Predictions with ``features``.
+
+        Raises:
+            InputError: Before :meth:`fit`; or for features that are missing or of another size.
+        """
+        mean, var = self.logit_moments(predictions)
+        rows = max(1, _CHUNK_NUMBERS // (NODES * mean.shape[1]))
+        chunks = zip(mean.split(rows), var.split(rows), strict=True)
+        log_probs = torch.cat([
+            torch.stack([log_prob(m, v, label)[0] for label in range(mean.shape[1])], dim=1) for m, v in chunks
+        ])  # fmt: skip
+        # The quadrature's error keeps the sum a little off 1.
+        return predictions.with_logits(log_probs.log_softmax(dim=1).to(predictions.logits))
+
+
+def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:
+    """Return the posterior after the prior's factors alone, with random means that break the symmetry."""
+    variance = _PRIOR / (_PRIOR - 1)
+    shape = (out, size + 1)
+    mean = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(size + 1)
+    full = torch.ones(shape, dtype=torch.float64)
+    return PriorLayer(mean, full * variance, full / variance, full * 0, full * 0)
+
+
+@torch.no_grad()
+def absorb(layers: list[PriorLayer], features: Tensor, label: int) -> None:
+    """Update all weights for one sample, in place."""
+    _, slopes = gradients(layers, features, label)
+    for layer, (to_mean, to_var) in zip(layers, slopes, strict=True):
+        var = layer.var - layer.var.square() * (to_mean.square() - 2 * to_var)
+        # The propagated moments are no exact ones, so a variance may end below 0: that weight stays as it was.
+        good = var > 0
+        layer.mean = torch.where(good, layer.mean + layer.var * to_mean, layer.mean)
+        layer.var = torch.where(good, var, layer.var)
+
+
+def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
+    """Replace the prior's factor of every weight, one after the other, in place; return the precision's posterior.
+
+    Args:
+        layers: The network.
+        precision: Shape and rate of the precision's posterior before.
+    """
+    for layer in layers:
+        # Thousands of steps of a few numbers each, every one from the precision of the one before: floats, no tensors.
+        columns = (layer.mean, layer.var, layer.prior, layer.shape, layer.rate)
+        rows = list(zip(*(column.flatten().tolist() for column in columns), strict=True))
+        for index, row in enumerate(rows):
+            rows[index], precision = _refined(row, precision)
+        layer.mean, layer.var, layer.prior, layer.shape, layer.rate = (
+            torch.tensor(column, dtype=torch.float64).view_as(layer.mean) for column in zip(*rows, strict=True)
+        )
+    return precision
+
+
+def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...], Gamma]:
+    """Update one weight: mean, variance, its factor (precision, shape, rate), and the precision's posterior."""
+    mean, var, prior, more_shape, more_rate = row
+    # Both without this factor. It is skipped where that is no distribution, as usual in expectation propagation.
+    left, shape, rate = 1 / var - prior, precision[0] - more_shape, precision[1] - more_rate
+    if left <= 0 or shape <= 1 or rate <= 0:
+        return row, precision
+    mean = mean / var / left
+    # The precision is integrated out with a Gaussian of the same variance; that makes the new factor Gaussian too.
+    z, z_1, z_2 = (_log_normal(mean, 1 / left + rate / (shape - 1 + more)) for more in (0, 1, 2))
+    try:
+        new_shape, new_rate = gamma_update(z, z_1, z_2, shape, rate)
+    except (OverflowError, ZeroDivisionError):  # a weight whose update is beyond the range of floats
+        return row, precision
+    if new_shape <= 1 or new_rate <= 0:
+        return row, precision
+    prior = (shape - 1) / rate
+    var = 1 / (left + prior)
+    return (var * left * mean, var, prior, new_shape - shape, new_rate - rate), (new_shape, new_rate)
+
+
+def gamma_update(z: float, z_1: float, z_2: float, shape: float, rate: float) -> Gamma:
+    """Return shape and rate of the Gamma distribution with the updated mean and variance.
+
+    Args:
+        z: ``log Z`` at ``shape``.
+        z_1: ``log Z`` at ``shape + 1``.
+        z_2: ``log Z`` at ``shape + 2``.
+        shape: Before the update.
+        rate: Before the update.
+    """
+    first, second = math.exp(z_1 - z), math.exp(z_2 - z_1)
+    new_shape = 1 / (second / first * (shape + 1) / shape - 1)
+    return new_shape, 1 / (second * (shape + 1) / rate - first * shape / rate)
+
+
+def _log_normal(x: float, var: float) -> float:
+    return -0.5 * (x * x / var + math.log(2 * math.pi * var))

@@ -1,0 +1,415 @@
+"""Tables: scores and labels in, a calibration out; applied to files and frames, every other byte stays."""
+
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fedlas
+from fedlas.calibrated import text_rows
+from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.calibrators import TemperatureScaling
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+
+def scores(rows=300, classes=2, factor=3.0):
+    """Probabilities of a model that is three times too sure, and labels."""
+    random = torch.Generator().manual_seed(rows + classes)
+    logits = torch.randn(rows, classes, generator=random, dtype=torch.float64)
+    target = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    return (factor * logits).softmax(1).numpy(), target.numpy()
+
+
+def frame(rows=300):
+    probs, target = scores(rows)
+    names = np.array(["no", "yes"])
+    return pd.DataFrame({"id": range(rows), "p_no": probs[:, 0], "p_yes": probs[:, 1], "y": names[target]})
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return fedlas.calibrate(frame(), probs="p_*", target="y", method="temperature")
+
+
+def expected(calibration, probs):
+    logits = fedlas.Predictions.from_probs(np.asarray(probs)).logits
+    return (logits / calibration.calibrator.temperature).softmax(1).numpy()
+
+
+def apply(calibration, *files, out):
+    with open_tables(files) as tables:
+        return apply_to_files(calibration, tables, Path(out))
+
+
+def read_csv(text, **options):
+    rows = list(csv.reader(io.StringIO(text), **options))
+    return rows[0], rows[1:]
+
+
+def test_frames_of_each_kind_get_the_same_columns(calibration):
+    live = frame(40).drop(columns="y")
+    live.index = [f"row {k}" for k in range(40)]
+    wanted = expected(calibration, live[["p_no", "p_yes"]])
+    after = calibration.apply(live)
+    assert list(after.columns) == [*live.columns, "calibrated_p_no", "calibrated_p_yes"]
+    pd.testing.assert_frame_equal(after[live.columns], live)
+    np.testing.assert_allclose(after[["calibrated_p_no", "calibrated_p_yes"]], wanted, atol=1e-12)
+    of_polars = calibration.apply(pl.DataFrame(live))
+    assert isinstance(of_polars, pl.DataFrame)
+    assert of_polars["calibrated_p_yes"].to_list() == after["calibrated_p_yes"].to_list()
+    of_arrow = calibration.apply(pa.Table.from_pandas(live))
+    assert isinstance(of_arrow, pa.Table)
+    assert of_arrow["calibrated_p_yes"].to_pylist() == after["calibrated_p_yes"].to_list()
+    of_mapping = calibration.apply({name: live[name].to_numpy() for name in live})
+    assert of_mapping["calibrated_p_yes"].tolist() == after["calibrated_p_yes"].to_list()
+
+
+def test_the_file_of_a_calibration_is_plain_json_and_gives_the_same(calibration, tmp_path):
+    again = fedlas.TableCalibration.load(calibration.save(tmp_path / "cal.json"))
+    assert again.plain() == calibration.plain()
+    assert repr(again) == repr(calibration)
+    assert "NLL" in str(again)
+    assert "temperature 2.57" in str(again)
+    pd.testing.assert_frame_equal(again.apply(frame(9)), calibration.apply(frame(9)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain.update(format="other"),
+        lambda plain: plain.update(scores=["p_no"] * 3),
+        lambda plain: plain.update(scores=[]),
+        lambda plain: plain.update(classes="no"),
+        lambda plain: plain.pop("calibrator"),
+        lambda plain: plain["columns"].clear(),
+        lambda plain: plain.update(covariates={"numbers": [1], "categories": {}}),
+        lambda plain: plain["cross_fitted"].update(floor="x"),
+        lambda plain: plain["cross_fitted"]["after"].pop("ece"),
+    ],
+)
+def test_a_damaged_file_is_refused(calibration, tmp_path, change):
+    plain = json.loads(json.dumps(calibration.plain()))
+    change(plain)
+    (tmp_path / "cal.json").write_text(json.dumps(plain))
+    with pytest.raises(InputError, match=r"cal\.json|calibrat"):
+        fedlas.TableCalibration.load(tmp_path / "cal.json")
+
+
+def test_there_must_be_a_file(tmp_path):
+    with pytest.raises(InputError, match="must exist"):
+        fedlas.TableCalibration.load(tmp_path / "none.json")
+
+
+def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
+    measured = calibration.cross_fitted
+    assert measured.rows == 300
+    assert measured.after["nll"] < measured.before["nll"]
+    assert measured.after["ece"] < 0.5 * measured.before["ece"]
+    probs, target = scores()
+    raw = fedlas.evaluate(fedlas.Predictions.from_probs(probs, target))
+    assert measured.before["nll"] == pytest.approx(raw["nll"])
+    in_sample = expected(calibration, probs)
+    fit = fedlas.evaluate(fedlas.Predictions.from_probs(in_sample, target))
+    assert measured.after["nll"] > fit["nll"]
+
+
+@pytest.mark.parametrize("block", [40, 1 << 22])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,p_no,p_yes,note\n007,0.25,0.75,a\n8,0.5,0.5,b\n",
+        "id,p_no,p_yes,note\r\n007,0.25,0.75,a\r\n8,0.5,0.5,b\r\n",
+        "id,p_no,p_yes,note\n007,0.25,0.75,a\n8,0.5,0.5,b",
+        "\ufeffid,p_no,p_yes,note\n007,0.25,0.75,a\n8,0.5,0.5,\u00fc\n",
+        '"id","p_no","p_yes","the\nnote"\n"007",0.25,0.75,"a, ""b""\nc"\n"8",0.5,"0.5",""\n',
+        'id,p_no,p_yes,note\n007,0.25,0.75,5" disk\n\n8,0.5,0.5,"x ""y"""\n\n',
+        'id,p_no,p_yes,note\n007,0.25,0.75,5" and "6\n8,0.5,0.5,"two\nlines"\n',
+        "note,p_yes,id,p_no\nb,0.75,007,0.25\na,0.5,8,0.5\n",
+    ],
+)
+def test_rows_of_a_csv_keep_their_bytes(calibration, tmp_path, monkeypatch, text, block):
+    monkeypatch.setattr(text_rows, "BYTES", block)
+    (tmp_path / "live.csv").write_bytes(text.encode())
+    done = apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
+    assert done.rows == 2
+    written = (tmp_path / "out.csv").read_bytes().decode()
+    head, rows = read_csv(text.strip("\ufeff"))
+    rows = [row for row in rows if row]
+    got_head, got = read_csv(written.strip("\ufeff"))
+    assert got_head == [*head, "calibrated_p_no", "calibrated_p_yes"]
+    assert [row[:4] for row in got] == rows
+    probs = [[float(row[head.index(name)]) for name in ("p_no", "p_yes")] for row in rows]
+    np.testing.assert_allclose([list(map(float, row[4:])) for row in got], expected(calibration, probs), atol=1e-12)
+    for line in text.encode().splitlines()[1:]:
+        assert line in (tmp_path / "out.csv").read_bytes()
+
+
+cells = st.text(alphabet='ab,"\n; 0\u00e4', max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(cells, st.integers(0, 100), cells), min_size=1, max_size=12), st.sampled_from([17, 64, 4096]))
+def test_any_cells_stay(calibration, tmp_path_factory, rows, block):
+    folder = tmp_path_factory.mktemp("any")
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerows([("a", "p_no", "p_yes", "b")])
+    writer.writerows([(first, share / 100, 1 - share / 100, last) for first, share, last in rows])
+    (folder / "live.csv").write_bytes(written.getvalue().encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_rows, "BYTES", block)
+        apply(calibration, folder / "live.csv", out=folder / "out.csv")
+    _, got = read_csv((folder / "out.csv").read_bytes().decode())
+    assert [(row[0], row[3]) for row in got] == [(first, last) for first, _, last in rows]
+    probs = [[share / 100, 1 - share / 100] for _, share, _ in rows]
+    np.testing.assert_allclose(
+        [[float(cell) for cell in row[4:]] for row in got], expected(calibration, probs), atol=1e-9
+    )
+
+
+def test_decimal_commas_stay(calibration, tmp_path):
+    (tmp_path / "live.csv").write_text("id;p_no;p_yes\n1;0,25;0,75\n2;0,5;0,5\n")
+    apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
+    _, got = read_csv((tmp_path / "out.csv").read_text(), delimiter=";")
+    values = [[float(cell.replace(",", ".")) for cell in row[3:]] for row in got]
+    np.testing.assert_allclose(values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [40, 1 << 22])
+def test_json_lines_keep_their_bytes(calibration, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(text_rows, "BYTES", block)
+    text = '{"p_yes": 0.75, "p_no": 0.25, "more": {"a": [1, "}"]}}\n\n {"p_no": 0.5, "p_yes": 0.5}  \r\n'
+    (tmp_path / "live.jsonl").write_text(text)
+    apply(calibration, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert rows[0].pop("more") == {"a": [1, "}"]}
+    assert lines[0].startswith('{"p_yes": 0.75, "p_no": 0.25, "more": {"a": [1, "}"]}, "calibrated_p_no": ')
+    values = [[row["calibrated_p_no"], row["calibrated_p_yes"]] for row in rows]
+    np.testing.assert_allclose(values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12)
+
+
+def test_columns_of_parquet_keep_their_types(calibration, tmp_path):
+    live = frame(70).drop(columns="y")
+    live["region"] = pd.Categorical(["a", "b"] * 35)
+    live["at"] = pd.Timestamp("2026-01-01")
+    pq.write_table(pa.Table.from_pandas(live), tmp_path / "live.parquet", row_group_size=20)
+    apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.parquet")
+    after = pd.read_parquet(tmp_path / "out.parquet")
+    pd.testing.assert_frame_equal(after, calibration.apply(live))
+
+
+def test_arrays_stay_and_one_is_added(tmp_path):
+    probs, target = scores(200, 3)
+    logits = np.log(probs).astype("float32")
+    np.savez(tmp_path / "val.npz", logits=logits, target=target)
+    calibration = fedlas.calibrate(tmp_path / "val.npz", method="temperature")
+    np.savez_compressed(tmp_path / "live.npz", logits=logits[:50], ids=np.arange(50))
+    apply(calibration, tmp_path / "live.npz", out=tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as after:
+        assert sorted(after.files) == ["calibrated_logits", "ids", "logits"]
+        assert after["calibrated_logits"].dtype == np.float32
+        assert after["ids"].tolist() == list(range(50))
+        wanted = (torch.tensor(logits[:50]) / calibration.calibrator.temperature).softmax(1)
+        np.testing.assert_allclose(torch.tensor(after["calibrated_logits"]).softmax(1), wanted, atol=1e-6)
+    with pytest.raises(InputError, match="npz"):
+        apply(calibration, tmp_path / "live.npz", tmp_path / "live.npz", out=tmp_path / "both.npz")
+
+
+def test_one_column_holds_the_second_class_or_lists_of_all(tmp_path):
+    probs, target = scores(200)
+    single = fedlas.calibrate({"p": probs[:, 1], "y": target}, probs="p", target="y", method="temperature")
+    lists = fedlas.calibrate({"p": probs, "y": target}, probs="p", target="y", method="temperature")
+    one = single.apply({"p": probs[:5, 1]})["calibrated_p"]
+    all_classes = lists.apply({"p": probs[:5]})["calibrated_p"]
+    np.testing.assert_allclose(all_classes[:, 1], one, atol=1e-9)
+    logit = np.log(probs[:, 1] / probs[:, 0])
+    of_logit = fedlas.calibrate({"z": logit, "y": target}, logits="z", target="y", method="temperature")
+    np.testing.assert_allclose(1 / (1 + np.exp(-of_logit.apply({"z": logit[:5]})["calibrated_z"])), one, atol=1e-6)
+    (tmp_path / "live.jsonl").write_text("\n".join(json.dumps({"p": row}) for row in probs[:5].tolist()))
+    apply(lists, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl")
+    rows = [json.loads(line)["calibrated_p"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose(rows, all_classes, atol=1e-12)
+    with pytest.raises(InputError, match="scores of the 2 classes"):
+        lists.apply({"p": [[0.2, 0.3, 0.5]]})
+
+
+def test_confidences_alone(tmp_path):
+    probs, target = scores(300, 3)
+    table = {"c": probs.max(1), "ok": probs.argmax(1) == target}
+    calibration = fedlas.calibrate(table, confidence="c", correct="ok", method="isotonic")
+    after = calibration.apply({"c": table["c"]})["calibrated_c"]
+    fitted = calibration.calibrator.transform(fedlas.TopLabel(table["c"], table["ok"]))
+    assert after.tolist() == fitted.confidence.tolist()
+    assert "NLL" not in str(calibration)
+
+
+def test_several_files_are_one_table_in_order(calibration, tmp_path):
+    live = frame(60).drop(columns="y")
+    for name, part in (("a", live[:25]), ("b", live[25:])):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+        part.to_parquet(tmp_path / f"{name}.parquet", index=False)
+        part.to_json(tmp_path / f"{name}.jsonl", orient="records", lines=True, double_precision=15)
+    wanted = calibration.apply(live)["calibrated_p_yes"]
+    for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        apply(calibration, str(tmp_path / f"[ab]{suffix}"), out=tmp_path / f"all{suffix}")
+        after = read(tmp_path / f"all{suffix}")
+        assert after["id"].tolist() == live["id"].tolist()
+        np.testing.assert_allclose(after["calibrated_p_yes"], wanted, atol=1e-9)
+    apply(calibration, tmp_path / "a.jsonl", tmp_path / "b.jsonl", out=tmp_path / "all.jsonl")
+    after = pd.read_json(tmp_path / "all.jsonl", lines=True)
+    np.testing.assert_allclose(after["calibrated_p_yes"], wanted, atol=1e-9)
+    parts = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    frame(60).to_csv(tmp_path / "val.csv", index=False)
+    frame(60)[:30].to_csv(tmp_path / "v1.csv", index=False)
+    frame(60)[30:].to_csv(tmp_path / "v2.csv", index=False)
+    both = fedlas.calibrate([tmp_path / "v1.csv", tmp_path / "v2.csv"], probs="p_*", target="y", method="temperature")
+    whole = fedlas.calibrate(tmp_path / "val.csv", probs="p_*", target="y", method="temperature")
+    assert both.calibrator.plain() == whole.calibrator.plain()
+    with pytest.raises(InputError, match="one format"):
+        apply(calibration, parts[0], tmp_path / "b.jsonl", out=tmp_path / "no.csv")
+    live[["p_no", "id", "p_yes"]].to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(InputError, match="in one order"):
+        apply(calibration, parts[0], tmp_path / "other.csv", out=tmp_path / "no.csv")
+    with pytest.raises(InputError, match="match files"):
+        apply(calibration, str(tmp_path / "z*.csv"), out=tmp_path / "no.csv")
+    assert not (tmp_path / "no.csv").exists()
+
+
+REFUSED = {
+    "a missing column": ("p_no,q\n0.5,0.5\n", "no 'p_yes'"),
+    "another class": ("p_no,p_yes,p_maybe\n0.5,0.5,0\n", "p_maybe too"),
+    "no number": ("p_no,p_yes\n0.5,0.5\n0.5,\n", "row 2, column 'p_yes'"),
+    "nan": ("p_no,p_yes\n0.5,0.5\nnan,0.5\n", "row 2, column 'p_no'"),
+    "text": ("p_no,p_yes\n0.5,0.5\n0.5,0.5\n0.5,high\n", "'high' in row 3, column 'p_yes'"),
+    "percent": ("p_no,p_yes\n40,60\n", "percentages"),
+    "logits": ("p_no,p_yes\n-1.5,0.5\n", "logits"),
+    "no sum": ("p_no,p_yes\n0.5,0.5\n0.4,0.4\n", "sum to 1; got 0.8 in row 2"),
+    "a header alone": ("p_no,p_yes\n", "at least one row"),
+    "nothing": ("", "empty"),
+    "calibrated already": ("p_no,p_yes,calibrated_p_yes\n0.5,0.5,0.5\n", "'calibrated_p_yes'"),
+    "a short row": ("id,p_no,p_yes\n1,0.5,0.5\n2,0.5\n", "2 in row 2"),
+    "an open quote": ('p_no,p_yes,n\n0.5,0.5,a\n0.5,0.5,"b\n0.5,0.5,c\n', "quote|lines"),
+}
+
+
+@pytest.mark.parametrize("block", [24, 1 << 22])
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_named_and_leaves_nothing(calibration, tmp_path, monkeypatch, case, block):
+    monkeypatch.setattr(text_rows, "BYTES", block)
+    text, match = REFUSED[case]
+    (tmp_path / "live.csv").write_text(text)
+    (tmp_path / "out.csv").write_text("what was there")
+    with pytest.raises(InputError, match=match):
+        apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "what was there"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.csv", "out.csv"]
+
+
+def test_probabilities_are_no_logits(tmp_path):
+    probs, target = scores(100, 3)
+    table = {f"z_{k}": column for k, column in enumerate(np.log(probs).T)}
+    calibration = fedlas.calibrate({**table, "y": target}, logits="z_*", target="y", method="temperature")
+    live = {f"z_{k}": column for k, column in enumerate(probs.T)}
+    with pytest.raises(InputError, match="probabilities in the frame"):
+        calibration.apply(live)
+    with pytest.raises(InputError, match="probabilities in the frame"):
+        fedlas.calibrate({**live, "y": target}, logits="z_*", target="y")
+
+
+def test_a_full_disk_leaves_nothing(calibration, tmp_path):
+    frame(2000).to_csv(tmp_path / "live.csv", index=False)
+    with pytest.raises(InputError, match="device"):
+        apply(calibration, tmp_path / "live.csv", out="/dev/full")
+
+
+def test_what_a_fit_needs(tmp_path):
+    with pytest.raises(InputError, match="must have labels"):
+        fedlas.calibrate(frame(), probs="p_*")
+    with pytest.raises(InputError, match="'target'"):
+        fedlas.calibrate(frame(), probs="p_*", targets="y")
+    with pytest.raises(InputError, match="must exist"):
+        fedlas.calibrate(tmp_path / "none.csv", probs="p_*", target="y")
+    with pytest.raises(InputError, match="drift"):
+        fedlas.calibrate(frame(), probs="p_*", target="y", method="drift-temperature")
+    own = fedlas.calibrate(frame(), probs="p_*", target="y", method=TemperatureScaling())
+    assert own.carries.startswith("temperature 2.57")
+
+
+def write_tables(folder):
+    frame(300).to_csv(folder / "val.csv", index=False)
+    frame(80).drop(columns="y").to_csv(folder / "live.csv", index=False)
+
+
+def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path)
+    assert main(["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "300 rows, classes no, yes." in shown
+    assert "On 300 rows left out of the fit in turn: NLL" in shown
+    assert "auto: temperature" in shown
+    assert "next: fedlas apply cal.json LIVE.csv --out LIVE.calibrated.csv" in shown
+    assert main(["apply", "cal.json", "live.csv"]) == 0
+    shown = capsys.readouterr().out
+    assert "80 rows; added calibrated_p_no, calibrated_p_yes: probabilities from 0 to 1." in shown
+    after = pd.read_csv("live.calibrated.csv")
+    loaded = fedlas.TableCalibration.load("cal.json")
+    np.testing.assert_allclose(after["calibrated_p_yes"], loaded.apply(pd.read_csv("live.csv"))["calibrated_p_yes"])
+
+
+def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path)
+    for args in (
+        ["calibrate", "-", "--probs", "p_*", "--target", "y", "--out", "cal.json"],
+        ["apply", "cal.json", "-"],
+    ):
+        content = Path("val.csv" if args[0] == "calibrate" else "live.csv").read_bytes()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert main(args) == 0
+    written, notes = capfdbinary.readouterr()
+    assert main(["apply", "cal.json", "live.csv", "--out", "out.csv"]) == 0
+    assert written.endswith(Path("out.csv").read_bytes())
+    assert b"80 rows; added" in notes
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "live.csv"], "must end in .json"),
+        (["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"], "must be a calibration"),
+        (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
+        (["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--method", "aut"], "did you mean|auto"),
+        (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
+        (["calibrate", "val.csv"], "which columns hold the scores"),
+        (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),
+        (["apply", "cal.json", "live.csv", "--out", "out.parquet"], "format of what is read"),
+        (["apply", "other.json", "live.csv"], "calibration of a table"),
+        (["apply", "cal.json", "none.csv"], "must exist"),
+        (["apply", "cal.json", "notes.txt"], "must end in"),
+    ],
+)
+def test_wrong_arguments(tmp_path, monkeypatch, capsys, calibration, args, match):
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path)
+    calibration.save("cal.json")
+    Path("other.json").write_text("{}")
+    Path("notes.txt").write_text("x")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main(args) == 2
+    assert re.search(match, " ".join(capsys.readouterr().err.split()))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

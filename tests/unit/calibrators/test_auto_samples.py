@@ -1,0 +1,105 @@
+"""What `auto` takes for a sample: ties, copies, weights, and logits in another form."""
+
+import pytest
+import torch
+
+from fedlas import Predictions, TopLabel
+from fedlas.calibrators import (
+    AutoCalibration,
+    BetaCalibration,
+    CalibrationWarning,
+    Calibrator,
+    DirichletCalibration,
+    IsotonicCalibration,
+    MultiLabelCalibration,
+    PlattScaling,
+    VectorScaling,
+    fit_mixture,
+)
+from fedlas.errors import InputError
+from fedlas.metrics import expected_calibration_error, negative_log_likelihood
+
+STATED = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0], dtype=torch.float64)
+TRUE = torch.tensor([0.40, 0.42, 0.45, 0.50, 0.55, 0.60, 0.70, 0.90], dtype=torch.float64)
+
+
+def stated(samples, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    which = torch.randint(len(STATED), (samples,), generator=random)
+    right = torch.rand(samples, generator=random, dtype=torch.float64) < TRUE[which]
+    return TopLabel(STATED[which], right)
+
+
+@pytest.mark.filterwarnings("ignore:.*probability of exactly 0:fedlas.errors.CalibrationWarning")
+@pytest.mark.parametrize("samples", [1000, 10_000])
+def test_scores_of_a_few_values(samples):
+    """A tie of scores is no copy of a sample: each fold holds some of every value."""
+    grid = TopLabel(STATED, TRUE > 0.5)
+    error = [
+        float((kind().fit(stated(samples)).transform(grid).confidence - TRUE).abs().mean())
+        for kind in (AutoCalibration, IsotonicCalibration)
+    ]
+    assert error[0] < max(1.3 * error[1], 0.012)
+
+
+def test_beyond_the_limit_dear_members_have_a_sample_of_the_rows(generated, monkeypatch):
+    def bent(logits):
+        return torch.where(logits > 0, 0.2 * logits, 3 * logits)
+
+    val, test = (generated(3000, classes=2, distort=bent, seed=seed) for seed in (0, 1))
+    errors = []
+    for most in (6000, 5999, 3000):
+        monkeypatch.setattr(fit_mixture, "_FLEXIBLE", most)
+        errors.append(expected_calibration_error(AutoCalibration().fit(val).transform(test)))
+    assert max(errors) < errors[0] + 0.01
+
+
+@pytest.mark.parametrize("scale", [30.0, 1.0, 1 / 30])
+def test_beta_has_no_unit(scale, generated):
+    val, test = (generated(500, classes=2, seed=seed) for seed in (0, 1))
+    scaled = [Predictions(part.logits * scale, part.target) for part in (val, test)]
+    beta, platt = (
+        negative_log_likelihood(k().fit(scaled[0]).transform(scaled[1])) for k in (BetaCalibration, PlattScaling)
+    )
+    assert beta < platt + 0.02
+
+
+def test_whole_weights_are_not_so_many_samples(generated):
+    val, test = generated(60, classes=3), generated(2000, classes=3, seed=1)
+    weights = torch.randint(1000, 3000, (60,), generator=torch.Generator().manual_seed(0))
+    losses = []
+    for each in (weights, weights + 0.5):
+        with pytest.warns(CalibrationWarning, match="are few"):
+            mixture = VectorScaling().fit(Predictions(val.logits, val.target, weights=each))
+        mixture = AutoCalibration().fit(Predictions(val.logits, val.target, weights=each))
+        losses.append(negative_log_likelihood(mixture.transform(test)))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+def test_a_top_label_has_no_class_to_keep():
+    with pytest.raises(InputError, match="keep_class"):
+        AutoCalibration(keep_class=True).fit(stated(300))
+    with pytest.raises(InputError, match="keep_class"):
+        MultiLabelCalibration(AutoCalibration(keep_class=True))
+
+
+@pytest.mark.parametrize("kind", [DirichletCalibration, VectorScaling])
+@pytest.mark.parametrize(("samples", "classes"), [(100, 10), (150, 20)])
+def test_few_samples_of_many_classes_warn(kind, samples, classes, generated):
+    with pytest.warns(CalibrationWarning, match="are few"):
+        kind().fit(generated(samples, classes=classes))
+
+
+@pytest.mark.parametrize("change", [lambda z: z.float(), lambda z: z + 100, lambda z: (z + 100).float()])
+def test_folds_depend_on_what_the_softmax_sees(change, generated):
+    val = generated(300, classes=3, dtype=torch.float32)
+    other = Predictions(change(val.logits.double()), val.target)
+    ours, theirs = (AutoCalibration().fit(each).transform(each).probs.double() for each in (val, other))
+    assert float((ours - theirs).abs().max()) < 1e-3
+
+
+def test_the_same_bits_after_save_and_load(generated, tmp_path):
+    val = generated(500, classes=3, distort=lambda z: 2 * z + torch.tensor([0.0, 1.0, -1.0]))
+    mixture = AutoCalibration().fit(val)
+    loaded = Calibrator.load(mixture.save(tmp_path / "auto.json"))
+    assert torch.equal(loaded.transform(val).logits, mixture.transform(val).logits)

@@ -1,0 +1,124 @@
+"""Gates of a pipeline: requirements that hold, fail or are within chance, and how a pipeline hears of it."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import fedlas
+from fedlas.cli import main
+from fedlas.errors import InputError
+from fedlas.present.gate import Requirement, not_worse, required
+from fedlas.stats.estimates import Estimate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Predictions of a calibrated model, and of one that is three times too sure."""
+    place = tmp_path_factory.mktemp("gate")
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(1500, 3, generator=random)
+    target = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    fedlas.Predictions(logits, target).save(place / "good.npz")
+    fedlas.Predictions(3 * logits, target).save(place / "sure.npz")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "outcome"),
+    [
+        ("ece<=0.03", 0.031, 0.05, "fails"),
+        ("ece<=0.03", 0.01, 0.03, "holds"),
+        ("ece<=3%", 0.02, 0.04, "unknown"),
+        ("accuracy >= 90 %", 0.8, 0.89, "fails"),
+        ("accuracy>=.9", 0.9, 0.95, "holds"),
+        ("accuracy>=0.9", 0.85, 0.95, "unknown"),
+    ],
+)
+def test_the_interval_decides(rule, low, high, outcome):
+    check = required(Requirement.parse(rule, ["ece", "accuracy"]), Estimate((low + high) / 2, low, high))
+    assert check.outcome == outcome
+
+
+@pytest.mark.parametrize("rule", ["ece", "ece<0.03", "ece<=", "ece<=a", "eec<=0.03", "", "ece<=0.03 nll<=1"])
+def test_what_states_nothing_is_refused(rule):
+    with pytest.raises(InputError, match=r"--require"):
+        Requirement.parse(rule, ["ece", "nll"])
+
+
+def test_a_model_that_is_worse_beyond_chance_and_margin(folder):
+    good, sure = (fedlas.Predictions.load(folder / f"{name}.npz") for name in ("good", "sure"))
+    worse = fedlas.compare(sure, good, ["nll", "accuracy"], replicates=199)
+    names = ("new", "old")
+    assert not_worse(worse["nll"], 0.0, names).outcome == "fails"
+    assert not_worse(worse["nll"], worse["nll"].low, names).outcome == "unknown"
+    assert not_worse(worse["nll"], worse["nll"].high, names).outcome == "holds"
+    assert not_worse(worse["accuracy"], 0.0, names).outcome == "unknown"
+    better = fedlas.compare(good, sure, ["nll"], replicates=199)
+    assert not_worse(better["nll"], 0.0, names).outcome == "holds"
+
+
+def test_a_gate_that_holds_and_one_that_fails(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    holds = ["evaluate", "good.npz", "--replicates", "99", "--require", "ece<=0.1", "nll<=2"]
+    assert main(holds) == 0
+    assert "Holds: ECE" in " ".join(capsys.readouterr().out.split())
+    fails = ["evaluate", "sure.npz", "--replicates", "99", "--require", "ece<=0.1", "--junit", "gate.xml", "--github"]
+    assert main(fails) == 3
+    shown = capsys.readouterr().out
+    assert "::error title=ece<=0.1::Fails: ECE" in shown
+    assert "%25" in shown
+    (case,) = ElementTree.parse("gate.xml").getroot()
+    assert case.attrib == {"classname": "sure.npz", "name": "ece<=0.1"}
+    assert case[0].tag == "failure"
+    repaired = ["evaluate", "good.npz", "--on", "sure.npz", "--calibrate", "temperature"]
+    assert main([*repaired, "--replicates", "99", "--require", "ece<=0.1"]) == 3  # the last stage is what counts
+
+
+def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    gate = ["--fail-if-worse", "nll", "ece", "--replicates", "99"]
+    assert main(["compare", "good.npz", "sure.npz", *gate]) == 0
+    assert "Holds: good.npz is better than sure.npz in NLL" in " ".join(capsys.readouterr().out.split())
+    assert main(["compare", "sure.npz", "good.npz", *gate, "--junit", "new.xml"]) == 3
+    assert ElementTree.parse("new.xml").getroot().attrib["failures"] == "2"
+    assert main(["compare", "sure.npz", "good.npz", *gate, "--margin", "5", "--json"]) == 0
+    output = capsys.readouterr()
+    assert "Holds: sure.npz is worse" in " ".join(output.err.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (["evaluate", "good.npz", "--require", "ece<=x"], "a metric, <= or >=, and a number"),
+        (["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"], "needs replicates"),
+        (["evaluate", "good.npz", "--github"], "--github shows the result of --require"),
+        (["evaluate", "good.npz", "--on", "sure.npz", "--calibrate", "all", "--require", "ece<=1"], "for one model"),
+        (["compare", "good.npz", "sure.npz", "--fail-if-worse", "eec"], "'eec'"),
+        (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin goes with"),
+        (["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"], "--margin must be"),
+        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit shows"),
+        (["compare", ".", "a:b", "--fail-if-worse", "ece"], "two files of predictions"),
+    ],
+)
+def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
+    monkeypatch.chdir(folder)
+    assert main(args) == 2
+    assert match in " ".join(capsys.readouterr().err.split())
+    assert not Path("x.xml").exists()
+
+
+def test_the_next_step_can_be_pasted(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    fedlas.Predictions.load("good.npz").to_frame().to_csv("val.csv", index=False)
+    fedlas.Predictions.load("sure.npz").to_frame().to_csv("test.csv", index=False)
+    names = ["--probs", "prob_*", "--target", "target", "--drop-missing", "--replicates", "99"]
+    assert main(["evaluate", "test.csv", *names]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "fedlas evaluate test.csv --on VAL --probs 'prob_*' --target target --drop-missing" in shown
+    assert main(["evaluate", "test.csv", *names, "--on", "val.csv", "--calibrate", "temperature"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    wanted = "calibrate val.csv --probs 'prob_*' --target target --drop-missing --method temperature --out cal.json"
+    assert f"next: fedlas {wanted}" in shown
+    assert main(wanted.replace("'", "").split()) == 0

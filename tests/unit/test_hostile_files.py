@@ -1,0 +1,79 @@
+"""Files of strangers that are no files, or grow far beyond their size: each is refused in a line."""
+
+import gzip
+import json
+import os
+import zipfile
+
+import pytest
+
+from fedlas import CalibratedModel
+from fedlas._core.check import InputError
+from fedlas.calibrated.file import is_calibrated
+from fedlas.calibrators import Calibrator
+from fedlas.calibrators.multilabel import MultiLabelCalibration
+from fedlas.deploy import Card, Monitor
+from fedlas.deploy.monitor.state import read_state
+from fedlas.lab.data.sets.mnist import load_mnist
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes.yaml_text import read_yaml
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.folder import PACK_MARK
+
+READERS = {
+    "calibrator.json": Calibrator.load,
+    "labels.json": MultiLabelCalibration.load,
+    "card.json": Card.read,
+    "monitor.json": Monitor,
+    "state.json": lambda path: read_state(path, {}, {}),
+    "recipe.yaml": lambda path: load_recipe(str(path)),
+    "best.yaml": read_yaml,
+    "m.safetensors": lambda path: CalibratedModel.load(path, None),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_pipe_or_an_endless_device_is_no_file(name, make, tmp_path):
+    make(tmp_path / name)
+    with pytest.raises((InputError, OSError), match=r"a device or a pipe|must exist"):
+        READERS[name](tmp_path / name)
+    assert not is_calibrated(tmp_path / name)
+
+
+def write_pack(bench, files):
+    bench.mkdir()
+    with zipfile.ZipFile(bench / "runs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = PACK_MARK
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return bench
+
+
+LOG = json.dumps({"epoch": 1}) + "\n"
+PACKS = {
+    "a log of many lines": {"ce-s0/config.yaml": "recipe: x", "ce-s0/log.jsonl": LOG * 2**19},
+    "one long number": {"ce-s0/metrics.json": "1" * (2**22 + 1)},
+    "lists in lists": {"ce-s0/intervals.json": "[" * 2**22 + "]" * 2**22},
+    "many files": {f"ce-s{seed}/config.yaml": f"a{seed}: {'x ' * 100_000}" for seed in range(40)},
+}
+
+
+@pytest.mark.parametrize("content", PACKS)
+def test_a_pack_that_grows_is_refused_before_it_is_unpacked(content, tmp_path):
+    bench = write_pack(tmp_path / "bench", PACKS[content])
+    assert (bench / "runs.zip").stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"at most"):
+        collect(bench)
+
+
+@pytest.mark.parametrize("claimed", [1, 2**12, 2**31])
+def test_an_idx_file_is_read_as_far_as_its_header_says(claimed, tmp_path):
+    for name in ("train-images", "t10k-images", "train-labels", "t10k-labels"):
+        dimensions = 3 if "images" in name else 1
+        sizes = [claimed, *[28] * (dimensions - 1)]
+        head = bytes((0, 0, 8, dimensions)) + b"".join(size.to_bytes(4, "big") for size in sizes)
+        with gzip.open(tmp_path / f"{name}-idx{dimensions}-ubyte.gz", "wb", compresslevel=1) as file:
+            file.write(head + bytes(2**27 if name == "train-images" else 8))
+    with pytest.raises(InputError, match=r"must be the published IDX file"):
+        load_mnist(str(tmp_path))

@@ -1,0 +1,175 @@
+"""The matrix Gaussian against the multivariate one of its Kronecker product, and the outputs against drawn weights."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from fedlas._core.check import InputError
+from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussian, MatrixGaussianLinear
+
+COVARIANCES = ["diag", "full"]
+
+
+def layer_of(covariance, rows=3, columns=2):
+    """A layer from ``rows - 1`` inputs, with random parameters in float64."""
+    generator = torch.Generator().manual_seed(0)
+    layer = MatrixGaussianLinear(rows - 1, columns, covariance, generator=generator).double().requires_grad_(False)
+    for parameter in layer.parameters():
+        parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    return layer
+
+
+def covariances(layer):
+    """``U`` and ``V``, from their factors' numbers one by one."""
+    made = []
+    for log_diagonal, below in ((layer.log_row, layer.below_row), (layer.log_column, layer.below_column)):
+        factor = torch.zeros(len(log_diagonal), len(log_diagonal)).double()
+        for i in range(len(log_diagonal)):
+            factor[i, i] = math.exp(log_diagonal[i])
+            for j in range(i):
+                factor[i, j] = 0 if below is None else below[i, j]
+        made.append(factor @ factor.T)
+    return made
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_kl_is_that_of_the_multivariate_gaussian(covariance):
+    layer = layer_of(covariance, 4, 3)
+    rows, columns = covariances(layer)
+    posterior = MultivariateNormal(layer.mean.flatten(), torch.kron(rows, columns))  # row by row, so U first
+    prior = MultivariateNormal(torch.zeros(12).double(), torch.eye(12).double())
+    assert layer.kl().item() == pytest.approx(kl_divergence(posterior, prior).item(), rel=1e-9)
+
+
+def test_kl_by_hand():
+    layer = layer_of("diag")
+    layer.mean.copy_(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, -1.0]]))
+    layer.log_row.copy_(torch.tensor([4.0, 1.0, 1.0]).log() / 2)  # U = diag(4, 1, 1)
+    layer.log_column.copy_(torch.tensor([1.0, 0.5]).log() / 2)  # V = diag(1, 0.5)
+    # tr U tr V = 9, |M|^2 = 6, 2 log|U| = 2 log 4, 3 log|V| = -3 log 2: together (9 + 6 - 6 - log 2) / 2
+    assert layer.kl().item() == pytest.approx((9 - math.log(2)) / 2)
+
+
+@pytest.mark.parametrize("row", [(1.0, 1.0), (0.25, 4.0), (0.01, 9.0)])
+@pytest.mark.parametrize("column", [(1.0,), (0.5, 2.0)])
+@pytest.mark.parametrize("mean", [0.0, 0.5, -1.0, 2.0, 10.0])
+def test_kl_of_a_diagonal_one_is_the_sum_over_independent_weights(row, column, mean):
+    layer = layer_of("diag", 2, len(column))
+    layer.mean.fill_(mean)
+    layer.log_row.copy_(torch.tensor(row).log() / 2)
+    layer.log_column.copy_(torch.tensor(column).log() / 2)
+    # A weight is N(m, u v); from N(0, 1) that is (u v + m^2 - 1 - log u v) / 2.
+    by_hand = sum((u * v + mean**2 - 1 - math.log(u * v)) / 2 for u in row for v in column)
+    assert layer.kl().item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_kl_of_the_prior_is_zero_and_gradients_reach_every_parameter():
+    layer = MatrixGaussianLinear(3, 2, "full")
+    for name, parameter in layer.named_parameters():
+        parameter.data.zero_()
+        assert parameter.requires_grad, name
+    assert layer.kl().item() == pytest.approx(0, abs=1e-6)
+    torch.manual_seed(0)
+    (layer.train()(torch.randn(5, 3)).square().sum() + layer.kl()).backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_noise_of_the_outputs_has_the_moments_of_drawn_weights(covariance):
+    layer, draws = layer_of(covariance), 200_000
+    inputs = torch.tensor([1.5, -0.7]).double()
+    z = torch.tensor([1.5, -0.7, 1.0]).double() / math.sqrt(3)
+    rows, columns = covariances(layer)
+    expected = z @ layer.mean, (z @ rows @ z) * columns
+    torch.manual_seed(0)
+    reparameterized = layer.train()(inputs.expand(draws, 2))
+    generator = torch.Generator().manual_seed(0)
+    outputs = []
+    for _ in range(20_000):
+        layer.eval().draw(generator)
+        outputs.append(layer(inputs[None])[0])
+    for found, tolerance in ((reparameterized, 0.01), (torch.stack(outputs), 0.04)):
+        torch.testing.assert_close(found.mean(0), expected[0], atol=tolerance, rtol=0)
+        torch.testing.assert_close(found.T.cov(), expected[1], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_draws_have_the_covariance_of_the_kronecker_product(covariance):
+    layer, generator = layer_of(covariance), torch.Generator().manual_seed(1)
+    drawn = []
+    for _ in range(20_000):
+        layer.draw(generator)
+        drawn.append(layer._drawn.flatten())
+    rows, columns = covariances(layer)
+    torch.testing.assert_close(torch.stack(drawn).T.cov(), torch.kron(rows, columns), atol=0.08, rtol=0.08)
+    layer.draw(None)
+    z = torch.tensor([[0.0, 0.0, 1.0]]).double() / math.sqrt(3)
+    torch.testing.assert_close(layer.eval()(torch.zeros(1, 2).double()), z @ layer.mean)
+
+
+def problem(count=150, seed=0):
+    """Three clouds in two dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(3, (count,), generator=generator)
+    centers = torch.tensor([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
+    features = centers[target] + 1.2 * torch.randn(count, 2, generator=generator)
+    return Predictions(torch.zeros(count, 3), target, features=features)
+
+
+@pytest.mark.parametrize("options", [{"hidden": 0}, {"hidden": 8}, {"hidden": 8, "covariance": "full"}])
+def test_learns(options):
+    head = MatrixGaussian(epochs=60, lr=0.03, samples=40, **options).fit(problem())
+    found = head.predict(problem(300, seed=1))
+    assert (found.predicted == found.target).double().mean() > 0.93
+    torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
+
+
+def test_the_posterior_of_a_linear_head_gains_on_the_prior():
+    tempered = MatrixGaussian(hidden=0, epochs=60, lr=0.03, kl_weight=0.1).fit(problem())
+    bound = MatrixGaussian(hidden=0, epochs=60, lr=0.03).fit(problem())
+    assert 0 < bound.kl < tempered.kl
+    nll = [-x.predict(problem()).logits.gather(1, problem().target[:, None]).mean() for x in (bound, tempered)]
+    assert nll[1] < nll[0] < math.log(3)
+
+
+def test_the_same_again_and_a_prediction_does_not_depend_on_its_batch():
+    torch.rand(3)  # whatever was drawn before
+    state = torch.get_rng_state()
+    first, again = (MatrixGaussian(hidden=4, epochs=2, samples=5).fit(problem()) for _ in range(2))
+    whole = first.predict(problem())
+    assert torch.equal(again.predict(problem()).logits, whole.logits)
+    assert torch.equal(torch.get_rng_state(), state)
+    part = Predictions(torch.zeros(9, 3), problem().target[:9], features=problem().features[:9])
+    torch.testing.assert_close(first.predict(part).logits, whole.logits[:9])
+
+
+@pytest.mark.parametrize(
+    ("covariance", "kept"), [("diag", 12 + 3 + 4 + 15 + 5 + 3), ("full", 12 + 6 + 10 + 15 + 15 + 6)]
+)
+def test_number_of_parameters(covariance, kept):
+    assert MatrixGaussian(hidden=4, epochs=1, covariance=covariance).fit(problem()).num_parameters == kept
+
+
+def test_nonsense():
+    train = problem(20)
+    wrong = {
+        "hidden": -1,
+        "covariance": "ful",
+        "epochs": 0,
+        "lr": 0.0,
+        "batch_size": 0,
+        "kl_weight": -1.0,
+        "samples": 0,
+    }
+    for name, value in wrong.items():
+        with pytest.raises(InputError, match=name):
+            MatrixGaussian(**{name: value})
+    for use in (lambda: MatrixGaussian().predict(train), lambda: MatrixGaussian().num_parameters):
+        with pytest.raises(InputError, match="fitted first"):
+            use()
+    with pytest.raises(InputError, match=r"features \(N, D\).*got none"):
+        MatrixGaussian().fit(Predictions(train.logits, train.target))
