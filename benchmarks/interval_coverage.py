@@ -56,10 +56,16 @@ def truths(classes: int, sharpness: float, parts: int = 10) -> dict[str, float]:
         own = known.gather(1, predicted.unsqueeze(1)).squeeze(1)
         gaps, filled = gaps_in_bins(probs.flatten(), known.flatten())
         top, every, count = top + gaps_in_bins(confidence, own)[0], every + gaps, count + filled
-        right, nll = right + float(own.sum()), nll - float((known * given.logits.double().log_softmax(1)).sum())
+        right, nll = (
+            right + float(own.sum()),
+            nll - float((known * given.logits.double().log_softmax(1)).sum()),
+        )
         # Bins of equal mass of all classes together are those of each one.
         order = probs.flatten().argsort()
-        mass += sum(abs(float(each.sum())) for each in np.array_split((probs - known).flatten()[order].numpy(), BINS))
+        mass += sum(
+            abs(float(each.sum()))
+            for each in np.array_split((probs - known).flatten()[order].numpy(), BINS)
+        )
         samples += given.num_samples
     return {
         "accuracy": right / samples,
@@ -80,7 +86,9 @@ def kept(path: Path) -> dict[Key, tuple[float, float, float]]:
     for line in path.read_text().splitlines() if path.exists() else []:
         one = json.loads(line)
         for metric, numbers in one["found"].items():
-            found[one["classes"], one["samples"], one["sharpness"], one["seed"], metric] = tuple(numbers)
+            found[one["classes"], one["samples"], one["sharpness"], one["seed"], metric] = tuple(
+                numbers
+            )
     return found
 
 
@@ -95,13 +103,19 @@ def measure(path: Path, settings: Sequence[tuple[int, int]], options: argparse.N
                 if metrics:
                     given = draw(samples, classes, options.sharpness, seed)
                     found = estimates(given, metrics, replicates=options.replicates, seed=seed)
-                    line = dict(zip(("classes", "samples", "sharpness", "seed"), place, strict=True))
-                    line["found"] = {name: (each.value, each.low, each.high) for name, each in found.items()}
+                    line = dict(
+                        zip(("classes", "samples", "sharpness", "seed"), place, strict=True)
+                    )
+                    line["found"] = {
+                        name: (each.value, each.low, each.high) for name, each in found.items()
+                    }
                     file.write(json.dumps(line) + "\n")
                     file.flush()
 
 
-def table(path: Path, settings: Sequence[tuple[int, int]], options: argparse.Namespace) -> Iterator[str]:
+def table(
+    path: Path, settings: Sequence[tuple[int, int]], options: argparse.Namespace
+) -> Iterator[str]:
     """Lines of Markdown: the share of intervals that hold the truth, and of how many where there are fewer sets."""
     done = kept(path)
     yield f"| C | N | {' | '.join(options.metrics)} |"
@@ -109,7 +123,9 @@ def table(path: Path, settings: Sequence[tuple[int, int]], options: argparse.Nam
     for classes, samples in settings:
         cells = []
         for metric in options.metrics:
-            places = [(classes, samples, options.sharpness, seed, metric) for seed in range(options.sets)]
+            places = [
+                (classes, samples, options.sharpness, seed, metric) for seed in range(options.sets)
+            ]
             ends = [done[place][1:] for place in places if place in done]
             truth = truths(classes, options.sharpness)[metric]
             share = sum(low <= truth <= high for low, high in ends) / max(1, len(ends))

@@ -40,7 +40,11 @@ def joint(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     measure = binary.measures if args.classes == 2 else estimates
     table = measure(test, replicates=args.replicates, seed=seed)
     least = min(table.tests.values())
-    return {"joint": table.joint_p <= ALPHA, "Bonferroni": len(table.tests) * least <= ALPHA, "any": least <= ALPHA}
+    return {
+        "joint": table.joint_p <= ALPHA,
+        "Bonferroni": len(table.tests) * least <= ALPHA,
+        "any": least <= ALPHA,
+    }
 
 
 def groups(seed: int, args: argparse.Namespace) -> dict[str, bool]:
@@ -48,8 +52,14 @@ def groups(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     random = np.random.default_rng(seed)
     log_odds = torch.from_numpy(random.normal(args.mean, 1.2, args.samples))
     group = np.arange(args.samples) % 10
-    happened = random.random(args.samples) < torch.sigmoid(log_odds + args.shift * torch.from_numpy(group == 0)).numpy()
-    two = Predictions(torch.stack([torch.zeros_like(log_odds), log_odds], dim=1), torch.from_numpy(happened).long())
+    happened = (
+        random.random(args.samples)
+        < torch.sigmoid(log_odds + args.shift * torch.from_numpy(group == 0)).numpy()
+    )
+    two = Predictions(
+        torch.stack([torch.zeros_like(log_odds), log_odds], dim=1),
+        torch.from_numpy(happened).long(),
+    )
     found = binary.group_measures(two, group)
     return {
         "group 0 alone": found[0].ratio.p <= ALPHA,
@@ -65,7 +75,9 @@ def coverage(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     The truth is that of a sample of 400,000. With clusters, each has a random effect that the model does not know, so
     that the outcomes of a patient depend on each other; the probabilities are right on average over patients.
     """
-    truth = TRUTHS.setdefault(args.clusters, values(*patients(10**6, 400_000, args.clusters and 40_000)))
+    truth = TRUTHS.setdefault(
+        args.clusters, values(*patients(10**6, 400_000, args.clusters and 40_000))
+    )
     test, names = patients(seed, args.samples, args.clusters)
     hits = {}
     for kind in ("ignored", "clusters") if args.clusters else ("clusters",):
@@ -95,7 +107,9 @@ def patients(seed: int, samples: int, clusters: int) -> tuple[Predictions, torch
     scale = np.sqrt(1.0 + np.pi / 8.0) if clusters else 1.0
     happened = random.random(samples) < 1.0 / (1.0 + np.exp(-(log_odds + shared)))
     column = torch.from_numpy(log_odds / scale)
-    two = Predictions(torch.stack([torch.zeros_like(column), column], dim=1), torch.from_numpy(happened).long())
+    two = Predictions(
+        torch.stack([torch.zeros_like(column), column], dim=1), torch.from_numpy(happened).long()
+    )
     return two, torch.from_numpy(number) if clusters else None
 
 
@@ -106,7 +120,9 @@ def values(test: Predictions, names: torch.Tensor | None) -> dict[str, float]:
     return {name: found[name].value for name in NAMES if name != "ici"} | {"ici": 0.0}
 
 
-def count(run: Callable[[int, argparse.Namespace], dict[str, bool]], args: argparse.Namespace) -> None:
+def count(
+    run: Callable[[int, argparse.Namespace], dict[str, bool]], args: argparse.Namespace
+) -> None:
     """Print the share of sets in which each test rejects, or each interval holds the truth."""
     hits: dict[str, int] = {}
     start = time.time()
@@ -115,12 +131,16 @@ def count(run: Callable[[int, argparse.Namespace], dict[str, bool]], args: argpa
             hits[name] = hits.get(name, 0) + int(hit)
         if (seed + 1) % 100 == 0 or seed + 1 == args.sets:
             shares = ", ".join(f"{name} {number / (seed + 1):.4f}" for name, number in hits.items())
-            print(f"{vars(args)} {seed + 1} sets: {shares}; {time.time() - start:.0f} s", flush=True)
+            print(
+                f"{vars(args)} {seed + 1} sets: {shares}; {time.time() - start:.0f} s", flush=True
+            )
 
 
 def main() -> None:
     """Read the options and count."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["joint", "groups", "coverage"])
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--samples", type=int, default=500)
@@ -128,8 +148,16 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=2)
     parser.add_argument("--sharpness", type=float, default=1.0)
     parser.add_argument("--mean", type=float, default=-3.0, help="mean log-odds")
-    parser.add_argument("--shift", type=float, default=0.0, help="by how much the log-odds of group 0 are too low")
-    parser.add_argument("--clusters", type=int, default=0, choices=[0, 100], help="patients; 0: every visit is alone")
+    parser.add_argument(
+        "--shift", type=float, default=0.0, help="by how much the log-odds of group 0 are too low"
+    )
+    parser.add_argument(
+        "--clusters",
+        type=int,
+        default=0,
+        choices=[0, 100],
+        help="patients; 0: every visit is alone",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     count({"joint": joint, "groups": groups, "coverage": coverage}[args.what], args)

@@ -19,7 +19,17 @@ from fedlas.lab.train.engine import build_optimizer
 from fedlas.losses import LOSSES
 
 BATCH, SAMPLES, CLASSES = 128, 50_000, 10
-DEFAULT = ["ls", "fedlas", "bsce-gra", "ps-kd", "own-average", "bsd", "cross-fitted", "controlled", "tempered-past"]
+DEFAULT = [
+    "ls",
+    "fedlas",
+    "bsce-gra",
+    "ps-kd",
+    "own-average",
+    "bsd",
+    "cross-fitted",
+    "controlled",
+    "tempered-past",
+]
 
 
 def main() -> None:
@@ -35,7 +45,9 @@ def main() -> None:
     target, index = torch.randint(CLASSES, (BATCH,)), torch.randperm(SAMPLES)[:BATCH]
     steps, memory = {}, {}
     for name in ["ce", *options.losses]:
-        model = build_model(options.model, num_classes=CLASSES, in_channels=1, image_size=options.size)
+        model = build_model(
+            options.model, num_classes=CLASSES, in_channels=1, image_size=options.size
+        )
         offered = {"num_classes": CLASSES, "num_samples": SAMPLES, "num_epochs": 30}
         extra = {"base": "own-average"} if name == "controlled" else {}
         objective = Objective(model, LOSSES.build(name, extra, **offered)).train()
@@ -52,12 +64,16 @@ def main() -> None:
             optimizer.zero_grad()
             if number:  # the first round warms up
                 times[name].append(time.process_time() - started)
-    print(f"{options.model}, {options.size} x {options.size}, batch {BATCH}, torch {torch.__version__}")
+    print(
+        f"{options.model}, {options.size} x {options.size}, batch {BATCH}, torch {torch.__version__}"
+    )
     print("loss           step / that of ce (quartiles)   kept for 50,000 samples")
     for name in options.losses:
         ratios = [own / other for own, other in zip(times[name], times["ce"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"{name:14} {middle:.3f} ({low:.3f} to {high:.3f})          {memory[name] / 1e6:.2f} MB")
+        print(
+            f"{name:14} {middle:.3f} ({low:.3f} to {high:.3f})          {memory[name] / 1e6:.2f} MB"
+        )
 
 
 if __name__ == "__main__":

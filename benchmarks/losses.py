@@ -67,7 +67,9 @@ def entropy_penalty(logits: Tensor, target: Tensor) -> Tensor:
 
 def dca(logits: Tensor, target: Tensor) -> Tensor:
     confidence, top = logits.softmax(dim=1).max(dim=1)
-    return F.cross_entropy(logits, target) + (confidence.mean() - (top == target).float().mean()).abs()
+    return (
+        F.cross_entropy(logits, target) + (confidence.mean() - (top == target).float().mean()).abs()
+    )
 
 
 STRAIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -81,7 +83,9 @@ STRAIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def contestants(names: list[str], samples: int, classes: int, compiled: bool) -> dict[str, Callable[[], Tensor]]:
+def contestants(
+    names: list[str], samples: int, classes: int, compiled: bool
+) -> dict[str, Callable[[], Tensor]]:
     """Calls by name: each loss, its straight form under ``NAME by hand``, and ``F.cross_entropy``."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -92,17 +96,24 @@ def contestants(names: list[str], samples: int, classes: int, compiled: bool) ->
         "index": torch.arange(samples),
         "mixed": torch.randn(samples, 1, classes, generator=generator),
         "mixed_share": torch.rand(samples, 1, generator=generator),
-        "head_weight": torch.randn(classes, WIDTH, generator=generator) / WIDTH**0.5,  # rows of length about 1
+        # rows of length about 1
+        "head_weight": torch.randn(classes, WIDTH, generator=generator) / WIDTH**0.5,
     }
-    calls: dict[str, Callable[[], Tensor]] = {"F.cross_entropy": lambda: F.cross_entropy(logits, target)}
+    calls: dict[str, Callable[[], Tensor]] = {
+        "F.cross_entropy": lambda: F.cross_entropy(logits, target)
+    }
     for name in names:
         registered, options = ("fedlas", {"gate_top": 8}) if name == "fedlas-top" else (name, {})
-        criterion = LOSSES.build(registered, options, num_classes=classes, num_samples=samples, num_epochs=100)
+        criterion = LOSSES.build(
+            registered, options, num_classes=classes, num_samples=samples, num_epochs=100
+        )
         needs = {key: value for key, value in extras.items() if key in criterion.needs}
         calls[name] = lambda criterion=criterion, needs=needs: criterion(logits, target, **needs)
         if name == "fedlas" and classes <= 1000:
             by_hand = StraightFedLAS(classes)
-            calls[f"{name} by hand"] = lambda by_hand=by_hand: by_hand(logits, target, extras["features"])
+            calls[f"{name} by hand"] = lambda by_hand=by_hand: by_hand(
+                logits, target, extras["features"]
+            )
         elif name in STRAIGHT:
             calls[f"{name} by hand"] = lambda by_hand=STRAIGHT[name]: by_hand(logits, target)
         if compiled:
@@ -141,7 +152,9 @@ def seconds(calls: dict[str, Callable[[], Tensor]], rounds: int, turn: int = 8) 
     return {name: sorted(values)[len(values) // 50] for name, values in times.items()}
 
 
-def ratios(names: list[str], sizes: list[str], rounds: int, compiled: bool = False) -> dict[str, float]:
+def ratios(
+    names: list[str], sizes: list[str], rounds: int, compiled: bool = False
+) -> dict[str, float]:
     """Ratios by "LOSS SIZE over PEER": over the straight form where there is one, and over ``F.cross_entropy``."""
     found = {}
     for size in sizes:
@@ -154,21 +167,31 @@ def ratios(names: list[str], sizes: list[str], rounds: int, compiled: bool = Fal
                 found[f"{name} {size} over by hand"] = times[name] / times[peer]
             if compiled:
                 base = times["F.cross_entropy compiled"]
-                found[f"{name} {size} compiled over F.cross_entropy compiled"] = times[f"{name} compiled"] / base
+                found[f"{name} {size} compiled over F.cross_entropy compiled"] = (
+                    times[f"{name} compiled"] / base
+                )
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--losses", nargs="+", default=[*STRAIGHT, "fedlas", "fedlas-top"])
-    parser.add_argument("--sizes", nargs="+", default=SIZES, help="batch x classes, such as 256x32000")
+    parser.add_argument(
+        "--sizes", nargs="+", default=SIZES, help="batch x classes, such as 256x32000"
+    )
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--compile", action="store_true", help="also compiled (needs a C++ compiler)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also compiled (needs a C++ compiler)"
+    )
     parser.add_argument("--json", type=Path, help="write {name: ratio}")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    names, sizes = (list(LOSSES), ["256x1000"]) if options.losses == ["all"] else (options.losses, options.sizes)
+    names, sizes = (
+        (list(LOSSES), ["256x1000"])
+        if options.losses == ["all"]
+        else (options.losses, options.sizes)
+    )
     found = ratios(names, sizes, options.rounds, options.compile)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread")
     for name, ratio in found.items():

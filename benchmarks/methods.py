@@ -50,7 +50,10 @@ def rows(folder: Path) -> Iterator[dict[str, object]]:
 
 def measured(predictions: Predictions) -> dict[str, str]:
     floor = noise_floor(predictions, replicates=500)
-    values = {name: METRICS[name].value(predictions) for name in MEASURED} | {"floor": floor.mean, "p": floor.p_value}
+    values = {name: METRICS[name].value(predictions) for name in MEASURED} | {
+        "floor": floor.mean,
+        "p": floor.p_value,
+    }
     return {name: f"{value:.6g}" for name, value in values.items()}
 
 
@@ -60,7 +63,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", CalibrationWarning)  # a temperature of 1 is what a calibrated model asks for
+    # a temperature of 1 is what a calibrated model asks for
+    warnings.simplefilter("ignore", CalibrationWarning)
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -43,7 +43,8 @@ def resident_bytes() -> int:
 def peak_bytes(work: Callable[[], object]) -> int:
     """Highest resident size during ``work`` above the size before it, sampled every millisecond."""
     gc.collect()
-    with contextlib.suppress(AttributeError):  # else freed memory that the C library kept would be used again, unseen
+    # else freed memory that the C library kept would be used again, unseen
+    with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     before, peak, done = resident_bytes(), 0, threading.Event()
 
@@ -60,10 +61,14 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return max(0, peak - before)
 
 
-def compare(name: str, work: Callable[[Predictions], object], samples: int, classes: int, repeats: int) -> None:
+def compare(
+    name: str, work: Callable[[Predictions], object], samples: int, classes: int, repeats: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(samples, classes, generator=generator) * 3
-    predictions = Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1))
+    predictions = Predictions(
+        logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    )
 
     def bare() -> object:
         return logits.softmax(1).max(1)
@@ -82,14 +87,20 @@ def compare(name: str, work: Callable[[Predictions], object], samples: int, clas
 
 def stream(samples: int, classes: int = 10, batch: int = 2**16) -> None:
     """Peak memory and time of all streaming metrics at ``samples`` and at a hundredth of them."""
-    names = [entry.name for entry in METRICS.entries() if not entry.metadata.get("needs") and entry.name != "ace"]
+    names = [
+        entry.name
+        for entry in METRICS.entries()
+        if not entry.metadata.get("needs") and entry.name != "ace"
+    ]
     for total in (samples // 100, samples):
         metrics = StreamingMetrics(classes, metrics=names)
         generator = torch.Generator().manual_seed(0)
         spent = 0.0
 
         def work(
-            metrics: StreamingMetrics = metrics, total: int = total, generator: torch.Generator = generator
+            metrics: StreamingMetrics = metrics,
+            total: int = total,
+            generator: torch.Generator = generator,
         ) -> None:
             nonlocal spent
             for start in range(0, total, batch):
@@ -97,10 +108,14 @@ def stream(samples: int, classes: int = 10, batch: int = 2**16) -> None:
                 logits = torch.randn(rows, classes, generator=generator) * 3
                 noise = torch.empty_like(logits).exponential_(generator=generator).log_()
                 target = (logits / 1.5 - noise).argmax(1)  # drawn from softmax(logits / 1.5)
-                spent += seconds(lambda logits=logits, target=target: metrics.update(logits, target))
+                spent += seconds(
+                    lambda logits=logits, target=target: metrics.update(logits, target)
+                )
 
         memory = peak_bytes(work)
-        state = sum(tensor.numel() * tensor.element_size() for tensor in metrics.state_dict().values())
+        state = sum(
+            tensor.numel() * tensor.element_size() for tensor in metrics.state_dict().values()
+        )
         first = seconds(metrics.compute)
         print(
             f"{metrics.num_samples:>13,} x {classes}: {spent:8.1f} s in update, {first:5.2f} s in compute, peak memory "
@@ -116,21 +131,31 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--each", action="store_true", help="also every metric by itself")
-    parser.add_argument("--stream", type=int, metavar="N", help="only stream N samples through all metrics")
+    parser.add_argument(
+        "--stream", type=int, metavar="N", help="only stream N samples through all metrics"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.stream:
         stream(arguments.stream)
         return
-    print(f"torch {torch.__version__}, {arguments.threads} threads; softmax = logits.softmax(1).max(1)")
-    print(f"{'':<26} {'N x C':<17} {'ours':>11} {'softmax':>11} {'ratio':>8} {'peak memory':>12} {'of logits':>8}")
+    print(
+        f"torch {torch.__version__}, {arguments.threads} threads; softmax = logits.softmax(1).max(1)"
+    )
+    print(
+        f"{'':<26} {'N x C':<17} {'ours':>11} {'softmax':>11} {'ratio':>8} {'peak memory':>12} {'of logits':>8}"
+    )
     for samples, classes in ((50_000, 1000), (1_000_000, 100), (1_000_000, 10)):
         compare("evaluate", evaluate, samples, classes, arguments.repeats)
         compare("ece", expected_calibration_error, samples, classes, arguments.repeats)
     if arguments.each:
         for entry in METRICS.entries():
             if not entry.metadata.get("needs"):
-                repeats = arguments.repeats if entry.metadata.get("default", True) else min(3, arguments.repeats)
+                repeats = (
+                    arguments.repeats
+                    if entry.metadata.get("default", True)
+                    else min(3, arguments.repeats)
+                )
                 compare(entry.name, entry.value, 50_000, 1000, repeats)
 
 

@@ -35,12 +35,18 @@ NONE = read_calibration({"method": "none"}, CLASSES)
 
 def draw(samples: int, generator: torch.Generator) -> Predictions:
     logits = SCALE * torch.randn(samples, CLASSES, generator=generator)
-    return Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1))
+    return Predictions(
+        logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    )
 
 
 def card_of(test: int, generator: torch.Generator) -> Card:
     content = make_card(
-        draw(test, generator), draw(test, generator), NONE, model={"run": "drawn"}, data={"name": "drawn"}
+        draw(test, generator),
+        draw(test, generator),
+        NONE,
+        model={"run": "drawn"},
+        data={"name": "drawn"},
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "card.json"
@@ -49,7 +55,11 @@ def card_of(test: int, generator: torch.Generator) -> Card:
 
 
 def batch_of(given: Predictions) -> LiveBatch:
-    return LiveBatch(given.confidence.double().clamp(0, 1).numpy(), given.correct.numpy(), given.predicted.numpy())
+    return LiveBatch(
+        given.confidence.double().clamp(0, 1).numpy(),
+        given.correct.numpy(),
+        given.predicted.numpy(),
+    )
 
 
 Change = Callable[[LiveBatch, np.random.Generator], LiveBatch]
@@ -58,7 +68,9 @@ Change = Callable[[LiveBatch, np.random.Generator], LiveBatch]
 def less_right(points: float) -> Change:
     def change(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
         share = points / batch.correct.mean()
-        return LiveBatch(batch.confidence, batch.correct & (rng.random(len(batch)) >= share), batch.predicted)
+        return LiveBatch(
+            batch.confidence, batch.correct & (rng.random(len(batch)) >= share), batch.predicted
+        )
 
     return change
 
@@ -68,14 +80,20 @@ def less_sure(points: float) -> Change:
 
     def change(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
         halved = rng.random(len(batch)) < 2 * points / batch.confidence.mean()
-        return LiveBatch(np.where(halved, batch.confidence / 2, batch.confidence), batch.correct, batch.predicted)
+        return LiveBatch(
+            np.where(halved, batch.confidence / 2, batch.confidence), batch.correct, batch.predicted
+        )
 
     return change
 
 
 def other_class(points: float) -> Change:
     def change(batch: LiveBatch, rng: np.random.Generator) -> LiveBatch:
-        return LiveBatch(batch.confidence, batch.correct, np.where(rng.random(len(batch)) < points, 0, batch.predicted))
+        return LiveBatch(
+            batch.confidence,
+            batch.correct,
+            np.where(rng.random(len(batch)) < points, 0, batch.predicted),
+        )
 
     return change
 
@@ -110,7 +128,8 @@ def alarms(args: argparse.Namespace, test: int) -> None:
             print(f"  after trial {trial + 1}: {found}", flush=True)
     print(
         f"card of {test:,} samples, {args.alarms:,} streams of {args.length:,} samples from seed {args.first}, rate "
-        f"{args.false_alarm:g}; streams with an alarm: " + ", ".join(f"{n} {name}" for name, n in found.items()),
+        f"{args.false_alarm:g}; streams with an alarm: "
+        + ", ".join(f"{n} {name}" for name, n in found.items()),
         flush=True,
     )
 
@@ -133,7 +152,9 @@ def power(args: argparse.Namespace, test: int, change: str, good: int) -> None:
             first[min(seen.alarms, key=lambda name: seen.alarms[name])] += 1
         else:
             delays.append(np.inf)
-    spread = ", ".join(f"{value:,.0f}" for value in (statistics.median(delays), min(delays), max(delays)))
+    spread = ", ".join(
+        f"{value:,.0f}" for value in (statistics.median(delays), min(delays), max(delays))
+    )
     watches = ", ".join(f"{name} {n}" for name, n in first.items() if n)
     print(
         f"| {change} | {test:,} | {good:,} | {spread} | {watches or 'none'} |{f' {early} early' * bool(early)}",
@@ -146,11 +167,24 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--alarms", type=int, metavar="TRIALS", help="count false alarms")
     what.add_argument("--power", type=int, metavar="TRIALS", help="count samples until an alarm")
-    parser.add_argument("--tests", type=int, nargs="+", default=[600, 5000], help="test samples of the cards")
-    parser.add_argument("--length", type=int, default=10_000, help="samples of a stream; with --power after the change")
-    parser.add_argument("--good", type=int, default=10_000, help="with --power: samples before the later change")
-    parser.add_argument("--false-alarm", type=float, help="default: 0.1 for --alarms, 0.01 for --power")
-    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first trial")
+    parser.add_argument(
+        "--tests", type=int, nargs="+", default=[600, 5000], help="test samples of the cards"
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        default=10_000,
+        help="samples of a stream; with --power after the change",
+    )
+    parser.add_argument(
+        "--good", type=int, default=10_000, help="with --power: samples before the later change"
+    )
+    parser.add_argument(
+        "--false-alarm", type=float, help="default: 0.1 for --alarms, 0.01 for --power"
+    )
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="SEED", help="seed of the first trial"
+    )
     args = parser.parse_args()
     args.false_alarm = args.false_alarm or (0.1 if args.alarms else 0.01)
     torch.set_num_threads(1)
@@ -159,7 +193,9 @@ def main() -> None:
         for test in args.tests:
             alarms(args, test)
         return
-    print("| change | card | good samples before | samples until the alarm: median, least, most | watch |")
+    print(
+        "| change | card | good samples before | samples until the alarm: median, least, most | watch |"
+    )
     for change in CHANGES:
         for test in args.tests:
             for good in (0, args.good):

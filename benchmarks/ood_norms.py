@@ -26,10 +26,18 @@ from fedlas import Predictions
 from fedlas.lab.data.sets.torchvision_sets import load_cifar10, load_cifar100
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.models.residual import BasicBlock, SmallResNet
-from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics, negative_aware_norm_score
+from fedlas.zoo.ood import (
+    Outputs,
+    Reference,
+    compute_score,
+    detection_metrics,
+    negative_aware_norm_score,
+)
 
 # numba, which some packages import, would take the file coverage.py next to this one for the package.
-sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
+sys.path[:] = [
+    place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent
+]
 
 DEPTHS, SEEDS = (20, 56), (0, 1, 2)
 SETS = ("cifar100", "gaussian-noise-3", "defocus-blur-3")
@@ -44,7 +52,9 @@ class PublishedBlock(BasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
         half = self.new_channels // 2
-        return relu(residual + pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half)))
+        return relu(
+            residual + pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+        )
 
 
 def network(real: Path, depth: int) -> SmallResNet:
@@ -56,7 +66,10 @@ def network(real: Path, depth: int) -> SmallResNet:
     weights = load_file(real / f"resnet{depth}-cifar10.safetensors")
     names = {"layer1": "stages.0", "layer2": "stages.1", "layer3": "stages.2", "linear": "fc"}
     model.load_state_dict(
-        {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in weights.items()}
+        {
+            ".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w
+            for n, w in weights.items()
+        }
     )
     return model.eval()
 
@@ -89,7 +102,9 @@ def keep_outputs(real: Path, data: Path, kept: Path) -> None:
                 images = known if name == "cifar10" else load_cifar100(str(data)).test.images
                 if "-" in name:
                     corruption = Corruption(name.rsplit("-", 1)[0], int(name[-1]))
-                    images = torch.stack([corruption(image, row) for row, image in enumerate(known)])
+                    images = torch.stack(
+                        [corruption(image, row) for row, image in enumerate(known)]
+                    )
             found = said(network(real, depth), images)
             if name == "cifar10":
                 given = np.load(real / f"resnet{depth}-cifar10-test.npz")["logits"]
@@ -125,12 +140,16 @@ def samples(kept: Path, target: Tensor, depth: int) -> None:
             for score in SCORES:
                 own, theirs = (
                     compute_score(
-                        score, Outputs(part["logits"][r], part["features"][r]), reference=Reference(train, train)
+                        score,
+                        Outputs(part["logits"][r], part["features"][r]),
+                        reference=Reference(train, train),
                     )
                     for part, r in ((known, test), (other, rows))
                 )
                 values.setdefault((score, name), []).append(detected(own, theirs))
-            values.setdefault((MAP, name), []).append(detected(known["map"][test], other["map"][rows]))
+            values.setdefault((MAP, name), []).append(
+                detected(known["map"][test], other["map"][rows])
+            )
     print(
         f"\nResNet-{depth}\n\n| score | "
         + " | ".join(f"{s} AUROC | FPR95" for s in SETS)
@@ -138,7 +157,9 @@ def samples(kept: Path, target: Tensor, depth: int) -> None:
         + "---:|---:|" * len(SETS)
     )
     for score in (*SCORES, MAP):
-        cells = [spread(column) for name in SETS for column in zip(*values[score, name], strict=True)]
+        cells = [
+            spread(column) for name in SETS for column in zip(*values[score, name], strict=True)
+        ]
         print(f"| {score} | {' | '.join(cells)} |", flush=True)
 
 
@@ -153,7 +174,9 @@ def spread(values: tuple[float, ...]) -> str:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("--real", "--data", "--kept"):
         parser.add_argument(name, type=Path, required=True)
     args = parser.parse_args()

@@ -40,7 +40,15 @@ from fedlas.zoo.ood import OOD_SCORES
 
 RELEASED = Path(__file__).parent.parent / "results" / "speed"
 SLOWER = 1.2
-PEERS = ("torchmetrics", "netcal", "probmetrics", "relplot", "torch_uncertainty", "pytorch_ood", "sklearn")
+PEERS = (
+    "torchmetrics",
+    "netcal",
+    "probmetrics",
+    "relplot",
+    "torch_uncertainty",
+    "pytorch_ood",
+    "sklearn",
+)
 Work = Callable[[], object]
 
 
@@ -76,17 +84,25 @@ def present(**works: Work | None) -> dict[str, Work]:
 def one_pass(samples: int, classes: int) -> Row:
     logits, target = draw(samples, classes)
     predictions = Predictions(logits, target)
-    return Row("evaluate", lambda: evaluate(predictions), {"softmax + max": lambda: logits.softmax(1).max(1)})
+    return Row(
+        "evaluate",
+        lambda: evaluate(predictions),
+        {"softmax + max": lambda: logits.softmax(1).max(1)},
+    )
 
 
 def ece(samples: int, classes: int) -> Row:
     logits, target = draw(samples, classes)
     probs = logits.softmax(1)
     metrics = library("torchmetrics.functional.classification")
-    theirs = metrics and (lambda: metrics.multiclass_calibration_error(probs, target, classes, n_bins=15))
+    theirs = metrics and (
+        lambda: metrics.multiclass_calibration_error(probs, target, classes, n_bins=15)
+    )
     work = METRICS["ece"].value
     return Row(
-        "ECE of probabilities", lambda: work(Predictions.from_probs(probs, target)), present(torchmetrics=theirs)
+        "ECE of probabilities",
+        lambda: work(Predictions.from_probs(probs, target)),
+        present(torchmetrics=theirs),
     )
 
 
@@ -101,7 +117,9 @@ def stream(samples: int, classes: int) -> Row:
         theirs.reset()  # it keeps all confidences
 
     return Row(
-        "update of a streaming ECE", lambda: ours.update(logits, target), present(torchmetrics=theirs and their_update)
+        "update of a streaming ECE",
+        lambda: ours.update(logits, target),
+        present(torchmetrics=theirs and their_update),
     )
 
 
@@ -120,7 +138,11 @@ def smooth(samples: int, classes: int) -> Row:
         confidence, predicted = logits.softmax(1).max(1)
         relplot.smECE(confidence.double().numpy(), (predicted == target).double().numpy())
 
-    return Row("smooth ECE", lambda: METRICS["smooth_ece"].value(predictions), present(relplot=relplot and their_error))
+    return Row(
+        "smooth ECE",
+        lambda: METRICS["smooth_ece"].value(predictions),
+        present(relplot=relplot and their_error),
+    )
 
 
 def aurc(samples: int, classes: int) -> Row:
@@ -132,7 +154,11 @@ def aurc(samples: int, classes: int) -> Row:
         metric.update(logits.softmax(1), target)
         metric.compute()
 
-    return Row("AURC", lambda: METRICS["aurc"].value(predictions), present(torch_uncertainty=metrics and their_area))
+    return Row(
+        "AURC",
+        lambda: METRICS["aurc"].value(predictions),
+        present(torch_uncertainty=metrics and their_area),
+    )
 
 
 def bootstrap(samples: int, classes: int) -> Row:
@@ -142,14 +168,19 @@ def bootstrap(samples: int, classes: int) -> Row:
     def loop() -> None:
         """Draw confidences with their bins, and add up: what one writes by hand, for all replicates."""
         confidence, predicted = (each.numpy() for each in logits.softmax(1).max(1))
-        gaps, bins = confidence - (predicted == target.numpy()), np.ceil(confidence * 15).astype(np.int64) - 1
+        gaps, bins = (
+            confidence - (predicted == target.numpy()),
+            np.ceil(confidence * 15).astype(np.int64) - 1,
+        )
         random = np.random.default_rng(0)
         for _ in range(200):
             index = random.integers(0, samples, samples)
             np.abs(np.bincount(bins[index], gaps[index], 15)).sum()
 
     options: dict[str, Any] = {"replicates": 200, "method": "basic"}
-    return Row("200 replicates of ECE", lambda: bootstrap_interval(predictions, **options), {"numpy": loop})
+    return Row(
+        "200 replicates of ECE", lambda: bootstrap_interval(predictions, **options), {"numpy": loop}
+    )
 
 
 def smooth_bootstrap(samples: int, classes: int) -> Row:
@@ -160,7 +191,11 @@ def smooth_bootstrap(samples: int, classes: int) -> Row:
 
 def all_estimates(samples: int, classes: int) -> Row:
     predictions = Predictions(*draw(samples, classes))
-    return Row("estimates, 1,000 each", lambda: estimates(predictions), {"evaluate": lambda: evaluate(predictions)})
+    return Row(
+        "estimates, 1,000 each",
+        lambda: estimates(predictions),
+        {"evaluate": lambda: evaluate(predictions)},
+    )
 
 
 def ood(score: str, detector: str) -> Callable[[int, int], Row]:
@@ -181,9 +216,15 @@ def mahalanobis(samples: int, classes: int) -> Row:
     detectors, function = library("pytorch_ood.detector"), OOD_SCORES["mahalanobis"].value
     train = Predictions(torch.zeros(samples, classes), target, features=features)
     theirs = detectors and (
-        lambda: detectors.Mahalanobis(None).fit_features(features, target).predict_features(features)
+        lambda: (
+            detectors.Mahalanobis(None).fit_features(features, target).predict_features(features)
+        )
     )
-    return Row("OOD score Mahalanobis", lambda: function(features, train=train), present(pytorch_ood=theirs))
+    return Row(
+        "OOD score Mahalanobis",
+        lambda: function(features, train=train),
+        present(pytorch_ood=theirs),
+    )
 
 
 def fit(name: str, *names: str, **options: Any) -> Callable[[int, int], Row]:
@@ -193,8 +234,14 @@ def fit(name: str, *names: str, **options: Any) -> Callable[[int, int], Row]:
         logits, target = draw(samples, classes)
         probs, labels = logits.double().softmax(1).numpy(), target.numpy()
         others = {other: calibrators.peers().get(other) for other in names}
-        theirs = {other: partial(each, probs, labels) for other, each in others.items() if each is not None}
-        work = partial(calibrators.fit_of(partial(CALIBRATORS[name].value, **options)), probs, labels)
+        theirs = {
+            other: partial(each, probs, labels)
+            for other, each in others.items()
+            if each is not None
+        }
+        work = partial(
+            calibrators.fit_of(partial(CALIBRATORS[name].value, **options)), probs, labels
+        )
         return Row(f"fit {name}{', one penalty' if options else ''}", work, theirs)
 
     row.__name__ = f"fit_{name}"
@@ -231,17 +278,30 @@ SHAPES: dict[Callable[[int, int], Row], list[tuple[int, int]]] = {
     ood("max-logit", "MaxLogit"): [(50_000, 1000)],
     mahalanobis: [(50_000, 100)],
     fit(
-        "temperature", "temp-scaling (probmetrics)", "Temperature (torch_uncertainty)", "temperature (sklearn)"
+        "temperature",
+        "temp-scaling (probmetrics)",
+        "Temperature (torch_uncertainty)",
+        "temperature (sklearn)",
     ): FITTED,
     fit("ensemble-temperature", "ets (probmetrics)"): FITTED,
     fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)"): FITTED,
-    fit("vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)", num_folds=None): FITTED,
+    fit(
+        "vector", "vector-scaling (probmetrics)", "Vector (torch_uncertainty)", num_folds=None
+    ): FITTED,
     fit("matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)"): FITTED,
     fit(
-        "matrix", "matrix-scaling (probmetrics)", "Matrix (torch_uncertainty)", off_diagonal=1.0, intercept=1.0
+        "matrix",
+        "matrix-scaling (probmetrics)",
+        "Matrix (torch_uncertainty)",
+        off_diagonal=1.0,
+        intercept=1.0,
     ): FITTED,
-    fit("isotonic", "isotonic (probmetrics)", "isotonic (sklearn)", "IsotonicRegression (netcal)"): FITTED,
-    fit("histogram-binning", "HistogramBinning (netcal)", "HistogramBinning (torch_uncertainty)"): FITTED,
+    fit(
+        "isotonic", "isotonic (probmetrics)", "isotonic (sklearn)", "IsotonicRegression (netcal)"
+    ): FITTED,
+    fit(
+        "histogram-binning", "HistogramBinning (netcal)", "HistogramBinning (torch_uncertainty)"
+    ): FITTED,
     fit("beta", "BetaCalibration (netcal)"): FITTED,
     loss("ce"): SMALL,
     loss("ls"): [(128, 10), (128, 100)],
@@ -296,7 +356,10 @@ def measured(rounds: int, only: list[str]) -> Iterator[dict[str, Any]]:
 
 def slower(rows: list[dict[str, Any]], released: Path) -> list[str]:
     """Return the rows whose ratio is much above that of the last release, as sentences."""
-    before = {(each["work"], each["shape"]): each["ratio"] for each in json.loads(released.read_text())["rows"]}
+    before = {
+        (each["work"], each["shape"]): each["ratio"]
+        for each in json.loads(released.read_text())["rows"]
+    }
     pairs = [(each, before.get((each["work"], each["shape"]))) for each in rows]
     return [
         f"{each['work']} at {each['shape']}: {each['ratio']:.2f} times {each['best']}, at the last release {old:.2f}"
@@ -308,14 +371,18 @@ def slower(rows: list[dict[str, Any]], released: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="+", default=[], help=f"of {', '.join(make.__name__ for make in SHAPES)}")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help=f"of {', '.join(make.__name__ for make in SHAPES)}"
+    )
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     parser.add_argument("--check", action="store_true", help="compare with the last release")
     options = parser.parse_args()
     torch.set_num_threads(1)
     instructions = torch.backends.cpu.get_cpu_capability().lower()
     missing = [name for name in PEERS if library(name) is None]
-    print(f"torch {torch.__version__}, {instructions}, one thread; not installed: {', '.join(missing) or 'none'}")
+    print(
+        f"torch {torch.__version__}, {instructions}, one thread; not installed: {', '.join(missing) or 'none'}"
+    )
     print(f"{'':<26} {'N x C':<17} {'ours':>10} {'ratio':>7}  of")
     rows = []
     for each in measured(options.rounds, options.only):
@@ -323,7 +390,9 @@ def main() -> int:
         ratio = "" if each["ratio"] is None else f"{each['ratio']:7.2f}  {each['best']}"
         print(f"{each['work']:<26} {each['shape']:<17} {each['ms']:7.2f} ms {ratio}", flush=True)
     if options.out:
-        options.out.write_text(json.dumps({"instructions": instructions, "rows": rows}, indent=1) + "\n")
+        options.out.write_text(
+            json.dumps({"instructions": instructions, "rows": rows}, indent=1) + "\n"
+        )
     released = RELEASED / f"peers-{instructions}.json"
     if not options.check:
         return 0

@@ -45,10 +45,15 @@ class Steps:
         torch.manual_seed(0)
         self.precision = precision
         self.layout = torch.channels_last if last else torch.contiguous_format
-        self.model = build_model(name, num_classes=10, in_channels=channels, image_size=size, **options)
+        self.model = build_model(
+            name, num_classes=10, in_channels=channels, image_size=size, **options
+        )
         self.model.to(memory_format=self.layout)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
-        self.inputs, self.target = torch.randn(batch, channels, size, size), torch.randint(0, 10, (batch,))
+        self.inputs, self.target = (
+            torch.randn(batch, channels, size, size),
+            torch.randint(0, 10, (batch,)),
+        )
         self.seconds: list[float] = []
 
     def step(self) -> None:
@@ -70,14 +75,20 @@ class Steps:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--slices", action="store_true", help="shortcuts that slice, as they did before")
+    parser.add_argument(
+        "--slices", action="store_true", help="shortcuts that slice, as they did before"
+    )
     arguments = parser.parse_args()
     if arguments.slices:
         BasicBlock.forward = slicing
     precision, why = native_precision(torch.device("cpu"))
-    print(f"auto is {precision}: {why}; {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"auto is {precision}: {why}; {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     for case in CASES:
-        kinds = {(p, last): Steps(case, p, last=last) for p in ("fp32", "bf16") for last in (False, True)}
+        kinds = {
+            (p, last): Steps(case, p, last=last) for p in ("fp32", "bf16") for last in (False, True)
+        }
         for _ in range(arguments.rounds + 2):
             for steps in kinds.values():
                 steps.step()

@@ -55,7 +55,9 @@ def measured(logits, target, score, randomized, coverage, seed):
     scaling = TemperatureScaling().fit(val)
     numbers = []
     for pair in ((val, test), (scaling.transform(val), scaling.transform(test))):
-        sets = prediction_sets(*pair, coverage=coverage, score=score, randomized=randomized, seed=seed)
+        sets = prediction_sets(
+            *pair, coverage=coverage, score=score, randomized=randomized, seed=seed
+        )
         numbers += [sets.coverage, sets.mean_size]
     return numbers
 
@@ -69,16 +71,24 @@ def main():
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", CalibrationWarning)
     files = {
-        name: args.folder / f"{name.lower().replace('-', '')}-cifar10-test.npz" for name in ("ResNet-20", "ResNet-56")
+        name: args.folder / f"{name.lower().replace('-', '')}-cifar10-test.npz"
+        for name in ("ResNet-20", "ResNet-56")
     }
     models = {name: network(file) for name, file in files.items()}
-    models["linear, CIFAR-100"] = linear_classifier(files["ResNet-56"], args.data / "cifar100-labels.npz")
-    print("| model (accuracy) | score | coverage | classes | coverage with temperature | classes with temperature |")
+    models["linear, CIFAR-100"] = linear_classifier(
+        files["ResNet-56"], args.data / "cifar100-labels.npz"
+    )
+    print(
+        "| model (accuracy) | score | coverage | classes | coverage with temperature | classes with temperature |"
+    )
     print("|---|---|---:|---:|---:|---:|")
     for name, (logits, target) in models.items():
         accuracy = float((logits.argmax(1) == target).double().mean())
         for score, randomized in SCORES:
-            runs = [measured(logits, target, score, randomized, args.coverage, seed) for seed in range(HALVES)]
+            runs = [
+                measured(logits, target, score, randomized, args.coverage, seed)
+                for seed in range(HALVES)
+            ]
             mean, spread = np.mean(runs, axis=0), np.std(runs, axis=0, ddof=1)
             cells = [f"{100 * mean[0]:.1f} %", f"{mean[1]:.2f} ± {spread[1]:.2f}"]
             cells += [f"{100 * mean[2]:.1f} %", f"{mean[3]:.2f} ± {spread[3]:.2f}"]

@@ -33,7 +33,12 @@ from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.make_card import make_card
 from fedlas.lab.data.sets.torchvision_sets import load_cifar10
 from fedlas.lab.data.shift import CORRUPTIONS, Corruption
-from fedlas.metrics import accuracy, brier_score, expected_calibration_error, negative_log_likelihood
+from fedlas.metrics import (
+    accuracy,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics
 
 DEPTHS = (20, 56)
@@ -69,7 +74,10 @@ class PublishedResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         for stage, (before, after) in enumerate([(16, 16), (16, 32), (32, 64)], start=1):
-            blocks = [Block(before, after), *(Block(after, after) for _ in range((depth - 2) // 6 - 1))]
+            blocks = [
+                Block(before, after),
+                *(Block(after, after) for _ in range((depth - 2) // 6 - 1)),
+            ]
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.linear = nn.Linear(64, 10)
 
@@ -103,7 +111,9 @@ def predict_corrupted(real: Path, data: Path, kept: Path) -> None:
     # The order of the images, and the network, are those of the logits.
     for depth, model in models.items():
         given = np.load(real / f"resnet{depth}-cifar10-test.npz")["logits"][:200]
-        assert np.abs(logits_of(model, images[:200]).numpy() - given).max() < 1e-3, "other images or weights"
+        assert np.abs(logits_of(model, images[:200]).numpy() - given).max() < 1e-3, (
+            "other images or weights"
+        )
     kept.mkdir(parents=True, exist_ok=True)
     for severity in SEVERITIES:
         for entry in CORRUPTIONS.entries():
@@ -112,7 +122,10 @@ def predict_corrupted(real: Path, data: Path, kept: Path) -> None:
                 continue
             corruption = Corruption(entry.name, severity)
             changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
-            found = {f"resnet{depth}": logits_of(model, changed).numpy() for depth, model in models.items()}
+            found = {
+                f"resnet{depth}": logits_of(model, changed).numpy()
+                for depth, model in models.items()
+            }
             part = path.with_suffix(".part")
             with part.open("wb") as file:
                 np.savez(file, **found)
@@ -124,7 +137,8 @@ def given(real: Path, depth: int) -> tuple[Predictions, Outputs]:
     """What the network says on the 10,000 test images, and on CIFAR-100's."""
     arrays = np.load(real / f"resnet{depth}-cifar10-test.npz")
     logits, features, ood_logits, ood_features = (
-        torch.from_numpy(arrays[name]).float() for name in ("logits", "features", "ood_logits", "ood_features")
+        torch.from_numpy(arrays[name]).float()
+        for name in ("logits", "features", "ood_logits", "ood_features")
     )
     target = torch.from_numpy(arrays["target"])
     return Predictions(logits, target, features=features), Outputs(ood_logits, ood_features)
@@ -133,7 +147,9 @@ def given(real: Path, depth: int) -> tuple[Predictions, Outputs]:
 def halves(predictions: Predictions) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Seed, and rows to fit and to test: ten random halves."""
     for seed in range(HALVES):
-        order = torch.randperm(predictions.num_samples, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            predictions.num_samples, generator=torch.Generator().manual_seed(seed)
+        )
         yield seed, *order.chunk(2)
 
 
@@ -163,8 +179,14 @@ def calibrator_rows(real: Path) -> Iterator[dict[str, Any]]:
         whole, _ = given(real, depth)
         for seed, fit, rest in halves(whole):
             val, test = part(whole, fit), part(whole, rest)
-            kinds = {entry.name: entry.value for entry in CALIBRATORS.entries() if "part" not in entry.metadata}
-            after = {"as predicted": test} | {name: kind().fit(val).transform(test) for name, kind in kinds.items()}
+            kinds = {
+                entry.name: entry.value
+                for entry in CALIBRATORS.entries()
+                if "part" not in entry.metadata
+            }
+            after = {"as predicted": test} | {
+                name: kind().fit(val).transform(test) for name, kind in kinds.items()
+            }
             for name, found in after.items():
                 changed = float((found.predicted != test.predicted).double().mean())
                 yield {
@@ -197,7 +219,9 @@ def shift_rows(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
         }
         for severity in SEVERITIES:
             for entry in CORRUPTIONS.entries():
-                logits = torch.from_numpy(np.load(kept / f"{entry.name}-{severity}.npz")[f"resnet{depth}"])
+                logits = torch.from_numpy(
+                    np.load(kept / f"{entry.name}-{severity}.npz")[f"resnet{depth}"]
+                )
                 whole = Predictions(logits, clean.target)
                 for name, kind in SHIFTED.items():
                     tests = [part(whole, rest) for _, _, rest in splits]
@@ -205,12 +229,29 @@ def shift_rows(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
                         measured(fitted[name, seed].transform(test) if kind else test)
                         for seed, test in enumerate(tests)
                     ]
-                    means = {metric: float(np.mean([each[metric] for each in found])) for metric in found[0]}
-                    about = {"network": f"resnet{depth}", "corruption": entry.name, "severity": severity}
+                    means = {
+                        metric: float(np.mean([each[metric] for each in found]))
+                        for metric in found[0]
+                    }
+                    about = {
+                        "network": f"resnet{depth}",
+                        "corruption": entry.name,
+                        "severity": severity,
+                    }
                     yield {**about, "calibrator": name, **means}
 
 
-OOD = ("msp", "entropy", "max-logit", "energy", "gen", "feature-norm", "knn", "mahalanobis", "relative-mahalanobis")
+OOD = (
+    "msp",
+    "entropy",
+    "max-logit",
+    "energy",
+    "gen",
+    "feature-norm",
+    "knn",
+    "mahalanobis",
+    "relative-mahalanobis",
+)
 
 
 def ood_rows(real: Path) -> Iterator[dict[str, Any]]:
@@ -225,11 +266,18 @@ def ood_rows(real: Path) -> Iterator[dict[str, Any]]:
                 for name in OOD if factor == 1 else OOD[:2]:
                     reference = Reference(val=val, train=val)
                     inside, other = (
-                        compute_score(name, Outputs(each.logits / factor, each.features), reference=reference)
+                        compute_score(
+                            name, Outputs(each.logits / factor, each.features), reference=reference
+                        )
                         for each in (test, outside)
                     )
                     found = detection_metrics(inside, other)
-                    about = {"network": f"resnet{depth}", "half": seed, "score": name, "stage": stage}
+                    about = {
+                        "network": f"resnet{depth}",
+                        "half": seed,
+                        "score": name,
+                        "stage": stage,
+                    }
                     yield {**about, "auroc": found["auroc"], "fpr95": found["fpr95-in"]}
 
 
@@ -240,7 +288,9 @@ def in_production(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
         _, fit, rest = next(halves(whole))
         val, test = part(whole, fit), part(whole, rest)
         about = {"run": f"resnet{depth}"}
-        card = make_card(val, test, fit_calibration("temperature", val), model=about, data={"name": "cifar10"})
+        card = make_card(
+            val, test, fit_calibration("temperature", val), model=about, data={"name": "cifar10"}
+        )
         file = kept / f"resnet{depth}-card.json"
         file.write_text(json.dumps(card), encoding="utf-8")
         streams = {"clean": test.logits}
@@ -261,7 +311,10 @@ def in_production(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
 
 def write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     """One row each, numbers to six digits."""
-    kept = [{key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()} for row in rows]
+    kept = [
+        {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+        for row in rows
+    ]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, kept[0], lineterminator="\n")
         writer.writeheader()
@@ -270,7 +323,9 @@ def write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Predict, measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--kept", type=Path, default=Path("published-network-logits"))
@@ -284,7 +339,9 @@ def main() -> None:
     predict_corrupted(args.real, args.data, args.kept)
     write_csv(args.out / "shift.csv", shift_rows(args.real, args.kept))
     production = list(in_production(args.real, args.kept))
-    (args.out / "production.json").write_text(json.dumps(production, indent=1) + "\n", encoding="utf-8")
+    (args.out / "production.json").write_text(
+        json.dumps(production, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,13 @@ ALONE = SimpleNamespace(
 def transformer(loss: str) -> Objective:
     torch.manual_seed(0)
     model = VisionTransformer(
-        image_size=16, patch_size=4, num_layers=2, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=CLASSES
+        image_size=16,
+        patch_size=4,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=64,
+        mlp_dim=128,
+        num_classes=CLASSES,
     )
     return Objective(model, LOSSES.build(loss, num_classes=CLASSES)).double()
 
@@ -83,7 +89,10 @@ def gradient_of_step(loss: str, accelerator, **config) -> dict[str, torch.Tensor
 
 def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
-    return max(float((found[name] - gradient).abs().max()) for name, gradient in expected.items()) / largest
+    return (
+        max(float((found[name] - gradient).abs().max()) for name, gradient in expected.items())
+        / largest
+    )
 
 
 def loop(loss: str, accelerator, steps: int, rank: int, ranks: int):
@@ -94,7 +103,14 @@ def loop(loss: str, accelerator, steps: int, rank: int, ranks: int):
     pixels = torch.randint(0, 256, (steps * BATCH, 1, 28, 28), dtype=torch.uint8)
     images = Images(pixels, torch.randint(0, CLASSES, (steps * BATCH,)))
     batches = Batches(
-        images, mean=(0.3,), std=(0.3,), batch_size=BATCH, flip=True, shuffle=True, rank=rank, world_size=ranks
+        images,
+        mean=(0.3,),
+        std=(0.3,),
+        batch_size=BATCH,
+        flip=True,
+        shuffle=True,
+        rank=rank,
+        world_size=ranks,
     )
     folder = Path(tempfile.mkdtemp())  # no run is written, but a log is looked for
     job = TrainingJob(
@@ -117,14 +133,20 @@ def worker(rank: int, port: int, passes: int, steps: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     accelerator = new_accelerator()
     say = print if rank == 0 else lambda *_: None
-    say(f"gradient of a step, transformer of 2 blocks, batch {BATCH - 1}: largest difference to one process's")
+    say(
+        f"gradient of a step, transformer of 2 blocks, batch {BATCH - 1}: largest difference to one process's"
+    )
     for name, loss, config in (
         ("2 processes, each with a copy (DDP)", "ce", {}),
         ("2 processes, each with a copy (DDP)", "fedlas", {}),
         ("2 processes (DDP), 4 parts each", "ce", {"accumulate": 4}),
     ):
-        say(f"  {name:38} {loss:8} {difference(gradient_of_step(loss, accelerator, **config), whole[loss]):.1e}")
-    say(f"throughput, resnet8 of width 16, 28 x 28, batch {BATCH}, a thread a process, torch {torch.__version__}")
+        say(
+            f"  {name:38} {loss:8} {difference(gradient_of_step(loss, accelerator, **config), whole[loss]):.1e}"
+        )
+    say(
+        f"throughput, resnet8 of width 16, 28 x 28, batch {BATCH}, a thread a process, torch {torch.__version__}"
+    )
     kinds = {"one": loop("ce", ALONE, steps, 0, 1) if rank == 0 else None}
     kinds |= {f"two, {loss}": loop(loss, accelerator, steps, rank, 2) for loss in ("ce", "fedlas")}
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -162,7 +184,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     arguments = parser.parse_args()
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind()
         port = free.getsockname()[1]
     mp.spawn(worker, args=(port, arguments.passes, arguments.steps), nprocs=2)
 

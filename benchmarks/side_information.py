@@ -98,12 +98,20 @@ def split_of(inputs: Array, target: Array, seed: int, sizes: Any = side_data.SIZ
     """The samples of one seed, as the arena's training takes them."""
     parts = side_data.rows_of(len(target), seed, sizes)
     columns = side_data.scaled(inputs, parts[0]).astype(np.float32)
-    made = [data.Part(torch.from_numpy(columns[rows])[None], torch.from_numpy(target[rows])[None]) for rows in parts]
+    made = [
+        data.Part(torch.from_numpy(columns[rows])[None], torch.from_numpy(target[rows])[None])
+        for rows in parts
+    ]
     return data.Split(*made, num_classes=int(target.max()) + 1)
 
 
 def learn(
-    kind: str, split: data.Split, seed: int, *, place: int | None = None, method: Method | None = None
+    kind: str,
+    split: data.Split,
+    seed: int,
+    *,
+    place: int | None = None,
+    method: Method | None = None,
 ) -> Learned:
     """Train on the split's training samples; a network's epoch has the lowest NLL after the best temperature."""
     if kind == "mlp":
@@ -111,7 +119,10 @@ def learn(
         outputs, _ = train(split, method, first_seed=seed)
         if place is None:
             place = int(arena.RULES["refined"](outputs.val, split.val.target).argmin(dim=0)[0])
-        arrays = (getattr(outputs, name)[place, 0] for name in ("val", "test", "val_features", "test_features"))
+        arrays = (
+            getattr(outputs, name)[place, 0]
+            for name in ("val", "test", "val_features", "test_features")
+        )
         return Learned(*(each.double().numpy() for each in arrays), place)
     inputs = [part.inputs[0].double().numpy() for part in (split.train, split.val, split.test)]
     model = classifier(kind, seed).fit(inputs[0], split.train.target[0].numpy())
@@ -168,7 +179,10 @@ def case_of(cache: Path, name: str, kind: str, seed: int) -> Case:
     def make() -> dict[str, Array]:
         split = split_of(*side_data.samples(name, cache), seed)
         got = learn(kind, split, seed)
-        target = {"val_target": split.val.target[0].numpy(), "test_target": split.test.target[0].numpy()}
+        target = {
+            "val_target": split.val.target[0].numpy(),
+            "test_target": split.test.target[0].numpy(),
+        }
         sides = {"val_side": got.val_side, "test_side": got.test_side}
         return {"val": got.val, "test": got.test, **sides, **target}
 
@@ -190,12 +204,17 @@ def folds_of(cache: Path, name: str, kind: str, seed: int) -> list[Case]:
     def make(fold: int) -> dict[str, Array]:
         split = data.folded(split_of(*side_data.samples(name, cache), seed), fold)
         got = learn(kind, split, seed + 100 * fold)
-        target = {"val_target": split.val.target[0].numpy(), "test_target": split.test.target[0].numpy()}
+        target = {
+            "val_target": split.val.target[0].numpy(),
+            "test_target": split.test.target[0].numpy(),
+        }
         nothing = {"val_side": np.zeros(0), "test_side": np.zeros(0)}
         return {"val": got.val, "test": got.test, **nothing, **target}
 
     paths = [cache / "folds" / f"{name}-{kind}-{seed}-{fold}.npz" for fold in (1, 2)]
-    others = [Case(**stored(path, lambda fold=fold: make(fold))) for fold, path in enumerate(paths, 1)]
+    others = [
+        Case(**stored(path, lambda fold=fold: make(fold))) for fold, path in enumerate(paths, 1)
+    ]
     return [case_of(cache, name, kind, seed), *others]
 
 
@@ -205,7 +224,11 @@ def folds_of(cache: Path, name: str, kind: str, seed: int) -> list[Case]:
 def predictions(case: Case, *, side: bool) -> tuple[Predictions, Predictions]:
     """Validation and test samples."""
     val, test, target = (torch.from_numpy(each) for each in (case.val, case.test, case.val_target))
-    sides = [torch.from_numpy(each) for each in (case.val_side, case.test_side)] if side else [None, None]
+    sides = (
+        [torch.from_numpy(each) for each in (case.val_side, case.test_side)]
+        if side
+        else [None, None]
+    )
     return Predictions(val, target, features=sides[0]), Predictions(test, features=sides[1])
 
 
@@ -219,7 +242,9 @@ def by_probabilities(fit: Any) -> Callable[[Case], Tensor]:
     """A calibrator of ``calibrators.py``."""
 
     def run(case: Case) -> Tensor:
-        before = [calibrators.normalized(np.exp(log_softmax(logits))) for logits in (case.val, case.test)]
+        before = [
+            calibrators.normalized(np.exp(log_softmax(logits))) for logits in (case.val, case.test)
+        ]
         after = np.asarray(fit(before[0], case.val_target)(before[1]), dtype=np.float64)
         if after.shape != case.test.shape or not np.isfinite(after).all():
             raise ValueError("no probabilities of all classes")
@@ -235,16 +260,24 @@ def log_softmax(logits: Array) -> Array:
 
 def norm_temperature(case: Case) -> Tensor:
     """FedLAS's indicator after training: ``softmax(z exp(a + b s))``, with s the standardized log norm of features."""
-    norms = [torch.from_numpy(each).norm(dim=1).clamp(min=1e-6).log() for each in (case.val_side, case.test_side)]
+    norms = [
+        torch.from_numpy(each).norm(dim=1).clamp(min=1e-6).log()
+        for each in (case.val_side, case.test_side)
+    ]
     mean, deviation = norms[0].mean(), norms[0].std().clamp(min=1e-6)
     val, test = ((norm - mean) / deviation for norm in norms)
-    logits, target = torch.from_numpy(np.maximum(log_softmax(case.val), -20)), torch.from_numpy(case.val_target)
+    logits, target = (
+        torch.from_numpy(np.maximum(log_softmax(case.val), -20)),
+        torch.from_numpy(case.val_target),
+    )
     numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(logits * (numbers[0] + numbers[1] * val).exp()[:, None], target)
+        value = torch.nn.functional.cross_entropy(
+            logits * (numbers[0] + numbers[1] * val).exp()[:, None], target
+        )
         value = value + numbers.pow(2).sum() / 2 / len(target)
         value.backward()
         return value
@@ -263,7 +296,9 @@ def logistic_of_side(case: Case) -> Tensor:
     scaler = StandardScaler().fit(case.val_side)
     val, test = (scaler.transform(each).clip(-8, 8) for each in (case.val_side, case.test_side))
     ridges = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
-    model = LogisticRegressionCV(Cs=ridges, cv=FOLDS, scoring="neg_log_loss", max_iter=200).fit(val, case.val_target)
+    model = LogisticRegressionCV(Cs=ridges, cv=FOLDS, scoring="neg_log_loss", max_iter=200).fit(
+        val, case.val_target
+    )
     probs = np.zeros(case.test.shape)
     probs[:, model.classes_] = model.predict_proba(test)
     return torch.from_numpy(calibrators.normalized(probs, 1e-6)).log()
@@ -273,9 +308,13 @@ def mean_of_calibrated(cases: list[Case]) -> Tensor:
     """One ``auto`` for the held-out predictions of all models, then the mean of their probabilities."""
     val = np.concatenate([case.val for case in cases])
     target = np.concatenate([case.val_target for case in cases])
-    after = [AutoCalibration().fit(Predictions(torch.from_numpy(val), torch.from_numpy(target)))] * len(cases)
+    after = [
+        AutoCalibration().fit(Predictions(torch.from_numpy(val), torch.from_numpy(target)))
+    ] * len(cases)
     tests = (Predictions(torch.from_numpy(case.test)) for case in cases)
-    logs = [each.transform(test).logits.log_softmax(1) for each, test in zip(after, tests, strict=True)]
+    logs = [
+        each.transform(test).logits.log_softmax(1) for each, test in zip(after, tests, strict=True)
+    ]
     return torch.stack(logs).logsumexp(0) - np.log(len(cases))
 
 
@@ -291,7 +330,16 @@ def scores(log_probs: Tensor, target: Array) -> dict[str, float]:
 
 def commit_of(path: str | None) -> str:
     """The commit of a checkout."""
-    call = ["git", "-C", str(Path(str(path)).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    call = [
+        "git",
+        "-C",
+        str(Path(str(path)).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude",
+        "*",
+    ]
     return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -316,7 +364,9 @@ class Log:
         """What makes a line one of its kind."""
         return tuple(line[name] for name in ("part", "data", "model", "seed", "calibrator"))
 
-    def run(self, about: dict[str, Any], work: Callable[[], Tensor], target: Callable[[], Array]) -> None:
+    def run(
+        self, about: dict[str, Any], work: Callable[[], Tensor], target: Callable[[], Array]
+    ) -> None:
         """Score one calibrator; what fails or takes too long is a line too."""
         if self.key(about) in self.done:
             return
@@ -356,7 +406,9 @@ def run_base(args: argparse.Namespace, _: Log) -> None:
 
 def run_rivals(args: argparse.Namespace, log: Log) -> None:
     """Calibrators of logits, and what needs no new calibrator."""
-    works: dict[str, Callable[[Case], Tensor]] = {"as predicted": lambda case: torch.from_numpy(case.test)}
+    works: dict[str, Callable[[Case], Tensor]] = {
+        "as predicted": lambda case: torch.from_numpy(case.test)
+    }
     works |= {name: by_probabilities(fit) for name, fit in calibrators.ours().items()}
     works |= {"norm temperature": norm_temperature, "logistic regression on side": logistic_of_side}
     if args.peers:
@@ -365,13 +417,23 @@ def run_rivals(args: argparse.Namespace, log: Log) -> None:
         case = case_of(args.cache, about["data"], about["model"], seed)
         for name, work in works.items():
             key = {"part": "main", **about, "seed": seed, "calibrator": name}
-            log.run(key, lambda work=work, case=case: work(case), lambda case=case: case.test_target)
+            log.run(
+                key, lambda work=work, case=case: work(case), lambda case=case: case.test_target
+            )
         if seed in args.retrain:
             place = (args.cache, about["data"], about["model"], seed)
             key = {"part": "main", **about, "seed": seed, "calibrator": "retrained, auto"}
-            log.run(key, lambda place=place: auto(retrained_of(*place)), lambda case=case: case.test_target)
+            log.run(
+                key,
+                lambda place=place: auto(retrained_of(*place)),
+                lambda case=case: case.test_target,
+            )
             key = {"part": "main", **about, "seed": seed, "calibrator": "arena's cross-fitting"}
-            log.run(key, lambda place=place: mean_of_calibrated(folds_of(*place)), lambda case=case: case.test_target)
+            log.run(
+                key,
+                lambda place=place: mean_of_calibrated(folds_of(*place)),
+                lambda case=case: case.test_target,
+            )
         print(about, seed, flush=True)
 
 
@@ -381,25 +443,41 @@ def run_side(args: argparse.Namespace, log: Log) -> None:
         case = case_of(args.cache, about["data"], about["model"], seed)
         for name, side in (("auto, side", True), ("auto, logits", False)):
             key = {"part": "main", **about, "seed": seed, "calibrator": name}
-            log.run(key, lambda case=case, side=side: auto(case, side=side), lambda case=case: case.test_target)
+            log.run(
+                key,
+                lambda case=case, side=side: auto(case, side=side),
+                lambda case=case: case.test_target,
+            )
         if seed in args.retrain:
             place = (args.cache, about["data"], about["model"], seed)
             key = {"part": "main", **about, "seed": seed, "calibrator": "retrained, auto, side"}
-            log.run(key, lambda place=place: auto(retrained_of(*place), side=True), lambda case=case: case.test_target)
+            log.run(
+                key,
+                lambda place=place: auto(retrained_of(*place), side=True),
+                lambda case=case: case.test_target,
+            )
         print(about, seed, flush=True)
 
 
 def main() -> None:
     """Run what the first argument names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = {"base": run_base, "rivals": run_rivals, "side": run_side}
     parser.add_argument("what", choices=parts)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of data, predictions and scores")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder of data, predictions and scores"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(side_data.SEEDS))
-    parser.add_argument("--retrain", type=int, nargs="*", default=[0, 1], help="seeds with retraining")
+    parser.add_argument(
+        "--retrain", type=int, nargs="*", default=[0, 1], help="seeds with retraining"
+    )
     parser.add_argument("--only", nargs="+", help="data sets")
     parser.add_argument("--models", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--peers", action="store_true", help="calibrators of other packages as well")
+    parser.add_argument(
+        "--peers", action="store_true", help="calibrators of other packages as well"
+    )
     parser.add_argument("--log", default="scores.jsonl", help="name of the file of scores")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

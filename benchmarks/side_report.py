@@ -51,7 +51,10 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
+        writer.writerows(
+            {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()}
+            for row in rows
+        )
 
 
 def averaged(rows: list[dict[str, Any]], *names: str) -> Iterable[dict[str, Any]]:
@@ -70,13 +73,20 @@ def pack(cache: Path, folder: Path) -> None:
     main = lines(cache / "scores.jsonl")
     write(folder / "pairs.csv", averaged(main, "data", "model", "calibrator"))
     chosen = (row for row in main if row["calibrator"] in KEPT)
-    seeds = [{name: row.get(name, "") for name in ("data", "model", "seed", "calibrator", *METRICS)} for row in chosen]
+    seeds = [
+        {name: row.get(name, "") for name in ("data", "model", "seed", "calibrator", *METRICS)}
+        for row in chosen
+    ]
     write(folder / "seeds.csv", seeds)
     extra = lines(cache / "extra.jsonl")
     there = {(row["data"], row["seed"]) for row in extra if row["part"] == "losses"}
     wanted = (SIDE, BASE, "as predicted")
     ce = [row for row in main if row["model"] == "mlp" and row["calibrator"] in wanted]
-    extra += [{**row, "part": "losses", "model": "ce"} for row in ce if (row["data"], row["seed"]) in there]
+    extra += [
+        {**row, "part": "losses", "model": "ce"}
+        for row in ce
+        if (row["data"], row["seed"]) in there
+    ]
     write(folder / "extra.csv", averaged(extra, "part", "data", "model", "calibrator"))
     commits = {(row["commit"], row.get("library", row["commit"])) for row in main + extra}
     print("benchmark and library at", commits)
@@ -96,14 +106,22 @@ def means(rows: list[dict[str, str]]) -> Means:
     result: Means = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         for metric in METRICS:
-            value = float(row[metric]) if row[metric] else (-math.inf if metric == "accuracy" else math.inf)
+            value = (
+                float(row[metric])
+                if row[metric]
+                else (-math.inf if metric == "accuracy" else math.inf)
+            )
             result[metric][row["calibrator"]][row["data"], row["model"]] = value
     return result
 
 
 def changes(mine: dict[Pair, float], other: dict[Pair, float]) -> dict[Pair, float]:
     """Percent by which the first is above the second, for pairs that both have."""
-    both = [pair for pair in other if pair in mine and math.isfinite(mine[pair]) and 0 < other[pair] < math.inf]
+    both = [
+        pair
+        for pair in other
+        if pair in mine and math.isfinite(mine[pair]) and 0 < other[pair] < math.inf
+    ]
     return {pair: 100 * (mine[pair] / other[pair] - 1) for pair in both}
 
 
@@ -147,7 +165,9 @@ def rivals(values: Means) -> list[str]:
     return [
         name
         for name, each in values["nll"].items()
-        if name not in RETRAINED and len(each) == len(pairs) and any(map(math.isfinite, each.values()))
+        if name not in RETRAINED
+        and len(each) == len(pairs)
+        and any(map(math.isfinite, each.values()))
     ]
 
 
@@ -160,32 +180,59 @@ def reach(values: Means, seeds: list[dict[str, str]]) -> str:
     sets = by_data(change)
     names = rivals(values)
     duels = {
-        name: sum(values["nll"][SIDE][pair] < values["nll"][name][pair] for pair in change) / len(change)
+        name: sum(values["nll"][SIDE][pair] < values["nll"][name][pair] for pair in change)
+        / len(change)
         for name in names
         if name != SIDE
     }
     hardest = min(duels, key=duels.__getitem__)
     rows = [
-        ("median of pairs", f"{median(change.values()):+.2f} %", "-2 %", median(change.values()) <= -2),
-        ("lower in", f"{share_lower(change.values()):.0f} % of pairs", "90 %", share_lower(change.values()) >= 90),
+        (
+            "median of pairs",
+            f"{median(change.values()):+.2f} %",
+            "-2 %",
+            median(change.values()) <= -2,
+        ),
+        (
+            "lower in",
+            f"{share_lower(change.values()):.0f} % of pairs",
+            "90 %",
+            share_lower(change.values()) >= 90,
+        ),
         ("worst data set", f"{worst(sets)} %", "+1 %", max(sets.values()) <= 1),
     ]
     for metric, name in (("nll", "NLL"), ("brier", "Brier score"), ("aurc", "AURC")):
         order = mean_ranks({each: values[metric][each] for each in names})
         first, second = sorted(order, key=order.__getitem__)[:2]
         text = f"{first}, {order[first]:.1f}; then {second}, {order[second]:.1f}"
-        rows.append((f"first of {len(names)} by mean rank, {name}", text, "auto, side", first == SIDE))
-    rows.append(("fewest duels won, NLL", f"{100 * duels[hardest]:.0f} % ({hardest})", "75 %", duels[hardest] >= 0.75))
-    smooth = [values["smooth_ece"][SIDE][pair] - values["smooth_ece"][BASE][pair] for pair in change]
-    rows.append(("smooth ECE, median", f"{100 * median(smooth):+.2f} points", "0", median(smooth) <= 0))
+        rows.append(
+            (f"first of {len(names)} by mean rank, {name}", text, "auto, side", first == SIDE)
+        )
+    rows.append(
+        (
+            "fewest duels won, NLL",
+            f"{100 * duels[hardest]:.0f} % ({hardest})",
+            "75 %",
+            duels[hardest] >= 0.75,
+        )
+    )
+    smooth = [
+        values["smooth_ece"][SIDE][pair] - values["smooth_ece"][BASE][pair] for pair in change
+    ]
+    rows.append(
+        ("smooth ECE, median", f"{100 * median(smooth):+.2f} points", "0", median(smooth) <= 0)
+    )
     cells = [[name, got, goal, "yes" if met else "**no**"] for name, got, goal, met in rows]
     p = wilcoxon_test([0.0] * len(sets), list(sets.values())).p_value
     tests = [confirmed(seeds, extra=extra) for extra in (0.0, 1.0)]
-    notes = [f"{list(each.values()).count(-1)} lower, {list(each.values()).count(1)} higher" for each in tests]
-    about = f"Of {len(sets)} data sets, t-tests over seeds with Holm's correction confirm {notes[0]}"
-    return (
-        f"{table(['', 'auto, side', 'goal', 'met'], cells)}\n\n{about}; cautiously {notes[1]}. Wilcoxon's p: {p:.1g}."
+    notes = [
+        f"{list(each.values()).count(-1)} lower, {list(each.values()).count(1)} higher"
+        for each in tests
+    ]
+    about = (
+        f"Of {len(sets)} data sets, t-tests over seeds with Holm's correction confirm {notes[0]}"
     )
+    return f"{table(['', 'auto, side', 'goal', 'met'], cells)}\n\n{about}; cautiously {notes[1]}. Wilcoxon's p: {p:.1g}."
 
 
 def confirmed(seeds: list[dict[str, str]], *, extra: float) -> dict[str, int]:
@@ -195,7 +242,10 @@ def confirmed(seeds: list[dict[str, str]], *, extra: float) -> dict[str, int]:
         if row["calibrator"] in (SIDE, BASE):
             found[row["data"], row["calibrator"]][row["seed"]].append(float(row["nll"]))
     names = list(dict.fromkeys(name for name, _ in found))
-    mine, other = ([[fmean(group) for group in found[name, each].values()] for name in names] for each in (SIDE, BASE))
+    mine, other = (
+        [[fmean(group) for group in found[name, each].values()] for name in names]
+        for each in (SIDE, BASE)
+    )
     p_values = holm([p_value(a, b, extra=extra) for a, b in zip(mine, other, strict=True)])
     return {
         name: (p < 0.05) * (1 if fmean(a) > fmean(b) else -1)
@@ -206,31 +256,58 @@ def confirmed(seeds: list[dict[str, str]], *, extra: float) -> dict[str, int]:
 def calibrators(values: Means) -> str:
     """Mean ranks, and what ``auto, side`` wins against each."""
     names = rivals(values)
-    order = {metric: mean_ranks({name: values[metric][name] for name in names}) for metric in METRICS[:4]}
+    order = {
+        metric: mean_ranks({name: values[metric][name] for name in names}) for metric in METRICS[:4]
+    }
     rows = []
     for name in sorted(names, key=lambda name: order["nll"][name]):
         cells = [f"{order[metric][name]:.1f}" for metric in METRICS[:4]]
         for metric in METRICS[:3]:
             pairs = values[metric][BASE]
-            won = sum(values[metric][SIDE][pair] < values[metric][name][pair] for pair in pairs) / len(pairs)
+            won = sum(
+                values[metric][SIDE][pair] < values[metric][name][pair] for pair in pairs
+            ) / len(pairs)
             cells.append("" if name == SIDE else f"{100 * won:.0f}")
         change = changes(values["nll"][name], values["nll"][BASE])
         failed = len(values["nll"][BASE]) - len(change)
         rows.append([name, *cells, f"{median(change.values()):+.1f}", str(failed or "")])
-    head = ["calibrator", "rank by NLL", "Brier", "AURC", "smooth ECE", "won by NLL %", "Brier %", "AURC %"]
+    head = [
+        "calibrator",
+        "rank by NLL",
+        "Brier",
+        "AURC",
+        "smooth ECE",
+        "won by NLL %",
+        "Brier %",
+        "AURC %",
+    ]
     return table([*head, "NLL, median %", "failed"], rows)
 
 
-def summary(values: Means, mine: str, other: str, choose: Callable[[Pair], bool] = lambda _: True) -> list[str]:
+def summary(
+    values: Means, mine: str, other: str, choose: Callable[[Pair], bool] = lambda _: True
+) -> list[str]:
     """Pairs, then median, share lower and worst NLL; then the median change of the other metrics."""
 
     def gaps(metric: str) -> dict[Pair, float]:
-        pairs = [pair for pair in values[metric][mine] if pair in values[metric][other] and choose(pair)]
-        return {pair: 100 * (values[metric][mine][pair] - values[metric][other][pair]) for pair in pairs}
+        pairs = [
+            pair for pair in values[metric][mine] if pair in values[metric][other] and choose(pair)
+        ]
+        return {
+            pair: 100 * (values[metric][mine][pair] - values[metric][other][pair]) for pair in pairs
+        }
 
-    change = {pair: each for pair, each in changes(values["nll"][mine], values["nll"][other]).items() if choose(pair)}
+    change = {
+        pair: each
+        for pair, each in changes(values["nll"][mine], values["nll"][other]).items()
+        if choose(pair)
+    }
     relative = [
-        median(each for pair, each in changes(values[metric][mine], values[metric][other]).items() if choose(pair))
+        median(
+            each
+            for pair, each in changes(values[metric][mine], values[metric][other]).items()
+            if choose(pair)
+        )
         for metric in ("brier", "aurc")
     ]
     points = [median(gaps(metric).values()) for metric in ("smooth_ece", "accuracy")]
@@ -244,13 +321,25 @@ def summary(values: Means, mine: str, other: str, choose: Callable[[Pair], bool]
     ]
 
 
-SUMMARY = ["pairs", "NLL, median %", "lower in %", "worst %", "Brier %", "AURC %", "smooth ECE, points", "accuracy"]
+SUMMARY = [
+    "pairs",
+    "NLL, median %",
+    "lower in %",
+    "worst %",
+    "Brier %",
+    "AURC %",
+    "smooth ECE, points",
+    "accuracy",
+]
 
 
 def models(values: Means) -> str:
     """The difference that side information makes, by kind of model and of data."""
     rows = [["all", *summary(values, SIDE, BASE)]]
-    rows += [[kind, *summary(values, SIDE, BASE, lambda pair, kind=kind: pair[1] == kind)] for kind in KINDS]
+    rows += [
+        [kind, *summary(values, SIDE, BASE, lambda pair, kind=kind: pair[1] == kind)]
+        for kind in KINDS
+    ]
     rows.append(["texts", *summary(values, SIDE, BASE, lambda pair: pair[0] in side_data.TEXTS)])
     return table(["", *SUMMARY], rows)
 
@@ -263,7 +352,9 @@ def sets(values: Means, seeds: list[dict[str, str]]) -> str:
     for name in sorted(mean, key=mean.__getitem__):
         cells = [f"{change[name, kind]:+.1f}" for kind in KINDS]
         base = [f"{values['nll'][BASE][name, kind]:.3f}" for kind in KINDS]
-        rows.append([name, " / ".join(base), *cells, f"{mean[name]:+.1f}{'*' if stars[name] else ' '}"])
+        rows.append(
+            [name, " / ".join(base), *cells, f"{mean[name]:+.1f}{'*' if stars[name] else ' '}"]
+        )
     return table(["data set", "NLL of auto, logits", *KINDS, "mean"], rows)
 
 
@@ -286,8 +377,16 @@ def retraining(seeds: list[dict[str, str]]) -> str:
         (SIDE, "retrained, auto"),
         ("retrained, auto, side", "retrained, auto"),
     ]
-    trainings = {SIDE: 1, BASE: 1, "arena's cross-fitting": 3, "retrained, auto": 6, "retrained, auto, side": 6}
-    cells = [[f"{a} against {b}", str(trainings[a]), *summary(values, a, b)] for a, b in comparisons]
+    trainings = {
+        SIDE: 1,
+        BASE: 1,
+        "arena's cross-fitting": 3,
+        "retrained, auto": 6,
+        "retrained, auto, side": 6,
+    }
+    cells = [
+        [f"{a} against {b}", str(trainings[a]), *summary(values, a, b)] for a, b in comparisons
+    ]
     return f"Seeds {', '.join(sorted(there))}.\n\n{table(['', 'trainings', *SUMMARY], cells)}"
 
 
@@ -325,12 +424,20 @@ def losses(rows: list[dict[str, str]]) -> str:
         row = [loss]
         for calibrator in ("as predicted", BASE, SIDE):
             mine, ce = (
-                {(name, "mlp"): value for (name, kind), value in values["nll"][calibrator].items() if kind == each}
+                {
+                    (name, "mlp"): value
+                    for (name, kind), value in values["nll"][calibrator].items()
+                    if kind == each
+                }
                 for each in (loss, "ce")
             )
             change = changes(mine, ce)
             p = wilcoxon_test([0.0] * len(change), list(change.values())).p_value
-            row += [f"{median(change.values()):+.2f}", f"{share_lower(change.values()):.0f}", f"{p:.2f}"]
+            row += [
+                f"{median(change.values()):+.2f}",
+                f"{share_lower(change.values()):.0f}",
+                f"{p:.2f}",
+            ]
         cells.append(row)
     head = ["loss"]
     for name in ("as trained", "auto, logits", "auto, side"):
@@ -348,16 +455,29 @@ def images(rows: list[dict[str, str]]) -> str:
             gain = 100 * (values["nll"][SIDE][pair] / values["nll"][BASE][pair] - 1)
             smooth = [f"{100 * values['smooth_ece'][name][pair]:.2f}" for name in (BASE, SIDE)]
             right = 100 * (values["accuracy"][SIDE][pair] - values["accuracy"][BASE][pair])
-            cells.append([pair[0], f"{count:,}", *nll, f"{gain:+.1f}", " / ".join(smooth), f"{right:+.2f}"])
+            cells.append(
+                [pair[0], f"{count:,}", *nll, f"{gain:+.1f}", " / ".join(smooth), f"{right:+.2f}"]
+            )
     cells.sort(key=lambda cell: cell[0])
-    head = ["network", "samples", "as predicted", "auto, logits", "auto, side", "%", "smooth ECE %, logits / side"]
+    head = [
+        "network",
+        "samples",
+        "as predicted",
+        "auto, logits",
+        "auto, side",
+        "%",
+        "smooth ECE %, logits / side",
+    ]
     return table([*head, "accuracy, points"], cells)
 
 
 def norm(values: Means) -> str:
     """A temperature that depends on the norm alone."""
     name = "norm temperature"
-    rows = [[f"{name} against {other}", *summary(values, name, other)] for other in ("temperature", BASE, SIDE)]
+    rows = [
+        [f"{name} against {other}", *summary(values, name, other)]
+        for other in ("temperature", BASE, SIDE)
+    ]
     mlp = summary(values, name, "temperature", lambda pair: pair[1] == "mlp")
     return table(["", *SUMMARY], [*rows, [f"{name} against temperature, mlp", *mlp]])
 
@@ -375,8 +495,12 @@ def curve_table(rows: list[dict[str, str]]) -> str:
     """The figure's numbers: mean over models."""
     points = curve(rows)
     names = list(dict.fromkeys(name for name, _ in next(iter(points.values()))))
-    cells = [[name, *(f"{by_data(change)[name]:+.1f}" for change in points.values())] for name in names]
-    cells.append(["median of pairs", *(f"{median(change.values()):+.1f}" for change in points.values())])
+    cells = [
+        [name, *(f"{by_data(change)[name]:+.1f}" for change in points.values())] for name in names
+    ]
+    cells.append(
+        ["median of pairs", *(f"{median(change.values()):+.1f}" for change in points.values())]
+    )
     cells.append(["worst pair", *(f"{max(change.values()):+.1f}" for change in points.values())])
     return table(["data set", *(f"{count:,}" for count in points)], cells)
 
@@ -386,18 +510,27 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
     from fedlas.plots.theme import REFERENCE, canvas, caption, legend_outside
 
     points = curve(rows)
-    axes, palette = canvas("figure", "light", None, size=(6.4, 4.2))
+    axes, palette = canvas("light", None, size=(6.4, 4.2))
     names = list(dict.fromkeys(name for name, _ in next(iter(points.values()))))
     for number, name in enumerate(names):
         heights = [by_data(change)[name] for change in points.values()]
-        axes.plot(list(points), heights, marker="o", markersize=3.5, label=name, **palette.line(number + 1))
+        axes.plot(
+            list(points),
+            heights,
+            marker="o",
+            markersize=3.5,
+            label=name,
+            **palette.line(number + 1),
+        )
     middle = [median(change.values()) for change in points.values()]
     axes.plot(list(points), middle, color=palette.ink, linewidth=2.5, label="median of pairs")
     axes.axhline(0, color=palette.ink, **REFERENCE)
     axes.set_xscale("log")
     axes.set_xticks(list(points), [f"{count:,}" for count in points])
     axes.minorticks_off()
-    caption(axes, palette, "validation samples", "NLL with side information, % above auto on logits")
+    caption(
+        axes, palette, "validation samples", "NLL with side information, % above auto on logits"
+    )
     legend_outside(axes, palette, most=4)
     axes.figure.savefig(path, metadata={"Date": None})
 
@@ -422,7 +555,12 @@ def page(folder: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for name, make in blocks.items():
         pattern = rf"(<!-- side: {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda match, make=make: f"{match[1]}\n{make()}\n\n{match[2]}", text, flags=re.DOTALL)
+        text = re.sub(
+            pattern,
+            lambda match, make=make: f"{match[1]}\n{make()}\n\n{match[2]}",
+            text,
+            flags=re.DOTALL,
+        )
     path.write_text(text, encoding="utf-8")
     figure(extra, folder / "figure.svg")
 

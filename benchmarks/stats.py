@@ -56,7 +56,9 @@ def by_hand(predictions: Predictions, metric: Callable[..., float], replicates: 
     random = np.random.default_rng(0)
     values = []
     for _ in range(replicates):
-        rows = torch.from_numpy(random.integers(0, predictions.num_samples, predictions.num_samples))
+        rows = torch.from_numpy(
+            random.integers(0, predictions.num_samples, predictions.num_samples)
+        )
         values.append(metric(Predictions(predictions.logits[rows], predictions.target[rows])))
     return np.array(values)
 
@@ -64,7 +66,9 @@ def by_hand(predictions: Predictions, metric: Callable[..., float], replicates: 
 def speed(samples: int, classes: int, replicates: int, repeats: int) -> None:
     given = draw(samples, classes, 1.2, seed=0)
     given = Predictions(given.logits, given.target)
-    print(f"{samples:,} x {classes}, {replicates:,} replicates; seconds, and the loop's time over ours")
+    print(
+        f"{samples:,} x {classes}, {replicates:,} replicates; seconds, and the loop's time over ours"
+    )
     print(f"{'':<16} {'bootstrap':>10} {'loop':>10} {'ratio':>8} {'noise floor':>14}")
     for entry in METRICS.entries():
         if entry.metadata.get("needs"):
@@ -79,7 +83,10 @@ def speed(samples: int, classes: int, replicates: int, repeats: int) -> None:
         def floor(name: str = entry.name) -> object:
             return noise_floor(given, metric=name, replicates=replicates)
 
-        pairs = [(seconds(ours), seconds(loop) * replicates / max(1, replicates // 20)) for _ in range(repeats)]
+        pairs = [
+            (seconds(ours), seconds(loop) * replicates / max(1, replicates // 20))
+            for _ in range(repeats)
+        ]
         fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(theirs / mine for mine, theirs in pairs)
         below = statistics.median(seconds(floor) for _ in range(repeats))
@@ -87,8 +94,12 @@ def speed(samples: int, classes: int, replicates: int, repeats: int) -> None:
 
 
 def coverage(samples: int, sets: int, replicates: int, names: Sequence[str]) -> None:
-    print(f"N = {samples:,}, {sets} test sets, {replicates} replicates: share of intervals that hold the truth")
-    print(f"{'sharpness':>9} {'metric':<17} {'truth':>8} {'mean':>8} {'percentile':>11} {'basic':>8} {'auto':>8}")
+    print(
+        f"N = {samples:,}, {sets} test sets, {replicates} replicates: share of intervals that hold the truth"
+    )
+    print(
+        f"{'sharpness':>9} {'metric':<17} {'truth':>8} {'mean':>8} {'percentile':>11} {'basic':>8} {'auto':>8}"
+    )
     clearly: dict[str, int] = {}
     for sharpness in SHARPNESS:
         large = draw(1_000_000, 10, sharpness, seed=10**6)
@@ -98,7 +109,9 @@ def coverage(samples: int, sets: int, replicates: int, names: Sequence[str]) -> 
         for seed in range(sets):
             given = draw(samples, 10, sharpness, seed)
             for method in ("percentile", "basic", "auto"):
-                found = bootstrap_intervals(given, metrics=names, replicates=replicates, seed=seed, method=method)
+                found = bootstrap_intervals(
+                    given, metrics=names, replicates=replicates, seed=seed, method=method
+                )
                 for name, interval in found.items():
                     hits[name, method] += interval.low <= truths[name] <= interval.high
             for name in names:
@@ -112,7 +125,9 @@ def coverage(samples: int, sets: int, replicates: int, names: Sequence[str]) -> 
             )
         if sharpness == MISCALIBRATED:
             clearly = {name: hits[name, "auto"] for name in names}
-    print(f"clearly miscalibrated model, sharpness {MISCALIBRATED}: intervals of level 0.95 that hold the truth")
+    print(
+        f"clearly miscalibrated model, sharpness {MISCALIBRATED}: intervals of level 0.95 that hold the truth"
+    )
     for name, count in clearly.items():
         print(f"  {name:<17} {with_error(count, sets)}", flush=True)
 
@@ -124,7 +139,9 @@ def with_error(count: int, trials: int) -> str:
 
 
 def false_alarms(samples: int, sets: int, replicates: int) -> None:
-    print(f"N = {samples:,}, {sets:,} test sets of a calibrated model, {replicates} replicates: share of p <= {LEVEL}")
+    print(
+        f"N = {samples:,}, {sets:,} test sets of a calibrated model, {replicates} replicates: share of p <= {LEVEL}"
+    )
     alarms = dict.fromkeys(TESTED, 0)
     for seed in range(sets):
         given = draw(samples, 10, 1.0, seed)
@@ -137,25 +154,38 @@ def false_alarms(samples: int, sets: int, replicates: int) -> None:
 
 def paired(samples: int, sets: int, replicates: int) -> None:
     names = ["accuracy", "nll", "brier", "ece", "adaptive_ece"]
-    truth = {sharpness: evaluate(draw(1_000_000, 10, sharpness, seed=10**6)) for sharpness in SHARPNESS}
-    print(f"N = {samples:,}, {sets} test sets: intervals of paired differences that hold the truth, and p <= 0.05")
+    truth = {
+        sharpness: evaluate(draw(1_000_000, 10, sharpness, seed=10**6)) for sharpness in SHARPNESS
+    }
+    print(
+        f"N = {samples:,}, {sets} test sets: intervals of paired differences that hold the truth, and p <= 0.05"
+    )
     print(f"{'sharpness':>12} {'':<8} " + " ".join(f"{name:>13}" for name in names))
     for sharpness in (*SHARPNESS, (1.0, 1.15), (1.05, 1.5)):
         held, found = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         for seed in range(sets):
-            if isinstance(sharpness, tuple):  # two models of different sharpness, whose true difference is known
+            # two models of different sharpness, whose true difference is known
+            if isinstance(sharpness, tuple):
                 models = [draw(samples, 10, each, seed) for each in sharpness]
             else:  # two equally good ones: the same logits with a noise of each one's own
                 given = draw(samples, 10, sharpness, seed)
-                noises = [torch.Generator().manual_seed(10**7 + 2 * seed + which) for which in (0, 1)]
+                noises = [
+                    torch.Generator().manual_seed(10**7 + 2 * seed + which) for which in (0, 1)
+                ]
                 models = [
-                    given.with_logits(given.logits + 0.3 * torch.randn(given.logits.shape, generator=noise))
+                    given.with_logits(
+                        given.logits + 0.3 * torch.randn(given.logits.shape, generator=noise)
+                    )
                     for noise in noises
                 ]
             for name in names:
                 result = paired_bootstrap(*models, metric=name, replicates=replicates, seed=seed)
                 key = TRUTH.get(name, name)
-                difference = truth[sharpness[0]][key] - truth[sharpness[1]][key] if isinstance(sharpness, tuple) else 0
+                difference = (
+                    truth[sharpness[0]][key] - truth[sharpness[1]][key]
+                    if isinstance(sharpness, tuple)
+                    else 0
+                )
                 held[name] += result.interval.low <= difference <= result.interval.high
                 found[name] += result.p_value <= 0.05
         for title, counts in (("held", held), ("p <= .05", found)):
@@ -170,17 +200,30 @@ def main() -> None:
     parser.add_argument("--replicates", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--coverage", type=int, metavar="SETS", help="count over so many test sets instead")
-    parser.add_argument("--metrics", nargs="+", default=MEASURED, help="with --coverage: of which metrics' intervals")
+    parser.add_argument(
+        "--coverage", type=int, metavar="SETS", help="count over so many test sets instead"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=MEASURED,
+        help="with --coverage: of which metrics' intervals",
+    )
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--paired", action="store_true", help="with --coverage: of differences alone")
-    only.add_argument("--alarms", action="store_true", help="with --coverage: of the calibration test alone")
+    only.add_argument(
+        "--alarms", action="store_true", help="with --coverage: of the calibration test alone"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, numpy {np.__version__}, {arguments.threads} threads")
     if arguments.coverage:
         # One more than the replicates is a multiple of 40: then levels of 0.05 on one side and on two are both exact.
-        samples, sets, replicates = arguments.samples or 2000, arguments.coverage, arguments.replicates or 399
+        samples, sets, replicates = (
+            arguments.samples or 2000,
+            arguments.coverage,
+            arguments.replicates or 399,
+        )
         if not arguments.paired and not arguments.alarms:
             coverage(samples, sets, replicates, arguments.metrics)
         if not arguments.paired:
@@ -188,7 +231,12 @@ def main() -> None:
         if not arguments.alarms:
             paired(samples, sets, replicates)
     else:
-        speed(arguments.samples or 10_000, arguments.classes, arguments.replicates or 1000, arguments.repeats)
+        speed(
+            arguments.samples or 10_000,
+            arguments.classes,
+            arguments.replicates or 1000,
+            arguments.repeats,
+        )
 
 
 if __name__ == "__main__":

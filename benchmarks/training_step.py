@@ -38,7 +38,8 @@ BATCH = 128
 def parts(seed: int = 0):
     torch.manual_seed(seed)
     objective = Objective(
-        build_model("resnet8", num_classes=10, in_channels=1, image_size=28, width=16), nn.CrossEntropyLoss()
+        build_model("resnet8", num_classes=10, in_channels=1, image_size=28, width=16),
+        nn.CrossEntropyLoss(),
     )
     return objective, build_optimizer(objective, OptimizerConfig())
 
@@ -119,9 +120,12 @@ def main() -> None:
     )
     for precision in ("fp32", "bf16"):
         bare, bare_optimizer = parts()
-        config = TrainConfig(precision=precision, channels_last=False, batch_size=BATCH)  # as the bare step
+        # as the bare step
+        config = TrainConfig(precision=precision, channels_last=False, batch_size=BATCH)
         folder = Path(tempfile.mkdtemp())  # no run is written, but a log is looked for
-        job = TrainingJob(parts()[0], batches, batches, folder, config, OptimizerConfig(), ScheduleConfig(), {})
+        job = TrainingJob(
+            parts()[0], batches, batches, folder, config, OptimizerConfig(), ScheduleConfig(), {}
+        )
         training = _Training(job)
 
         def bare_pass(model=bare.model, optimizer=bare_optimizer, precision=precision) -> None:
@@ -141,7 +145,9 @@ def main() -> None:
         cpu: dict[str, list[float]] = {"bare": [], "loop": []}
         for number in range(arguments.passes + 1):
             for name, run in (
-                (("bare", bare_pass), ("loop", our_pass)) if number % 2 else (("loop", our_pass), ("bare", bare_pass))
+                (("bare", bare_pass), ("loop", our_pass))
+                if number % 2
+                else (("loop", our_pass), ("bare", bare_pass))
             ):
                 started, busy = time.perf_counter(), time.process_time()
                 run()
@@ -151,8 +157,13 @@ def main() -> None:
                     times[name].append((time.perf_counter() - started) / steps * 1000)
                     cpu[name].append(time.process_time() - busy)
         bare_ms, loop_ms = (statistics.median(times[name]) for name in ("bare", "loop"))
-        ratio, cpu_ratio = loop_ms / bare_ms, statistics.median(cpu["loop"]) / statistics.median(cpu["bare"])
-        print(f"{precision}  bare {bare_ms:.2f} ms  loop {loop_ms:.2f} ms  ratio {ratio:.3f}", end="")
+        ratio, cpu_ratio = (
+            loop_ms / bare_ms,
+            statistics.median(cpu["loop"]) / statistics.median(cpu["bare"]),
+        )
+        print(
+            f"{precision}  bare {bare_ms:.2f} ms  loop {loop_ms:.2f} ms  ratio {ratio:.3f}", end=""
+        )
         print(f"  (processor time {cpu_ratio:.3f})")
 
 

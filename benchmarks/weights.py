@@ -70,10 +70,15 @@ def coverage(samples: int, sets: int) -> None:
                 for name, found in estimates(given, METRICS, replicates=199, seed=seed).items():
                     held[name] += (found.low <= truth[name] <= found.high) / sets
             shares = "  ".join(f"{name} {share:.3f}" for name, share in held.items())
-            print(f"{kind:6} sharpness {sharpness}: worth {worth:.0f} of {samples}  {shares}", flush=True)
+            print(
+                f"{kind:6} sharpness {sharpness}: worth {worth:.0f} of {samples}  {shares}",
+                flush=True,
+            )
 
 
-def shifted(samples: int, mean: float, random: np.random.Generator) -> tuple[np.ndarray, Predictions]:
+def shifted(
+    samples: int, mean: float, random: np.random.Generator
+) -> tuple[np.ndarray, Predictions]:
     x = random.normal((mean, 0.0), 1.0, (samples, 2))
     logit = 1.5 * x[:, 0] + x[:, 1]
     said = np.where(x[:, 0] > 0.5, 2.5 * logit - 1.5, 0.9 * logit)
@@ -97,7 +102,9 @@ def shift(mean: float, sets: int, samples: int = 4000) -> None:
         worth.append(effective_samples(weights))
     print(f"shift {mean:g}: worth {np.mean(worth):.0f} of {samples}")
     for place, name in enumerate(SHIFTED):
-        unweighted, estimate, covered = (np.asarray(part)[:, place] for part in (plain, values, held))
+        unweighted, estimate, covered = (
+            np.asarray(part)[:, place] for part in (plain, values, held)
+        )
         print(
             f"  {name:8} target {truth[name]:.4f}  source {unweighted.mean():.4f}  weighted {estimate.mean():.4f} "
             f"± {estimate.std():.4f}  in its interval {covered.mean():.3f}",
@@ -106,7 +113,9 @@ def shift(mean: float, sets: int, samples: int = 4000) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--sets", type=int, default=300)
     parser.add_argument("--shifts", type=float, nargs="*", default=[0.5, 1.0, 2.0, 3.0])

@@ -23,7 +23,8 @@ def draw(file: Path) -> str:
     arrays = np.load(file)
     half = len(arrays["target"]) // 2
     val, test = (
-        Predictions(arrays["logits"][rows], arrays["target"][rows]) for rows in (slice(half), slice(half, None))
+        Predictions(arrays["logits"][rows], arrays["target"][rows])
+        for rows in (slice(half), slice(half, None))
     )
     stages = {"as published": test, "after auto": AutoCalibration().fit(val).transform(test)}
     figure = Figure(figsize=(7.4, 3.7), layout="constrained")
@@ -35,4 +36,6 @@ def draw(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name("front.svg").write_text(draw(Path(sys.argv[1])) + "\n", encoding="utf-8")
+    Path(__file__).with_name("front.svg").write_text(
+        draw(Path(sys.argv[1])) + "\n", encoding="utf-8"
+    )

@@ -11,13 +11,17 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 DOCS = Path(__file__).parent
-NOTEBOOKS = {"index.md": "get-started.ipynb", "reliability-diagram.md": "reliability-diagrams.ipynb"}
+NOTEBOOKS = {
+    "index.md": "get-started.ipynb",
+    "reliability-diagram.md": "reliability-diagrams.ipynb",
+}
 """Name in ``examples/`` by page."""
 
 _BLOCK = re.compile(r"^```(python|console)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 # Figures are drawn when the site is built, so a notebook has none to show.
 _LEFT_OUT = re.compile(
-    r"^<div.*?</div>\n|^!\[.*?\)\n|^<p class=\"caption\">.*?</p>\n|^<!--.*?-->\n", re.MULTILINE | re.DOTALL
+    r"^<div.*?</div>\n|^!\[.*?\)\n|^<p class=\"caption\">.*?</p>\n|^<!--.*?-->\n",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -28,18 +32,29 @@ def notebook(page: str) -> str:
     at = 0
     for block in [*_BLOCK.finditer(text), None]:
         words = _LEFT_OUT.sub("", text[at : block.start() if block else len(text)])
-        words = re.sub(r"\]\((?!http|#)([\w./-]+\.md)", r"](../docs/\1", words).replace("../docs/../", "../").strip()
+        words = (
+            re.sub(r"\]\((?!http|#)([\w./-]+\.md)", r"](../docs/\1", words)
+            .replace("../docs/../", "../")
+            .strip()
+        )
         if words:
-            cells.append(new_markdown_cell(re.sub(r"\n{3,}", "\n\n", words), id=f"cell-{len(cells)}"))
+            cells.append(
+                new_markdown_cell(re.sub(r"\n{3,}", "\n\n", words), id=f"cell-{len(cells)}")
+            )
         if block:
             language, code = block.groups()
             lines = code.rstrip("\n").split("\n")
             # A notebook runs in its own folder, so the repository is the one above.
-            commands = (f"!{line}".replace("pip install .", "pip install ..").replace("'.[", "'..[") for line in lines)
+            commands = (
+                f"!{line}".replace("pip install .", "pip install ..").replace("'.[", "'..[")
+                for line in lines
+            )
             shown = code if language == "python" else "\n".join(commands)
             cells.append(new_code_cell(shown.rstrip("\n"), id=f"cell-{len(cells)}"))
             at = block.end()
-    made = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    made = new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    )
     nbformat.validate(made)
     return str(nbformat.writes(made)) + "\n"
 

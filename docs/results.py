@@ -41,7 +41,17 @@ BOARD = {
 }
 """The studies of the leaderboard."""
 FIGURES = {
-    "fashion-mnist": ["ce", "ls-quarter", "ls-half", "fedlas", "fedlas-mean", "mbls", "fedlas+", "acls", "ls"],
+    "fashion-mnist": [
+        "ce",
+        "ls-quarter",
+        "ls-half",
+        "fedlas",
+        "fedlas-mean",
+        "mbls",
+        "fedlas+",
+        "acls",
+        "ls",
+    ],
     "cifar10-45000": [],
     "cifar100-45000": [],
     "cifar10": [],
@@ -81,13 +91,18 @@ def model_of(study: str) -> ReportModel:
 
 def filled(text: str) -> str:
     """A page with its tables up to date."""
-    text = _PLACE.sub(lambda found: f"{found[1]}\n{markdown(_table(yaml.safe_load(found[2])))}\n\n{found[3]}", text)
+    text = _PLACE.sub(
+        lambda found: f"{found[1]}\n{markdown(_table(yaml.safe_load(found[2])))}\n\n{found[3]}",
+        text,
+    )
     return _BOARD.sub(lambda found: f"{found[1]}\n{leaderboard()}\n\n{found[2]}", text)
 
 
 def leaderboard() -> str:
     """For each data set a table with a row a method, the lowest NLL first."""
-    return "\n\n".join(f"## {title}\n\n{markdown(board(model_of(study)))}" for study, title in BOARD.items())
+    return "\n\n".join(
+        f"## {title}\n\n{markdown(board(model_of(study)))}" for study, title in BOARD.items()
+    )
 
 
 def board(model: ReportModel) -> Table:
@@ -98,7 +113,9 @@ def board(model: ReportModel) -> Table:
         *first, after = _with_floor(model, method)
         interval = model.noise(method, column("ece")).interval or DASH
         rows.append([method, *first, interval, after, *[_mean(model, method, "aurc")] * aurc])
-    return table_of([*_HEADS[:-1], "95 % interval", _HEADS[-1], *[column("aurc").head] * aurc], rows)
+    return table_of(
+        [*_HEADS[:-1], "95 % interval", _HEADS[-1], *[column("aurc").head] * aurc], rows
+    )
 
 
 _HEADS = ("method", "seeds", "accuracy %", "NLL", "ECE % (floor)", "after T")
@@ -130,7 +147,10 @@ def _methods(study: str, methods: Mapping[str, str | None] | None, note: str = "
     """Accuracy, NLL and ECE of some methods, all if none is named; the values of ``methods`` stand under ``note``."""
     model = model_of(study)
     chosen = methods or dict.fromkeys(model.methods)
-    rows = [[method, *_with_floor(model, method), *[word] * bool(note)] for method, word in chosen.items()]
+    rows = [
+        [method, *_with_floor(model, method), *[word] * bool(note)]
+        for method, word in chosen.items()
+    ]
     return table_of([*_HEADS, *[note] * bool(note)], rows)
 
 
@@ -144,7 +164,16 @@ def _calibrated(study: str) -> Table:
         after = [_mean(model, method, "ece", stage) for stage in stages[1:]]
         accuracy = [_mean(model, method, "accuracy", stage) for stage in ("test", AUTO)]
         rows.append([method, accuracy[0], *nll, f"{ece} ({floor})", *after, accuracy[1]])
-    heads = ["method", "accuracy %", "NLL", "after T", "after auto", "ECE % (floor)", "after T", "after auto"]
+    heads = [
+        "method",
+        "accuracy %",
+        "NLL",
+        "after T",
+        "after auto",
+        "ECE % (floor)",
+        "after T",
+        "after auto",
+    ]
     return table_of([*heads, "accuracy % after auto"], rows)
 
 
@@ -162,7 +191,10 @@ def _corrupted(study: str) -> Table:
             for name, seeds in values.items():
                 metric, _, after = name.partition(" ")
                 stage = "test_calibrated" if after else "test"
-                seeds.append((1 if metric == "nll" else 100) * fmean(row[stage][metric] for row in run["corrupted"]))
+                seeds.append(
+                    (1 if metric == "nll" else 100)
+                    * fmean(row[stage][metric] for row in run["corrupted"])
+                )
         places = [2 if name.startswith("nll") else 1 for name in values]
         rows.append([method, len(runs), clean, *map(_spread, values.values(), places)])
     heads = ["ECE %, clean", "accuracy %, corrupted", "ECE %", "after T", "NLL", "after T"]
@@ -174,9 +206,14 @@ def _detected(study: str) -> Table:
     found: dict[str, dict[str, list[float]]] = {}
     for row in _csv(study, "ood"):
         if row["stage"] == "before":
-            found.setdefault(row["loss"], {}).setdefault(row["score"], []).append(100 * float(row["auroc"]))
+            found.setdefault(row["loss"], {}).setdefault(row["score"], []).append(
+                100 * float(row["auroc"])
+            )
     scores = list(next(iter(found.values())))
-    rows = [[method, *(_spread(values[score], 1) for score in scores)] for method, values in found.items()]
+    rows = [
+        [method, *(_spread(values[score], 1) for score in scores)]
+        for method, values in found.items()
+    ]
     return table_of(["AUROC %", *scores], rows)
 
 
@@ -184,9 +221,13 @@ def _repaired(study: str, pair: str) -> Table:
     """NLL of two losses after each calibrator, from ``calibrators.csv``, and the difference over seeds."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in sorted(_csv(study, "calibrators"), key=lambda row: int(row["seed"])):
-        found.setdefault(row["calibrator"], {}).setdefault(row["loss"], []).append(float(row["nll"]))
+        found.setdefault(row["calibrator"], {}).setdefault(row["loss"], []).append(
+            float(row["nll"])
+        )
     mine, its = pair.split(":")
-    tests = _with_holm([[a - b for a, b in zip(each[mine], each[its], strict=True)] for each in found.values()])
+    tests = _with_holm(
+        [[a - b for a, b in zip(each[mine], each[its], strict=True)] for each in found.values()]
+    )
     rows = [
         [calibrator, _spread(each[mine], 3), _spread(each[its], 3), *test]
         for (calibrator, each), test in sorted(
@@ -199,9 +240,13 @@ def _repaired(study: str, pair: str) -> Table:
 def _compare(study: str, pairs: Sequence[str], stage: str = "test") -> Table:
     """Differences of pairs over seeds."""
     columns = [
-        [_difference(found, metric) for found in _differences(study, pairs, metric, stage)] for metric in ("ece", "nll")
+        [_difference(found, metric) for found in _differences(study, pairs, metric, stage)]
+        for metric in ("ece", "nll")
     ]
-    rows = [[pair.replace(":", " - "), *ece, *nll] for pair, ece, nll in zip(pairs, *columns, strict=True)]
+    rows = [
+        [pair.replace(":", " - "), *ece, *nll]
+        for pair, ece, nll in zip(pairs, *columns, strict=True)
+    ]
     return table_of(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
 
 
@@ -211,24 +256,43 @@ def _published(rows: Sequence[Sequence[str]]) -> Table:
     for study, pair, metric, figures in rows:
         [found] = _differences(study, [pair], metric.replace(" ", "_"))
         data = BOARD[study].partition(",")[0]
-        shown.append([data, pair.replace(":", " - "), metric, figures, _difference(found, metric.replace(" ", "_"))[0]])
-    return table_of(["data", "A - B", "points of", "published", "here [95 %]"], shown, text=(0, 1, 2, 3))
+        shown.append(
+            [
+                data,
+                pair.replace(":", " - "),
+                metric,
+                figures,
+                _difference(found, metric.replace(" ", "_"))[0],
+            ]
+        )
+    return table_of(
+        ["data", "A - B", "points of", "published", "here [95 %]"], shown, text=(0, 1, 2, 3)
+    )
 
 
 def _gate(study: str, methods: Mapping[str, str]) -> Table:
     """FedLAS against what has one part of it replaced."""
     model, others = model_of(study), [method for method in methods if method != "fedlas"]
     tests = dict.fromkeys(methods, ("",) * 4)
-    found = [_differences(study, [f"fedlas:{other}" for other in others], metric) for metric in ("ece", "nll")]
+    found = [
+        _differences(study, [f"fedlas:{other}" for other in others], metric)
+        for metric in ("ece", "nll")
+    ]
     for other, ece, nll in zip(others, *found, strict=True):
         tests[other] = (*_difference(ece, "ece")[::2], *_difference(nll, "nll")[::2])
     rows = []
     for method, replaced in methods.items():
-        strengths = [s for run in model.summary.runs if run.loss == method and (s := _strength(run)) is not None]
+        strengths = [
+            s
+            for run in model.summary.runs
+            if run.loss == method and (s := _strength(run)) is not None
+        ]
         strength = _spread(strengths, 3) if strengths else ""
         rows.append([method, replaced, strength, *_ece(model, method), *tests[method]])
     heads = ["FedLAS minus it, ECE points [95 %]", "Holm", "NLL [95 %]", "Holm"]
-    return table_of(["method", "what is replaced", "strength", "ECE %", "after T", *heads], rows, text=(0, 1))
+    return table_of(
+        ["method", "what is replaced", "strength", "ECE %", "after T", *heads], rows, text=(0, 1)
+    )
 
 
 def _strength(run: Any) -> float | None:
@@ -244,33 +308,51 @@ def _indicator(study: str) -> Table:
     }  # fmt: skip
     found: dict[str, list[list[float]]] = {}
     for run in json.loads((ROOT / study / "diagnose.json").read_text(encoding="utf-8")):
-        values = [(run["indicator"][about][kind] or {}).get("value") for about, kind in asked.values()]
+        values = [
+            (run["indicator"][about][kind] or {}).get("value") for about, kind in asked.values()
+        ]
         if None not in values:  # the score of fedlas-constant has no ranks
             found.setdefault(run["loss"], []).append(values)
     by_rank = sorted(found.items(), key=lambda item: -fmean(values[0] for values in item[1]))
-    rows = [[method, *(_spread(column, 2) for column in zip(*runs, strict=True))] for method, runs in by_rank]
+    rows = [
+        [method, *(_spread(column, 2) for column in zip(*runs, strict=True))]
+        for method, runs in by_rank
+    ]
     return table_of(["method", *asked], rows)
 
 
 def _halves(study: str) -> Table:
     """Calibrators over random halves: NLL minus that of temperature scaling, ECE and changed classes by network."""
     rows = _csv(study, "calibrators")
-    networks, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("network", "calibrator"))
+    networks, methods = (
+        list(dict.fromkeys(row[key] for row in rows)) for key in ("network", "calibrator")
+    )
 
     def values(network: str, method: str, metric: str) -> list[float]:
-        found = [float(row[metric]) for row in rows if (row["network"], row["calibrator"]) == (network, method)]
+        found = [
+            float(row[metric])
+            for row in rows
+            if (row["network"], row["calibrator"]) == (network, method)
+        ]
         return [value if metric == "nll" else 100 * value for value in found]
 
     def difference(network: str, method: str) -> list[float]:
-        pairs = zip(values(network, method, "nll"), values(network, "temperature", "nll"), strict=True)
+        pairs = zip(
+            values(network, method, "nll"), values(network, "temperature", "nll"), strict=True
+        )
         return [mine - its for mine, its in pairs]
 
     p_values = {
-        network: dict(zip(methods, holm([_resampled(difference(network, m))[2] for m in methods]), strict=True))
+        network: dict(
+            zip(
+                methods, holm([_resampled(difference(network, m))[2] for m in methods]), strict=True
+            )
+        )
         for network in networks
     }
     by_nll = sorted(
-        methods, key=lambda method: fmean(v for network in networks for v in values(network, method, "nll"))
+        methods,
+        key=lambda method: fmean(v for network in networks for v in values(network, method, "nll")),
     )
     shown = []
     for method in by_nll:
@@ -279,11 +361,19 @@ def _halves(study: str) -> Table:
             nll, ece = values(network, method, "nll"), values(network, method, "ece")
             mean, half, _ = _resampled(difference(network, method))
             p = p_values[network][method]
-            against = DASH if method == "temperature" else f"{mean:+.4f} ± {half:.4f}{' *' if p < 0.05 else ''}"
+            against = (
+                DASH
+                if method == "temperature"
+                else f"{mean:+.4f} ± {half:.4f}{' *' if p < 0.05 else ''}"
+            )
             new = fmean(values(network, method, "changed"))
             cells += [_spread(nll, 4), against, _spread(ece, 2), f"{new:.2f}" if new else "kept"]
         shown.append([method, *cells])
-    heads = [f"{_network(n)} {head}" for n in networks for head in ("NLL", "minus temperature", "ECE %", "new class %")]
+    heads = [
+        f"{_network(n)} {head}"
+        for n in networks
+        for head in ("NLL", "minus temperature", "ECE %", "new class %")
+    ]
     return table_of(["calibrator", *heads], shown)
 
 
@@ -298,11 +388,18 @@ def _shifted(study: str, about: Mapping[str, str]) -> Table:
             cells = []
             for network in networks:
                 key = (network, severity, method)
-                found = [row for row in shift if (row["network"], row["severity"], row["calibrator"]) == key]
+                found = [
+                    row
+                    for row in shift
+                    if (row["network"], row["severity"], row["calibrator"]) == key
+                ]
                 if not found:
                     cells.append(DASH)
                     continue
-                accuracy, ece = (fmean(100 * float(row[metric]) for row in found) for metric in ("accuracy", "ece"))
+                accuracy, ece = (
+                    fmean(100 * float(row[metric]) for row in found)
+                    for metric in ("accuracy", "ece")
+                )
                 cells.append(
                     f"{ece:.1f} (accuracy {accuracy:.1f}, NLL {fmean(float(row['nll']) for row in found):.2f})"
                 )
@@ -310,7 +407,11 @@ def _shifted(study: str, about: Mapping[str, str]) -> Table:
     for stage, score in dict.fromkeys((row["stage"], row["score"]) for row in ood):
         cells = []
         for network in networks:
-            found = [row for row in ood if (row["network"], row["stage"], row["score"]) == (network, stage, score)]
+            found = [
+                row
+                for row in ood
+                if (row["network"], row["stage"], row["score"]) == (network, stage, score)
+            ]
             cells.append(_spread([100 * float(row["auroc"]) for row in found], 2))
         after = " after temperature" if stage == "temperature" else ""
         rows.append([f"AUROC % against CIFAR-100, {score}{after}", *cells])
@@ -321,12 +422,17 @@ def _shifted(study: str, about: Mapping[str, str]) -> Table:
     for severity in dict.fromkeys(row["severity"] for row in shift):
         texts = []
         for run in production:
-            after = [alarm for name, alarm in run["alarms"].items() if name.endswith(f"-{severity}")]
+            after = [
+                alarm for name, alarm in run["alarms"].items() if name.endswith(f"-{severity}")
+            ]
             seen = sorted(alarm for alarm in after if alarm is not None)
             median = f", median {seen[len(seen) // 2]:,} images" if seen else ""
             texts.append(f"{len(seen)} of {len(after)}{median}" if after else DASH)
         rows.append([f"monitor: shifts noticed, severity {severity}", *texts])
-    quiet = [DASH if run["alarms"]["clean"] is None else f"{run['alarms']['clean']:,} images" for run in production]
+    quiet = [
+        DASH if run["alarms"]["clean"] is None else f"{run['alarms']['clean']:,} images"
+        for run in production
+    ]
     rows.append(["monitor: alarm without a shift", *quiet])
     return table_of(["what", *map(_network, networks)], rows)
 
@@ -361,23 +467,38 @@ def _against_baseline(study: str, method: str) -> Table:
         levels = [f"{fmean(columns['nll']):.3f}" for columns in (mine, base)]
         eces = [_ece_with_floor(columns) for columns in (mine, base)]
         rows.append([METHODS[setting], *levels, *test, f"{accuracy:+.2f}", *eces])
-    heads = ["setting", "NLL", "ce + T", "difference [95 %]", "Holm", "accuracy, points", "ECE % (floor)", "of ce + T"]
+    heads = [
+        "setting",
+        "NLL",
+        "ce + T",
+        "difference [95 %]",
+        "Holm",
+        "accuracy, points",
+        "ECE % (floor)",
+        "of ce + T",
+    ]
     return table_of(heads, rows)
 
 
 def _against_others(study: str, method: str) -> Table:
     """The same against structured scaling; AURC, and how far the ECE is above its noise floor."""
     found = {setting: _by_method(study, setting) for setting in METHODS}
-    tests = _with_holm([_minus_baseline(each, method, "nll", "structured") for each in found.values()])
+    tests = _with_holm(
+        [_minus_baseline(each, method, "nll", "structured") for each in found.values()]
+    )
     rows = []
     for (setting, each), test in zip(found.items(), tests, strict=True):
         aurc = [1000 * value for value in _minus_baseline(each, method, "aurc")]
         low, high = mean_interval(aurc) or (fmean(aurc),) * 2
         beyond = [
-            f"{100 * (fmean(each[key]['ece']) - fmean(each[key]['floor'])):.2f}" if key in each else DASH
+            f"{100 * (fmean(each[key]['ece']) - fmean(each[key]['floor'])):.2f}"
+            if key in each
+            else DASH
             for key in ((method, ""), ("ce", "temperature"), ("fedlas", ""))
         ]
-        rows.append([METHODS[setting], *test, f"{fmean(aurc):+.1f} [{low:+.1f}, {high:+.1f}]", *beyond])
+        rows.append(
+            [METHODS[setting], *test, f"{fmean(aurc):+.1f} [{low:+.1f}, {high:+.1f}]", *beyond]
+        )
     heads = [
         "setting", "NLL minus ce + structured [95 %]", "Holm", "AURC minus ce + T, thousandths [95 %]",
         "ECE above its floor, points", "of ce + T", "of fedlas",
@@ -399,7 +520,9 @@ def _parts(study: str, methods: Sequence[str]) -> Table:
 def _settings(study: str, name: str, seeds: Sequence[int]) -> Table:
     """Every method of a setting, the lowest NLL first; differences to cross-entropy after temperature scaling."""
     found = _by_method(study, name, seeds)
-    methods = sorted({method for method, _ in found}, key=lambda method: fmean(found[method, ""]["nll"]))
+    methods = sorted(
+        {method for method, _ in found}, key=lambda method: fmean(found[method, ""]["nll"])
+    )
     tests = _with_holm([_minus_baseline(found, method, "nll") for method in methods])
     rows = [
         [
@@ -410,7 +533,17 @@ def _settings(study: str, name: str, seeds: Sequence[int]) -> Table:
         for method, test in zip(methods, tests, strict=True)
     ]  # fmt: skip
     return table_of(
-        ["method", "accuracy %", "NLL", "minus ce + T [95 %]", "Holm", "ECE % (floor)", "AURC", "NLL after T"], rows
+        [
+            "method",
+            "accuracy %",
+            "NLL",
+            "minus ce + T [95 %]",
+            "Holm",
+            "ECE % (floor)",
+            "AURC",
+            "NLL after T",
+        ],
+        rows,
     )
 
 
@@ -428,10 +561,16 @@ def _by_method(
 
 
 def _minus_baseline(
-    found: Mapping[tuple[str, str], Mapping[str, list[float]]], method: str, metric: str, after: str = "temperature"
+    found: Mapping[tuple[str, str], Mapping[str, list[float]]],
+    method: str,
+    metric: str,
+    after: str = "temperature",
 ) -> list[float]:
     """A method before minus cross-entropy after a calibrator, seed by seed."""
-    return [mine - its for mine, its in zip(found[method, ""][metric], found["ce", after][metric], strict=True)]
+    return [
+        mine - its
+        for mine, its in zip(found[method, ""][metric], found["ce", after][metric], strict=True)
+    ]
 
 
 def _with_holm(differences: Sequence[list[float]]) -> list[tuple[str, str]]:
@@ -467,7 +606,9 @@ _KINDS = {
 }  # fmt: skip
 
 
-def _differences(study: str, pairs: Sequence[str], metric: str, stage: str = "test") -> list[Difference]:
+def _differences(
+    study: str, pairs: Sequence[str], metric: str, stage: str = "test"
+) -> list[Difference]:
     return method_differences(model_of(study).summary, pairs, metric=metric, stage=stage)
 
 
@@ -475,8 +616,13 @@ def _difference(found: Difference, metric: str) -> list[str]:
     """Mean and interval, p-value of the t-test, and the same with Holm's correction."""
     scale, places = (100, 2) if column(metric).unit else (1, 3)
     ends = [f"{scale * end:+.{places}f}" for end in found.interval or ()]
-    p_values = [DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.t, found.holm)]
-    return [f"{scale * found.mean:+.{places}f}" + (f" [{', '.join(ends)}]" if ends else ""), *p_values]
+    p_values = [
+        DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.t, found.holm)
+    ]
+    return [
+        f"{scale * found.mean:+.{places}f}" + (f" [{', '.join(ends)}]" if ends else ""),
+        *p_values,
+    ]
 
 
 def _spread(values: Sequence[float], places: int) -> str:
@@ -495,7 +641,9 @@ def draw(study: str) -> str:
     seed_values(values, floors=floors, label=about.head, ax=drawn, legend=False)
     drawn.set_xlim(left=0)
     legend_outside(drawn, LIGHT, most=2)
-    return themed_svg(drawn, f"{study}: ECE of each method before temperature scaling, a dot for each seed")
+    return themed_svg(
+        drawn, f"{study}: ECE of each method before temperature scaling, a dot for each seed"
+    )
 
 
 def draw_shift(study: str) -> str:
@@ -510,7 +658,10 @@ def draw_shift(study: str) -> str:
     name_axis(drawn.yaxis, "ECE %", LIGHT)
     drawn.set_ylim(bottom=0)
     legend_outside(drawn, LIGHT, most=3)
-    return themed_svg(drawn, "The ECE of two networks under 15 corruptions: the lower the accuracy, the higher the ECE")
+    return themed_svg(
+        drawn,
+        "The ECE of two networks under 15 corruptions: the lower the accuracy, the higher the ECE",
+    )
 
 
 def draw_methods(study: str) -> str:
@@ -523,7 +674,10 @@ def draw_methods(study: str) -> str:
     drawn = axes(height=1.2 + 0.24 * len(values))
     seed_values(values, label="NLL against ce + temperature, %", zero=True, ax=drawn, legend=False)
     legend_outside(drawn, LIGHT, most=2)
-    return themed_svg(drawn, f"NLL of {WINNER} before any calibrator, relative to cross-entropy after a temperature")
+    return themed_svg(
+        drawn,
+        f"NLL of {WINNER} before any calibrator, relative to cross-entropy after a temperature",
+    )
 
 
 def pages() -> list[Path]:
@@ -536,7 +690,9 @@ if __name__ == "__main__":
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name in FIGURES:
         (ROOT / name / "figure.svg").write_text(draw(name), encoding="utf-8")
-    (ROOT / "published-network" / "figure.svg").write_text(draw_shift("published-network"), encoding="utf-8")
+    (ROOT / "published-network" / "figure.svg").write_text(
+        draw_shift("published-network"), encoding="utf-8"
+    )
     (ROOT / "methods" / "figure.svg").write_text(draw_methods("methods"), encoding="utf-8")
     for file in ROOT.glob("*/runs.zip"):
         text = csv_text(results_table(model_of(file.parent.name).summary))

@@ -13,7 +13,9 @@ _PLACE = re.compile(r"(<!-- fedlas list (\w+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 def filled(text: str) -> str:
     """``text`` with its tables up to date."""
-    return _PLACE.sub(lambda found: f"{found[1]}\n{listing(found[2]).markdown()}\n\n{found[3]}", text)
+    return _PLACE.sub(
+        lambda found: f"{found[1]}\n{listing(found[2]).markdown()}\n\n{found[3]}", text
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ LISTED = Path(__file__).with_name("api.txt")
 def path_of(name):
     """File of a dotted module name; None if there is no such module."""
     stem = SOURCE.joinpath(*name.split("."))
-    return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None)
+    return next(
+        (path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None
+    )
 
 
 @functools.cache
@@ -28,7 +30,11 @@ def public_modules():
         parts = path.relative_to(SOURCE).with_suffix("").parts
         is_package, parent = parts[-1] == "__init__", parts[:-1]
         if not any(part.startswith("_") for part in parent) and (
-            is_package or (parent in {("fedlas",), ("fedlas", "integrations")} and not parts[-1].startswith("_"))
+            is_package
+            or (
+                parent in {("fedlas",), ("fedlas", "integrations")}
+                and not parts[-1].startswith("_")
+            )
         ):
             yield ".".join(parent if is_package else parts)
 
@@ -50,14 +56,21 @@ def exported(name):
 def definition(module, name):
     """``(module, node)`` where a name is defined: imports within the package are followed. None if it is not ours."""
     nodes = tree_of(module).body
-    for node in (*nodes, *(each for block in nodes if isinstance(block, ast.If) for each in block.body)):
+    for node in (
+        *nodes,
+        *(each for block in nodes if isinstance(block, ast.If) for each in block.body),
+    ):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "fedlas":
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     inner = f"{node.module}.{alias.name}"
-                    return (inner, tree_of(inner)) if path_of(inner) else definition(node.module, alias.name)
+                    return (
+                        (inner, tree_of(inner))
+                        if path_of(inner)
+                        else definition(node.module, alias.name)
+                    )
     found = dict(assignments(module)).get(name)
     return None if found is None else (module, found)
 
@@ -75,7 +88,9 @@ def described(name, node, module, public):
     elif isinstance(node, ast.Assign):
         yield name
     elif isinstance(node, ast.AnnAssign):
-        yield f"{name}: {ast.unparse(node.annotation)}" + (f" = {ast.unparse(node.value)}" if node.value else "")
+        yield f"{name}: {ast.unparse(node.annotation)}" + (
+            f" = {ast.unparse(node.value)}" if node.value else ""
+        )
     elif isinstance(node, ast.FunctionDef):
         kinds = {ast.unparse(kind) for kind in node.decorator_list}
         kinds &= {"property", "cached_property", "classmethod", "staticmethod"}
@@ -108,7 +123,9 @@ def public_interface():
         for name in exported(module):
             found = definition(module, name)
             assert found is not None, f"{module}.__all__ names {name!r}, which is not defined there"
-            places.setdefault((found[0], getattr(found[1], "name", name)), []).append((f"{module}.{name}", found[1]))
+            places.setdefault((found[0], getattr(found[1], "name", name)), []).append(
+                (f"{module}.{name}", found[1])
+            )
     lines = []
     for (where, _), ((home, node), *others) in places.items():
         lines += described(home, node, where, places)

@@ -97,7 +97,8 @@ def once(tmp_path_factory):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(shared / f"{name}.lock"):
             if not done.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # what another process began and could not end
+                # what another process began and could not end
+                shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 make(folder)
                 done.write_text(contents(folder))
@@ -129,7 +130,12 @@ def docs_site(once):
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
         environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=Path(__file__).parents[1],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert not re.search("WARNING|ERROR", done.stdout + done.stderr), done.stderr
@@ -140,7 +146,10 @@ def docs_site(once):
 def contents(folder):
     """Names, sizes and times of a folder's files; locks come and go."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+    return "\n".join(
+        f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}"
+        for path in files
+    )
 
 
 def pytest_collection_modifyitems(config, items):

@@ -44,14 +44,19 @@ def picture(path, *, seed=0, width=48, height=40, mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(small).resize((width, height)).convert(mode).save(path, "JPEG" if path.suffix == ".JPEG" else None)
+    Image.fromarray(small).resize((width, height)).convert(mode).save(
+        path, "JPEG" if path.suffix == ".JPEG" else None
+    )
     return path
 
 
 def write_idx(folder, content):
     folder.mkdir(parents=True, exist_ok=True)
     for key, name in (("train", "train"), ("test", "t10k")):
-        for array, kind in ((content[f"{key}_images"], "images-idx3"), (content[f"{key}_target"], "labels-idx1")):
+        for array, kind in (
+            (content[f"{key}_images"], "images-idx3"),
+            (content[f"{key}_target"], "labels-idx1"),
+        ):
             head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">u4").tobytes()
             (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
 
@@ -70,7 +75,18 @@ def mnist(folder):
 
 @fake("cifar10")
 def cifar10(folder):
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    names = [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ]
     np.savez(folder / "cifar10.npz", classes=np.array(names), **arrays(10, 32, 3))
     return folder
 
@@ -93,7 +109,9 @@ def folder(folder):
 
     content = arrays(3, 9, 3)
     for part in ("train", "test"):
-        for row, (image, label) in enumerate(zip(content[f"{part}_images"], content[f"{part}_target"], strict=True)):
+        for row, (image, label) in enumerate(
+            zip(content[f"{part}_images"], content[f"{part}_target"], strict=True)
+        ):
             place = folder / part / f"class-{label}"
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(place / f"{row:03d}.png")
@@ -126,7 +144,13 @@ def tiny_imagenet(folder):
         for row in range(6):
             mode = "L" if row == 5 else "RGB"  # some of the real ones are gray too
             name = f"{synset}_{row}.JPEG"
-            picture(root / "train" / synset / "images" / name, seed=10 * label + row, width=64, height=64, mode=mode)
+            picture(
+                root / "train" / synset / "images" / name,
+                seed=10 * label + row,
+                width=64,
+                height=64,
+                mode=mode,
+            )
         boxes = "".join(f"{synset}_{row}.JPEG\t0\t0\t62\t62\n" for row in range(6))
         (root / "train" / synset / f"{synset}_boxes.txt").write_text(boxes)
     lines = []
@@ -136,8 +160,14 @@ def tiny_imagenet(folder):
         picture(root / "test" / "images" / f"test_{row}.JPEG", seed=200 + row, width=64, height=64)
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     (root / "wnids.txt").write_text("\n".join(reversed(SYNSETS)))
-    words = ["n00001740\tentity", "n01443537\tgoldfish, Carassius auratus", "n01629819\tEuropean fire salamander"]
-    (root / "words.txt").write_text("\n".join([*words, "n01641577\tbullfrog, Rana catesbeiana"]) + "\n")
+    words = [
+        "n00001740\tentity",
+        "n01443537\tgoldfish, Carassius auratus",
+        "n01629819\tEuropean fire salamander",
+    ]
+    (root / "words.txt").write_text(
+        "\n".join([*words, "n01641577\tbullfrog, Rana catesbeiana"]) + "\n"
+    )
     return folder
 
 
@@ -145,7 +175,11 @@ def tiny_imagenet(folder):
 def imagenet(folder):
     for label, synset in enumerate(SYNSETS):
         for row in range(6):
-            picture(folder / "train" / synset / f"{synset}_{row}.JPEG", seed=10 * label + row, width=60 + row)
+            picture(
+                folder / "train" / synset / f"{synset}_{row}.JPEG",
+                seed=10 * label + row,
+                width=60 + row,
+            )
         for row in range(2):
             name = f"ILSVRC2012_val_{2 * label + row + 1:08d}.JPEG"
             picture(folder / "val" / synset / name, seed=100 + 2 * label + row)
@@ -165,9 +199,15 @@ def cub(folder):
             images.append(f"{identity} {path}")
             labels.append(f"{identity} {label + 1}")
             splits.append(f"{identity} {int(row < 6)}")
-    for name, lines in (("images", images), ("image_class_labels", labels), ("train_test_split", splits)):
+    for name, lines in (
+        ("images", images),
+        ("image_class_labels", labels),
+        ("train_test_split", splits),
+    ):
         (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    (root / "classes.txt").write_text("".join(f"{label} {name}\n" for label, name in enumerate(names, start=1)))
+    (root / "classes.txt").write_text(
+        "".join(f"{label} {name}\n" for label, name in enumerate(names, start=1))
+    )
     return folder
 
 
@@ -181,9 +221,18 @@ def aircraft(folder):
     }
     for row in range(32):
         picture(root / "images" / f"{row:07d}.jpg", seed=row, width=56, height=60)
-    for level, plural in (("variant", "variants"), ("family", "families"), ("manufacturer", "manufacturers")):
+    for level, plural in (
+        ("variant", "variants"),
+        ("family", "families"),
+        ("manufacturer", "manufacturers"),
+    ):
         (root / f"{plural}.txt").write_text("\n".join(dict.fromkeys(levels[level])) + "\n")
-        parts = {"train": range(12), "val": range(12, 24), "trainval": range(24), "test": range(24, 32)}
+        parts = {
+            "train": range(12),
+            "val": range(12, 24),
+            "trainval": range(24),
+            "test": range(24, 32),
+        }
         for part, rows in parts.items():
             lines = [f"{row:07d} {levels[level][row % 4]}\n" for row in rows]
             (root / f"images_{level}_{part}.txt").write_text("".join(lines))
@@ -196,5 +245,10 @@ def image_folder(folder):
         for label, name in enumerate(("ant", "bee")):
             for row in range(count):
                 deeper = "more" if row == 0 else ""
-                picture(folder / part / name / deeper / f"{row}.jpg", seed=100 * label + row, width=70, height=40)
+                picture(
+                    folder / part / name / deeper / f"{row}.jpg",
+                    seed=100 * label + row,
+                    width=70,
+                    height=40,
+                )
     return folder

@@ -80,7 +80,18 @@ def blocks_in(text: str, page: str) -> list[Block]:
         if marker is None and whole is not None and language == "console":
             marker, said = "parsed only", whole[1]
         inside = "\n".join(line.removeprefix(indent) for line in lines[at + 1 : end]) + "\n"
-        found.append(Block(page, at + 1, len(found) + 1, language, title[1] if title else None, inside, marker, said))
+        found.append(
+            Block(
+                page,
+                at + 1,
+                len(found) + 1,
+                language,
+                title[1] if title else None,
+                inside,
+                marker,
+                said,
+            )
+        )
         at = end + 1
     return found
 
@@ -88,7 +99,9 @@ def blocks_in(text: str, page: str) -> list[Block]:
 def _marker(before: list[str]) -> tuple[str | None, str]:
     last = next((line.strip() for line in reversed(before) if line.strip()), "")
     found = _MARKER.match(last)
-    assert found or not re.match(r"<!-- (not|parsed|exits)", last), f"a marker that says nothing: {last}"
+    assert found or not re.match(r"<!-- (not|parsed|exits)", last), (
+        f"a marker that says nothing: {last}"
+    )
     return (found[1], found[2]) if found else (None, "")
 
 

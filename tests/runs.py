@@ -12,7 +12,12 @@ SMALL = [
 ]  # fmt: skip
 RUNS = {
     # Two losses, three seeds, dropout, the same validation images for all.
-    "shared": ("synthetic", [*SMALL, "data.split_seed=0", "model.dropout=0.3"], ["ce", "ls"], [0, 1, 2]),
+    "shared": (
+        "synthetic",
+        [*SMALL, "data.split_seed=0", "model.dropout=0.3"],
+        ["ce", "ls"],
+        [0, 1, 2],
+    ),
     # Three seeds, each with a split of its own.
     "apart": ("synthetic", SMALL, ["ce"], [0, 1, 2]),
     "open-set": ("synthetic", [*SMALL, "data.hold_out_classes=[7,8,'9']"], ["ce"], [0]),

@@ -31,7 +31,10 @@ class NormTemperature(Calibrator):
 
     def _fit(self, val):
         slopes = torch.linspace(0, 3, 61).tolist()
-        self.slope = min(slopes, key=lambda s: float(cross_entropy(ByNorm(s)(val.logits, val.features), val.target)))
+        self.slope = min(
+            slopes,
+            key=lambda s: float(cross_entropy(ByNorm(s)(val.logits, val.features), val.target)),
+        )
 
     def _transform_predictions(self, test):
         features = None if self.num_features is None else test.features

@@ -67,12 +67,20 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     images = torch.randn(32, 8, generator=generator)
     objective = Objective(model, FedLAS(num_classes=4))
 
-    tiny = ["train.epochs=1", "data.train_size=60", "data.val_size=50", "data.test_size=50", "model.hidden=[8]"]
+    tiny = [
+        "train.epochs=1",
+        "data.train_size=60",
+        "data.val_size=50",
+        "data.test_size=50",
+        "model.hidden=[8]",
+    ]
     number = iter(range(9))
 
     def set_to_run() -> None:
         words = [word for each in tiny for word in ("--set", each)]
-        assert main(["train", "synthetic", *words, "--out", str(folder / f"run{next(number)}")]) == 0
+        assert (
+            main(["train", "synthetic", *words, "--out", str(folder / f"run{next(number)}")]) == 0
+        )
 
     def calibrated_model() -> None:
         loader = [(images, target[:32])]

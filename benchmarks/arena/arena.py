@@ -32,7 +32,15 @@ from train import EPOCHS, EachSeed, Method, Outputs, train
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
-from fedlas.losses import CrossEntropy, FedLAS, FedLASPlus, FocalLoss, LabelSmoothing, MbLS, TemperedPast
+from fedlas.losses import (
+    CrossEntropy,
+    FedLAS,
+    FedLASPlus,
+    FocalLoss,
+    LabelSmoothing,
+    MbLS,
+    TemperedPast,
+)
 from fedlas.metrics import (
     accuracy,
     area_under_risk_coverage,
@@ -73,12 +81,18 @@ def trainings(split: data.Split) -> dict[str, Callable[..., Any]]:
     """All trainings by name; each returns ``train``'s result."""
     classes, seeds = split.num_classes, len(split.train.target)
     few = classes <= 10  # the authors' settings of CIFAR-10, else those of CIFAR-100
-    fedlas = {"alpha": 0.05, "beta": 4, "momentum": 0.95} if few else {"alpha": 0.1, "beta": 4, "momentum": 0.5}
+    fedlas = (
+        {"alpha": 0.05, "beta": 4, "momentum": 0.95}
+        if few
+        else {"alpha": 0.1, "beta": 4, "momentum": 0.5}
+    )
     plus = {"alpha": 0.1, "beta": 0.5 if few else 1, "margin": 6, "momentum": 0.95 if few else 0.5}
     past = {"num_samples": split.train.target.shape[1], "num_epochs": EPOCHS}
     ce, ls = partial(Method, CrossEntropy()), partial(Method, LabelSmoothing(alpha=0.05))
 
-    def made(method: Callable[[], Method], on: data.Split = split, **options: Any) -> Callable[..., Any]:
+    def made(
+        method: Callable[[], Method], on: data.Split = split, **options: Any
+    ) -> Callable[..., Any]:
         return lambda **more: train(on, method(), **(options | more))
 
     return {
@@ -88,7 +102,9 @@ def trainings(split: data.Split) -> dict[str, Callable[..., Any]]:
         "focal": made(partial(Method, FocalLoss(gamma=3))),
         "fedlas": made(lambda: EachSeed(partial(FedLAS, num_classes=classes, **fedlas), seeds)),
         "fedlas+": made(lambda: EachSeed(partial(FedLASPlus, num_classes=classes, **plus), seeds)),
-        "tempered-past": made(lambda: Past(partial(TemperedPast, num_classes=classes, **past), seeds)),
+        "tempered-past": made(
+            lambda: Past(partial(TemperedPast, num_classes=classes, **past), seeds)
+        ),
         **{f"ce {stream}": made(ce, stream=stream) for stream in (1, 2)},
         **{f"ce decay {decay:g}": made(ce, decay=decay) for decay in DECAYS},
         **{f"ls decay {decay:g}": made(ls, decay=decay) for decay in DECAYS},
@@ -155,18 +171,29 @@ def best_of(choices: list[Choice]) -> Choice:
 
 def mixture(choices: list[Choice]) -> Choice:
     """The mean of probabilities, which is calibrated as one."""
-    val = torch.stack([choice.val.log_softmax(-1) for choice in choices]).logsumexp(0) - math.log(len(choices))
-    test = torch.stack([choice.test.log_softmax(-1) for choice in choices]).logsumexp(0) - math.log(len(choices))
+    val = torch.stack([choice.val.log_softmax(-1) for choice in choices]).logsumexp(0) - math.log(
+        len(choices)
+    )
+    test = torch.stack([choice.test.log_softmax(-1) for choice in choices]).logsumexp(0) - math.log(
+        len(choices)
+    )
     return Choice(val, choices[0].target, test, refined(val, choices[0].target)[0])
 
 
 def cross_fitted(choices: list[Choice]) -> Choice:
     """Networks of which each has not seen one fold: one calibrator of all folds, then the mean of probabilities."""
-    val, target = (torch.cat([getattr(choice, name) for choice in choices], dim=1) for name in ("val", "target"))
-    return Choice(val, target, torch.cat([choice.test for choice in choices]), refined(val, target)[0])
+    val, target = (
+        torch.cat([getattr(choice, name) for choice in choices], dim=1)
+        for name in ("val", "target")
+    )
+    return Choice(
+        val, target, torch.cat([choice.test for choice in choices]), refined(val, target)[0]
+    )
 
 
-def methods(results: dict[str, tuple[Outputs, Outputs | None]], split: data.Split) -> Iterator[tuple[str, Choice]]:
+def methods(
+    results: dict[str, tuple[Outputs, Outputs | None]], split: data.Split
+) -> Iterator[tuple[str, Choice]]:
     """What is reported, by name, from the outputs of all trainings."""
     target = dict.fromkeys(results, split.val.target)
     target["more labels"] = data.with_validation(split).val.target
@@ -196,29 +223,48 @@ def scores(choice: Choice, seed: int, test_target: Tensor) -> dict[str, float]:
         auto = AutoCalibration().fit(val)
     found = {}
     for prefix, members in (("", [auto.transform(part) for part in test]), ("raw_", test)):
-        mean = torch.stack([part.logits.log_softmax(1) for part in members]).logsumexp(0) - math.log(len(members))
-        found |= {f"{prefix}{name}": metric(Predictions(mean, test_target[seed])) for name, metric in METRICS.items()}
+        mean = torch.stack([part.logits.log_softmax(1) for part in members]).logsumexp(
+            0
+        ) - math.log(len(members))
+        found |= {
+            f"{prefix}{name}": metric(Predictions(mean, test_target[seed]))
+            for name, metric in METRICS.items()
+        }
     return found
 
 
 def run_set(name: str, split: data.Split, seeds: range, **options: Any) -> Iterator[dict[str, Any]]:
     """Rows of a data set: one for each method and seed."""
-    results = {training: make(first_seed=seeds[0], **options) for training, make in trainings(split).items()}
+    results = {
+        training: make(first_seed=seeds[0], **options)
+        for training, make in trainings(split).items()
+    }
     for method, choice in methods(results, split):
         for place, seed in enumerate(seeds):
-            yield {"data": name, "method": method, "seed": seed, **scores(choice, place, split.test.target)}
+            yield {
+                "data": name,
+                "method": method,
+                "seed": seed,
+                **scores(choice, place, split.test.target),
+            }
 
 
 def cost(rounds: int = 5) -> dict[str, float]:
     """Processor time of each training relative to cross-entropy's: median over rounds, one seed at a time."""
     generator = torch.Generator().manual_seed(0)
     parts = [
-        data.Part(torch.randn(1, count, 32, generator=generator), torch.randint(10, (1, count), generator=generator))
+        data.Part(
+            torch.randn(1, count, 32, generator=generator),
+            torch.randint(10, (1, count), generator=generator),
+        )
         for count in (data.TRAIN[1], data.VAL[1], data.TEST[1])
     ]
     split = data.Split(*parts, num_classes=10)
     everything = trainings(split)
-    everything |= {"ema": everything["ce"], "ce": lambda **more: train(split, Method(CrossEntropy()), **more)}
+    everything |= {
+        "ema": everything["ce"],
+        "ce": lambda **more: train(split, Method(CrossEntropy()), **more),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in everything}
     for _ in range(rounds):
         for name, make in everything.items():
@@ -232,7 +278,9 @@ def cost(rounds: int = 5) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--keel", type=Path, required=True)
@@ -247,16 +295,24 @@ def main() -> None:
     if args.command == "cost":
         print(json.dumps(cost(), indent=1))
     elif args.command == "run":
-        commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        )
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        done = {json.loads(line)["data"] for line in args.out.read_text().splitlines()} if args.out.exists() else set()
+        done = (
+            {json.loads(line)["data"] for line in args.out.read_text().splitlines()}
+            if args.out.exists()
+            else set()
+        )
         seeds = DEVELOPMENT_SEEDS if args.development else SEEDS
         for name in data.DEVELOPMENT if args.development else data.REPORTED:
             if name not in done:
                 start = time.process_time()
                 rows = list(run_set(name, data.split(*data.samples(name, args.keel), seeds), seeds))
                 with args.out.open("a") as file:
-                    file.writelines(json.dumps({**row, "commit": commit.stdout.strip()}) + "\n" for row in rows)
+                    file.writelines(
+                        json.dumps({**row, "commit": commit.stdout.strip()}) + "\n" for row in rows
+                    )
                 print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
     else:
         rows = [json.loads(line) for line in args.runs.read_text().splitlines()]
@@ -264,7 +320,9 @@ def main() -> None:
         with args.csv.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(rows[0])
-            writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+            writer.writerows(
+                [f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows
+            )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,18 @@ from torch import Tensor
 
 DEVELOPMENT = ("vowel", "contraceptive", "segment", "german", "spambase", "led7digit", "phoneme")
 REPORTED = (
-    *("letter", "magic", "penbased", "marketing", "satimage", "texture", "chess", "splice", "titanic", "vehicle"),
+    *(
+        "letter",
+        "magic",
+        "penbased",
+        "marketing",
+        "satimage",
+        "texture",
+        "chess",
+        "splice",
+        "titanic",
+        "vehicle",
+    ),
     *("mammographic", "wordnet", "fortunes"),
 )
 TRAIN, VAL, TEST = (0.4, 1000), (0.2, 500), (0.4, 1500)
@@ -47,7 +58,13 @@ def table(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Inputs, with a column for each value of a nominal one, and class numbers of a KEEL file."""
     # As in benchmarks/calibrators.py: the code of a protocol stands alone, so that its runs can be repeated.
     lines = path.read_text(encoding="latin1").splitlines()
-    rows = np.array([[cell.strip() for cell in line.split(",")] for line in lines if line.strip() and line[0] != "@"])
+    rows = np.array(
+        [
+            [cell.strip() for cell in line.split(",")]
+            for line in lines
+            if line.strip() and line[0] != "@"
+        ]
+    )
     columns = []
     for column in rows[:, :-1].T:
         try:
@@ -79,7 +96,9 @@ def fortunes(folder: Path = Path("/usr/share/games/fortunes")) -> tuple[list[str
     texts: list[str] = []
     names: list[str] = []
     for path in sorted(path for path in folder.iterdir() if path.suffix == ""):
-        entries = [entry for entry in re.split(r"\n%\n", path.read_text(encoding="utf-8")) if entry.strip()]
+        entries = [
+            entry for entry in re.split(r"\n%\n", path.read_text(encoding="utf-8")) if entry.strip()
+        ]
         texts += entries
         names += [path.name] * len(entries)
     return texts, np.array(names)
@@ -110,7 +129,10 @@ def split(inputs: np.ndarray, target: np.ndarray, seeds: range) -> Split:
         for part, chosen in zip(parts, rows, strict=True):
             scaled = (inputs[chosen] - mean) / np.where(deviation > 0, deviation, 1)
             part.append((scaled.clip(-5, 5).astype(np.float32), target[chosen]))
-    whole = [Part(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*part, strict=True))) for part in parts]
+    whole = [
+        Part(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*part, strict=True)))
+        for part in parts
+    ]
     return Split(*whole, num_classes=int(target.max()) + 1)
 
 

@@ -56,7 +56,9 @@ def p_value(mine: list[float], other: list[float], *, extra: float = 0.0) -> flo
     return float(2 * stats.t.sf(abs(t), len(gaps) - 1))
 
 
-def marks(values: Values, method: str, metric: str = "nll", base: str = BASE, *, extra: float = 0.0) -> dict[str, int]:
+def marks(
+    values: Values, method: str, metric: str = "nll", base: str = BASE, *, extra: float = 0.0
+) -> dict[str, int]:
     """-1 where a method is lower than the base beyond Holm's correction over data sets, 1 where it is higher."""
     mine, other = values[metric][method], values[metric][base]
     adjusted = holm([p_value(mine[name], other[name], extra=extra) for name in other])
@@ -74,10 +76,14 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown; all columns but the first are numbers."""
     widths = [max(3, *(len(row[place]) for row in [head, *rows])) for place in range(len(head))]
     lines = [
-        " | ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in pairs)
+        " | ".join(
+            cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in pairs
+        )
         for pairs in (list(enumerate(zip(row, widths, strict=True))) for row in [head, *rows])
     ]
-    rule = " | ".join("-" * (width - (place > 0)) + ":" * (place > 0) for place, width in enumerate(widths))
+    rule = " | ".join(
+        "-" * (width - (place > 0)) + ":" * (place > 0) for place, width in enumerate(widths)
+    )
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 
 
@@ -102,7 +108,16 @@ def headline(values: Values, costs: dict[str, float]) -> str:
             counted(marks(values, method, base="ce")),
         ]
         rows.append((median(changes.values()), [method, *cells]))
-    head = ["method", "median %", "worst %", "lower / higher", "cautious", "Wilcoxon p", "cost", "median % to ce"]
+    head = [
+        "method",
+        "median %",
+        "worst %",
+        "lower / higher",
+        "cautious",
+        "Wilcoxon p",
+        "cost",
+        "median % to ce",
+    ]
     return table([*head, "lower / higher than ce"], [row for _, row in sorted(rows)])
 
 
@@ -127,14 +142,21 @@ def second(values: Values) -> str:
         cells = [f"{median(gaps):+.2f}"]
         for metric in ("smooth_ece", "accuracy"):
             gaps = [
-                100 * (fmean(mine) - fmean(values[metric][BASE][name])) for name, mine in values[metric][method].items()
+                100 * (fmean(mine) - fmean(values[metric][BASE][name]))
+                for name, mine in values[metric][method].items()
             ]
             cells.append(f"{median(gaps):+.2f}")
         for metric in ("brier", "aurc"):
-            changes = [change(mine, values[metric][BASE][name]) for name, mine in values[metric][method].items()]
+            changes = [
+                change(mine, values[metric][BASE][name])
+                for name, mine in values[metric][method].items()
+            ]
             cells.append(f"{median(changes):+.1f}")
         rows.append([method, *cells])
-    return table(["method", "ECE, points", "smooth ECE, points", "accuracy, points", "Brier %", "AURC %"], rows)
+    return table(
+        ["method", "ECE, points", "smooth ECE, points", "accuracy, points", "Brier %", "AURC %"],
+        rows,
+    )
 
 
 def _root(values: Values, method: str, name: str, prefix: str = "") -> float:
@@ -148,9 +170,15 @@ def question(values: Values) -> str:
         for other in others:
             cells = []
             for prefix in ("raw_", ""):
-                cells += [counted(marks(values, method, prefix + metric, other)) for metric in ("nll", "ece2")]
+                cells += [
+                    counted(marks(values, method, prefix + metric, other))
+                    for metric in ("nll", "ece2")
+                ]
                 pairs = values[f"{prefix}nll"][method], values[f"{prefix}nll"][other]
-                cells.insert(-1, f"{median(change(pairs[0][name], pairs[1][name]) for name in pairs[0]):+.1f}")
+                cells.insert(
+                    -1,
+                    f"{median(change(pairs[0][name], pairs[1][name]) for name in pairs[0]):+.1f}",
+                )
             rows.append([f"{method} minus {other}", *cells])
     head = ["", "raw NLL", "median %", "raw ECE²", "NLL after auto", "median %", "ECE² after auto"]
     return table(head, rows)
@@ -169,14 +197,18 @@ def figure(values: Values) -> str:
         for tick in range(0, top + 1, 5):
             x = left + 240 * tick / top
             parts.append(f'<path d="M{x:.0f} 26V{34 + 20 * len(names)}" stroke="#ccc"/>')
-            parts.append(f'<text x="{x:.0f}" y="{50 + 20 * len(names)}" text-anchor="middle">{tick}</text>')
+            parts.append(
+                f'<text x="{x:.0f}" y="{50 + 20 * len(names)}" text-anchor="middle">{tick}</text>'
+            )
         for row, name in enumerate(names):
             y = 40 + 20 * row
             if not panel:
                 parts.append(f'<text x="100" y="{y + 4}" text-anchor="end">{name}</text>')
             for method, color in colors.items():
                 x = left + 240 * 100 * _root(values, method, name, prefix) / top
-                parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{color}" fill-opacity=".75"/>')
+                parts.append(
+                    f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{color}" fill-opacity=".75"/>'
+                )
     bottom = 70 + 20 * len(names)
     parts.append(f'<text x="110" y="{bottom + 4}">ECE in percent, chance removed</text>')
     for place, (method, color) in enumerate(colors.items()):
@@ -192,7 +224,17 @@ def figure(values: Values) -> str:
 def blocks(folder: Path) -> dict[str, str]:
     """The tables of the README by name."""
     values, costs = read(folder / "results.csv"), json.loads((folder / "cost.json").read_text())
-    several = ["ce", "ls", "mbls", "fedlas", "fedlas+", "tempered-past", "tuned", "cross-fitted", "ensemble of 3"]
+    several = [
+        "ce",
+        "ls",
+        "mbls",
+        "fedlas",
+        "fedlas+",
+        "tempered-past",
+        "tuned",
+        "cross-fitted",
+        "ensemble of 3",
+    ]
     return {
         "headline": headline(values, costs),
         "sets": by_set(values, several),
@@ -206,7 +248,12 @@ def main() -> None:
     page = (folder / "README.md").read_text(encoding="utf-8")
     for name, text in blocks(folder).items():
         pattern = rf"(<!-- arena: {name} -->\n).*?(<!-- end -->)"
-        page = re.sub(pattern, lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page, flags=re.DOTALL)
+        page = re.sub(
+            pattern,
+            lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}",
+            page,
+            flags=re.DOTALL,
+        )
     (folder / "README.md").write_text(page, encoding="utf-8")
     (folder / "figure.svg").write_text(figure(read(folder / "results.csv")), encoding="utf-8")
 

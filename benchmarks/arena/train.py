@@ -33,7 +33,10 @@ class Net(nn.Module):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for width, height in pairwise(sizes):
-            for parts, shape in ((self.weights, (seeds, width, height)), (self.biases, (seeds, 1, height))):
+            for parts, shape in (
+                (self.weights, (seeds, width, height)),
+                (self.biases, (seeds, 1, height)),
+            ):
                 parts.append((2 * torch.rand(shape, generator=generator) - 1) * width**-0.5)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +117,12 @@ def train(
         {"params": list(net.parameters()), "weight_decay": decay},
         {"params": method.parameters(), "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=RATE, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
     slow = [parameter.detach().clone() for parameter in net.parameters()]
     rows = torch.arange(seeds)[:, None]
     kept: list[Outputs] = []
@@ -133,7 +140,9 @@ def train(
             optimizer.step()
             schedule.step()
             if average:
-                torch._foreach_lerp_(slow, [p.detach() for p in net.parameters()], 1 / (EMA_STEPS * steps))
+                torch._foreach_lerp_(
+                    slow, [p.detach() for p in net.parameters()], 1 / (EMA_STEPS * steps)
+                )
 
         # Validation, which some losses learn from; a checkpoint.
         if method.follows:

@@ -17,7 +17,8 @@ def command_line() -> str:
     )
     lines = ["| subcommand | what it does |", "|---|---|"]
     lines += [
-        f"| [`{name}`](#{name}) | {_text(subcommand.description or '')} |" for name, subcommand in subcommands.items()
+        f"| [`{name}`](#{name}) | {_text(subcommand.description or '')} |"
+        for name, subcommand in subcommands.items()
     ]
     sections = [_section(name, parser) for name, parser in subcommands.items()]
     return "\n\n".join(["\n".join(lines), exits, *sections])
@@ -29,7 +30,9 @@ def _section(name: str, parser: argparse.ArgumentParser) -> str:
         _text(parser.description or ""),
         f"<pre><code>{html.escape(parser.usage or '')}</code></pre>",
     ]
-    terms = [_term(action) for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    terms = [
+        _term(action) for action in parser._actions if not isinstance(action, argparse._HelpAction)
+    ]
     return "\n\n".join([*parts, "<dl class='options'>\n" + "\n".join(terms) + "\n</dl>"])
 
 

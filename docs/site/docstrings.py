@@ -23,14 +23,25 @@ class Docstrings(Extension):
     def on_package(self, *, pkg: Module, **_kwargs: Any) -> None:
         """Rewrite the package's docstrings, and let functions take the place of modules of the same name."""
         _rewrite(pkg)
-        _unpack(pkg, {item.name: item for module in _modules(pkg) for item in module.classes.values()})
-        shadowing = [module for module in _modules(pkg) if module.name in module.members and _exported(module)]
+        _unpack(
+            pkg, {item.name: item for module in _modules(pkg) for item in module.classes.values()}
+        )
+        shadowing = [
+            module
+            for module in _modules(pkg)
+            if module.name in module.members and _exported(module)
+        ]
         for package in [pkg, *_modules(pkg)]:
             for name, member in package.members.items():
                 path = str(member.target_path) if isinstance(member, Alias) else ""
-                found = next((module for module in shadowing if f"{path}.".startswith(f"{module.path}.")), None)
+                found = next(
+                    (module for module in shadowing if f"{path}.".startswith(f"{module.path}.")),
+                    None,
+                )
                 if found is not None:
-                    target = found.members[path.removeprefix(found.path).removeprefix(".") or found.name]
+                    target = found.members[
+                        path.removeprefix(found.path).removeprefix(".") or found.name
+                    ]
                     package.members[name] = Alias(name, target, parent=package)
         for module in shadowing:
             home: Any = module.parent
@@ -52,7 +63,9 @@ def _exported(module: Module) -> bool:
 def _rewrite(item: Object) -> None:
     if item.docstring is not None:
         scope: Object = item
-        text = _ROLE.sub(lambda found: _link(scope, short=bool(found[1]), name=found[2]), item.docstring.value)
+        text = _ROLE.sub(
+            lambda found: _link(scope, short=bool(found[1]), name=found[2]), item.docstring.value
+        )
         item.docstring.value = _EXAMPLE.sub("Examples:", text)
     for member in item.members.values():
         if not isinstance(member, Alias):
@@ -69,9 +82,13 @@ def _unpack(item: Object, classes: dict[str, Class]) -> None:
                 found = re.match(r"Unpack\[(\w+)\]", str(parameter.annotation))
                 if found and parameter.kind is ParameterKind.var_keyword:
                     for name, annotation in _options(classes[found[1]], classes):
-                        if name not in member.parameters and re.search(rf"^ +{name}: ", told, re.MULTILINE):
+                        if name not in member.parameters and re.search(
+                            rf"^ +{name}: ", told, re.MULTILINE
+                        ):
                             kind = ParameterKind.keyword_only
-                            member.parameters.add(Parameter(name, annotation=annotation, kind=kind, default="..."))
+                            member.parameters.add(
+                                Parameter(name, annotation=annotation, kind=kind, default="...")
+                            )
         elif not isinstance(member, Alias):
             _unpack(member, classes)
 

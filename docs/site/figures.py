@@ -42,7 +42,9 @@ RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
 SIZE = (3.7, 3.0)  # inches: about as wide as a phone, so that the text is not scaled down there
 
 FIXED_STRENGTH = {"ce": 0.0, "ls-quarter": 0.0125, "ls-half": 0.025, "ls": 0.05}
-ABLATIONS = tuple(f"fedlas-{part}" for part in ("against", "frozen", "plus", "minus", "zero", "noise", "constant"))
+ABLATIONS = tuple(
+    f"fedlas-{part}" for part in ("against", "frozen", "plus", "minus", "zero", "noise", "constant")
+)
 """Of the runs in ``results/``, those with one part of FedLAS replaced."""
 NORMS = tuple(f"fedlas-{norm}" for norm in ("l2", "linf", "map-l2", "map-linf"))
 """Those with another norm, or of features before the pool."""
@@ -98,7 +100,12 @@ def _strength(theme: str) -> Any:
             alpha_i = adaptive_strength(z, torch.full_like(z, psi), alpha=0.05, beta=beta)
             label = f"β {beta:g}, ψ {'+1' if psi > 0 else '-1'}"
             axes.plot(
-                z, alpha_i, color=palette.lines[i], linestyle=DASHES[0 if psi > 0 else 1], linewidth=width, label=label
+                z,
+                alpha_i,
+                color=palette.lines[i],
+                linestyle=DASHES[0 if psi > 0 else 1],
+                linewidth=width,
+                label=label,
             )
     axes.axhline(0.05, color=palette.muted, linewidth=0.8, linestyle=(0, (1, 3)))
     _label(axes, palette, "standardized norm Z", "strength α_i (α = 0.05)")
@@ -133,14 +140,26 @@ def _indicator(theme: str) -> Any:
     level = 20 + 25 * (1 - np.exp(-steps / 25)) + 6 * (steps > 80)
     batches = [float(at) * (1 + 0.35 * torch.randn(32, 1, generator=generator)) for at in level]
     axes.plot(
-        steps, [float(b.abs().mean()) for b in batches], ".", color=palette.muted, markersize=3, label="batch mean"
+        steps,
+        [float(b.abs().mean()) for b in batches],
+        ".",
+        color=palette.muted,
+        markersize=3,
+        label="batch mean",
     )
     for i, momentum in enumerate((0.95, 0.5, 0.05)):
         indicator, means = NormConfidenceIndicator(momentum), []
         for batch in batches:
             indicator(batch)
             means.append(float(indicator.mean))
-        axes.plot(steps, means, color=palette.lines[i], linestyle=DASHES[i], linewidth=1.4, label=f"m = {momentum:g}")
+        axes.plot(
+            steps,
+            means,
+            color=palette.lines[i],
+            linestyle=DASHES[i],
+            linewidth=1.4,
+            label=f"m = {momentum:g}",
+        )
     _label(axes, palette, "training step", "feature norm")
     return axes
 
@@ -167,7 +186,9 @@ def _tracks_confidence(theme: str) -> Any:
 
 @_figure("differences")
 def _differences(theme: str) -> Any:
-    return _measured(["fedlas:ls", "ls-half:ls", "fedlas:ls-half", "fedlas:ce", "fedlas+:mbls"], theme)
+    return _measured(
+        ["fedlas:ls", "ls-half:ls", "fedlas:ls-half", "fedlas:ce", "fedlas+:mbls"], theme
+    )
 
 
 @_figure("ablations")
@@ -179,10 +200,18 @@ def _ablations(theme: str) -> Any:
 def _strength_and_ece(theme: str) -> Any:
     """Every run of label smoothing, FedLAS and its ablations: a fixed strength or the mean one, and the ECE."""
     palette, axes = _axes(theme)
-    named = {"label smoothing": FIXED_STRENGTH, "FedLAS": ("fedlas",), "ablations": ("fedlas-mean", *ABLATIONS, *NORMS)}
+    named = {
+        "label smoothing": FIXED_STRENGTH,
+        "FedLAS": ("fedlas",),
+        "ablations": ("fedlas-mean", *ABLATIONS, *NORMS),
+    }
     runs = collect(RUNS).runs
     for i, (name, losses) in enumerate(named.items()):
-        points = [(_strength_of(run), 100 * run.measured["test"]["ece"]) for run in runs if run.loss in losses]
+        points = [
+            (_strength_of(run), 100 * run.measured["test"]["ece"])
+            for run in runs
+            if run.loss in losses
+        ]
         axes.scatter(
             *zip(*points, strict=True), s=16, marker=MARKERS[i], color=palette.lines[i], alpha=0.85, label=name,
         )  # fmt: skip
@@ -199,17 +228,23 @@ def _calibrated(theme: str) -> Any:
 
 @_figure("over-confident")
 def _over_confident(theme: str) -> Any:
-    return reliability_diagram(synthetic(10_000, sharpness=1.7), band=True, title="over-confident", theme=theme)
+    return reliability_diagram(
+        synthetic(10_000, sharpness=1.7), band=True, title="over-confident", theme=theme
+    )
 
 
 @_figure("under-confident")
 def _under_confident(theme: str) -> Any:
-    return reliability_diagram(synthetic(10_000, sharpness=0.6), band=True, title="under-confident", theme=theme)
+    return reliability_diagram(
+        synthetic(10_000, sharpness=0.6), band=True, title="under-confident", theme=theme
+    )
 
 
 @_figure("few-samples")
 def _few_samples(theme: str) -> Any:
-    return reliability_diagram(synthetic(300), band=True, title="calibrated, 300 samples", theme=theme)
+    return reliability_diagram(
+        synthetic(300), band=True, title="calibrated, 300 samples", theme=theme
+    )
 
 
 @_figure("noise-floor")
@@ -263,7 +298,10 @@ def _strength_of(run: FinishedRun) -> float:
 def _measured(pairs: list[str], theme: str) -> Any:
     """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
     palette, found = _palette(theme), method_differences(collect(RUNS), pairs, metric="ece")
-    values = {" - ".join(each.pair): [100 * (a - b) for a, b in zip(*each.values, strict=True)] for each in found}
+    values = {
+        " - ".join(each.pair): [100 * (a - b) for a, b in zip(*each.values, strict=True)]
+        for each in found
+    }
     axes = new_axes(palette, size=(3.7, 1.1 + 0.26 * len(found)))
     seed_values(values, label="ECE (points), A - B", zero=True, ax=axes, theme=theme, legend=False)
     legend_outside(axes, palette, most=3)
@@ -285,7 +323,9 @@ def _axes(theme: str) -> tuple[Theme, Any]:
 def _label(axes: Any, palette: Theme, x: str, y: str) -> None:
     axes.set_xlabel(x, color=palette.ink, fontsize=9)
     axes.set_ylabel(y, color=palette.ink, fontsize=9)
-    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=palette.ink)
+    axes.figure.legend(
+        loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=palette.ink
+    )
 
 
 def _from_logs(metric: str, theme: str) -> Any:
@@ -293,9 +333,13 @@ def _from_logs(metric: str, theme: str) -> Any:
     runs = [run for run in run_folders(RUNS) if run.is_finished]
     history = {}
     for loss in ("fedlas", "fedlas+"):
-        history[loss] = [record for run in runs if run.metrics["loss"] == loss for record in run.log]
+        history[loss] = [
+            record for run in runs if run.metrics["loss"] == loss for record in run.log
+        ]
         if not history[loss]:
-            raise FileNotFoundError(f"{RUNS} must hold logs of {loss}, which the figures of the method are drawn from.")
+            raise FileNotFoundError(
+                f"{RUNS} must hold logs of {loss}, which the figures of the method are drawn from."
+            )
     axes = new_axes(_palette(theme), size=SIZE)
     return training_curves(history, metric=metric, ax=axes, theme=theme, legend=False)
 

@@ -18,7 +18,9 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "results/README.md": "results.md",
     **{
-        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix().replace("README.md", "overview.md")
+        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT)
+        .as_posix()
+        .replace("README.md", "overview.md")
         for path in sorted((ROOT / "results").rglob("*.md"))
         if path.parent.name != "results" or path.name != "README.md"
     },
@@ -43,7 +45,9 @@ def for_site(text: str, source: str, page: str) -> str:
     """
     if page == WITH_EXAMPLES:
         text = _WHOLE_EXAMPLE.sub(_source_of, text)
-    return outside_code(text, lambda part: _LINK.sub(lambda found: _link(found[1], found[2], source, page), part))
+    return outside_code(
+        text, lambda part: _LINK.sub(lambda found: _link(found[1], found[2], source, page), part)
+    )
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:

@@ -22,7 +22,9 @@ def glyph(font: ImageFont.FreeTypeFont, sign: str) -> Image.Image:
     """A white sign on black, centered, with its baseline at row 18."""
     image = Image.new("L", (SIZE, SIZE))
     left, _, right, _ = font.getbbox(sign, anchor="ls")
-    ImageDraw.Draw(image).text(((SIZE - right - left) / 2, BASELINE), sign, fill=255, font=font, anchor="ls")
+    ImageDraw.Draw(image).text(
+        ((SIZE - right - left) / 2, BASELINE), sign, fill=255, font=font, anchor="ls"
+    )
     return image
 
 
@@ -45,7 +47,9 @@ def images(package: Path, rng: np.random.Generator) -> list[tuple[str, Image.Ima
 
 rng = np.random.default_rng(0)
 every = [item for package in sorted(Path(sys.argv[1]).iterdir()) for item in images(package, rng)]
-samples = list({(name, image.tobytes()): (name, image) for name, image in every}.values())  # fonts share signs
+samples = list(
+    {(name, image.tobytes()): (name, image) for name, image in every}.values()
+)  # fonts share signs
 for number, place in enumerate(rng.permutation(len(samples))[: TRAIN + TEST]):
     name, image = samples[place]
     folder = Path(sys.argv[2], "test" if number < TEST else "train", name)

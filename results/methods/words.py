@@ -24,10 +24,14 @@ def words(language: str) -> list[str]:
     encoding = "latin-1" if language == "swedish" else "utf-8"
     lines = Path("/usr/share/dict", language).read_text(encoding=encoding).splitlines()
     plain = {
-        "".join(sign for sign in unicodedata.normalize("NFKD", line) if not unicodedata.combining(sign))
+        "".join(
+            sign for sign in unicodedata.normalize("NFKD", line) if not unicodedata.combining(sign)
+        )
         for line in lines
     }
-    return sorted(word for word in plain if 4 <= len(word) <= PLACES and set(word) <= set(ascii_lowercase))
+    return sorted(
+        word for word in plain if 4 <= len(word) <= PLACES and set(word) <= set(ascii_lowercase)
+    )
 
 
 def image(word: str) -> np.ndarray:

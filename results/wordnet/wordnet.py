@@ -24,12 +24,18 @@ def definitions(part: str) -> dict[str, int]:
 def image(text: str) -> np.ndarray:
     """255 in the place of each word, uint8 (48, 48)."""
     places = np.zeros(SIDE * SIDE, dtype=np.uint8)
-    places[[zlib.crc32(word.encode()) % len(places) for word in re.findall(r"[a-z]+", text.lower())]] = 255
+    places[
+        [zlib.crc32(word.encode()) % len(places) for word in re.findall(r"[a-z]+", text.lower())]
+    ] = 255
     return places.reshape(SIDE, SIDE)
 
 
 rng = np.random.default_rng(0)
-samples = {text: topic for part in ("noun", "verb", "adj", "adv") for text, topic in definitions(part).items()}
+samples = {
+    text: topic
+    for part in ("noun", "verb", "adj", "adv")
+    for text, topic in definitions(part).items()
+}
 texts = list(samples)
 order = rng.permutation(len(texts))[: TRAIN + TEST]
 images = np.stack([image(texts[place]) for place in order])

@@ -1,7 +1,7 @@
 """Argument checks for your own losses, metrics and data sets: each returns the value or raises an ``InputError``.
 
-Every check takes the name of what checks (``owner``), the name of the argument and its value. The message then names
-the argument and says what was expected, what came and what to do.
+Every check takes the name of the argument and its value. The message names your class or function and the argument,
+and says what was expected, what came and what to do.
 
 **Which numbers are accepted.** Logits and features are dense (neither sparse nor nested), on a device that holds
 values (not ``meta``), finite, and between -2**100 and 2**100 (1.3e30). ``check_finite`` refuses everything else, and

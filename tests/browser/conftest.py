@@ -22,7 +22,9 @@ def chromium():
     """Where Chromium is: $FEDLAS_CHROMIUM, or the first on the PATH."""
     if importlib.util.find_spec("playwright") is None:
         missing("playwright is not installed: pip install 'fedlas[test]'")
-    program = os.environ.get("FEDLAS_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = os.environ.get("FEDLAS_CHROMIUM") or next(
+        filter(None, map(shutil.which, PROGRAMS)), None
+    )
     if program is None:
         missing("there is no Chromium: apt-get install chromium, or name it in FEDLAS_CHROMIUM")
     return program

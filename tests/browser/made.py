@@ -70,10 +70,21 @@ def _make_all():
         few = ("--replicates", "39")
         _fedlas("diagnose", "digits")
         _fedlas("diagnose", "digits/fedlas-s0")
-        _fedlas("ood", f"digits/{PLAIN}-s0", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/losses", *few)
+        _fedlas(
+            "ood",
+            f"digits/{PLAIN}-s0",
+            "digits/fedlas-s0",
+            "--data",
+            "synthetic",
+            "--out",
+            "ood/losses",
+            *few,
+        )
         _fedlas("ood", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/scores", *few)
         _fedlas("card", "digits/fedlas-s0", *few)
-        _fedlas("export", "digits/fedlas-s0", "--format", "torch-export", "--calibrate", "vector", *few)
+        _fedlas(
+            "export", "digits/fedlas-s0", "--format", "torch-export", "--calibrate", "vector", *few
+        )
         _monitor()
     return asked
 
@@ -83,10 +94,31 @@ def _bench():
     Path("digits.yaml").write_text(RECIPE, encoding="utf-8")
     for loss in (PLAIN, GATED):
         for seed in ("0", "1"):
-            _fedlas("train", "digits.yaml", "--loss", loss, "--seed", seed, "--out", f"digits/{loss}-s{seed}")
+            _fedlas(
+                "train",
+                "digits.yaml",
+                "--loss",
+                loss,
+                "--seed",
+                seed,
+                "--out",
+                f"digits/{loss}-s{seed}",
+            )
     # The only run of a bench fails, so it writes no report: that would come with a thousand replicates.
-    _fedlas("bench", "digits.yaml", "--losses", "diverging", "--seeds", "0", "--out", "digits", status=2)
-    _fedlas("train", "digits.yaml", "--loss", "diverging", "--seed", "1", "--out", "digits/diverging-s1", status=2)
+    _fedlas(
+        "bench", "digits.yaml", "--losses", "diverging", "--seeds", "0", "--out", "digits", status=2
+    )
+    _fedlas(
+        "train",
+        "digits.yaml",
+        "--loss",
+        "diverging",
+        "--seed",
+        "1",
+        "--out",
+        "digits/diverging-s1",
+        status=2,
+    )
     Path("digits/unreadable-s0").mkdir()
     Path("digits/unreadable-s0/metrics.json").write_text('{"format": 1', encoding="utf-8")
     _fedlas("report", "digits", "--replicates", "39")
@@ -114,13 +146,22 @@ def _single_run():
 def _evaluations():
     """One run with one calibrator and with all, and somebody else's table with a long name."""
     few = ("--replicates", "39", "--report")
-    _fedlas("evaluate", f"digits/{PLAIN}-s0", "--calibrate", "temperature", *few, "evaluated/temperature.html")
+    _fedlas(
+        "evaluate",
+        f"digits/{PLAIN}-s0",
+        "--calibrate",
+        "temperature",
+        *few,
+        "evaluated/temperature.html",
+    )
     _fedlas("evaluate", f"digits/{PLAIN}-s0", "--calibrate", "all", *few, "evaluated/all.html")
     score = np.random.default_rng(0).uniform(size=200)
     table = Path("predictions_of_the_second_hospital_in_the_external_validation_cohort.csv")
     rows = [f"{1 - p:.4f},{p:.4f},{int(u < p)}" for p, u in zip(score, score[::-1], strict=True)]
     table.write_text("\n".join(["p_healthy,p_ill,label", *rows]), encoding="utf-8")
-    _fedlas("evaluate", str(table), "--probs", "p_*", "--target", "label", *few, "evaluated/table.html")
+    _fedlas(
+        "evaluate", str(table), "--probs", "p_*", "--target", "label", *few, "evaluated/table.html"
+    )
 
 
 def _monitor():
@@ -131,7 +172,9 @@ def _monitor():
     np.savez("unlabeled.npz", logits=test.logits.numpy())
     good = [str(run / "predictions/test.npz")] * 3
     _fedlas("monitor", str(run), *["unlabeled.npz"] * 3, "--raw", "--page", "monitor/quiet.html")
-    _fedlas("monitor", str(run), *good, "wrong.npz", "--raw", "--page", "monitor/alarm.html", status=3)
+    _fedlas(
+        "monitor", str(run), *good, "wrong.npz", "--raw", "--page", "monitor/alarm.html", status=3
+    )
 
 
 def _fedlas(*arguments, status=0):

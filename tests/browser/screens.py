@@ -66,18 +66,24 @@ class Opened:
             self.page.emulate_media(media="print")
             self.page.set_viewport_size({"width": PAPER, "height": HEIGHT})
         options = {"theme": screen.theme, "width": width, "phone": screen.phone, "print": printed}
-        return self.faults + self.page.evaluate(f"(options) => {{ {RULES}\n return audit(options); }}", options)
+        return self.faults + self.page.evaluate(
+            f"(options) => {{ {RULES}\n return audit(options); }}", options
+        )
 
     def open_all(self):
         """Open every folded part by a click on its head, and check that it opens."""
-        for i, details in enumerate(self.page.locator("details:visible:not([open])").element_handles()):
+        for i, details in enumerate(
+            self.page.locator("details:visible:not([open])").element_handles()
+        ):
             details.query_selector("summary").click()
             assert details.get_attribute("open") is not None, f"folded part {i} stays shut"
 
     def picture(self, name):
         """A picture of the whole page, in $FEDLAS_SCREENSHOTS if that is set."""
         if folder := os.environ.get("FEDLAS_SCREENSHOTS"):
-            path = Path(folder) / f"{name.removesuffix('.html').replace('/', '_')}-{self.screen}.png"
+            path = (
+                Path(folder) / f"{name.removesuffix('.html').replace('/', '_')}-{self.screen}.png"
+            )
             self.page.screenshot(path=path, full_page=True)
 
 

@@ -22,7 +22,9 @@ def shoot(browser, page, out):
     made = []
     for width, height in HEIGHTS.items():
         for theme in ("light", "dark"):
-            opened = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
+            opened = browser.new_page(
+                viewport={"width": width, "height": height}, color_scheme=theme
+            )
             opened.goto(page.resolve().as_uri())
             made.append(out / f"{page.resolve().parent.name}-{page.stem}-{theme}-{width}.png")
             opened.screenshot(path=made[-1])
@@ -35,7 +37,9 @@ def main():
     parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE.html")
     parser.add_argument("--out", type=Path, default=Path("shots"))
     options = parser.parse_args()
-    program = os.environ.get("FEDLAS_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = os.environ.get("FEDLAS_CHROMIUM") or next(
+        filter(None, map(shutil.which, PROGRAMS)), None
+    )
     if program is None:
         sys.exit("there is no Chromium: install it, or name it in FEDLAS_CHROMIUM")
     if missing := [str(page) for page in options.pages if not page.is_file()]:

@@ -25,7 +25,10 @@ def test_parts_unfold_and_fold_by_mouse_and_keyboard(browser, folder, name, scre
         parts = there.page.locator("details:visible:not([open])")
         assert parts.count()
         for part in parts.element_handles()[:4]:
-            head, content = part.query_selector("summary"), part.query_selector(":scope > :not(summary)")
+            head, content = (
+                part.query_selector("summary"),
+                part.query_selector(":scope > :not(summary)"),
+            )
             assert not content.evaluate(SHOWN)
             head.click()
             assert content.evaluate(SHOWN)
@@ -41,7 +44,9 @@ def test_the_report_leads_to_an_error_and_its_problems(browser, folder):
         assert "must stay finite" in page.locator("body").inner_text()
         page.go_back()
         page.get_by_role("link", name="runs without numbers").click()
-        page.wait_for_function("document.querySelector('#problems').getBoundingClientRect().top < innerHeight")
+        page.wait_for_function(
+            "document.querySelector('#problems').getBoundingClientRect().top < innerHeight"
+        )
         assert there.faults == []
 
 

@@ -39,4 +39,6 @@ def test_every_template_is_used_by_a_page(folder):
     rooms = [Path(room.__file__).parent for room in (fedlas.lab.report, fedlas.present)]
     templates = {path.name for room in rooms for path in (room / "templates").glob("*.j2")}
     assert templates
-    assert templates == set((folder / TEMPLATES).read_text(encoding="utf-8").splitlines()) & templates
+    assert (
+        templates == set((folder / TEMPLATES).read_text(encoding="utf-8").splitlines()) & templates
+    )

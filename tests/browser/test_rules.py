@@ -66,7 +66,9 @@ def look(browser, tmp_path_factory):
     path = tmp_path_factory.mktemp("bad") / "page.html"
     path.write_text(page(), encoding="utf-8")
     with contextlib.ExitStack() as stack:
-        windows = {s: stack.enter_context(opened(browser, path.as_uri(), s)) for s in (PHONE, DESK, NIGHT)}
+        windows = {
+            s: stack.enter_context(opened(browser, path.as_uri(), s)) for s in (PHONE, DESK, NIGHT)
+        }
 
         def faults(html, screen=DESK, *, printed=False):
             path.write_text(html, encoding="utf-8")
@@ -156,16 +158,23 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "body", "screen"), BAD, ids=[f"{i}-{rule}" for i, (rule, *_) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("rule", "body", "screen"), BAD, ids=[f"{i}-{rule}" for i, (rule, *_) in enumerate(BAD)]
+)
 def test_a_bad_page_is_found(look, rule, body, screen):
     found = look(page(body), screen)
-    also = {"outside": "console", "theme": "contrast"}.get(rule)  # a refused request is an error of the console, too
+    # a refused request is an error of the console, too
+    also = {"outside": "console", "theme": "contrast"}.get(rule)
     assert {fault.split(":")[0] for fault in found} - {also} == {rule}, found
 
 
 @pytest.mark.parametrize(
     ("html", "rule"),
-    [(page(lang=""), "head"), (page(head=""), "head"), (page().replace("viewport", "view"), "head")],
+    [
+        (page(lang=""), "head"),
+        (page(head=""), "head"),
+        (page().replace("viewport", "view"), "head"),
+    ],
     ids=["lang", "title", "viewport"],
 )
 def test_a_bad_head_is_found(look, html, rule):
@@ -177,7 +186,10 @@ def test_a_bad_head_is_found(look, html, rule):
     [
         ("@media print { p { color: #bbb; } }", {"contrast", "print"}),
         ("@media print { p, a { color: #fff; background: #000; } }", {"print"}),
-        ("@media (prefers-color-scheme: dark) { body, a { background: #111; color: #eee; } }", {"print", "theme"}),
+        (
+            "@media (prefers-color-scheme: dark) { body, a { background: #111; color: #eee; } }",
+            {"print", "theme"},
+        ),
         ("@media print { p { width: 900px; } }", {"sideways"}),
     ],
     ids=["pale", "white on black", "dark", "wide"],
@@ -198,7 +210,12 @@ def test_broken_links_are_found(browser, tmp_path):
     (inside / "page.html").write_text(page(GOOD + links))
     with opened(browser, (inside / "page.html").as_uri(), DESK) as there:
         found = broken_links(there.page, inside)
-    assert [href.rsplit("/", 1)[-1] for href in found] == ["gone.csv", "page.html#gone", "outside.csv", bad[-1]]
+    assert [href.rsplit("/", 1)[-1] for href in found] == [
+        "gone.csv",
+        "page.html#gone",
+        "outside.csv",
+        bad[-1],
+    ]
 
 
 def test_a_folded_part_that_stays_shut_is_found(browser, tmp_path):

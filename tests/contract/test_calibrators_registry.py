@@ -33,8 +33,13 @@ def predictions(samples=200, classes=4, seed=0, dtype=torch.float32):
     torch.manual_seed(seed)
     logits = torch.randn(samples, classes, dtype=torch.float64) * 4
     target = torch.multinomial((logits / 2).softmax(1), 1).squeeze(1)
-    mixing = torch.randn(classes + 2, classes + 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    features = torch.cat([logits, torch.randn(samples, 2, dtype=torch.float64)], dim=1) @ torch.linalg.qr(mixing).Q
+    mixing = torch.randn(
+        classes + 2, classes + 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    features = (
+        torch.cat([logits, torch.randn(samples, 2, dtype=torch.float64)], dim=1)
+        @ torch.linalg.qr(mixing).Q
+    )
     return Predictions(logits.to(dtype), target, features=features.to(dtype))
 
 
@@ -50,7 +55,11 @@ def overconfident():
     source = load_dataset("synthetic", num_train=2800, num_test=5000)
     torch.manual_seed(0)
     model = build_model("mlp", num_classes=10, in_channels=1, image_size=8)
-    parts = [source.train.take(torch.arange(800)), source.train.take(torch.arange(800, 2800)), source.test]
+    parts = [
+        source.train.take(torch.arange(800)),
+        source.train.take(torch.arange(800, 2800)),
+        source.test,
+    ]
     train, *held_out = (Batches(part, mean=(0.5,), std=(0.29,), batch_size=800) for part in parts)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(100):
@@ -59,7 +68,9 @@ def overconfident():
             torch.nn.functional.cross_entropy(model(images), target).backward()
             optimizer.step()
     found = [predict(model, batches, features=True) for batches in held_out]
-    return [replace(p, label_probs=part.label_probs) for p, part in zip(found, parts[1:], strict=True)]
+    return [
+        replace(p, label_probs=part.label_probs) for p, part in zip(found, parts[1:], strict=True)
+    ]
 
 
 def test_metadata(entry):
@@ -102,7 +113,11 @@ def test_labels_are_for_the_fit_alone(entry):
 
 def test_before_fit(entry, tmp_path):
     name = entry.value.__name__
-    for act, argument in {"transform": predictions(), "save": tmp_path / "x.json", "module": None}.items():
+    for act, argument in {
+        "transform": predictions(),
+        "save": tmp_path / "x.json",
+        "module": None,
+    }.items():
         with pytest.raises(ValueError, match=rf"{name}\.{act}: .*fitted first"):
             getattr(entry.value(), act)(*([] if argument is None else [argument]))
     assert list(tmp_path.iterdir()) == []
@@ -153,7 +168,11 @@ def test_transform_is_pure_and_keeps_everything_but_the_logits(entry):
     if entry.value.keeps_argmax:
         assert torch.equal(first.predicted, test.predicted)
     for dtype in (torch.float32, torch.float64):
-        double = entry.value().fit(predictions(dtype=dtype)) if dtype is torch.float64 else fitted(entry.name)
+        double = (
+            entry.value().fit(predictions(dtype=dtype))
+            if dtype is torch.float64
+            else fitted(entry.name)
+        )
         assert double.transform(predictions(seed=1, dtype=dtype)).logits.dtype == dtype
 
 
@@ -175,7 +194,9 @@ def test_undoes_over_confidence(entry, overconfident):
 @pytest.mark.filterwarnings("default::fedlas.calibrators.CalibrationWarning")
 def test_a_fit_that_changes_nothing_warns(entry):
     torch.manual_seed(0)
-    one_class = Predictions(torch.randn(50, 1), torch.zeros(50, dtype=torch.long), features=torch.rand(50, 3))
+    one_class = Predictions(
+        torch.randn(50, 1), torch.zeros(50, dtype=torch.long), features=torch.rand(50, 3)
+    )
     with pytest.warns(CalibrationWarning, match="stay as they are"):
         calibrator = entry.value().fit(one_class)
     assert bool((calibrator.transform(one_class).confidence == 1).all())
@@ -236,7 +257,9 @@ def test_as_a_module_it_is_the_same(entry):
     for given in (dense, [part.contiguous() for part in dense]):
         found = layer(*given)
         assert found.shape == given[0].shape
-        torch.testing.assert_close(found.movedim(1, -1).reshape(200, -1), wanted.logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            found.movedim(1, -1).reshape(200, -1), wanted.logits, rtol=1e-5, atol=1e-5
+        )
     # Half precision rounds what comes in and goes out, not what was fitted.
     for dtype in (torch.float16, torch.bfloat16):
         halves = [part.to(dtype) for part in parts]
@@ -265,7 +288,10 @@ def test_as_a_module_it_is_the_same_of_rounded_probabilities(entry, dtype):
         pytest.skip("of logits alone")
     probs = (predictions(1000, 3).probs * 100).round() / 100
     probs, target = probs / probs.sum(1, keepdim=True), predictions(1000, 3).target
-    val, test = (Predictions.from_probs(probs[at].to(dtype), target[at]) for at in (slice(600), slice(600, None)))
+    val, test = (
+        Predictions.from_probs(probs[at].to(dtype), target[at])
+        for at in (slice(600), slice(600, None))
+    )
     calibrator = entry.value().fit(val)
     assert calibrator.least_log is not None
     found, wanted = calibrator.module()(test.logits).softmax(1), calibrator.transform(test).probs
@@ -278,7 +304,9 @@ class Every(torch.nn.Module):
     def __init__(self):
         super().__init__()
         entries = [entry for entry in CALIBRATORS.entries() if entry.name != "multicalibration"]
-        self.layers = torch.nn.ModuleDict({entry.name: fitted(entry.name).module() for entry in entries})
+        self.layers = torch.nn.ModuleDict(
+            {entry.name: fitted(entry.name).module() for entry in entries}
+        )
         self.needs_features = {entry.name: "features" in entry.value.needs for entry in entries}
 
     def forward(self, logits, features):
@@ -308,8 +336,12 @@ def test_as_modules_they_export(tmp_path):
         input_names=["logits", "features"], output_names=list(expected),
     )  # fmt: skip
     session = runtime.InferenceSession(tmp_path / "layers.onnx", providers=["CPUExecutionProvider"])
-    outputs = session.run(list(expected), {"logits": parts[0].numpy(), "features": parts[1].numpy()})
-    exported["ONNX"] = {name: torch.from_numpy(output) for name, output in zip(expected, outputs, strict=True)}
+    outputs = session.run(
+        list(expected), {"logits": parts[0].numpy(), "features": parts[1].numpy()}
+    )
+    exported["ONNX"] = {
+        name: torch.from_numpy(output) for name, output in zip(expected, outputs, strict=True)
+    }
     for form, found in exported.items():
         for name, logits in expected.items():
             torch.testing.assert_close(

@@ -30,7 +30,8 @@ def root(name, tmp_path, monkeypatch):
             "FAKES in tests/fakes_data.py that writes a tiny one into a folder and returns its root, or "
             "register it without files= if it needs none."
         )
-    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *arguments: True)  # a fake has other sums
+    # a fake has other sums
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *arguments: True)
     return str(FAKES[name](tmp_path))
 
 
@@ -78,7 +79,10 @@ def test_same_every_time_and_no_global_randomness(name, root, options):
 def test_splits_and_becomes_batches(name, root, options):
     splits = replace(split(load_dataset(name, root, **options), seed=1, val_size=0.3), workers=0)
     training = splits.training_batches(batch_size=8, seed=0)
-    for batches, part in ((training, splits.train), (splits.batches(splits.test, batch_size=8), splits.test)):
+    for batches, part in (
+        (training, splits.train),
+        (splits.batches(splits.test, batch_size=8), splits.test),
+    ):
         x, target, index = next(iter(batches))
         size = splits.image_size
         assert x.shape == (len(index), splits.in_channels, size, size)

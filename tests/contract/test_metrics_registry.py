@@ -25,7 +25,12 @@ def predictions(samples=64, classes=6, scale=2.0, dtype=torch.float32, seed=0):
 
 
 def test_metadata(entry):
-    for name, kind in {"title": str, "paper": str, "higher_is_better": bool | None, "percent": bool}.items():
+    for name, kind in {
+        "title": str,
+        "paper": str,
+        "higher_is_better": bool | None,
+        "percent": bool,
+    }.items():
         assert isinstance(entry.metadata.get(name, ...), kind), name
     assert entry.summary.endswith(".")
     assert entry.metadata.get("needs", frozenset()) <= {"features", "label_probs"}
@@ -57,7 +62,9 @@ def test_precisions_agree(entry):
     options = {"num_bins": 1} if "num_bins" in inspect.signature(entry.value).parameters else {}
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         rounded = predictions(dtype=dtype)
-        single = Predictions(rounded.logits.float(), rounded.target, label_probs=rounded.label_probs)
+        single = Predictions(
+            rounded.logits.float(), rounded.target, label_probs=rounded.label_probs
+        )
         expected = pytest.approx(entry.value(single, **options), rel=1e-5, abs=1e-6)
         assert entry.value(rounded, **options) == expected, dtype
 
@@ -90,7 +97,9 @@ def test_better_predictions_score_better_where_direction_is_claimed(entry):
     others = [entry.value(Predictions(logits, target, label_probs=onehot)) for logits in bad]
     if entry.metadata["higher_is_better"] is None:  # it has a sign, and 0 is best
         good, others = abs(good), [abs(value) for value in others]
-    ahead = [good - value if entry.metadata["higher_is_better"] else value - good for value in others]
+    ahead = [
+        good - value if entry.metadata["higher_is_better"] else value - good for value in others
+    ]
     assert min(ahead) > -1e-9
     assert max(ahead) > 1e-3
 

@@ -22,15 +22,28 @@ def entry(request):
 def predictions(samples=60, classes=5, scale=2.0, dtype=torch.float32, seed=0, sharpness=1.5):
     """Coarse logits, so that there are ties between classes and between confidences."""
     generator = torch.Generator().manual_seed(seed)
-    logits = (torch.randn(samples, classes, generator=generator, dtype=torch.float64) * scale * 2).round() / 2
+    logits = (
+        torch.randn(samples, classes, generator=generator, dtype=torch.float64) * scale * 2
+    ).round() / 2
     probs = (logits / sharpness).softmax(1)
     target = torch.multinomial(probs, 1, generator=generator).squeeze(1)
     return Predictions(
-        logits.to(dtype), target, label_probs=probs, features=torch.randn(samples, 3, generator=generator)
+        logits.to(dtype),
+        target,
+        label_probs=probs,
+        features=torch.randn(samples, 3, generator=generator),
     )
 
 
-CASES = [((2, 1), 15), ((3, 2), 1), ((60, 5), 15), ((60, 5), 400), ((40, 300), 15), ((300, 4), 1), ((300, 4), 7)]
+CASES = [
+    ((2, 1), 15),
+    ((3, 2), 1),
+    ((60, 5), 15),
+    ((60, 5), 400),
+    ((40, 300), 15),
+    ((300, 4), 1),
+    ((300, 4), 7),
+]
 
 
 def one_by_one(entry, block, num_bins):
@@ -100,6 +113,7 @@ def test_what_is_called_zero_for_calibrated_models_goes_there(entry):
     if not is_error(entry):
         pytest.skip("no calibration error, or not known as one")
     few, many = (
-        noise_floor(predictions(n, sharpness=1.0), metric=entry.name, replicates=20).mean for n in (500, 50_000)
+        noise_floor(predictions(n, sharpness=1.0), metric=entry.name, replicates=20).mean
+        for n in (500, 50_000)
     )
     assert 0.0 <= many <= 0.7 * few

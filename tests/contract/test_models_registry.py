@@ -50,7 +50,9 @@ def test_is_documented(name):
 
 def test_logits_are_one_linear_of_pooled_features(model, images):
     seen = {}
-    handle = model.fc.register_forward_hook(lambda module, args, output: seen.update(features=args[0], logits=output))
+    handle = model.fc.register_forward_hook(
+        lambda module, args, output: seen.update(features=args[0], logits=output)
+    )
     logits = model.eval()(images)
     handle.remove()
     assert isinstance(model.fc, nn.Linear)
@@ -80,7 +82,9 @@ def test_traced_without_a_break(model, images):
 def test_same_seed_same_weights_and_state_dict_round_trip(name, model, images):
     torch.manual_seed(0)
     again = build_model(name, num_classes=7, in_channels=3, image_size=SIZE)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
     state = {key: value + 1 for key, value in model.state_dict().items()}
     again.load_state_dict(state)
     assert all(torch.equal(again.state_dict()[key], value) for key, value in state.items())
@@ -101,7 +105,9 @@ def test_starts_with_logits_of_ordinary_size(model, images):
 def test_dropout_is_off_unless_asked_for(name, model):
     from torch.nn.modules.dropout import _DropoutNd
 
-    assert not [module for module in model.modules() if isinstance(module, _DropoutNd) and module.p > 0]
+    assert not [
+        module for module in model.modules() if isinstance(module, _DropoutNd) and module.p > 0
+    ]
     if "dropout" not in inspect.signature(MODELS[name].value).parameters:
         pytest.skip("has no such option")
     for rate in (1, 1.5, -0.1, "much"):
@@ -116,12 +122,16 @@ def test_dropout_works_on_the_features_and_in_training_alone(name, model, images
         pytest.skip("seconds; its class is that of a shallower one")
     torch.manual_seed(0)
     dropping = build_model(name, num_classes=7, in_channels=3, image_size=SIZE, dropout=0.5)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dropping.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), dropping.parameters(), strict=True)
+    )
     assert isinstance(dropping.fc, nn.Linear)
     assert torch.equal(dropping.eval()(images), copy.deepcopy(model).eval()(images))
     seen, plain = {}, copy.deepcopy(model)
     for name, twin in (("training", dropping), ("features", plain)):
-        twin.fc.register_forward_hook(lambda module, args, output, name=name: seen.update({name: args[0]}))
+        twin.fc.register_forward_hook(
+            lambda module, args, output, name=name: seen.update({name: args[0]})
+        )
     with torch.no_grad():
         dropping.train()(images)
         plain.train()(images)  # normalized by the same batch

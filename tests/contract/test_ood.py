@@ -49,7 +49,9 @@ def setting():
         images = scale * torch.randn(samples, 1, 2, 3)
         with torch.no_grad():
             logits = model(images)
-        return images, Predictions(logits, torch.arange(samples) % CLASSES, features=images.flatten(1))
+        return images, Predictions(
+            logits, torch.arange(samples) % CLASSES, features=images.flatten(1)
+        )
 
     images, test = said(SAMPLES)
     (_, val), (_, train) = said(60), said(80)
@@ -119,9 +121,13 @@ def test_a_temperature_changes_those_that_look_at_logits(entry, setting):
 
 def test_its_arguments_stay_as_they_are(entry, setting):
     _, images, test, reference = setting
-    before = [value.clone() for value in (images, test.logits, test.features, reference.train.features)]
+    before = [
+        value.clone() for value in (images, test.logits, test.features, reference.train.features)
+    ]
     score(entry, setting)
-    for old, new in zip(before, (images, test.logits, test.features, reference.train.features), strict=True):
+    for old, new in zip(
+        before, (images, test.logits, test.features, reference.train.features), strict=True
+    ):
         assert torch.equal(old, new)
     assert all(weight.grad is None for weight in setting[0].parameters())
 

@@ -11,7 +11,13 @@ from fedlas import Predictions, TopLabel
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.scan import top_label_is_enough
-from fedlas.stats import bootstrap_interval, bootstrap_intervals, class_estimates, estimates, noise_floor
+from fedlas.stats import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    class_estimates,
+    estimates,
+    noise_floor,
+)
 
 NEEDS_ALL = r"needs the probabilities of all classes; got a TopLabel.*Pass Predictions"
 ENOUGH = [entry.name for entry in METRICS.entries() if top_label_is_enough(entry)]
@@ -21,7 +27,9 @@ OTHERS = [entry.name for entry in METRICS.entries() if not top_label_is_enough(e
 def predictions(samples=300, classes=5, dtype=torch.float32, seed=0):
     """Coarse logits, so that there are ties between classes and between confidences."""
     generator = torch.Generator().manual_seed(seed)
-    logits = (torch.randn(samples, classes, generator=generator, dtype=torch.float64) * 4).round() / 2
+    logits = (
+        torch.randn(samples, classes, generator=generator, dtype=torch.float64) * 4
+    ).round() / 2
     target = torch.multinomial((logits / 1.5).softmax(1), 1, generator=generator).squeeze(1)
     return Predictions(logits.to(dtype), target)
 
@@ -31,7 +39,17 @@ def top(p):
 
 
 def test_which_are_enough():
-    assert {"accuracy", "ece", "adaptive_ece", "mce", "smooth_ece", "rmsce", "ks", "debiased_ece2", "aurc"} < {*ENOUGH}
+    assert {
+        "accuracy",
+        "ece",
+        "adaptive_ece",
+        "mce",
+        "smooth_ece",
+        "rmsce",
+        "ks",
+        "debiased_ece2",
+        "aurc",
+    } < {*ENOUGH}
     assert {"nll", "brier", "classwise_ece", "ace", "true_ece", "top5"} <= {*OTHERS}
 
 
@@ -41,7 +59,9 @@ def test_values_are_equal(dtype):
     entries = [METRICS[name] for name in ENOUGH]
     for num_bins in (1, 15, 400):
         assert values_of(top(p), entries, num_bins) == values_of(p, entries, num_bins), num_bins
-    assert {entry.name: entry.value(top(p)) for entry in entries} == {entry.name: entry.value(p) for entry in entries}
+    assert {entry.name: entry.value(top(p)) for entry in entries} == {
+        entry.name: entry.value(p) for entry in entries
+    }
 
 
 @pytest.mark.parametrize("samples", [2, 60, 3000])
@@ -49,7 +69,9 @@ def test_intervals_and_floors_are_equal(samples):
     p = predictions(samples)
     options = {"replicates": 60, "seed": 3, "num_bins": 7}
     assert estimates(top(p), ENOUGH, **options) == estimates(p, ENOUGH, **options)
-    assert bootstrap_intervals(top(p), metrics=ENOUGH, **options) == bootstrap_intervals(p, metrics=ENOUGH, **options)
+    assert bootstrap_intervals(top(p), metrics=ENOUGH, **options) == bootstrap_intervals(
+        p, metrics=ENOUGH, **options
+    )
 
 
 def test_weighted_samples_are_equal():
@@ -99,7 +121,13 @@ def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough():
     def mean(predictions):
         return float(predictions.confidence.double().mean())
 
-    settings = {"title": "Mean", "higher_is_better": None, "percent": True, "paper": "none", "default": False}
+    settings = {
+        "title": "Mean",
+        "higher_is_better": None,
+        "percent": True,
+        "paper": "none",
+        "default": False,
+    }
     METRICS.register("somebodys", top_label=True, **settings)(mean)
     try:
         t = top(predictions(50))
@@ -120,6 +148,10 @@ def test_diagrams_and_groups_are_equal():
     assert calibration_by_group(top(p), group) == calibration_by_group(p, group)
     for scheme in ("equal-width", "equal-mass"):
         one, other = (reliability_bins(each, scheme=scheme) for each in (top(p), p))
-        assert all(torch.equal(*pair) for pair in ((one.count, other.count), (one.edges, other.edges)))
+        assert all(
+            torch.equal(*pair) for pair in ((one.count, other.count), (one.edges, other.edges))
+        )
     assert np.array_equal(consistency_band(top(p)).low, consistency_band(p).low, equal_nan=True)
-    assert all(np.array_equal(*pair) for pair in zip(risk_coverage(top(p)), risk_coverage(p), strict=True))
+    assert all(
+        np.array_equal(*pair) for pair in zip(risk_coverage(top(p)), risk_coverage(p), strict=True)
+    )

@@ -26,8 +26,11 @@ def test_what_is_declared(name):
     parameters = inspect.signature(LOSSES[name].value).parameters
     for option, text in LOSSES[name].metadata.get("tune", {}).items():
         assert option in parameters, f"{name} has no option {option}"
-        assert contains(distribution_of(text, option), parameters[option].default), f"{name}: {option} {text}"
-    plan_tuning("digits", ["data.cross_fit=2"], losses=[name])  # refuses a range that the loss does not accept
+        assert contains(distribution_of(text, option), parameters[option].default), (
+            f"{name}: {option} {text}"
+        )
+    # refuses a range that the loss does not accept
+    plan_tuning("digits", ["data.cross_fit=2"], losses=[name])
 
 
 @pytest.mark.parametrize("name", [name for name, numbers in NUMBERS.items() if numbers])

@@ -102,7 +102,10 @@ def test_the_same_again_elsewhere(made, name, bench, tmp_path):
     torch.rand(5)  # whatever was drawn before
     again = apply_method(planned(name, bench, tmp_path / "again"))
     assert again["test"] == metrics["test"]
-    a, b = (Predictions.load(f / "predictions" / "val.npz") for f in (derived.folder, tmp_path / "again"))
+    a, b = (
+        Predictions.load(f / "predictions" / "val.npz")
+        for f in (derived.folder, tmp_path / "again")
+    )
     assert torch.equal(a.logits, b.logits)
 
 

@@ -40,7 +40,10 @@ def reference_loss(data, plus):
     criterion = kind(num_classes=int(data["num_classes"]), variant="reference", **kwargs)
     assert criterion.nci.init == (float(data["init_mean"]), float(data["init_std"]))
     criterion.gate.load_state_dict(
-        {key: data[key.replace(".", "_")] for key in ("hidden.weight", "hidden.bias", "out.weight", "out.bias")}
+        {
+            key: data[key.replace(".", "_")]
+            for key in ("hidden.weight", "hidden.bias", "out.weight", "out.bias")
+        }
     )
     return criterion
 

@@ -47,7 +47,9 @@ OURS = {
     "ace_15_equal_mass_reference": lambda p: adaptive_ece(p, variant="reference"),
     "classwise_ece_15_reference": lambda p: classwise_calibration_error(p, variant="reference"),
     "temperature_nll": lambda p: TemperatureScaling().fit(p).temperature,
-    "nll_after_temperature": lambda p: negative_log_likelihood(TemperatureScaling().fit(p).transform(p)),
+    "nll_after_temperature": lambda p: negative_log_likelihood(
+        TemperatureScaling().fit(p).transform(p)
+    ),
 }
 # Of another definition (bins cut by interpolated quantiles): not computed here.
 NOT_OURS = {"ece_15_equal_mass_netcal"}
@@ -75,7 +77,9 @@ def test_published_number(case, key):
     if expected[key] is None:
         pytest.skip("the published implementation has no number for two classes")
     tight = "equal_mass_rank" in key or "netcal" in key
-    assert OURS[key](predictions) == pytest.approx(expected[key], rel=1e-9 if tight else 1e-4, abs=0 if tight else 1e-7)
+    assert OURS[key](predictions) == pytest.approx(
+        expected[key], rel=1e-9 if tight else 1e-4, abs=0 if tight else 1e-7
+    )
 
 
 def test_every_published_number_is_compared_or_excused(case):
@@ -94,7 +98,9 @@ def test_smooth_error_is_the_papers_unless_asked_for_the_published_one(case):
 def test_classwise_error_is_the_same_in_both_conventions_when_the_last_class_occurs(case):
     predictions, expected = case
     if int(predictions.target.max()) + 1 == predictions.num_classes:
-        assert evaluate(predictions)["classwise_ece"] == pytest.approx(expected["classwise_ece_15_reference"], rel=1e-5)
+        assert evaluate(predictions)["classwise_ece"] == pytest.approx(
+            expected["classwise_ece_15_reference"], rel=1e-5
+        )
     else:
         assert evaluate(predictions)["classwise_ece"] < expected["classwise_ece_15_reference"]
 
@@ -105,4 +111,6 @@ def test_the_temperature_of_the_golden_sets_is_the_known_one(case):
     predictions, expected = case
     name = next(name for name, values in EXPECTED.items() if values is expected)
     tolerance = 0.3 if name == "small_c5" else 0.05
-    assert TemperatureScaling().fit(predictions).temperature == pytest.approx(known[name], rel=tolerance)
+    assert TemperatureScaling().fit(predictions).temperature == pytest.approx(
+        known[name], rel=tolerance
+    )

@@ -129,13 +129,17 @@ def test_every_verb_end_to_end(capsys, inside):
     assert status == 0
     assert "report.html" in out
     assert (inside / "runs/synthetic/report.md").is_file()
-    status, out, _ = call(capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "temperature", "--json")
+    status, out, _ = call(
+        capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "temperature", "--json"
+    )
     assert status == 0
     metrics = json.loads((inside / "runs/synthetic/fedlas+-s1/metrics.json").read_text())
     for stage, recorded in {"as predicted": "test", "after temperature": "test_calibrated"}.items():
         assert metrics[recorded].pop("aurc") >= 0  # which a run records too
         assert json.loads(out)[stage] == pytest.approx(metrics[recorded])
-    status, out, _ = call(capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "all", "--json")
+    status, out, _ = call(
+        capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "all", "--json"
+    )
     assert status == 0
     ran = {stage.removeprefix("after ") for stage in json.loads(out) if stage.startswith("after ")}
     assert ran | set(json.loads(out)["not run"]) == set(CALIBRATORS)
@@ -150,7 +154,10 @@ def test_every_verb_end_to_end(capsys, inside):
 
 def test_a_changed_setting_in_the_same_folder(capsys, inside):
     assert call(capsys, "train", "synthetic", "--out", "x", *OVERRIDES)[0] == 0
-    for command in (["train", "synthetic", "--out", "x"], ["train", "synthetic", "--out", "x", "--seed", "1"]):
+    for command in (
+        ["train", "synthetic", "--out", "x"],
+        ["train", "synthetic", "--out", "x", "--seed", "1"],
+    ):
         status, _, errors = call(capsys, *command, *OVERRIDES, "--set", "train.epochs=3")
         assert status == 2
         assert "train.epochs: 2 before, 3 now" in errors
@@ -206,7 +213,13 @@ def test_on_a_terminal(inside):
     import pty
 
     controller, terminal = pty.openpty()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TERM": "xterm",
+        "COLUMNS": "120",
+        "LINES": "40",
+    }
     command = [
         sys.executable,
         "-m",

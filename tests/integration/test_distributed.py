@@ -24,7 +24,8 @@ VARIANTS = {
     "sphor, projected": ("sphor", {"num_features": 8, "projection": 16}),
 }
 NAMES = (*LOSSES, *VARIANTS)
-SUMMED = {"fedlas-ablation, mean"}  # samples share a number, and that is the one of all ranks' samples
+# samples share a number, and that is the one of all ranks' samples
+SUMMED = {"fedlas-ablation, mean"}
 IGNORED = {0: (), 1: (1, 2, 5)}  # positions of each rank's half
 
 
@@ -33,7 +34,9 @@ def objective(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, C))
     name, options = VARIANTS.get(name, (name, {}))
     return fedlas.Objective(
-        model, LOSSES.build(name, options, num_classes=C, num_samples=2 * SAMPLES, num_epochs=100), head="3"
+        model,
+        LOSSES.build(name, options, num_classes=C, num_samples=2 * SAMPLES, num_epochs=100),
+        head="3",
     )
 
 
@@ -83,7 +86,9 @@ def train(module, owner, batches):
     for inputs, target, index in batches:
         loss, _ = module(inputs, target, index=index)
         loss.backward()
-        gradients = {key: p.grad.clone() for key, p in owner.named_parameters() if p.grad is not None}
+        gradients = {
+            key: p.grad.clone() for key, p in owner.named_parameters() if p.grad is not None
+        }
         steps.append((loss.detach(), gradients, copy.deepcopy(dict(owner.named_buffers()))))
         optimizer.step()
         optimizer.zero_grad()
@@ -113,7 +118,9 @@ def ignoring(target, positions):
 
 def worker(rank, folder, names, uneven_names):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
+    )
     try:
         found = {"indicator": indicator_steps(lambda tensor: part(rank, tensor))}
         for name in names:
@@ -122,7 +129,9 @@ def worker(rank, folder, names, uneven_names):
             found[name] = train(DistributedDataParallel(whole), whole, halves)
             if name not in uneven_names:
                 continue
-            uneven = [(inputs, ignoring(target, IGNORED[rank]), index) for inputs, target, index in halves]
+            uneven = [
+                (inputs, ignoring(target, IGNORED[rank]), index) for inputs, target, index in halves
+            ]
             whole = objective(name)
             found[f"{name} uneven"] = train(DistributedDataParallel(whole), whole, uneven)
         torch.save(found, f"{folder}/{rank}.pt")
@@ -163,7 +172,9 @@ def test_halves_equal_the_whole(ranks, name):
                 torch.testing.assert_close(rank[name][step][1], gradients, rtol=1e-4, atol=1e-6)
         if separable:
             torch.testing.assert_close(losses.mean(), loss)
-    learned = {f"criterion.{key}" for key, p in alone.criterion.named_parameters() if p.requires_grad}
+    learned = {
+        f"criterion.{key}" for key, p in alone.criterion.named_parameters() if p.requires_grad
+    }
     assert learned <= expected[0][1].keys()
 
 

@@ -41,7 +41,8 @@ def with_blocks():
 @pytest.mark.parametrize("page", with_blocks())
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)  # where Python finds the files of the page, as in a folder of one's own
+    # where Python finds the files of the page, as in a folder of one's own
+    monkeypatch.syspath_prepend(tmp_path)
     namespace, printed = {"__name__": page}, None
     for block in blocks_of(page):
         printed = run(block, namespace, printed)
@@ -79,7 +80,9 @@ def run_console(block, _namespace, _printed):
         if checked and block.marker != "parsed only":
             expected = int(block.said) if block.marker == "exits with" else 0
             status, said = execute(words)
-            assert status == expected, f"{block.where}: {' '.join(words)} ended with {status}\n{said}"
+            assert status == expected, (
+                f"{block.where}: {' '.join(words)} ended with {status}\n{said}"
+            )
             printed += said
     return None if block.marker == "parsed only" else printed
 
@@ -88,11 +91,14 @@ def execute(words):
     """Status and output of a command in the present folder, made quick."""
     if words[0] == "python":
         here = Path.cwd()
-        checkout = ROOT if words[1:3] == ["-m", "pytest"] else here  # the tests are there, the user's file is here
+        # the tests are there, the user's file is here
+        checkout = ROOT if words[1:3] == ["-m", "pytest"] else here
         paths = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
         command = [sys.executable, words[1], *quick(words[2:])]
-        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        )
         return done.returncode, done.stdout + done.stderr
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         try:
@@ -131,16 +137,21 @@ def check(words, block):
     if program == "python":
         if (ROOT / rest[0]).exists():
             return False
-        assert Path(rest[0]).exists(), f"{block.where}: no file {rest[0]}"  # a block of the page wrote it
+        # a block of the page wrote it
+        assert Path(rest[0]).exists(), f"{block.where}: no file {rest[0]}"
         return bool(_parse(rest[1:]))
     if program == "make":
-        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), flags=re.M), f"{block.where}: make {rest[0]}"
+        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), flags=re.M), (
+            f"{block.where}: make {rest[0]}"
+        )
         return False
     if program == "pip":
         for extras in re.findall(r"\[([a-z,]+)\]", " ".join(rest)):
             assert set(extras.split(",")) <= set(EXTRAS), f"{block.where}: {extras}"
         return False
-    assert block.marker == "parsed only", f"{block.where}: is {program} a command? Mark the block, with a reason."
+    assert block.marker == "parsed only", (
+        f"{block.where}: is {program} a command? Mark the block, with a reason."
+    )
     return False
 
 
@@ -151,9 +162,14 @@ def parse(arguments, block):
     recipe = getattr(parsed, "recipe", None)
     if recipe is not None and (not recipe.endswith(".yaml") or Path(recipe).exists()):
         losses = (
-            parsed.losses if parsed.subcommand == "bench" else [parsed.loss] if parsed.subcommand == "train" else []
+            parsed.losses
+            if parsed.subcommand == "bench"
+            else [parsed.loss]
+            if parsed.subcommand == "train"
+            else []
         )
-        assert load_group(recipe, parsed.set).plan(losses=losses)  # builds every loss that it would train with
+        # builds every loss that it would train with
+        assert load_group(recipe, parsed.set).plan(losses=losses)
     return True
 
 
@@ -166,12 +182,18 @@ def load_yaml(block, _namespace, _printed):
         assert load_group(name).plan()
         return
     whole = "extends" in content or "model" in content
-    recipe = load_recipe(name) if whole else recipe_from("part", merged(read_content("digits")[1], content))
+    recipe = (
+        load_recipe(name)
+        if whole
+        else recipe_from("part", merged(read_content("digits")[1], content))
+    )
     assert plan(recipe, losses=sorted({*recipe.losses, *recipe.methods}), seeds=[0])
 
 
 def compare(block, _namespace, printed):
-    assert printed is not None, f"{block.where}: what printed this? It must follow a block that is run."
+    assert printed is not None, (
+        f"{block.where}: what printed this? It must follow a block that is run."
+    )
     assert block.text.strip(" .\n"), f"{block.where}: dots alone are like anything."
     if not doctest.OutputChecker().check_output(block.text, printed, FLAGS):
         raise AssertionError(f"{block.where} says\n{block.text}\nbut this was printed\n{printed}")
@@ -180,7 +202,8 @@ def compare(block, _namespace, printed):
 @pytest.mark.parametrize("page", OUTSIDE)
 def test_the_commands_of_other_pages_exist(page):
     for block in blocks_of(page):
-        tested = page == "README.md" and block.language in ("python", "text", "bibtex")  # the first two by test_readme
+        # the first two by test_readme
+        tested = page == "README.md" and block.language in ("python", "text", "bibtex")
         assert block.language == "console" or tested or block.marker == "not run", block.where
         if block.language == "console":
             for words in block.commands():
@@ -189,7 +212,9 @@ def test_the_commands_of_other_pages_exist(page):
 
 def test_what_is_not_run_says_why(record_property):
     reasons = {
-        block.where: f"{block.marker}: {block.said}" for block in ALL if block.marker in ("not run", "parsed only")
+        block.where: f"{block.marker}: {block.said}"
+        for block in ALL
+        if block.marker in ("not run", "parsed only")
     }
     for where, reason in reasons.items():
         record_property(where, reason)
@@ -210,7 +235,12 @@ def test_nothing_is_skipped_silently(tmp_path, monkeypatch):
     assert out == "1\n"
     with pytest.raises(AssertionError, match="but this was printed"):
         run(blocks_in(second, "p")[0], {}, out)
-    for text in ("```rust\n```", "```\nx\n```", "```console\nfedlsa list losses\n```", "```text\n1\n```"):
+    for text in (
+        "```rust\n```",
+        "```\nx\n```",
+        "```console\nfedlsa list losses\n```",
+        "```text\n1\n```",
+    ):
         with pytest.raises(AssertionError):
             run(blocks_in(text, "p")[0], {}, None)
     with pytest.raises(SystemExit):
@@ -225,7 +255,8 @@ def test_nothing_is_skipped_silently(tmp_path, monkeypatch):
 
 def test_a_marker_and_the_words_of_a_command():
     (block,) = blocks_in(
-        "<!-- parsed only: for a reason -->\n\n```console\nA=1 fedlas \\\n  list losses  # x\n```", "p"
+        "<!-- parsed only: for a reason -->\n\n```console\nA=1 fedlas \\\n  list losses  # x\n```",
+        "p",
     )
     assert (block.marker, block.said, block.commands()) == (
         "parsed only",
@@ -233,7 +264,8 @@ def test_a_marker_and_the_words_of_a_command():
         [["fedlas", "list", "losses"]],
     )
     (block,) = blocks_in(
-        "<!-- commands of this page are parsed only: a cluster -->\n```console\nfedlas list x\n```", "p"
+        "<!-- commands of this page are parsed only: a cluster -->\n```console\nfedlas list x\n```",
+        "p",
     )
     assert (block.marker, block.said) == ("parsed only", "a cluster")
 

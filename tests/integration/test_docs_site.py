@@ -16,11 +16,15 @@ from markdown_blocks import DRAWINGS, PAGES, ROOT, blocks_of
 
 pytestmark = pytest.mark.system
 
-ROOMS = "checks errors losses metrics stats calibrators plots features diagnose zoo.ood zoo.uncertainty"
+ROOMS = (
+    "checks errors losses metrics stats calibrators plots features diagnose zoo.ood zoo.uncertainty"
+)
 MODULES = ["fedlas", *(f"fedlas.{room}" for room in (*ROOMS.split(), "lab.data", "lab.models"))]
 TOOLS = ROOT / "docs" / "site"
 FETCHED = {("link", "href"), ("use", "href"), ("object", "data"), ("img", "srcset")}
-FETCHED |= {(tag, "src") for tag in ("script", "img", "source", "iframe", "embed", "video", "audio")}
+FETCHED |= {
+    (tag, "src") for tag in ("script", "img", "source", "iframe", "embed", "video", "audio")
+}
 
 
 class Page(HTMLParser):
@@ -28,7 +32,14 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.path, self.ids, self.links, self.fetched, self.images, self.blocks = path, set(), [], [], [], 0
+        self.path, self.ids, self.links, self.fetched, self.images, self.blocks = (
+            path,
+            set(),
+            [],
+            [],
+            [],
+            0,
+        )
         self.text = path.read_text(encoding="utf-8")
         self._examples = 0
         self.feed(self.text)
@@ -43,10 +54,18 @@ class Page(HTMLParser):
             self.images.append(given)
         if tag == "details" and "example" in (given.get("class") or ""):
             self._examples += 1
-        if tag == "div" and "highlight" in (given.get("class") or "").split() and not self._examples:
+        if (
+            tag == "div"
+            and "highlight" in (given.get("class") or "").split()
+            and not self._examples
+        ):
             self.blocks += 1
         for name, value in attrs:
-            if (tag, name) in FETCHED and value and given.get("rel") not in ("canonical", "prev", "next"):
+            if (
+                (tag, name) in FETCHED
+                and value
+                and given.get("rel") not in ("canonical", "prev", "next")
+            ):
                 self.fetched.append(value)
 
     def handle_endtag(self, tag):
@@ -62,7 +81,10 @@ def needs_mkdocs():
 
 @pytest.fixture(scope="module")
 def site(docs_site):
-    return {path.relative_to(docs_site).as_posix(): Page(path) for path in sorted(docs_site.rglob("*.html"))}
+    return {
+        path.relative_to(docs_site).as_posix(): Page(path)
+        for path in sorted(docs_site.rglob("*.html"))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +97,11 @@ def tools():
 
 
 def test_every_page_is_there(site, tools):
-    expected = [*(page.removeprefix("docs/") for page in PAGES), *tools["links"].PAGES.values(), "404.md"]
+    expected = [
+        *(page.removeprefix("docs/") for page in PAGES),
+        *tools["links"].PAGES.values(),
+        "404.md",
+    ]
     assert {"results.md", "results/fashion-mnist/gate.md"} <= set(expected)
     assert {page.replace(".md", ".html") for page in expected} == set(site)
 
@@ -86,7 +112,9 @@ def test_nothing_is_fetched_from_elsewhere(site):
         assert away == [], name
     folder = site["index.html"].path.parent
     for style in folder.rglob("*.css"):
-        found = re.findall(r"(?:url\(\s*['\"]?|@import\s+['\"])([^'\")]+)", style.read_text(encoding="utf-8"))
+        found = re.findall(
+            r"(?:url\(\s*['\"]?|@import\s+['\"])([^'\")]+)", style.read_text(encoding="utf-8")
+        )
         assert [url for url in found if re.match(r"(https?:)?//", url)] == [], style
 
 
@@ -101,7 +129,11 @@ def test_every_link_and_file_leads_somewhere(site):
             parts = urlsplit(url)
             if parts.scheme:
                 continue
-            path = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path.resolve()
+            path = (
+                (page.path.parent / unquote(parts.path)).resolve()
+                if parts.path
+                else page.path.resolve()
+            )
             assert path.is_file(), f"{name} -> {url}"
             assert path.is_relative_to(folder.resolve()), f"{name} -> {url}"
             if parts.fragment and path in by_path and not parts.fragment.startswith("__"):
@@ -127,10 +159,13 @@ def test_figures_are_there_for_light_and_for_dark_and_are_described(site):
     for name, page in site.items():
         for image in page.images:
             assert len(image.get("alt") or "") > 20, f"{name}: {image}"
-            if "figures/" in image["src"]:  # those of results are one file, whose colors follow the theme
+            # those of results are one file, whose colors follow the theme
+            if "figures/" in image["src"]:
                 seen.add(image["src"].split("/")[-1])
     figures = {source.split("#")[0].rsplit("-", 1)[0] for source in seen}
-    assert seen == {f"{figure}-{theme}.svg#only-{theme}" for figure in figures for theme in ("light", "dark")}
+    assert seen == {
+        f"{figure}-{theme}.svg#only-{theme}" for figure in figures for theme in ("light", "dark")
+    }
     assert len(figures) >= 10
     drawn = {path.name for path in (site["index.html"].path.parent / "figures").iterdir()}
     assert drawn == {source.split("#")[0] for source in seen}  # none is drawn and not shown
@@ -141,14 +176,18 @@ def test_the_reference_has_every_public_name(site, module):
     page = site[f"reference/{'zoo' if '.zoo.' in module else module.split('.')[-1]}.html"]
     names = [name for name in importlib.import_module(module).__all__ if not name.startswith("__")]
     inner = {name for name in names if f"{module}.{name}" in MODULES}  # each has a page of its own
-    assert [name for name in names if f"{module}.{name}" not in page.ids and name not in inner] == []
+    assert [
+        name for name in names if f"{module}.{name}" not in page.ids and name not in inner
+    ] == []
 
 
 def test_the_reference_has_every_integration(site):
     ids = site["reference/integrations.html"].ids
     for path in (ROOT / "src" / "fedlas" / "integrations").glob("[a-z]*.py"):
         assert f"fedlasintegrations{path.stem}" in ids, path.stem  # its heading
-        public = re.findall(r"^(?:class|def) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), flags=re.M)
+        public = re.findall(
+            r"^(?:class|def) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), flags=re.M
+        )
         assert [n for n in public if f"fedlas.integrations.{path.stem}.{n}" not in ids] == []
 
 
@@ -179,7 +218,8 @@ def test_figures_are_the_same_each_time_and_differ_by_theme(tools):
     light = figures.draw("strength", "light")
     assert light == figures.draw("strength", "light") != figures.draw("strength", "dark")
     assert "<date>" not in light.lower()
-    assert "#ffffff" not in light.lower().split("</metadata>")[-1].split("axes_1")[0]  # no background
+    # no background
+    assert "#ffffff" not in light.lower().split("</metadata>")[-1].split("axes_1")[0]
 
 
 def test_a_figure_without_its_logs_says_so(tools, monkeypatch, tmp_path):
@@ -206,7 +246,10 @@ def test_links_of_the_repository_work_on_the_site(tools):
     }
     for text, expected in read.items():
         assert change(text, "docs/scale.md", "scale.md") == expected
-    assert change("[a](../methods.md)", "docs/reference/losses.md", "reference/losses.md") == "[a](../methods.md)"
+    assert (
+        change("[a](../methods.md)", "docs/reference/losses.md", "reference/losses.md")
+        == "[a](../methods.md)"
+    )
     assert change("[a](docs/scale.md)", "README.md", "index.md") == "[a](scale.md)"
     shown = change("[Whole](../examples/timm_task.py)", "docs/integrations.md", "integrations.md")
     assert 'id="timm_task"' in shown
@@ -216,13 +259,17 @@ def test_links_of_the_repository_work_on_the_site(tools):
 def test_a_wrong_link_fails_the_build(tmp_path):
     needs_mkdocs()
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "index.md").write_text("# A\n\n[b](nowhere.md) [c](#nothing)\n", encoding="utf-8")
+    (tmp_path / "docs" / "index.md").write_text(
+        "# A\n\n[b](nowhere.md) [c](#nothing)\n", encoding="utf-8"
+    )
     shared = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     own = re.sub(r"^(nav|hooks|watch|plugins|extra_css):\n(?:(?: .*)?\n)*", "", shared, flags=re.M)
     (tmp_path / "mkdocs.yml").write_text(own, encoding="utf-8")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert "nowhere.md" in done.stderr
     assert "#nothing" in done.stderr

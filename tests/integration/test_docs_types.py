@@ -21,10 +21,19 @@ def test_snippets_have_the_types_that_they_need(tmp_path, monkeypatch):
         blocks = [block for block in blocks_of(page) if block.language == "python"]
         text = "\n".join(f"# {block.where}\n{block.text}" for block in blocks)
         (tmp_path / f"page_{re.sub(r'[^a-z]', '_', page[:-3].lower())}.py").write_text(text)
-    options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent", "--allow-redefinition-new"]
+    options = [
+        "--config-file=",
+        "--ignore-missing-imports",
+        "--follow-imports=silent",
+        "--allow-redefinition-new",
+    ]
     options += ["--local-partial-types", f"--cache-dir={ROOT / '.mypy_cache' / 'docs'}"]
     options += [f"--disable-error-code={code}" for code in PLACEHOLDERS]
     found, problems, _ = api.run([*options, *map(str, sorted(tmp_path.glob("page_*.py")))])
-    lines = [line for line in found.splitlines() if ": error:" in line and not any(text in line for text in OTHERS)]
+    lines = [
+        line
+        for line in found.splitlines()
+        if ": error:" in line and not any(text in line for text in OTHERS)
+    ]
     assert lines == []
     assert "Success" in found or ": error:" in found, problems

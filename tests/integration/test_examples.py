@@ -27,7 +27,12 @@ LINE = re.compile(r"^(before|after): .*accuracy (\d\.\d{4})  ECE (\d\.\d{4})$", 
 def run(path, folder):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
     done = subprocess.run(
-        [sys.executable, str(path)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(path)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -35,7 +40,10 @@ def run(path, folder):
 
 def marked():
     """Those that take more than a few seconds run with the long tests; ``make examples`` runs all."""
-    return [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.long) for path in EXAMPLES]
+    return [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.long)
+        for path in EXAMPLES
+    ]
 
 
 @pytest.mark.system
@@ -58,7 +66,9 @@ def test_it_is_short_and_documented(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 65
     assert f"python examples/{path.name}" in text
-    assert f"examples/{path.name}" in (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+    assert f"examples/{path.name}" in (ROOT / "docs" / "integrations.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_example_says_what_it_needs():
@@ -72,7 +82,10 @@ def test_the_code_of_the_page_runs_and_its_links_lead_somewhere():
     assert blocks
     namespace = {"__name__": "block"}
     for block in blocks:
-        for package, written in (("lightning", "import lightning"), ("transformers", "integrations.huggingface")):
+        for package, written in (
+            ("lightning", "import lightning"),
+            ("transformers", "integrations.huggingface"),
+        ):
             if written in block and "FEDLAS_CI" not in os.environ:
                 pytest.importorskip(package)
         exec(block, namespace)

@@ -15,7 +15,9 @@ P = fedlas.Predictions(logits, logits.argmax(1).roll(1))"""
 def test_a_report_is_a_table_and_a_diagram_a_picture(tmp_path, monkeypatch):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    panels = "from fedlas.plots.theme import LIGHT, new_axes\nnew_axes(LIGHT, size=(4, 2), panels=2)"
+    panels = (
+        "from fedlas.plots.theme import LIGHT, new_axes\nnew_axes(LIGHT, size=(4, 2), panels=2)"
+    )
     card = "fedlas.card(P, fedlas.Predictions(-logits, P.target), 'temperature', replicates=0)"
     shown = ("fedlas.report(P, replicates=0)", "fedlas.plots.reliability_diagram(P)", panels, card)
     made = new_notebook(cells=[new_code_cell(text) for text in (SAMPLES, *shown)])

@@ -24,7 +24,9 @@ FAST = ["--replicates", "39", "--set", "knn.k=10"]
 def finished_bench(runs, tmp_path_factory):
     """Two losses, two seeds; tests copy it to change it."""
     return shutil.copytree(
-        runs("shared"), tmp_path_factory.mktemp("ood") / "bench", ignore=shutil.ignore_patterns("*-s2")
+        runs("shared"),
+        tmp_path_factory.mktemp("ood") / "bench",
+        ignore=shutil.ignore_patterns("*-s2"),
     )
 
 
@@ -75,7 +77,13 @@ def test_one_run(capsys, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     status, out, _ = call(capsys, "ood", run, "--data", "digits", "--details", *FAST)
     assert status == 0
-    for part in ("synthetic vs digits", "AUPR-out %", "Relative Mahalanobis", "Energy, after T", "60 test images"):
+    for part in (
+        "synthetic vs digits",
+        "AUPR-out %",
+        "Relative Mahalanobis",
+        "Energy, after T",
+        "60 test images",
+    ):
         assert part in out
     assert all(len(line) <= 100 for line in out.splitlines() if "│" in line or "─" in line)
     rows = results(run)
@@ -108,9 +116,13 @@ def test_predictions_are_made_once(capsys, run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ood_outputs, "predict", None)
         assert call(capsys, *command)[0] == 0
-    assert files == {path.name: path.stat().st_mtime_ns for path in (run / "predictions").glob("*.npz")}
+    assert files == {
+        path.name: path.stat().st_mtime_ns for path in (run / "predictions").glob("*.npz")
+    }
     call(capsys, *command, "--set", "odin.temperature=10")
-    changed = {p.name for p in (run / "predictions").glob("*.npz") if p.stat().st_mtime_ns != files[p.name]}
+    changed = {
+        p.name for p in (run / "predictions").glob("*.npz") if p.stat().st_mtime_ns != files[p.name]
+    }
     assert changed == {"in-test.npz", "ood-digits.npz"}
     (run / "predictions" / "ood-digits.npz").write_bytes(b"damaged")
     assert call(capsys, *command)[0] == 0
@@ -121,12 +133,20 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
     random = np.random.default_rng(0)
     for count in (30, 40):
         arrays = {
-            f"{part}_images": random.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8) for part in ("train", "test")
+            f"{part}_images": random.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+            for part in ("train", "test")
         }
         arrays |= {f"{part}_target": np.arange(count) % 2 for part in ("train", "test")}
         np.savez(tmp_path / f"{count}.npz", **arrays)
         status, out, _ = call(
-            capsys, "ood", run, "--data", f"mine=npz:{tmp_path}/{count}.npz", "--scores", "energy", *FAST[:2]
+            capsys,
+            "ood",
+            run,
+            "--data",
+            f"mine=npz:{tmp_path}/{count}.npz",
+            "--scores",
+            "energy",
+            *FAST[:2],
         )
         assert status == 0
         assert "color converted to gray" in out
@@ -136,14 +156,18 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
 
 def test_a_bench_is_compared_over_seeds(capsys, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    status, out, _ = call(capsys, "ood", bench, "--data", "digits", "--scores", "msp", "knn", "--details", *FAST)
+    status, out, _ = call(
+        capsys, "ood", bench, "--data", "digits", "--scores", "msp", "knn", "--details", *FAST
+    )
     assert status == 0
     assert "Mean ± sample standard deviation over seeds (n = 2)" in out
     assert "Fewer than 5 seeds" in out
     rows = results(bench)
     runs = list(dict.fromkeys((row["loss"], int(row["seed"])) for row in rows))
     assert runs == [("ce", 0), ("ce", 1), ("ls", 0), ("ls", 1)]
-    chosen = [row for row in rows if (row["loss"], row["score"], row["stage"]) == ("ls", "msp", "before")]
+    chosen = [
+        row for row in rows if (row["loss"], row["score"], row["stage"]) == ("ls", "msp", "before")
+    ]
     values = [100 * float(row["auroc"]) for row in chosen]
     assert f"{np.mean(values):.2f} ±{np.std(values, ddof=1):.2f}" in out
     assert "Losses compared" in (bench / "ood.html").read_text()
@@ -152,7 +176,16 @@ def test_a_bench_is_compared_over_seeds(capsys, bench, monkeypatch):
 def test_seeds_of_one_loss(capsys, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = call(
-        capsys, "ood", bench / "ce-s0", bench / "ce-s1", "--data", "digits", "--scores", "msp", "energy", *FAST[:2]
+        capsys,
+        "ood",
+        bench / "ce-s0",
+        bench / "ce-s1",
+        "--data",
+        "digits",
+        "--scores",
+        "msp",
+        "energy",
+        *FAST[:2],
     )
     assert "ce, 2 seeds: synthetic vs digits" in out
     assert " ±" in out
@@ -189,8 +222,12 @@ def test_runs_that_hold_out_nothing_are_the_runs_they_were(run):
 
 def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch):
     """Unless it was asked for, with --scores or with an option of its own."""
-    monkeypatch.setattr(OOD_SCORES, "_entries", {name: OOD_SCORES._entries[name] for name in ("msp", "knn")})
-    monkeypatch.setattr("fedlas.zoo.ood.fitted_scores.check_bank", lambda *_args, **_more: torch.zeros(9, 8))
+    monkeypatch.setattr(
+        OOD_SCORES, "_entries", {name: OOD_SCORES._entries[name] for name in ("msp", "knn")}
+    )
+    monkeypatch.setattr(
+        "fedlas.zoo.ood.fitted_scores.check_bank", lambda *_args, **_more: torch.zeros(9, 8)
+    )
     status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
     assert status == 0
     assert "ce-s0: knn was not computed. knn_score: k must be at most 9" in out
@@ -207,7 +244,9 @@ def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
     assert status == 0
     assert "Feature norm" in out
     assert "odin was not computed. fedlas[ood]: this needs the package 'pytorch_ood'" in out
-    status, _, err = call(capsys, "ood", run, "--data", "digits", "--replicates", "39", "--scores", "odin")
+    status, _, err = call(
+        capsys, "ood", run, "--data", "digits", "--replicates", "39", "--scores", "odin"
+    )
     assert status == 2
     assert "pip install 'fedlas[ood]'" in err
 
@@ -220,7 +259,15 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     arrays |= {f"{part}_target": own.target.numpy() for part in ("train", "test")}
     np.savez(tmp_path / "own.npz", **arrays)
     status, _, err = call(
-        capsys, "ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp", "--replicates", "39"
+        capsys,
+        "ood",
+        run,
+        "--data",
+        f"own=npz:{tmp_path}/own.npz",
+        "--scores",
+        "msp",
+        "--replicates",
+        "39",
     )
     assert status == 2
     assert "run's own test images" in err
@@ -228,7 +275,15 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     arrays["test_images"][5:] += 1
     np.savez(tmp_path / "own.npz", **arrays)
     _, out, _ = call(
-        capsys, "ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp", "--replicates", "39"
+        capsys,
+        "ood",
+        run,
+        "--data",
+        f"own=npz:{tmp_path}/own.npz",
+        "--scores",
+        "msp",
+        "--replicates",
+        "39",
     )
     assert "5 of 60 images are among the run's own test images" in out
 
@@ -252,10 +307,16 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
         (["{run}", "--data", "digits", "--set", "msp.k=3"], "Leave it out"),
         (["{run}", "--data", "digits", "--set", "kn.k=3"], "Did you mean 'knn'?"),
         (["{run}", "--data", "digits", "--set", "knn=3"], "SCORE.KEY=VALUE"),
-        (["{run}", "--data", "digits", "--scores", "msp", "--set", "knn.k=3"], "of a score that is computed"),
+        (
+            ["{run}", "--data", "digits", "--scores", "msp", "--set", "knn.k=3"],
+            "of a score that is computed",
+        ),
         (["{run}", "--data", "digits", "--replicates", "3"], "replicates must be at least 39"),
         (["{run}", "{run}", "--data", "digits"], "each run must be named once"),
-        (["{run}/predictions", "--data", "digits"], "a folder must be a run, or hold finished runs"),
+        (
+            ["{run}/predictions", "--data", "digits"],
+            "a folder must be a run, or hold finished runs",
+        ),
         (["{run}", "{open}", "--data", "digits"], "the same configuration but for loss and seed"),
     ],
 )
@@ -271,7 +332,15 @@ def test_nonsense(capsys, finished_bench, finished_open_set, monkeypatch, argume
 
 def test_an_option_that_its_score_refuses(capsys, run):
     status, out, err = call(
-        capsys, "ood", run, "--data", "digits", "--scores", "energy", "--set", "energy.temperature=hot"
+        capsys,
+        "ood",
+        run,
+        "--data",
+        "digits",
+        "--scores",
+        "energy",
+        "--set",
+        "energy.temperature=hot",
     )
     assert (status, out) == (2, "")
     assert "temperature must be" in err
@@ -289,7 +358,9 @@ def test_an_option_that_its_score_refuses(capsys, run):
 )
 def test_classes_that_cannot_be_held_out(capsys, tmp_path, value, message):
     words = [w for s in (*TINY, f"data.hold_out_classes={value}") for w in ("--set", s)]
-    status, _, err = call(capsys, "train", "synthetic", "--loss", "ce", *words, "--out", tmp_path / "x")
+    status, _, err = call(
+        capsys, "train", "synthetic", "--loss", "ce", *words, "--out", tmp_path / "x"
+    )
     assert status == (2 if message else 0)
     assert message in err
     if message:

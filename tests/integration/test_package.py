@@ -17,11 +17,17 @@ ROOT = Path(__file__).parents[2]
 def extras():
     """Distributions that the extras name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = {re.match(r"[\w.-]+", spec)[0] for specs in project["optional-dependencies"].values() for spec in specs}
+    wanted = {
+        re.match(r"[\w.-]+", spec)[0]
+        for specs in project["optional-dependencies"].values()
+        for spec in specs
+    }
     return sorted(wanted - {"fedlas"})
 
 
-@pytest.mark.skipif("FEDLAS_CI" not in os.environ, reason="a missing extra skips tests, but not in CI")
+@pytest.mark.skipif(
+    "FEDLAS_CI" not in os.environ, reason="a missing extra skips tests, but not in CI"
+)
 @pytest.mark.parametrize("distribution", extras())
 def test_every_extra_is_installed(distribution):
     assert importlib.metadata.version(distribution)
@@ -66,10 +72,16 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 @pytest.mark.system
 def test_the_core_requires_torch_numpy_and_safetensors(wheel):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(name.split(">")[0] for name in project["dependencies"]) == ["numpy", "safetensors", "torch"]
+    assert sorted(name.split(">")[0] for name in project["dependencies"]) == [
+        "numpy",
+        "safetensors",
+        "torch",
+    ]
     name = next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA"))
     lines = zipfile.ZipFile(wheel).read(name).decode().splitlines()
-    required = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    required = [
+        line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ]
     assert len(required) == 3
 
 
@@ -102,7 +114,12 @@ sys.exit(main(["list", "losses"]))
 """
     environment = {**os.environ, "PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
     )
     assert "'ece'" in done.stdout, done.stderr
     assert "before     after   90 samples" in done.stdout, done.stderr

@@ -11,13 +11,17 @@ from fedlas import Predictions, TopLabel
 from fedlas.predictions import Columns, read_predictions
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
-pytestmark = pytest.mark.skipif(not REAL.exists(), reason="needs the predictions of published networks")
+pytestmark = pytest.mark.skipif(
+    not REAL.exists(), reason="needs the predictions of published networks"
+)
 
 
 def figures():
     """Name, samples, accuracy, mean confidence and ECE of each row of the table in the README."""
     text = (REAL / "README.md").read_text(encoding="utf-8") if REAL.exists() else ""
-    rows = re.findall(r"^\| (\w+)[^|]*\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, flags=re.M)
+    rows = re.findall(
+        r"^\| (\w+)[^|]*\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, flags=re.M
+    )
     return [(name, int(samples), *map(float, others)) for name, samples, *others in rows]
 
 
@@ -37,7 +41,9 @@ def test_their_figures(name, samples, accuracy, confidence, ece):
     exact = 2.5e-5 if name == "imdb_probs" else 1e-5
     assert read.predictions.num_samples == samples
     assert found["accuracy"] == pytest.approx(accuracy, abs=1e-5)
-    assert float(read.predictions.confidence.double().mean()) == pytest.approx(confidence, abs=exact)
+    assert float(read.predictions.confidence.double().mean()) == pytest.approx(
+        confidence, abs=exact
+    )
     assert found["ece"] == pytest.approx(ece, abs=exact)
 
 
@@ -47,7 +53,10 @@ def test_what_is_said_of_rows_that_miss_one():
     read = read_predictions(REAL / "imdb_probs.npz", Columns(probs="probs", target="target"))
     missing = np.abs(probs.sum(1) - 1)
     assert 1e-6 < missing.max() < 2.1e-5
-    assert any(f"{(missing > 1e-6).sum():,} of 25,000 rows were divided by their sums" in note for note in read.notes)
+    assert any(
+        f"{(missing > 1e-6).sum():,} of 25,000 rows were divided by their sums" in note
+        for note in read.notes
+    )
     one_line = Predictions.from_probs(probs, target)
     assert fedlas.evaluate(one_line) == fedlas.evaluate(read.predictions)
     as_they_stand = TopLabel(probs.max(1), probs.argmax(1) == target)
@@ -56,7 +65,9 @@ def test_what_is_said_of_rows_that_miss_one():
 
 def test_logits_of_published_networks():
     for depth, ece in ((20, 0.05317), (56, 0.04645)):
-        found = fedlas.evaluate(read_predictions(REAL / f"resnet{depth}-cifar10-test.npz").predictions)
+        found = fedlas.evaluate(
+            read_predictions(REAL / f"resnet{depth}-cifar10-test.npz").predictions
+        )
         assert found["ece"] == pytest.approx(ece, abs=1e-5)
 
 

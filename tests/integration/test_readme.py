@@ -26,7 +26,10 @@ def test_the_three_lines_print_what_they_say(capsys, tmp_path, monkeypatch):
     if not shared.exists():
         pytest.skip("needs the predictions of published networks")
     found = np.load(shared / "resnet20-cifar10-test.npz")
-    logits, target = torch.from_numpy(found["logits"]).float(), torch.from_numpy(found["target"]).long()
+    logits, target = (
+        torch.from_numpy(found["logits"]).float(),
+        torch.from_numpy(found["target"]).long(),
+    )
     loaders = {f"{part}_loader": [(logits[rows], target[rows])] for part, rows in PARTS.items()}
     monkeypatch.chdir(tmp_path)
     exec(PYTHON[0], {"model": nn.Identity(), **loaders})
@@ -71,7 +74,8 @@ def test_its_two_commands_are_make_targets(target):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "results/README.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "results/README.md"],
 )
 def test_local_links_lead_somewhere(page):
     path = ROOT / page

@@ -68,10 +68,15 @@ def test_every_page_and_study_can_be_reached_from_the_index():
 
 @pytest.mark.whole
 def test_a_figure_shows_the_methods_and_follows_the_theme(tools):
-    drawn, kept = tools.draw("cifar100-45000"), (RESULTS / "cifar100-45000" / "figure.svg").read_text(encoding="utf-8")
+    drawn, kept = (
+        tools.draw("cifar100-45000"),
+        (RESULTS / "cifar100-45000" / "figure.svg").read_text(encoding="utf-8"),
+    )
     for svg in (drawn, kept):
         assert "prefers-color-scheme:dark" in svg
-        assert {"ce", "ls", "fedlas+", "a seed", "noise floor"} <= set(re.findall(r">([^<>]+)</text>", svg))
+        assert {"ce", "ls", "fedlas+", "a seed", "noise floor"} <= set(
+            re.findall(r">([^<>]+)</text>", svg)
+        )
         assert not re.findall(r"(?:fill|stroke): #", svg)
 
 
@@ -80,14 +85,17 @@ def test_the_figure_of_the_published_network_shows_every_calibrator_and_follows_
     kept = (RESULTS / "published-network" / "figure.svg").read_text(encoding="utf-8")
     for svg in (tools.draw_shift("published-network"), kept):
         assert "prefers-color-scheme:dark" in svg
-        assert {"as predicted", "temperature", "structured"} <= set(re.findall(r">([^<>]+)</text>", svg))
+        assert {"as predicted", "temperature", "structured"} <= set(
+            re.findall(r">([^<>]+)</text>", svg)
+        )
 
 
 def test_the_interval_over_halves_allows_for_their_overlap(tools):
     """Of ten halves the variance is 1.1 times that of one, not a tenth (Nadeau and Bengio 2003); by hand."""
     mean, half, p_value = tools._resampled([1.0, 3.0])
     assert (mean, half) == pytest.approx((2.0, 12.706205 * 2**0.5 * 1.5**0.5), rel=1e-6)
-    assert p_value == pytest.approx(0.454371, rel=1e-5)  # twice the tail of Cauchy beyond 2 / 3**0.5
+    # twice the tail of Cauchy beyond 2 / 3**0.5
+    assert p_value == pytest.approx(0.454371, rel=1e-5)
 
 
 def test_runs_are_packed_and_not_in_folders():

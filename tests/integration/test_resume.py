@@ -58,19 +58,49 @@ for line in sys.stdin:
             os._exit(status)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-SETTINGS = ["train.epochs=3", "data.train_size=200", "data.test_size=100", "data.val_size=100", "train.batch_size=50"]
-CONVOLUTIONS = ("digits", "fedlas", [*SETTINGS, "model.width=4", "train.precision=bf16", "data.crop_padding=1"])
-PERCEPTRON = ("synthetic", "fedlas+", [*SETTINGS, "model.hidden=[16]", "optimizer.name=adamw", "optimizer.lr=0.01"])
-SPARSE = ("synthetic", "acls", [*SETTINGS, "model.hidden=[16]", "train.checkpoint_every=2", "optimizer.clip_norm=1"])
-AVERAGED = ("digits", "ce", [*SETTINGS, "model.width=4", "train.average=swa", "train.average_start=0.3"])
+SETTINGS = [
+    "train.epochs=3",
+    "data.train_size=200",
+    "data.test_size=100",
+    "data.val_size=100",
+    "train.batch_size=50",
+]
+CONVOLUTIONS = (
+    "digits",
+    "fedlas",
+    [*SETTINGS, "model.width=4", "train.precision=bf16", "data.crop_padding=1"],
+)
+PERCEPTRON = (
+    "synthetic",
+    "fedlas+",
+    [*SETTINGS, "model.hidden=[16]", "optimizer.name=adamw", "optimizer.lr=0.01"],
+)
+SPARSE = (
+    "synthetic",
+    "acls",
+    [*SETTINGS, "model.hidden=[16]", "train.checkpoint_every=2", "optimizer.clip_norm=1"],
+)
+AVERAGED = (
+    "digits",
+    "ce",
+    [*SETTINGS, "model.width=4", "train.average=swa", "train.average_start=0.3"],
+)
 
 
 @pytest.fixture(scope="module")
 def server():
     tests, paths = Path(__file__).parents[1], os.environ.get("PYTHONPATH", "")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{paths}"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{tests}{os.pathsep}{paths}",
+    }
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     yield process
     process.stdin.close()
@@ -101,7 +131,9 @@ def outcome(out):
         del record["seconds"]
     return {
         "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
-        "arrays": {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()},
+        "arrays": {
+            name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()
+        },
         "checkpoint": plain(checkpoint),
         "metrics": metrics,
         "log": log,
@@ -112,7 +144,11 @@ def outcome(out):
 def plain(value):
     if isinstance(value, torch.Tensor):
         return (
-            (value.dtype, tuple(value.shape), value.contiguous().view(torch.uint8).numpy().tobytes())
+            (
+                value.dtype,
+                tuple(value.shape),
+                value.contiguous().view(torch.uint8).numpy().tobytes(),
+            )
             if value.ndim
             else (
                 value.dtype,
@@ -165,7 +201,9 @@ def test_killed_at_places_drawn_by_lot(server, undisturbed, tmp_path, case):
     check(tmp_path, expected)
 
 
-@pytest.mark.parametrize("what", ["rename", "renamed", pytest.param("torn", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "what", ["rename", "renamed", pytest.param("torn", marks=pytest.mark.long)]
+)
 def test_killed_at_every_file_it_writes(server, undisturbed, tmp_path, what):
     """Before and after each rename, and with half of a file under its temporary name: among them each checkpoint."""
     expected = undisturbed(PERCEPTRON)
@@ -199,9 +237,24 @@ def test_a_disk_that_fills_up_is_named_and_resumed(undisturbed, server, tmp_path
         "import resource, sys; from fedlas.cli import main;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY)); sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", code, "train", recipe, "--loss", loss, "--out", str(tmp_path / "x"), *overrides]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "train",
+        recipe,
+        "--loss",
+        loss,
+        "--out",
+        str(tmp_path / "x"),
+        *overrides,
+    ]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
     )
     assert done.returncode == 2, done.stderr
     assert "fedlas: error: output folder: " in done.stderr

@@ -28,7 +28,7 @@ SETTINGS = [
 def launch(out, *, processes, kill_main=None):
     """Start ``fedlas train`` as a launcher would: one process a rank; the main one may be killed at an event."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind()
         port = free.getsockname()[1]
     overrides = [word for setting in SETTINGS for word in ("--set", setting)]
     arguments = ["train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]
@@ -37,8 +37,15 @@ def launch(out, *, processes, kill_main=None):
         programs = [[str(STOP_BY_COUNT), *kill_main], *programs[1:]]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if processes > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {} for rank in range(processes)]
+        shared |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(processes),
+        }
+    ranks = [
+        {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+        for rank in range(processes)
+    ]
     return [
         subprocess.Popen(
             [sys.executable, *program, *arguments],
@@ -65,7 +72,9 @@ def arrays(folder, name):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     base = tmp_path_factory.mktemp("ranks")
-    started = [launch(base / name, processes=processes) for name, processes in (("one", 1), ("two", 2))]
+    started = [
+        launch(base / name, processes=processes) for name, processes in (("one", 1), ("two", 2))
+    ]
     for ranks in started:
         for status, _, errors in finish(ranks):
             assert status == 0, errors
@@ -80,7 +89,9 @@ def test_two_equal_one(folders):
     for key, value in a["objective"].items():
         torch.testing.assert_close(b["objective"][key], value, rtol=1e-5, atol=1e-6)
     assert (
-        a["objective"]["criterion.nci.num_batches_tracked"] == b["objective"]["criterion.nci.num_batches_tracked"] == 18
+        a["objective"]["criterion.nci.num_batches_tracked"]
+        == b["objective"]["criterion.nci.num_batches_tracked"]
+        == 18
     )
     assert a["best"]["epoch"] == b["best"]["epoch"]
     assert len(b["rng"]) == 2

@@ -35,7 +35,19 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     seeds = ["0", "1", "2"]
-    call(capsys, "bench", "synthetic", "--losses", "ce", "ls", "--seeds", *seeds, "--out", "b", *OVERRIDES)
+    call(
+        capsys,
+        "bench",
+        "synthetic",
+        "--losses",
+        "ce",
+        "ls",
+        "--seeds",
+        *seeds,
+        "--out",
+        "b",
+        *OVERRIDES,
+    )
     runs = [f"b/ce-s{seed}" for seed in seeds]
 
     out = call(capsys, "uncertainty", "deep-ensemble", *runs)
@@ -44,7 +56,17 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     assert "folder: b/deep-ensemble-ce-s0" in out
     expected = sum(probs(tmp_path / run) for run in runs) / 3
     np.testing.assert_allclose(probs(tmp_path / "b/deep-ensemble-ce-s0"), expected, atol=1e-6)
-    call(capsys, "uncertainty", "hyper-ensemble", "b/ce-s0", "b/ls-s1", "--set", "selection=all", "--out", "b/two")
+    call(
+        capsys,
+        "uncertainty",
+        "hyper-ensemble",
+        "b/ce-s0",
+        "b/ls-s1",
+        "--set",
+        "selection=all",
+        "--out",
+        "b/two",
+    )
     expected = (probs(tmp_path / "b/ce-s0") + probs(tmp_path / "b/ls-s1")) / 2
     np.testing.assert_allclose(probs(tmp_path / "b/two"), expected, atol=1e-6)
     call(capsys, "uncertainty", "mc-dropout", "b/ce-s0", "--set", "samples=5", "--name", "passes")
@@ -52,16 +74,32 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     assert "folder: b/deep-ensemble-ce-s0" in again
 
     out = call(capsys, "report", "b", "--details")
-    for line in ("deep-ensemble(ce) has n = 1", "hyper-ensemble(ce, ls) has n = 1", "passes has n = 1", "ce 3 "):
+    for line in (
+        "deep-ensemble(ce) has n = 1",
+        "hyper-ensemble(ce, ls) has n = 1",
+        "passes has n = 1",
+        "ce 3 ",
+    ):
         assert line in out
-    out = call(capsys, "evaluate", "b/deep-ensemble-ce-s0", "--calibrate", "temperature", "--json", "--replicates", "0")
+    out = call(
+        capsys,
+        "evaluate",
+        "b/deep-ensemble-ce-s0",
+        "--calibrate",
+        "temperature",
+        "--json",
+        "--replicates",
+        "0",
+    )
     metrics = json.loads((tmp_path / "b/deep-ensemble-ce-s0/metrics.json").read_text())
     for stage, recorded in {"as predicted": "test", "after temperature": "test_calibrated"}.items():
         assert metrics[recorded].pop("aurc") >= 0  # which a run records too
         printed, _ = json.JSONDecoder().raw_decode(out)  # warnings follow it
         assert printed[stage] == pytest.approx(metrics[recorded])
     assert "mc-dropout" in call(capsys, "list", "uncertainty")
-    assert call(capsys, "bench", "synthetic", "--losses", "ce", "--seeds", "0", "--out", "b", *OVERRIDES)
+    assert call(
+        capsys, "bench", "synthetic", "--losses", "ce", "--seeds", "0", "--out", "b", *OVERRIDES
+    )
 
 
 @pytest.mark.parametrize("average", ["ema", "swa"])
@@ -71,11 +109,30 @@ def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average
     from fedlas.lab.train.checkpoint import load_checkpoint
     from fedlas.predictions import Predictions
 
-    settings = ["--set", f"train.average={average}", "--set", "train.epochs=4", "--set", "optimizer.lr=0.2"]
+    settings = [
+        "--set",
+        f"train.average={average}",
+        "--set",
+        "train.epochs=4",
+        "--set",
+        "optimizer.lr=0.2",
+    ]
     settings += ["--set", "train.average_start=0.25"]
-    call(capsys, "train", "synthetic", "--loss", "fedlas", "--out", str(tmp_path / "x"), *OVERRIDES, *settings)
+    call(
+        capsys,
+        "train",
+        "synthetic",
+        "--loss",
+        "fedlas",
+        "--out",
+        str(tmp_path / "x"),
+        *OVERRIDES,
+        *settings,
+    )
     trained = load_trained(tmp_path / "x")
-    found = predictions_of(trained.objective, trained.splits, trained.splits.test, batch_size=50, features=True)
+    found = predictions_of(
+        trained.objective, trained.splits, trained.splits.test, batch_size=50, features=True
+    )
     saved = Predictions.load(tmp_path / "x" / "predictions" / "test.npz")
     assert np.array_equal(found.logits, saved.logits)
     assert np.array_equal(found.features, saved.features)

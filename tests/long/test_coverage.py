@@ -27,7 +27,9 @@ def draw(samples, sharpness, seed, classes=10):
 @functools.cache
 def truth(metric, sharpness):
     """The metric of a million other samples; of ECE without the chance of their labels."""
-    return METRICS[{"ece": "true_ece"}.get(metric, metric)].value(draw(1_000_000, sharpness, seed=10**6))
+    return METRICS[{"ece": "true_ece"}.get(metric, metric)].value(
+        draw(1_000_000, sharpness, seed=10**6)
+    )
 
 
 @pytest.mark.parametrize("sharpness", [0.9, 1.0, 1.05, 1.15, 1.5])
@@ -35,7 +37,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sharpness):
     """Near calibration those of ECE more often: there the noise floor and its test say more than any interval."""
     held = dict.fromkeys(("accuracy", "nll", "brier", "ece"), 0)
     for seed in range(SETS):
-        found = bootstrap_intervals(draw(SAMPLES, sharpness, seed), metrics=held, replicates=REPLICATES, seed=seed)
+        found = bootstrap_intervals(
+            draw(SAMPLES, sharpness, seed), metrics=held, replicates=REPLICATES, seed=seed
+        )
         for metric, interval in found.items():
             held[metric] += interval.low <= truth(metric, sharpness) <= interval.high
     shares = {metric: count / SETS for metric, count in held.items()}
@@ -48,7 +52,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sharpness):
 def test_calibrated_models_are_rejected_as_often_as_the_level_says(metric):
     sets = 4000  # standard error 0.0034
     alarms = sum(
-        noise_floor(draw(500, 1.0, seed), metric=metric, replicates=REPLICATES, seed=seed).p_value <= 0.05
+        noise_floor(draw(500, 1.0, seed), metric=metric, replicates=REPLICATES, seed=seed).p_value
+        <= 0.05
         for seed in range(sets)
     )
     assert 0.04 <= alarms / sets <= 0.06, alarms / sets
@@ -62,7 +67,9 @@ def test_intervals_hold_the_truth_with_few_samples_a_class(samples):
     large = draw(200_000, 1.5, 10**6, classes=100)
     true = {metric: METRICS[metric].value(large) for metric in held}
     for seed in range(200):
-        found = bootstrap_intervals(draw(samples, 1.5, seed, 100), metrics=held, replicates=REPLICATES, seed=seed)
+        found = bootstrap_intervals(
+            draw(samples, 1.5, seed, 100), metrics=held, replicates=REPLICATES, seed=seed
+        )
         for metric, interval in found.items():
             held[metric] += interval.low <= true[metric] <= interval.high
     # binomial(200, 0.95): standard error 0.015

@@ -8,7 +8,10 @@ import torch
 
 from fedlas.losses import LOSSES
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler"),
+]
 N, C, D = 32, 10, 16
 
 
@@ -40,5 +43,7 @@ def test_inductor_equals_eager(name):
             logits = logits.clone().requires_grad_()
             loss = function(logits, **given)
             loss.backward()
-            runs.append((loss, logits.grad, [p.grad for p in owner.parameters()], dict(owner.state_dict())))
+            runs.append(
+                (loss, logits.grad, [p.grad for p in owner.parameters()], dict(owner.state_dict()))
+            )
         torch.testing.assert_close(runs[0], runs[1], rtol=1e-4, atol=1e-5)

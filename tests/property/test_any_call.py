@@ -173,7 +173,20 @@ ODD_FLOATS = [
     1j,
 ]
 ODD_TEXTS = ["", "nonsense", None, 3, ["ece"], "ece", "CE", "\x1b[31m", b"ece"]
-GARBAGE = [None, "text", 3, 1.5, [], {}, [[0.0, 1.0]], object, torch.zeros(()), np.zeros(3), b"x", [None, 1]]
+GARBAGE = [
+    None,
+    "text",
+    3,
+    1.5,
+    [],
+    {},
+    [[0.0, 1.0]],
+    object,
+    torch.zeros(()),
+    np.zeros(3),
+    b"x",
+    [None, 1],
+]
 
 
 def odd_tensor(draw, value):
@@ -182,7 +195,11 @@ def odd_tensor(draw, value):
     filled = value.clone()
     if value.numel():
         place = pick.randrange(value.numel())
-        odd = [math.nan, math.inf, -math.inf, 1e30, -1e35, 1e-40, 0.0] if floating else [-1, -100, CLASSES, 2**40, 0]
+        odd = (
+            [math.nan, math.inf, -math.inf, 1e30, -1e35, 1e-40, 0.0]
+            if floating
+            else [-1, -100, CLASSES, 2**40, 0]
+        )
         filled.view(-1)[place] = pick.choice(odd)
     return pick.choice([
         lambda: filled,
@@ -261,15 +278,38 @@ def odd(draw, value):
         return pick.choice(ODD_TEXTS)
     if isinstance(value, np.ndarray):
         return pick.choice(
-            [value[:0], value[:1], value * np.nan, value[:, None], value.tolist(), value > 0, None, "text"]
+            [
+                value[:0],
+                value[:1],
+                value * np.nan,
+                value[:, None],
+                value.tolist(),
+                value > 0,
+                None,
+                "text",
+            ]
         )
     if isinstance(value, list) and value:
         return pick.choice(
-            [[], value[:1], [*value[1:], math.nan], [*value[1:], 1e308], [*value[1:], "x"], [value], *GARBAGE]
+            [
+                [],
+                value[:1],
+                [*value[1:], math.nan],
+                [*value[1:], 1e308],
+                [*value[1:], "x"],
+                [value],
+                *GARBAGE,
+            ]
         )
     if isinstance(value, Mapping):
         return pick.choice(
-            [{}, {"x": []}, {key: each[:1] for key, each in value.items()}, {"x": [1e308] * 3}, *GARBAGE]
+            [
+                {},
+                {"x": []},
+                {key: each[:1] for key, each in value.items()},
+                {"x": [1e308] * 3},
+                *GARBAGE,
+            ]
         )
     return pick.choice(GARBAGE)
 
@@ -284,7 +324,9 @@ def call_of_a_loss(name):
         torch.manual_seed(draw.pick.randrange(10))
         options = {"reduction": draw.pick.choice(["mean", "sum", "none"])}
         if draw.pick.random() < 0.2:
-            options["weight"] = draw.pick.choice([[0.0, 0.0, 1.0], [1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])
+            options["weight"] = draw.pick.choice(
+                [[0.0, 0.0, 1.0], [1.0, 2.0, 3.0], [1.0, 0.0, 0.0]]
+            )
         criterion = LOSSES.build(name, options, num_classes=CLASSES, num_samples=64, num_epochs=100)
         names = ["logits", "target", *sorted(criterion.needs)]
         if draw.pick.random() < 0.5:
@@ -299,7 +341,10 @@ def call_of_a_loss(name):
             slopes = []
             if value.requires_grad and not value.is_meta:
                 slopes = torch.autograd.grad(
-                    value.sum(), [logits, *criterion.parameters()], allow_unused=True, materialize_grads=True
+                    value.sum(),
+                    [logits, *criterion.parameters()],
+                    allow_unused=True,
+                    materialize_grads=True,
                 )
             return value, list(slopes)
 
@@ -314,7 +359,11 @@ def call_of_a_method(name, method, **arguments):
     def make(draw):
         torch.manual_seed(draw.pick.randrange(10))
         criterion = LOSSES.build(name, num_classes=CLASSES, num_samples=64, num_epochs=100)
-        return getattr(criterion, method), {key: make(draw) for key, make in arguments.items()}, criterion
+        return (
+            getattr(criterion, method),
+            {key: make(draw) for key, make in arguments.items()},
+            criterion,
+        )
 
     return make
 
@@ -386,13 +435,25 @@ def all_calls():
     for room in (losses, metrics, stats, calibrators, ood):
         for name in room.__all__:
             value = getattr(room, name)
-            if inspect.isfunction(value) and value not in seen and "    Raises:" in (value.__doc__ or ""):
-                calls[f"{room.__name__}.{name}"] = call_of_a_function(value, numbers=name in OF_NUMBERS)
-            elif inspect.isclass(value) and "    Raises:" in (value.__doc__ or "") and not inspect.isabstract(value):
+            if (
+                inspect.isfunction(value)
+                and value not in seen
+                and "    Raises:" in (value.__doc__ or "")
+            ):
+                calls[f"{room.__name__}.{name}"] = call_of_a_function(
+                    value, numbers=name in OF_NUMBERS
+                )
+            elif (
+                inspect.isclass(value)
+                and "    Raises:" in (value.__doc__ or "")
+                and not inspect.isabstract(value)
+            ):
                 calls[f"{room.__name__}.{name}"] = call_of_a_function(value)
     calls["StreamingMetrics.update"] = call_of_streaming(lambda: metrics.StreamingMetrics(CLASSES))
     calls["StreamingClasses.update"] = call_of_streaming(lambda: metrics.StreamingClasses(CLASSES))
-    calls["StreamingGroups.update"] = call_of_streaming(lambda: metrics.StreamingGroups(range(CLASSES)))
+    calls["StreamingGroups.update"] = call_of_streaming(
+        lambda: metrics.StreamingGroups(range(CLASSES))
+    )
     return calls
 
 
@@ -401,12 +462,21 @@ METHODS = {
     "smoothing": {"logits": FITTING["logits"], "features": FITTING["features"]},
     "update_from_validation": {"predictions": FITTING["predictions"]},
 }
-OF_NUMBERS = {"effect_size", "mean_interval", "paired_t_test", "seeds_needed", "sign_test", "wilcoxon_test"}
+OF_NUMBERS = {
+    "effect_size",
+    "mean_interval",
+    "paired_t_test",
+    "seeds_needed",
+    "sign_test",
+    "wilcoxon_test",
+}
 
 
 NAN = {"fedlas.metrics.reliability_bins": "the mean of an empty bin"}
 """Calls whose answer may hold NaN."""
-DRAWS = {f"fedlas.losses.{name}" for name in losses.__all__ if inspect.isclass(getattr(losses, name))}
+DRAWS = {
+    f"fedlas.losses.{name}" for name in losses.__all__ if inspect.isclass(getattr(losses, name))
+}
 DRAWS |= {f"mix of {name}" for name in LOSSES}
 """Calls that draw from the global generator: a gate is initialized, as any module of PyTorch is, and samples mixed."""
 
@@ -453,7 +523,8 @@ def check(number):
 
 def assert_three_parts(error, story="an error"):
     """What was expected, what came, and what to do as a sentence."""
-    owner, expected, got, fix = error.parts
+    owner = error.owner
+    expected, got, fix = error.parts
     assert owner, story
     assert expected, story
     assert got, story
@@ -476,7 +547,11 @@ def usual(given):
 
 def finite(value):
     if isinstance(value, torch.Tensor):
-        return value.is_meta or not value.is_floating_point() or bool(torch.isfinite(value.double()).all())
+        return (
+            value.is_meta
+            or not value.is_floating_point()
+            or bool(torch.isfinite(value.double()).all())
+        )
     if isinstance(value, np.ndarray):
         return value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
     if isinstance(value, float):
@@ -507,13 +582,22 @@ def content_of(value):
     """All that belongs to a value, so that equal ones have equal results; NaN equals itself."""
     if isinstance(value, torch.Tensor):
         plain = value.layout is torch.strided and not value.is_meta and value.numel()
-        numbers = value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if plain else str(value)
+        numbers = (
+            value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            if plain
+            else str(value)
+        )
         return str(value.dtype), tuple(value.shape), numbers
     if isinstance(value, nn.Module):
         return {key: content_of(each) for key, each in value.state_dict().items()}
     if isinstance(value, Predictions | ood.Outputs):
-        return tuple(content_of(each) for each in (value.logits, value.features, getattr(value, "target", None)))
-    if isinstance(value, metrics.StreamingMetrics | metrics.StreamingClasses | metrics.StreamingGroups):
+        return tuple(
+            content_of(each)
+            for each in (value.logits, value.features, getattr(value, "target", None))
+        )
+    if isinstance(
+        value, metrics.StreamingMetrics | metrics.StreamingClasses | metrics.StreamingGroups
+    ):
         return {key: content_of(each) for key, each in value.state_dict().items()}
     return repr(value)
 
@@ -527,7 +611,9 @@ def brief(value):
     if isinstance(value, torch.Tensor):
         kind = f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}"
         return (
-            f"{kind}" if value.is_meta or value.layout is not torch.strided else f"{kind} {str(value.tolist())[:120]}"
+            f"{kind}"
+            if value.is_meta or value.layout is not torch.strided
+            else f"{kind} {str(value.tolist())[:120]}"
         )
     if isinstance(value, Predictions):
         return f"Predictions({brief(value.logits)}, {brief(value.target)})"

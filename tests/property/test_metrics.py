@@ -15,10 +15,17 @@ from fedlas.metrics.evaluate import values_of
 
 # Coarse logits make ties and edges frequent; the large ones make probabilities 0 and 1.
 LOGITS = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, math.log(2), math.log(3), 30.0, -200.0, 200.0])
-OTHERS = [e.name for e in METRICS.entries() if not e.metadata.get("default", True) and not e.metadata.get("needs")]
+OTHERS = [
+    e.name
+    for e in METRICS.entries()
+    if not e.metadata.get("default", True) and not e.metadata.get("needs")
+]
 EVERY = [e for e in METRICS.entries() if not e.metadata.get("needs")]
-BY_NUMBER = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}  # of samples, and not by their shares alone
-STREAMING = [e.name for e in METRICS.entries() if "one_pass" in e.metadata and not e.metadata.get("needs")]
+# of samples, and not by their shares alone
+BY_NUMBER = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
+STREAMING = [
+    e.name for e in METRICS.entries() if "one_pass" in e.metadata and not e.metadata.get("needs")
+]
 
 
 @st.composite
@@ -29,7 +36,9 @@ def predictions(draw, dtype=None, max_classes=6):
         values = draw(st.lists(LOGITS, min_size=samples * classes, max_size=samples * classes))
         logits = np.array(values).reshape(samples, classes)
     else:
-        logits = np.random.default_rng(draw(st.integers(0, 2**32))).normal(size=(samples, classes)) * 3
+        logits = (
+            np.random.default_rng(draw(st.integers(0, 2**32))).normal(size=(samples, classes)) * 3
+        )
     target = draw(st.lists(st.integers(0, classes - 1), min_size=samples, max_size=samples))
     return Predictions(torch.tensor(logits).to(dtype), target)
 
@@ -42,7 +51,12 @@ def close(first, second, tolerance=2e-6):
 
 def literal(p, num_bins):
     """The definitions in Python, sample by sample, on the same probabilities."""
-    probs, target, samples, classes = p.probs.numpy(), p.target.tolist(), p.num_samples, p.num_classes
+    probs, target, samples, classes = (
+        p.probs.numpy(),
+        p.target.tolist(),
+        p.num_samples,
+        p.num_classes,
+    )
     edges = [probs.dtype.type(b / num_bins) for b in range(num_bins + 1)]
 
     def place(value):
@@ -55,11 +69,17 @@ def literal(p, num_bins):
             counts[place(value)] += 1
         return [abs(s) for s in sums], counts
 
-    ranking = [sorted(range(classes), key=lambda k, row=row: (-row[k], k)) for row in p.logits.tolist()]
+    ranking = [
+        sorted(range(classes), key=lambda k, row=row: (-row[k], k)) for row in p.logits.tolist()
+    ]
     correct = [order[0] == y for order, y in zip(ranking, target, strict=True)]
     top, counts = gaps(probs.max(1), correct)
-    columns = [sum(gaps(probs[:, k], [y == k for y in target])[0]) / samples for k in range(classes)]
-    error = sum((float(probs[i, k]) - (y == k)) ** 2 for i, y in enumerate(target) for k in range(classes))
+    columns = [
+        sum(gaps(probs[:, k], [y == k for y in target])[0]) / samples for k in range(classes)
+    ]
+    error = sum(
+        (float(probs[i, k]) - (y == k)) ** 2 for i, y in enumerate(target) for k in range(classes)
+    )
     samples_in = [[i for i, c in enumerate(probs.max(1)) if place(c) == b] for b in range(num_bins)]
     signed = [sum(float(probs[i].max()) - correct[i] for i in rows) for rows in samples_in]
     right = [sum(correct[i] for i in rows) for rows in samples_in]
@@ -98,7 +118,9 @@ def test_order_of_samples_does_not_matter(p, random):
     turned = Predictions(p.logits[order], p.target[order])
     assert evaluate(p) == evaluate(turned)
     for name in OTHERS:
-        assert METRICS[name].value(p) == pytest.approx(METRICS[name].value(turned), rel=1e-12, abs=1e-14), name
+        assert METRICS[name].value(p) == pytest.approx(
+            METRICS[name].value(turned), rel=1e-12, abs=1e-14
+        ), name
 
 
 @given(predictions(), st.integers(1, 20), st.data())
@@ -108,7 +130,9 @@ def test_weights_are_repeated_rows_up_to_a_factor_and_0_is_absence(p, num_bins, 
     scale = data.draw(st.sampled_from([1e-20, 1 / 3, 7.0, 1e20]))
 
     def found(index, weights):
-        return values_of(Predictions(p.logits[index], p.target[index], weights=weights), EVERY, num_bins)
+        return values_of(
+            Predictions(p.logits[index], p.target[index], weights=weights), EVERY, num_bins
+        )
 
     everyone, present = torch.arange(p.num_samples), weights.nonzero().squeeze(1)
     expected = found(everyone, weights)
@@ -117,7 +141,11 @@ def test_weights_are_repeated_rows_up_to_a_factor_and_0_is_absence(p, num_bins, 
     close(found(present, torch.full((len(present),), scale)), found(present, None), 1e-9)
     repeated = found(everyone.repeat_interleave(weights.long()), None)
     by_share = expected.keys() - BY_NUMBER
-    close({name: repeated[name] for name in by_share}, {name: expected[name] for name in by_share}, 1e-9)
+    close(
+        {name: repeated[name] for name in by_share},
+        {name: expected[name] for name in by_share},
+        1e-9,
+    )
 
 
 @given(predictions(), st.integers(1, 20), st.randoms())
@@ -139,7 +167,11 @@ def test_merged_shards_are_the_whole(p, num_bins, random):
     assert merged.compute() == whole.compute()
     bounds = whole.error_bounds()
     for name, value in whole.compute().items():
-        options = {"num_bins": num_bins} if "num_bins" in inspect.signature(METRICS[name].value).parameters else {}
+        options = (
+            {"num_bins": num_bins}
+            if "num_bins" in inspect.signature(METRICS[name].value).parameters
+            else {}
+        )
         rounding = 1e-12 if "streaming" in METRICS[name].metadata else 0
         assert abs(value - METRICS[name].value(p, **options)) <= bounds[name] + rounding, name
 
@@ -151,7 +183,10 @@ def test_order_of_classes_does_not_matter(p, random):
     order = torch.tensor(order)
     # Of equal logits the first class is predicted; without ties nothing may change.
     distinct = all(len(set(row)) == len(row) for row in p.logits.tolist())
-    turned, scores = evaluate(Predictions(p.logits[:, order], order.argsort()[p.target])), evaluate(p)
+    turned, scores = (
+        evaluate(Predictions(p.logits[:, order], order.argsort()[p.target])),
+        evaluate(p),
+    )
     names = scores if distinct else ("nll", "brier")
     # Sums over classes in another order can move a probability by one unit, across an edge in the worst case.
     edge_free = not _near_an_edge(p)
@@ -188,9 +223,15 @@ def test_an_exact_shift_of_all_logits_changes_no_metric_of_the_registry(given, n
     assert torch.equal(moved.logits - shift, p.logits)
     for entry in METRICS.entries():
         if not entry.metadata.get("needs"):
-            options = {"num_bins": num_bins} if "num_bins" in inspect.signature(entry.value).parameters else {}
+            options = (
+                {"num_bins": num_bins}
+                if "num_bins" in inspect.signature(entry.value).parameters
+                else {}
+            )
             expected = entry.value(p, **options)
-            assert entry.value(moved, **options) == pytest.approx(expected, rel=1e-12, abs=1e-14), entry.name
+            assert entry.value(moved, **options) == pytest.approx(expected, rel=1e-12, abs=1e-14), (
+                entry.name
+            )
 
 
 def _near_an_edge(p, num_bins=15):
@@ -198,7 +239,11 @@ def _near_an_edge(p, num_bins=15):
     middle = (p.probs > 1e-6) & (p.probs < 1 - 1e-6)
     ordered = p.confidence.double().sort().values
     close_pair = ((ordered.diff() > 0) & (ordered.diff() < 1e-5)).any()
-    return bool((((scaled - scaled.round()).abs() < 1e-4) & middle).any() or close_pair or (ordered.diff() == 0).any())
+    return bool(
+        (((scaled - scaled.round()).abs() < 1e-4) & middle).any()
+        or close_pair
+        or (ordered.diff() == 0).any()
+    )
 
 
 @given(predictions(), st.integers(1, 60))
@@ -212,13 +257,23 @@ def test_ranges(p, num_bins):
     assert scores["ece"] <= scores["mce"] + 1e-12
     assert abs(float(p.confidence.double().mean()) - scores["accuracy"]) <= scores["ece"] + 1e-7
     gap = float(p.confidence.double().mean()) - scores["accuracy"]
-    assert abs(gap) <= min(scores["adaptive_ece"], scores["smooth_ece"], METRICS["ks"].value(p)) + 1e-7
+    assert (
+        abs(gap) <= min(scores["adaptive_ece"], scores["smooth_ece"], METRICS["ks"].value(p)) + 1e-7
+    )
     assert scores["o_ece"] + scores["u_ece"] == pytest.approx(scores["ece"], rel=1e-9, abs=1e-12)
-    assert scores["o_ece"] - scores["u_ece"] == pytest.approx(METRICS["confidence_gap"].value(p), rel=1e-9, abs=1e-9)
-    assert scores["ece"] - 1e-12 <= METRICS["rmsce"].value(p, num_bins=num_bins) <= scores["mce"] + 1e-12
+    assert scores["o_ece"] - scores["u_ece"] == pytest.approx(
+        METRICS["confidence_gap"].value(p), rel=1e-9, abs=1e-9
+    )
+    assert (
+        scores["ece"] - 1e-12
+        <= METRICS["rmsce"].value(p, num_bins=num_bins)
+        <= scores["mce"] + 1e-12
+    )
     assert METRICS["e_aurc"].value(p) <= METRICS["aurc"].value(p) <= 1 + 1e-12
     parts = brier_decomposition(p, num_bins=num_bins)
-    assert parts.calibration + parts.refinement + parts.within_bins == pytest.approx(scores["brier"], abs=1e-12)
+    assert parts.calibration + parts.refinement + parts.within_bins == pytest.approx(
+        scores["brier"], abs=1e-12
+    )
 
 
 @given(predictions(), st.integers(1, 50))

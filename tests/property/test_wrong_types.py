@@ -26,9 +26,27 @@ import fedlas
 from fedlas import Predictions, calibrators, losses, metrics, plots
 from fedlas.errors import InputError, MissingExtraError
 from fedlas.zoo import uncertainty
-from property.test_any_call import CLASSES, FITTING, NUMBERS, OF_NUMBERS, WIDTH, Draw, assert_three_parts, head
+from property.test_any_call import (
+    CLASSES,
+    FITTING,
+    NUMBERS,
+    OF_NUMBERS,
+    WIDTH,
+    Draw,
+    assert_three_parts,
+    head,
+)
 
-HEAVY = {"huggingface", "huggingface_hub", "lightning", "mapie", "sklearn", "skorch", "timm", "torchmetrics"}
+HEAVY = {
+    "huggingface",
+    "huggingface_hub",
+    "lightning",
+    "mapie",
+    "sklearn",
+    "skorch",
+    "timm",
+    "torchmetrics",
+}
 """Integrations, whose libraries take seconds to import: the long test alone calls them."""
 SLOW = (
     "fedlas.CalibrationCard", "fedlas.Evaluation", "fedlas.calibrate", "fedlas.calibrators.AutoCalibration",
@@ -141,7 +159,9 @@ WRONG = {
     "gradient": lambda: torch.zeros(3, 3, requires_grad=True),
     "nan tensor": lambda: torch.full((3, 3), math.nan),
     "inf tensor": lambda: torch.full((3, 3), math.inf),
-    "nested tensor": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+    "nested tensor": lambda: torch.nested.nested_tensor(
+        [torch.zeros(2), torch.zeros(3)], layout=torch.jagged
+    ),
 }
 
 
@@ -155,7 +175,9 @@ def fits(annotation, value, name):
     if kinds == {"int"}:
         return number and isinstance(value, numbers.Integral)
     if kinds <= {"int", "float"}:
-        return number and (math.isfinite(value) or (value == math.inf and name in {"norm_p", "order"}))
+        return number and (
+            math.isfinite(value) or (value == math.inf and name in {"norm_p", "order"})
+        )
     if kinds == {"bool"}:
         return isinstance(value, bool | np.bool_)
     if kinds == {"str"}:
@@ -181,7 +203,9 @@ def fits(annotation, value, name):
 
 def network(_=None):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(12, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES)).eval()
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(12, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES)
+    ).eval()
 
 
 def loader(d):
@@ -283,7 +307,9 @@ UINT8 = {
     "others": lambda d: d.classes(2, 3, 4, 4).to(torch.uint8),
 }
 NAMED = {
-    "fedlas.calibrators.MultiLabelCalibration": {"target": lambda d: d.classes(d.samples, CLASSES, most=2)},
+    "fedlas.calibrators.MultiLabelCalibration": {
+        "target": lambda d: d.classes(d.samples, CLASSES, most=2)
+    },
     "fedlas.calibrators.VennAbers.interval": {"test": lambda d: d.predictions(9, 2)},
     "fedlas.calibrators.Multicalibration": {"groups": lambda _: "predicted"},
     "fedlas.zoo.ood.adapt_images": UINT8,
@@ -291,9 +317,14 @@ NAMED = {
     "fedlas.zoo.ood.knn_score": {"k": lambda _: 5},
     "fedlas.zoo.uncertainty.DropoutSamples": {"model": dropout},
     "fedlas.zoo.uncertainty.mc_dropout": {"model": dropout},
-    "fedlas.zoo.uncertainty.SampledWeights": {"model": lambda _: uncertainty.to_bayesian(network())},
+    "fedlas.zoo.uncertainty.SampledWeights": {
+        "model": lambda _: uncertainty.to_bayesian(network())
+    },
     "fedlas.zoo.uncertainty.LastLayerLaplace": {"train": of_head, "predictions": of_head},
-    "fedlas.zoo.uncertainty.greedy_selection": {"pool": lambda _: [Draw(7).predictions(30)] * 2, "size": lambda _: 1},
+    "fedlas.zoo.uncertainty.greedy_selection": {
+        "pool": lambda _: [Draw(7).predictions(30)] * 2,
+        "size": lambda _: 1,
+    },
     "fedlas.zoo.uncertainty.TwoStage": {"model": network, "old": lambda _: "3"},
     "fedlas.predictions.p_true": {"logprobs": lambda _: [[-0.1, -3.0]]},
     "fedlas.predictions.Columns": {"groups": lambda _: None},
@@ -307,7 +338,9 @@ NAMED = {
         "logits": lambda d: d.normal(9, CLASSES),
         "target": lambda d: d.classes(9, CLASSES, most=2),
     },
-    "fedlas.stats.Estimate.of": {"content": lambda d: fedlas.estimates(d.predictions(), ["ece"])["ece"].plain()},
+    "fedlas.stats.Estimate.of": {
+        "content": lambda d: fedlas.estimates(d.predictions(), ["ece"])["ece"].plain()
+    },
     "fedlas.stats.effective_samples": {"weights": lambda _: [1.0, 2.0]},
     "fedlas.stats.mean_interval": {"values": lambda _: [1.0, 2.0, 4.0]},
     "fedlas.stats.paired_bootstrap": dict.fromkeys("ab", lambda _: Draw(7).predictions(30)),
@@ -327,7 +360,9 @@ NAMED = {
         "state": lambda _: metrics.StreamingMetrics(CLASSES).state_dict(),
     },
     "fedlas.features.find_pool": {
-        "model": lambda _: nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        "model": lambda _: nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        ),
         "pool": lambda _: "1",
     },
     "fedlas.calibrators.AutoCalibration.load": {"path": lambda _: prepared("auto file")},
@@ -338,8 +373,13 @@ NAMED = {
     },
     "fedlas.integrations.torchmetrics.CalibrationMetric": {"name": lambda _: "ece"},
     "fedlas.integrations.torchmetrics.CalibrationByGroup": {"groups": lambda _: ["a", "b"]},
-    "fedlas.integrations.torchmetrics.CalibrationByGroup.update": {"groups": lambda d: ["a"] * d.samples},
-    "fedlas.integrations.mapie.controlled_threshold": {"target": lambda _: 0.6, "val": lambda d: d.predictions(200)},
+    "fedlas.integrations.torchmetrics.CalibrationByGroup.update": {
+        "groups": lambda d: ["a"] * d.samples
+    },
+    "fedlas.integrations.mapie.controlled_threshold": {
+        "target": lambda _: 0.6,
+        "val": lambda d: d.predictions(200),
+    },
     "fedlas.integrations.sklearn": {"estimator": lambda _: prepared("estimator")},
     "fedlas.plots.decision_curve": {"models": lambda _: {"a": Draw(7).predictions(30, 2)}},
     "fedlas.Predictions.load": {"path": lambda _: prepared("predictions file")},
@@ -363,10 +403,16 @@ NAMED = {
     "fedlas.integrations.drop_in.DropInLoss.add_to": {
         "optimizer": lambda _: torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
     },
-    "fedlas.zoo.uncertainty.average": {"predictions": lambda d: d.predictions(9), "weights": lambda _: None},
+    "fedlas.zoo.uncertainty.average": {
+        "predictions": lambda d: d.predictions(9),
+        "weights": lambda _: None,
+    },
     "fedlas.losses.smoothed_cross_entropy": {"alpha": lambda _: 0.1},
     "fedlas.losses.adaptive_strength": {"beta": lambda _: 2.0},
-    "fedlas.stats.reject_option": {"val": lambda d: d.predictions(60), "test": lambda d: d.predictions(30)},
+    "fedlas.stats.reject_option": {
+        "val": lambda d: d.predictions(60),
+        "test": lambda d: d.predictions(30),
+    },
     "fedlas.predictions.Predictions.rows": {"index": lambda _: torch.tensor([0])},
     "fedlas.binary": {"predictions": lambda d: d.predictions(60, 2)},
     "fedlas.plots.positive_reliability_diagram": {"predictions": lambda d: d.predictions(60, 2)},
@@ -423,7 +469,8 @@ class Case:
         named = {
             key: value
             for key, value in arguments.items()
-            if self.parameters[key].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+            if self.parameters[key].kind
+            not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
         }
         return function(*positional, **named)
 
@@ -436,7 +483,15 @@ RECORDS = {
     "SpiegelhalterTest", "Splits", "Statistic", "Sums", "TableReader",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
-FROM_USERS = {"BayesianConfig", "CalibrationScorer", "Columns", "Corruption", "Outputs", "Predictions", "TopLabel"}
+FROM_USERS = {
+    "BayesianConfig",
+    "CalibrationScorer",
+    "Columns",
+    "Corruption",
+    "Outputs",
+    "Predictions",
+    "TopLabel",
+}
 INTERNAL = {
     "counted", "exponents", "find", "fit_map", "from_plain", "learn_from", "of_samples", "or_default", "penalty",
     "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
@@ -460,7 +515,9 @@ def cases(*, heavy=False):
                 continue
             seen.add(value)
             if inspect.isfunction(value) and name not in {"open_table", "options_of", "reduce"}:
-                found[f"{value.__module__}.{name}"] = Case(f"{place}.{name}", value, None, inspect.signature(value))
+                found[f"{value.__module__}.{name}"] = Case(
+                    f"{place}.{name}", value, None, inspect.signature(value)
+                )
             elif inspect.isclass(value) and name not in RECORDS:
                 for case in of_class(place, value, seen):
                     found[case.name] = case
@@ -479,15 +536,30 @@ def of_class(place, value, seen):
     for base in value.__mro__:
         for name, member in vars(base).items() if base.__module__.startswith("fedlas") else ():
             plain = getattr(member, "__func__", member)
-            if not inspect.isfunction(plain) or plain in seen or (name.startswith("_") and name != "__call__"):
+            if (
+                not inspect.isfunction(plain)
+                or plain in seen
+                or (name.startswith("_") and name != "__call__")
+            ):
                 continue
             signature = inspect.signature(plain)
-            overrides = any(name in vars(above) for above in foreign) and name not in {"forward", "update"}
-            if overrides or name in INTERNAL or any(p.annotation == "Batch" for p in signature.parameters.values()):
+            overrides = any(name in vars(above) for above in foreign) and name not in {
+                "forward",
+                "update",
+            }
+            if (
+                overrides
+                or name in INTERNAL
+                or any(p.annotation == "Batch" for p in signature.parameters.values())
+            ):
                 continue
             seen.add(plain)
             instance = functools.partial(make_instance, value, place)
-            target = (lambda d, value=value: value) if isinstance(member, classmethod | staticmethod) else instance
+            target = (
+                (lambda d, value=value: value)
+                if isinstance(member, classmethod | staticmethod)
+                else instance
+            )
             yield Case(f"{place}.{value.__name__}.{name}", name, target, signature)
 
 
@@ -498,7 +570,7 @@ def make_instance(value, place, d):
         return value().fit(d.predictions(40))
     constructor = Case(f"{place}.{value.__name__}", value, None, inspect.signature(value))
     torch.manual_seed(0)
-    return constructor.call(d, constructor.arguments(d))
+    return constructor.call(constructor.arguments(d))
 
 
 def sklearn_class(room, name):
@@ -506,7 +578,9 @@ def sklearn_class(room, name):
 
 
 def calibrated_classifier():
-    return importlib.import_module("fedlas.integrations.sklearn").CalibratedClassifier(prepared("estimator"))
+    return importlib.import_module("fedlas.integrations.sklearn").CalibratedClassifier(
+        prepared("estimator")
+    )
 
 
 def card_file(d):
@@ -520,15 +594,25 @@ def outputs_file(d):
 
 
 INSTANCES = {
-    "predictions file": lambda d: d.predictions().save(Path(tempfile.mkdtemp()) / "predictions.npz"),
-    "estimator": lambda d: sklearn_class("linear_model", "LogisticRegression")().fit(FITS["X"](d), FITS["y"](d)),
+    "predictions file": lambda d: d.predictions().save(
+        Path(tempfile.mkdtemp()) / "predictions.npz"
+    ),
+    "estimator": lambda d: sklearn_class("linear_model", "LogisticRegression")().fit(
+        FITS["X"](d), FITS["y"](d)
+    ),
     "CalibratedClassifier": lambda d: calibrated_classifier().fit(FITS["X"](d), FITS["y"](d)),
-    "model file": lambda d: INSTANCES["CalibratedModel"](d).save(Path(tempfile.mkdtemp()) / "model.safetensors"),
+    "model file": lambda d: INSTANCES["CalibratedModel"](d).save(
+        Path(tempfile.mkdtemp()) / "model.safetensors"
+    ),
     "calibrator file": lambda d: fitted(d).save(Path(tempfile.mkdtemp()) / "temperature.json"),
     "auto file": lambda d: (
-        calibrators.AutoCalibration().fit(d.predictions(60)).save(Path(tempfile.mkdtemp()) / "auto.json")
+        calibrators.AutoCalibration()
+        .fit(d.predictions(60))
+        .save(Path(tempfile.mkdtemp()) / "auto.json")
     ),
-    "labels file": lambda d: INSTANCES["MultiLabelCalibration"](d).save(Path(tempfile.mkdtemp()) / "labels.json"),
+    "labels file": lambda d: INSTANCES["MultiLabelCalibration"](d).save(
+        Path(tempfile.mkdtemp()) / "labels.json"
+    ),
     "source": lambda _: importlib.import_module("fedlas.lab.data").load_dataset("synthetic"),
     "outputs file": outputs_file,
     "card file": card_file,
@@ -564,7 +648,7 @@ def outcome(case, parameter, kind):
             arguments = case.arguments(d)
             if parameter is not None:
                 arguments[parameter] = WRONG[kind]()
-            case.call(d, arguments)
+            case.call(arguments)
     except (InputError, MissingExtraError) as error:
         if parameter is None:
             return f"{story}: no valid call: {error}"
@@ -575,8 +659,13 @@ def outcome(case, parameter, kind):
         return None if kind in {"path", "str"} else f"{story}: {error!r}"
     except Exception as error:  # noqa: BLE001  # any other is what this looks for
         if parameter is not None:
-            need = isinstance(error, TypeError) and "must be passed" in str(error)  # the documented TypeError of a loss
-            callback = "Callable" in case.annotation(parameter) and kind in {"function", "class", "module"}
+            # the documented TypeError of a loss
+            need = isinstance(error, TypeError) and "must be passed" in str(error)
+            callback = "Callable" in case.annotation(parameter) and kind in {
+                "function",
+                "class",
+                "module",
+            }
             if need or callback:
                 return None
         return f"{story}: {error!r:.200}"
@@ -591,7 +680,11 @@ def every_call(*, heavy, part=""):
             yield case, None, None
             for parameter in case.parameters:
                 # scikit-learn checks what it trains on in its own words.
-                if not f"{name}({parameter}".startswith(tuple(KNOWN)) and parameter not in {"X", "y", "sample_weight"}:
+                if not f"{name}({parameter}".startswith(tuple(KNOWN)) and parameter not in {
+                    "X",
+                    "y",
+                    "sample_weight",
+                }:
                     yield from ((case, parameter, kind) for kind in WRONG)
 
 

@@ -11,10 +11,14 @@ from api import LISTED, exported, public_interface, public_modules
 def test_the_public_interface_is_the_listed_one():
     listed, now = LISTED.read_text(encoding="utf-8").splitlines(), public_interface().splitlines()
     changed = list(difflib.unified_diff(listed, now, "listed", "now", n=0, lineterm=""))
-    assert not changed, "\n".join(["run 'make api' if this is meant, and say it in CHANGELOG.md:", *changed])
+    assert not changed, "\n".join(
+        ["run 'make api' if this is meant, and say it in CHANGELOG.md:", *changed]
+    )
 
 
-@pytest.mark.parametrize("module", [name for name in public_modules() if not name.startswith("fedlas.integrations.")])
+@pytest.mark.parametrize(
+    "module", [name for name in public_modules() if not name.startswith("fedlas.integrations.")]
+)
 def test_exported_names_exist_once(module):
     """Those of the integrations, which import other libraries, are checked with them."""
     names = exported(module)

@@ -34,7 +34,8 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"predictions"},
     {"_core"},
 ]
-FACADES = {"__main__", "checks", "errors"}  # they pass on names of packages, as the package itself does
+# they pass on names of packages, as the package itself does
+FACADES = {"__main__", "checks", "errors"}
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 EVERYWHERE = {"torch", "numpy"} | set(sys.stdlib_module_names)
 MOST_LINES, MOST_SHARE = 400, 0.12  # beyond 300 lines a file may hold two thoughts
@@ -85,7 +86,9 @@ def code_lines(path):
                 if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant):
                     documented.update(range(item.lineno, item.end_lineno + 1))
     lines = enumerate(text_of(path).splitlines(), 1)
-    return sum(bool(line.strip()) and line.strip()[0] != "#" and n not in documented for n, line in lines)
+    return sum(
+        bool(line.strip()) and line.strip()[0] != "#" and n not in documented for n, line in lines
+    )
 
 
 def imports(path, *, at_import_time):
@@ -100,9 +103,15 @@ def imports(path, *, at_import_time):
                 yield node.module
                 if node.module == "fedlas":
                     yield from (f"fedlas.{alias.name}" for alias in node.names)
-            elif at_import_time and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            elif at_import_time and isinstance(
+                node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+            ):
                 continue
-            elif at_import_time and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            elif (
+                at_import_time
+                and isinstance(node, ast.If)
+                and "TYPE_CHECKING" in ast.unparse(node.test)
+            ):
                 yield from visit(node.orelse)
             else:
                 yield from visit(ast.iter_child_nodes(node))
@@ -125,7 +134,9 @@ def test_there_is_something_to_check():
 
 
 def test_every_room_has_its_line():
-    assert {room(path) for path in MODULES} - {None} <= LEVEL.keys(), "add the new room to docs/architecture.md"
+    assert {room(path) for path in MODULES} - {None} <= LEVEL.keys(), (
+        "add the new room to docs/architecture.md"
+    )
 
 
 def test_imports_point_downwards():
@@ -135,7 +146,8 @@ def test_imports_point_downwards():
         here = room(path)
         for name in imports(path, at_import_time=False) if here else ():
             there = room_of(name) if name.startswith("fedlas") else None
-            if name == "fedlas" and LEVEL[here] >= LEVEL["objective"]:  # what the facade exports reaches that high
+            # what the facade exports reaches that high
+            if name == "fedlas" and LEVEL[here] >= LEVEL["objective"]:
                 yield "import the package itself, not the facade"
             elif name in {"fedlas.checks", "fedlas.errors"}:
                 yield f"import fedlas._core, not {name}"
@@ -146,7 +158,11 @@ def test_imports_point_downwards():
 
 
 def test_the_rule_is_the_documented_one():
-    shown = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8").split("## The import rule")[1]
+    shown = (
+        (SOURCE.parents[1] / "docs" / "architecture.md")
+        .read_text(encoding="utf-8")
+        .split("## The import rule")[1]
+    )
     lines = shown.split("```")[1].strip().splitlines()
     assert [set(line.split(" · ")) for line in lines] == LAYERS
 
@@ -155,21 +171,35 @@ def test_no_two_modules_import_each_other():
     """Nor any longer circle: a module can be understood, moved and tested without those that use it."""
     graph = {}
     for name, path in NAMES.items():
-        found = {f"{module}.{item}" if f"{module}.{item}" in NAMES else module for module, item in names_in(path)}
+        found = {
+            f"{module}.{item}" if f"{module}.{item}" in NAMES else module
+            for module, item in names_in(path)
+        }
         # A package's __init__ gathers what is below it, and importing from a package is importing that.
-        graph[name] = {other for other in found & NAMES.keys() if other != name and not name.startswith(f"{other}.")}
+        graph[name] = {
+            other
+            for other in found & NAMES.keys()
+            if other != name and not name.startswith(f"{other}.")
+        }
     sorter = graphlib.TopologicalSorter(graph)
     sorter.prepare()  # raises CycleError, with the circle
 
 
 def test_optional_packages_are_imported_where_they_are_used():
     def imported_too_soon(path):
-        found = {name.split(".")[0] for name in imports(path, at_import_time=True)} - EVERYWHERE - {"fedlas"}
-        if room(path) == "integrations":  # a module there is named after its package, and imported by who uses both
+        found = (
+            {name.split(".")[0] for name in imports(path, at_import_time=True)}
+            - EVERYWHERE
+            - {"fedlas"}
+        )
+        # a module there is named after its package, and imported by who uses both
+        if room(path) == "integrations":
             found -= {path.stem}
         return sorted(found)
 
-    assert offenders(imported_too_soon) == [], "import it inside the function, through fedlas._core.extras.require"
+    assert offenders(imported_too_soon) == [], (
+        "import it inside the function, through fedlas._core.extras.require"
+    )
 
 
 def test_one_module_alone_writes_to_the_terminal():
@@ -180,7 +210,11 @@ def test_one_module_alone_writes_to_the_terminal():
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and path not in allowed:
                 what = ast.unparse(node.func)
-                first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+                first = (
+                    node.args[0].value
+                    if node.args and isinstance(node.args[0], ast.Constant)
+                    else ""
+                )
                 if what == "print" or (what == "require" and str(first).startswith("rich")):
                     yield f"line {node.lineno}: {what}({first})"
 
@@ -188,7 +222,10 @@ def test_one_module_alone_writes_to_the_terminal():
 
 
 def test_files_are_small():
-    assert offenders(lambda path: [n for n in [len(text_of(path).splitlines())] if n > MOST_LINES]) == []
+    assert (
+        offenders(lambda path: [n for n in [len(text_of(path).splitlines())] if n > MOST_LINES])
+        == []
+    )
 
 
 def test_packages_are_small():
@@ -200,9 +237,22 @@ def test_packages_are_small():
     assert {name: n / total for name, n in lines.items() if n > MOST_SHARE * total} == {}
 
 
-LAB_COMMANDS = {"bench", "train", "tune", "report", "diagnose", "shift", "ood", "uncertainty", "data", "init", "pack"}
+LAB_COMMANDS = {
+    "bench",
+    "train",
+    "tune",
+    "report",
+    "diagnose",
+    "shift",
+    "ood",
+    "uncertainty",
+    "data",
+    "init",
+    "pack",
+}
 LAB_COMMANDS |= {"bench_group"}
-BUDGETS = {"library": 22_000, "laboratory": 10_000}  # lines that hold code: a room grows by what another sheds
+# lines that hold code: a room grows by what another sheds
+BUDGETS = {"library": 22_000, "laboratory": 10_000}
 
 
 def wing(path):
@@ -217,10 +267,14 @@ def test_both_wings_keep_their_budgets():
     for path in MODULES:
         lines[wing(path)] += code_lines(path)
     over = {name: n - BUDGETS[name] for name, n in lines.items() if n > BUDGETS[name]}
-    assert not over, f"code lines over the budget, to be taken away elsewhere in the same wing: {over}"
+    assert not over, (
+        f"code lines over the budget, to be taken away elsewhere in the same wing: {over}"
+    )
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare", "card", "export", "monitor", "listing", "main"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "compare", "card", "export", "monitor", "listing", "main"]
+)
 def test_commands_of_files_never_import_the_laboratory(command):
     """A run folder is resolved by ``cli.arguments.laboratory``, which imports it for that folder alone."""
     seen, todo = set(), [f"fedlas.cli.{command}"]
@@ -237,14 +291,21 @@ def test_commands_of_files_never_import_the_laboratory(command):
 
 def test_no_rooms_for_leftovers():
     leftovers = {"utils", "util", "common", "helpers", "misc"}
-    assert offenders(lambda path: leftovers & {part.removesuffix(".py") for part in path.parts}) == []
+    assert (
+        offenders(lambda path: leftovers & {part.removesuffix(".py") for part in path.parts}) == []
+    )
 
 
 def test_everything_public_is_documented():
     def undocumented(nodes, prefix=""):
         for node in nodes:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
-                if not ast.get_docstring(node) and "overload" not in map(ast.unparse, node.decorator_list):
+            if (
+                isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.name[0] != "_"
+            ):
+                if not ast.get_docstring(node) and "overload" not in map(
+                    ast.unparse, node.decorator_list
+                ):
                     yield prefix + node.name
                 if isinstance(node, ast.ClassDef):
                     yield from undocumented(node.body, f"{prefix}{node.name}.")
@@ -293,7 +354,9 @@ after = {name.partition(".")[0] for name in sys.modules}
 print(*sorted(after - before - set(sys.stdlib_module_names)))
 print(*sorted({"accelerate", "rich", "scipy", "matplotlib", "sklearn", "torchvision", "torchmetrics"} & after))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["fedlas", ""]
 
@@ -318,7 +381,9 @@ try:
 except AttributeError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     *shown, loaded, wrong, missing, optional, calibrator, error = done.stdout.splitlines()
     assert any("evaluate" in line for line in shown)
@@ -328,13 +393,22 @@ except AttributeError as error:
 
 
 def test_the_package_offers_every_public_room():
-    public = {name.split(".")[1] for name in NAMES if name.count(".") == 1 and name.split(".")[1][0] != "_"}
-    private = {"calibrated", "cli", "lab", "objective", "predictions", "present"}  # their names are at the top level
+    public = {
+        name.split(".")[1]
+        for name in NAMES
+        if name.count(".") == 1 and name.split(".")[1][0] != "_"
+    }
+    # their names are at the top level
+    private = {"calibrated", "cli", "lab", "objective", "predictions", "present"}
     assert public - private == set(dir(fedlas)) - set(fedlas.__all__) | {"checks", "errors"}
 
 
 def test_only_one_module_removes_files():
     """There what is removed is checked to lie where the caller says."""
     words = (".unlink(", "rmtree(", "os.remove(", "os.unlink(", "os.removedirs(")
-    found = {str(path.relative_to(SOURCE)) for path in MODULES if any(word in path.read_text() for word in words)}
+    found = {
+        str(path.relative_to(SOURCE))
+        for path in MODULES
+        if any(word in path.read_text() for word in words)
+    }
     assert found == {"_core/files.py"}

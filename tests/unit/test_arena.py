@@ -52,7 +52,9 @@ def test_no_seed_sees_another(modules, split):
     data, _, arena, _ = modules
     inputs = split.train.inputs.clone()
     inputs[1] = 0
-    changed = data.Split(data.Part(inputs, split.train.target), split.val, split.test, split.num_classes)
+    changed = data.Split(
+        data.Part(inputs, split.train.target), split.val, split.test, split.num_classes
+    )
     for name in ("ce", "fedlas", "tempered-past"):
         first, second = (arena.trainings(part)[name](epochs=2)[0].test for part in (split, changed))
         torch.testing.assert_close(first[:, 0], second[:, 0])
@@ -64,7 +66,9 @@ def test_a_run_has_a_row_for_each_method_and_seed(modules, split):
     methods = {row["method"] for row in rows}
     assert len(rows) == 2 * len(methods)
     assert {"ce or ls", "tuned", "cross-fitted", "fedlas+", "more labels"} <= methods
-    assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    assert all(
+        np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float)
+    )
 
 
 def test_the_page_has_the_tables_of_its_results(modules):

@@ -73,7 +73,9 @@ def test_an_idx_file_is_read_as_far_as_its_header_says(claimed, tmp_path):
         dimensions = 3 if "images" in name else 1
         sizes = [claimed, *[28] * (dimensions - 1)]
         head = bytes((0, 0, 8, dimensions)) + b"".join(size.to_bytes(4, "big") for size in sizes)
-        with gzip.open(tmp_path / f"{name}-idx{dimensions}-ubyte.gz", "wb", compresslevel=1) as file:
+        with gzip.open(
+            tmp_path / f"{name}-idx{dimensions}-ubyte.gz", "wb", compresslevel=1
+        ) as file:
             file.write(head + bytes(2**27 if name == "train-images" else 8))
     with pytest.raises(InputError, match=r"must be the published IDX file"):
         load_mnist(str(tmp_path))

@@ -12,7 +12,9 @@ import fedlas
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
-FORMS = [path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"]
+FORMS = [
+    path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAME_TARGETS = [
     ".github/workflows/checks.yml",
@@ -30,11 +32,14 @@ def parsed(path):
 
 def test_the_citation_names_software_and_paper():
     citation = parsed("CITATION.cff")
-    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format requires
+    # what the format requires
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["cff-version"] == "1.2.0"
     assert citation["version"] == fedlas.__version__
     assert citation["license"] == PROJECT["license"]
-    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["authors"]
+    ]
     (paper,) = citation["references"]
     assert {"type", "title", "authors"} <= set(paper)
     assert paper["url"] in PROJECT["urls"].values()
@@ -60,7 +65,9 @@ def test_an_issue_form_has_what_github_requires(path):
 
 def test_there_is_a_form_for_bugs_and_one_for_methods():
     assert {path.stem for path in FORMS} == {"bug", "method"}
-    assert {"paper", "formula"} <= {field.get("id") for field in parsed(GITHUB / "ISSUE_TEMPLATE/method.yml")["body"]}
+    assert {"paper", "formula"} <= {
+        field.get("id") for field in parsed(GITHUB / "ISSUE_TEMPLATE/method.yml")["body"]
+    }
     assert isinstance(parsed(GITHUB / "ISSUE_TEMPLATE/config.yml")["blank_issues_enabled"], bool)
 
 
@@ -89,12 +96,18 @@ def test_every_make_target_that_a_file_names_exists(page):
 
 @pytest.mark.parametrize("page", ["SECURITY.md", "CODE_OF_CONDUCT.md", "RELEASING.md"])
 def test_local_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
+    for target in re.findall(
+        r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")
+    ):
         assert (ROOT / target).exists(), f"{page} links to {target}"
 
 
 def test_every_rule_of_security_is_held_by_tests_that_exist():
-    rows = [line for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [
+        line
+        for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
     for row in rows[1:]:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
         assert named, row
@@ -102,7 +115,9 @@ def test_every_rule_of_security_is_held_by_tests_that_exist():
             assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
 def test_a_benchmark_finds_what_it_imports(path, monkeypatch):
     """Nothing else runs them between releases."""
     monkeypatch.syspath_prepend(path.parent)

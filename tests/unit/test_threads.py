@@ -23,7 +23,9 @@ THREADS = 8
 def predictions(seed, size=200):
     draw = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(size, 3, generator=draw)
-    return fedlas.Predictions(logits, torch.multinomial((logits / 2).softmax(1), 1, generator=draw)[:, 0])
+    return fedlas.Predictions(
+        logits, torch.multinomial((logits / 2).softmax(1), 1, generator=draw)[:, 0]
+    )
 
 
 VAL, TEST = predictions(0), predictions(1)

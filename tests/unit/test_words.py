@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[2]
 CHECK_SOURCE = True
 """Whether the code is checked too. Set it to True once the sentences of the code are rewritten."""
 
-DOCUMENTS = ("*.md", "*.cff", "mkdocs.yml", "docs/**/*.md", "results/**/*.md", ".github/**/*.md", ".github/**/*.yml")
+DOCUMENTS = (
+    "*.md",
+    "*.cff",
+    "mkdocs.yml",
+    "docs/**/*.md",
+    "results/**/*.md",
+    ".github/**/*.md",
+    ".github/**/*.yml",
+)
 SOURCE = ("src/fedlas/**/*.py", "src/fedlas/**/*.j2", "docs/architecture.md", "docs/**/*.py")
 
 PHRASES = [  # pattern, what to write instead, a sentence that is refused
@@ -21,7 +29,11 @@ PHRASES = [  # pattern, what to write instead, a sentence that is refused
     (r"\btells? .{1,40} from\b", "distinguish ... from", "No test tells them from noise."),
     (r"\bat hand\b", "available", "No machine was at hand."),
     (r"\bwhoever\b", "anyone who", "Whoever asks gets it."),
-    (r"\bgo(es)? on from\b|\bgoes on\b", "resumes, continues", "The same command goes on from the checkpoint."),
+    (
+        r"\bgo(es)? on from\b|\bgoes on\b",
+        "resumes, continues",
+        "The same command goes on from the checkpoint.",
+    ),
     (r"\band the like\b", "such as ...", "Alpha, beta and the like."),
     (r"\bagain: resumes\b", "rerun to resume", "Again: resumes."),
     (r"\bstopped\? (the same|run it again)", "rerun to resume", "Stopped? Run it again."),
@@ -33,8 +45,16 @@ PHRASES = [  # pattern, what to write instead, a sentence that is refused
     (r"\bin words\b", "described, as text", "It says in words what differs."),
     (r"\basked about beforehand\b", "pre-specified", "A difference asked about beforehand."),
     (r"\bwhat (\w+ )?\w+ says? of\b", "what ... says about", "What the test says of the model."),
-    (r"(^|[.:] )of an? \w+ that\b", "if a ...", "Of a model that gives probabilities, pass their logarithm."),
-    (r"(^|[.:] )beside (it|them|this|that|these) (stand|is|are)", "in addition, ...", "Beside it stand 26 losses."),
+    (
+        r"(^|[.:] )of an? \w+ that\b",
+        "if a ...",
+        "Of a model that gives probabilities, pass their logarithm.",
+    ),
+    (
+        r"(^|[.:] )beside (it|them|this|that|these) (stand|is|are)",
+        "in addition, ...",
+        "Beside it stand 26 losses.",
+    ),
     (r"\bVERB\b|\b(every|each) verb\b", "subcommand", "Options of every verb."),
     (r"\brelabelled\b", "consistency resampling", "Bins of relabelled samples."),
 ]
@@ -50,14 +70,17 @@ SPELLING = [
 ]  # fmt: skip
 
 
-CODE = re.compile(r"^ *(```|~~~).*?^ *\1$|^<!-- fedlas list .*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(
+    r"^ *(```|~~~).*?^ *\1$|^<!-- fedlas list .*?^<!-- end -->$", re.MULTILINE | re.DOTALL
+)
 """What Markdown quotes from the code: fenced blocks and generated tables."""
 
 
 def compiled(rules):
     for pattern, use, _ in rules:
         flags = re.MULTILINE | (0 if "VERB" in pattern else re.IGNORECASE)
-        yield re.compile(pattern.replace(" ", r"\s+"), flags), use  # a phrase may be broken over two lines
+        # a phrase may be broken over two lines
+        yield re.compile(pattern.replace(" ", r"\s+"), flags), use
 
 
 HARD, BRITISH = list(compiled(PHRASES)), list(compiled(SPELLING))
@@ -83,7 +106,9 @@ def test_people_read_plain_english():
     found = [
         f"{page.relative_to(ROOT)}:{number}: '{words}'; write: {use}"
         for page in sorted(pages)
-        for number, words, use in findings(page.read_text(encoding="utf-8"), markdown=page.suffix == ".md")
+        for number, words, use in findings(
+            page.read_text(encoding="utf-8"), markdown=page.suffix == ".md"
+        )
     ]
     assert not found, "\n".join(["", *found])
 
@@ -94,7 +119,9 @@ def test_each_rule_refuses_its_example(pattern, use, sentence):
 
 
 def test_code_blocks_and_generated_tables_keep_their_spelling():
-    assert not list(findings("```text\nnormalised\n```\n<!-- fedlas list losses -->\ngrey\n<!-- end -->"))
+    assert not list(
+        findings("```text\nnormalised\n```\n<!-- fedlas list losses -->\ngrey\n<!-- end -->")
+    )
     assert [number for number, _, _ in findings("```text\nat hand\n```\ngrey")] == [2, 4]
     assert [number for number, _, _ in findings("one\nat\nhand")] == [2]
     assert not list(findings("An optimistic analysis of the four colors at the center."))

@@ -84,20 +84,29 @@ class Arrays:
         info = self._info(name)
         if info.file_size > max(_FREE, _MOST_RATIO * info.compress_size):
             ratio = f"{info.file_size:,} bytes in {info.compress_size:,}"
-            raise ValueError(f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez")
+            raise ValueError(
+                f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez"
+            )
         file = self._archive.open(info)
         with no_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
                 raise ValueError(f"array {name!r} has fields")
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, by_column, dtype = header(file)
         if dtype.hasobject or dtype.names or not dtype.itemsize:
             raise ValueError(f"array {name!r} is of {dtype}, not of plain numbers or text")
         # The header is only a claim: the size must be there before memory of that size is taken.
-        claimed, size = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+        claimed = math.prod(shape) * dtype.itemsize
+        size = info.file_size - file.tell()
         if min(shape, default=1) < 0 or claimed > size:
-            raise ValueError(f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; it has {size:,}")
+            raise ValueError(
+                f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; it has {size:,}"
+            )
         return ArrayFile(file, shape, dtype, by_column)
 
     def _info(self, name: str) -> zipfile.ZipInfo:
@@ -119,8 +128,12 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
             yield Arrays(archive)
     except (InputError, OSError):
         raise
-    except Exception as error:  # zip, its decompressors and NumPy's headers raise anything for damaged bytes
-        raise ValueError(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # zip, its decompressors and NumPy's headers raise anything for damaged bytes
+        raise ValueError(
+            str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def load_tensors(path: Path) -> Any:
@@ -137,13 +150,20 @@ def load_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # the readers of archive and pickle raise anything for bytes that are neither
+    except (
+        Exception
+    ) as error:  # the readers of archive and pickle raise anything for bytes that are neither
         reason = (str(error).split("\n")[0] or "it is damaged")[:120]
-        raise ValueError(reason if type(error) is ValueError else f"{type(error).__name__}: {reason}") from error
+        raise ValueError(
+            reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
+        ) from error
 
 
 def _check_whole(path: Path) -> None:
-    with no_device(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with (
+        no_device(path).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
         # Among the calls that torch allows in a pickle, only this takes memory of any size. State dicts have none.
         if content.find(b"bytearray") >= 0:
             raise ValueError("it holds a bytearray")
@@ -181,7 +201,9 @@ def from_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]
     try:
         tensors = require("safetensors.torch", extra="export").load(content)
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
-    except Exception as error:  # the package and torch raise errors of several kinds for damaged bytes
+    except (
+        Exception
+    ) as error:  # the package and torch raise errors of several kinds for damaged bytes
         raise ValueError(f"it is no readable safetensors file: {error}") from error
     return dict(sorted(tensors.items())), header.get("__metadata__", {})
 
@@ -192,7 +214,9 @@ def available_memory() -> int | None:
     with suppress(OSError, ValueError):  # of a container; "max" where there is none
         limits.append(int(_CGROUP.read_text()))
     with suppress(OSError, ValueError, StopIteration):
-        line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+        line = next(
+            line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:")
+        )
         limits.append(1024 * int(line.split()[1]))
     with suppress(OSError, ValueError, AttributeError):  # elsewhere: all that the machine has
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -207,4 +231,6 @@ def check_fits(size: int, what: str) -> None:
     """
     free = available_memory()
     if free is not None and size > free:
-        raise ValueError(f"{what} takes {size / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free")
+        raise ValueError(
+            f"{what} takes {size / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free"
+        )

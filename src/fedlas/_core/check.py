@@ -45,11 +45,11 @@ def reason(error: Exception) -> str:
     """Return a short description of what is wrong with a file, from the error that reading it raised.
 
     Example:
-        >>> reason(KeyError("edges")), reason(InputError("card", "bins must be whole", 0.5, "Write it again."))
+        >>> reason(KeyError("edges")), reason(InputError("bins must be whole", 0.5, "Write it again."))
         ("'edges' is missing", 'bins must be whole; got 0.5')
     """
     if isinstance(error, InputError):
-        return f"{error.parts[1]}; got {error.parts[2]}"
+        return f"{error.parts[0]}; got {error.parts[1]}"
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
@@ -58,12 +58,15 @@ def describe(value: object) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and not isinstance(value, numbers.Number):
         return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
-    text = reprlib.repr(value) if isinstance(value, list | tuple | dict | set | frozenset | int) else repr(value)
+    text = (
+        reprlib.repr(value)
+        if isinstance(value, list | tuple | dict | set | frozenset | int)
+        else repr(value)
+    )
     return f"{type(value).__name__} {shortened(text, 200)}"
 
 
 def check_number(
-    owner: str,
     name: str,
     value: object,
     *,
@@ -83,15 +86,17 @@ def check_number(
             number = float(value)
         except OverflowError:
             number = float("inf")
-        above, below = number > low if low_open else number >= low, number < high if high_open else number <= high
+        above = number > low if low_open else number >= low
+        below = number < high if high_open else number <= high
         if math.isfinite(number) and above and below:
             return number
-    start, end = "(" if low_open or low == -math.inf else "[", ")" if high_open or high == math.inf else "]"
+    start = "(" if low_open or low == -math.inf else "["
+    end = ")" if high_open or high == math.inf else "]"
     expected = f"{name} must be a finite number in {start}{low:g}, {high:g}{end}"
-    raise InputError(owner, expected, describe(value), f"Choose {name} in that range.")
+    raise InputError(expected, describe(value), f"Choose {name} in that range.")
 
 
-def check_count(owner: str, name: str, value: object, *, low: int | None = 1) -> int:
+def check_count(name: str, value: object, *, low: int | None = 1) -> int:
     """Return ``value`` as an int if it is a whole number of at least ``low`` (None: any); NumPy's integers count.
 
     Counts that take memory and time by themselves have a bound by their name: ``num_bins`` one of 10,000.
@@ -100,14 +105,16 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
         InputError: If it is not a whole number of at least ``low``, or is above the bound of its name.
     """
     whole: Any = value
-    number = None if isinstance(whole, bool) or not isinstance(whole, numbers.Integral) else int(whole)
+    number = (
+        None if isinstance(whole, bool) or not isinstance(whole, numbers.Integral) else int(whole)
+    )
     high = _MOST.get(name, 2**62)  # larger ones are no sizes of torch
     if number is not None and (low is None or low <= number) and abs(number) <= high:
         return number
     too_many = number is not None and abs(number) > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
     fix = f"Choose a whole number{bound} for {name}."
-    raise InputError(owner, f"{name} must be a whole number{bound}", describe(value), fix)
+    raise InputError(f"{name} must be a whole number{bound}", describe(value), fix)
 
 
 _MOST = {"num_bins": 10_000, "replicates": 1_000_000}
@@ -131,7 +138,11 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
         fedlas._core.errors.InputError: share: names must be a sequence or None; got int 3. Pass a sequence or None.
     """
     parameters = inspect.signature(function).parameters.values()
-    order = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    order = [
+        each.name
+        for each in parameters
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
     kinds = {each.name: _kinds_of(str(each.annotation)) for each in parameters}
     place = function.__qualname__.removesuffix(".__init__")
 
@@ -145,7 +156,9 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
                     owner = ".".join([type(args[0]).__name__, *place.split(".")[1:]])
                 words = " or ".join(_KINDS[kind][0] for kind in accepted)
                 fix = " or ".join(_CONSTRUCTORS.get(kind, _KINDS[kind][0]) for kind in accepted)
-                raise InputError(owner, f"{name} must be {words}", describe(value), f"Pass {fix}.")
+                error = InputError(f"{name} must be {words}", describe(value), f"Pass {fix}.")
+                error.owner = owner
+                raise error
         return function(*args, **options)
 
     return checked
@@ -163,7 +176,11 @@ def _is_many(value: Any, method: str = "__getitem__") -> bool:
     """Return whether a value has elements, in an order if indexed: no text, class, single number or sparse tensor."""
     if isinstance(value, str | bytes | type) or getattr(value, "ndim", 1) == 0:
         return False
-    return is_dense(value) and not value.is_meta if isinstance(value, Tensor) else hasattr(value, method)
+    return (
+        is_dense(value) and not value.is_meta
+        if isinstance(value, Tensor)
+        else hasattr(value, method)
+    )
 
 
 def _is_a(*names: str) -> Callable[[object], bool]:
@@ -181,8 +198,14 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "Mapping": ("a mapping", lambda value: isinstance(value, Mapping)),
     "Callable": ("a callable", callable),
     "Sequence": ("a sequence", lambda value: _is_many(value) and not isinstance(value, Mapping)),
-    "Iterable": ("an iterable", lambda value: isinstance(value, Iterable) and _is_many(value, "__iter__")),
-    **{name: (name, _is_a(name)) for name in ("BayesianConfig", "Optimizer", "Predictions", "Source", "TopLabel")},
+    "Iterable": (
+        "an iterable",
+        lambda value: isinstance(value, Iterable) and _is_many(value, "__iter__"),
+    ),
+    **{
+        name: (name, _is_a(name))
+        for name in ("BayesianConfig", "Optimizer", "Predictions", "Source", "TopLabel")
+    },
     "AnyPredictions": ("Predictions or TopLabel", _is_a("Predictions", "TopLabel")),
 }
 """For each kind, by its name in annotations: words for it, and a test."""
@@ -207,7 +230,7 @@ def as_numbers(values: Any) -> NDArray[np.float64]:
         return np.array(np.nan)
 
 
-def check_choice(owner: str, name: str, value: object, choices: Iterable[T]) -> T:
+def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
     """Return ``value`` if it is one of ``choices``.
 
     Raises:
@@ -216,19 +239,28 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[T]) -> 
     names = list(choices)
     if isinstance(value, str) and value in names:
         return names[names.index(value)]
-    raise InputError(owner, f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names))
+    raise InputError(
+        f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names)
+    )
 
 
-def check_logits(owner: str, logits: Any) -> Tensor:
+def check_logits(logits: Any) -> Tensor:
     """Return ``logits`` if it is a dense floating tensor ``(N, C, ...)`` with at least one class.
 
     Raises:
         InputError: For any other type, layout, dtype or number of dimensions.
     """
-    if is_dense(logits) and logits.is_floating_point() and logits.ndim >= 2 and logits.shape[1] >= 1:
+    if (
+        is_dense(logits)
+        and logits.is_floating_point()
+        and logits.ndim >= 2
+        and logits.shape[1] >= 1
+    ):
         return logits
     expected = "logits must be a dense floating tensor (N, C) or (N, C, d1, ...)"
-    raise InputError(owner, expected, describe(logits), "Pass the raw scores of the classifier, before any softmax.")
+    raise InputError(
+        expected, describe(logits), "Pass the raw scores of the classifier, before any softmax."
+    )
 
 
 def is_dense(value: object) -> TypeGuard[Tensor]:
@@ -236,7 +268,7 @@ def is_dense(value: object) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
 
 
-def check_dense(owner: str, name: str, value: Tensor) -> None:
+def check_dense(name: str, value: Tensor) -> None:
     """Refuse tensors without elements to read: sparse and nested ones, and those on the meta device.
 
     Raises:
@@ -244,12 +276,16 @@ def check_dense(owner: str, name: str, value: Tensor) -> None:
     """
     if not is_dense(value) or value.is_meta:
         is_tensor = isinstance(value, Tensor)
-        got = f"{'nested' if value.is_nested else value.layout} on {value.device}" if is_tensor else describe(value)
+        got = (
+            f"{'nested' if value.is_nested else value.layout} on {value.device}"
+            if is_tensor
+            else describe(value)
+        )
         fix = f"Convert it: {name}.to_dense() if it is sparse, or compute it on a real device."
-        raise InputError(owner, f"{name} must be a dense tensor on a device that holds values", got, fix)
+        raise InputError(f"{name} must be a dense tensor on a device that holds values", got, fix)
 
 
-def check_finite(owner: str, name: str, value: Tensor) -> None:
+def check_finite(name: str, value: Tensor) -> None:
     """Refuse NaN, infinities and numbers beyond ``LARGEST`` (2**100).
 
     On an accelerator this waits for the device, so do not call it in a training step.
@@ -258,12 +294,14 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
         NonFiniteError: If any element is NaN or infinite; the message counts them and names the first.
         InputError: If any is larger than ``LARGEST``, or the tensor is not dense.
     """
-    check_dense(owner, name, value)
+    check_dense(name, value)
     if not value.is_floating_point() or not value.numel():
         return
-    wide = value.detach() if value.dtype.itemsize > 1 else value.detach().float()  # 8-bit floats are not compared
+    # 8-bit floats are not compared
+    wide = value.detach() if value.dtype.itemsize > 1 else value.detach().float()
     low, high = (float(end) for end in wide.aminmax())
-    if low >= -LARGEST and high <= LARGEST:  # one pass without a mask; NaN makes both comparisons false
+    # one pass without a mask; NaN makes both comparisons false
+    if low >= -LARGEST and high <= LARGEST:
         return
     # From here on there is something to report, so the cost of a mask does not matter.
     bad = ~torch.isfinite(value)
@@ -272,7 +310,7 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
         first = tuple(int(i) for i in bad.nonzero()[0])
         got = f"{count} NaN or infinite of {value.numel()}, the first at {first}"
         fix = "Find the step where the model diverged; a metric of such values would mean nothing."
-        raise NonFiniteError(owner, f"{name} must be finite", got, fix)
+        raise NonFiniteError(f"{name} must be finite", got, fix)
     got = f"values from {low:g} to {high:g}"
     fix = "Find the step where the model diverged, or divide them by a constant."
-    raise InputError(owner, f"{name} must be between {-LARGEST:g} and {LARGEST:g}", got, fix)
+    raise InputError(f"{name} must be between {-LARGEST:g} and {LARGEST:g}", got, fix)

@@ -1,6 +1,6 @@
 """Errors and warnings that users can catch by name, without torch: the command line starts with them.
 
-An error message names its owner, then the expected condition, the value, and the remedy.
+An error message names the public function that was called, then the expected condition, the value, and the remedy.
 """
 
 from __future__ import annotations
@@ -20,25 +20,30 @@ class InputError(ValueError):
     """An argument, option or file from the user cannot be used. The command line prints it without a traceback.
 
     Args:
-        owner: The function or command that raises it, e.g. ``"FedLAS"`` or ``"fedlas train"``.
         expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``.
         got: The value instead; its ``str()`` is shown.
         fix: The remedy, as a full sentence.
+
+    Attributes:
+        parts: ``(expected, got, fix)`` as they are shown.
+        owner: The public function, method or class that ran, e.g. ``"TemperatureScaling.fit"``; None if none did.
 
     Note:
         The message is one line; control characters in it are escaped, and parts of over 2,000 characters are cut.
 
     Example:
-        >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
-        FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
+        >>> print(InputError("alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
+        alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
     """
 
-    def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
-        self.parts = (owner, shortened(expected), shortened(str(got) or repr(got)), fix)
-        super().__init__(printable("{}: {}; got {}. {}".format(*self.parts)))
+    def __init__(self, expected: str, got: object, fix: str) -> None:
+        self.parts = (shortened(expected), shortened(str(got) or repr(got)), fix)
+        self.owner = public_name()
+        super().__init__(*self.parts)
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
-        return (type(self), self.parts)
+    def __str__(self) -> str:
+        owner = f"{self.owner}: " if self.owner else ""
+        return printable(owner + "{}; got {}. {}".format(*self.parts))
 
 
 class NonFiniteError(InputError):
@@ -69,9 +74,11 @@ def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> Non
     if (texts := _texts.get()) is not None:
         texts.append(message)
         return
-    frame, level = sys._getframe(1), 2
+    frame = sys._getframe(1)
+    level = 2
     while frame.f_back is not None and _is_internal(frame):
-        frame, level = frame.f_back, level + 1
+        frame = frame.f_back
+        level = level + 1
     warnings.warn(message, category, stacklevel=level)
 
 
@@ -79,6 +86,65 @@ def _is_internal(frame: FrameType) -> bool:
     """Return whether a frame runs code of this package or of torch, or code that dataclasses generated."""
     module: str = frame.f_globals.get("__name__", "")
     return f"{module}.".startswith(("fedlas.", "torch.")) or frame.f_code.co_filename == "<string>"
+
+
+_CARRIED = {"Batch", "Columns", "OnePass", "PredictionTable", "Reader", "TableReader", "open_table"}
+"""Public names that other public calls work with: an error names what was called in their place."""
+
+
+def public_name() -> str | None:
+    """Return the innermost public function, class or method that runs, e.g. ``"TemperatureScaling.fit"``.
+
+    Of the methods of one object that call each other it is the first that was called.
+    """
+    name, owner = None, None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        here, value = _public_call(frame)
+        if here is not None:
+            if name is not None and value is not owner:
+                break
+            name = here
+            owner = value
+            if value is None:
+                break
+        frame = frame.f_back
+    return name
+
+
+def _public_call(frame: FrameType) -> tuple[str | None, object]:
+    """Return what a frame runs, if it is public, and its ``self``."""
+    code = frame.f_code
+    first = code.co_varnames[0] if code.co_argcount else ""
+    if first not in ("self", "cls"):
+        name = code.co_qualname.partition(".")[0]
+        is_public = name in frame.f_globals and _is_public(
+            frame.f_globals.get("__name__", ""), name
+        )
+        return name if is_public else None, None
+    variables = frame.f_locals
+    value = variables.get(first)
+    if sys.version_info < (3, 13):
+        variables.clear()  # a copy, which would keep the frame's files and errors alive
+    kind = value if isinstance(value, type) else type(value)
+    of_class = code.co_name.endswith("__") or code.co_name == "forward"
+    hidden = kind.__name__.startswith("_") or (code.co_name.startswith("_") and not of_class)
+    if hidden or not any(_is_public(base.__module__, base.__name__) for base in kind.__mro__):
+        return None, None
+    return kind.__name__ if of_class else f"{kind.__name__}.{code.co_name}", value
+
+
+def _is_public(module: str, name: str) -> bool:
+    """Return whether a name of a module is in the ``__all__`` of one of its packages, or is passed on by ``fedlas``."""
+    rooms = module.split(".")
+    if not module.startswith("fedlas.") or rooms[1] in ("_core", "cli") or name in _CARRIED:
+        return False
+    home: str = getattr(sys.modules.get("fedlas"), "_HOMES", {}).get(name, "")
+    if home and f"{module}.".startswith(f"fedlas.{home}."):
+        return True
+    packages = [".".join(rooms[:length]) for length in range(2, len(rooms) + 1)]
+    public = [package for package in packages if "._" not in package]
+    return any(name in getattr(sys.modules.get(package), "__all__", ()) for package in public)
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

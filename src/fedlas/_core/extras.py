@@ -11,7 +11,8 @@ TELEMETRY = {
     "wandb": ("WANDB_ERROR_REPORTING", "false"),  # errors and usage, offline too
     "ray": ("RAY_USAGE_STATS_ENABLED", "0"),
     **dict.fromkeys(
-        ("accelerate", "huggingface_hub", "timm", "trackio", "transformers"), ("HF_HUB_DISABLE_TELEMETRY", "1")
+        ("accelerate", "huggingface_hub", "timm", "trackio", "transformers"),
+        ("HF_HUB_DISABLE_TELEMETRY", "1"),
     ),
 }
 """By package: the environment variable that turns its usage reports off, and the value that does so."""

@@ -54,7 +54,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        handle = os.open(
+            temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+        )
     except OSError as error:
         raise not_writable(path.parent, error) from error
     # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
@@ -119,10 +121,14 @@ def path_inside(folder: Path, path: Path) -> Path:
     """
     # A name alone does not say where a path leads: a link in an untrusted folder may lead anywhere.
     inner = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    if inner and ".." not in inner and path.parent.resolve() == folder.resolve().joinpath(*inner[:-1]):
+    if (
+        inner
+        and ".." not in inner
+        and path.parent.resolve() == folder.resolve().joinpath(*inner[:-1])
+    ):
         return path
     fix = "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere."
-    raise InputError("fedlas", f"only what lies in {folder} may be written or removed", path, fix)
+    raise InputError(f"only what lies in {folder} may be written or removed", path, fix)
 
 
 def refuse_links(folder: Path, below: Path) -> Path:
@@ -157,11 +163,10 @@ def remove(path: Path, *, inside: Path) -> None:
         raise not_writable(path, error) from error
 
 
-def check_name(owner: str, what: str, value: object, fix: str) -> str:
+def check_name(what: str, value: object, fix: str) -> str:
     """Return ``value`` if it is safe as one part of a path: not empty, no separator, no leading dot.
 
     Args:
-        owner: Named in the error.
         what: Use of the name, e.g. ``"a run's name"``.
         value: The name; it may come from an untrusted file.
         fix: Remedy for an invalid one.
@@ -169,9 +174,15 @@ def check_name(owner: str, what: str, value: object, fix: str) -> str:
     Raises:
         InputError: If it is not, has more than 200 characters, or has characters that cannot be printed.
     """
-    if isinstance(value, str) and value.isprintable() and re.fullmatch(r"[^./\\][^/\\]{0,199}", value):
+    if (
+        isinstance(value, str)
+        and value.isprintable()
+        and re.fullmatch(r"[^./\\][^/\\]{0,199}", value)
+    ):
         return value
-    raise InputError(owner, f"{what} must be a plain name, without / or a leading dot", repr(value)[:200], fix)
+    raise InputError(
+        f"{what} must be a plain name, without / or a leading dot", repr(value)[:200], fix
+    )
 
 
 def is_file(path: Path) -> bool:
@@ -186,7 +197,8 @@ def no_device(path: Path) -> Path:
         OSError: If it is one, perhaps through a link.
     """
     # In /dev even a link to a file, as stdout may be, belongs to the system.
-    in_dev, exists = path.parent == Path("/dev"), os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
+    in_dev = path.parent == Path("/dev")
+    exists = os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
     if in_dev or (exists and not is_file(path) and not path.is_dir()):
         raise OSError("it is a device or a pipe, not a file")
     return path
@@ -204,7 +216,9 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
     """
     names = sorted(os.listdir(folder)) if os.path.lexists(folder) else []  # noqa: PTH208 - names; links too
     return [
-        name for name in names if name not in allowed and not _PART.fullmatch(name) and not _HARMLESS.fullmatch(name)
+        name
+        for name in names
+        if name not in allowed and not _PART.fullmatch(name) and not _HARMLESS.fullmatch(name)
     ]
 
 
@@ -215,7 +229,9 @@ def path_argument(text: str) -> Path:
         argparse.ArgumentTypeError: For empty text.
     """
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"it must name a path; got {text!r}. Name one, or leave the option out")
+        raise argparse.ArgumentTypeError(
+            f"it must name a path; got {text!r}. Name one, or leave the option out"
+        )
     return Path(text)
 
 
@@ -249,7 +265,9 @@ def checked_path(path: object) -> Path:
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else b""
     if isinstance(name, bytes) or "\0" in name:
         got = f"{type(path).__name__} {shortened(repr(path), 200)}"
-        raise InputError("path", "it must be a str or a Path without null characters", got, "Pass the name of a file.")
+        raise InputError(
+            "it must be a str or a Path without null characters", got, "Pass the name of a file."
+        )
     return Path(name)
 
 
@@ -285,4 +303,4 @@ def not_writable(path: Path, error: OSError) -> InputError:
     """Return the error for an output folder, or a file in it, that cannot be written."""
     fix = "Choose another folder (--out on the command line), free some space, or change its permissions."
     got = f"{path} ({error.strerror or error})"
-    return InputError("output folder", "it must be a folder that can be written to", got, fix)
+    return InputError("it must be a folder that can be written to", got, fix)

@@ -13,7 +13,11 @@ from fedlas._core.check import InputError, describe
 
 def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
     """Return whether ``mean`` and ``std`` fit that many channels, are finite, and ``std`` is above 0."""
-    return len(mean) == len(std) == channels and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
+    return (
+        len(mean) == len(std) == channels
+        and all(map(math.isfinite, (*mean, *std)))
+        and min(std) > 0
+    )
 
 
 def multiply_add(
@@ -26,14 +30,14 @@ def multiply_add(
     """
     if not usable_statistics(mean, std, channels):
         raise InputError(
-            "Batches",
             f"mean and std must hold one number for each of {channels} channels, finite and std above 0",
             f"mean {describe(mean)}, std {describe(std)}",
             "Take both from the splits.",
         )
     # In float64, so that each constant is rounded once, at the end.
     deviation = torch.tensor(std, dtype=torch.float64)
-    scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
+    scale = 1 / (255 * deviation)
+    shift = -torch.tensor(mean, dtype=torch.float64) / deviation
 
     def shaped(value: Tensor) -> Tensor:
         return value.float().to(device).view(1, -1, 1, 1)

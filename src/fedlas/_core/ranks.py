@@ -28,12 +28,13 @@ def new_accelerator() -> Any:
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
         raise InputError(
-            "launcher",
             "each process must hold the whole model",
             "accelerate launch --use_fsdp",
             "Write --multi_gpu in its place; if memory is short, set train.accumulate and train.precision=bf16.",
         )
-    return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not has_accelerator())
+    return require("accelerate", extra="bench").Accelerator(
+        mixed_precision="no", cpu=not has_accelerator()
+    )
 
 
 def has_accelerator() -> bool:

@@ -51,7 +51,9 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str, *, ignores_case: bool = False, **defaults: Any) -> None:
-        self.kind, self._ignores_case, self._defaults = kind, ignores_case, defaults
+        self.kind = kind
+        self._ignores_case = ignores_case
+        self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str, **metadata: Any) -> Callable[[Kind], Kind]:
@@ -71,7 +73,9 @@ class Registry(Generic[T]):
     def add(self, name: str, value: T, **metadata: Any) -> None:
         """Register ``value`` under ``name``, without a decorator; see :meth:`register`."""
         if name in self._entries or name != name.lower():
-            raise ValueError(f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it.")
+            raise ValueError(
+                f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it."
+            )
         # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
         self._entries[name] = Entry(name, value, doc.split("\n")[0], {**self._defaults, **metadata})
@@ -90,7 +94,9 @@ class Registry(Generic[T]):
         value: Any = self[name].value
         self.check_options(name, options, offered)
         parameters = inspect.signature(value).parameters
-        return value(**{key: offer for key, offer in offered.items() if key in parameters}, **(options or {}))
+        return value(
+            **{key: offer for key, offer in offered.items() if key in parameters}, **(options or {})
+        )
 
     def check_options(
         self, name: str, options: Mapping[str, Any] | None = None, /, offered: Container[str] = ()
@@ -108,20 +114,21 @@ class Registry(Generic[T]):
         entry: Any = self[name].value
         chosen: Any = {} if options is None else options
         if not isinstance(chosen, Mapping):
-            expected, fix = "options must be a mapping", "Pass them by name, such as {'alpha': 0.1}."
-            raise InputError(f"{self.kind} {name}", expected, describe(chosen), fix)
+            expected = "options must be a mapping"
+            fix = "Pass them by name, such as {'alpha': 0.1}."
+            raise InputError(expected, describe(chosen), fix)
         parameters = inspect.signature(entry).parameters.items()
         defaults = {key: parameter.default for key, parameter in parameters if key not in offered}
         for key in chosen:
             if key not in defaults:
                 fix = suggestion(str(key), defaults) if defaults else "Leave it out."
-                raise InputError(f"{self.kind} {name}", "options must be its own", repr(key), fix)
+                raise InputError("options must be its own", repr(key), fix)
         return {**defaults, **chosen}
 
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self:
             fix = suggestion(str(name), self._entries)
-            raise InputError(self.kind, f"the name must be a registered {self.kind}", repr(name), fix)
+            raise InputError(f"the name must be a registered {self.kind}", repr(name), fix)
         return self._entries[self._key(name)]
 
     def __iter__(self) -> Iterator[str]:

@@ -34,7 +34,9 @@ def stream(*key: int) -> np.random.RandomState:
         ``RandomState`` rather than ``Generator``: numpy froze its output (NEP 19), so a published seed keeps its
         meaning.
     """
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([int(part) for part in key])))
+    return np.random.RandomState(
+        np.random.MT19937(np.random.SeedSequence([int(part) for part in key]))
+    )
 
 
 def derive(seed: int, purpose: str) -> int:
@@ -67,7 +69,13 @@ def rng_state() -> dict[str, Any]:
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [kind, torch.from_numpy(np.array(keys).astype(np.int64)), position, has_gauss, cached],
+        "numpy": [
+            kind,
+            torch.from_numpy(np.array(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

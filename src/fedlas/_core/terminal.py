@@ -47,8 +47,10 @@ class Stream:
     """
 
     def __init__(self, stream: Any, *, keep_going: bool = True) -> None:
-        self._stream, self._keep_going = stream, keep_going
-        with suppress(AttributeError, OSError, ValueError):  # closed, or of a notebook, which takes any character
+        self._stream = stream
+        self._keep_going = keep_going
+        # closed, or of a notebook, which takes any character
+        with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")
         self.error: OSError | None = None
 
@@ -101,13 +103,20 @@ def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
 def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
     """Return a ``rich.console.Console`` on standard output, error or ``text``; only this module prints to it."""
     stream: Any = sys.stderr if stderr else sys.stdout
-    file: Any = text if text is not None else stream if isinstance(stream, Stream) else Stream(stream)
+    file: Any = (
+        text if text is not None else stream if isinstance(stream, Stream) else Stream(stream)
+    )
     # Rich shows tables in a notebook by itself, past the file, so that no text could be made of them.
-    options: dict[str, Any] = {"force_jupyter": False, "quiet": text is None and not is_main_process()}
+    options: dict[str, Any] = {
+        "force_jupyter": False,
+        "quiet": text is None and not is_main_process(),
+    }
     return require("rich.console", extra="bench").Console(file=file, stderr=stderr, **options)
 
 
-def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool = False, on: Any = None) -> None:
+def say(
+    *lines: str, style: str | None = None, wrap: bool = False, stderr: bool = False, on: Any = None
+) -> None:
     """Print lines.
 
     Args:
@@ -162,7 +171,8 @@ def table(
     for row in rows:
         grid.add_row(*map(_text, row))
     # Title and caption as wide as the terminal: a narrow table would wrap them to its own width.
-    above, below = [_text(title, "bold")] if title else [], [_text(line, "dim") for line in caption]
+    above = [_text(title, "bold")] if title else []
+    below = [_text(line, "dim") for line in caption]
     return require("rich.console", extra="bench").Group(*above, grid, *below)
 
 
@@ -191,7 +201,9 @@ class Bar:
         live: Whether it is shown: only on a terminal, and only by the main process.
     """
 
-    def __init__(self, label: str, *, total: int | None, done: int = 0, on: Any = None, quiet: bool = False) -> None:
+    def __init__(
+        self, label: str, *, total: int | None, done: int = 0, on: Any = None, quiet: bool = False
+    ) -> None:
         rich = require("rich.progress", extra="bench")
         self.console = console(stderr=True) if on is None else on
         self.live = bool(self.console.is_terminal) and not quiet and is_main_process()
@@ -213,9 +225,14 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def update(self, *, done: float | None = None, total: float | None = None, **texts: str) -> None:
+    def update(
+        self, *, done: float | None = None, total: float | None = None, **texts: str
+    ) -> None:
         """Change the number of steps done, of all steps, the ``label`` before the bar or the ``text`` behind it."""
-        fields = {{"label": "description"}.get(name, name): printable(text) for name, text in texts.items()}
+        fields = {
+            {"label": "description"}.get(name, name): printable(text)
+            for name, text in texts.items()
+        }
         self.progress.update(self._task, completed=done, total=total, **fields)
 
     def advance(self, steps: float = 1) -> None:
@@ -244,7 +261,8 @@ def status(on: Any = None) -> Iterator[Callable[[str], None]]:
     Args:
         on: A ``rich.console.Console``; None makes one on standard error.
     """
-    screen, shown = console(stderr=True) if on is None else on, time.monotonic()
+    screen = console(stderr=True) if on is None else on
+    shown = time.monotonic()
 
     def line(text: str) -> None:
         nonlocal shown

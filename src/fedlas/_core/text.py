@@ -6,7 +6,8 @@ import unicodedata
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
-_JOINERS = "\u200c\u200d"  # the only format characters that the spelling of languages and emoji needs
+# the only format characters that the spelling of languages and emoji needs
+_JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:

@@ -70,7 +70,9 @@ class Shared:
     """
 
     def __init__(self, change: Callable[[], AbstractContextManager[object]]) -> None:
-        self._change, self._lock, self._users = change, threading.Lock(), 0
+        self._change = change
+        self._lock = threading.Lock()
+        self._users = 0
         self._active: AbstractContextManager[object] = change()
 
     def __enter__(self) -> None:

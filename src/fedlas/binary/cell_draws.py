@@ -41,8 +41,12 @@ class CellDraws:
         """Return samples and positives of the cells ``(R, M)`` of bootstrap replicates."""
         data = self._data
         if data.is_plain:
-            cells = np.concatenate([self._positives, self._counts - self._positives]) / data.num_samples
-            drawn = self._random.multinomial(data.num_samples, cells / cells.sum(), size=self._replicates)
+            cells = (
+                np.concatenate([self._positives, self._counts - self._positives]) / data.num_samples
+            )
+            drawn = self._random.multinomial(
+                data.num_samples, cells / cells.sum(), size=self._replicates
+            )
             yes, no = np.split(drawn.astype(np.float64), 2, axis=1)
             return yes + no, yes
         times = list(self._blocks(self._times))
@@ -61,7 +65,9 @@ class CellDraws:
         size = (self._replicates, len(self._counts))
         if data.is_plain:
             share = np.clip(self._expected / self._counts, 0.0, 1.0)
-            return self._random.binomial(self._counts.astype(np.int64), share, size).astype(np.float64)
+            return self._random.binomial(self._counts.astype(np.int64), share, size).astype(
+                np.float64
+            )
         if data.clusters is None:
             return np.concatenate([self._sums(block) for block in self._blocks(self._labels)])
         gaps = data.counts * (data.outcome - data.probability)
@@ -78,7 +84,9 @@ class CellDraws:
         data = self._data
         units = data.num_samples if data.clusters is None else int(data.clusters.max()) + 1
         index = self._random.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
-        times = np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        times = (
+            np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        )
         return (times if data.clusters is None else times[:, data.clusters]) * data.counts
 
     def _labels(self, size: int) -> Floats:

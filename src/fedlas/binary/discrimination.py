@@ -19,7 +19,10 @@ _MOST_EVENTS = 1024
 
 
 def auroc(
-    predictions: Predictions, *, positive: int | None = None, confidence_level: float = CONFIDENCE_LEVEL
+    predictions: Predictions,
+    *,
+    positive: int | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
     """Return the area under the ROC curve of one class against the rest, with DeLong's interval.
 
@@ -44,8 +47,8 @@ def auroc(
         DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); Obuchowski, "Nonparametric analysis of clustered ROC
         curve data", Biometrics 53 (1997), for clusters.
     """
-    data = positive_class("auroc", predictions, positive, both_outcomes=True)
-    return area_estimate(data, check_level("auroc", confidence_level))
+    data = positive_class(predictions, positive, both_outcomes=True)
+    return area_estimate(data, check_level(confidence_level))
 
 
 def area_estimate(data: Positive, confidence_level: float) -> Estimate:
@@ -56,7 +59,9 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
     else:
         error = data.error_of_mean(influence * data.num_samples / data.counts)
     interval = normal_interval(area, error, confidence_level=confidence_level)
-    return Estimate(area, max(interval.low, 0.0), min(interval.high, 1.0), confidence_level=confidence_level)
+    return Estimate(
+        area, max(interval.low, 0.0), min(interval.high, 1.0), confidence_level=confidence_level
+    )
 
 
 def average_precision(
@@ -90,24 +95,30 @@ def average_precision(
         >>> round(average_precision(p, replicates=0).value, 4)
         0.8333
     """
-    owner = "average_precision"
-    check_level(owner, confidence_level)
-    check_count(owner, "replicates", replicates, low=0)
-    data = positive_class(owner, predictions, positive, both_outcomes=True)
+    check_level(confidence_level)
+    check_count("replicates", replicates, low=0)
+    data = positive_class(predictions, positive, both_outcomes=True)
     return precision_estimate(data, confidence_level, replicates, seed)
 
 
-def precision_estimate(data: Positive, confidence_level: float, replicates: int, seed: int) -> Estimate:
+def precision_estimate(
+    data: Positive, confidence_level: float, replicates: int, seed: int
+) -> Estimate:
     """Return the average precision with its interval."""
     value = mean_precision(data.log_odds, data.outcome > 0, data.counts)
     if replicates < fewest_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
     cell = _cells(data)
     counts, positives = CellDraws(data, cell, replicates, np.random.default_rng(seed)).resampled()
-    observed = np.bincount(cell, data.counts)[None], np.bincount(cell, data.counts * data.outcome)[None]
+    observed = (
+        np.bincount(cell, data.counts)[None],
+        np.bincount(cell, data.counts * data.outcome)[None],
+    )
     moved = value - float(_precision(*observed)[0])
     drawn = _precision(counts, positives)
-    ends = interval_from(value, drawn + moved, confidence_level=confidence_level, method="percentile")
+    ends = interval_from(
+        value, drawn + moved, confidence_level=confidence_level, method="percentile"
+    )
     low = max(ends.low, 0.0)
     high = min(ends.high, 1.0)
     return Estimate(value, low, high, replicates=replicates, confidence_level=confidence_level)

@@ -91,31 +91,34 @@ def group_measures(
         >>> next(iter(found)), round(found["there"].ratio.value, 2), found["there"].p < 0.001
         ('there', 2.4, True)
     """
-    owner = "group_measures"
-    check_level(owner, confidence_level)
-    names, number = group_numbers(owner, predictions, groups)
+    check_level(confidence_level)
+    names, number = group_numbers(predictions, groups)
     if predictions.weights is not None:
         number = number[predictions.weights.cpu().numpy() > 0]
     if len(names) > max(2, len(number) // 2):
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."
-        raise InputError(owner, "groups must hold two samples on average", got, fix)
+        raise InputError("groups must hold two samples on average", got, fix)
     samples = counted(predictions)
     found = {}
     for place in np.unique(number):
         rows = np.flatnonzero(number == place)
         part = samples.rows(torch.from_numpy(rows))
-        found[names[place]] = _measured(owner, part, positive, confidence_level)
+        found[names[place]] = _measured(part, positive, confidence_level)
     corrected = holm([each.ratio.p or 0.0 for each in found.values()])
-    found = {name: replace(each, p=p) for (name, each), p in zip(found.items(), corrected, strict=True)}
+    found = {
+        name: replace(each, p=p) for (name, each), p in zip(found.items(), corrected, strict=True)
+    }
     found = _pooled(_pooled(found, "slope", confidence_level), "shift", confidence_level)
-    order = sorted(found, key=lambda name: (found[name].ratio.p or 0.0, -abs(found[name].ratio.value - 1.0)))
+    order = sorted(
+        found, key=lambda name: (found[name].ratio.p or 0.0, -abs(found[name].ratio.value - 1.0))
+    )
     return ResultTable({name: found[name] for name in order})
 
 
-def _measured(owner: str, part: Predictions, positive: int | None, confidence_level: float) -> GroupMeasures:
+def _measured(part: Predictions, positive: int | None, confidence_level: float) -> GroupMeasures:
     """Return the measures of the samples of one group."""
-    data = positive_class(owner, part, positive)
+    data = positive_class(part, positive)
     events = int(data.outcome.sum())
     expected = data.mean(data.probability)
     observed = data.mean(data.outcome)
@@ -131,14 +134,18 @@ def _measured(owner: str, part: Predictions, positive: int | None, confidence_le
     return GroupMeasures(data.num_samples, events, expected, observed, ratio, slope, shift)
 
 
-def _ratio(data: Positive, events: int, expected: float, observed: float, confidence_level: float) -> Estimate:
+def _ratio(
+    data: Positive, events: int, expected: float, observed: float, confidence_level: float
+) -> Estimate:
     """Return observed over expected with its interval and test."""
     mean = max(expected, 1e-300)
     options: dict[str, Any] = {"confidence_level": confidence_level}
     if data.is_plain:
         low, high = clopper_pearson(events, data.num_samples, **options)
         p = poisson_binomial_p(data.probability, events)
-        return Estimate(observed / mean, low / mean, high / mean, p=p, test="Poisson binomial", **options)
+        return Estimate(
+            observed / mean, low / mean, high / mean, p=p, test="Poisson binomial", **options
+        )
     gaps = data.outcome - data.probability
     error = data.error_of_mean(gaps - data.mean(gaps))
     p = two_sided(data.mean(gaps) / error) if error > 0 else 1.0
@@ -153,10 +160,14 @@ def _estimate(interval: Interval, ideal: float) -> Estimate | None:
         return None
     p = two_sided((interval.value - ideal) / interval.standard_error)
     level = interval.confidence_level
-    return Estimate(interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald")
+    return Estimate(
+        interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald"
+    )
 
 
-def _pooled(found: dict[Any, GroupMeasures], name: str, confidence_level: float) -> dict[Any, GroupMeasures]:
+def _pooled(
+    found: dict[Any, GroupMeasures], name: str, confidence_level: float
+) -> dict[Any, GroupMeasures]:
     """Return the groups with ``pooled_NAME``."""
     own = {group: each for group, m in found.items() if (each := getattr(m, name)) is not None}
     if len(own) < 2:
@@ -164,7 +175,11 @@ def _pooled(found: dict[Any, GroupMeasures], name: str, confidence_level: float)
     z = z_score(confidence_level)
     errors = np.array([(each.high - each.low) / (2.0 * z) for each in own.values()])
     pooled = partial_pooling(np.array([each.value for each in own.values()]), errors)
-    for group, value, error in zip(own, pooled.values.tolist(), pooled.errors.tolist(), strict=True):
-        estimate = Estimate(value, value - z * error, value + z * error, confidence_level=confidence_level)
+    for group, value, error in zip(
+        own, pooled.values.tolist(), pooled.errors.tolist(), strict=True
+    ):
+        estimate = Estimate(
+            value, value - z * error, value + z * error, confidence_level=confidence_level
+        )
         found = {**found, group: replace(found[group], **{f"pooled_{name}": estimate})}
     return found

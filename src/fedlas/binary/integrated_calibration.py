@@ -108,16 +108,18 @@ def integrated_calibration(
         calibration of logistic regression models", Statistics in Medicine 38 (2019); Cleveland, Devlin, Grosse,
         "Regression by local fitting", Journal of Econometrics 37 (1988), for loess.
     """
-    owner = "integrated_calibration"
-    check_number(owner, "span", span, low=0.0, high=1.0, low_open=True)
-    check_level(owner, confidence_level)
-    check_count(owner, "seed", seed, low=0)
-    if check_count(owner, "replicates", replicates, low=0) and replicates < fewest_replicates(confidence_level):
+    check_number("span", span, low=0.0, high=1.0, low_open=True)
+    check_level(confidence_level)
+    check_count("seed", seed, low=0)
+    if check_count("replicates", replicates, low=0) and replicates < fewest_replicates(
+        confidence_level
+    ):
         least = fewest_replicates(confidence_level)
-        raise InputError(owner, f"replicates must be 0 or at least {least}", replicates, "Ask for more, such as 199.")
+        raise InputError(
+            f"replicates must be 0 or at least {least}", replicates, "Ask for more, such as 199."
+        )
     return curve_and_tests(
-        owner,
-        positive_class(owner, predictions, positive),
+        positive_class(predictions, positive),
         span=span,
         confidence_level=confidence_level,
         replicates=replicates,
@@ -126,11 +128,13 @@ def integrated_calibration(
 
 
 def curve_and_tests(
-    owner: str, data: Positive, *, span: float = SPAN, confidence_level: float, replicates: int, seed: int
+    data: Positive, *, span: float = SPAN, confidence_level: float, replicates: int, seed: int
 ) -> tuple[IntegratedCalibration, NullReplicates]:
     """Return the curve and its distances, and the tests of calibration that the same replicates give."""
     if data.num_samples < 10:
-        raise InputError(owner, "a curve needs at least 10 samples", data.num_samples, "Use a larger test set.")
+        raise InputError(
+            "a curve needs at least 10 samples", data.num_samples, "Use a larger test set."
+        )
     smoother = Loess(data, span, most=_MOST_CELLS)
     counts = smoother.counts[None]
     curve = smoother.curves(counts, smoother.positives[None])
@@ -139,7 +143,9 @@ def curve_and_tests(
     if not replicates:
         unknown = np.full(curve.shape[1], np.nan)
         distances = {name: Estimate(value, math.nan, math.nan) for name, value in values.items()}
-        return IntegratedCalibration(**distances, **_curve(smoother.places, curve[0], unknown, unknown)), null
+        return IntegratedCalibration(
+            **distances, **_curve(smoother.places, curve[0], unknown, unknown)
+        ), null
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
     coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
@@ -153,7 +159,9 @@ def curve_and_tests(
     observed = coarse.distances(coarse.curves(counts, coarse.positives[None]), counts)
 
     def estimate(name: str) -> Estimate:
-        ends = error_interval(values[name], samples[name], floors[name], confidence_level=confidence_level)
+        ends = error_interval(
+            values[name], samples[name], floors[name], confidence_level=confidence_level
+        )
         null.add(name, float(observed[name][0]), floors[name])
         return Estimate(
             values[name],
@@ -167,7 +175,9 @@ def curve_and_tests(
             RESAMPLING,
         )
 
-    low, high = np.quantile(curves, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0)
+    low, high = np.quantile(
+        curves, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
+    )
     distances = {name: estimate(name) for name in values}
     for name, terms in _score_terms(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))

@@ -30,7 +30,9 @@ class Loess:
         places: Where the parabolas are fitted ``(G,)``, ascending.
     """
 
-    def __init__(self, data: Positive, span: float, *, most: int, places: Floats | None = None) -> None:
+    def __init__(
+        self, data: Positive, span: float, *, most: int, places: Floats | None = None
+    ) -> None:
         self.cell = cells_of(data, most)
         self.counts = np.bincount(self.cell, data.counts)
         self.positives = np.bincount(self.cell, data.counts * data.outcome)
@@ -48,7 +50,9 @@ class Loess:
             # If the nearest samples have one probability, the curve there is their share of positives.
             scaled = away / width if width > 0 else np.where(size > 0, 2.0, 0.0)
             weight = np.clip(1.0 - np.abs(scaled) ** 3, 0.0, 1.0) ** 3
-            self._powers[:, row] = weight * np.where(weight > 0, scaled, 0.0) ** np.arange(5)[:, None]
+            self._powers[:, row] = (
+                weight * np.where(weight > 0, scaled, 0.0) ** np.arange(5)[:, None]
+            )
 
     def curves(self, counts: Floats, positives: Floats) -> Floats:
         """Return the curve at the places ``(R, G)``, from samples and positives of the cells ``(R, M)``."""
@@ -65,11 +69,15 @@ class Loess:
         fitted = np.stack([np.interp(self.means, self.places, curve) for curve in curves])
         away = np.abs(fitted - self.means)
         order = np.argsort(away, axis=1, kind="stable")
-        reached = np.take_along_axis(np.broadcast_to(counts, away.shape), order, axis=1).cumsum(axis=1)
+        reached = np.take_along_axis(np.broadcast_to(counts, away.shape), order, axis=1).cumsum(
+            axis=1
+        )
         ranked = np.take_along_axis(away, order, axis=1)
         total = reached[:, -1]
         ici = (away * counts).sum(axis=1) / total
-        quantiles = {name: _quantile(ranked, reached, q * (total - 1)) for name, q in _QUANTILES.items()}
+        quantiles = {
+            name: _quantile(ranked, reached, q * (total - 1)) for name, q in _QUANTILES.items()
+        }
         return {"ici": ici} | quantiles
 
 

@@ -58,10 +58,9 @@ def measures(
         >>> found["observed_to_expected"].low < 1 < found["observed_to_expected"].high, found.joint_p > 0.05
         (True, True)
     """
-    owner = "measures"
-    data = positive_class(owner, predictions, positive)
+    data = positive_class(predictions, positive)
     outcome = data.outcome
-    level: dict[str, Any] = {"confidence_level": check_level(owner, confidence_level)}
+    level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}
     numbers = _rates(data, confidence_level)
     if len(outcome) < 10 or outcome.min() == outcome.max():
         return EstimateTable(numbers)
@@ -75,7 +74,7 @@ def measures(
         }
     except InputError:  # the outcomes can be separated; all else was checked above
         pass
-    curve, null = curve_and_tests(owner, data, replicates=replicates, seed=seed, **level)
+    curve, null = curve_and_tests(data, replicates=replicates, seed=seed, **level)
     numbers |= {"ici": curve.ici, "e50": curve.e50, "e90": curve.e90, "emax": curve.emax}
     numbers["auroc"] = area_estimate(data, confidence_level)
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
@@ -115,7 +114,9 @@ def _wald(interval: Interval, ideal: float) -> Estimate:
     if 0.0 < interval.standard_error < math.inf:
         p = two_sided((interval.value - ideal) / interval.standard_error)
     level = interval.confidence_level
-    return Estimate(interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald")
+    return Estimate(
+        interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald"
+    )
 
 
 def _ratio(data: Positive, interval: Interval) -> Estimate:
@@ -129,10 +130,14 @@ def _ratio(data: Positive, interval: Interval) -> Estimate:
         error = data.error_of_mean(gaps - data.mean(gaps))
         p = two_sided(data.mean(gaps) / error) if error > 0 else 1.0
     level = interval.confidence_level
-    return Estimate(interval.value, interval.low, interval.high, p=p, confidence_level=level, test=test)
+    return Estimate(
+        interval.value, interval.low, interval.high, p=p, confidence_level=level, test=test
+    )
 
 
-def brier_skill(predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95) -> Interval:
+def brier_skill(
+    predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95
+) -> Interval:
     """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
 
     Args:
@@ -162,13 +167,15 @@ def brier_skill(predictions: Predictions, *, positive: int | None = None, confid
         Brier 1950; Murphy, "Skill scores based on the mean square error", Monthly Weather Review 116 (1988); Kattan and
         Gerds, "The index of prediction accuracy", Diagnostic and Prognostic Research 2 (2018).
     """
-    data = positive_class("brier_skill", predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, positive, both_outcomes=True)
     squares = (data.probability - data.outcome) ** 2
     brier = data.mean(squares)
     prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)
     # What each sample moves the score by: through its own square, and through the prevalence.
-    influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (data.outcome - prevalence)
+    influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (
+        data.outcome - prevalence
+    )
     error = data.error_of_mean(influence - data.mean(influence))
     interval = normal_interval(1.0 - brier / spread, error, confidence_level=confidence_level)
     # No skill is above 1, so to cut the end off there loses no coverage.

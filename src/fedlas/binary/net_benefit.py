@@ -85,13 +85,14 @@ def net_benefit(
         Vickers and Elkin, "Decision curve analysis: a novel method for evaluating prediction models", Medical Decision
         Making 26 (2006).
     """
-    owner = "net_benefit"
-    data = positive_class(owner, predictions, positive)
+    data = positive_class(predictions, positive)
     z = z_score(confidence_level)
     limit = as_numbers(thresholds)
     if limit.ndim != 1 or not len(limit) or not bool(((limit > 0) & (limit < 1)).all()):
         raise InputError(
-            owner, "thresholds must be probabilities in (0, 1)", describe(thresholds), "Pass such as [0.1, 0.2]."
+            "thresholds must be probabilities in (0, 1)",
+            describe(thresholds),
+            "Pass such as [0.1, 0.2].",
         )
     # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
     order = np.argsort(data.probability, kind="stable")
@@ -136,7 +137,9 @@ class Totals:
         self._square_positives = _from_each_rank(weights**2 * self._happened)
         self._square_others = _from_each_rank(weights**2 * ~self._happened)
 
-    def mean(self, first: Integers, weight: Floats, *, below: bool = False) -> tuple[Floats, Floats]:
+    def mean(
+        self, first: Integers, weight: Floats, *, below: bool = False
+    ) -> tuple[Floats, Floats]:
         """Return the mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error.
 
         Args:
@@ -160,7 +163,12 @@ class Totals:
             variance = (squares - 2.0 * value * crossed + value**2 * all_squares) / samples
         error = np.sqrt(np.maximum(variance, 0.0) / samples)
         if self._data.clusters is not None:
-            error = np.array([self._clustered(*each, below=below) for each in zip(first, weight, value, strict=True)])
+            error = np.array(
+                [
+                    self._clustered(*each, below=below)
+                    for each in zip(first, weight, value, strict=True)
+                ]
+            )
         return (-value if below else value), error
 
     def _crossed(self, first: Integers, weight: Floats, *, below: bool) -> Floats:

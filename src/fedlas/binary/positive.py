@@ -78,12 +78,11 @@ class Positive:
 
 
 def positive_class(
-    owner: str, predictions: Predictions, positive: int | None, *, both_outcomes: bool = False
+    predictions: Predictions, positive: int | None, *, both_outcomes: bool = False
 ) -> Positive:
     """Return the class ``positive`` against the rest; None: class 1 of two.
 
     Args:
-        owner: The public function that asks, for errors.
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: In ``[0, C)``; None if there are two classes.
         both_outcomes: Whether samples of the class and of the rest are needed.
@@ -92,17 +91,21 @@ def positive_class(
         InputError: If ``predictions`` are something else or have one class, if ``positive`` is no
             class, or is None where there are not two, or if an outcome is missing that is needed.
     """
-    predictions = check_predictions(owner, predictions)
+    predictions = check_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (positive is None and classes != 2):
         expected = "predictions must have two classes, or positive must name the one to set against the rest"
         got = f"{classes} class{'es' if classes > 1 else ''}, positive={positive}"
-        fix = "Pass positive=k, the number of the class." if classes > 1 else "One class cannot be right or wrong."
-        raise InputError(owner, expected, got, fix)
-    number = 1 if positive is None else check_count(owner, "positive", positive, low=0)
+        fix = (
+            "Pass positive=k, the number of the class."
+            if classes > 1
+            else "One class cannot be right or wrong."
+        )
+        raise InputError(expected, got, fix)
+    number = 1 if positive is None else check_count("positive", positive, low=0)
     if number >= classes:
         fix = "Pass the number of one of the classes."
-        raise InputError(owner, f"positive must be a class in [0, {classes})", number, fix)
+        raise InputError(f"positive must be a class in [0, {classes})", number, fix)
     predictions = counted(predictions)
     # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
     odds = []
@@ -118,7 +121,7 @@ def positive_class(
     if both_outcomes and outcome.min() == outcome.max():
         got = f"{len(outcome)} samples, {'only' if outcome[0] else 'no'} class {number}"
         fix = "Pass a test set in which both happen."
-        raise InputError(owner, f"samples of class {number} and of the rest are needed", got, fix)
+        raise InputError(f"samples of class {number} and of the rest are needed", got, fix)
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
 
 
@@ -133,4 +136,6 @@ def counted(predictions: Predictions) -> Predictions:
 def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
     """Return ``value`` with ``z`` standard errors to both sides."""
     reach = z_score(confidence_level) * error
-    return Interval(value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal")
+    return Interval(
+        value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal"
+    )

@@ -77,11 +77,10 @@ def positive_bins(
         Murphy and Winkler, "Reliability of subjective probability forecasts of precipitation and temperature" (1977);
         Wilson 1927 for the interval.
     """
-    owner = "positive_bins"
-    check_count(owner, "num_bins", num_bins)
-    check_choice(owner, "scheme", scheme, _SCHEMES)
-    check_level(owner, confidence_level)
-    data = positive_class(owner, predictions, positive)
+    check_count("num_bins", num_bins)
+    check_choice("scheme", scheme, _SCHEMES)
+    check_level(confidence_level)
+    data = positive_class(predictions, positive)
     # In the precision of the scores, because what counts as equal to an edge depends on it.
     probability = torch.from_numpy(data.probability).to(predictions.scores.dtype)
     outcome = torch.from_numpy(data.outcome)
@@ -100,7 +99,9 @@ def positive_bins(
         return PositiveBins(edges, count, bins.confidence.numpy(), frequency, low, high)
     place = np.clip(np.searchsorted(edges, probability.numpy(), side="left") - 1, 0, len(edges) - 2)
     rows = [np.flatnonzero(place == number) for number in range(len(edges) - 1)]
-    return PositiveBins(edges, *np.array([_weighted_bin(data, each, confidence_level) for each in rows]).T)
+    return PositiveBins(
+        edges, *np.array([_weighted_bin(data, each, confidence_level) for each in rows]).T
+    )
 
 
 def _weighted_bin(data: Positive, rows: Integers, confidence_level: float) -> tuple[float, ...]:
@@ -109,7 +110,9 @@ def _weighted_bin(data: Positive, rows: Integers, confidence_level: float) -> tu
         return 0.0, *[math.nan] * 4
     weights = data.counts[rows]
     hits = data.outcome[rows] > 0
-    clusters = None if data.clusters is None else np.unique(data.clusters[rows], return_inverse=True)[1]
+    clusters = (
+        None if data.clusters is None else np.unique(data.clusters[rows], return_inverse=True)[1]
+    )
     ends = weighted_share(hits, weights, clusters, confidence_level=confidence_level)
     return (
         float(weights.sum()),

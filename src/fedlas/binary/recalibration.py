@@ -79,17 +79,18 @@ def logistic_recalibration(
         guide to systematic review and meta-analysis of prediction model performance", BMJ 356 (2017), for the standard
         error of the ratio.
     """
-    owner = "logistic_recalibration"
-    data = positive_class(owner, predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, positive, both_outcomes=True)
     z = z_score(confidence_level)
-    line, covariance, fitted = _regression(owner, data)
+    line, covariance, fitted = _regression(data)
     shift, shift_error = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
     observed = float(data.counts @ data.outcome)
     expected = float(data.counts @ data.probability)
     if expected == 0.0:
-        raise InputError(owner, "some probability must be above 0", "none", "Check the logits for extreme values.")
+        raise InputError(
+            "some probability must be above 0", "none", "Check the logits for extreme values."
+        )
     ratio = observed / expected
     relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
     if not data.is_plain:
@@ -106,16 +107,25 @@ def logistic_recalibration(
         evidence = 0.5 * float(away @ np.linalg.solve(covariance, away))
     return LogisticRecalibration(
         slope=normal_interval(float(line[0]), float(errors[0]), confidence_level=confidence_level),
-        intercept=normal_interval(float(line[1]), float(errors[1]), confidence_level=confidence_level),
+        intercept=normal_interval(
+            float(line[1]), float(errors[1]), confidence_level=confidence_level
+        ),
         in_the_large=normal_interval(shift, shift_error, confidence_level=confidence_level),
         observed_to_expected=Interval(
-            ratio, ratio / reach, ratio * reach, confidence_level, 0, float("nan"), ratio * relative, "log-normal"
+            ratio,
+            ratio / reach,
+            ratio * reach,
+            confidence_level,
+            0,
+            float("nan"),
+            ratio * relative,
+            "log-normal",
         ),
         p_value=math.exp(-max(0.0, evidence)),
     )
 
 
-def _regression(owner: str, data: Positive) -> tuple[Floats, Floats, float]:
+def _regression(data: Positive) -> tuple[Floats, Floats, float]:
     """Return slope and intercept ``(2,)``, their covariance ``(2, 2)``, and the log-likelihood there."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
@@ -124,9 +134,10 @@ def _regression(owner: str, data: Positive) -> tuple[Floats, Floats, float]:
         threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
         constant = data.log_odds.min() == data.log_odds.max()
         raise InputError(
-            owner,
             "the log-odds of both outcomes must overlap, or no slope is the best",
-            f"{threshold:g} for all samples" if constant else f"outcomes that the threshold {threshold:g} separates",
+            f"{threshold:g} for all samples"
+            if constant
+            else f"outcomes that the threshold {threshold:g} separates",
             "Use more test samples; ranking and Brier score can be measured on these.",
         )
     # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
@@ -146,7 +157,9 @@ def _regression(owner: str, data: Positive) -> tuple[Floats, Floats, float]:
             break
         # Newton's full step may pass the maximum far from it: it is halved until the likelihood rises.
         size = 1.0
-        while (new := _log_likelihood(data, columns @ (point + size * step))) < value and size > 1e-12:
+        while (
+            new := _log_likelihood(data, columns @ (point + size * step))
+        ) < value and size > 1e-12:
             size /= 2.0
         if new <= value and size <= 1e-12:
             break

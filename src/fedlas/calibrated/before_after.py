@@ -61,7 +61,10 @@ class BeforeAfter:
         """Return a table of four lines."""
         columns = [["before", *_texts(self.before)], ["after", *_texts(self.after)]]
         heads = ["", "accuracy", "NLL", "ECE"]
-        lines = [f"{head:<10}{before:>10}{after:>10}" for head, before, after in zip(heads, *columns, strict=True)]
+        lines = [
+            f"{head:<10}{before:>10}{after:>10}"
+            for head, before, after in zip(heads, *columns, strict=True)
+        ]
         if self.after.floor is not None:
             lines[-1] += f"   (of a perfectly calibrated model: {100 * self.after.floor:.2f} %)"
         lines[0] += f"   {self.samples:,} samples"
@@ -80,12 +83,17 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
     """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
 
     def measured(part: Predictions) -> Measured:
-        values, floor = evaluate(part), noise_floor(part).mean if part.num_samples > 1 else None
+        values = evaluate(part)
+        floor = noise_floor(part).mean if part.num_samples > 1 else None
         return Measured(values["accuracy"], values["nll"], values["ece"], floor)
 
-    nll = [cross_entropy(part.logits.double(), part.target, reduction="none") for part in (before, after)]
+    nll = [
+        cross_entropy(part.logits.double(), part.target, reduction="none")
+        for part in (before, after)
+    ]
     rise = nll[1] - nll[0]
-    mean, error = float(rise.mean()), float(rise.std()) / len(rise) ** 0.5
+    mean = float(rise.mean())
+    error = float(rise.std()) / len(rise) ** 0.5
     if mean > _CERTAIN * error:
         warn_user(
             f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
@@ -108,14 +116,18 @@ def before_and_after(
     Raises:
         InputError: As :func:`fedlas.calibrate`.
     """
-    owner = "CalibratedModel.before_after"
-    runner = Runner(owner, model, loader, device=device, reader=reader, ignore_index=ignore_index, labeled=True)
+    runner = Runner(
+        model, loader, device=device, reader=reader, ignore_index=ignore_index, labeled=True
+    )
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
     batches: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in runner:
-        logits, target = rows["logits"], rows["target"]
-        parts = [rows[name].to(where or logits.device) for name in ("logits", "features") if name in rows]
+        logits = rows["logits"]
+        target = rows["target"]
+        parts = [
+            rows[name].to(where or logits.device) for name in ("logits", "features") if name in rows
+        ]
         with torch.no_grad():
             after = calibration(*parts).cpu()
         # Positions of dense outputs are many, and not independent: no floor, no standard error, and none is kept.
@@ -133,4 +145,8 @@ def before_and_after(
 
 
 def _texts(measured: Measured) -> list[str]:
-    return [f"{100 * measured.accuracy:.2f} %", f"{measured.nll:.4f}", f"{100 * measured.ece:.2f} %"]
+    return [
+        f"{100 * measured.accuracy:.2f} %",
+        f"{measured.nll:.4f}",
+        f"{100 * measured.ece:.2f} %",
+    ]

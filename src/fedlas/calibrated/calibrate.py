@@ -23,7 +23,6 @@ from fedlas.predictions import Predictions
 
 __all__ = ["calibrate"]
 
-_OWNER = "fedlas.calibrate"
 _HELD = 2**22
 """Most logits that are held until the line about the fit is read; of more it is computed at once."""
 
@@ -44,7 +43,9 @@ def calibrate(
 
 
 @overload
-def calibrate(model: Any, *, method: str | Calibrator = "auto", **columns: Any) -> TableCalibration: ...
+def calibrate(
+    model: Any, *, method: str | Calibrator = "auto", **columns: Any
+) -> TableCalibration: ...
 
 
 def calibrate(
@@ -113,7 +114,7 @@ def calibrate(
         if weights is not None:
             columns["weights"] = weights
         return calibrate_table(model, method, table_columns(columns))
-    network = network_of(_OWNER, model)
+    network = network_of(model)
     if isinstance(network, CalibratedModel):
         network = network.model
         warn_user(
@@ -122,7 +123,6 @@ def calibrate(
     calibrator = calibrator_of(method)
     reader = _reader(calibrator, features, head)
     runner = Runner(
-        _OWNER,
         network,
         val_loader,
         device=device,
@@ -148,7 +148,9 @@ def calibrate(
 
 
 def _reader(
-    calibrator: Calibrator, features: bool | Callable[..., Tensor] | None, head: str | nn.Module | None
+    calibrator: Calibrator,
+    features: bool | Callable[..., Tensor] | None,
+    head: str | nn.Module | None,
 ) -> Reader | HeadSearch:
     """Return the reader of the features that the calibrator uses and the user asks for."""
     needed = "features" in calibrator.needs
@@ -156,23 +158,27 @@ def _reader(
     if features is False or features is None:
         if needed and features is False:
             expected = f"features must be given to {type(calibrator).__name__}"
-            raise InputError(_OWNER, expected, "features=False", "Leave features out, or choose another method.")
+            raise InputError(
+                expected, "features=False", "Leave features out, or choose another method."
+            )
         is_read = used and features is None
-        return HeadSearch(_OWNER, head, required=needed) if is_read else NoFeatures()
+        return HeadSearch(head, required=needed) if is_read else NoFeatures()
     if not used:
         expected = "features are for a method that uses them"
         got = f"features for {type(calibrator).__name__}"
-        raise InputError(_OWNER, expected, got, "Leave features out, or choose method='auto'.")
+        raise InputError(expected, got, "Leave features out, or choose method='auto'.")
     if features is True:
-        return HeadSearch(_OWNER, head, required=True)
+        return HeadSearch(head, required=True)
     function: Any = features
     if callable(function):
         return ComputedFeatures(function)
     fix = "Pass None for the head's input, False for logits alone, or a function of the model's inputs."
-    raise InputError(_OWNER, "features must be None, True, False or a function", describe(features), fix)
+    raise InputError("features must be None, True, False or a function", describe(features), fix)
 
 
-def _summary(calibrator: Calibrator, val: Predictions, total: int, note: str) -> str | Callable[[], str]:
+def _summary(
+    calibrator: Calibrator, val: Predictions, total: int, note: str
+) -> str | Callable[[], str]:
     """Return one line about the fit, or a function that computes it when it is read."""
     alone = f"logits alone, since {note}; " if note else ""
     share = "" if total == val.num_samples else f"a random sample of {total:,}: "

@@ -68,10 +68,14 @@ class CrossFit:
         Raises:
             ValueError: If it is something else.
         """
-        before, after = ({str(k): _number(v) for k, v in content[name].items()} for name in ("before", "after"))
+        before, after = (
+            {str(k): _number(v) for k, v in content[name].items()} for name in ("before", "after")
+        )
         if not {"ece", "accuracy"} <= before.keys() or before.keys() != after.keys():
             raise ValueError("metrics before and after must be the same")
-        return cls(int(content["rows"]), int(content["folds"]), before, after, _number(content["floor"]))
+        return cls(
+            int(content["rows"]), int(content["folds"]), before, after, _number(content["floor"])
+        )
 
 
 def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
@@ -81,7 +85,7 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         calibrator: One with the options of the fit; it is not changed.
         val: Held-out predictions with labels.
     """
-    both = as_predictions("cross_fit", val)
+    both = as_predictions(val)
     folds = stratified_folds(both.logits, both.target, FOLDS, both.weights)
     if int(folds.max()) < 1:
         return None
@@ -94,7 +98,8 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         after.append(fitted.transform(before[-1]))
         if sum(part.num_samples for part in before) >= ENOUGH:
             break
-    first, last = _joined(before), _joined(after)
+    first = _joined(before)
+    last = _joined(after)
     names = [name for name in _METRICS if name != "nll" or isinstance(val, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names)
@@ -120,4 +125,4 @@ def _joined(parts: list[AnyPredictions]) -> AnyPredictions:
 
 
 def _number(value: Any) -> float:
-    return check_number("calibration", "a metric", value)
+    return check_number("a metric", value)

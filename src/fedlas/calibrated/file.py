@@ -17,7 +17,9 @@ from fedlas.calibrators import Calibrator
 FORMAT = "fedlas.calibrated/1"
 
 
-def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibrator, about: Mapping[str, Any]) -> Path:
+def write_file(
+    path: str | Path, weights: Mapping[str, Any], calibrator: Calibrator, about: Mapping[str, Any]
+) -> Path:
     """Write the file atomically.
 
     Args:
@@ -39,7 +41,6 @@ def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibra
         content = to_safetensors(weights, metadata)
     except (AttributeError, ValueError) as error:
         raise InputError(
-            "CalibratedModel.save",
             "the model's state_dict must hold tensors of a common dtype",
             error,
             "Save the parts yourself: model.state_dict() and calibrator.save(path).",
@@ -55,12 +56,21 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]
     """
     weights, metadata = _parts(path)
     try:
-        content, about = (parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about"))
-        head, ignored = about["head"], about["ignore_index"]
+        content, about = (
+            parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about")
+        )
+        head = about["head"]
+        ignored = about["ignore_index"]
         heads = head if isinstance(head, list) else [head]
         names = all(isinstance(name, str | None) for name in heads)
-        if not names or not isinstance(ignored, int | None) or not isinstance(about.get("features"), str | None):
-            raise ValueError("head must be a name or a list of names, features text, and ignore_index a number")
+        if (
+            not names
+            or not isinstance(ignored, int | None)
+            or not isinstance(about.get("features"), str | None)
+        ):
+            raise ValueError(
+                "head must be a name or a list of names, features text, and ignore_index a number"
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
     return weights, Calibrator.from_plain(content, source=path), about
@@ -88,7 +98,6 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _foreign(path: Path, why: str) -> InputError:
     return InputError(
-        "CalibratedModel.load",
         "it must be a file that CalibratedModel.save wrote",
         f"{path} ({why})",
         "Write one with fedlas.calibrate(model, val_loader).save(path).",

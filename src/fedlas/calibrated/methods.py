@@ -16,11 +16,10 @@ def calibrator_of(method: object) -> Calibrator:
     """
     if isinstance(method, Calibrator):
         return copy.deepcopy(method)
-    entry = CALIBRATORS[check_choice("fedlas.calibrate", "method", method, list(CALIBRATORS))]
+    entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")
     if part != "val":
         raise InputError(
-            "fedlas.calibrate",
             "the method must be one that is fitted on the loader's own data",
             f"{entry.name}, which is fitted on data under growing noise",
             f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "

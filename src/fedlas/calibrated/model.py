@@ -81,16 +81,15 @@ class CalibratedModel(nn.Module):
         features: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
-        network = network_of("CalibratedModel", model)
+        network = network_of(model)
         if not isinstance(calibrator, Calibrator) or calibrator.top_label:
             raise InputError(
-                "CalibratedModel",
                 "the calibrator must be one of fedlas.calibrators, and for classes",
                 f"{describe(calibrator)}{' for right and wrong' * isinstance(calibrator, Calibrator)}",
                 "Fit one, e.g. TemperatureScaling().fit(val); or call fedlas.calibrate(model, val_loader).",
             )
         if ignore_index is not None:
-            check_count("CalibratedModel", "ignore_index", ignore_index, low=None)
+            check_count("ignore_index", ignore_index, low=None)
         self.model = network
         self.ignore_index = ignore_index
         # In a list, a head is not registered a second time.
@@ -148,17 +147,20 @@ class CalibratedModel(nn.Module):
             InputError: As :meth:`forward`.
         """
         if (inputs is None) is not bool(named):
-            expected, fix = "inputs must be passed once", "Pass a batch, or the arguments of forward by name."
-            raise InputError("CalibratedModel.predict_proba", expected, "both" if named else "none", fix)
+            expected = "inputs must be passed once"
+            fix = "Pass a batch, or the arguments of forward by name."
+            raise InputError(expected, "both" if named else "none", fix)
         batch = moved(named if inputs is None else inputs, device_of(self))
-        positional, options = Arguments.of(self.model).bind("CalibratedModel", self.model, batch, {})
+        positional, options = Arguments.of(self.model).bind(self.model, batch, {})
         with torch.no_grad():
             logits, *features = self._outputs(positional, options)
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
             wide = torch.promote_types(logits.dtype, torch.float32)
             return self.calibration(logits.to(wide), *features).softmax(dim=1)
 
-    def before_after(self, test_loader: Iterable[Any], *, device: str | torch.device | None = None) -> BeforeAfter:
+    def before_after(
+        self, test_loader: Iterable[Any], *, device: str | torch.device | None = None
+    ) -> BeforeAfter:
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
 
         Args:
@@ -193,7 +195,12 @@ class CalibratedModel(nn.Module):
 
     @classmethod
     def load(
-        cls, path: str | Path, model: Any, head: Heads = None, *, features: Callable[..., Tensor] | None = None
+        cls,
+        path: str | Path,
+        model: Any,
+        head: Heads = None,
+        *,
+        features: Callable[..., Tensor] | None = None,
     ) -> Self:
         """Read what :meth:`save` wrote into a model of the same architecture.
 
@@ -209,20 +216,26 @@ class CalibratedModel(nn.Module):
                 model is then unchanged. If its features come from a function, and none is passed.
         """
         weights, calibrator, about = read_file(checked_path(path))
-        network = network_of("CalibratedModel.load", model)
+        network = network_of(model)
         _check_fit(checked_path(path), weights, network.state_dict())
         if about.get("features") == COMPUTED and features is None:
-            fix = "Pass the function that calibrate was given: load(path, model, features=function)."
+            fix = (
+                "Pass the function that calibrate was given: load(path, model, features=function)."
+            )
             expected = "features must be passed, which a function of yours computes"
-            raise InputError("CalibratedModel.load", expected, "none", fix)
+            raise InputError(expected, "none", fix)
         heads = about.get("head") if head is None else head
-        loaded = cls(network, calibrator, heads, ignore_index=about.get("ignore_index"), features=features)
+        loaded = cls(
+            network, calibrator, heads, ignore_index=about.get("ignore_index"), features=features
+        )
         network.load_state_dict(weights)
         return loaded
 
     def get_extra_state(self) -> Tensor:
         """Return the calibrator as bytes of JSON, for ``state_dict``."""
-        return torch.frombuffer(bytearray(json.dumps(self.calibrator.plain()).encode()), dtype=torch.uint8)
+        return torch.frombuffer(
+            bytearray(json.dumps(self.calibrator.plain()).encode()), dtype=torch.uint8
+        )
 
     def set_extra_state(self, state: Tensor) -> None:
         """Adopt the calibrator of a ``state_dict``.
@@ -235,7 +248,7 @@ class CalibratedModel(nn.Module):
         except (AttributeError, TypeError, ValueError) as error:
             expected = "_extra_state of a state dict must be a calibrator, as bytes of JSON"
             fix = "Load the state_dict() of a CalibratedModel."
-            raise InputError("CalibratedModel", expected, describe(state), fix) from error
+            raise InputError(expected, describe(state), fix) from error
         self._adopt(Calibrator.from_plain(content, source="the state dict"))
 
     def _adopt(self, calibrator: Calibrator) -> None:
@@ -259,7 +272,7 @@ class CalibratedModel(nn.Module):
     def _outputs(self, inputs: Sequence[Any], options: dict[str, Any]) -> list[Tensor]:
         """Return the model's logits, and the features if the calibrator uses them."""
         output, features = self._reader(self.model, inputs, options)
-        logits = class_logits("CalibratedModel", output)
+        logits = class_logits(output)
         if features is None:
             return [logits]
         return [logits, features.flatten(1) if logits.ndim == 2 else features]
@@ -274,7 +287,7 @@ class CalibratedModel(nn.Module):
 
 def _part(model: nn.Module, head: str | nn.Module | None) -> nn.Module:
     """Return the head, where an empty name is the model itself."""
-    return model if head == "" else part_of("CalibratedModel", "head", model, head or "")
+    return model if head == "" else part_of("head", model, head or "")
 
 
 def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any]) -> None:
@@ -289,7 +302,6 @@ def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any])
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InputError(
-            "CalibratedModel.load",
             f"the model must have the weights of {path}",
             "; ".join(wrong[:3]) + more,
             "Build the architecture that was saved, with the same options.",

@@ -30,10 +30,18 @@ from fedlas.predictions.sources import Frame, TableSource
 from fedlas.predictions.table import Samples
 
 FORMAT = "fedlas.table/1"
-OWNER = "fedlas apply"
 PREFIX = "calibrated_"
 """Begins the name of each column that is added."""
-_KEPT = ("logits", "probs", "confidence", "classes", "normalize", "percent", "separator", "confidence_as")
+_KEPT = (
+    "logits",
+    "probs",
+    "confidence",
+    "classes",
+    "normalize",
+    "percent",
+    "separator",
+    "confidence_as",
+)
 """Fields of ``Columns`` that say how scores are read; the others are for the fit alone."""
 
 
@@ -74,7 +82,9 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(
+        cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto"
+    ) -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
@@ -83,16 +93,19 @@ class TableCalibration:
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             fix = "Name the column of the labels: --target y, or --correct ok for confidences."
-            raise InputError("fedlas calibrate", "the rows must have labels", "no column of them", fix)
+            raise InputError("the rows must have labels", "no column of them", fix)
         samples = Samples.joined(reader.samples(), reader.label)
-        _check_logits(columns, samples, "fedlas calibrate", reader.label)
+        _check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns)
         with one_thread(val.num_samples * max(1, len(reader.scores))):
             calibrator, doubts = fit_with_notes(calibrator_of(method), val)
             cross_fitted = cross_fit(calibrator_of(method), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
-            doubts = (*doubts, f"The calibrator does not read covariates: {names} are not needed to apply it.")
+            doubts = (
+                *doubts,
+                f"The calibrator does not read covariates: {names} are not needed to apply it.",
+            )
             covariates = None
         if covariates is not None:  # without the counts of this table
             covariates = Covariates(covariates.numbers, covariates.categories)
@@ -124,28 +137,37 @@ class TableCalibration:
         """Names of the columns that are added: ``calibrated_`` and the name of the score."""
         return tuple(f"{PREFIX}{name}" for name in self.scores)
 
-    def reader(self, source: TableSource, owner: str = OWNER) -> TableReader:
+    def reader(self, source: TableSource) -> TableReader:
         """Return a reader of the same columns of another table, found by their names.
 
         Raises:
             InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
         """
-        names, label = source.names, source.label
+        names = source.names
+        label = source.label
         wanted = [*self.scores, *(self.covariates.columns if self.covariates else ())]
         if missing := [name for name in wanted if name not in names]:
             fix = suggestion(missing[0], names)
             expected = f"the table must have the columns of the fit, {few(wanted)}"
-            raise InputError(owner, expected, f"no {', '.join(map(repr, missing[:6]))} in {label}", fix)
+            raise InputError(expected, f"no {', '.join(map(repr, missing[:6]))} in {label}", fix)
         if there := [name for name in self.added if name in names]:
             fix = "Calibrate the scores once: remove the column, or rename it."
-            raise InputError(owner, "there must be no column of a name that is added", f"{there[0]!r} in {label}", fix)
-        others = {*wanted, *(getattr(self.columns, each) for each in ("target", "correct", "predicted", "weights"))}
+            raise InputError(
+                "there must be no column of a name that is added", f"{there[0]!r} in {label}", fix
+            )
+        others = {
+            *wanted,
+            *(
+                getattr(self.columns, each)
+                for each in ("target", "correct", "predicted", "weights")
+            ),
+        }
         for pattern in self.columns.words(self.columns.kind or "logits"):
             more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
             if pattern not in names and more:
                 fix = "A calibration is for the classes of its fit: fit another, or remove the column."
                 expected = f"columns that match {pattern!r} must be the classes of the fit, {few(self.scores)}"
-                raise InputError(owner, expected, f"{few(more)} too in {label}", fix)
+                raise InputError(expected, f"{few(more)} too in {label}", fix)
         live = Columns(**{name: getattr(self.columns, name) for name in _KEPT})
         named: Any = self.scores[0] if self.columns.kind == "confidence" else list(self.scores)
         live = replace(live, **{self.columns.kind or "logits": named})
@@ -155,9 +177,13 @@ class TableCalibration:
         """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
         classes = 0 if self.calibrator.top_label else self.calibrator.num_classes
         if classes and samples.scores.shape[1] != classes:
-            expected = f"{self.scores[0]!r} must hold the scores of the {classes} classes of the fit"
-            raise InputError(OWNER, expected, f"{samples.scores.shape[1]} in {label}", "Pass scores of the same model.")
-        _check_logits(self.columns, samples, OWNER, label)
+            expected = (
+                f"{self.scores[0]!r} must hold the scores of the {classes} classes of the fit"
+            )
+            raise InputError(
+                expected, f"{samples.scores.shape[1]} in {label}", "Pass scores of the same model."
+            )
+        _check_logits(self.columns, samples, label)
         test = predictions_of(samples, self.columns)
         after = self.calibrator.transform(test)
         if isinstance(after, TopLabel):
@@ -187,7 +213,7 @@ class TableCalibration:
         reader = self.reader(Frame(columns_of_arrow(frame)))
         parts = [self.calibrated(samples, reader.label) for samples in reader.samples()]
         if not parts:
-            raise InputError(OWNER, "there must be at least one row", "none", "Check the frame.")
+            raise InputError("there must be at least one row", "none", "Check the frame.")
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return _with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
@@ -201,7 +227,11 @@ class TableCalibration:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        columns = {name: value for name, value in asdict(self.columns).items() if value not in (None, False, ())}
+        columns = {
+            name: value
+            for name, value in asdict(self.columns).items()
+            if value not in (None, False, ())
+        }
         return {
             "format": FORMAT,
             "columns": columns,
@@ -227,19 +257,21 @@ class TableCalibration:
         try:
             return cls._read(read_json(path), path)
         except FileNotFoundError as error:
-            raise InputError("calibration", "the file must exist", path, "Check the path.") from error
+            raise InputError("the file must exist", path, "Check the path.") from error
         except InputError:
             raise
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             got = f"{path} ({reason(error)})"
-            raise InputError("calibration", "it must be the calibration of a table", got, fix) from error
+            raise InputError("it must be the calibration of a table", got, fix) from error
 
     @classmethod
     def _read(cls, content: Any, path: object) -> Self:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
         names = {each.name for each in fields(Columns)}
-        columns = Columns(**{name: value for name, value in content["columns"].items() if name in names})
+        columns = Columns(
+            **{name: value for name, value in content["columns"].items() if name in names}
+        )
         scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
         calibrator = Calibrator.from_plain(content["calibrator"], source=path)
         if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
@@ -268,11 +300,11 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 
-def _check_logits(columns: Columns, samples: Samples, owner: str, label: str) -> None:
+def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
     """Refuse probabilities that are named as logits."""
     if columns.kind == "logits" and are_probabilities(samples.scores):
         fix = "Fit and apply one kind: name probabilities with --probs, or write logits."
-        raise InputError(owner, "columns of --logits must hold logits", f"probabilities in {label}", fix)
+        raise InputError("columns of --logits must hold logits", f"probabilities in {label}", fix)
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
@@ -292,7 +324,11 @@ def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def columns_of_arrow(frame: Any) -> Any:
     """Return the columns of an Arrow table by name; any other frame is returned unchanged."""
-    return {name: frame[name] for name in frame.column_names} if hasattr(frame, "append_column") else frame
+    return (
+        {name: frame[name] for name in frame.column_names}
+        if hasattr(frame, "append_column")
+        else frame
+    )
 
 
 def _with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
@@ -309,4 +345,6 @@ def _with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
         return frame.with_columns([series(name, values) for name, values in columns.items()])
     if hasattr(frame, "assign"):
         return frame.assign(**plain)
-    raise InputError(OWNER, "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it.")
+    raise InputError(
+        "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
+    )

@@ -22,7 +22,7 @@ from torch import nn
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, write_atomically
-from fedlas.calibrated.table import OWNER, TableCalibration, columns_of_arrow
+from fedlas.calibrated.table import TableCalibration, columns_of_arrow
 from fedlas.calibrated.text_rows import CsvRows, JsonRows
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
@@ -54,8 +54,13 @@ class ParquetRows(Parquet):
             self.check_size(self.names)
             with parquet.ParquetFile(self.path, pre_buffer=False, **LIMITS) as file:
                 for self.rows in file.iter_batches(batch_size=_ROWS):
-                    plain: dict[str, Values] = {name: self.rows.column(name).to_pylist() for name in others}
-                    yield {name: self._column(self.rows.column(name), name) for name in numbers}, plain
+                    plain: dict[str, Values] = {
+                        name: self.rows.column(name).to_pylist() for name in others
+                    }
+                    yield (
+                        {name: self._column(self.rows.column(name), name) for name in numbers},
+                        plain,
+                    )
                     self._rows += self.rows.num_rows
 
     @contextmanager
@@ -81,7 +86,9 @@ class ParquetWriter:
     """
 
     def __init__(self, file: IO[bytes], names: Sequence[str]) -> None:
-        self.file, self.names, self.open_files = file, names, ExitStack()
+        self.file = file
+        self.names = names
+        self.open_files = ExitStack()
         self._writer: Any = None
 
     def write(self, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
@@ -92,7 +99,9 @@ class ParquetWriter:
             rows = rows.append_column(name, column)
         if self._writer is None:
             parquet = require("pyarrow.parquet", extra="tables")
-            self._writer = self.open_files.enter_context(parquet.ParquetWriter(self.file, rows.schema))
+            self._writer = self.open_files.enter_context(
+                parquet.ParquetWriter(self.file, rows.schema)
+            )
         self._writer.write_batch(rows.cast(self._writer.schema))
 
 
@@ -137,7 +146,8 @@ class ArchiveWriter:
     """
 
     def __init__(self, files: Sequence[IO[bytes]]) -> None:
-        self.files, self.descr = files, "<f8"
+        self.files = files
+        self.descr = "<f8"
         self.shapes: list[tuple[int, ...]] = [(0,)] * len(files)
 
     def write(self, _rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
@@ -203,7 +213,9 @@ def open_tables(names: Sequence[str | Path], separator: str | None = None) -> It
             else:
                 matches = sorted(glob(name))  # noqa: PTH207 - patterns may be absolute
                 if not matches:
-                    raise InputError(OWNER, "a pattern must match files", repr(name), "Check it, and quote it.")
+                    raise InputError(
+                        "a pattern must match files", repr(name), "Check it, and quote it."
+                    )
                 paths += map(Path, matches)
         tables = [rows_of(path, separator) for path in paths]
         for table in tables[1:]:
@@ -211,7 +223,9 @@ def open_tables(names: Sequence[str | Path], separator: str | None = None) -> It
             same = same if type(table) is type(tables[0]) else "one format"
             if same == "one format" or table.form[1] != form:
                 got = f"another in {table.label} than in {tables[0].label}"
-                raise InputError(OWNER, f"files of one table must have {same}", got, "Convert them, or do one by one.")
+                raise InputError(
+                    f"files of one table must have {same}", got, "Convert them, or do one by one."
+                )
         yield tables
 
 
@@ -227,7 +241,9 @@ def _standard_input(folder: Path) -> Path:
     return path
 
 
-def apply_to_files(calibration: TableCalibration, tables: Sequence[Any], out: Path | None) -> Applied:
+def apply_to_files(
+    calibration: TableCalibration, tables: Sequence[Any], out: Path | None
+) -> Applied:
     """Write the rows of tables with the calibrated columns added; the file is complete, or is not there.
 
     Args:
@@ -257,7 +273,8 @@ def apply_to_files(calibration: TableCalibration, tables: Sequence[Any], out: Pa
 
 def _write(calibration: TableCalibration, tables: Sequence[Any], file: IO[bytes]) -> Applied:
     readers = [calibration.reader(table) for table in tables]
-    rows, notes = 0, []
+    rows = 0
+    notes = []
     writing: Future[None] | None = None
     # One chunk is calibrated and written while the next is read.
     with ThreadPoolExecutor(1) as pool, tables[0].writer(file, calibration.added) as writer:
@@ -270,7 +287,9 @@ def _write(calibration: TableCalibration, tables: Sequence[Any], file: IO[bytes]
             notes += [note for note in reader.notes() if note not in notes]
         if writing is None:
             label = tables[0].label
-            raise InputError(OWNER, "there must be at least one row", f"none in {label}", "Check the file.")
+            raise InputError(
+                "there must be at least one row", f"none in {label}", "Check the file."
+            )
         writing.result()
     return Applied(rows, calibration.added, tuple(notes))
 
@@ -300,7 +319,7 @@ def table_columns(names: Mapping[str, Any]) -> Columns:
     for name in names:
         if name not in known:
             expected = "arguments of a table must be fields of fedlas.predictions.Columns"
-            raise InputError("fedlas.calibrate", expected, repr(name), suggestion(name, known))
+            raise InputError(expected, repr(name), suggestion(name, known))
     return Columns(**names)
 
 
@@ -310,7 +329,9 @@ def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> T
         return TableCalibration.fit(columns_of_arrow(table), columns, method)
     files = [table] if isinstance(table, str | Path) else table
     with open_tables(files, columns.separator) as tables:
-        return TableCalibration.fit(tables[0] if len(tables) == 1 else Joined(tables), columns, method)
+        return TableCalibration.fit(
+            tables[0] if len(tables) == 1 else Joined(tables), columns, method
+        )
 
 
 class Joined(TableSource):
@@ -322,7 +343,8 @@ class Joined(TableSource):
 
     def __init__(self, tables: Sequence[TableSource]) -> None:
         self._tables = tables
-        self.names, self.label = tables[0].names, ", ".join(table.label for table in tables)
+        self.names = tables[0].names
+        self.label = ", ".join(table.label for table in tables)
         self.in_percent = frozenset().union(*(table.in_percent for table in tables))
         self.decimal_point = getattr(tables[0], "decimal_point", ".")
 

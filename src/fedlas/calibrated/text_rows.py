@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.cells import OWNER, Values
+from fedlas.predictions.cells import Values
 from fedlas.predictions.sources import Cells
 from fedlas.predictions.tables import Delimited, JsonLines
 
@@ -60,7 +60,9 @@ class CsvRows(Delimited):
             for content, lines in _blocks(self.path, self._start, ord(self.delimiter)):
                 self.rows = lines
                 blocks = reader.ReadOptions(
-                    use_threads=False, column_names=self.names, block_size=max(1 << 20, len(content))
+                    use_threads=False,
+                    column_names=self.names,
+                    block_size=max(1 << 20, len(content)),
                 )
                 try:
                     table = reader.read_csv(_buffer(content), blocks, cells, values)
@@ -68,7 +70,13 @@ class CsvRows(Delimited):
                     raise ValueError(_ROW.sub(self._shifted, str(error))) from error
                 _check_lines(table, self.rows, self._rows, self.label)
                 plain: dict[str, Values] = {name: table.column(name).to_pylist() for name in others}
-                yield {name: self._column(table.column(name).combine_chunks(), name) for name in numbers}, plain
+                yield (
+                    {
+                        name: self._column(table.column(name).combine_chunks(), name)
+                        for name in numbers
+                    },
+                    plain,
+                )
                 self._rows += table.num_rows
 
     def _shifted(self, match: re.Match[str]) -> str:
@@ -86,7 +94,11 @@ class CsvRows(Delimited):
     @property
     def form(self) -> Any:
         """What all files of one table have in common."""
-        return "columns in one order, with one separator", (self.names, self.delimiter, self.decimal_point)
+        return "columns in one order, with one separator", (
+            self.names,
+            self.delimiter,
+            self.decimal_point,
+        )
 
 
 class JsonRows(JsonLines):
@@ -104,14 +116,22 @@ class JsonRows(JsonLines):
         reader = require("pyarrow.json", extra="tables")
         with self._guard():
             schema = self.schema(numbers, others, whole="float64")
-            options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+            options = reader.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="ignore"
+            )
             for content, lines in _blocks(self.path, -1, None):
                 self.rows = lines
                 blocks = reader.ReadOptions(block_size=max(1 << 20, len(content) + 1))
                 table = reader.read_json(_buffer(content), blocks, options)
                 _check_lines(table, self.rows, self._rows, self.label)
                 plain: dict[str, Values] = {name: table.column(name).to_pylist() for name in others}
-                yield {name: self._column(table.column(name).combine_chunks(), name) for name in numbers}, plain
+                yield (
+                    {
+                        name: self._column(table.column(name).combine_chunks(), name)
+                        for name in numbers
+                    },
+                    plain,
+                )
                 self._rows += table.num_rows
 
     @contextmanager
@@ -137,14 +157,20 @@ class TextWriter:
     """
 
     def __init__(self, file: IO[bytes], before: Sequence[str], end: str, *, comma: bool) -> None:
-        self.file, self.before, self.end, self.comma = file, before, end, comma
+        self.file = file
+        self.before = before
+        self.end = end
+        self.comma = comma
         self._is_first = True
 
     def write(self, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows, and what is added to them."""
-        compute, arrow = _arrow(".compute"), _arrow()
+        compute = _arrow(".compute")
+        arrow = _arrow()
         if self.end:
-            rows = compute.binary_slice(compute.ascii_rtrim_whitespace(rows.cast("string")).cast("binary"), 0, -1)
+            rows = compute.binary_slice(
+                compute.ascii_rtrim_whitespace(rows.cast("string")).cast("binary"), 0, -1
+            )
         parts = [rows]
         for before, values in zip(self.before, arrays, strict=True):
             parts += [arrow.scalar(before.encode()), self._texts(values)]
@@ -157,7 +183,8 @@ class TextWriter:
         self._is_first = False
 
     def _texts(self, values: NDArray[Any]) -> Any:
-        arrow, compute = _arrow(), _arrow(".compute")
+        arrow = _arrow()
+        compute = _arrow(".compute")
         texts = arrow.array(values.reshape(-1)).cast("string")
         if values.ndim > 1:
             offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
@@ -171,7 +198,7 @@ def _check_lines(table: Any, lines: Any, done: int, label: str) -> None:
     if table.num_rows != len(lines):
         expected = "every row must be one line; in a CSV, quoted cells may hold line breaks"
         got = f"{table.num_rows:,} rows in {len(lines):,} lines after row {done:,} of {label}"
-        raise InputError(OWNER, expected, got, "Write one row a line.")
+        raise InputError(expected, got, "Write one row a line.")
 
 
 def _last(lines: Any) -> int:
@@ -203,18 +230,22 @@ def _blocks(path: Path, start: int, delimiter: int | None) -> Iterator[tuple[mem
     """
     with path.open("rb") as file:
         file.seek(max(start, 0))
-        block, is_last = b"", False
+        block = b""
+        is_last = False
         if start < 0:
             block = b"\n" + file.read(len(_BOM)).removeprefix(_BOM)
         while not is_last:
             content = file.read(max(BYTES, len(block)))
-            is_last, block = not content, block + content
+            is_last = not content
+            block = block + content
             array = np.frombuffer(block, np.uint8)
             quotes = _quotes(array, delimiter)
             edges = _edges(array, quotes)
             if is_last and len(quotes) % 2:
                 got = f"one without an end in the last {len(block):,} bytes of {path.name}"
-                raise InputError(OWNER, "every quote must be closed", got, 'Quote cells that hold ", and double it.')
+                raise InputError(
+                    "every quote must be closed", got, 'Quote cells that hold ", and double it.'
+                )
             if is_last and len(block) > edges[-1] + 2:
                 edges = np.append(edges, len(block))
             if len(edges) > 1:
@@ -243,10 +274,13 @@ def _quotes(block: NDArray[np.uint8], delimiter: int | None) -> NDArray[np.int64
     return _quoted(block, quotes, delimiter)
 
 
-def _quoted(block: NDArray[np.uint8], quotes: NDArray[np.int64], delimiter: int | None) -> NDArray[np.int64]:
+def _quoted(
+    block: NDArray[np.uint8], quotes: NDArray[np.int64], delimiter: int | None
+) -> NDArray[np.int64]:
     """Return where quoted cells begin and end, if quotes within other cells are characters like any."""
     edges: list[int] = []
-    is_open, skip = False, -1
+    is_open = False
+    skip = -1
     places = {*quotes.tolist()}
     for place in quotes.tolist():
         if place == skip:
@@ -266,7 +300,9 @@ def _lines(block: bytes, edges: NDArray[np.int64]) -> Any:
     lines = arrow.Array.from_buffers(arrow.binary(), len(edges) - 1, buffers)
     short = np.flatnonzero(np.diff(edges) <= 2)
     full = np.ones(len(lines), dtype=bool)
-    full[short] = [bool(block[edges[number] : edges[number + 1]].strip(b"\r\n")) for number in short.tolist()]
+    full[short] = [
+        bool(block[edges[number] : edges[number + 1]].strip(b"\r\n")) for number in short.tolist()
+    ]
     return lines if full.all() else lines.filter(arrow.array(full))
 
 

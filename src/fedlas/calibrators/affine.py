@@ -78,7 +78,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("weight").weight
+        return self._fitted().weight
 
     @property
     def bias(self) -> Tensor:
@@ -87,14 +87,16 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("bias").bias
+        return self._fitted().bias
 
     def _inputs(self, logits: Tensor) -> Tensor:
         """Return the input of the map, from logits ``(n, C)``."""
         return logits
 
     @abstractmethod
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         """Return the map of ``inputs`` fitted to the labels of ``val``, and what to warn about.
 
         No map, and why, if temperature scaling shall stand instead.
@@ -111,7 +113,9 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             return with_doubts(AffineMap(weight, torch.zeros_like(factors)), doubt, scaled.doubt)
         count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
         off = far_off(count, affine.weight / scaled.width)
-        return with_doubts(affine, unconverged(affine.converged), doubt, off, self._separated(val, affine))
+        return with_doubts(
+            affine, unconverged(affine.converged), doubt, off, self._separated(val, affine)
+        )
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
         """Return a doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
@@ -201,16 +205,22 @@ class VectorScaling(AffineCalibrator):
     _diagonal = True
 
     def __init__(self, num_folds: int | None = 5) -> None:
-        self.num_folds = None if num_folds is None else check_count(self._owner, "num_folds", num_folds, low=2)
+        self.num_folds = None if num_folds is None else check_count("num_folds", num_folds, low=2)
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
-        target, weights = val.target.cpu(), weights_of(val)
+        target = val.target.cpu()
+        weights = weights_of(val)
         if self.num_folds is None:
             return problem(inputs, target, weights, Penalties()).solve(), None
         folds = stratified_folds(inputs, target, self.num_folds, weights)
         if int(folds.max()) == 0:
-            return None, "all samples are equal, so nothing can be held out, and this is temperature scaling."
+            return (
+                None,
+                "all samples are equal, so nothing can be held out, and this is temperature scaling.",
+            )
         score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
         best = score.first_best([Penalties(freedom=value) for value in FREEDOMS])
         if not score.beats(start.as_map(inputs), best):
@@ -252,9 +262,16 @@ class BiasCorrectedTemperature(AffineCalibrator):
     _fewest_of_a_class = 0
     _diagonal = True
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         fit = bias_corrected_temperature(
-            inputs, val.target, val.weights, scale=start.scale, width=start.width, prior=float(val.num_classes)
+            inputs,
+            val.target,
+            val.weights,
+            scale=start.scale,
+            width=start.width,
+            prior=float(val.num_classes),
         )
         return fit, start.doubt
 

@@ -87,10 +87,11 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         features: bool = True,
         members: Sequence[str | Calibrator] | None = None,
     ) -> None:
-        self.keep_class, self.features = keep_class, features
-        self.num_folds = check_count(self._owner, "num_folds", num_folds, low=2)
+        self.keep_class = keep_class
+        self.features = features
+        self.num_folds = check_count("num_folds", num_folds, low=2)
         self.members = None if members is None else list(members)
-        self._own = None if members is None else _named(self._owner, members)
+        self._own = None if members is None else _named(members)
 
     def __repr__(self) -> str:
         shown = {"keep_class": self.keep_class, "num_folds": self.num_folds}
@@ -99,7 +100,10 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         text = f"AutoCalibration({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
         if self._map is None:
             return text
-        parts = ", ".join(f"{name} {weight:.2f}" for name, weight in sorted(self.weights.items(), key=lambda w: -w[1]))
+        parts = ", ".join(
+            f"{name} {weight:.2f}"
+            for name, weight in sorted(self.weights.items(), key=lambda w: -w[1])
+        )
         return f"{text}  # {parts}"
 
     @property
@@ -109,7 +113,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("weights").weights
+        return self._fitted().weights
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -118,7 +122,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("dropped").dropped
+        return self._fitted().dropped
 
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the members, their weights and the last map; return ``self``. See :meth:`Calibrator.fit`.
@@ -129,7 +133,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         """
         if self.keep_class and isinstance(val, TopLabel):
             fix = "Leave keep_class out: the predicted class of a TopLabel never changes."
-            raise InputError(f"{self._owner}.fit", "keep_class needs classes", "a TopLabel", fix)
+            raise InputError("keep_class needs classes", "a TopLabel", fix)
         return super().fit(val, target)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> CalibratedMixture:
@@ -139,7 +143,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         return fitted_mixture(val, self._own, self.num_folds, keep_class=self.keep_class)
 
     def _features_used(self, val: Predictions) -> int | None:
-        used = self._fitted("fit").side is not None and val.features is not None
+        used = self._fitted().side is not None and val.features is not None
         return int(val.features.shape[1]) if used and val.features is not None else None
 
     def _options(self) -> dict[str, Any]:
@@ -147,12 +151,16 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         return {**super()._options(), "members": None}
 
     def _state(self) -> dict[str, Any]:
-        mixture = self._fitted("save")
+        mixture = self._fitted()
         members = [
             {"name": name, "calibrator": calibrator and calibrator.plain()}
             for name, calibrator in mixture.calibrators.items()
         ]
-        state = {"members": members, "share": mixture.share.plain(), "dropped": list(mixture.dropped)}
+        state = {
+            "members": members,
+            "share": mixture.share.plain(),
+            "dropped": list(mixture.dropped),
+        }
         if mixture.side is not None and mixture.side_share is not None:
             state |= {"side": mixture.side.plain(), "side_share": mixture.side_share.plain()}
         return state
@@ -162,26 +170,36 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         calibrators: dict[str, Calibrator | None] = {}
         for entry in state["members"]:
             content = entry["calibrator"]
-            calibrators[str(entry["name"])] = None if content is None else Calibrator.from_plain(content)
-        if any(member is not None and member.num_classes != classes for member in calibrators.values()):
+            calibrators[str(entry["name"])] = (
+                None if content is None else Calibrator.from_plain(content)
+            )
+        if any(
+            member is not None and member.num_classes != classes for member in calibrators.values()
+        ):
             raise ValueError("members must have the number of classes")
         share = Share.from_plain(state["share"], len(calibrators), classes)
         side = side_share = None
         if "side" in state:
             side = SideInformation.from_plain(state["side"], classes, self.num_features or 0)
-            side_share = Share.from_plain(state["side_share"], len(calibrators) + len(side.names), classes)
+            side_share = Share.from_plain(
+                state["side_share"], len(calibrators) + len(side.names), classes
+            )
         dropped = tuple(map(str, state.get("dropped", ())))
-        self._map = CalibratedMixture(calibrators, share, side, side_share, keep_class=self.keep_class, dropped=dropped)
+        self._map = CalibratedMixture(
+            calibrators, share, side, side_share, keep_class=self.keep_class, dropped=dropped
+        )
 
 
-def _named(owner: str, members: Sequence[str | Calibrator]) -> dict[str, Calibrator]:
+def _named(members: Sequence[str | Calibrator]) -> dict[str, Calibrator]:
     """Return own members by name."""
     named: dict[str, Calibrator] = {}
     for member in members:
         calibrator = CALIBRATORS[member].value() if isinstance(member, str) else member
         if not isinstance(calibrator, MappedCalibrator):
             fix = 'Pass names such as "temperature", or calibrators with fit_map.'
-            raise InputError(owner, "members must be names or calibrators with a map", describe(member), fix)
+            raise InputError(
+                "members must be names or calibrators with a map", describe(member), fix
+            )
         name = calibrator._registry_name()
         named[name if name not in named else f"{name} {len(named) + 1}"] = calibrator
     return named

@@ -97,16 +97,19 @@ class Calibrator(ABC):
             and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
-        owner = f"{self._owner}.fit"
         val = plain_predictions(val)
-        top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
-        num_features, few = self._check_needs(owner, check_labeled(owner, val)), self._few(val)
-        val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
+        top_label = isinstance(val, TopLabel)
+        val = as_predictions(val, target)
+        num_features = self._check_needs(check_labeled(val))
+        few = self._few(val)
+        val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
         doubt = joined(zeros, self._fit(val), few)
-        self.num_classes, self.num_features = val.num_classes, num_features
+        self.num_classes = val.num_classes
+        self.num_features = num_features
         if self.wants:
             self.num_features = self._features_used(val)
-        self.top_label, self.least_log = top_label, least
+        self.top_label = top_label
+        self.least_log = least
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         return self
@@ -124,25 +127,28 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
-        owner, test = f"{self._owner}.transform", plain_predictions(test)
+        test = plain_predictions(test)
         if isinstance(test, TopLabel) and self.top_label:
-            logits = self._apply(self._checked(owner, as_predictions(owner, test)))
+            logits = self._apply(self._checked(as_predictions(test)))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
-        test = check_predictions(owner, test)
+        test = check_predictions(test)
         if self.top_label:
             fix = "Pass TopLabel(test.confidence, test.correct), or fit it on Predictions."
-            raise InputError(owner, "it must be a TopLabel like that it was fitted on", "Predictions", fix)
-        return test.with_logits(self._apply(self._checked(owner, test)))
+            raise InputError("it must be a TopLabel like that it was fitted on", "Predictions", fix)
+        return test.with_logits(self._apply(self._checked(test)))
 
-    def _checked(self, owner: str, test: Predictions) -> Predictions:
+    def _checked(self, test: Predictions) -> Predictions:
         """Return predictions of as many classes and features as the fit saw."""
-        wide = {"logits": fitted(owner, self.num_classes), "features": self.num_features}
-        got = {"logits": test.num_classes, "features": self._check_needs(owner, test, self.num_features is not None)}
+        wide = {"logits": fitted(self.num_classes), "features": self.num_features}
+        got = {
+            "logits": test.num_classes,
+            "features": self._check_needs(test, self.num_features is not None),
+        }
         for name, columns in got.items():
             if columns != wide[name]:
                 expected = f"{name} must be (N, {wide[name]}) like those it was fitted on"
                 fix = "Fit it on predictions of the same model."
-                raise InputError(owner, expected, f"({test.num_samples}, {columns})", fix)
+                raise InputError(expected, f"({test.num_samples}, {columns})", fix)
         return test
 
     def _few(self, val: Predictions) -> str | None:
@@ -168,9 +174,12 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``, or if the map is no function of logits and features alone.
         """
-        num_classes = fitted(f"{self._owner}.module", self.num_classes)
+        num_classes = fitted(self.num_classes)
         layer = CalibrationLayer(
-            self._row_map(), num_classes=num_classes, num_features=self.num_features, least_log=self.least_log
+            self._row_map(),
+            num_classes=num_classes,
+            num_features=self.num_features,
+            least_log=self.least_log,
         )
         return layer.eval()
 
@@ -191,7 +200,7 @@ class Calibrator(ABC):
         return {
             "format": FORMAT,
             "calibrator": self._registry_name(),
-            "num_classes": fitted(f"{self._owner}.save", self.num_classes),
+            "num_classes": fitted(self.num_classes),
             **({} if self.num_features is None else {"num_features": self.num_features}),
             **({"top_label": True} if self.top_label else {}),
             **({} if self.least_log is None else {"least_log": self.least_log}),
@@ -208,14 +217,13 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        owner = f"{cls.__name__}.load"
         try:
             content = read_json(path)
         except FileNotFoundError as error:
-            raise InputError(owner, "the file must exist", path, "Check the path.") from error
+            raise InputError("the file must exist", path, "Check the path.") from error
         except (OSError, ValueError) as error:
             expected = "the file must be JSON written by Calibrator.save"
-            raise InputError(owner, expected, f"{path} ({error})", "Save it again.") from error
+            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
         return cls.from_plain(content, source=path)
 
     @classmethod
@@ -229,7 +237,6 @@ class Calibrator(ABC):
         Raises:
             InputError: If it is something else, or holds another calibrator.
         """
-        owner = f"{cls.__name__}.load"
         fields = {"calibrator": str, "num_classes": int, "options": dict, "state": dict}
         if (
             not isinstance(content, dict)
@@ -239,11 +246,10 @@ class Calibrator(ABC):
         ):
             expected = f"the file must have format {FORMAT!r} with {', '.join(fields)}"
             fix = "Write it with Calibrator.save of this version."
-            raise InputError(owner, expected, f"{source} without", fix)
+            raise InputError(expected, f"{source} without", fix)
         kind = CALIBRATORS[content["calibrator"]].value
         if not issubclass(kind, cls):
             raise InputError(
-                owner,
                 f"the file must hold a {cls.__name__}",
                 f"{kind.__name__} in {source}",
                 f"Load it with {kind.__name__}.load or Calibrator.load.",
@@ -252,14 +258,16 @@ class Calibrator(ABC):
             calibrator = kind(**content["options"])
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
-                calibrator.num_features = check_count(owner, "num_features", content["num_features"])
+                calibrator.num_features = check_count("num_features", content["num_features"])
             calibrator.top_label = content.get("top_label", False) is True
             if (least := content.get("least_log")) is not None:
-                calibrator.least_log = check_number(owner, "least_log", least, high=0)
+                calibrator.least_log = check_number("least_log", least, high=0)
             calibrator._restore(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                owner, f"the file must hold the state of a {kind.__name__}", f"{source} ({error})", "Save it again."
+                f"the file must hold the state of a {kind.__name__}",
+                f"{source} ({error})",
+                "Save it again.",
             ) from error
         return calibrator
 
@@ -278,7 +286,6 @@ class Calibrator(ABC):
     def _row_map(self) -> nn.Module:
         """Return a copy of the fitted map of rows ``(n, C)`` and features ``(n, D)``, with its numbers as buffers."""
         raise InputError(
-            f"{self._owner}.module",
             "the calibrator must be a function of logits, or of logits and features, that a module can hold",
             f"a {self._owner}, which is none",
             "Calibrate its predictions with transform, or choose another, such as temperature or vector.",
@@ -311,13 +318,12 @@ class Calibrator(ABC):
         """Return the number of features that the fit used, where it only wants them."""
         return None
 
-    def _check_needs(self, owner: str, predictions: Predictions, fitted_with: bool = False) -> int | None:
+    def _check_needs(self, predictions: Predictions, fitted_with: bool = False) -> int | None:
         """Return the number of features if they are needed, else None."""
         if "features" not in self.needs and not fitted_with:
             return None
         if predictions.features is None or predictions.features.numel() == 0:
             raise InputError(
-                owner,
                 "predictions must hold features",
                 "predictions without",
                 "Run with train.save_features=true, or make them with fedlas.predict(..., features=True).",
@@ -329,14 +335,13 @@ class Calibrator(ABC):
             if entry.value is type(self):
                 return entry.name
         raise InputError(
-            f"{self._owner}.save",
             "the class must be registered, so that load can find it",
             f"names {', '.join(CALIBRATORS)}",
             'Decorate it with @CALIBRATORS.register("name").',
         )
 
 
-def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predictions:
+def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
     """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
@@ -344,7 +349,7 @@ def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predic
         shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
         return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
-        return check_predictions(owner, val)
+        return check_predictions(val)
     return Predictions(val, target)
 
 
@@ -379,7 +384,8 @@ class MappedCalibrator(Calibrator, Generic[M]):
     def with_map(self, row_map: nn.Module, num_classes: int) -> Self:
         """Return a fitted copy of the calibrator, whose :meth:`fit_map` returned this map for ``num_classes``."""
         fitted_copy: Any = copy.copy(self)
-        fitted_copy._map, fitted_copy.num_classes = row_map, num_classes
+        fitted_copy._map = row_map
+        fitted_copy.num_classes = num_classes
         return fitted_copy  # type: ignore[no-any-return]
 
     @property
@@ -389,23 +395,25 @@ class MappedCalibrator(Calibrator, Generic[M]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("map")
+        return self._fitted()
 
-    def _fitted(self, attribute: str) -> M:
-        return fitted(f"{self._owner}.{attribute}", self._map)
+    def _fitted(self) -> M:
+        return fitted(self._map)
 
     def _fit(self, val: Predictions) -> str | None:
         self._map = self.fit_map(val)
         features = None if self._features_used(val) is None else val.features
         absent = absent_classes(val) if self._per_class else None
-        return joined(*getattr(self._map, "doubts", ()), absent, unchanged(val, self._map, features))
+        return joined(
+            *getattr(self._map, "doubts", ()), absent, unchanged(val, self._map, features)
+        )
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
         features = None if self.num_features is None else test.features
-        return map_rows(test.logits, self._fitted("transform"), features)
+        return map_rows(test.logits, self._fitted(), features)
 
     def _row_map(self) -> nn.Module:
-        return copy.deepcopy(self._fitted("module"))
+        return copy.deepcopy(self._fitted())
 
 
 C = TypeVar("C", bound=Calibrator)
@@ -423,5 +431,7 @@ def fit_with_notes(
         calibrator.fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
-            notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
+            notes = (
+                "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
+            )
     return calibrator, (*notes, *texts)

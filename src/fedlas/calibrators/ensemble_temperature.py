@@ -36,7 +36,8 @@ class Mixture(nn.Module):
 
     def __init__(self, temperature: float, weights: tuple[float, float, float]) -> None:
         super().__init__()
-        self.temperature, self.weights = temperature, weights
+        self.temperature = temperature
+        self.weights = weights
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return its log-probabilities for logits ``(n, C)``."""
@@ -46,7 +47,11 @@ class Mixture(nn.Module):
             torch.full_like(rows, -math.log(rows.shape[1])),
         )
         # Mixing in log space lets no class underflow; a part of weight 0 has no logarithm and is left out.
-        used = [part + math.log(weight) for part, weight in zip(parts, self.weights, strict=True) if weight > 0]
+        used = [
+            part + math.log(weight)
+            for part, weight in zip(parts, self.weights, strict=True)
+            if weight > 0
+        ]
         return torch.stack(used).logsumexp(dim=0)
 
 
@@ -86,15 +91,21 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Mixture:
         """Return the mixture of ``val``."""
-        best, target = nll_temperature(val), val.target.cpu()
+        best = nll_temperature(val)
+        target = val.target.cpu()
 
         def label_probs(temperature: float) -> Tensor:
             chunks = double_rows(val.logits)
-            logs = [(rows / temperature).log_softmax(dim=1).gather(1, target[at].unsqueeze(1)) for at, rows in chunks]
+            logs = [
+                (rows / temperature).log_softmax(dim=1).gather(1, target[at].unsqueeze(1))
+                for at, rows in chunks
+            ]
             return torch.cat(logs).exp()
 
         raw = label_probs(1.0)
-        parts = torch.cat([label_probs(best.value), raw, torch.full_like(raw, 1 / val.num_classes)], dim=1)
+        parts = torch.cat(
+            [label_probs(best.value), raw, torch.full_like(raw, 1 / val.num_classes)], dim=1
+        )
         weights, _ = mixture_weights(parts, weights_of(val))
         weights = torch.where(weights < _SMALLEST, 0.0, weights)
         scaled, as_predicted, uniform = (weights / weights.sum()).tolist()
@@ -103,15 +114,25 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         scaled = scaled if scaled + as_predicted else 1.0
         share = (1 - MAX_UNIFORM) / (scaled + as_predicted)
         doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
-        return with_doubts(Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)), best.doubt, doubt)
+        return with_doubts(
+            Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)),
+            best.doubt,
+            doubt,
+        )
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.map.temperature, "weights": list(self.map.weights)}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        temperature = check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)
+        temperature = check_number("temperature", state["temperature"], low=0.0, low_open=True)
         weights = read_numbers(state, "weights", 3)
-        if bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > 1e-9 or float(weights[2]) > MAX_UNIFORM:
-            raise ValueError(f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}")
+        if (
+            bool((weights < 0).any())
+            or abs(float(weights.sum()) - 1) > 1e-9
+            or float(weights[2]) > MAX_UNIFORM
+        ):
+            raise ValueError(
+                f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}"
+            )
         scaled, raw, uniform = weights.tolist()
         self._map = Mixture(temperature, (scaled, raw, uniform))

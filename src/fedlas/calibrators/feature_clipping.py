@@ -59,19 +59,21 @@ class LinearHead:
     scale: float
     undetermined: int = 0
 
-    def check(self, owner: str, features: Tensor, logits: Tensor, fix: str) -> None:
+    def check(self, features: Tensor, logits: Tensor, fix: str) -> None:
         """Refuse logits that the head does not make from the features.
 
         Raises:
             InputError: If a row is off by more than 0.05 of the spread of the logits.
         """
-        misfit, unit = 0.0, max(self.scale, sys.float_info.min)
+        misfit = 0.0
+        unit = max(self.scale, sys.float_info.min)
         for part, rows in double_rows(features):
             expected = rows @ self.weight.T + self.bias
-            misfit = max(misfit, float(((_centered(logits[part]) - expected) / unit).norm(dim=1).max()))
+            misfit = max(
+                misfit, float(((_centered(logits[part]) - expected) / unit).norm(dim=1).max())
+            )
         if not misfit <= _MISFIT:
             raise InputError(
-                owner,
                 "logits must be a linear function of features, the same in validation and test",
                 f"a row that is off by {misfit:.2g} times the spread of the logits",
                 fix,
@@ -94,7 +96,8 @@ class Clipped(nn.Module):
 
     def __init__(self, clip: ClippedHead) -> None:
         super().__init__()
-        self.threshold, self.temperature = clip.threshold, clip.temperature
+        self.threshold = clip.threshold
+        self.temperature = clip.temperature
         # Contiguous, so that products round alike before and after saving.
         weight = clip.head.weight.clone(memory_format=torch.contiguous_format)
         self.register_buffer("weight", weight, persistent=False)
@@ -161,7 +164,10 @@ class FeatureClipping(Calibrator):
 
     @check_kinds
     def __init__(
-        self, head: nn.Module | tuple[Tensor, Tensor | None] | None = None, *, temperature: bool = False
+        self,
+        head: nn.Module | tuple[Tensor, Tensor | None] | None = None,
+        *,
+        temperature: bool = False,
     ) -> None:
         self.head = head
         self.with_temperature = temperature
@@ -174,7 +180,7 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("FeatureClipping.threshold", self._clip).threshold
+        return fitted(self._clip).threshold
 
     @property
     def temperature(self) -> float:
@@ -183,15 +189,16 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("FeatureClipping.temperature", self._clip).temperature
+        return fitted(self._clip).temperature
 
     def _fit(self, val: Predictions) -> str | None:
-        owner, features = "FeatureClipping.fit", cast(Tensor, val.features)
+        owner = "FeatureClipping.fit"
+        features = cast(Tensor, val.features)
         if self.head is None:
             head = recover_head(features, val.logits)
             fix = "A head that is not linear cannot be recovered: clip inside the model, or use another calibrator."
         else:
-            head = given_head(owner, self.head, features, val.logits)
+            head = given_head(self.head, features, val.logits)
             fix = "Pass the layer whose input the features are and whose output the logits."
         head.check(owner, features, val.logits, fix)
 
@@ -200,7 +207,11 @@ class FeatureClipping(Calibrator):
 
         def clip(threshold: float) -> tuple[Tensor, BestTemperature]:
             logits = clipped_logits(head.weight, features, val.logits, threshold)
-            best = nll_temperature(Predictions(logits, target)) if self.with_temperature else BestTemperature(1.0)
+            best = (
+                nll_temperature(Predictions(logits, target))
+                if self.with_temperature
+                else BestTemperature(1.0)
+            )
             return logits / best.value, best
 
         grid = clipping_grid(features)
@@ -221,8 +232,9 @@ class FeatureClipping(Calibrator):
         )
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
-        owner, features = "FeatureClipping.transform", cast(Tensor, test.features)
-        clip = fitted(owner, self._clip)
+        owner = "FeatureClipping.transform"
+        features = cast(Tensor, test.features)
+        clip = fitted(self._clip)
         clip.head.check(
             owner,
             features,
@@ -234,21 +246,27 @@ class FeatureClipping(Calibrator):
         return (clipped / clip.temperature).to(test.logits)
 
     def _row_map(self) -> nn.Module:
-        return Clipped(fitted("FeatureClipping.module", self._clip))
+        return Clipped(fitted(self._clip))
 
     def _arguments(self) -> dict[str, Any]:
         return {"temperature": self.with_temperature}  # the head is in the state
 
     def _state(self) -> dict[str, Any]:
-        head = fitted("FeatureClipping.save", self._clip).head
-        numbers = {"threshold": self.threshold, "temperature": self.temperature, "scale": head.scale}
+        head = fitted(self._clip).head
+        numbers = {
+            "threshold": self.threshold,
+            "temperature": self.temperature,
+            "scale": head.scale,
+        }
         return {**numbers, "weight": head.weight.tolist(), "bias": head.bias.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         weight = read_numbers(state, "weight", self.num_classes, self.num_features)
         bias = read_numbers(state, "bias", self.num_classes)
-        threshold, scale = (check_number(self._owner, name, state[name], low=0) for name in ("threshold", "scale"))
-        temperature = check_number(self._owner, "temperature", state["temperature"], low=0, low_open=True)
+        threshold, scale = (
+            check_number(name, state[name], low=0) for name in ("threshold", "scale")
+        )
+        temperature = check_number("temperature", state["temperature"], low=0, low_open=True)
         self._clip = ClippedHead(LinearHead(weight, bias, scale), threshold, temperature)
 
 
@@ -317,8 +335,12 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
         From the ``D x D`` moments of the standardized features, in float64: ``N D^2 + D^3`` operations, and no copy of
         the features. Directions whose spread is rounding are left out rather than divided by it.
     """
-    samples, logit_mean = len(features), _mean(logits)
-    mean = sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros((), device="cpu")) / samples
+    samples = len(features)
+    logit_mean = _mean(logits)
+    mean = (
+        sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros((), device="cpu"))
+        / samples
+    )
     moments = torch.zeros(len(mean), len(mean), dtype=torch.float64, device="cpu")
     mixed = torch.zeros(len(mean), logits.shape[1], dtype=torch.float64, device="cpu")
     for part, rows in double_rows(features):
@@ -339,7 +361,7 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
 
 
 def given_head(
-    owner: str, head: nn.Module | tuple[Tensor, Tensor | None], features: Tensor, logits: Tensor
+    head: nn.Module | tuple[Tensor, Tensor | None], features: Tensor, logits: Tensor
 ) -> LinearHead:
     """Return the head that a user passed.
 
@@ -350,17 +372,24 @@ def given_head(
     weight, bias = head if isinstance(head, tuple) and len(head) == 2 else _parameters(head)
     shape = (logits.shape[1], features.shape[1])
     fits = isinstance(weight, Tensor) and weight.shape == shape
-    if weight is None or not fits or not (bias is None or (isinstance(bias, Tensor) and bias.shape == shape[:1])):
+    if (
+        weight is None
+        or not fits
+        or not (bias is None or (isinstance(bias, Tensor) and bias.shape == shape[:1]))
+    ):
         raise InputError(
-            owner,
             f"head must be a linear layer with weight {shape}, or its (weight, bias)",
             describe(head if weight is None else weight),
             "Pass the layer that makes the logits, e.g. head=fedlas.find_head(model).",
         )
     weight = weight.detach().cpu().double()
-    bias = torch.zeros(shape[0], dtype=torch.float64, device="cpu") if bias is None else bias.detach().cpu().double()
+    bias = (
+        torch.zeros(shape[0], dtype=torch.float64, device="cpu")
+        if bias is None
+        else bias.detach().cpu().double()
+    )
     for name, value in (("the head's weight", weight), ("the head's bias", bias)):
-        check_finite(owner, name, value)
+        check_finite(name, value)
     return LinearHead(weight - weight.mean(dim=0), bias - bias.mean(), _scale(logits))
 
 
@@ -374,7 +403,10 @@ def _centered(logits: Tensor) -> Tensor:
 
 
 def _mean(logits: Tensor) -> Tensor:
-    total = sum((_centered(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros((), device="cpu"))
+    total = sum(
+        (_centered(rows).sum(dim=0) for _, rows in double_rows(logits)),
+        torch.zeros((), device="cpu"),
+    )
     return total / len(logits)
 
 

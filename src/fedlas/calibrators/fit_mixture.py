@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.cross_fit import CrossFit, label_log_probs
 from fedlas.calibrators._fit.doubts import when, with_doubts
-from fedlas.calibrators._fit.folds import canonical_order, equal_rows, sample_numbers, stratified_folds, worth
+from fedlas.calibrators._fit.folds import (
+    canonical_order,
+    equal_rows,
+    sample_numbers,
+    stratified_folds,
+    worth,
+)
 from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
@@ -53,7 +59,9 @@ _TOO_GOOD = 0.5
 Members = dict[str, MappedCalibrator | None]
 
 
-def fitted_mixture(val: Predictions, own: Members | None, num_folds: int, *, keep_class: bool) -> CalibratedMixture:
+def fitted_mixture(
+    val: Predictions, own: Members | None, num_folds: int, *, keep_class: bool
+) -> CalibratedMixture:
     """Return the mixture of ``val``; with side information if it has features and they carry weight.
 
     Args:
@@ -81,18 +89,27 @@ def fitted_mixture(val: Predictions, own: Members | None, num_folds: int, *, kee
     # Weights and the last map from samples left out; those of little weight go.
     weights = torch.zeros(len(fitted), dtype=torch.float64, device="cpu")
     weights[0] = 1.0
-    share, side, side_share, note = Share(weights, _identity(val.num_classes)), None, None, None
+    share = Share(weights, _identity(val.num_classes))
+    side = None
+    side_share = None
+    note = None
     if split.held_out:
         prior = [PRIOR.get(name, 0.0) for name in fitted]
         log_probs = split.log_probs(fitted, maps, _DEAR)
         share, _ = _share(log_probs, prior, split)
         if val.features is not None:
             side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
-    used = (share.weights > 0) if side_share is None else (share.weights > 0) | (side_share.weights[: len(fitted)] > 0)
+    used = (
+        (share.weights > 0)
+        if side_share is None
+        else (share.weights > 0) | (side_share.weights[: len(fitted)] > 0)
+    )
     names = [name for name, each in zip(fitted, used.tolist(), strict=True) if each]
     share = share.only(used)
     if side_share is not None and side is not None:
-        side_share = side_share.only(torch.cat([used, torch.ones(len(side.names), dtype=torch.bool, device="cpu")]))
+        side_share = side_share.only(
+            torch.cat([used, torch.ones(len(side.names), dtype=torch.bool, device="cpu")])
+        )
     mixture = CalibratedMixture(
         {name: fitted[name] for name in names},
         share,
@@ -129,7 +146,7 @@ def _check(member: MappedCalibrator, val: Predictions) -> None:
     weights = weights_of(val)
     if not member.takes_weights and bool((weights != weights[0]).any()):
         fix = "Choose members that take weights."
-        raise InputError(type(member).__name__, "members must take weights", "weights of several sizes", fix)
+        raise InputError("members must take weights", "weights of several sizes", fix)
 
 
 def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
@@ -177,7 +194,8 @@ def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> tuple[Shar
         prior: Samples that each counts in addition.
         split: What is held out.
     """
-    target, weights = split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows]
+    target = split.val.target.cpu()[split.rows]
+    weights = weights_of(split.val)[split.rows]
     counts = torch.tensor(prior, dtype=torch.float64, device="cpu")
     parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
     start = torch.full_like(counts, 1 / len(counts))
@@ -189,7 +207,9 @@ def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> tuple[Shar
     if float(weights.sum()) >= _FEWEST_TO_SHARPEN:
         scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
         prior_c = float(log_probs.shape[2])
-        last = bias_corrected_temperature(mixture, target, weights, scale=scale, width=scale, prior=prior_c)
+        last = bias_corrected_temperature(
+            mixture, target, weights, scale=scale, width=scale, prior=prior_c
+        )
     after = last(mixture).log_softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
     return Share(shares / shares.sum(), last), -float(weights @ after / weights.sum())
@@ -199,37 +219,51 @@ def _with_features(
     split: CrossFit, features: Tensor, log_probs: Tensor, prior: list[float], alone: Share
 ) -> tuple[SideInformation | None, Share | None, str | None]:
     """Return the regressions on features, the weights of members and regressions, and what to warn about."""
-    val, parts = split.val, len(split.held_out)
+    val = split.val
+    parts = len(split.held_out)
     plan = affordable(val.num_samples, val.num_classes, features.shape[1], parts + 1)
     rows = _evenly(split.order, plan.rows).sort().values
     weights = weights_of(val)[rows]
-    inside = [torch.ones_like(weights), *((split.folds[rows] != fold).double() for fold in range(parts))]
+    inside = [
+        torch.ones_like(weights),
+        *((split.folds[rows] != fold).double() for fold in range(parts)),
+    ]
     samples = Samples(
         val.logits.cpu()[rows].double(),
         features.cpu()[rows].double(),
         val.target.cpu()[rows],
         torch.stack([weights * each for each in inside]),
-        _evenly(split.distinct, plan.rows) if len(rows) == val.num_samples else torch.arange(len(rows), device="cpu"),
+        _evenly(split.distinct, plan.rows)
+        if len(rows) == val.num_samples
+        else torch.arange(len(rows), device="cpu"),
     )
     fits = fit_side_information(samples, nll_temperature(val).value, plan)
     if fits is None:
         return None, None, None
-    side, others = fits[0], []
+    side = fits[0]
+    others = []
     for fit, held_out in zip(fits[1:], split.held_out, strict=True):
         found, _ = fit(val.logits.cpu()[held_out].double(), features.cpu()[held_out].double())
         others.append(found.transpose(0, 1))
-    share, nll = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), [*prior, *[0.0] * len(side.names)], split)
+    share, nll = _share(
+        torch.cat([log_probs, torch.cat(others, dim=1)]), [*prior, *[0.0] * len(side.names)], split
+    )
     count = len(prior)
     if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES:
         return None, None, None
     chosen = share.weights[count:] > 0
     used = torch.cat([torch.ones(count, dtype=torch.bool, device="cpu"), chosen])
-    return side.only(chosen.nonzero().squeeze(1).tolist()), share.only(used), _too_good(split, log_probs, alone, nll)
+    return (
+        side.only(chosen.nonzero().squeeze(1).tolist()),
+        share.only(used),
+        _too_good(split, log_probs, alone, nll),
+    )
 
 
 def _too_good(split: CrossFit, log_probs: Tensor, alone: Share, nll: float) -> str | None:
     """Return a doubt if features lower the held-out NLL by more than half."""
-    target, weights = split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows]
+    target = split.val.target.cpu()[split.rows]
+    weights = weights_of(split.val)[split.rows]
     without = alone(log_probs.transpose(0, 1)).gather(1, target.unsqueeze(1)).squeeze(1)
     before = -float(weights @ without / weights.sum())
     return when(

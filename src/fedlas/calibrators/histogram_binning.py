@@ -112,20 +112,25 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
     takes_weights = False
 
     def __init__(self, num_bins: int = 15, scheme: Scheme = "equal-mass") -> None:
-        self.num_bins = check_count("HistogramBinning", "num_bins", num_bins)
-        self.scheme = check_choice("HistogramBinning", "scheme", scheme, get_args(Scheme))
+        self.num_bins = check_count("num_bins", num_bins)
+        self.scheme = check_choice("scheme", scheme, get_args(Scheme))
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> ClassBins:
         """Return the bins of ``val``."""
-        target, columns = val.target.cpu(), class_columns(val.logits)
-        equal_width = equal_width_edges(self.num_bins)[1:-1].expand(val.num_classes, -1).contiguous()
+        target = val.target.cpu()
+        columns = class_columns(val.logits)
+        equal_width = (
+            equal_width_edges(self.num_bins)[1:-1].expand(val.num_classes, -1).contiguous()
+        )
         cuts = equal_width if self.scheme == "equal-width" else self._cuts(columns)
         bounds = torch.nn.functional.pad(cuts, (1, 1))
         bounds[:, -1] = 1.0
         index = torch.searchsorted(cuts, columns)
         cell = index + self.num_bins * torch.arange(val.num_classes, device="cpu").unsqueeze(1)
         count, hits = (
-            each.flatten().bincount(minlength=val.num_classes * self.num_bins).view(-1, self.num_bins)
+            each.flatten()
+            .bincount(minlength=val.num_classes * self.num_bins)
+            .view(-1, self.num_bins)
             for each in (cell, cell.gather(0, target.unsqueeze(0)))
         )
         share = torch.where(count > 0, hits / count.double(), (bounds[:, 1:] + bounds[:, :-1]) / 2)
@@ -140,21 +145,32 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
 
         ``columns (C, N)`` are the probabilities of each class.
         """
-        ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))  # torch takes several times as long
+        # torch takes several times as long
+        ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
         below = torch.ones(len(ordered), self.num_bins - 1, dtype=torch.float64, device="cpu")
         for edges, probs in zip(below, ordered.numpy(), strict=True):
             places = equal_mass_places(probs, None, self.num_bins)
             edges[: len(places)] = torch.from_numpy(np.where(places > 0, probs[places - 1], 0.0))
-        above = ordered.gather(1, torch.searchsorted(ordered, below, right=True).clamp(max=ordered.shape[1] - 1))
+        above = ordered.gather(
+            1, torch.searchsorted(ordered, below, right=True).clamp(max=ordered.shape[1] - 1)
+        )
         return torch.where(above > below, (below + above) / 2, below)
 
     def _state(self) -> dict[str, Any]:
-        return {"edges": self.map.edges.tolist(), "share": self.map.share.tolist(), "floor": self.map.floor}
+        return {
+            "edges": self.map.edges.tolist(),
+            "share": self.map.share.tolist(),
+            "floor": self.map.floor,
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         edges = read_numbers(state, "edges", self.num_classes, self.num_bins - 1)
         share = read_numbers(state, "share", self.num_classes, self.num_bins)
         floor = float(read_numbers(state, "floor"))
-        if bool((edges.diff(dim=1) < 0).any()) or bool(((share < 0) | (share > 1)).any()) or not 0 < floor <= 1:
+        if (
+            bool((edges.diff(dim=1) < 0).any())
+            or bool(((share < 0) | (share > 1)).any())
+            or not 0 < floor <= 1
+        ):
             raise ValueError("edges must ascend, and shares and floor must be probabilities")
         self._map = ClassBins(edges, share, floor)

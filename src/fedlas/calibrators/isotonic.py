@@ -40,18 +40,29 @@ class Curves(nn.Module):
     _value: Tensor
     _slope: Tensor
 
-    def __init__(self, points: list[tuple[NDArray[np.float64], NDArray[np.float64]]], floor: float) -> None:
+    def __init__(
+        self, points: list[tuple[NDArray[np.float64], NDArray[np.float64]]], floor: float
+    ) -> None:
         super().__init__()
-        self.points, self.floor = points, floor
+        self.points = points
+        self.floor = floor
         # Columns of one length: a point below all probabilities first, then the last one over and over.
         most = max(len(at) for at, _ in points) + 2
-        at, value = np.empty((most, len(points))), np.empty((most, len(points)))
+        at = np.empty((most, len(points)))
+        value = np.empty((most, len(points)))
         for label, (bends, values) in enumerate(points):
             at[:, label] = np.concatenate([[-1.0], bends, np.full(most - len(bends) - 1, np.inf)])
-            value[:, label] = np.concatenate([values[:1], values, np.full(most - len(values) - 1, values[-1])])
-        with np.errstate(invalid="ignore", divide="ignore"):  # between points that are infinitely far, or the same
+            value[:, label] = np.concatenate(
+                [values[:1], values, np.full(most - len(values) - 1, values[-1])]
+            )
+        # between points that are infinitely far, or the same
+        with np.errstate(invalid="ignore", divide="ignore"):
             slope = np.diff(value, axis=0) / np.diff(at, axis=0)
-        for name, column in (("_at", at[:-1]), ("_value", value[:-1]), ("_slope", np.nan_to_num(slope, posinf=0.0))):
+        for name, column in (
+            ("_at", at[:-1]),
+            ("_value", value[:-1]),
+            ("_slope", np.nan_to_num(slope, posinf=0.0)),
+        ):
             self.register_buffer(name, torch.from_numpy(column), persistent=False)
         self.register_buffer("_bends", padded_edges(torch.from_numpy(at[1:])), persistent=False)
 
@@ -59,7 +70,9 @@ class Curves(nn.Module):
         """Return calibrated logits of logits ``(n, C)``."""
         probs = softmax(rows)
         index = edges_below(self._bends, probs)
-        at, value, slope = (column.gather(0, index) for column in (self._at, self._value, self._slope))
+        at, value, slope = (
+            column.gather(0, index) for column in (self._at, self._value, self._slope)
+        )
         return floored_log(value + slope * (probs - at), self.floor)
 
 
@@ -100,13 +113,18 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:
         """Return the curves of ``val``."""
-        target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
+        target = val.target.cpu().numpy()
+        weights = weights_of(val).numpy()
         points = [
             rising_curve(probs, target == label, weights)
             for label, probs in enumerate(class_columns(val.logits).numpy())
         ]
         present = set(target.tolist())
-        flat = [label for label, (_, value) in enumerate(points) if label in present and np.ptp(value) == 0]
+        flat = [
+            label
+            for label, (_, value) in enumerate(points)
+            if label in present and np.ptp(value) == 0
+        ]
         doubt = (
             f"the map of {some(flat)} is constant: a higher probability does not mean that the class is more frequent. "
             "Check that logits and labels belong together."
@@ -123,12 +141,20 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
         for curve in state["points"]:
             at = read_numbers(curve, "at", None).numpy()
             value = read_numbers(curve, "value", len(at)).numpy()
-            if len(at) == 0 or (np.diff(at) < 0).any() or (np.diff(value) < 0).any() or value[0] < 0 or value[-1] > 1:
+            if (
+                len(at) == 0
+                or (np.diff(at) < 0).any()
+                or (np.diff(value) < 0).any()
+                or value[0] < 0
+                or value[-1] > 1
+            ):
                 raise ValueError("each curve must rise, from 0 at the least to 1 at the most")
             points.append((at, value))
         floor = float(read_numbers(state, "floor"))
         if len(points) != self.num_classes or not 0 < floor <= 1:
-            raise ValueError(f"there must be {self.num_classes} curves, and a floor that is a probability")
+            raise ValueError(
+                f"there must be {self.num_classes} curves, and a floor that is a probability"
+            )
         self._map = Curves(points, floor)
 
 
@@ -148,7 +174,8 @@ def rising_curve(
         ([0.1, 0.2, 0.3, 0.4], [0.0, 0.5, 0.5, 1.0])
     """
     place, group = np.unique(at, return_inverse=True)
-    size, hits = np.bincount(group, weights), np.bincount(group, weights * event)
+    size = np.bincount(group, weights)
+    hits = np.bincount(group, weights * event)
     first = np.arange(len(place))
     # Neighbors that fall belong to one step. All of them are pooled at once, until no step falls.
     while len(size) > 1:
@@ -157,7 +184,9 @@ def rising_curve(
         if keep.all():
             break
         start = np.flatnonzero(keep)
-        size, hits, first = np.add.reduceat(size, start), np.add.reduceat(hits, start), first[start]
+        size = np.add.reduceat(size, start)
+        hits = np.add.reduceat(hits, start)
+        first = first[start]
     last = np.append(first[1:], len(place)) - 1
     both = np.unique(np.concatenate([first, last]))
     return place[both], (hits / size)[np.searchsorted(first, both, side="right") - 1]

@@ -123,7 +123,7 @@ class LabelShift(MappedCalibrator[Shifted]):
 
     def __init__(self, prior: Sequence[float] | None = None, base: Base = "bias-corrected") -> None:
         self.prior = None if prior is None else _checked_prior(prior)
-        self.base = check_choice("LabelShift", "base", base, get_args(Base))
+        self.base = check_choice("base", base, get_args(Base))
 
     @property
     def source_prior(self) -> Tensor:
@@ -132,7 +132,7 @@ class LabelShift(MappedCalibrator[Shifted]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("source_prior").source
+        return self._fitted().source
 
     @property
     def target_prior(self) -> Tensor:
@@ -141,7 +141,7 @@ class LabelShift(MappedCalibrator[Shifted]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("target_prior").target
+        return self._fitted().target
 
     def adapt(self, unlabeled: Predictions | Tensor) -> Self:
         """Estimate the classes' shares where the model is used, by EM; return ``self``.
@@ -153,20 +153,21 @@ class LabelShift(MappedCalibrator[Shifted]):
         Raises:
             InputError: Before ``fit``, if the prior was given, or if the logits do not fit.
         """
-        owner = "LabelShift.adapt"
-        before, source = self._fitted("adapt").before, self.source_prior
+        before = self._fitted().before
+        source = self.source_prior
         if self.prior is not None:
-            raise InputError(owner, "the prior must be unknown", f"prior={self.prior}", "Make it without a prior.")
-        logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(owner, unlabeled)
+            raise InputError(
+                "the prior must be unknown", f"prior={self.prior}", "Make it without a prior."
+            )
+        logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(unlabeled)
         if logits.ndim != 2 or logits.shape[1] != len(source) or not len(logits):
             raise InputError(
-                owner,
                 f"logits must be (N, {len(source)}) like those it was fitted on, with at least one sample",
                 tuple(logits.shape),
                 "Pass logits of the same model.",
             )
-        check_finite(owner, "logits", logits)
-        samples = counted(owner, unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
+        check_finite("logits", logits)
+        samples = counted(unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
         ratio = _probs(self._floored(samples).logits, before) / source
         shares, converged = mixture_weights(ratio, weights_of(samples), start=source / source.sum())
         shares = shares.clamp(min=_LEAST)
@@ -178,7 +179,8 @@ class LabelShift(MappedCalibrator[Shifted]):
 
     def _fit(self, val: Predictions) -> str | None:
         doubt = super()._fit(val)
-        if self.base == "none" and self.prior is None:  # nothing is to change before adapt, so that is no doubt
+        # nothing is to change before adapt, so that is no doubt
+        if self.base == "none" and self.prior is None:
             return absent_classes(val)
         return doubt
 
@@ -186,7 +188,6 @@ class LabelShift(MappedCalibrator[Shifted]):
         """Return the map of ``val``."""
         if self.prior is not None and len(self.prior) != val.num_classes:
             raise InputError(
-                "LabelShift.fit",
                 f"prior must have a share for each of the {val.num_classes} classes of the logits",
                 f"{len(self.prior)} shares",
                 "Pass them in the order of the classes.",
@@ -196,7 +197,11 @@ class LabelShift(MappedCalibrator[Shifted]):
         source = weights @ _probs(val.logits, before) / weights.sum()
         # A class that no sample makes likely still has a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
-        target = source if self.prior is None else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
+        target = (
+            source
+            if self.prior is None
+            else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
+        )
         return with_doubts(Shifted(before, source, target), *doubts)
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
@@ -208,12 +213,17 @@ class LabelShift(MappedCalibrator[Shifted]):
         # Where few mistakes hold the temperature, they would not hold the offsets.
         if self.base == "temperature" or start.doubt is not None or val.num_classes == 1:
             return AffineMap(zero + start.scale, zero), [start.doubt]
-        affine = bias_corrected_temperature(val.logits, val.target, val.weights, scale=start.scale, width=start.width)
+        affine = bias_corrected_temperature(
+            val.logits, val.target, val.weights, scale=start.scale, width=start.width
+        )
         reversed_ = "the fitted factor is not above 0: a higher logit means a lower probability. Check the labels."
-        return affine, [unconverged(affine.converged), when(float(affine.weight[0]) <= 0, reversed_)]
+        return affine, [
+            unconverged(affine.converged),
+            when(float(affine.weight[0]) <= 0, reversed_),
+        ]
 
     def _state(self) -> dict[str, Any]:
-        before = self._fitted("save").before
+        before = self._fitted().before
         return {
             "weight": before.weight.tolist(),
             "bias": before.bias.tolist(),
@@ -223,7 +233,9 @@ class LabelShift(MappedCalibrator[Shifted]):
 
     def _restore(self, state: dict[str, Any]) -> None:
         names = ("weight", "bias", "source_prior", "target_prior")
-        weight, bias, source, target = (read_numbers(state, name, self.num_classes) for name in names)
+        weight, bias, source, target = (
+            read_numbers(state, name, self.num_classes) for name in names
+        )
         if not bool((source > 0).all() and (target > 0).all()):
             raise ValueError("source_prior and target_prior must be above 0")
         self._map = Shifted(AffineMap(weight, bias), source, target)
@@ -240,7 +252,6 @@ def _checked_prior(prior: object) -> list[float]:
     good = shares.ndim == 1 and len(shares) > 0 and bool((np.isfinite(shares) & (shares > 0)).all())
     if not good or abs(float(shares.sum()) - 1) > 1e-3:
         raise InputError(
-            "LabelShift",
             "prior must be the classes' shares, each above 0, summing to 1 within 0.001",
             describe(prior),
             "Pass one for each class in their order, such as [0.98, 0.02]; a tiny share for one that cannot occur.",

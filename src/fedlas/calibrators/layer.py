@@ -48,7 +48,10 @@ class CalibrationLayer(nn.Module):
         least_log: float | None = None,
     ) -> None:
         super().__init__()
-        self.map, self.num_classes, self.num_features, self.least_log = row_map, num_classes, num_features, least_log
+        self.map = row_map
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.least_log = least_log
         self.precision = torch.float64 if getattr(row_map, "has_steps", False) else torch.float32
         self.map.to(self.precision)
 
@@ -95,7 +98,6 @@ def _rows(name: str, value: Any, columns: int) -> Tensor:
     floating = is_dense(value) and value.is_floating_point()
     if not floating or value.ndim < 2 or not (tracing or value.shape[1] == columns):
         raise InputError(
-            "CalibrationLayer",
             f"{name} must be (N, {columns}) or (N, {columns}, d1, ...) like those it was fitted on",
             describe(value),
             "Put the classes second, logits.movedim(-1, 1), and fit it on predictions of the same model.",

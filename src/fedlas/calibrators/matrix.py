@@ -51,11 +51,14 @@ class RegularizedMatrix(AffineCalibrator):
     _diagonal = False
     _kind: ClassVar[type[AffineMap]] = AffineMap
 
-    def __init__(self, off_diagonal: float | None = None, intercept: float | None = None, num_folds: int = 5) -> None:
-        owner = self._owner
-        self.off_diagonal = None if off_diagonal is None else check_number(owner, "off_diagonal", off_diagonal, low=0)
-        self.intercept = None if intercept is None else check_number(owner, "intercept", intercept, low=0)
-        self.num_folds = check_count(owner, "num_folds", num_folds, low=2)
+    def __init__(
+        self, off_diagonal: float | None = None, intercept: float | None = None, num_folds: int = 5
+    ) -> None:
+        self.off_diagonal = (
+            None if off_diagonal is None else check_number("off_diagonal", off_diagonal, low=0)
+        )
+        self.intercept = None if intercept is None else check_number("intercept", intercept, low=0)
+        self.num_folds = check_count("num_folds", num_folds, low=2)
         self._penalties: Penalties | None = None
 
     @property
@@ -65,9 +68,11 @@ class RegularizedMatrix(AffineCalibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(f"{self._owner}.penalties", self._penalties)
+        return fitted(self._penalties)
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+    def _regression(
+        self, inputs: Tensor, val: Predictions, start: Start
+    ) -> tuple[AffineMap | None, str | None]:
         problem = partial(SoftmaxRegression, diagonal=False, scale=start.scale, width=start.width)
         penalties, doubt = self._chosen(inputs, val, start, problem)
         self._penalties = replace(penalties, off_diagonal=min(penalties.off_diagonal, _LARGEST))
@@ -76,10 +81,15 @@ class RegularizedMatrix(AffineCalibrator):
         return problem(inputs, val.target, weights_of(val), penalties).solve(), doubt
 
     def _chosen(
-        self, inputs: Tensor, val: Predictions, start: Start, problem: Callable[..., SoftmaxRegression]
+        self,
+        inputs: Tensor,
+        val: Predictions,
+        start: Start,
+        problem: Callable[..., SoftmaxRegression],
     ) -> tuple[Penalties, str | None]:
         """Return the penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
-        weights, classes = weights_of(val), inputs.shape[1]
+        weights = weights_of(val)
+        classes = inputs.shape[1]
         samples = float(weights.sum())
         off_diagonal, intercept = penalty_grids(samples, classes, start.width)
         if self.off_diagonal is not None:
@@ -105,7 +115,10 @@ class RegularizedMatrix(AffineCalibrator):
         if not score.beats(start.as_map(inputs), best):
             return replace(strongest, freedom=FREEDOMS[0]), NO_GAIN
 
-        searched = (("off_diagonal", best.off_diagonal, off_diagonal), ("intercept", best.intercept, intercept))
+        searched = (
+            ("off_diagonal", best.off_diagonal, off_diagonal),
+            ("intercept", best.intercept, intercept),
+        )
         weakest = [name for name, chosen, grid in searched if len(grid) > 1 and chosen == grid[-1]]
         return best, when(
             weakest,
@@ -118,11 +131,13 @@ class RegularizedMatrix(AffineCalibrator):
 
     def _restore(self, state: dict[str, Any]) -> None:
         names = ("off_diagonal", "intercept")
-        off_diagonal, intercept = (check_number(self._owner, name, state["penalties"][name], low=0) for name in names)
+        off_diagonal, intercept = (
+            check_number(name, state["penalties"][name], low=0) for name in names
+        )
         freedom = state["penalties"].get("freedom", FREEDOM)  # files of earlier versions lack it
         affine = read_map(state, self.num_classes, self.num_classes)
         self._map = self._kind(affine.weight, affine.bias)
-        freedom = check_number(self._owner, "freedom", freedom, low=0, low_open=True)
+        freedom = check_number("freedom", freedom, low=0, low_open=True)
         self._penalties = Penalties(off_diagonal, intercept, freedom)
 
 
@@ -136,7 +151,10 @@ def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[floa
     pairs = max(1, classes * (classes - 1))
     return (
         # Dividing twice avoids a square, which would underflow to 0 for a tiny scale.
-        [pairs / (2 * samples) / (freedom * scale) / (freedom * scale) for freedom in OFF_DIAGONAL_FREEDOM],
+        [
+            pairs / (2 * samples) / (freedom * scale) / (freedom * scale)
+            for freedom in OFF_DIAGONAL_FREEDOM
+        ],
         [classes / (2 * samples * freedom**2) for freedom in INTERCEPT_FREEDOM],
     )
 
@@ -258,4 +276,6 @@ class DirichletCalibration(RegularizedMatrix):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
         """Return the map of ``val``."""
         affine = super().fit_map(val, start)
-        return with_doubts(LogAffineMap(affine.weight, affine.bias, affine.converged), *affine.doubts)
+        return with_doubts(
+            LogAffineMap(affine.weight, affine.bias, affine.converged), *affine.doubts
+        )

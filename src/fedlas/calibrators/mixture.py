@@ -85,12 +85,21 @@ class CalibratedMixture(nn.Module):
         dropped: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.calibrators, self.dropped = dict(calibrators), dropped
-        maps = [nn.Identity() if calibrator is None else calibrator.map for calibrator in calibrators.values()]
+        self.calibrators = dict(calibrators)
+        self.dropped = dropped
+        maps = [
+            nn.Identity() if calibrator is None else calibrator.map
+            for calibrator in calibrators.values()
+        ]
         self.members = nn.ModuleList(maps)
-        self.share, self.side, self.side_share, self.keep_class = share, side, side_share, keep_class
+        self.share = share
+        self.side = side
+        self.side_share = side_share
+        self.keep_class = keep_class
         # Kernels and steps need the digits of float64.
-        self.has_steps = side is not None or any(getattr(member, "has_steps", False) for member in self.members)
+        self.has_steps = side is not None or any(
+            getattr(member, "has_steps", False) for member in self.members
+        )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -110,7 +119,8 @@ class CalibratedMixture(nn.Module):
             inside = self.side_share(torch.cat([log_probs, others], dim=1))
             result = torch.logaddexp(inside + gate.log(), result + torch.log1p(-gate))
         if self.keep_class:
-            top, highest = rows.argmax(dim=1, keepdim=True), result.amax(dim=1, keepdim=True)
+            top = rows.argmax(dim=1, keepdim=True)
+            highest = result.amax(dim=1, keepdim=True)
             lifted = result.scatter(1, top, highest + _LIFT)
             result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted)
             # The top is 0, near which half precision tells the lift.

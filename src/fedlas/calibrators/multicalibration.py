@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
-from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length, predicted_log_odds, with_log_odds
+from fedlas.calibrators._fit.confidence_cells import (
+    Cells,
+    Update,
+    held_out_length,
+    predicted_log_odds,
+    with_log_odds,
+)
 from fedlas.calibrators._fit.doubts import joined, unchanged, when
 from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
 from fedlas.calibrators._fit.parameters import fitted
@@ -100,17 +106,17 @@ class Multicalibration(Calibrator):
         num_folds: int | None = 5,
         start: Start = "temperature",
     ) -> None:
-        owner = self._owner
         # A class is callable too, and makes no groups.
         is_function = callable(groups) and not isinstance(groups, type)
-        self.groups = groups if is_function else check_choice(owner, "groups", groups, get_args(Groups))
-        self.alpha = check_number(owner, "alpha", alpha, low=0, high=1, low_open=True)
-        self.num_levels = check_count(owner, "num_levels", num_levels)
-        self.min_size = check_count(owner, "min_size", min_size)
-        self.num_folds = None if num_folds is None else check_count(owner, "num_folds", num_folds, low=2)
-        self.start = check_choice(owner, "start", start, get_args(Start))
+        self.groups = groups if is_function else check_choice("groups", groups, get_args(Groups))
+        self.alpha = check_number("alpha", alpha, low=0, high=1, low_open=True)
+        self.num_levels = check_count("num_levels", num_levels)
+        self.min_size = check_count("min_size", min_size)
+        self.num_folds = None if num_folds is None else check_count("num_folds", num_folds, low=2)
+        self.start = check_choice("start", start, get_args(Start))
         self._updates: list[Update] | None = None
-        self._num_groups, self._temperature = 0, 1.0
+        self._num_groups = 0
+        self._temperature = 1.0
 
     @property
     def updates(self) -> list[Update]:
@@ -119,7 +125,7 @@ class Multicalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return list(fitted("Multicalibration.updates", self._updates))
+        return list(fitted(self._updates))
 
     @property
     def temperature(self) -> float:
@@ -128,11 +134,11 @@ class Multicalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        fitted("Multicalibration.temperature", self._updates)
+        fitted(self._updates)
         return self._temperature
 
     def _fit(self, val: Predictions) -> str | None:
-        groups = self._membership("Multicalibration.fit", val)
+        groups = self._membership(val)
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.logits, val.target)
         ordered = Predictions(val.logits.cpu()[order], val.target.cpu()[order])
@@ -140,18 +146,24 @@ class Multicalibration(Calibrator):
         temperature = start.value
 
         log_odds = predicted_log_odds(val.logits, temperature)[order]
-        correct, groups = val.correct.cpu().double()[order], groups[order]
-        cells, most = self._cells(), _MOST_UPDATES if val.num_classes > 1 else 0
+        correct = val.correct.cpu().double()[order]
+        groups = groups[order]
+        cells = self._cells()
+        most = _MOST_UPDATES if val.num_classes > 1 else 0
         if self.num_folds is not None and most:
             folds = stratified_folds(val.logits, val.target, self.num_folds)[order]
             # A single fold leaves nothing to hold out.
-            most = held_out_length(cells, log_odds, correct, groups, folds, most) if int(folds.max()) else 0
+            most = (
+                held_out_length(cells, log_odds, correct, groups, folds, most)
+                if int(folds.max())
+                else 0
+            )
         updates = list(cells.path(log_odds, correct, groups.nonzero(), most))
 
-        self._num_groups, self._temperature, self._updates = groups.shape[1], temperature, updates
-        too_many = (
-            f"{_MOST_UPDATES} corrections do not suffice: cells are still off. Choose a larger alpha or min_size."
-        )
+        self._num_groups = groups.shape[1]
+        self._temperature = temperature
+        self._updates = updates
+        too_many = f"{_MOST_UPDATES} corrections do not suffice: cells are still off. Choose a larger alpha or min_size."
         return joined(
             start.doubt,
             self._no_update(groups, updates),
@@ -168,12 +180,14 @@ class Multicalibration(Calibrator):
         rest = ", so this is temperature scaling" if self.start == "temperature" else ""
         return f"no cell is off by more than alpha, or than held-out samples confirm{rest}. Nothing need be done."
 
-    def _membership(self, owner: str, predictions: Predictions) -> Tensor:
+    def _membership(self, predictions: Predictions) -> Tensor:
         """Return the groups of each sample, ``(N, G)`` bool on the CPU; they are assigned without the labels."""
         if callable(self.groups):
             groups = self.groups(predictions.without_target())
         else:
-            groups = torch.ones(predictions.num_samples, 1, dtype=torch.bool, device=predictions.logits.device)
+            groups = torch.ones(
+                predictions.num_samples, 1, dtype=torch.bool, device=predictions.logits.device
+            )
             if self.groups == "predicted":
                 classes = one_hot(predictions.predicted, predictions.num_classes).bool()
                 groups = torch.cat([groups, classes], dim=1)
@@ -185,7 +199,6 @@ class Multicalibration(Calibrator):
             or groups.shape[1] == 0
         ):
             raise InputError(
-                owner,
                 f"groups must be a bool tensor ({predictions.num_samples}, G)",
                 describe(groups),
                 "Return a row for each sample and a column for each group.",
@@ -193,17 +206,16 @@ class Multicalibration(Calibrator):
         return groups.cpu()
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
-        owner = "Multicalibration.transform"
-        updates = fitted(owner, self._updates)
-        groups = self._membership(owner, test)
+        updates = fitted(self._updates)
+        groups = self._membership(test)
         if groups.shape[1] != self._num_groups:
             raise InputError(
-                owner,
                 f"groups must be as many as in the fit, {self._num_groups}",
                 groups.shape[1],
                 "Return the same groups for all predictions, including empty ones.",
             )
-        cells, members = self._cells(), groups.nonzero()
+        cells = self._cells()
+        members = groups.nonzero()
         before = predicted_log_odds(test.logits, self._temperature)
         after = before
         for update in updates:
@@ -213,7 +225,9 @@ class Multicalibration(Calibrator):
             # Only rows whose confidence moves are rewritten, so that the others keep their scaled logits exactly.
             moved = (after[part] != before[part]).nonzero().squeeze(1)
             if len(moved):
-                corrected = with_log_odds(rows[moved] / self._temperature, before[part][moved], after[part][moved])
+                corrected = with_log_odds(
+                    rows[moved] / self._temperature, before[part][moved], after[part][moved]
+                )
                 result[part.start + moved.to(result.device)] = corrected.to(result)
         return result
 
@@ -223,7 +237,6 @@ class Multicalibration(Calibrator):
     def _options(self) -> dict[str, Any]:
         if callable(self.groups):
             raise InputError(
-                "Multicalibration.save",
                 f"groups must have a name ({', '.join(get_args(Groups))})",
                 "a function, which a file cannot hold",
                 "Keep the calibrator in memory, or fit it again with the same function.",
@@ -232,20 +245,25 @@ class Multicalibration(Calibrator):
 
     def _state(self) -> dict[str, Any]:
         updates = [[update.group, update.level, update.shift] for update in self.updates]
-        return {"temperature": self._temperature, "num_groups": self._num_groups, "updates": updates}
+        return {
+            "temperature": self._temperature,
+            "num_groups": self._num_groups,
+            "updates": updates,
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        owner = self._owner
-        temperature = check_number(owner, "temperature", state["temperature"], low=0, low_open=True)
-        num_groups = check_count(owner, "num_groups", state["num_groups"])
+        temperature = check_number("temperature", state["temperature"], low=0, low_open=True)
+        num_groups = check_count("num_groups", state["num_groups"])
         updates = []
         for group, level, shift in state["updates"]:
             update = Update(
-                check_count(owner, "group", group, low=0),
-                check_count(owner, "level", level, low=0),
-                check_number(owner, "shift", shift),
+                check_count("group", group, low=0),
+                check_count("level", level, low=0),
+                check_number("shift", shift),
             )
             if update.group >= num_groups or update.level >= self.num_levels:
                 raise ValueError(f"update {update} is outside the groups or levels")
             updates.append(update)
-        self._temperature, self._num_groups, self._updates = temperature, num_groups, updates
+        self._temperature = temperature
+        self._num_groups = num_groups
+        self._updates = updates

@@ -9,7 +9,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_dense, check_kinds, check_logits, describe, is_dense
+from fedlas._core.check import (
+    InputError,
+    check_choice,
+    check_dense,
+    check_kinds,
+    check_logits,
+    describe,
+    is_dense,
+)
 from fedlas._core.files import read_json, write_json
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
@@ -29,7 +37,10 @@ class LabelLayers(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return calibrated logits ``(N, L)``, whose sigmoids are the probabilities."""
-        pairs = [layer(two_classes(column)) for layer, column in zip(self.layers, logits.unbind(dim=1), strict=True)]
+        pairs = [
+            layer(two_classes(column))
+            for layer, column in zip(self.layers, logits.unbind(dim=1), strict=True)
+        ]
         return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
 
 
@@ -55,11 +66,16 @@ class MultiLabelCalibration:
     @check_kinds
     def __init__(self, calibrator: str | Calibrator = "auto", *, shared: bool = False) -> None:
         if not isinstance(calibrator, Calibrator):
-            calibrator = CALIBRATORS[check_choice(_OWNER, "calibrator", calibrator, list(CALIBRATORS))].value()
+            calibrator = CALIBRATORS[
+                check_choice("calibrator", calibrator, list(CALIBRATORS))
+            ].value()
         if getattr(calibrator, "keep_class", False):
             fix = "Leave keep_class out."
-            raise InputError(_OWNER, "no label has a class to keep: it is there or not", "keep_class=True", fix)
-        self.calibrator, self.shared = calibrator, shared
+            raise InputError(
+                "no label has a class to keep: it is there or not", "keep_class=True", fix
+            )
+        self.calibrator = calibrator
+        self.shared = shared
         self._fitted: list[Calibrator] | None = None
 
     @property
@@ -69,7 +85,7 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(f"{_OWNER}.calibrators", self._fitted)
+        return fitted(self._fitted)
 
     def fit(self, logits: Tensor, target: Tensor) -> Self:
         """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``.
@@ -77,13 +93,22 @@ class MultiLabelCalibration:
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
-        logits = check_logits(f"{_OWNER}.fit", logits)
-        check_dense(f"{_OWNER}.fit", "logits", logits)
-        right = is_dense(target) and not target.is_meta and target.shape == logits.shape and logits.ndim == 2
+        logits = check_logits(logits)
+        check_dense("logits", logits)
+        right = (
+            is_dense(target)
+            and not target.is_meta
+            and target.shape == logits.shape
+            and logits.ndim == 2
+        )
         if not right or not bool(((target == 0) | (target == 1)).all()):
             expected = f"target must be 0 or 1 for each label, {tuple(logits.shape)}"
-            raise InputError(f"{_OWNER}.fit", expected, describe(target), "Pass a column a label.")
-        columns = [(logits.reshape(-1), target.reshape(-1))] if self.shared else zip(logits.T, target.T, strict=True)
+            raise InputError(expected, describe(target), "Pass a column a label.")
+        columns = (
+            [(logits.reshape(-1), target.reshape(-1))]
+            if self.shared
+            else zip(logits.T, target.T, strict=True)
+        )
         each = [
             copy.deepcopy(self.calibrator).fit(Predictions(two_classes(column), labels.long()))
             for column, labels in columns
@@ -97,11 +122,13 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, or for another number of labels.
         """
-        logits, labels = check_logits(f"{_OWNER}.transform", logits), len(self.calibrators)
+        logits = check_logits(logits)
+        labels = len(self.calibrators)
         if logits.ndim != 2 or logits.shape[1] != labels:
-            expected, fix = f"logits must be (N, {labels})", "Pass the logits of the same model."
-            raise InputError(f"{_OWNER}.transform", expected, describe(logits), fix)
-        check_dense(f"{_OWNER}.transform", "logits", logits)
+            expected = f"logits must be (N, {labels})"
+            fix = "Pass the logits of the same model."
+            raise InputError(expected, describe(logits), fix)
+        check_dense("logits", logits)
         with torch.no_grad():
             calibrated: Tensor = self.module()(logits)
         return calibrated
@@ -138,12 +165,9 @@ class MultiLabelCalibration:
             calibration = cls(each[0], shared=content.get("shared", False))
         except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
             expected = "the file must be JSON that MultiLabelCalibration.save wrote"
-            raise InputError(f"{_OWNER}.load", expected, f"{path} ({error})", "Save it again.") from error
+            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
         calibration._fitted = each
         return calibration
-
-
-_OWNER = "MultiLabelCalibration"
 
 
 def two_classes(column: Tensor) -> Tensor:

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
-from fedlas.calibrators._fit.one_vs_rest import class_and_rest, fit_one_vs_rest, log_odds, separated_classes
+from fedlas.calibrators._fit.one_vs_rest import (
+    class_and_rest,
+    fit_one_vs_rest,
+    log_odds,
+    separated_classes,
+)
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.temperature_search import nll_temperature
@@ -41,7 +46,8 @@ class Sigmoids(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
-        factors, offset = self.numbers[:, :-1], self.numbers[:, -1]
+        factors = self.numbers[:, :-1]
+        offset = self.numbers[:, -1]
         return logsigmoid((self.features(rows) * factors).sum(dim=2) + offset)
 
 
@@ -64,13 +70,15 @@ class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
         Raises:
             InputError: Before ``fit``.
         """
-        return dict(zip(self._names, self._fitted("parameters").numbers.unbind(dim=1), strict=True))
+        return dict(zip(self._names, self._fitted().numbers.unbind(dim=1), strict=True))
 
     def _state(self) -> dict[str, Any]:
         return {name: values.tolist() for name, values in self.parameters.items()}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        parameters = torch.stack([read_numbers(state, name, self.num_classes) for name in self._names], dim=1)
+        parameters = torch.stack(
+            [read_numbers(state, name, self.num_classes) for name in self._names], dim=1
+        )
         self._map = Sigmoids(self._features, parameters)
 
 
@@ -122,7 +130,9 @@ class PlattScaling(OneVsRestCalibrator):
         weights = weights_of(val)
         count = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
         labels = ((count + 1) / (count + 2), 1 / (weights.sum() - count + 2))
-        parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, weights, labels=labels)
+        parameters, converged = fit_one_vs_rest(
+            val.logits, val.target, self._features, weights, labels=labels
+        )
         falling = ((parameters[:, 0] <= 0) & (count > 0)).nonzero().squeeze(1).tolist()
         return with_doubts(
             Sigmoids(self._features, parameters),
@@ -216,5 +226,5 @@ class BetaCalibration(OneVsRestCalibrator):
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
-        if bool((self._fitted("load").numbers[:, :2] < 0).any()):
+        if bool((self._fitted().numbers[:, :2] < 0).any()):
             raise ValueError("a and b must be at least 0")

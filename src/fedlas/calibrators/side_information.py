@@ -67,7 +67,11 @@ class Plan:
         rank = min(self.rank, columns)
         problems = parts * len(self.ridges) * len(self.offsets)
         linear = problems * (1 + self.plain) * (rank + _SOFTMAX)
-        return min(rows, self.rows) * classes * (linear + self.kernel * problems * (_LANDMARKS + _SOFTMAX))
+        return (
+            min(rows, self.rows)
+            * classes
+            * (linear + self.kernel * problems * (_LANDMARKS + _SOFTMAX))
+        )
 
 
 _SOFTMAX = 100
@@ -114,7 +118,9 @@ class Samples:
     distinct: Tensor
 
 
-def fit_side_information(samples: Samples, temperature: float, plan: Plan) -> list[SideInformation] | None:
+def fit_side_information(
+    samples: Samples, temperature: float, plan: Plan
+) -> list[SideInformation] | None:
     """Return the regressions on all samples, then those on each part; None if no feature varies."""
     weights = samples.parts[0]
     linear = linear_basis(samples.features, weights, plan.rank)
@@ -126,7 +132,8 @@ def fit_side_information(samples: Samples, temperature: float, plan: Plan) -> li
     kernel = kernel_basis(samples, directions) if plan.kernel else None
 
     # All ridges, offsets and parts of a basis at once.
-    names, stacks = [], {}
+    names = []
+    stacks = {}
     for basis, inputs, ridges in _bases(directions, kernel, weights, plan):
         problem = ResidualProblem(
             inputs,
@@ -140,13 +147,21 @@ def fit_side_information(samples: Samples, temperature: float, plan: Plan) -> li
         )
         fit = problem.solve()
         offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
-        each = zip(*(part.chunk(len(samples.parts)) for part in (fit.factor, fit.weight, fit.bias)), strict=True)
+        each = zip(
+            *(part.chunk(len(samples.parts)) for part in (fit.factor, fit.weight, fit.bias)),
+            strict=True,
+        )
         stacks[basis] = [ResidualStack(*part, offset) for part in each]
         names += [f"{name}{' adaptive' * number}" for number in plan.offsets for name in ridges]
     gate = fitted_gate(directions, weights)
     return [
         SideInformation(
-            tuple(names), linear, kernel, each, gate, {basis: stack[part] for basis, stack in stacks.items()}
+            tuple(names),
+            linear,
+            kernel,
+            each,
+            gate,
+            {basis: stack[part] for basis, stack in stacks.items()},
         )
         for part, each in enumerate(offsets)
     ]
@@ -161,7 +176,11 @@ def _bases(
     penalty = spread + _SHRINKAGE * spread.mean()
     white = penalty * (spread / penalty).sum() / _NORM
     plain = {f"linear {ridge:g}": ridge * one for ridge in plan.ridges if plan.plain}
-    yield "linear", directions, plain | {f"whitened {ridge:g}": ridge * white for ridge in plan.ridges}
+    yield (
+        "linear",
+        directions,
+        plain | {f"whitened {ridge:g}": ridge * white for ridge in plan.ridges},
+    )
     if kernel is not None:
         inputs = kernel(directions)
         one = torch.ones(inputs.shape[1], dtype=torch.float64, device="cpu")
@@ -179,11 +198,14 @@ def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
         middle = deviation[varies].median()
         if float(deviation[varies].max()) <= _UNITS * float(middle):
             scale = torch.full_like(scale, float(deviation[varies].square().mean().sqrt()))
-    unrotated = LinearBasis(mean, scale, varies.double().diag()[:, varies], torch.zeros_like(mean[varies]))
+    unrotated = LinearBasis(
+        mean, scale, varies.double().diag()[:, varies], torch.zeros_like(mean[varies])
+    )
 
     # Principal directions, of a part of the rows where they are many.
     part = slice(None, None, max(1, len(features) // _COVARIANCE_ROWS))
-    rows, share = unrotated(features[part]), weights[part] / weights[part].sum()
+    rows = unrotated(features[part])
+    share = weights[part] / weights[part].sum()
     center = share @ rows
     rows = (rows - center) * share.sqrt().unsqueeze(1)
     variance, rotation = _principal(rows, rank)
@@ -197,14 +219,18 @@ def _principal(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     small = len(rows) < rows.shape[1]
     values, vectors = torch.linalg.eigh(rows @ rows.T if small else rows.T @ rows)
     chosen = values > _NO_SPREAD * values.sum().clamp(min=1e-300)
-    values, vectors = values[chosen].flip(0)[:rank], vectors[:, chosen].flip(1)[:, :rank]
+    values = values[chosen].flip(0)[:rank]
+    vectors = vectors[:, chosen].flip(1)[:, :rank]
     return values, (rows.T @ vectors / values.sqrt() if small else vectors)
 
 
 def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
     """Return Nystroem features of a Gaussian kernel with the median distance as bandwidth, of mean squared norm 30."""
-    distinct, weights = samples.distinct, samples.parts[0]
-    order = canonical_order(samples.logits[distinct], samples.target[distinct], samples.features[distinct])
+    distinct = samples.distinct
+    weights = samples.parts[0]
+    order = canonical_order(
+        samples.logits[distinct], samples.target[distinct], samples.features[distinct]
+    )
     count = min(_LANDMARKS, len(order))
     place = torch.arange(count, device="cpu") * len(order) // count
     landmarks = directions[distinct[order[place]]]
@@ -222,22 +248,28 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
     return KernelBasis(landmarks, width, rotation @ turn, center @ turn)
 
 
-def fitted_offsets(samples: Samples, directions: Tensor, temperature: float) -> tuple[list[Offsets], Tensor]:
+def fitted_offsets(
+    samples: Samples, directions: Tensor, temperature: float
+) -> tuple[list[Offsets], Tensor]:
     """Return the offsets fitted on each part, and their factors ``(F, 2, N)``."""
     log_probs = (samples.logits / temperature).log_softmax(dim=1)
-    signs, weights = sample_signs(log_probs, directions), samples.parts[0]
+    signs = sample_signs(log_probs, directions)
+    weights = samples.parts[0]
     share = weights / weights.sum()
     mean = share @ signs
     deviation = (share @ (signs - mean).square()).sqrt()
     deviation = torch.where(deviation > 1e-9 * (mean.abs() + 1), deviation, 1.0)
-    start = Offsets(torch.tensor(temperature, dtype=torch.float64, device="cpu"), mean, deviation, 0 * mean)
+    start = Offsets(
+        torch.tensor(temperature, dtype=torch.float64, device="cpu"), mean, deviation, 0 * mean
+    )
     standard = start.standard(log_probs, directions)
     center = (log_probs.exp() * log_probs).sum(dim=1, keepdim=True)
     variance = (log_probs.exp() * (log_probs - center).square()).sum(dim=1)
     curvature = (samples.parts * variance) @ standard.square() + _COEFFICIENT_RIDGE
 
     def evaluate(left: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
-        values, slopes = [], []
+        values = []
+        slopes = []
         for part, coefficients in zip(samples.parts[left], point, strict=True):
             factor = (standard @ coefficients).exp()
             scores = (log_probs * factor.unsqueeze(1)).log_softmax(dim=1)
@@ -259,8 +291,12 @@ def fitted_gate(directions: Tensor, weights: Tensor) -> Gate:
     """Return the gate that lets nearly all validation samples pass."""
     total = weights.sum()
     spread = weights @ directions.square() / total
-    measured = torch.arange(len(spread), device="cpu") < max(1.0, float(total) / _SAMPLES_A_DIRECTION)
-    precision = torch.where(measured, 1 / (spread + _SHRINKAGE * spread.mean()).clamp(min=1e-300), 0.0)
+    measured = torch.arange(len(spread), device="cpu") < max(
+        1.0, float(total) / _SAMPLES_A_DIRECTION
+    )
+    precision = torch.where(
+        measured, 1 / (spread + _SHRINKAGE * spread.mean()).clamp(min=1e-300), 0.0
+    )
     distance = directions.square() @ precision
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / total

@@ -18,7 +18,8 @@ from fedlas.predictions import Predictions
 
 __all__ = ["BrokenLines", "SplineCalibration"]
 
-_FREE, _HELD = 1e-3, 1.0
+_FREE = 1e-3
+_HELD = 1.0
 """Ridge of slope and offset, and of the bends, in observations."""
 
 
@@ -45,7 +46,9 @@ class BrokenLines(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
-        return logsigmoid((self.features(rows) * self.numbers[:, :-1]).sum(dim=2) + self.numbers[:, -1])
+        return logsigmoid(
+            (self.features(rows) * self.numbers[:, :-1]).sum(dim=2) + self.numbers[:, -1]
+        )
 
 
 @CALIBRATORS.register(
@@ -89,13 +92,16 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
     _fewest_of_a_class = 100
 
     def __init__(self, num_knots: int = 6) -> None:
-        self.num_knots = check_count(self._owner, "num_knots", num_knots)
+        self.num_knots = check_count("num_knots", num_knots)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> BrokenLines:
         """Return the curves of ``val``; ``start`` gives the knots."""
-        weights, near = weights_of(val), start if isinstance(start, BrokenLines) else None
+        weights = weights_of(val)
+        near = start if isinstance(start, BrokenLines) else None
         knots = near.knots if near is not None else self._knots(val, weights)
-        ridge = torch.tensor([_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu")
+        ridge = torch.tensor(
+            [_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu"
+        )
         same = torch.tensor([1.0, *[0.0] * (self.num_knots + 1)], dtype=torch.float64, device="cpu")
         shape = BrokenLines(knots, same.expand(val.num_classes, -1))
         numbers, converged = fit_one_vs_rest(
@@ -114,8 +120,12 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
         odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)])
         ordered, order = odds.sort(dim=0)
         share = weights[order].cumsum(dim=0)
-        at = torch.arange(1, self.num_knots + 1, dtype=torch.float64, device="cpu") / (self.num_knots + 1)
-        index = torch.searchsorted(share.T.contiguous(), (at * share[-1:].T).contiguous()).clamp(max=len(odds) - 1)
+        at = torch.arange(1, self.num_knots + 1, dtype=torch.float64, device="cpu") / (
+            self.num_knots + 1
+        )
+        index = torch.searchsorted(share.T.contiguous(), (at * share[-1:].T).contiguous()).clamp(
+            max=len(odds) - 1
+        )
         return ordered.T.gather(1, index)
 
     def _state(self) -> dict[str, Any]:
@@ -123,4 +133,6 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
 
     def _restore(self, state: dict[str, Any]) -> None:
         knots = read_numbers(state, "knots", self.num_classes, self.num_knots)
-        self._map = BrokenLines(knots, read_numbers(state, "numbers", self.num_classes, self.num_knots + 2))
+        self._map = BrokenLines(
+            knots, read_numbers(state, "numbers", self.num_classes, self.num_knots + 2)
+        )

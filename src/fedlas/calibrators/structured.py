@@ -12,7 +12,11 @@ from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
 from fedlas.calibrators._fit.rowwise import total_nll, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
-from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
+from fedlas.calibrators._fit.temperature_search import (
+    BestTemperature,
+    nearby_temperature,
+    nll_temperature,
+)
 from fedlas.calibrators.affine import read_map
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
@@ -42,7 +46,9 @@ class StructuredMap(nn.Module):
 
     def __init__(self, best: BestTemperature, num_samples: int, affine: AffineMap) -> None:
         super().__init__()
-        self.best, self.num_samples, self.affine = best, num_samples, affine
+        self.best = best
+        self.num_samples = num_samples
+        self.affine = affine
 
     @property
     def temperature(self) -> float:
@@ -51,7 +57,9 @@ class StructuredMap(nn.Module):
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
-        log_probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).log_softmax(dim=1)
+        log_probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).log_softmax(
+            dim=1
+        )
         uniform = 1 / (self.num_samples + 1)
         return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
 
@@ -102,7 +110,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
     keeps_argmax = False
 
     def __init__(self, form: Form | None = None) -> None:
-        self.form = None if form is None else check_choice("StructuredScaling", "form", form, get_args(Form))
+        self.form = None if form is None else check_choice("form", form, get_args(Form))
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
         """Return the map of ``val``."""
@@ -120,9 +128,12 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
             when(worse, f"the validation NLL is not below what it was. {advice}"),
         )
 
-    def _regressed(self, val: Predictions, best: BestTemperature, near: StructuredMap | None) -> StructuredMap:
+    def _regressed(
+        self, val: Predictions, best: BestTemperature, near: StructuredMap | None
+    ) -> StructuredMap:
         """Return the map of ``val``; for a part of the samples it starts from all samples' map ``near``."""
-        weights, classes = weights_of(val), val.num_classes
+        weights = weights_of(val)
+        classes = val.num_classes
         total = float(weights.sum())
         form = self.form or chosen_form(total, classes)
         identity = torch.ones(classes, dtype=torch.float64, device="cpu")
@@ -138,7 +149,11 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
                 scale=1.0,
                 diagonal_penalty=classes / total,
             )
-            new.affine = regression.solve() if near is None else regression.solve(near.affine, tolerance=1e-3)
+            new.affine = (
+                regression.solve()
+                if near is None
+                else regression.solve(near.affine, tolerance=1e-3)
+            )
         return new
 
     def _state(self) -> dict[str, Any]:
@@ -151,11 +166,13 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        form = self.form or check_choice(self._owner, "chosen", state["chosen"], get_args(Form))
+        form = self.form or check_choice("chosen", state["chosen"], get_args(Form))
         shape = (self.num_classes,) * (2 if form == "matrix" else 1)
         self._map = StructuredMap(
-            BestTemperature(check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)),
-            check_count(self._owner, "num_samples", state["num_samples"]),
+            BestTemperature(
+                check_number("temperature", state["temperature"], low=0.0, low_open=True)
+            ),
+            check_count("num_samples", state["num_samples"]),
             read_map(state, *shape),
         )
 
@@ -167,4 +184,8 @@ def chosen_form(samples: float, classes: int) -> Form:
         >>> chosen_form(5000, 10), chosen_form(2897, 200), chosen_form(50_000, 1000)
         ('matrix', 'vector', 'vector')
     """
-    return "matrix" if classes <= _MATRIX_CLASSES and samples >= _MATRIX_SAMPLES * classes else "vector"
+    return (
+        "matrix"
+        if classes <= _MATRIX_CLASSES and samples >= _MATRIX_SAMPLES * classes
+        else "vector"
+    )

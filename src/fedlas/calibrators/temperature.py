@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import at_bound, with_doubts
-from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
+from fedlas.calibrators._fit.temperature_search import (
+    BestTemperature,
+    nearby_temperature,
+    nll_temperature,
+)
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
@@ -55,7 +59,9 @@ class SingleTemperature(MappedCalibrator[Divided]):
     _per_class = False
 
     def __repr__(self) -> str:
-        return super().__repr__() + ("" if self._map is None else f"  # temperature {self.temperature:.4g}")
+        return super().__repr__() + (
+            "" if self._map is None else f"  # temperature {self.temperature:.4g}"
+        )
 
     @property
     def temperature(self) -> float:
@@ -64,7 +70,7 @@ class SingleTemperature(MappedCalibrator[Divided]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted("temperature").temperature
+        return self._fitted().temperature
 
     def _transform(self, logits: Tensor) -> Tensor:
         return logits / self.temperature
@@ -75,7 +81,9 @@ class SingleTemperature(MappedCalibrator[Divided]):
     def _restore(self, state: dict[str, Any]) -> None:
         # Smaller numbers, which a search never returns, have no inverse.
         low = sys.float_info.min
-        self._map = Divided(BestTemperature(check_number(self._owner, "temperature", state["temperature"], low=low)))
+        self._map = Divided(
+            BestTemperature(check_number("temperature", state["temperature"], low=low))
+        )
 
 
 @CALIBRATORS.register(
@@ -128,14 +136,18 @@ class TemperatureScaling(SingleTemperature):
     """
 
     def __init__(self, objective: Objective = "nll", num_bins: int = 15) -> None:
-        self.objective = check_choice("TemperatureScaling", "objective", objective, get_args(Objective))
-        self.num_bins = check_count("TemperatureScaling", "num_bins", num_bins)
+        self.objective = check_choice("objective", objective, get_args(Objective))
+        self.num_bins = check_count("num_bins", num_bins)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
         """Return the map of ``val``."""
         if self.objective == "ece":
             temperature = ece_temperature(val, num_bins=self.num_bins)
-            ends = [f"temperature {temperature:g}"] if temperature in (ECE_GRID[0], ECE_GRID[-1]) else []
+            ends = (
+                [f"temperature {temperature:g}"]
+                if temperature in (ECE_GRID[0], ECE_GRID[-1])
+                else []
+            )
             best = BestTemperature(temperature, at_bound(*ends, objective="ECE"))
         elif isinstance(start, Divided):
             best = nearby_temperature(val, start.best)
@@ -145,7 +157,8 @@ class TemperatureScaling(SingleTemperature):
 
     def _fit(self, val: Predictions) -> str | None:
         self._map = self.fit_map(val)
-        doubt, temperature = self._map.best.doubt, self._map.temperature
+        doubt = self._map.best.doubt
+        temperature = self._map.temperature
         if doubt is None and abs(math.log(temperature)) < _UNCHANGED:
             return f"the temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
         return doubt

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.one_vs_rest import class_columns, edges_below, floored_log, padded_edges
+from fedlas.calibrators._fit.one_vs_rest import (
+    class_columns,
+    edges_below,
+    floored_log,
+    padded_edges,
+)
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator, as_predictions
@@ -37,13 +42,20 @@ class VennCurves(nn.Module):
         super().__init__()
         self.curves = curves
         most = max(len(at) for at, _, _ in curves)
-        columns = [[np.pad(part, (0, most + (k > 0) - len(part)), "edge") for k, part in enumerate(c)] for c in curves]
-        edges, low, high = (torch.from_numpy(np.stack(part, axis=1)) for part in zip(*columns, strict=True))
+        columns = [
+            [np.pad(part, (0, most + (k > 0) - len(part)), "edge") for k, part in enumerate(c)]
+            for c in curves
+        ]
+        edges, low, high = (
+            torch.from_numpy(np.stack(part, axis=1)) for part in zip(*columns, strict=True)
+        )
         for number, (at, _, _) in enumerate(curves):
             edges[len(at) :, number] = torch.inf
         self.register_buffer("_edges", padded_edges(edges), persistent=False)
         # A number that equals an edge has the upper p0 and the lower p1.
-        self.register_buffer("_next", padded_edges(torch.nextafter(edges, torch.zeros_like(edges))), persistent=False)
+        self.register_buffer(
+            "_next", padded_edges(torch.nextafter(edges, torch.zeros_like(edges))), persistent=False
+        )
         self.register_buffer("_low", low, persistent=False)
         self.register_buffer("_high", high, persistent=False)
 
@@ -53,7 +65,9 @@ class VennCurves(nn.Module):
         """Return ``p0`` and ``p1`` for logits ``(n, C)``."""
         probs = softmax(rows)
         last = len(self._low) - 1
-        below, at_most = (edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next))
+        below, at_most = (
+            edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next)
+        )
         return self._low.gather(0, at_most), self._high.gather(0, below)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -109,26 +123,33 @@ class VennAbers(MappedCalibrator[VennCurves]):
         Raises:
             InputError: Before ``fit``; for more than two classes or a top label, unless it was fitted on a top label.
         """
-        owner = "VennAbers.interval"
-        curves = self._fitted("interval")
+        curves = self._fitted()
         if isinstance(test, Predictions) and self.top_label:
             test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
-        predictions = as_predictions(owner, test) if self.top_label else check_predictions(owner, test)
+        predictions = as_predictions(test) if self.top_label else check_predictions(test)
         if predictions.num_classes != 2 or self.num_classes != 2:
             fix = "Fit it with fit_event, which takes the top label."
-            raise InputError(owner, "predictions must have two classes", predictions.num_classes, fix)
+            raise InputError("predictions must have two classes", predictions.num_classes, fix)
         low, high = curves.bounds(self._floored(predictions).logits.cpu().double())
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> VennCurves:
         """Return the curves of ``val``."""
-        target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
+        target = val.target.cpu().numpy()
+        weights = weights_of(val).numpy()
         columns = class_columns(val.logits).numpy()
-        return VennCurves([venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)])
+        return VennCurves(
+            [venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)]
+        )
 
     def _state(self) -> dict[str, Any]:
         names = ("at", "low", "high")
-        return {"curves": [dict(zip(names, map(np.ndarray.tolist, curve), strict=True)) for curve in self.map.curves]}
+        return {
+            "curves": [
+                dict(zip(names, map(np.ndarray.tolist, curve), strict=True))
+                for curve in self.map.curves
+            ]
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         curves = []
@@ -144,10 +165,14 @@ class VennAbers(MappedCalibrator[VennCurves]):
         self._map = VennCurves(curves)
 
 
-def venn_curve(probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]) -> Curve:
+def venn_curve(
+    probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> Curve:
     """Return the places where ``p0`` and ``p1`` of one class change, and their values there."""
     at, group = np.unique(probs, return_inverse=True)
-    size, hits = (np.bincount(group, part).astype(np.float64) for part in (weights, weights * event))
+    size, hits = (
+        np.bincount(group, part).astype(np.float64) for part in (weights, weights * event)
+    )
     upper = np.append(_raised(size, hits), 1.0)
     # The lower one is the upper one of the opposite event, seen from the other side.
     lower = 1 - np.append(_raised(size[::-1], (size - hits)[::-1]), 1.0)[::-1]
@@ -160,7 +185,11 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
     The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
     moves to the right past one group after the other, so that all take as long as one regression.
     """
-    points = [(-1.0, -1.0), (0.0, 0.0), *zip(size.cumsum().tolist(), hits.cumsum().tolist(), strict=True)]
+    points = [
+        (-1.0, -1.0),
+        (0.0, 0.0),
+        *zip(size.cumsum().tolist(), hits.cumsum().tolist(), strict=True),
+    ]
     stack: list[tuple[float, float]] = []
     for point in reversed(points):
         while len(stack) > 1 and not _below(point, stack[-1], stack[-2]):
@@ -183,6 +212,10 @@ def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.
     return values
 
 
-def _below(start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float]) -> bool:
+def _below(
+    start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float]
+) -> bool:
     """Return whether ``middle`` lies below the line from ``start`` to ``end``."""
-    return (middle[1] - start[1]) * (end[0] - start[0]) < (end[1] - start[1]) * (middle[0] - start[0])
+    return (middle[1] - start[1]) * (end[0] - start[0]) < (end[1] - start[1]) * (
+        middle[0] - start[0]
+    )

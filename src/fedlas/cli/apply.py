@@ -11,8 +11,6 @@ from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrated.table_files import STANDARD, apply_to_files, open_tables
 from fedlas.cli.arguments import AddSubcommand, add_path, option
 
-_OWNER = "fedlas apply"
-
 
 def add_apply(add: AddSubcommand) -> None:
     """Add the subcommand."""
@@ -21,9 +19,14 @@ def add_apply(add: AddSubcommand) -> None:
     text = "scores (.csv, .jsonl, .parquet, .npz), with labels or not; several files or '*.csv' are one table; - reads"
     option(parser, "files", "FILE", f"{text} standard input", nargs="+")
     add_path(
-        parser, "--out", "FILE", "file to write, in the format of FILE; - is standard output (default: FILE.calibrated)"
+        parser,
+        "--out",
+        "FILE",
+        "file to write, in the format of FILE; - is standard output (default: FILE.calibrated)",
     )
-    option(parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator")
+    option(
+        parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
+    )
 
 
 def _apply(args: argparse.Namespace) -> int:
@@ -34,7 +37,9 @@ def _apply(args: argparse.Namespace) -> int:
         to_standard = str(out) == STANDARD
         applied = apply_to_files(calibration, tables, None if to_standard else out)
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
-    names = ", ".join(applied.columns[:6]) + (f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6))
+    names = ", ".join(applied.columns[:6]) + (
+        f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
+    )
     unit = "logits" if calibration.columns.kind == "logits" else "probabilities from 0 to 1"
     say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
     if not to_standard:
@@ -53,8 +58,9 @@ def _out(args: argparse.Namespace, tables: list[object]) -> Path:
     if str(args.out) == STANDARD:
         return Path(STANDARD)
     if args.out.suffix.lower() != first.suffix.lower():
-        got, fix = f"{args.out} for {first.name}", f"Name a file that ends in {first.suffix}."
-        raise InputError(_OWNER, f"--out must have the format of what is read, {first.suffix}", got, fix)
+        got = f"{args.out} for {first.name}"
+        fix = f"Name a file that ends in {first.suffix}."
+        raise InputError(f"--out must have the format of what is read, {first.suffix}", got, fix)
     if args.out.resolve() in [path.resolve() for path in (*paths, args.calibration)]:
-        raise InputError(_OWNER, "--out must be another file", args.out, "It would replace what is read.")
+        raise InputError("--out must be another file", args.out, "It would replace what is read.")
     return Path(args.out)

@@ -20,7 +20,9 @@ AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.Ar
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
 
 
-def option(parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any) -> None:
+def option(
+    parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any
+) -> None:
     """Add an option or a positional argument, with its placeholder and its line of ``--help``."""
     parser.add_argument(name, metavar=metavar, help=text, **settings)
 
@@ -37,7 +39,9 @@ def add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
-    parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)")
+    parser.add_argument(
+        flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)"
+    )
 
 
 NUM_BINS = 15
@@ -69,7 +73,14 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
     """Add ``--num-bins``."""
-    option(parser, "--num-bins", "N", "bins of calibration errors (default: %(default)s)", type=int, default=NUM_BINS)
+    option(
+        parser,
+        "--num-bins",
+        "N",
+        "bins of calibration errors (default: %(default)s)",
+        type=int,
+        default=NUM_BINS,
+    )
 
 
 _COLUMNS = (
@@ -123,7 +134,13 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     )
     for flag, text in _FLAGS.items():
         parser.add_argument(flag, action="store_true", help=text)
-    option(parser, "--sep", "CHAR", "separator of a CSV file (default: , ; tab or |, as detected)", dest="separator")
+    option(
+        parser,
+        "--sep",
+        "CHAR",
+        "separator of a CSV file (default: , ; tab or |, as detected)",
+        dest="separator",
+    )
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +151,9 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
     """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
     for flag, metavar, text in options:
-        parser.add_argument(flag, action="store" if metavar == "COLUMN" else "append", metavar=metavar, help=text)
+        parser.add_argument(
+            flag, action="store" if metavar == "COLUMN" else "append", metavar=metavar, help=text
+        )
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
@@ -143,9 +162,13 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     Raises:
         InputError: If they contradict each other.
     """
-    values: dict[str, Any] = {each.name: getattr(args, each.name, each.default) for each in fields(Columns)}
+    values: dict[str, Any] = {
+        each.name: getattr(args, each.name, each.default) for each in fields(Columns)
+    }
     # An option that is given once holds a list; given again, each time one name.
-    values = {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()}
+    values = {
+        name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()
+    }
     columns = Columns(**values)
     return None if columns == Columns() else columns
 
@@ -164,7 +187,13 @@ def column_options(columns: Columns | None) -> str:
         if value is True:
             words.append(option)
         elif value and value != each.default:
-            names = [value] if isinstance(value, str) else [",".join(value)] if each.name == "classes" else value
+            names = (
+                [value]
+                if isinstance(value, str)
+                else [",".join(value)]
+                if each.name == "classes"
+                else value
+            )
             words += [f"{option} {shlex.quote(name)}" for name in names]
     return "".join(f" {word}" for word in words)
 
@@ -181,7 +210,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     add_data_folder(parser, "folder of the run's data")
 
 
-def command_words(error: InputError, owner: str) -> InputError:
+def command_words(error: InputError) -> InputError:
     """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
 
     Example:
@@ -191,10 +220,12 @@ def command_words(error: InputError, owner: str) -> InputError:
 
     def worded(text: str) -> str:
         option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
-        return re.sub(option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text)
+        return re.sub(
+            option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text
+        )
 
-    _, expected, got, fix = error.parts
-    return InputError(owner, worded(expected), worded(got), worded(fix))
+    expected, got, fix = error.parts
+    return InputError(worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

@@ -28,9 +28,21 @@ def add_bench(add: AddSubcommand) -> None:
     add_recipe(parser)
     add_track(parser)
     add_losses(parser, "losses to run")
-    option(parser, "--seeds", "SEED", "seeds to run (default: the recipe's)", nargs="+", type=int, default=[])
+    option(
+        parser,
+        "--seeds",
+        "SEED",
+        "seeds to run (default: the recipe's)",
+        nargs="+",
+        type=int,
+        default=[],
+    )
     add_path(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)")
-    flag(parser, "--dry-run", "print every run with its steps and folder, without running it (default: run)")
+    flag(
+        parser,
+        "--dry-run",
+        "print every run with its steps and folder, without running it (default: run)",
+    )
     flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
     add_executor(parser)
 
@@ -38,20 +50,36 @@ def add_bench(add: AddSubcommand) -> None:
 def add_losses(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--losses``; names may be separated by spaces or commas."""
     option(
-        parser, "--losses", "LOSS", f"{what}, or 'all' (default: the recipe's)", nargs="+", action=_Names, default=[]
+        parser,
+        "--losses",
+        "LOSS",
+        f"{what}, or 'all' (default: the recipe's)",
+        nargs="+",
+        action=_Names,
+        default=[],
     )
 
 
 class _Names(argparse.Action):
     """Accepts names with spaces or commas between them."""
 
-    def __call__(self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None) -> None:
-        setattr(namespace, self.dest, [name for value in values for name in value.split(",") if name])
+    def __call__(
+        self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
+    ) -> None:
+        setattr(
+            namespace, self.dest, [name for value in values for name in value.split(",") if name]
+        )
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose an executor."""
-    option(parser, "--executor", "NAME", "place of the runs: local, ray, slurm (default: %(default)s)", default="local")
+    option(
+        parser,
+        "--executor",
+        "NAME",
+        "place of the runs: local, ray, slurm (default: %(default)s)",
+        default="local",
+    )
     option(
         parser,
         "--workers",
@@ -61,7 +89,13 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         "(default: auto)",
         type=workers_number,
     )
-    option(parser, "--gpus-per-run", "N", "GPUs of a run; with 0.5 two share one (default: the executor's)", type=float)
+    option(
+        parser,
+        "--gpus-per-run",
+        "N",
+        "GPUs of a run; with 0.5 two share one (default: the executor's)",
+        type=float,
+    )
     option(parser, "--cpus-per-run", "N", "threads of a run (default: the executor's)", type=int)
     option(
         parser,
@@ -91,7 +125,7 @@ def executor_of(args: argparse.Namespace) -> Executor:
     for key, value in parse_options(args.executor_set).items():
         if key in options:
             flag = f"--{key.replace('_', '-')}"
-            raise InputError("--executor-set", f"{key} must be given once", f"{key} and {flag}", f"Leave {flag} out.")
+            raise InputError(f"{key} must be given once", f"{key} and {flag}", f"Leave {flag} out.")
         options[key] = value
     executor: Executor = EXECUTORS.build(args.executor, options)
     return executor
@@ -144,9 +178,9 @@ def bench(
         for run, error in list(outcome.failed.items())[:1]:
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
             got = f"{len(outcome.failed)} failed, {run} first: {reason}"
-            raise InputError("fedlas bench", "a run must finish", got, f"See error.txt in the folders in {folder}.")
+            raise InputError("a run must finish", got, f"See error.txt in the folders in {folder}.")
         got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
-        raise InputError("fedlas bench", "a run must be free", got, "Wait for them, or choose another --out.")
+        raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
     # Report what finished.
     if is_main_process():
         report_folder(folder, details=details)
@@ -157,7 +191,12 @@ def bench(
 
 
 def bench_group(
-    group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None, **options: Any
+    group: Group,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
+    **options: Any,
 ) -> int:
     """Run every recipe of a group; one that cannot be run is named and does not stop the others.
 
@@ -169,13 +208,16 @@ def bench_group(
     """
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
-    planned, status = group.plan(losses=losses, seeds=seeds, out=out), 0
+    planned = group.plan(losses=losses, seeds=seeds, out=out)
+    status = 0
     failed: list[str] = []
     for number, (recipe, _) in enumerate(planned, start=1):
         say("", f"{group.name} [{number}/{len(planned)}]", style="bold", wrap=True, stderr=True)
         try:
             # A recipe that cannot be run does not stop the others of its group.
-            done = bench(recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options)
+            done = bench(
+                recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options
+            )
         except InputError as error:
             say(f"{recipe.name} cannot be run: {error}", style="red", stderr=True)
             done = 1

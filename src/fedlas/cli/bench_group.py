@@ -11,9 +11,19 @@ from fedlas.lab.train.tracking import TRACKERS
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and its overrides."""
-    option(parser, "recipe", "RECIPE", "recipe of the package (see 'fedlas list recipes'), or a .yaml file")
+    option(
+        parser,
+        "recipe",
+        "RECIPE",
+        "recipe of the package (see 'fedlas list recipes'), or a .yaml file",
+    )
     add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
-    option(parser, "--precision", "NAME", "auto, fp32 or bf16, as --set train.precision=... (default: the recipe's)")
+    option(
+        parser,
+        "--precision",
+        "NAME",
+        "auto, fp32 or bf16, as --set train.precision=... (default: the recipe's)",
+    )
     option(
         parser,
         "--data",
@@ -44,9 +54,20 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """Return the recipe that parsed arguments choose, with their overrides, data and trackers."""
-    return load_recipe(args.recipe, overrides_of(args)).with_data_root(args.data).with_trackers(args.track)
+    return (
+        load_recipe(args.recipe, overrides_of(args))
+        .with_data_root(args.data)
+        .with_trackers(args.track)
+    )
 
 
 def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
     """Add ``--set``, which may be repeated."""
-    option(parser, "--set", metavar, f"{what}; may be repeated (default: none)", action="append", default=[])
+    option(
+        parser,
+        "--set",
+        metavar,
+        f"{what}; may be repeated (default: none)",
+        action="append",
+        default=[],
+    )

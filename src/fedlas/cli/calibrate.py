@@ -11,11 +11,17 @@ from fedlas._core.files import read_json
 from fedlas._core.terminal import say
 from fedlas.calibrated.table import FORMAT
 from fedlas.calibrated.table_files import STANDARD, calibrate_table
-from fedlas.cli.arguments import AddSubcommand, add_columns, add_path, add_samples, columns_of, option
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_columns,
+    add_path,
+    add_samples,
+    columns_of,
+    option,
+)
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
 
-_OWNER = "fedlas calibrate"
 _SUFFIX = ".calibration.json"
 
 
@@ -26,7 +32,13 @@ def add_calibrate(add: AddSubcommand) -> None:
     option(parser, "files", "VAL", f"{text} standard input", nargs="+")
     add_columns(parser)
     add_samples(parser)
-    option(parser, "--method", "NAME", "calibrator; see 'fedlas list calibrators' (default: auto)", default="auto")
+    option(
+        parser,
+        "--method",
+        "NAME",
+        "calibrator; see 'fedlas list calibrators' (default: auto)",
+        default="auto",
+    )
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
 
 
@@ -55,7 +67,9 @@ def apply_line(out: Path, file: str) -> str:
 def _out(file: str) -> Path:
     if file == STANDARD or set(file) & set("*?["):
         fix = "Add --out cal.json."
-        raise InputError(_OWNER, "--out must name the file to write, where VAL is no single file", "no --out", fix)
+        raise InputError(
+            "--out must name the file to write, where VAL is no single file", "no --out", fix
+        )
     return Path(file).with_suffix(_SUFFIX)
 
 
@@ -66,7 +80,7 @@ def check_place(out: Path) -> None:
         InputError: If one is there.
     """
     if out.suffix.lower() != ".json":
-        raise InputError(_OWNER, "--out must end in .json", out, "Name it cal.json.")
+        raise InputError("--out must end in .json", out, "Name it cal.json.")
     if not out.exists():
         return
     try:
@@ -75,4 +89,4 @@ def check_place(out: Path) -> None:
         is_calibration = False
     if not is_calibration:
         fix = "Choose another --out, or move that file away."
-        raise InputError(_OWNER, "what is there must be a calibration, to be replaced", out, fix)
+        raise InputError("what is there must be a calibration, to be replaced", out, fix)

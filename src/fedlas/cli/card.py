@@ -30,8 +30,6 @@ from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
-_OWNER = "fedlas card"
-
 
 def add_card(add: AddSubcommand) -> None:
     """Add the subcommand."""
@@ -66,11 +64,12 @@ def add_card(add: AddSubcommand) -> None:
 
 
 def _card(args: argparse.Namespace) -> int:
-    places, out = args.places, args.out
-    check_replicates(_OWNER, args.replicates)
+    places = args.places
+    out = args.out
+    check_replicates(args.replicates)
     require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
-        raise InputError(_OWNER, "--out must end in .json", out, "The .html page gets the same name.")
+        raise InputError("--out must end in .json", out, "The .html page gets the same name.")
     _check_places(places)
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     if out is None and len(places) == 1:
@@ -78,14 +77,19 @@ def _card(args: argparse.Namespace) -> int:
     elif out is None:  # next to the model, if there is one
         out = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
     check_card_place(out)
-    columns, options = columns_of(args), {"risks": args.risks, "replicates": args.replicates}
+    columns = columns_of(args)
+    options = {"risks": args.risks, "replicates": args.replicates}
     if len(places) > 1:
         card = _card_of_files(places, args.calibrate, columns, options)
     elif columns is not None:
-        raise InputError(_OWNER, "columns are for files", f"the run {places[0]}", "Leave their options out.")
+        raise InputError(
+            "columns are for files", f"the run {places[0]}", "Leave their options out."
+        )
     else:
         card_of_run = laboratory("studies.export", "card_of_run")
-        card = card_of_run(places[0], calibrate=args.calibrate or DEFAULT, data=args.data, **options)
+        card = card_of_run(
+            places[0], calibrate=args.calibrate or DEFAULT, data=args.data, **options
+        )
     page = card.save(out)
     show_blocks(card.blocks(details=args.details), details=args.details)
     say(f"card: {out}", f"      {page}")
@@ -98,20 +102,26 @@ def _check_places(places: Sequence[Path]) -> None:
         return
     got = ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places)
     expected = "it takes the folder of a run, or two files of predictions: validation, then test"
-    raise InputError(_OWNER, expected, got, "Pass fedlas card RUN, or fedlas card val.npz test.npz.")
+    raise InputError(expected, got, "Pass fedlas card RUN, or fedlas card val.npz test.npz.")
 
 
 def _card_of_files(
-    places: Sequence[Path], calibrate: str | None, columns: Columns | None, options: Mapping[str, Any]
+    places: Sequence[Path],
+    calibrate: str | None,
+    columns: Columns | None,
+    options: Mapping[str, Any],
 ) -> CalibrationCard:
     *models, val_file, test_file = places
     if models and calibrate is not None:
         fix = "Leave --calibrate out, or the model."
-        raise InputError(_OWNER, "a saved model has its calibration", f"--calibrate {calibrate}", fix)
-    val, test = read_predictions(val_file, columns), read_predictions(test_file, columns)
+        raise InputError("a saved model has its calibration", f"--calibrate {calibrate}", fix)
+    val = read_predictions(val_file, columns)
+    test = read_predictions(test_file, columns)
     if val.classes != test.classes:
         differing = f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}"
-        raise InputError(_OWNER, "both files must name the same classes", differing, "Name the columns a,b,c.")
+        raise InputError(
+            "both files must name the same classes", differing, "Name the columns a,b,c."
+        )
     say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
     return make_card(
         val.predictions,

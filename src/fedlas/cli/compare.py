@@ -30,8 +30,6 @@ from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.two_models import compare
 
-_OWNER = "fedlas compare"
-
 
 def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
@@ -44,7 +42,13 @@ def add_compare(add: AddSubcommand) -> None:
         "two methods: A minus B, e.g. fedlas:ls; or a file of another model's predictions",
         nargs="+",
     )
-    option(parser, "--metrics", "NAME", "metrics (default: ece; for files accuracy, nll, brier, ece)", nargs="+")
+    option(
+        parser,
+        "--metrics",
+        "NAME",
+        "metrics (default: ece; for files accuracy, nll, brier, ece)",
+        nargs="+",
+    )
     option(
         parser,
         "--stage",
@@ -54,7 +58,12 @@ def add_compare(add: AddSubcommand) -> None:
         default="raw",
     )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
-    add_path(parser, "--plot", "FILE", "also draw the differences, seed by seed: .svg, .png or .pdf (default: none)")
+    add_path(
+        parser,
+        "--plot",
+        "FILE",
+        "also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
+    )
     flag(parser, "--details", "show the other tests, and A and B too (default: the verdict)")
     add_columns(parser)
     add_num_bins(parser)
@@ -80,14 +89,22 @@ def add_compare(add: AddSubcommand) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    columns, file = columns_of(args), args.folder
+    columns = columns_of(args)
+    file = args.folder
     if not file.is_file() and (file.is_dir() or file.suffix.lower() not in FORMATS):
         if args.fail_if_worse:
-            got, fix = f"the folder {file}", "Name two files of predictions."
-            raise InputError(_OWNER, "--fail-if-worse is for two files of predictions", got, fix)
-        if columns is not None or args.json or (args.num_bins, args.replicates) != (NUM_BINS, REPLICATES):
-            expected = "columns, --json, --num-bins and --replicates are for two files of predictions"
-            raise InputError(_OWNER, expected, f"the folder {file}", "Leave them out, or name two files.")
+            got = f"the folder {file}"
+            fix = "Name two files of predictions."
+            raise InputError("--fail-if-worse is for two files of predictions", got, fix)
+        if (
+            columns is not None
+            or args.json
+            or (args.num_bins, args.replicates) != (NUM_BINS, REPLICATES)
+        ):
+            expected = (
+                "columns, --json, --num-bins and --replicates are for two files of predictions"
+            )
+            raise InputError(expected, f"the folder {file}", "Leave them out, or name two files.")
         blocks = laboratory("report.compare", "compare_methods")(
             file,
             args.pairs,
@@ -98,26 +115,36 @@ def _compare(args: argparse.Namespace) -> int:
         )
         show_blocks(blocks, as_markdown=args.markdown, details=args.details)
         return 0
-    of_runs = {"--plot": args.plot is not None, "--stage": args.stage != "raw", "--details": args.details}
+    of_runs = {
+        "--plot": args.plot is not None,
+        "--stage": args.stage != "raw",
+        "--details": args.details,
+    }
     if len(args.pairs) != 1 or any(of_runs.values()):
-        got = " ".join(name for name, is_on in of_runs.items() if is_on) or f"{1 + len(args.pairs)} files"
+        got = (
+            " ".join(name for name, is_on in of_runs.items() if is_on)
+            or f"{1 + len(args.pairs)} files"
+        )
         fix = "Name two; compare more in pairs, and --plot, --stage and --details need runs."
-        raise InputError(_OWNER, "two files of predictions can be compared, in a table", got, fix)
+        raise InputError("two files of predictions can be compared, in a table", got, fix)
     return _compare_files(args)
 
 
 def _compare_files(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
-    check_gate(_OWNER, args, "--fail-if-worse", args.fail_if_worse)
+    check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse)
-    check_number(_OWNER, "--margin", args.margin, low=0)
+    check_number("--margin", args.margin, low=0)
     if args.margin and not args.fail_if_worse:
         fix = "Add --fail-if-worse, or leave it out."
-        raise InputError(_OWNER, "--margin goes with --fail-if-worse", "no --fail-if-worse", fix)
+        raise InputError("--margin goes with --fail-if-worse", "no --fail-if-worse", fix)
     if args.replicates == 0:
-        raise InputError(_OWNER, "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000.")
-    check_replicates(_OWNER, args.replicates)
-    reader, paths = Reader(columns_of(args)), (args.folder, Path(args.pairs[0]))
+        raise InputError(
+            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
+        )
+    check_replicates(args.replicates)
+    reader = Reader(columns_of(args))
+    paths = (args.folder, Path(args.pairs[0]))
     tables = [reader.read(path) for path in paths]
     _check_labels(*tables)
     say(*(f"note: {note}" for note in reader.notes), stderr=True)
@@ -126,27 +153,40 @@ def _compare_files(args: argparse.Namespace) -> int:
     metrics = list(dict.fromkeys([*(args.metrics or ()), *args.fail_if_worse])) or None
     compared = compare(a, b, metrics, num_bins=args.num_bins, replicates=args.replicates)
     if args.json:
-        content = {name: {**asdict(each), "difference": each.difference} for name, each in compared.items()}
+        content = {
+            name: {**asdict(each), "difference": each.difference} for name, each in compared.items()
+        }
         say(*json.dumps(content, indent=2).split("\n"))
     names = [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
-    table = differences_of_models(compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples")
+    table = differences_of_models(
+        compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples"
+    )
     if not args.json:
         show_blocks([*better_in(compared, (names[0], names[1])), table], as_markdown=args.markdown)
-    checks = [not_worse(compared[each], args.margin, (names[0], names[1])) for each in args.fail_if_worse]
+    checks = [
+        not_worse(compared[each], args.margin, (names[0], names[1])) for each in args.fail_if_worse
+    ]
     return show_gate(checks, args, suite=f"{names[0]} {names[1]}") if checks else 0
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
     if a.labels is None or b.labels is None:
-        unknown = any(isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b))
+        unknown = any(
+            isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b)
+        )
         if unknown and a.predictions.num_samples == b.predictions.num_samples:
             say(
-                "note: a file holds no labels: nothing shows that both hold the same samples in one order.", stderr=True
+                "note: a file holds no labels: nothing shows that both hold the same samples in one order.",
+                stderr=True,
             )
         return
-    differ = [row for row, pair in enumerate(zip(a.labels, b.labels, strict=False), start=1) if pair[0] != pair[1]]
+    differ = [
+        row
+        for row, pair in enumerate(zip(a.labels, b.labels, strict=False), start=1)
+        if pair[0] != pair[1]
+    ]
     if differ and len(a.labels) == len(b.labels):
         got = f"labels that differ in {len(differ):,} of {len(a.labels):,} rows, first in row {differ[0]:,}"
         fix = "Sort both files by sample, or write them without shuffling."
-        raise InputError(_OWNER, "both files must hold the same samples, in the same order", got, fix)
+        raise InputError("both files must hold the same samples, in the same order", got, fix)

@@ -19,7 +19,13 @@ def add_data(add: AddSubcommand) -> None:
     parser = add(_check, "check NAME [PATH]")
     option(parser, "action", "check", "check the data set", choices=["check"])
     option(parser, "name", "NAME", "data set, see 'fedlas list datasets'")
-    option(parser, "path", "PATH", "its folder (default: $FEDLAS_DATA, then the usual places)", nargs="?")
+    option(
+        parser,
+        "path",
+        "PATH",
+        "its folder (default: $FEDLAS_DATA, then the usual places)",
+        nargs="?",
+    )
     flag(parser, "--quick", "count images on disk without reading them (default: read all)")
     add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
 
@@ -40,13 +46,20 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _table(checked: Checked) -> Any:
-    source, published = checked.source, checked.expected
+    source = checked.source
+    published = checked.expected
     rows = []
     for label in ("train", "test"):
         counts = checked.counts(label)
         of_class = _range([int(counts.min()), int(counts.max())])
-        count = "" if published is None else f"{published.train if label == 'train' else published.test:,}"
-        heights, widths = zip(*checked.sizes[label], strict=True) if checked.sizes[label] else ((), ())
+        count = (
+            ""
+            if published is None
+            else f"{published.train if label == 'train' else published.test:,}"
+        )
+        heights, widths = (
+            zip(*checked.sizes[label], strict=True) if checked.sizes[label] else ((), ())
+        )
         sizes = f"{_range(heights)} x {_range(widths)}" if heights else "not read"
         where = "on disk" if isinstance(getattr(source, label), Files) else "in memory"
         rows.append((label, f"{int(counts.sum()):,}", count, of_class, sizes, where))
@@ -56,14 +69,18 @@ def _table(checked: Checked) -> Any:
 
 
 def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _verdict(name: str, checked: Checked) -> list[str]:
     if checked.problems:
         fix = "Extract its archive again; if that does not help, download it again, or repair single files."
-        return [*(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")), fix]
+        return [
+            *(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")),
+            fix,
+        ]
     read = "every image was read" if checked.decoded else "images were not read (leave out --quick)"
     size = "is as published" if checked.expected is not None else "can be used"
     return [f"{name} {size}; {read}."]

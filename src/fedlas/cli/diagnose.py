@@ -20,7 +20,13 @@ from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag,
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose.study import RunGroup, Study, grouped, lacking_for_diagnosis, study_run
+from fedlas.lab.studies.diagnose.study import (
+    RunGroup,
+    Study,
+    grouped,
+    lacking_for_diagnosis,
+    study_run,
+)
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import DASH, Table, table_of, terminal
 from fedlas.stats.intervals import Interval
@@ -38,7 +44,7 @@ def add_diagnose(add: AddSubcommand) -> None:
 def _diagnose(args: argparse.Namespace) -> int:
     require_page_packages()
     content = "finished runs with predictions and features"
-    folders, left_out = find_runs("fedlas diagnose", args.runs, _why_not, content=content, data=args.data)
+    folders, left_out = find_runs(args.runs, _why_not, content=content, data=args.data)
     # A run that is named twice, alone and by its bench, is studied once.
     runs = list({folder.path: folder for folder in folders}.values())
     studies: list[Study] = []
@@ -60,7 +66,9 @@ def _diagnose(args: argparse.Namespace) -> int:
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
         write_text(target / "diagnose.html", diagnose_page(groups, data=args.data)),
-        write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(groups))),
+        write_atomically(
+            target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(groups))
+        ),
     )
     say(*(f"written: {path}" for path in written))
     return 0
@@ -94,7 +102,9 @@ def _alarm_lines(groups: Sequence[RunGroup], *, details: bool) -> list[str]:
     }
     if not details and alarms:
         count = sum(map(len, alarms.values()))
-        return [f"{count} alarm{'s' * (count != 1)} in {len(alarms)} of the runs: --details and the page list them."]
+        return [
+            f"{count} alarm{'s' * (count != 1)} in {len(alarms)} of the runs: --details and the page list them."
+        ]
     return [f"{name}: {text}" for name, texts in alarms.items() for text in texts]
 
 
@@ -128,17 +138,21 @@ def summary_table(groups: Sequence[RunGroup]) -> Table:
     for group in groups:
         members = group.studies
         for study in members:
-            intervals, gate = map(_show, _intervals(study)), map(_text, _gate(study), _PLACES[4:])
+            intervals = map(_show, _intervals(study))
+            gate = map(_text, _gate(study), _PLACES[4:])
             rows.append((group.name_of(study), *intervals, *gate))
         if len(members) > 1:
-            columns = zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True)
+            columns = zip(
+                *([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True
+            )
             rows.append((f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES)))
     return table_of(heads, rows, title="Indicator Z and gate on the test set", notes=[_CAPTION])
 
 
 def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
     indicator = study.indicator
-    right, baseline = indicator.correctness.auroc, indicator.baseline.auroc
+    right = indicator.correctness.auroc
+    baseline = indicator.baseline.auroc
     if right is None or baseline is None:
         raise TypeError("correctness is boolean, so it has an AUROC")
     return indicator.confidence.spearman, right, baseline, indicator.gap.spearman

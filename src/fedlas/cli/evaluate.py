@@ -37,20 +37,30 @@ from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
-_OWNER = "fedlas evaluate"
-
 
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_evaluate, "FILE")
-    option(parser, "file", "FILE", f"predictions ({', '.join(FORMATS)}), or a run folder", type=Path)
+    option(
+        parser, "file", "FILE", f"predictions ({', '.join(FORMATS)}), or a run folder", type=Path
+    )
     add_columns(parser)
     add_samples(parser)
     add_num_bins(parser)
     add_replicates(parser)
     add_confidence_level(parser)
-    flag(parser, "--top-label", "judge two classes by the predicted one (default: by the probability of the second)")
-    option(parser, "--on", "FILE", "held-out predictions to fit a calibrator on (default: a run's val)", type=Path)
+    flag(
+        parser,
+        "--top-label",
+        "judge two classes by the predicted one (default: by the probability of the second)",
+    )
+    option(
+        parser,
+        "--on",
+        "FILE",
+        "held-out predictions to fit a calibrator on (default: a run's val)",
+        type=Path,
+    )
     option(
         parser,
         "--calibrate",
@@ -85,7 +95,8 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     _check(args)
-    reader, run = Reader(columns_of(args)), args.file.is_dir()
+    reader = Reader(columns_of(args))
+    run = args.file.is_dir()
     with status() as show:
         val = None if args.on is None else reader(args.on)
         held_out = None if val is None else HeldOut(val, show=show)
@@ -115,16 +126,22 @@ def _evaluate(args: argparse.Namespace) -> int:
                 repair=f"fedlas evaluate {args.file} {repair}",
             )
         except InputError as error:
-            raise (command_words(error, _OWNER) if error.parts[0] == "report" else error) from error
+            raise (command_words(error) if error.owner == "report" else error) from error
     _show(evaluation, args)
     if args.on is not None and len(evaluation.outcome.fitted) == 1 and not run and not args.json:
         say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
-    return show_gate(_checks(evaluation, args.require), args, suite=args.file.name) if args.require else 0
+    return (
+        show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
+        if args.require
+        else 0
+    )
 
 
 def _calibrate_line(args: argparse.Namespace, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
-    options = column_options(columns_of(args)) + ("" if method == DEFAULT else f" --method {method}")
+    options = column_options(columns_of(args)) + (
+        "" if method == DEFAULT else f" --method {method}"
+    )
     return f"fedlas calibrate {shlex.quote(str(args.on))}{options} --out cal.json"
 
 
@@ -150,19 +167,23 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
-    check_replicates(_OWNER, args.replicates, args.confidence_level)
-    check_gate(_OWNER, args, "--require", args.require)
+    check_replicates(args.replicates, args.confidence_level)
+    check_gate(args, "--require", args.require)
     if args.calibrate == ALL and args.require:
         fix = "Name one calibrator."
-        raise InputError(_OWNER, "--require is for one model", "--calibrate all", fix)
+        raise InputError("--require is for one model", "--calibrate all", fix)
     if args.file.is_dir() and columns_of(args) is not None:
-        raise InputError(_OWNER, "columns are for files", f"the run {args.file}", "Leave their options out.")
+        raise InputError(
+            "columns are for files", f"the run {args.file}", "Leave their options out."
+        )
     if args.report is None:
         return
     if args.report.suffix.lower() not in (".html", ".htm"):
         fix = "Name a page, e.g. --report out.html."
-        raise InputError(_OWNER, "--report must end in .html", args.report, fix)
-    if args.report.resolve() in [path.resolve() for path in (args.file, args.on) if path is not None]:
+        raise InputError("--report must end in .html", args.report, fix)
+    if args.report.resolve() in [
+        path.resolve() for path in (args.file, args.on) if path is not None
+    ]:
         fix = "It would replace predictions."
-        raise InputError(_OWNER, "--report must be another file", args.report, fix)
+        raise InputError("--report must be another file", args.report, fix)
     require_page_packages()

@@ -19,7 +19,7 @@ from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
-from fedlas.deploy.export import OWNER, TOLERANCE, Exported
+from fedlas.deploy.export import TOLERANCE, Exported
 from fedlas.deploy.export import export as export_model_file
 from fedlas.deploy.formats import FORMATS, OUTPUTS
 from fedlas.predictions.cells import few
@@ -33,8 +33,12 @@ def add_export(add: AddSubcommand) -> None:
     parser = add(_export, "RUN | FILE")
     text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
     option(parser, "place", "RUN | FILE", text, type=Path)
-    option(parser, "--format", "NAME", f"{', '.join(FORMATS)} (default: %(default)s)", default="onnx")
-    add_path(parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)")
+    option(
+        parser, "--format", "NAME", f"{', '.join(FORMATS)} (default: %(default)s)", default="onnx"
+    )
+    add_path(
+        parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)"
+    )
     option(
         parser,
         "--model",
@@ -60,27 +64,41 @@ def add_export(add: AddSubcommand) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     """Write the file and print how it is called; of a run, its card too. Nothing is left if anything is refused."""
-    form = check_choice(OWNER, "--format", args.format, FORMATS)
-    is_run, suffix = args.place.is_dir() or not args.place.exists(), FORMATS[form].suffix
+    form = check_choice("--format", args.format, FORMATS)
+    is_run = args.place.is_dir() or not args.place.exists()
+    suffix = FORMATS[form].suffix
     default = args.place / "export" / "model" if is_run else args.place.with_suffix("")
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
     if out.suffix.lower() != suffix:
-        raise InputError(OWNER, f"--out must end in {suffix} for {form}", out, "Name such a file.")
+        raise InputError(f"--out must end in {suffix} for {form}", out, "Name such a file.")
     if is_run:
         return _export_run(args, out)
-    return _export_table(args, out) if args.place.suffix.lower() == ".json" else _export_file(args, out)
+    return (
+        _export_table(args, out)
+        if args.place.suffix.lower() == ".json"
+        else _export_file(args, out)
+    )
 
 
 def _export_table(args: argparse.Namespace, out: Path) -> int:
     """Write the calibration of a table, which needs neither a model nor inputs."""
-    unused = {"--calibrate": args.calibrate, "--data": args.data, "--model": args.model, "--inputs": args.inputs}
+    unused = {
+        "--calibrate": args.calibrate,
+        "--data": args.data,
+        "--model": args.model,
+        "--inputs": args.inputs,
+    }
     if names := [
-        name for name, value in {**unused, "--free-axes": args.free_axes or None}.items() if value is not None
+        name
+        for name, value in {**unused, "--free-axes": args.free_axes or None}.items()
+        if value is not None
     ]:
         fix = "Leave it out: the file holds all that is needed."
-        raise InputError(OWNER, f"{names[0]} is for a model", f"the calibration {args.place}", fix)
+        raise InputError(f"{names[0]} is for a model", f"the calibration {args.place}", fix)
     calibration = TableCalibration.load(args.place)
-    exported = export_model_file(calibration, out, form=args.format, about={"fedlas": fedlas.__version__})
+    exported = export_model_file(
+        calibration, out, form=args.format, about={"fedlas": fedlas.__version__}
+    )
     unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
     if calibration.covariates is not None:
         unit += f"; covariates {few(calibration.covariates.names)}"
@@ -92,17 +110,25 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
     method = args.calibrate or DEFAULT
     # Everything that can be refused is refused before the export, which may take minutes.
     if args.free_axes or args.model is not None or args.inputs is not None:
-        expected, fix = "--free-axes, --model and --inputs are for FILE", "Save a CalibratedModel first."
-        raise InputError(OWNER, expected, f"the run {args.place}", fix)
+        expected = "--free-axes, --model and --inputs are for FILE"
+        fix = "Save a CalibratedModel first."
+        raise InputError(expected, f"the run {args.place}", fix)
     if args.out is None:
         laboratory("runs.folder", "RunFolder")(args.place).writable(args.place / "export" / "model")
-    check_method(OWNER, method)
-    check_replicates(OWNER, args.replicates)
+    check_method(method)
+    check_replicates(args.replicates)
     require_page_packages()
     card_place = out.with_name(f"{out.name}.card.json")
     check_card_place(card_place)
-    options = {"form": args.format, "calibrate": method, "data": args.data, "replicates": args.replicates}
-    name, calibration, exported, card = laboratory("studies.export", "export_run")(args.place, out, **options)
+    options = {
+        "form": args.format,
+        "calibrate": method,
+        "data": args.data,
+        "replicates": args.replicates,
+    }
+    name, calibration, exported, card = laboratory("studies.export", "export_run")(
+        args.place, out, **options
+    )
     say(*(f"note: {note}" for note in calibration.notes))
     _say_export(name, calibration, exported, "raw pixels; the model normalizes them")
     page = card.save(card_place)
@@ -113,11 +139,11 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
 def _export_file(args: argparse.Namespace, out: Path) -> int:
     file = args.place
     if args.calibrate is not None or args.data is not None:
-        expected, fix = "--calibrate and --data are for a run", "Leave them out: a saved model has its calibration."
-        raise InputError(OWNER, expected, f"the file {file}", fix)
+        expected = "--calibrate and --data are for a run"
+        fix = "Leave them out: a saved model has its calibration."
+        raise InputError(expected, f"the file {file}", fix)
     if args.model is None or args.inputs is None:
         raise InputError(
-            OWNER,
             "the file of a CalibratedModel must come with --model and --inputs",
             f"no {'--model' if args.model is None else '--inputs'}",
             "It holds weights and no code: name the function that builds the architecture, and some real inputs.",
@@ -145,7 +171,9 @@ def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
     for text in texts:
         name, _, axis = text.rpartition(":")
         if not axis.isdecimal():
-            raise InputError(OWNER, "--free-axes takes AXIS or NAME:AXIS", repr(text), "Write e.g. --free-axes 2 3.")
+            raise InputError(
+                "--free-axes takes AXIS or NAME:AXIS", repr(text), "Write e.g. --free-axes 2 3."
+            )
         for each in [name] if name else names:
             axes.setdefault(each, []).append(int(axis))
     return axes
@@ -158,7 +186,7 @@ def _inputs(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(archive[name]) for name in archive.names}
     except (OSError, TypeError, ValueError) as error:
         fix = "Write it with numpy.savez(path, inputs=batch.numpy())."
-        raise InputError(OWNER, "--inputs must be an .npz of numbers", f"{path} ({error})", fix) from error
+        raise InputError("--inputs must be an .npz of numbers", f"{path} ({error})", fix) from error
 
 
 def _built(spec: str) -> nn.Module:
@@ -170,18 +198,22 @@ def _built(spec: str) -> nn.Module:
         build: Any = getattr(importlib.import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
         got = f"{spec} ({error})"
-        raise InputError(OWNER, "--model must name a function that can be imported", got, fix) from error
+        raise InputError("--model must name a function that can be imported", got, fix) from error
     finally:
         sys.path.pop(0)
     model = build() if callable(build) else build
     if not isinstance(model, nn.Module):
         got = f"{spec} with {type(model).__name__}"
-        raise InputError(OWNER, "the function of --model must return an nn.Module", got, fix)
+        raise InputError("the function of --model must return an nn.Module", got, fix)
     return model
 
 
 def _say_export(name: str, calibration: Calibration, exported: Exported, inputs: str) -> None:
-    method = f"temperature {calibration.temperature:.4f}" if calibration.temperature else calibration.method
+    method = (
+        f"temperature {calibration.temperature:.4f}"
+        if calibration.temperature
+        else calibration.method
+    )
     say(
         f"{name}: calibration {method}",
         f"checked with {FORMATS[exported.form].reader}: {exported.samples:,} samples, largest difference of a "
@@ -190,5 +222,13 @@ def _say_export(name: str, calibration: Calibration, exported: Exported, inputs:
     )
     for each in exported.inputs:
         low, high = (f"{bound:.4g}" for bound in each["range"])
-        say(f"takes:  {each['name']} {each['dtype']} {each['shape']}, from {low} to {high} ({inputs})".replace("'", ""))
-    say(f"gives:  {' and '.join(OUTPUTS)}, calibrated", "use:", *(f"    {line}" for line in exported.example))
+        say(
+            f"takes:  {each['name']} {each['dtype']} {each['shape']}, from {low} to {high} ({inputs})".replace(
+                "'", ""
+            )
+        )
+    say(
+        f"gives:  {' and '.join(OUTPUTS)}, calibrated",
+        "use:",
+        *(f"    {line}" for line in exported.example),
+    )

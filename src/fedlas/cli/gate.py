@@ -18,7 +18,7 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     flag(parser, "--github", "also print what was required as annotations of GitHub Actions")
 
 
-def check_gate(owner: str, args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
+def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
     """Refuse options of a gate without rules, and rules without intervals.
 
     Raises:
@@ -27,11 +27,11 @@ def check_gate(owner: str, args: argparse.Namespace, option: str, rules: Sequenc
     if not rules and (args.junit is not None or args.github):
         got = "--junit" if args.junit is not None else "--github"
         raise InputError(
-            owner, f"{got} shows the result of {option}", f"no {option}", f"Add {option}, or leave it out."
+            f"{got} shows the result of {option}", f"no {option}", f"Add {option}, or leave it out."
         )
     if rules and args.replicates == 0:
         fix = "Leave --replicates out: without intervals nothing shows what is chance."
-        raise InputError(owner, f"{option} needs replicates", 0, fix)
+        raise InputError(f"{option} needs replicates", 0, fix)
 
 
 def show_gate(checks: Sequence[Check], args: argparse.Namespace, *, suite: str) -> int:

@@ -16,7 +16,6 @@ from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.starter import Starter, choose_settings, starter_recipe
 
-_OWNER = "fedlas init"
 _UNEVEN = 5
 """Ratio of the largest to the smallest class above which a note says so."""
 
@@ -25,7 +24,9 @@ def add_init(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(lambda args: init(args.folder, out=args.out), "FOLDER")
     add_path(parser, "folder", "FOLDER", "CLASS/*, or train/CLASS/* and test/CLASS/* (or val)")
-    add_path(parser, "--out", "FILE", "recipe to write, a new .yaml file (default: FOLDER's name.yaml)")
+    add_path(
+        parser, "--out", "FILE", "recipe to write, a new .yaml file (default: FOLDER's name.yaml)"
+    )
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:
@@ -37,10 +38,12 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     """
     out = Path(f"{folder.expanduser().resolve().name or 'images'}.yaml") if out is None else out
     if out.suffix not in (".yaml", ".yml"):
-        raise InputError(_OWNER, "--out must end in .yaml", out, "Name such a file.")
-    check_name(_OWNER, "the recipe", out.stem, "Name the file with --out.")
+        raise InputError("--out must end in .yaml", out, "Name such a file.")
+    check_name("the recipe", out.stem, "Name the file with --out.")
     if os.path.lexists(out):
-        raise InputError(_OWNER, "the recipe must be a new file", f"{out}, which exists", "Name another with --out.")
+        raise InputError(
+            "the recipe must be a new file", f"{out}, which exists", "Name another with --out."
+        )
     with Bar("reading images", total=None) as bar:
         contents = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
     chosen = choose_settings(contents)
@@ -49,17 +52,27 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     say(*_summary(contents, chosen), wrap=True)
     say(*(f"note: {note}" for note in _notes(contents, chosen)), style="yellow", wrap=True)
     name = shlex.quote(f"./{out}" if str(out).startswith("-") else str(out))
-    say(f"recipe: {out}", f"next:   fedlas train {name}", f"        fedlas bench {name}", wrap=False)
+    say(
+        f"recipe: {out}", f"next:   fedlas train {name}", f"        fedlas bench {name}", wrap=False
+    )
     return 0
 
 
 def _summary(contents: Survey, chosen: Starter) -> list[str]:
     counts = contents.per_class.values()
-    each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    each = (
+        f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    )
     sizes = [f"{height} x {width}" for (height, width), _ in contents.sizes.most_common(3)]
-    shown = ", ".join(sizes) + (f" and {len(contents.sizes) - 3:,} other sizes" if len(contents.sizes) > 3 else "")
+    shown = ", ".join(sizes) + (
+        f" and {len(contents.sizes) - 3:,} other sizes" if len(contents.sizes) > 3 else ""
+    )
     colors = (
-        "gray" if contents.channels == 1 else "color" if not contents.gray else f"color, {contents.gray:,} of them gray"
+        "gray"
+        if contents.channels == 1
+        else "color"
+        if not contents.gray
+        else f"color, {contents.gray:,} of them gray"
     )
     parts = ", ".join(part or "not divided" for part in contents.counts)
     return [
@@ -74,9 +87,11 @@ def _notes(contents: Survey, chosen: Starter) -> list[str]:
     """Return warnings to read before the first run."""
     notes = []
     if contents.others:
-        kinds, count = ", ".join(name for name, _ in contents.others.most_common(3)), contents.others.total()
+        kinds = ", ".join(name for name, _ in contents.others.most_common(3))
+        count = contents.others.total()
         notes.append(f"{_counted(count, 'file')} without an image suffix passed over ({kinds}).")
-    leaks, doubtful = contents.between_parts(), contents.between_classes()
+    leaks = contents.between_parts()
+    doubtful = contents.between_classes()
     # Other copies are worth a note only if there are none of a worse kind.
     alike = [] if leaks or doubtful else contents.copies
     for pairs, what in (
@@ -85,9 +100,12 @@ def _notes(contents: Survey, chosen: Starter) -> list[str]:
         (alike, "stored twice, of which one may be trained on and the other tested"),
     ):
         if pairs:
-            notes.append(f"{_counted(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}.")
+            notes.append(
+                f"{_counted(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}."
+            )
     counts = contents.per_class
-    rare, common = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    rare = min(counts, key=counts.__getitem__)
+    common = max(counts, key=counts.__getitem__)
     if counts[common] >= _UNEVEN * counts[rare]:
         notes.append(
             f"{rare} has {counts[rare]:,} images and {common} {counts[common]:,}: accuracy and ECE hardly see rare "
@@ -95,8 +113,13 @@ def _notes(contents: Survey, chosen: Starter) -> list[str]:
         )
     if warning := too_small_to_choose(chosen.val):
         notes.append(warning)
-    if any(part in ("val", "valid", "validation") for part in contents.counts) and "test" in contents.counts:
-        notes.append("the images in the validation folder join the training part, from which the seed draws its own.")
+    if (
+        any(part in ("val", "valid", "validation") for part in contents.counts)
+        and "test" in contents.counts
+    ):
+        notes.append(
+            "the images in the validation folder join the training part, from which the seed draws its own."
+        )
     return notes
 
 

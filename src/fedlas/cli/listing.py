@@ -21,7 +21,11 @@ if TYPE_CHECKING:  # the kinds are listed without torch
 _REGISTRIES: dict[str, tuple[str, str, str]] = {
     "losses": ("losses", "LOSSES", "losses to train with"),
     "metrics": ("metrics", "METRICS", "accuracy, calibration error and proper scores"),
-    "calibrators": ("calibrators", "CALIBRATORS", "methods that repair the predictions of a trained model"),
+    "calibrators": (
+        "calibrators",
+        "CALIBRATORS",
+        "methods that repair the predictions of a trained model",
+    ),
     "datasets": ("lab.data", "DATASETS", "data sets of recipes"),
     "models": ("lab.models", "MODELS", "backbones of recipes"),
     "uncertainty": ("lab.studies.uncertainty", "UNCERTAINTY", "methods on top of finished runs"),
@@ -36,7 +40,16 @@ KINDS = tuple(_KINDS)
 """Kinds that can be listed."""
 
 # Not options of one thing but of all of its kind, or given by the bench.
-_SHARED = {"reduction", "ignore_index", "weight", "num_classes", "num_samples", "in_channels", "image_size", "root"}
+_SHARED = {
+    "reduction",
+    "ignore_index",
+    "weight",
+    "num_classes",
+    "num_samples",
+    "in_channels",
+    "image_size",
+    "root",
+}
 
 
 def add_list(add: AddSubcommand) -> None:
@@ -49,7 +62,9 @@ def add_list(add: AddSubcommand) -> None:
         help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]} (default: the kinds)",
     )
     parser.add_argument(
-        "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
+        "--markdown",
+        action="store_true",
+        help="a Markdown table with every column (default: one that fits)",
     )
 
 
@@ -62,7 +77,12 @@ def _list(args: argparse.Namespace) -> int:
     rows: list[Sequence[Cell]] = []
     for row in entries.rows:
         details = entries.details(row)
-        rows.append(([(row["name"], "bold")], [row["what it is"], *([(f"\n{details}", "dim")] if details else [])]))
+        rows.append(
+            (
+                [(row["name"], "bold")],
+                [row["what it is"], *([(f"\n{details}", "dim")] if details else [])],
+            )
+        )
     show(table(("name", "what it is"), rows, box=None, pad_edge=False))
     return 0
 
@@ -80,15 +100,31 @@ class Listing:
     def details(self, row: dict[str, str]) -> str:
         """Return the other cells of a row as one line for a terminal."""
         paper = ", ".join(filter(None, (row.get("paper"), row.get("year"))))
-        rest = [key for key in row if key not in ("name", "what it is", "paper", "year", "linked", "note") and row[key]]
-        return " · ".join(filter(None, (paper, *(f"{key}: {row[key]}" for key in rest), row.get("note"))))
+        rest = [
+            key
+            for key in row
+            if key not in ("name", "what it is", "paper", "year", "linked", "note") and row[key]
+        ]
+        return " · ".join(
+            filter(None, (paper, *(f"{key}: {row[key]}" for key in rest), row.get("note")))
+        )
 
     def markdown(self) -> str:
         """Return the columns that are not empty as a Markdown table; papers are links."""
         unseen = {"paper"} if "linked" in self.rows[0] else set()
-        headings = [heading for heading in self.rows[0] if heading not in unseen and any(r[heading] for r in self.rows)]
-        lines = [["paper" if heading == "linked" else heading for heading in headings], ["---"] * len(headings)]
-        lines += [[printable(row[heading]).replace("|", "\\|") for heading in headings] for row in self.rows]
+        headings = [
+            heading
+            for heading in self.rows[0]
+            if heading not in unseen and any(r[heading] for r in self.rows)
+        ]
+        lines = [
+            ["paper" if heading == "linked" else heading for heading in headings],
+            ["---"] * len(headings),
+        ]
+        lines += [
+            [printable(row[heading]).replace("|", "\\|") for heading in headings]
+            for row in self.rows
+        ]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -99,18 +135,26 @@ def listing(kind: str) -> Listing:
         InputError: For an unknown kind; the nearest is named.
     """
     if kind not in KINDS:
-        raise InputError("fedlas list", f"kind must be one of {', '.join(KINDS)}", repr(kind), suggestion(kind, KINDS))
+        raise InputError(
+            f"kind must be one of {', '.join(KINDS)}", repr(kind), suggestion(kind, KINDS)
+        )
     if kind == "recipes":
         recipes = import_module("fedlas.lab.recipes.text")
-        titles = {name: str(recipes.read_content(name)[1]["title"]) for name in recipes.shipped_names()}
+        titles = {
+            name: str(recipes.read_content(name)[1]["title"]) for name in recipes.shipped_names()
+        }
         return Listing([{"name": name, "what it is": title} for name, title in titles.items()])
     if kind == "tuning":
         return Listing(import_module("fedlas.lab.tune.space").tuned_rows())
     module, registry, _ = _REGISTRIES[kind]
-    room, more = import_module(f"fedlas.{module}"), _MORE.get(kind, lambda _entry: {})
+    room = import_module(f"fedlas.{module}")
+    more = _MORE.get(kind, lambda _entry: {})
     rows = [_row(entry) | more(entry) for entry in getattr(room, registry).entries()]
     if kind == "models":
-        rows += [_row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""} for entry in room.LIBRARIES.entries()]
+        rows += [
+            _row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""}
+            for entry in room.LIBRARIES.entries()
+        ]
     return Listing(rows)
 
 
@@ -118,7 +162,9 @@ def _row(entry: Entry[Any]) -> dict[str, str]:
     paper, year, url = (str(entry.metadata.get(key) or "") for key in ("paper", "year", "url"))
     return {
         "name": entry.name,
-        "what it is": re.sub(r":\w+:`~?([^`]*)`", r"\1", entry.summary).replace("``", "").removesuffix("."),
+        "what it is": re.sub(r":\w+:`~?([^`]*)`", r"\1", entry.summary)
+        .replace("``", "")
+        .removesuffix("."),
         "paper": paper,
         "year": year,
         "linked": f"[{paper or entry.name}]({url})" if url else paper,
@@ -136,7 +182,10 @@ def _loss(entry: Entry[Any]) -> dict[str, str]:
     if getattr(kind, "update_from_validation", passes_on) is not passes_on:
         needs.append("validation")
     note = str(entry.metadata.get("note", "written from the paper"))
-    return {"needs": ", ".join(needs), "note": note + (", pairwise cost" if entry.metadata.get("pairwise") else "")}
+    return {
+        "needs": ", ".join(needs),
+        "note": note + (", pairwise cost" if entry.metadata.get("pairwise") else ""),
+    }
 
 
 def _calibrator(entry: Entry[Any]) -> dict[str, str]:
@@ -152,7 +201,11 @@ def _ood(entry: Entry[Any]) -> dict[str, str]:
     return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
 
 
-_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {"losses": _loss, "calibrators": _calibrator, "ood": _ood}
+_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {
+    "losses": _loss,
+    "calibrators": _calibrator,
+    "ood": _ood,
+}
 _NEEDS = {
     "features": "features",
     "index": "sample index",
@@ -167,5 +220,7 @@ def _defaults(value: Callable[..., Any]) -> str:
     return ", ".join(
         f"{p.name} {p.default:g}" if isinstance(p.default, float) else f"{p.name} {p.default}"
         for p in parameters
-        if p.name not in _SHARED and p.default is not inspect.Parameter.empty and p.default is not None
+        if p.name not in _SHARED
+        and p.default is not inspect.Parameter.empty
+        and p.default is not None
     )

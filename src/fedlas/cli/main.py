@@ -38,8 +38,12 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
-    "evaluate": Subcommand("Measure predictions, before and after calibration.", "evaluate", writes=False),
-    "compare": Subcommand("Compare two models, or the methods of a bench.", "compare", writes=False),
+    "evaluate": Subcommand(
+        "Measure predictions, before and after calibration.", "evaluate", writes=False
+    ),
+    "compare": Subcommand(
+        "Compare two models, or the methods of a bench.", "compare", writes=False
+    ),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
     "apply": Subcommand("Add calibrated scores to a table.", "apply"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
@@ -77,16 +81,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves) as output:
         try:
-            status, stop = _status(words, resumes=chosen is not None and chosen.resumes), None
+            status = _status(words, resumes=chosen is not None and chosen.resumes)
+            stop = None
         except SystemExit as error:  # of --help, --version, and arguments that cannot be parsed
-            status, stop = int(error.code or 0), error
+            status = int(error.code or 0)
+            stop = error
         # Output may still be in the buffer, and only writing it shows that the disk is full.
         with suppress(LostOutputError):
             output.flush()
-        if output.error is not None and not isinstance(output.error, BrokenPipeError):  # `| head` has read enough
-            kind, fix = ("warning", "The results are there all the same.") if leaves else ("error", "Run it again.")
+        # `| head` has read enough
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):
+            kind, fix = (
+                ("warning", "The results are there all the same.")
+                if leaves
+                else ("error", "Run it again.")
+            )
             got = f"standard output: it must take what is shown; got {output.error.strerror}"
-            print(f"fedlas: {kind}: {got}. Free some space, or direct it elsewhere. {fix}", file=sys.stderr)
+            print(
+                f"fedlas: {kind}: {got}. Free some space, or direct it elsewhere. {fix}",
+                file=sys.stderr,
+            )
             if not leaves:
                 return 2
         if stop is not None:
@@ -102,18 +116,30 @@ def _status(words: list[str], *, resumes: bool) -> int:
             return int(parsed.run(parsed))
     except LostOutputError:
         return 0
-    except (InputError, MissingExtraError) as error:
+    except InputError as error:
+        error.owner = error.owner or " ".join(["fedlas", *words[:1]])
+        return _fail(str(error))
+    except MissingExtraError as error:
         return _fail(str(error))
     except OSError as error:  # a name that is too long, a folder that may not be searched
         place = f" ({error.filename!s:.200})" if error.filename else ""
-        return _fail(f"file: it must be usable; got {error.strerror or error}{place}. Check its path and permissions.")
+        return _fail(
+            f"file: it must be usable; got {error.strerror or error}{place}. Check its path and permissions."
+        )
     except KeyboardInterrupt:
-        print(f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}", file=sys.stderr)
+        print(
+            f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}",
+            file=sys.stderr,
+        )
         return 130
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+        if not isinstance(error, MemoryError) and not any(
+            text in str(error) for text in _NO_MEMORY
+        ):
             raise
-        return _fail(f"memory: there must be enough; got {error or 'less'}. Choose fewer or smaller.")
+        return _fail(
+            f"memory: there must be enough; got {error or 'less'}. Choose fewer or smaller."
+        )
     finally:
         _leave_processes()
 
@@ -164,7 +190,9 @@ class _Parser(argparse.ArgumentParser):
         """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
         stop = "" if message.endswith((".", "?")) else "."
         usage = f"Usage: {self.usage}; see" if self.usage else "See"
-        self.exit(2, f"{self.prog}: error: {printable(message)}{stop} {usage} '{self.prog} --help'.\n")
+        self.exit(
+            2, f"{self.prog}: error: {printable(message)}{stop} {usage} '{self.prog} --help'.\n"
+        )
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -180,7 +208,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
         option = next((word for word in unknown if word.startswith("-")), None)
         if option is None:
             chosen.error(f"unrecognized arguments: {' '.join(map(repr, unknown))}")
-        chosen.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], chosen.options)}")
+        chosen.error(
+            f"there is no option {option!r}. {suggestion(option.split('=')[0], chosen.options)}"
+        )
     if parsed.subcommand is None:
         parser.error(f"a subcommand is missing. {suggestion('', SUBCOMMANDS)}")
     return parsed
@@ -202,10 +232,15 @@ def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict
         summary = f"{each.summary} Rerun to resume." if each.resumes else each.summary
 
         def add(
-            run: Callable[[argparse.Namespace], int], positional: str, name: str = name, summary: str = summary
+            run: Callable[[argparse.Namespace], int],
+            positional: str,
+            name: str = name,
+            summary: str = summary,
         ) -> _Parser:
             usage = f"fedlas {name} {positional} [options]"
-            subcommands[name] = group.add_parser(name, help=summary, description=summary, usage=usage)
+            subcommands[name] = group.add_parser(
+                name, help=summary, description=summary, usage=usage
+            )
             subcommands[name].set_defaults(run=run)
             return subcommands[name]
 

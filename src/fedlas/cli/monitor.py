@@ -11,7 +11,13 @@ from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_path, columns_of, flag, option
 from fedlas.deploy.monitor.look import monitor
-from fedlas.present.monitor_page import explanations, monitor_page, reasons, statistics_table, watches_table
+from fedlas.present.monitor_page import (
+    explanations,
+    monitor_page,
+    reasons,
+    statistics_table,
+    watches_table,
+)
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import terminal
 
@@ -20,7 +26,14 @@ def add_monitor(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_monitor, "CARD PREDS [PREDS ...]")
     option(parser, "card", "CARD", "card.json, or the run folder that holds it", type=Path)
-    option(parser, "files", "PREDS", "live predictions in the order of time, with labels or not", type=Path, nargs="+")
+    option(
+        parser,
+        "files",
+        "PREDS",
+        "live predictions in the order of time, with labels or not",
+        type=Path,
+        nargs="+",
+    )
     add_columns(parser)
     option(
         parser,
@@ -32,10 +45,19 @@ def add_monitor(add: AddSubcommand) -> None:
     )
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
-        "--raw", action="store_true", help="apply the card's calibration first (default: as the card says)"
+        "--raw",
+        action="store_true",
+        help="apply the card's calibration first (default: as the card says)",
     )
-    kinds.add_argument("--calibrated", action="store_true", help="PREDS are calibrated (default: as the card says)")
-    add_path(parser, "--state", "FILE", "file of the state: resume from it, and update it (default: start afresh)")
+    kinds.add_argument(
+        "--calibrated", action="store_true", help="PREDS are calibrated (default: as the card says)"
+    )
+    add_path(
+        parser,
+        "--state",
+        "FILE",
+        "file of the state: resume from it, and update it (default: start afresh)",
+    )
     add_path(parser, "--page", "HTML", "write the history as a page (default: no page)")
     flag(parser, "--json", "print JSON (default: a table and sentences)")
     flag(parser, "--details", "print every watched mean (default: one for each watch)")
@@ -44,7 +66,7 @@ def add_monitor(add: AddSubcommand) -> None:
 def _monitor(args: argparse.Namespace) -> int:
     if args.page is not None:
         if args.page.suffix.lower() not in (".html", ".htm"):
-            raise InputError("fedlas monitor", "--page must end in .html", args.page, "Name the page so.")
+            raise InputError("--page must end in .html", args.page, "Name the page so.")
         require_page_packages()
     watcher = monitor(
         args.card,

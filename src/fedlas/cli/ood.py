@@ -36,8 +36,6 @@ from fedlas.stats.intervals import check_bootstrap
 from fedlas.zoo.ood import OOD_SCORES
 from fedlas.zoo.ood.base import INPUTS
 
-_OWNER = "fedlas ood"
-
 
 def add_ood(add: AddSubcommand) -> None:
     """Add the subcommand."""
@@ -52,9 +50,21 @@ def add_ood(add: AddSubcommand) -> None:
         action="extend",
         default=[],
     )
-    option(parser, "--scores", "SCORE", "scores, see 'fedlas list ood' (default: all)", nargs="+", default=[])
+    option(
+        parser,
+        "--scores",
+        "SCORE",
+        "scores, see 'fedlas list ood' (default: all)",
+        nargs="+",
+        default=[],
+    )
     add_set(parser, "SCORE.KEY=VALUE", "set an option of a score, e.g. knn.k=10")
-    add_path(parser, "--out", "FOLDER", "folder of the report (default: the run, or the folder of all runs)")
+    add_path(
+        parser,
+        "--out",
+        "FOLDER",
+        "folder of the report (default: the run, or the folder of all runs)",
+    )
     add_data_folder(parser, "folder of the runs' own data", flag="--run-data")
     option(
         parser,
@@ -71,7 +81,7 @@ def _ood(args: argparse.Namespace) -> int:
     require_page_packages()
     named = parse_sets(args.data)
     chosen = choose_scores(args.scores, parse_options(args.set))
-    check_bootstrap(_OWNER, confidence_level=0.95, replicates=args.replicates, seed=0, method="percentile")
+    check_bootstrap(confidence_level=0.95, replicates=args.replicates, seed=0, method="percentile")
     runs, skipped = _chosen_runs(args.runs, args.run_data)
     target = args.out or _common_folder(runs)
     with status() as tell:
@@ -79,7 +89,14 @@ def _ood(args: argparse.Namespace) -> int:
         for run in runs:
             try:
                 measured.append(
-                    measure_run(run, named, chosen, replicates=args.replicates, strict=bool(args.scores), show=tell)
+                    measure_run(
+                        run,
+                        named,
+                        chosen,
+                        replicates=args.replicates,
+                        strict=bool(args.scores),
+                        show=tell,
+                    )
                 )
             except InputError as error:
                 # A damaged run does not keep the others from being measured.
@@ -95,7 +112,11 @@ def _ood(args: argparse.Namespace) -> int:
     say(*verdicts(summary), wrap=True)
     # The files hold every table; the terminal shows only those that answer the question.
     compared = method_tables(summary) if len(losses) > 1 else []
-    tables = [*compared, *score_tables(summary)] if args.details else compared[::2] or score_tables(summary, MAIN[:1])
+    tables = (
+        [*compared, *score_tables(summary)]
+        if args.details
+        else compared[::2] or score_tables(summary, MAIN[:1])
+    )
     for table in tables:
         show(terminal(table))
     say(SELECTION, *(statement(summary) if args.details else warnings(summary)), wrap=True)
@@ -116,16 +137,17 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
     """
     names = list(scores) or list(OOD_SCORES)
     for name in names:
-        check_choice(_OWNER, "--scores", name, OOD_SCORES)
+        check_choice("--scores", name, OOD_SCORES)
     if len(set(names)) != len(names):
-        raise InputError(_OWNER, "--scores must differ from each other", " ".join(names), "Name each once.")
+        raise InputError("--scores must differ from each other", " ".join(names), "Name each once.")
     for name, values in options.items():
         if name not in names or not isinstance(values, Mapping):
             raise InputError(
-                _OWNER,
                 "--set must be SCORE.KEY=VALUE of a score that is computed",
                 name,
-                suggestion(name, names) if name not in names else f"Write e.g. --set {name}.KEY=VALUE.",
+                suggestion(name, names)
+                if name not in names
+                else f"Write e.g. --set {name}.KEY=VALUE.",
             )
         # A misspelled option must not pass unnoticed and leave the default in place.
         OOD_SCORES.check_options(name, values, INPUTS)
@@ -138,14 +160,16 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     Raises:
         InputError: If there is none, one comes twice or is not finished, or they differ in more than loss and seed.
     """
-    runs, skipped = find_runs(_OWNER, folders, _why_not, content="finished runs", data=data)
+    runs, skipped = find_runs(folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)
     for folder in runs:
-        must_be_finished(_OWNER, folder)
+        must_be_finished(folder)
     fix = "Name only runs of one recipe with the same settings; measure others in a call of their own."
-    check_alike(_OWNER, [(folder.name, folder.run.config()) for folder in runs], fix)
+    check_alike([(folder.name, folder.run.config()) for folder in runs], fix)
     if len({(folder.run.loss, folder.run.seed) for folder in runs}) != len(runs):
-        raise InputError(_OWNER, "each run must be named once and differ in loss or seed", shown, "Leave one out.")
+        raise InputError(
+            "each run must be named once and differ in loss or seed", shown, "Leave one out."
+        )
     return runs, skipped
 
 
@@ -163,6 +187,8 @@ def _common_folder(runs: Sequence[RunFolder]) -> Path:
     parents = {run.path.resolve().parent for run in runs}
     if len(parents) > 1:
         raise InputError(
-            _OWNER, "runs must lie in one folder", ", ".join(sorted(map(str, parents))), "Say where to with --out."
+            "runs must lie in one folder",
+            ", ".join(sorted(map(str, parents))),
+            "Say where to with --out.",
         )
     return runs[0].path.parent

@@ -28,7 +28,10 @@ def _pack(args: argparse.Namespace) -> int:
     omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
     say(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")
     if omitted:
-        say(f"not packed, as they are not finished or cannot be read: {', '.join(omitted)}", wrap=True)
+        say(
+            f"not packed, as they are not finished or cannot be read: {', '.join(omitted)}",
+            wrap=True,
+        )
     if count := sum(run.path.is_dir() for run in summary.runs):
         text = f"The folder{'s' * (count != 1)} of {count} of them can go, unless you need checkpoints or predictions."
         say(text, wrap=True)

@@ -38,7 +38,9 @@ def add_report(add: AddSubcommand) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    return report_folder(args.folder, replicates=args.replicates, details=args.details, language=args.format)
+    return report_folder(
+        args.folder, replicates=args.replicates, details=args.details, language=args.format
+    )
 
 
 def require_report_packages() -> None:
@@ -48,19 +50,23 @@ def require_report_packages() -> None:
 
 
 def report_folder(
-    folder: Path, *, replicates: int = REPLICATES, details: bool = False, language: str | None = None
+    folder: Path,
+    *,
+    replicates: int = REPLICATES,
+    details: bool = False,
+    language: str | None = None,
 ) -> int:
     """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
 
     Raises:
         InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
     """
-    check_replicates("fedlas report", replicates)
+    check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:
         if language is not None:
             fix = "In Python: fedlas.report(predictions).to_latex()."
-            raise InputError("fedlas report", "--format is for the folder of a bench", f"the run {folder}", fix)
+            raise InputError("--format is for the folder of a bench", f"the run {folder}", fix)
         return _report_run(folder, replicates=replicates, details=details)
     written = write_report(folder, replicates=replicates)
     if language is not None:
@@ -78,7 +84,11 @@ def _report_run(folder: Path, *, replicates: int, details: bool) -> int:
     """Report a single run: its test predictions, before and after a temperature."""
     run = RunFolder(folder)
     evaluation = fedlas.report(
-        test_part(folder), on=run_held_out(folder), num_bins=run.num_bins, replicates=replicates, name=run.name
+        test_part(folder),
+        on=run_held_out(folder),
+        num_bins=run.num_bins,
+        replicates=replicates,
+        name=run.name,
     )
     show_blocks(evaluation.blocks(details=details), details=details)
     say(f"report: {write_text(run.writable(folder / PAGE), evaluation.html())}")

@@ -39,15 +39,30 @@ def add_shift(add: AddSubcommand) -> None:
         nargs="+",
         default=[],
     )
-    option(parser, "--severities", "N", "severities from 1 to 5 (default: all five)", nargs="+", type=int, default=[])
-    option(parser, "--seed", "N", "seed of random corruptions (default: %(default)s)", type=int, default=0)
+    option(
+        parser,
+        "--severities",
+        "N",
+        "severities from 1 to 5 (default: all five)",
+        nargs="+",
+        type=int,
+        default=[],
+    )
+    option(
+        parser,
+        "--seed",
+        "N",
+        "seed of random corruptions (default: %(default)s)",
+        type=int,
+        default=0,
+    )
     flag(parser, "--save", "also save predictions/test-NAME-N.npz (default: metrics only)")
     add_replicates(parser, default=199)
     add_data_folder(parser, "folder of the runs' data")
 
 
 def _shift(args: argparse.Namespace) -> int:
-    check_replicates("fedlas shift", args.replicates)
+    check_replicates(args.replicates)
     chosen = [
         Corruption(name, severity, args.seed)
         for name in dict.fromkeys(args.corruptions or CORRUPTIONS)
@@ -56,8 +71,14 @@ def _shift(args: argparse.Namespace) -> int:
     folders = [RunFolder(path, data_root=args.data) for path in args.runs]
     loaded = [load_trained(folder) for folder in folders]
     with Bar("fedlas shift", total=len(chosen) * len(folders)) as bar:
-        save_to = (lambda place, part: folders[place].writable(folders[place].part_path(part))) if args.save else None
-        results = measure_shift(loaded, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
+        save_to = (
+            (lambda place, part: folders[place].writable(folders[place].part_path(part)))
+            if args.save
+            else None
+        )
+        results = measure_shift(
+            loaded, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates
+        )
     for folder, measured in zip(folders, results, strict=True):
         write_json(folder.shift_path, measured)
         show(terminal(_table(folder, measured), details=True))
@@ -96,5 +117,7 @@ def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -
     noises = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
     if not noises:
         return Cell(_percent(ece))
-    low, high, floor = (_percent(fmean(noise[name] for noise in noises)) for name in ("low", "high", "floor"))
+    low, high, floor = (
+        _percent(fmean(noise[name] for noise in noises)) for name in ("low", "high", "floor")
+    )
     return Cell(_percent(ece), details=(f"[{low}, {high}]", f"floor {floor}"))

@@ -18,11 +18,20 @@ from fedlas.present.table import show_blocks
 
 def add_train(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(lambda args: train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out), "RECIPE")
+    parser = add(
+        lambda args: train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out), "RECIPE"
+    )
     add_recipe(parser)
     add_track(parser)
     option(parser, "--loss", "NAME", "loss to train with (default: %(default)s)", default="fedlas")
-    option(parser, "--seed", "N", "seed of split, data order, weights (default: %(default)s)", type=int, default=0)
+    option(
+        parser,
+        "--seed",
+        "N",
+        "seed of split, data order, weights (default: %(default)s)",
+        type=int,
+        default=0,
+    )
     add_path(parser, "--out", "FOLDER", "run folder (default: runs/RECIPE/LOSS-sSEED)")
 
 
@@ -32,13 +41,23 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     Raises:
         InputError: As :func:`fedlas.lab.runs.execute.execute`.
     """
-    check_count("fedlas train", "seed", seed, low=0)
+    check_count("seed", seed, low=0)
     planned = plan(recipe, losses=[loss], seeds=[seed])[0]
     run = planned if out is None else Run(recipe, loss, seed, out)
     with limited_to(threads_for(run)):
         metrics = execute(run)
-    columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
-    show_blocks([short_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")])
+    columns = {
+        "test": metrics["test"],
+        f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"],
+    }
+    show_blocks(
+        [
+            short_table(
+                columns,
+                title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}",
+            )
+        ]
+    )
     say(*metrics["notes"], *alarms_of([run], run.folder), wrap=True)
     say(f"run folder: {run.folder}")
     return 0

@@ -41,7 +41,9 @@ def add_tune(add: AddSubcommand) -> None:
 def _tune(args: argparse.Namespace) -> int:
     executor = executor_of(args)
     names = ("losses", "trials", "objective", "seeds", "space", "out", "data")
-    tuning = plan_tuning(args.recipe, overrides_of(args), **{name: getattr(args, name) for name in names})
+    tuning = plan_tuning(
+        args.recipe, overrides_of(args), **{name: getattr(args, name) for name in names}
+    )
     if args.dry_run:
         dry_run_study(tuning)
         return 0

@@ -21,7 +21,12 @@ def add_uncertainty(add: AddSubcommand) -> None:
     parser = add(_uncertainty, "METHOD RUN [RUN ...]")
     option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
     option(parser, "runs", "RUN", "folders of finished runs", type=Path, nargs="+")
-    add_path(parser, "--out", "FOLDER", "folder of the result (default: METHOD-LOSS-sSEED beside the first run)")
+    add_path(
+        parser,
+        "--out",
+        "FOLDER",
+        "folder of the result (default: METHOD-LOSS-sSEED beside the first run)",
+    )
     add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
     option(parser, "--name", None, "its name in a report (default: METHOD(LOSS))")
     add_data_folder(parser, "folder of the runs' data")
@@ -29,7 +34,12 @@ def add_uncertainty(add: AddSubcommand) -> None:
 
 def _uncertainty(args: argparse.Namespace) -> int:
     derived = plan_method(
-        args.method, args.runs, out=args.out, options=parse_options(args.set), name=args.name, data=args.data
+        args.method,
+        args.runs,
+        out=args.out,
+        options=parse_options(args.set),
+        name=args.name,
+        data=args.data,
     )
     metrics = apply_method(derived)
     before = "mean of the runs" if len(derived.members) > 1 else derived.members[0].name
@@ -45,5 +55,7 @@ def _uncertainty(args: argparse.Namespace) -> int:
 def _mean(members: Sequence[RunFolder], metrics: Iterable[str]) -> dict[str, float]:
     """Return the mean over the runs of each test metric that all have."""
     tables = [member.metrics["test"] for member in members]
-    shared = [key for key in metrics if all(isinstance(table.get(key), int | float) for table in tables)]
+    shared = [
+        key for key in metrics if all(isinstance(table.get(key), int | float) for table in tables)
+    ]
     return {key: sum(table[key] for table in tables) / len(tables) for key in shared}

@@ -38,14 +38,15 @@ def booster_graph(estimator: Any, *, raw_scores: bool, opset: int) -> Any:
     if len(trees) != 1 or others:
         got = f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}"
         fix = "Train it with trees alone, and a classification objective."
-        raise InputError("fedlas export", "a booster must become one node of trees", got, fix)
+        raise InputError("a booster must become one node of trees", got, fix)
     (node,) = trees
     for attribute in node.attribute:
         if attribute.name == "post_transform" and raw_scores:
             attribute.s = b"NONE"
     node.input[0] = "numbers"
     node.output[1] = "scores"
-    single, double = 1, 11  # TensorProto.FLOAT and DOUBLE; the layer behind takes what X has
+    single = 1
+    double = 11  # TensorProto.FLOAT and DOUBLE; the layer behind takes what X has
     cast = helper.make_node("Cast", ["X"], ["numbers"], to=single)
     kind = helper.make_tensor_value_info("X", double, [None, int(estimator.n_features_in_)])
     scores = helper.make_tensor_value_info("scores", single, [None, None])
@@ -71,4 +72,4 @@ def _converted(estimator: Any) -> Any:
         reason = " ".join(str(error).split())[:160]
         got = f"{type(estimator).__name__} ({type(error).__name__}: {reason})"
         fix = f"Save the model by {package} itself or by pickle."
-        raise InputError("fedlas export", f"the converter for {package} must take it", got, fix) from error
+        raise InputError(f"the converter for {package} must take it", got, fix) from error

@@ -41,7 +41,9 @@ class Calibration:
     @property
     def temperature(self) -> float | None:
         """The temperature; None for another method than temperature scaling."""
-        return self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
+        return (
+            self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
+        )
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return calibrated logits ``(n, C)``, of the same dtype."""
@@ -56,19 +58,23 @@ class Calibration:
     def plain(self) -> dict[str, Any]:
         """Return one temperature, or all parameters, for JSON."""
         whole = {} if self.calibrator is None else self.calibrator.plain()
-        if not whole or (self.temperature is not None and not whole.keys() & {"top_label", "least_log"}):
+        if not whole or (
+            self.temperature is not None and not whole.keys() & {"top_label", "least_log"}
+        ):
             return {"method": self.method, "temperature": self.temperature}
         return {"method": self.method, "calibrator": whole}
 
 
-def check_method(owner: str, method: str) -> str:
+def check_method(method: str) -> str:
     """Return the name of a calibrator that is fitted on a run's validation part, or none.
 
     Raises:
         InputError: For another.
     """
-    names = [entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"]
-    return check_choice(owner, "--calibrate", method, [*names, NONE])
+    names = [
+        entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"
+    ]
+    return check_choice("--calibrate", method, [*names, NONE])
 
 
 def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
@@ -78,8 +84,12 @@ def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
         InputError: For an unknown method, or predictions without the features that it needs.
         MissingExtraError: If a package that the fit needs is not installed.
     """
-    method = check_method("calibration", method)
-    return Calibration(None) if method == NONE else Calibration(*fit_with_notes(CALIBRATORS[method].value(), val))
+    method = check_method(method)
+    return (
+        Calibration(None)
+        if method == NONE
+        else Calibration(*fit_with_notes(CALIBRATORS[method].value(), val))
+    )
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
@@ -105,4 +115,4 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         return Calibration(calibrator)
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."
-        raise InputError("card", "it must hold a calibration", reason(error), fix) from error
+        raise InputError("it must hold a calibration", reason(error), fix) from error

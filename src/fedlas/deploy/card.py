@@ -72,14 +72,14 @@ class Card:
         try:
             content = read_json(path)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
+            raise InputError("it must be readable JSON", f"{path} ({error})", fix) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError("card", f"it must have format {FORMAT!r}", path, fix)
+            raise InputError(f"it must have format {FORMAT!r}", path, fix)
         try:
             return _card(content)
         except (KeyError, TypeError, ValueError) as error:
             got = f"{path} ({reason(error)})"
-            raise InputError("card", "it must hold what the monitor compares with", got, fix) from error
+            raise InputError("it must hold what the monitor compares with", got, fix) from error
 
 
 def check_card_place(path: Path) -> None:
@@ -100,27 +100,31 @@ def check_card_place(path: Path) -> None:
         other = None if is_card else path
     if other is not None:
         fix = "Choose another --out, or move that file away."
-        raise InputError("card", "what is there already must be a card, to be replaced", other, fix)
+        raise InputError("what is there already must be a card, to be replaced", other, fix)
 
 
 def _card(content: Mapping[str, Any]) -> Card:
-    model, reference = content["model"], content["reference"]
-    name, classes, num_classes = (
-        model["run"],
-        model["classes"],
-        check_count("card", "num_classes", model["num_classes"], low=0),
-    )
+    model = content["model"]
+    reference = content["reference"]
+    name = model["run"]
+    classes = model["classes"]
+    num_classes = check_count("num_classes", model["num_classes"], low=0)
     if not isinstance(name, str):
         raise ValueError("the run has no name")
     if classes is None:
         classes = []
-    elif not (isinstance(classes, list) and len(classes) == num_classes and all(isinstance(c, str) for c in classes)):
+    elif not (
+        isinstance(classes, list)
+        and len(classes) == num_classes
+        and all(isinstance(c, str) for c in classes)
+    ):
         raise ValueError(f"classes are not the names of {num_classes}")
     # The monitor compares with these sums; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
     raw = {"raw": True, "calibrated": False}[content.get("live", "calibrated")]
     gaps = GapSums.read(reference["gaps"])
-    edges, counts = check_edges(read_array(reference, "bin_edges")), read_counts(reference, "bin_counts")
+    edges = check_edges(read_array(reference, "bin_edges"))
+    counts = read_counts(reference, "bin_counts")
     if edges.shape != (len(counts) + 1,):
         raise ValueError(f"{len(counts)} bins with {len(edges)} ends")
     if not gaps.count[0] > 0 or counts.sum() != gaps.count[0]:
@@ -130,16 +134,33 @@ def _card(content: Mapping[str, Any]) -> Card:
         for row in content["selective"]["thresholds"]
         if row["threshold"] is not None
     )
-    classwise = None if reference.get("class_counts") is None else read_counts(reference, "class_counts")
-    if classwise is not None and (classwise.shape != (num_classes,) or classwise.sum() != gaps.count[0]):
+    classwise = (
+        None if reference.get("class_counts") is None else read_counts(reference, "class_counts")
+    )
+    if classwise is not None and (
+        classwise.shape != (num_classes,) or classwise.sum() != gaps.count[0]
+    ):
         raise ValueError(f"{classwise.sum():g} samples in {len(classwise)} classes")
-    return Card(name, tuple(classes), num_classes, calibration, raw, gaps, edges, counts, thresholds, classwise)
+    return Card(
+        name,
+        tuple(classes),
+        num_classes,
+        calibration,
+        raw,
+        gaps,
+        edges,
+        counts,
+        thresholds,
+        classwise,
+    )
 
 
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
     """Return a row of the thresholds, which holds no more samples than the test part."""
-    wrong, accepted = (check_count("card", name, test[name], low=0) for name in ("wrong", "accepted"))
+    wrong, accepted = (check_count(name, test[name], low=0) for name in ("wrong", "accepted"))
     if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
         raise ValueError(f"{wrong} wrong of {accepted} accepted samples")
-    share, cut = (check_number("card", *pair, low=0, high=1) for pair in (("risk", risk), ("threshold", threshold)))
+    share, cut = (
+        check_number(*pair, low=0, high=1) for pair in (("risk", risk), ("threshold", threshold))
+    )
     return Accepted(share, cut, accepted, wrong)

@@ -12,7 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_kinds, check_number, describe, is_dense
+from fedlas._core.check import (
+    InputError,
+    check_choice,
+    check_kinds,
+    check_number,
+    describe,
+    is_dense,
+)
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path, write_atomically
 from fedlas.calibrated import CalibratedModel, TableCalibration
@@ -25,7 +32,6 @@ from fedlas.predictions.predictions import check_predictions
 
 TOLERANCE = 1e-5
 """Most that a probability may differ from the model's own."""
-OWNER = "fedlas export"
 PIXELS = "images"
 """Name of the input of a run's model."""
 _BATCH = 64  # samples that are compared at once
@@ -94,10 +100,17 @@ def export_model(
             is left then.
         MissingExtraError: If a package of the form is not installed.
     """
-    inner = model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
+    inner = (
+        model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
+    )
     deployed = Deployed(inner, mean=mean, std=std).eval()
-    probs = check_predictions("export", calibration.transform(expected)).probs.double().numpy()
-    normalization = {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": "the model"}
+    probs = check_predictions(calibration.transform(expected)).probs.double().numpy()
+    normalization = {
+        "mean": list(mean),
+        "std": list(std),
+        "of": "pixel / 255",
+        "done by": "the model",
+    }
     about = {**about, "calibration": calibration.plain(), "normalization": normalization}
 
     def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
@@ -106,11 +119,15 @@ def export_model(
             yield {PIXELS: batch}, probs[done : done + len(batch)]
             done += len(batch)
         if done != len(probs):
-            expected_text = f"the test part must have the {len(probs)} samples that the run predicted"
-            raise InputError(OWNER, expected_text, done, "Train it again.")
+            expected_text = (
+                f"the test part must have the {len(probs)} samples that the run predicted"
+            )
+            raise InputError(expected_text, done, "Train it again.")
 
     example = {PIXELS: next(iter(images()))}
-    return _export(deployed, out, form, example, samples(), about, tolerance, ranges={PIXELS: (0, 255)})
+    return _export(
+        deployed, out, form, example, samples(), about, tolerance, ranges={PIXELS: (0, 255)}
+    )
 
 
 @check_kinds
@@ -146,18 +163,20 @@ def export(
             probabilities. No file is left then.
         MissingExtraError: If a package of the form is not installed.
     """
-    check_choice(OWNER, "form", form, FORMATS)
-    check_number(OWNER, "tolerance", tolerance, low=0)
+    check_choice("form", form, FORMATS)
+    check_number("tolerance", tolerance, low=0)
     if isinstance(model, TableCalibration):
         return _export_table(model, checked_path(path), form, dict(about or {}), tolerance)
     if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
         if form != "onnx":
-            raise InputError(OWNER, "a scikit-learn model goes out as onnx", form, "Leave form out.")
+            raise InputError("a scikit-learn model goes out as onnx", form, "Leave form out.")
         return _export_sklearn(model, checked_path(path), inputs, dict(about or {}), tolerance)
     if not isinstance(model, CalibratedModel):
         fix = "Pass what fedlas.calibrate(model, val_loader) returns."
         raise InputError(
-            OWNER, "the model must be a CalibratedModel or a fitted CalibratedClassifier", describe(model), fix
+            "the model must be a CalibratedModel or a fitted CalibratedClassifier",
+            describe(model),
+            fix,
         )
     by_name = not isinstance(inputs, Tensor) if by_name is None else by_name
     tensors = _checked_inputs({"inputs": inputs} if isinstance(inputs, Tensor) else inputs)
@@ -166,7 +185,9 @@ def export(
     number = len(next(iter(tensors.values())))
 
     starts = range(0, number, _BATCH)
-    parts = [{name: value[start : start + _BATCH] for name, value in tensors.items()} for start in starts]
+    parts = [
+        {name: value[start : start + _BATCH] for name, value in tensors.items()} for start in starts
+    ]
     if axes:  # another size of each free axis, so that the file cannot have fixed it
         parts.append(_stretched(parts[0], axes))
         try:
@@ -174,7 +195,9 @@ def export(
                 deployed(*parts[-1].values())
         except (RuntimeError, ValueError, IndexError) as error:
             got = f"{type(error).__name__} with half as much again: {str(error)[:200]}"
-            raise InputError(OWNER, "free axes must be free in the model", got, "Leave out those it fixes.") from error
+            raise InputError(
+                "free axes must be free in the model", got, "Leave out those it fixes."
+            ) from error
 
     def samples() -> Iterator[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]:
         for part in parts:
@@ -182,7 +205,9 @@ def export(
                 yield part, deployed(*part.values())[1].double().numpy()
 
     about = {**(about or {}), "calibration": Calibration(model.calibrator).plain()}
-    return _export(deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes)
+    return _export(
+        deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes
+    )
 
 
 def _export_table(
@@ -208,26 +233,38 @@ def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
     if (
         not isinstance(inputs, Mapping)
         or not inputs
-        or not all(is_dense(v) and not v.is_meta and not v.is_complex() and v.ndim for v in inputs.values())
+        or not all(
+            is_dense(v) and not v.is_meta and not v.is_complex() and v.ndim for v in inputs.values()
+        )
     ):
-        raise InputError(OWNER, "inputs must be tensors of samples", describe(inputs), fix)
+        raise InputError("inputs must be tensors of samples", describe(inputs), fix)
     sizes = {len(value) for value in inputs.values()}
     if len(sizes) != 1 or 0 in sizes:
-        raise InputError(OWNER, "inputs must have the same number of samples, at least 1", sorted(sizes), fix)
+        raise InputError(
+            "inputs must have the same number of samples, at least 1", sorted(sizes), fix
+        )
     return {str(name): value for name, value in inputs.items()}
 
 
 def _checked_axes(free_axes: Sequence[int] | FreeAxes, inputs: Mapping[str, Tensor]) -> FreeAxes:
     listed = isinstance(free_axes, list | tuple)
-    by_input: Any = free_axes if not listed else dict.fromkeys(inputs, free_axes) if free_axes else {}
+    by_input: Any = (
+        free_axes if not listed else dict.fromkeys(inputs, free_axes) if free_axes else {}
+    )
     if not isinstance(by_input, Mapping):
-        raise InputError(OWNER, "free axes must be a list, or lists by input", describe(free_axes), "Pass (2, 3).")
+        raise InputError(
+            "free axes must be a list, or lists by input", describe(free_axes), "Pass (2, 3)."
+        )
     for name, axes in by_input.items():
         most = inputs[name].ndim if name in inputs else 0
-        if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) and 0 < axis < most for axis in axes):
+        if not isinstance(axes, list | tuple) or not all(
+            isinstance(axis, int) and 0 < axis < most for axis in axes
+        ):
             shapes = ", ".join(f"{each} {tuple(value.shape)}" for each, value in inputs.items())
             got = f"{describe(axes)} of {name!r}"
-            raise InputError(OWNER, "free axes must be axes of an input after the first", got, f"Inputs: {shapes}.")
+            raise InputError(
+                "free axes must be axes of an input after the first", got, f"Inputs: {shapes}."
+            )
     return by_input
 
 
@@ -236,7 +273,9 @@ def _stretched(inputs: Mapping[str, Tensor], axes: FreeAxes) -> dict[str, Tensor
     longer = dict(inputs)
     for name, axis in ((name, axis) for name, each in axes.items() for axis in each):
         value = longer[name]
-        longer[name] = torch.cat([value, value.narrow(axis, 0, (value.shape[axis] + 1) // 2)], dim=axis)
+        longer[name] = torch.cat(
+            [value, value.narrow(axis, 0, (value.shape[axis] + 1) // 2)], dim=axis
+        )
     return longer
 
 
@@ -253,7 +292,9 @@ def _export(
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Exported:
     """Write the bytes, read them again, compare, and only then give them a name."""
-    inputs = tuple(_described(name, value, axes or {}, ranges or {}) for name, value in example.items())
+    inputs = tuple(
+        _described(name, value, axes or {}, ranges or {}) for name, value in example.items()
+    )
     few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
     about = {**about, "inputs": list(inputs), **_general()}
     try:
@@ -261,10 +302,12 @@ def _export(
     except (InputError, MissingExtraError):
         raise
     except Exception as error:  # whatever a tracer finds in a model it cannot follow
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         got = f"{type(error).__name__}: {reason[:300]}"
         fix = "Try another --format, or leave --free-axes out." if axes else "Try another --format."
-        raise InputError(OWNER, f"the model must be one that {form} can hold", got, fix) from error
+        raise InputError(f"the model must be one that {form} can hold", got, fix) from error
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         with torch.inference_mode():
@@ -273,29 +316,56 @@ def _export(
 
     difference, compared = check_export(_read(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
-    return Exported(out, form, len(content), inputs, tuple(FORMATS[form].example(out, few)), difference, compared)
+    return Exported(
+        out,
+        form,
+        len(content),
+        inputs,
+        tuple(FORMATS[form].example(out, few)),
+        difference,
+        compared,
+    )
 
 
-def _export_sklearn(model: Any, out: Path, X: Any, about: dict[str, Any], tolerance: float) -> Exported:  # noqa: N803
+def _export_sklearn(
+    model: Any,
+    out: Path,
+    X: Any,  # noqa: N803
+    about: dict[str, Any],
+    tolerance: float,
+) -> Exported:
     """Write the base estimator in ONNX with the calibrator behind it: in float32, or float64 if that is not enough."""
     try:
         rows = np.asarray(X, dtype=np.float64)
     except (TypeError, ValueError):
         rows = np.empty(0)
     if rows.ndim != 2 or not len(rows):
-        raise InputError(OWNER, "inputs must be numbers (N, D)", describe(X), "Pass the features of some samples.")
+        raise InputError(
+            "inputs must be numbers (N, D)", describe(X), "Pass the features of some samples."
+        )
     try:
-        return _sklearn_file(model, out, torch.from_numpy(rows.astype(np.float32)), about, tolerance)
-    except InputError as error:  # float32 is what trees compare in, and too coarse where probabilities underflow
+        return _sklearn_file(
+            model, out, torch.from_numpy(rows.astype(np.float32)), about, tolerance
+        )
+    except (
+        InputError
+    ) as error:  # float32 is what trees compare in, and too coarse where probabilities underflow
         try:
             return _sklearn_file(model, out, torch.from_numpy(rows), about, tolerance)
         except InputError:
             raise error from None
 
 
-def _sklearn_file(model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float) -> Exported:
+def _sklearn_file(
+    model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
+) -> Exported:
     inputs = (_described("X", rows, {}, {}),)
-    facts = {**about, "calibration": Calibration(model.calibrator_).plain(), "inputs": list(inputs), **_general()}
+    facts = {
+        **about,
+        "calibration": Calibration(model.calibrator_).plain(),
+        "inputs": list(inputs),
+        **_general(),
+    }
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
@@ -315,8 +385,9 @@ def _read(form: str, content: bytes) -> Probs:
     except MissingExtraError:
         raise
     except Exception as error:  # of any runtime
-        got, fix = f"{type(error).__name__}: {str(error)[:300]}", "Try another --format."
-        raise InputError(OWNER, f"{FORMATS[form].reader} must load what was written", got, fix) from error
+        got = f"{type(error).__name__}: {str(error)[:300]}"
+        fix = "Try another --format."
+        raise InputError(f"{FORMATS[form].reader} must load what was written", got, fix) from error
 
 
 def _general() -> dict[str, Any]:
@@ -324,7 +395,10 @@ def _general() -> dict[str, Any]:
 
 
 def check_export(
-    probs: Probs, reference: Callable[[Mapping[str, Tensor]], NDArray[Any]], samples: Samples, tolerance: float
+    probs: Probs,
+    reference: Callable[[Mapping[str, Tensor]], NDArray[Any]],
+    samples: Samples,
+    tolerance: float,
 ) -> tuple[float, int]:
     """Compare what a file gives with the model's own calibrated probabilities, on every sample.
 
@@ -340,19 +414,25 @@ def check_export(
     Raises:
         InputError: If one differs by more.
     """
-    largest, at, done, here = 0.0, 0, 0, 0.0
+    largest = 0.0
+    at = 0
+    done = 0
+    here = 0.0
     for number, (inputs, expected) in enumerate(samples):
         exported = _called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
             exported[:1] = _called(probs, {name: value[:1] for name, value in inputs.items()})
         # NaN must count as a difference, and compares as none.
         apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
-        worst = int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
+        worst = (
+            int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
+        )
         # Too far: is it the conversion, or does the model on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
             here = max(here, float(np.abs(reference(inputs) - expected).max()))
         if not apart[worst] <= largest:
-            largest, at = float(apart[worst]), done + worst
+            largest = float(apart[worst])
+            at = done + worst
         done += len(exported)
     if not largest <= tolerance:
         why = (
@@ -363,23 +443,40 @@ def check_export(
             "calibrator without steps, such as temperature"
         )
         expected_text = f"probabilities must equal the model's within {tolerance:g}"
-        raise InputError(OWNER, expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
+        raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
     return largest, done
 
 
 def _called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """Return what the file gives; one that fails on a batch has fixed a size."""
     try:
-        return np.asarray(probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64)
+        return np.asarray(
+            probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64
+        )
     except Exception as error:  # of any runtime
         size = len(next(iter(inputs.values())))
-        got = f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
+        got = (
+            f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
+        )
         fix = "Try another --format, or take the sizes in the model's forward from its inputs."
-        raise InputError(OWNER, "what was written must take batches of any size", got, fix) from error
+        raise InputError("what was written must take batches of any size", got, fix) from error
 
 
-def _described(name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+def _described(
+    name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
     """Name, dtype, shape and range of one input."""
     low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
-    shape = ["batch", *(f"{name}_{i}" if i in axes.get(name, ()) else n for i, n in enumerate(value.shape[1:], 1))]
-    return {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": shape, "range": [low, high]}
+    shape = [
+        "batch",
+        *(
+            f"{name}_{i}" if i in axes.get(name, ()) else n
+            for i, n in enumerate(value.shape[1:], 1)
+        ),
+    ]
+    return {
+        "name": name,
+        "dtype": str(value.dtype).removeprefix("torch."),
+        "shape": shape,
+        "range": [low, high],
+    }

@@ -58,7 +58,9 @@ class Deployed(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.names, self.pixels = model, names, mean is not None
+        self.model = model
+        self.names = names
+        self.pixels = mean is not None
         if mean is not None and std is not None:
             scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
             self.register_buffer("scale", scale)
@@ -66,9 +68,13 @@ class Deployed(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return calibrated logits and probabilities ``(N, C, ...)`` each; pixels are ``(N, channels, H, W)`` uint8."""
-        tensors = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
+        tensors = (
+            [part.float() * self.scale + self.shift for part in inputs]
+            if self.pixels
+            else list(inputs)
+        )
         named = {} if self.names is None else dict(zip(self.names, tensors, strict=True))
-        logits = class_logits("export", self.model(*([] if named else tensors), **named))
+        logits = class_logits(self.model(*([] if named else tensors), **named))
         return logits, logits.float().softmax(dim=1)
 
 
@@ -93,7 +99,9 @@ class Format:
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
     """Return facts about a model by name: text unchanged, all else as JSON."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
+    }
 
 
 def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
@@ -121,7 +129,7 @@ def onnx_bytes(proto: Any, about: Mapping[str, Any]) -> bytes:
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
     if proto.ByteSize() > _MOST_BYTES:
         got = f"{proto.ByteSize():,} bytes"
-        raise InputError("fedlas export", "an ONNX file holds at most 2 GiB", got, "Use torch-export.")
+        raise InputError("an ONNX file holds at most 2 GiB", got, "Use torch-export.")
     content: bytes = proto.SerializeToString()
     return content
 
@@ -135,7 +143,9 @@ def read_onnx(content: bytes) -> Probs:
     return lambda inputs: session.run([OUTPUTS[1]], dict(inputs))[0]
 
 
-def _write_onnx(model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_onnx(
+    model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]
+) -> bytes:
     return onnx_bytes(onnx_program(model, example, axes), about)
 
 
@@ -153,19 +163,29 @@ def onnx_lines(path: Path, example: Examples) -> list[str]:
     ]
 
 
-def _write_program(model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_program(
+    model: nn.Module, example: Examples, axes: FreeAxes, about: Mapping[str, Any]
+) -> bytes:
     buffer = io.BytesIO()
     with quiet, torch.no_grad():
-        program = torch.export.export(model, tuple(example.values()), dynamic_shapes=_sizes(example, axes))
-        torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
+        program = torch.export.export(
+            model, tuple(example.values()), dynamic_shapes=_sizes(example, axes)
+        )
+        torch.export.save(
+            program, buffer, extra_files={"metadata.json": json.dumps(metadata(about), indent=2)}
+        )
     return buffer.getvalue()
 
 
-def _write_script(model: nn.Module, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]) -> bytes:
+def _write_script(
+    model: nn.Module, example: Examples, _axes: FreeAxes, about: Mapping[str, Any]
+) -> bytes:
     buffer = io.BytesIO()
     with quiet, torch.no_grad():
         traced: Any = torch.jit.trace(model, tuple(example.values()), check_trace=False)
-        torch.jit.save(traced, buffer, _extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
+        torch.jit.save(
+            traced, buffer, _extra_files={"metadata.json": json.dumps(metadata(about), indent=2)}
+        )
     return buffer.getvalue()
 
 
@@ -187,7 +207,10 @@ def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], P
 
 def _torch_lines(load: str) -> Callable[[Path, Examples], list[str]]:
     def lines(path: Path, example: Examples) -> list[str]:
-        zeros = [f"torch.zeros({(1, *value.shape[1:])}, dtype={value.dtype})," for value in example.values()]
+        zeros = [
+            f"torch.zeros({(1, *value.shape[1:])}, dtype={value.dtype}),"
+            for value in example.values()
+        ]
         return [
             "import torch",
             f"model = {load.format(path=path.as_posix())}",
@@ -203,7 +226,8 @@ def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...
 
     Tokens are whole numbers ``(N, L)``. Their length is free unless the model fixes it.
     """
-    sizes, dim = [], torch.export.Dim
+    sizes = []
+    dim = torch.export.Dim
     for name, value in example.items():
         tokens = {1: dim.AUTO} if value.ndim == 2 and not value.is_floating_point() else {}
         free = {axis: dim(f"{name}_{axis}".replace(".", "_")) for axis in axes.get(name, ())}
@@ -226,7 +250,10 @@ FORMATS: dict[str, Format] = {
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "skl2onnx")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "skl2onnx")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -24,7 +24,8 @@ from fedlas.stats.rows import Floats
 from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
 LEVEL = 0.95
-CELLS, BINS = 5, 100
+CELLS = 5
+BINS = 100
 """Cells of confidence in which the gap is followed, and bins of its distribution, for ``fedlas monitor``."""
 STAGES = ("as predicted", "calibrated")
 METHOD = (
@@ -35,7 +36,9 @@ METHOD = (
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
-Intervals = Callable[[Mapping[str, AnyPredictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]]
+Intervals = Callable[
+    [Mapping[str, AnyPredictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]
+]
 """From predictions by stage and the names of metrics to interval and floor by stage and name, where there are any."""
 
 
@@ -72,17 +75,21 @@ def make_card(
         InputError: If a risk is out of range, or predictions have weights, with which no threshold's bound holds.
     """
     for part in (val, test):
-        check_takes_weights("make_card", part, takes_weights=False)
+        check_takes_weights(part, takes_weights=False)
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
-    val, test = calibration.transform(val), stages[STAGES[1]]
+    val = calibration.transform(val)
+    test = stages[STAGES[1]]
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     noise = {} if intervals is None else intervals(stages, list(measured[STAGES[1]]))
-    num_classes, class_counts, samples_of = 0, None, None
+    num_classes = 0
+    class_counts = None
+    samples_of = None
     if isinstance(test, Predictions):
         num_classes = test.num_classes
         class_counts, samples_of = (
-            torch.bincount(each.cpu(), minlength=num_classes).tolist() for each in (test.predicted, test.target)
+            torch.bincount(each.cpu(), minlength=num_classes).tolist()
+            for each in (test.predicted, test.target)
         )
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -90,13 +97,30 @@ def make_card(
         "calibration": {**calibration.plain(), "fitted on": calibration.fitted_on},
         # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
         "live": "raw" if exported is None and calibration.calibrator is not None else "calibrated",
-        "data": {**data, "samples": {**data.get("samples", {}), "val": val.num_samples, "test": test.num_samples}},
-        "metrics": {stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages},
-        "metrics_of": {"part": "test", "num_bins": num_bins, "interval": LEVEL, "replicates": replicates},
+        "data": {
+            **data,
+            "samples": {
+                **data.get("samples", {}),
+                "val": val.num_samples,
+                "test": test.num_samples,
+            },
+        },
+        "metrics": {
+            stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages
+        },
+        "metrics_of": {
+            "part": "test",
+            "num_bins": num_bins,
+            "interval": LEVEL,
+            "replicates": replicates,
+        },
         "selective": {
             "method": METHOD.format(level=LEVEL),
             "level": LEVEL,
-            "thresholds": [reject_option(val, test, risk=risk, confidence_level=LEVEL).plain() for risk in risks],
+            "thresholds": [
+                reject_option(val, test, risk=risk, confidence_level=LEVEL).plain()
+                for risk in risks
+            ],
         },
         "width": _width(val, test),
         "reference": _reference(val, test, class_counts),
@@ -111,7 +135,10 @@ def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPr
 
 
 def _with_estimates(measured: Mapping[str, float], noise: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: noise[name].plain() if name in noise else {"value": value} for name, value in measured.items()}
+    return {
+        name: noise[name].plain() if name in noise else {"value": value}
+        for name, value in measured.items()
+    }
 
 
 def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
@@ -119,10 +146,16 @@ def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
     val, test = (TopLabel(each.confidence, each.correct) for each in (val, test))
     venn_abers, _ = fit_with_notes(VennAbers(), val)
     low, high = venn_abers.interval(test).T
-    return {"method": "venn-abers", "mean": float((high - low).mean()), "95 %": float((high - low).quantile(0.95))}
+    return {
+        "method": "venn-abers",
+        "mean": float((high - low).mean()),
+        "95 %": float((high - low).quantile(0.95)),
+    }
 
 
-def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None) -> dict[str, Any]:
+def _reference(
+    val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None
+) -> dict[str, Any]:
     """Return sums over the test part for ``fedlas monitor``, in cells that validation predictions choose."""
     confidence, held_out = (each.confidence.cpu().double().numpy() for each in (test, val))
     cells, bins = (_quantile_edges(held_out, number) for number in (CELLS, BINS))
@@ -138,12 +171,17 @@ def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int
 
 def _quantile_edges(values: Floats, number: int) -> Floats:
     """Return 0, quantiles and 1 as edges, each once: between values, so that last digits move none to a neighbor."""
-    steps, inner = np.unique(values.round(6)), np.quantile(values, np.arange(1, number) / number).round(6)
+    steps = np.unique(values.round(6))
+    inner = np.quantile(values, np.arange(1, number) / number).round(6)
     at = np.searchsorted(steps, inner[inner < 1])
-    return np.concatenate([[0.0], np.unique((steps[at[at > 0] - 1] + steps[at[at > 0]]) / 2), [1.0]])
+    return np.concatenate(
+        [[0.0], np.unique((steps[at[at > 0] - 1] + steps[at[at > 0]]) / 2), [1.0]]
+    )
 
 
-def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]) -> list[str]:
+def known_limits(
+    content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]
+) -> list[str]:
     """Return sentences, the most general first.
 
     Args:
@@ -155,15 +193,14 @@ def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes
 
 
 def _general(content: Mapping[str, Any]) -> Iterator[str]:
-    data, samples = content["data"], content["data"]["samples"]
+    data = content["data"]
+    samples = content["data"]["samples"]
     yield (
         f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
     )
     trained = "seed" in content["model"]
-    chosen = (
-        "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
-    )
+    chosen = "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
     if not trained:
         fitted = content["calibration"].get("fitted on") == FITTED_ON
         chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"
@@ -179,7 +216,8 @@ def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[
     # Calibration as a whole.
     ece = content["metrics"]["calibrated"].get("ece", {})
     if "p" in ece:
-        value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
+        value = f"{100 * ece['value']:.2f} %"
+        floor = f"{100 * ece['floor']:.2f} %"
         p = p_said(ece["p"], ece.get("least_p"))
         if ece["p"] > ALPHA:
             yield (
@@ -217,10 +255,19 @@ def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[
 def _training(content: Mapping[str, Any]) -> Iterator[str]:
     data = content["data"].get("settings") or {}
     for key, text in (
-        ("label_noise", "Some training labels were made wrong on purpose, validation labels may be too."),
-        ("long_tail", "Training and validation classes were made rare on purpose, test classes were not."),
+        (
+            "label_noise",
+            "Some training labels were made wrong on purpose, validation labels may be too.",
+        ),
+        (
+            "long_tail",
+            "Training and validation classes were made rare on purpose, test classes were not.",
+        ),
         ("corruption", "The test images were corrupted on purpose."),
-        ("hold_out_classes", "Some classes were held out: inputs of unknown classes get a confidence like any other."),
+        (
+            "hold_out_classes",
+            "Some classes were held out: inputs of unknown classes get a confidence like any other.",
+        ),
         ("test_mean", "The test images were not normalized as the training images."),
     ):
         if data.get(key):

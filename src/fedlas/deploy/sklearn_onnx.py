@@ -25,9 +25,14 @@ class _Behind(nn.Module):
         side: Makes side information of the columns that it comes from; None if the calibrator uses none.
     """
 
-    def __init__(self, layer: nn.Module, *, decides: bool, binary: bool, side: nn.Module | None) -> None:
+    def __init__(
+        self, layer: nn.Module, *, decides: bool, binary: bool, side: nn.Module | None
+    ) -> None:
         super().__init__()
-        self.layer, self.decides, self.binary, self.side = layer, decides, binary, side
+        self.layer = layer
+        self.decides = decides
+        self.binary = binary
+        self.side = side
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, C)``, and perhaps of ``(N, D)``."""
@@ -36,8 +41,12 @@ class _Behind(nn.Module):
             half = scores[:, -1:] / 2
             logits = torch.cat([-half, half], dim=1)
         else:
-            logits = scores if self.decides else scores.clamp(min=torch.finfo(torch.float32).tiny).log()
-        calibrated = self.layer(logits, *(self.side(part) for part in columns if self.side is not None))
+            logits = (
+                scores if self.decides else scores.clamp(min=torch.finfo(torch.float32).tiny).log()
+            )
+        calibrated = self.layer(
+            logits, *(self.side(part) for part in columns if self.side is not None)
+        )
         return calibrated, calibrated.softmax(dim=1)
 
 
@@ -58,13 +67,15 @@ def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> b
     if type(estimator).__name__ == "FrozenEstimator":
         estimator = estimator.estimator
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    decides, classes = hasattr(estimator, "decision_function"), len(model.classes_)
+    decides = hasattr(estimator, "decision_function")
+    classes = len(model.classes_)
     base = _converted(estimator, last, rows, raw_scores=decides)
     scores = base.graph.output[-1].name
     # The scores, and the columns of side information, go into the calibrator's layer.
     dtype = torch.from_numpy(rows).dtype
     width = 2 if decides and classes == 2 else classes
-    kind = torch.float32 if booster_of(last) is not None else dtype  # trees add up in single precision
+    # trees add up in single precision
+    kind = torch.float32 if booster_of(last) is not None else dtype
     example = {"scores": torch.zeros(3, width, dtype=kind)}
     side = _side_layer(model)
     base = compose.add_prefix(base, "estimator/", rename_inputs=False)
@@ -73,7 +84,9 @@ def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> b
         columns = _side_columns(model, estimator, base, rows)
         example["columns"] = torch.zeros(3, len(model.side_columns_.columns), dtype=dtype)
         links.append((columns, "columns"))
-    behind = _Behind(model.calibrator_.module(), decides=decides, binary=classes == 2, side=side).eval()
+    behind = _Behind(
+        model.calibrator_.module(), decides=decides, binary=classes == 2, side=side
+    ).eval()
     layer = onnx_program(behind, example, {})
     layer.ir_version = base.ir_version = max(layer.ir_version, base.ir_version)
     whole = compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
@@ -108,10 +121,15 @@ def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, b
     except Exception as error:  # whatever a converter meets in an estimator
         raise _refused(last, error) from error
     # It names the versions that its nodes need at least; graphs are merged in one version.
-    versions = {each.domain: each.version for each in proto.opset_import} | {"": OPSET, "ai.onnx.ml": ML_OPSET}
+    versions = {each.domain: each.version for each in proto.opset_import} | {
+        "": OPSET,
+        "ai.onnx.ml": ML_OPSET,
+    }
     helper = require("onnx.helper", extra="export")
     del proto.opset_import[:]
-    proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
+    proto.opset_import.extend(
+        helper.make_opsetid(domain, version) for domain, version in versions.items()
+    )
     return proto
 
 
@@ -125,7 +143,9 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
         return trees
     front = _to_onnx(estimator[:-1], None, rows, {})
     front.ir_version = trees.ir_version = max(front.ir_version, trees.ir_version)
-    trees.graph.input[0].type.tensor_type.elem_type = front.graph.output[0].type.tensor_type.elem_type
+    trees.graph.input[0].type.tensor_type.elem_type = front.graph.output[
+        0
+    ].type.tensor_type.elem_type
     front = compose.add_prefix(front, "steps/", rename_inputs=False)
     trees = compose.add_prefix(trees, "trees/")
     link = (front.graph.output[0].name, trees.graph.input[0].name)
@@ -136,7 +156,7 @@ def _refused(last: Any, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:160]
     got = f"{type(last).__name__} ({type(error).__name__}: {reason})"
     fix = "Save the model by skops or pickle instead, or choose another estimator."
-    return InputError("fedlas export", "skl2onnx must convert the estimator", got, fix)
+    return InputError("skl2onnx must convert the estimator", got, fix)
 
 
 def _side_layer(model: Any) -> nn.Module | None:
@@ -147,7 +167,7 @@ def _side_layer(model: Any) -> nn.Module | None:
     if callable(model.features) or not side.is_numeric:
         got = "a function of yours" if callable(model.features) else "columns with categories"
         fix = "Fit it with features=False, or encode the categories in a pipeline."
-        raise InputError("fedlas export", "side information must come from numbers in X", got, fix)
+        raise InputError("side information must come from numbers in X", got, fix)
     layer: nn.Module = side.layer()
     return layer
 

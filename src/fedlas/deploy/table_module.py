@@ -61,7 +61,8 @@ class TableModule(nn.Module):
 
     def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the probabilities that the calibrator itself gives."""
-        scores, features = inputs["scores"], inputs.get("covariates")
+        scores = inputs["scores"]
+        features = inputs.get("covariates")
         transform = self.calibration.calibrator.transform
         if self.kind == "confidence":
             unknown = torch.zeros(len(scores), dtype=torch.bool)
@@ -70,4 +71,6 @@ class TableModule(nn.Module):
         if self.kind == "logits":
             both = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
             return transform(Predictions(both, features=features)).probs
-        return transform(Predictions.from_probs(scores[:, 0] if self.single else scores, features=features)).probs
+        return transform(
+            Predictions.from_probs(scores[:, 0] if self.single else scores, features=features)
+        ).probs

@@ -41,7 +41,9 @@ class Associations:
     auroc: Interval | None
 
 
-def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_level: float = 0.95) -> Associations:
+def associations(
+    score: Tensor | Floats, value: Tensor | Floats, *, confidence_level: float = 0.95
+) -> Associations:
     """Return Pearson's and Spearman's correlation of ``score`` and ``value``, and for booleans the AUROC.
 
     The interval of a correlation is symmetric on Fisher's scale ``atanh``, that of an AUROC on the scale of its
@@ -69,22 +71,27 @@ def associations(score: Tensor | Floats, value: Tensor | Floats, *, confidence_l
         >>> round(result.pearson.value, 3), result.auroc.value
         (0.894, 1.0)
     """
-    check_level("associations", confidence_level)
-    x, y = _numbers("score", score), _numbers("value", value)
+    check_level(confidence_level)
+    x = _numbers("score", score)
+    y = _numbers("value", value)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise InputError(
-            "associations",
             "score and value must be (N,) with at least 3 samples",
             f"{describe(score)} and {describe(value)}",
             "Pass one number per sample.",
         )
-    a, b = _centered(x), _centered(y)
-    by_x, by_y = _Ranked(x), _Ranked(y)
-    is_boolean = value.dtype == torch.bool if isinstance(value, Tensor) else np.asarray(value).dtype == bool
+    a = _centered(x)
+    b = _centered(y)
+    by_x = _Ranked(x)
+    by_y = _Ranked(y)
+    is_boolean = (
+        value.dtype == torch.bool if isinstance(value, Tensor) else np.asarray(value).dtype == bool
+    )
     u, v = (ranked.below(np.ones_like(x)) / len(x) - 0.5 for ranked in (by_x, by_y))
     # A sample changes a mean over ranks by its own term and by moving the ranks of the samples above it.
     uv = u * v + by_x.above(v) + by_y.above(u)
-    uu, vv = u * u + 2 * by_x.above(u), v * v + 2 * by_y.above(v)
+    uu = u * u + 2 * by_x.above(u)
+    vv = v * v + 2 * by_y.above(v)
     return Associations(
         pearson=_correlation(a, b, a * b, a * a, b * b, confidence_level),
         spearman=_correlation(u, v, uv, uu, vv, confidence_level),
@@ -96,7 +103,7 @@ def _numbers(name: str, values: Tensor | Floats) -> Floats:
     """Return the values in float64."""
     numbers = as_numbers(values)
     if numbers.ndim and not np.isfinite(numbers).all():
-        raise InputError("associations", f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
+        raise InputError(f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
     return numbers
 
 
@@ -125,7 +132,9 @@ class _Ranked:
         return (weights.sum() - self.below(weights)) / len(weights)
 
 
-def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float) -> Interval:
+def _correlation(
+    u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level: float
+) -> Interval:
     """Return the correlation of the centered ``u`` and ``v``, from the moments ``uv``, ``uu`` and ``vv``."""
     if not np.ptp(u) or not np.ptp(v):
         return _interval(math.nan, math.nan, math.nan, level, math.atanh, math.tanh)
@@ -133,7 +142,9 @@ def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level
     scale = math.sqrt(var_u * var_v)
     value = min(max(covariance / scale, -1.0), 1.0)
     # It is the derivative of cov / sqrt(var_u * var_v) by the weight of each sample, from those of the three moments.
-    influence = (uv - uv.mean()) / scale - value / 2 * ((uu - uu.mean()) / var_u + (vv - vv.mean()) / var_v)
+    influence = (uv - uv.mean()) / scale - value / 2 * (
+        (uu - uu.mean()) / var_u + (vv - vv.mean()) / var_v
+    )
     error = float(influence.std(ddof=1)) / math.sqrt(len(influence))
     return _interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
 
@@ -144,7 +155,9 @@ def _auroc(ranked: _Ranked, truth: Floats, level: float) -> Interval:
     It adds the variances of each true sample's share of false samples below it, and of each false sample's share of
     true samples above it.
     """
-    right, positive, negative = truth == 1, truth.sum(), (1 - truth).sum()
+    right = truth == 1
+    positive = truth.sum()
+    negative = (1 - truth).sum()
     value = error = math.nan
     if positive and negative:
         below = ranked.below(1 - truth)[right] / negative
@@ -152,7 +165,9 @@ def _auroc(ranked: _Ranked, truth: Floats, level: float) -> Interval:
         value = float(below.mean())
         if min(positive, negative) > 1:  # the variance of one sample cannot be estimated
             error = math.sqrt(below.var(ddof=1) / positive + above.var(ddof=1) / negative)
-    return _interval(value, error, value * (1 - value), level, lambda p: math.log(p / (1 - p)), _logistic)
+    return _interval(
+        value, error, value * (1 - value), level, lambda p: math.log(p / (1 - p)), _logistic
+    )
 
 
 def _logistic(x: float) -> float:
@@ -173,5 +188,6 @@ def _interval(
         low = high = value
     elif not math.isnan(error):
         half = -NormalDist().inv_cdf((1 - level) / 2) * error / slack
-        low, high = inverse(scale(value) - half), inverse(scale(value) + half)
+        low = inverse(scale(value) - half)
+        high = inverse(scale(value) + half)
     return Interval(value, low, high, level, 0, math.nan, error, "jackknife")

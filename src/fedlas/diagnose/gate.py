@@ -19,7 +19,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``content`` as JSON can hold it: None in place of NaN and infinities."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,23 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
         InputError: For other shapes, or no samples.
     """
     shapes = {part.shape if isinstance(part, Tensor) else None for part in (psi, alpha_i, correct)}
-    if len(shapes) > 1 or None in shapes or psi.ndim != 1 or not len(psi) or psi.is_complex() or alpha_i.is_complex():
+    if (
+        len(shapes) > 1
+        or None in shapes
+        or psi.ndim != 1
+        or not len(psi)
+        or psi.is_complex()
+        or alpha_i.is_complex()
+    ):
         raise InputError(
-            "gate_report",
             "psi, alpha_i and correct must be (N,)",
             ", ".join(map(describe, (psi, alpha_i, correct))),
             "Pass one of each per sample.",
         )
-    check_number("gate_report", "alpha", alpha, low=0)
-    psi, strength, right = psi.float(), alpha_i.double(), correct.bool()
+    check_number("alpha", alpha, low=0)
+    psi = psi.float()
+    strength = alpha_i.double()
+    right = correct.bool()
     # Strengths lie in [0, 2 alpha]; the outer 2 % at either end count as saturated.
     margin = 0.02 * 2 * alpha
     # NumPy's: torch's takes at most 16.7 million elements, and a dense training set has more.
@@ -97,7 +107,10 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
 
 def _pearson(x: Tensor, y: Tensor) -> float:
     # A float32 constant may vary in its last bit once it is averaged, which is no spread.
-    if float(x.std(correction=0)) <= 1e-6 * float(x.abs().mean()) or float(y.std(correction=0)) == 0:
+    if (
+        float(x.std(correction=0)) <= 1e-6 * float(x.abs().mean())
+        or float(y.std(correction=0)) == 0
+    ):
         return math.nan
     return float(torch.corrcoef(torch.stack((x, y)))[0, 1])
 
@@ -153,7 +166,8 @@ class Decisions:
         parts = [self.epoch()] if parts is None else parts
         now = torch.full((max(map(len, parts)),), self.UNSEEN, dtype=torch.int8)
         for part in parts:
-            now[: len(part)] = torch.minimum(now[: len(part)], part)  # UNSEEN is above every direction
+            # UNSEEN is above every direction
+            now[: len(part)] = torch.minimum(now[: len(part)], part)
         shared = min(len(self.before), len(now))
         flips = flip_share(self.before[:shared], now[:shared])
         self.before = now

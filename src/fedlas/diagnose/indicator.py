@@ -33,7 +33,9 @@ class IndicatorReport:
     baseline: Associations
 
 
-def indicator_report(score: Tensor, predictions: Predictions, *, confidence_level: float = 0.95) -> IndicatorReport:
+def indicator_report(
+    score: Tensor, predictions: Predictions, *, confidence_level: float = 0.95
+) -> IndicatorReport:
     """Return correlations of a score with confidence, correctness and signed gap, with intervals.
 
     Args:
@@ -49,13 +51,15 @@ def indicator_report(score: Tensor, predictions: Predictions, *, confidence_leve
         below, so any score that is low for wrong samples correlates negatively with the gap. :func:`binned_scores`
         shows what the gap adds to correctness.
     """
-    _check_rows("indicator_report", score, predictions)
+    _check_rows(score, predictions)
     states = _states(predictions.confidence.double(), predictions.correct)
     return IndicatorReport(
         confidence=associations(score, states["confidence"], confidence_level=confidence_level),
         correctness=associations(score, states["correct"], confidence_level=confidence_level),
         gap=associations(score, states["gap"], confidence_level=confidence_level),
-        baseline=associations(states["confidence"], states["correct"], confidence_level=confidence_level),
+        baseline=associations(
+            states["confidence"], states["correct"], confidence_level=confidence_level
+        ),
     )
 
 
@@ -79,18 +83,28 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
     Raises:
         InputError: If score is not ``(N,)``.
     """
-    _check_rows("indicator_numbers", score, predictions)
+    _check_rows(score, predictions)
     score = score.to(predictions.logits.device)
     finite = score.isfinite()
     enough = int(finite.sum()) >= 3  # two samples always correlate perfectly
     numbers: dict[str, float] = {}
     for name, value_of in _states(predictions.confidence.double(), predictions.correct).items():
         against = associations(score[finite], value_of[finite]) if enough else None
-        for measure in ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman"):
+        for measure in (
+            ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman")
+        ):
             interval: Interval | None = None if against is None else getattr(against, measure)
-            ends = (math.nan,) * 3 if interval is None else (interval.value, interval.low, interval.high)
+            ends = (
+                (math.nan,) * 3
+                if interval is None
+                else (interval.value, interval.low, interval.high)
+            )
             value, low, high = ends
-            numbers |= {f"{measure}_{name}": value, f"{measure}_{name}_low": low, f"{measure}_{name}_high": high}
+            numbers |= {
+                f"{measure}_{name}": value,
+                f"{measure}_{name}_low": low,
+                f"{measure}_{name}_high": high,
+            }
     return numbers
 
 
@@ -122,11 +136,11 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
     Raises:
         InputError: If score is not ``(N,)``, or there are more bins than samples.
     """
-    _check_rows("binned_scores", score, predictions)
-    check_count("binned_scores", "num_bins", num_bins)
+    _check_rows(score, predictions)
+    check_count("num_bins", num_bins)
     if num_bins > predictions.num_samples:
         raise InputError(
-            "binned_scores", f"num_bins must be at most {predictions.num_samples}", num_bins, "Ask for fewer."
+            f"num_bins must be at most {predictions.num_samples}", num_bins, "Ask for fewer."
         )
     order = score.argsort(stable=True)
     gap = predictions.confidence.double() - predictions.correct.double()
@@ -135,7 +149,9 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
         score=[float(score[group].double().mean()) for group in groups],
         confidence=[float(predictions.confidence[group].double().mean()) for group in groups],
         accuracy=[float(predictions.correct[group].double().mean()) for group in groups],
-        standard_error=[float(gap[group].std(correction=0)) / max(len(group), 1) ** 0.5 for group in groups],
+        standard_error=[
+            float(gap[group].std(correction=0)) / max(len(group), 1) ** 0.5 for group in groups
+        ],
         count=[len(group) for group in groups],
     )
 
@@ -167,8 +183,8 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
     Raises:
         InputError: If score is not ``(N,)``.
     """
-    _check_rows("failure_cases", score, predictions)
-    check_count("failure_cases", "count", count)
+    _check_rows(score, predictions)
+    check_count("count", count)
     above = (score - score.median()).double()
     product = above * (predictions.confidence.double() - predictions.correct.double())
     order = product.argsort(stable=True)
@@ -179,12 +195,11 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
     )
 
 
-def _check_rows(owner: str, score: Tensor, predictions: Predictions) -> None:
-    check_measurable(owner, predictions)
-    check_takes_weights(owner, predictions, takes_weights=False)
+def _check_rows(score: Tensor, predictions: Predictions) -> None:
+    check_measurable(predictions)
+    check_takes_weights(predictions, takes_weights=False)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
-            owner,
             f"score must be ({predictions.num_samples},), one number per sample",
             describe(score),
             "Pass the indicator's Z, or a norm.",

@@ -36,7 +36,10 @@ SPREAD = 4.0
 def find_gated(criterion: nn.Module | None) -> Any:
     """Return the loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, a loss inside it, or None."""
     while criterion is not None:
-        if all(hasattr(criterion, name) for name in ("nci", "gate", "smoothing", "alpha", "direction_of")):
+        if all(
+            hasattr(criterion, name)
+            for name in ("nci", "gate", "smoothing", "alpha", "direction_of")
+        ):
             return criterion
         criterion = getattr(criterion, "base", None)
     return None
@@ -53,7 +56,9 @@ def gate_outputs(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tens
     """
     score = criterion.nci(features)
     psi = criterion.direction_of(score, criterion.gate(logits))
-    score, psi, alpha_i = (part.float().cpu() for part in (score, psi, criterion.smoothing(logits, features)))
+    score, psi, alpha_i = (
+        part.float().cpu() for part in (score, psi, criterion.smoothing(logits, features))
+    )
     return score, psi, alpha_i
 
 
@@ -85,7 +90,8 @@ class GateMonitor:
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._psi = torch.empty(0, dtype=torch.int8)
         self._means: list[float] = []  # the running mean after each of the last epochs
-        self._stuck, self._stuck_on = 0, ""
+        self._stuck = 0
+        self._stuck_on = ""
 
     @torch.no_grad()
     def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
@@ -94,7 +100,12 @@ class GateMonitor:
         Call it before the optimizer's step, so that the gate is the one that the step trains with. If the loss's gate
         does not decide, the directions do not follow from the logits, and there are no ``train_flips``.
         """
-        if self.criterion.gate_decides and index is not None and logits.ndim == 2 and len(logits) == len(index):
+        if (
+            self.criterion.gate_decides
+            and index is not None
+            and logits.ndim == 2
+            and len(logits) == len(index)
+        ):
             self.decisions.see(self.criterion.gate(logits), index)
 
     @torch.no_grad()
@@ -102,7 +113,9 @@ class GateMonitor:
         """Collect a held-out batch of the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
         self._parts.append(gate_outputs(self.criterion, logits, features))
 
-    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:
+    def on_epoch(
+        self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None
+    ) -> dict[str, Any]:
         """Return the epoch's record.
 
         Args:
@@ -120,7 +133,7 @@ class GateMonitor:
         """
         if not self._parts:
             fix = "Call on_held_out(logits, features) for each validation batch first."
-            raise InputError("GateMonitor.on_epoch", "an epoch must have at least one held-out batch", "none", fix)
+            raise InputError("an epoch must have at least one held-out batch", "none", fix)
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         self._parts = []
         psi8 = psi.to(torch.int8)
@@ -131,7 +144,8 @@ class GateMonitor:
         # The indicator: its moments, and how it relates to confidence and correctness.
         nci = self.criterion.nci
         indicator = {
-            "mean": float(getattr(nci, "mean", math.nan)),  # an indicator of a user's own may have no moments
+            # an indicator of a user's own may have no moments
+            "mean": float(getattr(nci, "mean", math.nan)),
             "std": float(getattr(nci, "std", math.nan)),
             "z_mean": float(score.mean()),
             "z_std": float(score.std(correction=0)),
@@ -141,7 +155,9 @@ class GateMonitor:
         # The gate: its decisions on held-out and on training samples.
         report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
         directions = self.decisions.epoch()  # of the training samples that this process saw
-        train_flips = self.decisions.end_epoch([directions] if gather is None else gather(directions))
+        train_flips = self.decisions.end_epoch(
+            [directions] if gather is None else gather(directions)
+        )
         gate = {**report.as_dict(), "flips": flips, "train_flips": train_flips}
 
         alarms = self._alarms(indicator, gate)
@@ -151,7 +167,9 @@ class GateMonitor:
     def _alarms(self, indicator: Mapping[str, Any], gate: Mapping[str, Any]) -> list[str]:
         alarms = []
         gate_module = self.criterion.gate
-        learns = isinstance(gate_module, nn.Module) and any(p.requires_grad for p in gate_module.parameters())
+        learns = isinstance(gate_module, nn.Module) and any(
+            p.requires_grad for p in gate_module.parameters()
+        )
         name, sign = max(("plus", "+1"), ("minus", "-1"), key=lambda way: gate[way[0]])
         on = sign if learns and gate[name] >= STUCK else ""
         self._stuck = (self._stuck if on == self._stuck_on else 0) + 1 if on else 0
@@ -160,25 +178,35 @@ class GateMonitor:
             alarms.append(f"gate stuck on {sign} for {self._stuck} epochs")
         if indicator["z_far"] >= SATURATED:
             share = f"{indicator['z_far']:.0%} of the held-out samples"
-            alarms.append(f"indicator saturated: {share} {FAR:g} or more standard deviations from the running mean")
+            alarms.append(
+                f"indicator saturated: {share} {FAR:g} or more standard deviations from the running mean"
+            )
         if math.isfinite(indicator["std"]):
             alarms += self._moment_alarms(indicator)
         return alarms
 
     def _moment_alarms(self, indicator: Mapping[str, Any]) -> list[str]:
         alarms = []
-        off, spread = indicator["z_mean"], indicator["z_std"]
+        off = indicator["z_mean"]
+        spread = indicator["z_std"]
         if abs(off) > DRIFT:
             alarms.append(f"held-out norms off the running mean by {off:+.1f} standard deviations")
         if not 1 / SPREAD <= spread <= SPREAD:
-            alarms.append(f"held-out norms spread by {spread:.2g} running standard deviations, and not about one")
+            alarms.append(
+                f"held-out norms spread by {spread:.2g} running standard deviations, and not about one"
+            )
         if not self._means or not indicator["std"]:
             return alarms
-        moved, long = (abs(indicator["mean"] - mean) / indicator["std"] for mean in (self._means[-1], self._means[0]))
+        moved, long = (
+            abs(indicator["mean"] - mean) / indicator["std"]
+            for mean in (self._means[-1], self._means[0])
+        )
         if moved > DRIFT:
             alarms.append(f"running mean moved by {moved:.1f} standard deviations in an epoch")
         elif len(self._means) == LONG_DRIFT_EPOCHS and long > LONG_DRIFT:
-            alarms.append(f"running mean drifts: {long:.1f} standard deviations in {LONG_DRIFT_EPOCHS} epochs")
+            alarms.append(
+                f"running mean drifts: {long:.1f} standard deviations in {LONG_DRIFT_EPOCHS} epochs"
+            )
         return alarms
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,8 +227,15 @@ class GateMonitor:
             KeyError: If something is missing; nothing changes then.
             ValueError: If something is of another kind; nothing changes then.
         """
-        decisions, psi, means, stuck, on = (state[name] for name in ("decisions", "psi", "means", "stuck", "stuck_on"))
-        for name, value, kind in ("psi", psi, Tensor), ("means", means, list), ("stuck", stuck, int), ("on", on, str):
+        decisions, psi, means, stuck, on = (
+            state[name] for name in ("decisions", "psi", "means", "stuck", "stuck_on")
+        )
+        for name, value, kind in (
+            ("psi", psi, Tensor),
+            ("means", means, list),
+            ("stuck", stuck, int),
+            ("on", on, str),
+        ):
             if not isinstance(value, kind) or getattr(value, "ndim", 1) != 1:
                 raise ValueError(f"{name} is {describe(value)}")
         if not all(isinstance(mean, int | float) for mean in means):
@@ -230,7 +265,11 @@ class NormMonitor:
         """Collect a held-out batch of the model in ``eval()``: ``features (B, D)``, the head's input."""
         self._norms.append(feature_norms(features.float()).cpu())
 
-    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:  # noqa: ARG002 (the signature of a hook)
+    def on_epoch(
+        self,
+        predictions: Predictions,
+        gather: Callable[[Any], list[Any]] | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
         """Return the epoch's record.
 
         Args:
@@ -242,7 +281,8 @@ class NormMonitor:
             :func:`~fedlas.diagnose.indicator_numbers` (standardizing the norms would change no correlation). None where
             there is no number.
         """
-        norms, self._norms = torch.cat(self._norms), []
+        norms = torch.cat(self._norms)
+        self._norms = []
         moments = {"mean": float(norms.mean()), "std": float(norms.std(correction=0))}
         return {"indicator": without_nan({**moments, **indicator_numbers(norms, predictions)})}
 

@@ -24,21 +24,22 @@ class HeadNotFoundError(InputError):
     """No layer, or several, may be the head; running the model can still show it."""
 
 
-def check_model(owner: str, model: object) -> None:
+def check_model(model: object) -> None:
     """Refuse anything but a module.
 
     Raises:
         InputError: If ``model`` is something else.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(owner, "the model must be an nn.Module", describe(model), "Pass the model itself.")
+        raise InputError(
+            "the model must be an nn.Module", describe(model), "Pass the model itself."
+        )
 
 
-def part_of(owner: str, what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
+def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
     """Return the part of ``model`` with this dotted name, or the part itself.
 
     Args:
-        owner: The calling function, for errors.
         what: What the part is, such as ``"head"``.
         model: The model.
         part: Dotted name of the part, or the part.
@@ -48,15 +49,21 @@ def part_of(owner: str, what: str, model: nn.Module, part: str | nn.Module) -> n
     """
     if isinstance(part, nn.Module):
         if all(part is not module for module in model.modules()):
-            raise InputError(owner, f"{what} must be a module of the model", part, "Pass a submodule, or its name.")
+            raise InputError(
+                f"{what} must be a module of the model", part, "Pass a submodule, or its name."
+            )
         return part
     names = {name: module for name, module in model.named_modules() if name}
     if not isinstance(part, str) or part not in names:
-        raise InputError(owner, f"{what} must name a module of the model", repr(part), suggestion(str(part), names))
+        raise InputError(
+            f"{what} must name a module of the model", repr(part), suggestion(str(part), names)
+        )
     return names[part]
 
 
-def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_classes: int | None = None) -> nn.Module:
+def find_head(
+    model: nn.Module, head: str | nn.Module | None = None, *, num_classes: int | None = None
+) -> nn.Module:
     """Return the classifier head of ``model``.
 
     Args:
@@ -81,9 +88,9 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
         >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
         Linear(in_features=4, out_features=3, bias=True)
     """
-    check_model("find_head", model)
+    check_model(model)
     if head is not None:
-        return part_of("find_head", "head", model, head)
+        return part_of("head", model, head)
     _refuse_several(model)
     # The usual places.
     for candidate in _usual_heads(model):
@@ -91,21 +98,29 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
             return candidate  # no model has another convolution under these names
         fitting = [layer for layer in candidate.modules() if _fits(layer, num_classes)]
         if fitting:
-            return fitting[-1]  # a classifier of several layers ends in the one that makes the logits
+            # a classifier of several layers ends in the one that makes the logits
+            return fitting[-1]
 
     # Of modules in sequence the last one makes the logits; elsewhere, a single linear layer that fits.
-    last = [part for part in model if _has_weights(part)][-1:] if isinstance(model, nn.Sequential) else []
+    last = (
+        [part for part in model if _has_weights(part)][-1:]
+        if isinstance(model, nn.Sequential)
+        else []
+    )
     for part in last:
         with suppress(InputError):
             return find_head(part, num_classes=num_classes)
-    linear = [(name, layer) for name, layer in model.named_modules() if _fits(layer, num_classes, conv=False)]
+    linear = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if _fits(layer, num_classes, conv=False)
+    ]
     if len(linear) == 1:
         return linear[0][1]
     if not linear and num_classes is not None:
         _refuse_other_number(model, num_classes)
     outputs = "" if num_classes is None else f" with {num_classes} outputs"
     raise HeadNotFoundError(
-        "find_head",
         f"the model must have one recognizable classifier head{outputs}",
         f"{type(model).__name__} with {_listed(linear) or 'no linear layer'}",
         "Name it, e.g. fedlas.Objective(model, criterion, head='classifier.3').",
@@ -115,12 +130,13 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
 def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
     """Refuse a model that has a head, but one for another number of classes."""
     names = {id(layer): name for name, layer in model.named_modules()}
-    layers = [layer for place in _usual_heads(model) for layer in place.modules() if _outputs(layer)][-1:]
+    layers = [
+        layer for place in _usual_heads(model) for layer in place.modules() if _outputs(layer)
+    ][-1:]
     layers = layers or [layer for layer in model.modules() if _outputs(layer, conv=False)][-1:]
     if layers and id(layers[0]) in names:
         outputs = _outputs(layers[0])
         raise InputError(
-            "find_head",
             f"the model must have a classifier head with {num_classes} outputs, one for each class of the criterion",
             f"{type(model).__name__} with {_listed([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
             "Wrap the criterion for a model with one output: fedlas.losses.OneLogit(FedLAS(num_classes=2))."
@@ -138,17 +154,25 @@ def _refuse_several(model: nn.Module) -> None:
     """Refuse a model whose logits come from several heads, since no one input is *the* features."""
     get_classifier = getattr(model, "get_classifier", None)
     heads = get_classifier() if callable(get_classifier) else None
-    heads = [part for part in heads if _has_weights(part)] if isinstance(heads, tuple | list | nn.ModuleList) else []
+    heads = (
+        [part for part in heads if _has_weights(part)]
+        if isinstance(heads, tuple | list | nn.ModuleList)
+        else []
+    )
     if not heads:
         places = [*_usual_heads(model)][:1]
         owners = [model, *places]  # a second head may be part of the first one's module
-        heads = [head for owner in owners for name in _SECOND if _has_weights(head := getattr(owner, name, None))]
+        heads = [
+            head
+            for owner in owners
+            for name in _SECOND
+            if _has_weights(head := getattr(owner, name, None))
+        ]
         heads = [*places, *heads] if heads else []
     if len(heads) > 1:
         names = {id(module): name for name, module in model.named_modules() if name}
         named = ", ".join(names[id(head)] for head in heads if id(head) in names)
         raise InputError(
-            "find_head",
             "the logits must come from one head",
             f"{type(model).__name__} with {named} next to each other",
             "Take a model without the second head, or name the one whose input to use, e.g. "
@@ -180,9 +204,14 @@ def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bo
 def _outputs(layer: nn.Module, *, conv: bool = True) -> int | None:
     """Return the number of outputs of a linear layer, or with ``conv`` of a convolution; None for other layers."""
     outputs = getattr(layer, "out_features", None)
-    if isinstance(outputs, int) and isinstance(getattr(layer, "in_features", None), int):  # nn.Linear, or acts as one
+    # nn.Linear, or acts as one
+    if isinstance(outputs, int) and isinstance(getattr(layer, "in_features", None), int):
         return outputs
-    return layer.out_channels if conv and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
+    return (
+        layer.out_channels
+        if conv and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        else None
+    )
 
 
 def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Module:
@@ -204,16 +233,15 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
         >>> find_pool(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), "1")
         AdaptiveAvgPool2d(output_size=1)
     """
-    check_model("find_pool", model)
+    check_model(model)
     if pool is not None:
-        return part_of("find_pool", "pool", model, pool)
+        return part_of("pool", model, pool)
     names = dict(model.named_modules())
     for name in _POOLS:
         matches = names.get(name)
         if matches is not None and (name != "classifier.0" or "Pool" in type(matches).__name__):
             return matches
     raise InputError(
-        "find_pool",
         "the model must pool its last map in a module of its own, such as 'avgpool'",
         type(model).__name__,
         "Name the module whose input is the map, e.g. fedlas.Objective(model, criterion, features='norm').",
@@ -261,7 +289,7 @@ class FeatureTap:
 
     @check_kinds
     def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
-        check_model("FeatureTap", module)
+        check_model(module)
         self._flatten = flatten
         self._conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         self._by_thread = _CaptureByThread()
@@ -292,11 +320,11 @@ class FeatureTap:
             InputError: If the module did not run exactly once, or had no positional tensor; with ``flatten``, if that
                 is not a map.
         """
-        captured, calls = self._capture.captured, self._capture.calls
+        captured = self._capture.captured
+        calls = self._capture.calls
         self.cancel()
         if calls != 1:
             raise InputError(
-                "FeatureTap",
                 f"{'the pool' if self._flatten else 'the head'} must run exactly once in a forward pass",
                 f"{calls} runs",
                 "Name the module whose input is the map, e.g. Objective(model, criterion, features='avgpool')."
@@ -305,18 +333,17 @@ class FeatureTap:
             )
         if not isinstance(captured, Tensor):
             raise InputError(
-                "FeatureTap",
                 "the head's first argument must be a tensor",
                 describe(captured),
                 "Name another head module.",
             )
         if self._conv and captured.ndim > 2 and captured.shape[2:].numel() == 1:
-            return captured.flatten(1)  # a head of one 1 x 1 convolution is a linear layer on a pooled map
+            # a head of one 1 x 1 convolution is a linear layer on a pooled map
+            return captured.flatten(1)
         if not self._flatten:
             return captured
         if captured.ndim < 3:
             raise InputError(
-                "FeatureTap",
                 "the input of the pool must be a map (N, D, ...)",
                 describe(captured),
                 "Name a module that sees the map, e.g. Objective(model, criterion, features='avgpool').",
@@ -326,7 +353,9 @@ class FeatureTap:
     def cancel(self) -> None:
         """Stop listening and drop the captured tensor; for a forward pass that failed."""
         capture = self._capture
-        capture.listening, capture.captured, capture.calls = False, None, 0
+        capture.listening = False
+        capture.captured = None
+        capture.calls = 0
 
     def remove(self) -> None:
         """Remove the hook from the module."""

@@ -85,9 +85,13 @@ class ComputedFeatures:
             InputError: If the function returns something else than a tensor of floats ``(N, D, ...)``.
         """
         features = self.function(*inputs, **options)
-        if not isinstance(features, Tensor) or features.ndim < 2 or not features.is_floating_point():
+        if (
+            not isinstance(features, Tensor)
+            or features.ndim < 2
+            or not features.is_floating_point()
+        ):
             fix = "Return a float tensor with one row a sample."
-            raise InputError("features", "the function must return features (N, D)", describe(features), fix)
+            raise InputError("the function must return features (N, D)", describe(features), fix)
         return model(*inputs, **options), features
 
     def remove(self) -> None:

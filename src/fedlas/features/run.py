@@ -38,7 +38,9 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
         if isinstance(output, Tensor) and output.numel() == size:
             outputs.append((module, output))
 
-    handles = [module.register_forward_hook(record) for module in model.modules() if _is_layer(module)]
+    handles = [
+        module.register_forward_hook(record) for module in model.modules() if _is_layer(module)
+    ]
     try:
         with torch.no_grad():
             address = logits().data_ptr()

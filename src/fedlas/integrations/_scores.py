@@ -16,38 +16,45 @@ from fedlas.predictions.probabilities import FLOOR
 _METHODS = ("decision_function", "predict_proba")
 
 
-def predictions_from(owner: str, scores: Any, method: str, y: Any, classes: NDArray[Any]) -> Predictions:
+def predictions_from(scores: Any, method: str, y: Any, classes: NDArray[Any]) -> Predictions:
     """Return predictions from the scores that ``method`` of a classifier returned, and labels."""
-    return Predictions(logits_from(owner, scores, method, len(classes)), class_indices(owner, y, classes))
+    return Predictions(logits_from(scores, method, len(classes)), class_indices(y, classes))
 
 
-def score_method(owner: str, estimator: Any) -> str:
+def score_method(estimator: Any) -> str:
     """Return the name of the method whose scores are calibrated."""
     method = next((name for name in _METHODS if hasattr(estimator, name)), None)
     if method is None:
         fix = "Pass a classifier that has one of them."
-        raise InputError(owner, f"the estimator must have {' or '.join(_METHODS)}", describe(estimator), fix)
+        raise InputError(
+            f"the estimator must have {' or '.join(_METHODS)}", describe(estimator), fix
+        )
     return method
 
 
-def logits_from(owner: str, scores: Any, method: str, num_classes: int) -> Tensor:
+def logits_from(scores: Any, method: str, num_classes: int) -> Tensor:
     """Return logits ``(N, C)`` float64 of what a classifier returned."""
     values = np.asarray(scores, dtype=np.float64)
     if method == "decision_function" and values.ndim == 1 and num_classes == 2:
-        values = np.stack([-values / 2, values / 2], axis=1)  # so that both classes are treated alike
+        # so that both classes are treated alike
+        values = np.stack([-values / 2, values / 2], axis=1)
     if values.ndim != 2 or values.shape[1] != num_classes or num_classes < 2:
         expected = f"{method} must give one column for each of at least two classes"
         fix = "Check the labels; an SVC needs decision_function_shape='ovr'."
-        raise InputError(owner, expected, f"{values.shape} of {num_classes} class{'es' * (num_classes != 1)}", fix)
-    return torch.from_numpy(np.log(np.maximum(values, FLOOR)) if method == "predict_proba" else values)
+        raise InputError(
+            expected, f"{values.shape} of {num_classes} class{'es' * (num_classes != 1)}", fix
+        )
+    return torch.from_numpy(
+        np.log(np.maximum(values, FLOOR)) if method == "predict_proba" else values
+    )
 
 
-def class_indices(owner: str, y: Any, classes: NDArray[Any]) -> Tensor:
+def class_indices(y: Any, classes: NDArray[Any]) -> Tensor:
     """Return the place of each label in the sorted classes ``(N,)`` int64."""
     labels = np.asarray(y).ravel()
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     if not (classes[indices] == labels).all():
         strange = sorted({str(label) for label in labels[classes[indices] != labels]})
         fix = "Fit the estimator on samples of every class."
-        raise InputError(owner, "labels must be classes of the estimator", ", ".join(strange[:5]), fix)
+        raise InputError("labels must be classes of the estimator", ", ".join(strange[:5]), fix)
     return torch.from_numpy(indices)

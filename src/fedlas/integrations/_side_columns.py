@@ -46,7 +46,11 @@ class SideColumns:
         if parts is None:
             return None
         self.columns = [_rule(part) for part in parts]
-        gaps = [place for place, part in enumerate(parts) if part.dtype.kind == "f" and np.isnan(part).any()]
+        gaps = [
+            place
+            for place, part in enumerate(parts)
+            if part.dtype.kind == "f" and np.isnan(part).any()
+        ]
         self.missing = tuple(place for place in gaps if self.columns[place] is not None)
         if all(rule is None for rule in self.columns):
             self.note = "no column of X holds numbers or few categories"
@@ -63,7 +67,7 @@ class SideColumns:
         if parts is None or len(parts) != len(self.columns):
             got = describe(X) if parts is None else f"{len(parts)} columns"
             fix = "Pass the columns of the fit, in their order."
-            raise InputError("CalibratedClassifier", f"X must have {len(self.columns)} columns", got, fix)
+            raise InputError(f"X must have {len(self.columns)} columns", got, fix)
         return self._made(parts)
 
     @property
@@ -134,7 +138,9 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
         return column.astype(np.float64)
     if column.dtype.kind == "O":
         try:
-            return np.array([np.nan if value is None else value for value in column.tolist()]).astype(np.float64)
+            return np.array(
+                [np.nan if value is None else value for value in column.tolist()]
+            ).astype(np.float64)
         except (TypeError, ValueError):
             return column
     return column

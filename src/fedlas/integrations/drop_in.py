@@ -59,15 +59,20 @@ class DropInLoss(nn.Module):
         0
     """
 
-    def __init__(self, model: nn.Module, criterion: nn.Module, head: str | nn.Module | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, criterion: nn.Module, head: str | nn.Module | None = None
+    ) -> None:
         super().__init__()
         for name, module in (("model", model), ("criterion", criterion)):
             if not isinstance(module, nn.Module):
-                raise InputError("DropInLoss", f"the {name} must be an nn.Module", describe(module), "Build it first.")
+                raise InputError(
+                    f"the {name} must be an nn.Module", describe(module), "Build it first."
+                )
         fix = "Mix in the loop, and pass the soft targets; or use fedlas.Objective."
-        self.needs = refuse_mixing("DropInLoss", criterion, fix)
+        self.needs = refuse_mixing(criterion, fix)
         self.criterion = criterion
-        self._model = [model]  # in a list, so that it is not a submodule: its owner saves and moves it
+        # in a list, so that it is not a submodule: its owner saves and moves it
+        self._model = [model]
         self._head: list[nn.Module] = []
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
@@ -101,14 +106,15 @@ class DropInLoss(nn.Module):
         features: Tensor | None = None
         if self._tap is not None:
             # Each run of the model is used once: a stale input would give wrong gradients without an error.
-            last, self._run.features = self._run.features, None
+            last = self._run.features
+            self._run.features = None
             if isinstance(last, InputError):
                 raise last
             if last is None or not isinstance(logits, Tensor) or len(last) != len(logits):
                 got = f"logits {describe(logits)}, and features {'of no run' if last is None else describe(last)}"
                 expected = "it must be called once after each run of the model, on the model's whole output"
                 fix = "Pass the loss the model it was built with, or use fedlas.Objective."
-                raise InputError("DropInLoss", expected, got, fix)
+                raise InputError(expected, got, fix)
             features = last
         head = self._head[0] if self._head else None
         extra = keywords_for(self.needs, features, head, index)
@@ -121,7 +127,9 @@ class DropInLoss(nn.Module):
         if update is not None:
             update(predictions)
 
-    def param_groups(self, *, weight_decay: float = 0.0, lr: float | None = None) -> list[dict[str, Any]]:
+    def param_groups(
+        self, *, weight_decay: float = 0.0, lr: float | None = None
+    ) -> list[dict[str, Any]]:
         """Return the model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
         return groups_of(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
 

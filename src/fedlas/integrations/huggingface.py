@@ -93,26 +93,31 @@ class CriterionMixin:
     ) -> None:
         super().__init__(*args, **kwargs)
         this: Any = self
-        self._owner = type(self).__name__
         if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
-            fix = "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest."
+            fix = (
+                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest."
+            )
             expected = "criterion must be a loss with reduction 'mean'"
-            raise InputError(self._owner, expected, describe(criterion), fix)
-        self.needs = refuse_mixing(self._owner, criterion, "Mix in the data collator, with soft labels.")
+            raise InputError(expected, describe(criterion), fix)
+        self.needs = refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
         if this.compute_loss_func is not None or this.label_smoother is not None:
-            got, fix = "compute_loss_func or label_smoothing_factor too", "Leave them out."
-            raise InputError(self._owner, "criterion must be the only loss", got, fix)
+            got = "compute_loss_func or label_smoothing_factor too"
+            fix = "Leave them out."
+            raise InputError("criterion must be the only loss", got, fix)
         # The Trainer moves the model to the device and nothing else.
         self.criterion = criterion.to(this.args.device)
         self.pool = pool
         self.head: nn.Module | None = None
         self._tap: FeatureTap | None = None
         if self.needs & {"features", "head_weight"}:
-            self.head = find_head(this.model, head, num_classes=getattr(criterion, "num_classes", None))
+            self.head = find_head(
+                this.model, head, num_classes=getattr(criterion, "num_classes", None)
+            )
             self._tap = FeatureTap(self.head)
         this.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
         this.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
-        this.label_names = this.label_names or ["labels"]  # which a forward without labels does not name
+        # which a forward without labels does not name
+        this.label_names = this.label_names or ["labels"]
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
@@ -125,13 +130,14 @@ class CriterionMixin:
     ) -> Any:
         """Return the loss of a batch: its mean, or in training its part of the mean of the accumulated batch."""
         inputs = dict(inputs)
-        labels, index = inputs.pop("labels", None), inputs.pop("index", None)
+        labels = inputs.pop("labels", None)
+        index = inputs.pop("index", None)
         if labels is None:
             fix = "Return them from the data set."
-            raise InputError(self._owner, "each batch must have 'labels'", sorted(inputs), fix)
+            raise InputError("each batch must have 'labels'", sorted(inputs), fix)
         # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
-        logits = logits_of(self._owner, outputs)
+        logits = logits_of(outputs)
         if logits.ndim == 3:  # (N, L, C): the criterion takes classes as the second axis
             logits = logits.movedim(-1, 1)
         if features is not None and "features" in self.needs:
@@ -158,10 +164,13 @@ class CriterionMixin:
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
             return parts, None
-        total = torch.stack([self._normalizer(part["labels"].to(device)).float() for part in parts]).sum()
+        total = torch.stack(
+            [self._normalizer(part["labels"].to(device)).float() for part in parts]
+        ).sum()
         args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
         total = sum_across_ranks(total) if args.average_tokens_across_devices else total
-        return parts, torch.where(total > 0, total, 1.0)  # without valid labels the loss is 0, not 0 / 0
+        # without valid labels the loss is 0, not 0 / 0
+        return parts, torch.where(total > 0, total, 1.0)
 
     def _run(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor | None]:
         if self._tap is None:
@@ -181,9 +190,11 @@ class CriterionMixin:
         if features.ndim > 2 and self.pool is not None:
             features = self.pool(features, inputs)
         if features.ndim != 2:
-            expected = f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}"
+            expected = (
+                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}"
+            )
             fix = "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned."
-            raise InputError(self._owner, expected, describe(features), fix)
+            raise InputError(expected, describe(features), fix)
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -224,7 +235,9 @@ class CriterionMixin:
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Return the Trainer's optimizer, with the criterion's parameters in a group without weight decay."""
         trainer: Any = self
-        optimizer: torch.optim.Optimizer = self._parent.create_optimizer(*args, **kwargs) or trainer.optimizer
+        optimizer: torch.optim.Optimizer = (
+            self._parent.create_optimizer(*args, **kwargs) or trainer.optimizer
+        )
         if add_parameters(optimizer, self.criterion) and world_size() > 1:
             for parameter in self.criterion.parameters():
                 dist.broadcast(parameter.data, src=0)
@@ -239,17 +252,24 @@ class CriterionMixin:
     # --- validation -----------------------------------------------------------------------------------------------
 
     def evaluation_loop(
-        self, dataloader: Any, description: str, prediction_loss_only: bool | None = None, *args: Any, **kwargs: Any
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """As the Trainer; a criterion that learns from validation then gets the predictions."""
-        update, trainer = getattr(self.criterion, "update_from_validation", None), cast("Any", self)
+        update = getattr(self.criterion, "update_from_validation", None)
+        trainer = cast("Any", self)
         learns = update is not None and trainer.is_in_train
         only_loss = False if learns else prediction_loss_only
         output = self._parent.evaluation_loop(dataloader, description, only_loss, *args, **kwargs)
         if update is not None and learns:
             if output.predictions is None or output.label_ids is None:
-                expected, fix = "the criterion must see the predictions of each evaluation", "batch_eval_metrics=False"
-                raise InputError(self._owner, expected, "an evaluation that keeps none", f"Set {fix}.")
+                expected = "the criterion must see the predictions of each evaluation"
+                fix = "batch_eval_metrics=False"
+                raise InputError(expected, "an evaluation that keeps none", f"Set {fix}.")
             update(Predictions(*valid_rows(output.predictions, output.label_ids, self._ignored)))
         return output
 
@@ -281,12 +301,17 @@ class CriterionMixin:
         if not load_result.missing_keys or not isinstance(model, _transformers.PreTrainedModel):
             self._parent._issue_warnings_after_load(load_result)
             return
-        options = {"config": model.config, "dtype": model.dtype, "local_files_only": True, "output_loading_info": True}
+        options = {
+            "config": model.config,
+            "dtype": model.dtype,
+            "local_files_only": True,
+            "output_loading_info": True,
+        }
         translated, about = type(model).from_pretrained(self._folder, **options)
         if about["missing_keys"]:
             got = f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}"
             fix = "Resume with the model that wrote it."
-            raise InputError(self._owner, "a checkpoint must hold every weight of the model", got, fix)
+            raise InputError("a checkpoint must hold every weight of the model", got, fix)
         model.load_state_dict(translated.state_dict())
 
     def _load_criterion(self) -> None:
@@ -296,7 +321,7 @@ class CriterionMixin:
         elif self.criterion.state_dict():
             fix = "Resume from a checkpoint that this Trainer wrote, with the same criterion."
             expected = f"a checkpoint must hold the criterion's state in {CRITERION_FILE}"
-            raise InputError(self._owner, expected, f"{self._folder} without it", fix)
+            raise InputError(expected, f"{self._folder} without it", fix)
 
     @property
     def _parent(self) -> Any:
@@ -340,23 +365,29 @@ class ComputeMetrics:
     """
 
     @check_kinds
-    def __init__(self, metrics: Sequence[str] | None = None, *, num_bins: int = 15, ignore_index: int = -100) -> None:
+    def __init__(
+        self, metrics: Sequence[str] | None = None, *, num_bins: int = 15, ignore_index: int = -100
+    ) -> None:
         self.metrics = None if metrics is None else list(metrics)
         self.num_bins = num_bins
-        self.ignore_index = check_count("ComputeMetrics", "ignore_index", ignore_index, low=None)
-        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before training
+        self.ignore_index = check_count("ignore_index", ignore_index, low=None)
+        # wrong options raise here, before training
+        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)
         self._streaming: StreamingMetrics | None = None
 
     def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
         """Add ``prediction.predictions`` and ``.label_ids``; return the metrics if ``compute_result``, else ``{}``."""
         logits, labels = valid_rows(prediction.predictions, prediction.label_ids, self.ignore_index)
         if self._streaming is None:
-            self._streaming = StreamingMetrics(logits.shape[1], metrics=self.metrics, num_bins=self.num_bins)
+            self._streaming = StreamingMetrics(
+                logits.shape[1], metrics=self.metrics, num_bins=self.num_bins
+            )
         if len(logits):
             self._streaming.update(logits, labels)
         if not compute_result:
             return {}
-        metrics, self._streaming = self._streaming.compute(), None
+        metrics = self._streaming.compute()
+        self._streaming = None
         return metrics
 
 
@@ -364,7 +395,8 @@ def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor
     """Return valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
     logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
     logits, labels = (
-        part if isinstance(part, Tensor) else torch.from_numpy(np.array(part)) for part in (logits, labels)
+        part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+        for part in (logits, labels)
     )
     if logits.ndim == 3:
         logits = logits.movedim(-1, 1)

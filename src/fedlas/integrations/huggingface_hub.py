@@ -13,7 +13,15 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.extras import require
-from fedlas._core.files import check_name, checked_path, is_file, read_json, write_atomically, write_json, write_text
+from fedlas._core.files import (
+    check_name,
+    checked_path,
+    is_file,
+    read_json,
+    write_atomically,
+    write_json,
+    write_text,
+)
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.metrics import METRICS
@@ -30,7 +38,9 @@ from huggingface_hub import (  # noqa: E402 (after require, whose error names th
 
 __all__ = ["download", "from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
-WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+README = "README.md"
 _LIBRARY = "fedlas"
 _MINE = f"library_name: {_LIBRARY}\n"
 _FORMAT = "fedlas.card/"
@@ -83,15 +93,30 @@ def model_card(
         True
     """
     content = _card_of(card)
-    texts = {"name": name, "dataset": dataset, "task": task, "license": license, "file": file, "repo_id": repo_id}
+    texts = {
+        "name": name,
+        "dataset": dataset,
+        "task": task,
+        "license": license,
+        "file": file,
+        "repo_id": repo_id,
+    }
     for option, text in texts.items():
         if not isinstance(text, str | None):
-            raise InputError("model_card", f"{option} must be text", describe(text), "Pass a str, or leave it out.")
+            raise InputError(
+                f"{option} must be text", describe(text), "Pass a str, or leave it out."
+            )
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
-        raise InputError("model_card", "tags must be texts", describe(tags), "Pass a list of str.")
+        raise InputError("tags must be texts", describe(tags), "Pass a list of str.")
     try:
-        content["model"] = {**content["model"], "run": content["model"]["run"] if name is None else name}
-        content["data"] = {**content["data"], "name": content["data"]["name"] if dataset is None else dataset}
+        content["model"] = {
+            **content["model"],
+            "run": content["model"]["run"] if name is None else name,
+        }
+        content["data"] = {
+            **content["data"],
+            "name": content["data"]["name"] if dataset is None else dataset,
+        }
         about = ModelCardData(
             model_name=_word(content["model"]["run"]),
             library_name=_LIBRARY,
@@ -106,12 +131,23 @@ def model_card(
         return ModelCard.from_template(
             about, str(template), file_text=_word(file), repository=repository, **_texts(content)
         )
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise _no_card(f"{type(error).__name__}: {error}") from error
 
 
 def save_pretrained(
-    model: Saved | str | Path, folder: str | Path, *, card: str | Path | Mapping[str, Any], **about: Any
+    model: Saved | str | Path,
+    folder: str | Path,
+    *,
+    card: str | Path | Mapping[str, Any],
+    **about: Any,
 ) -> Path:
     """Write a folder as the Hub holds it: the model's file, ``card.json``, and ``README.md``, its model card.
 
@@ -138,19 +174,27 @@ def save_pretrained(
         ...     sorted(path.name for path in save_pretrained(exported, Path(place, "hub"), card=card).iterdir())
         ['README.md', 'card.json', 'model.onnx']
     """
-    owner, place = "save_pretrained", checked_path(folder)
+    place = checked_path(folder)
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
         fix = "Pass a CalibratedModel, or a file that fedlas export wrote."
-        raise InputError(owner, "the model must have save(path), or be an existing file", describe(model), fix)
+        raise InputError(
+            "the model must have save(path), or be an existing file", describe(model), fix
+        )
     content = _card_of(card)
-    name = WEIGHTS if source is None else check_name(owner, "the model's file", source.name, "Rename it.")
+    name = WEIGHTS if source is None else check_name("the model's file", source.name, "Rename it.")
     if name in (README, CARD):
-        raise InputError(owner, f"the model's file must not be named {README} or {CARD}", source, "Rename it.")
+        raise InputError(
+            f"the model's file must not be named {README} or {CARD}", source, "Rename it."
+        )
     readme = model_card(content, file=name, **about)
-    if is_file(place / README) and _MINE not in (place / README).read_text(encoding="utf-8", errors="replace"):
+    if is_file(place / README) and _MINE not in (place / README).read_text(
+        encoding="utf-8", errors="replace"
+    ):
         fix = "Choose another folder, or move that file away."
-        raise InputError(owner, f"{README} must be missing, or a model card of this function", place / README, fix)
+        raise InputError(
+            f"{README} must be missing, or a model card of this function", place / README, fix
+        )
     write_json(place / CARD, content)
     if source is None:
         model.save(place / name)  # type: ignore[union-attr]  # checked above
@@ -213,7 +257,9 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
     """
     folder = checked_path(source)
     local = folder.is_dir()
-    folder = folder if local else Path(snapshot_download(str(source), revision=revision, token=token))
+    folder = (
+        folder if local else Path(snapshot_download(str(source), revision=revision, token=token))
+    )
     _card_of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
     return folder
 
@@ -250,7 +296,7 @@ def _card_of(card: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_card(got: object) -> InputError:
-    return InputError("model_card", "the card must be a calibration card", got, "Write one with fedlas card.")
+    return InputError("the card must be a calibration card", got, "Write one with fedlas card.")
 
 
 def _results(content: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
@@ -267,11 +313,17 @@ def _results(content: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
 
 def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the texts of the template."""
-    calibration, metrics = content["calibration"], content["metrics"]
-    method, temperature = _word(calibration["method"]), calibration.get("temperature")
+    calibration = content["calibration"]
+    metrics = content["metrics"]
+    method = _word(calibration["method"])
+    temperature = calibration.get("temperature")
     how = method if temperature is None else f"temperature {float(temperature):.4g}"
     data = _word(content["data"]["name"])
-    rows = [row for row in content.get("selective", {}).get("thresholds", ()) if row["threshold"] is not None]
+    rows = [
+        row
+        for row in content.get("selective", {}).get("thresholds", ())
+        if row["threshold"] is not None
+    ]
     return {
         "title": _word(content["model"]["run"]),
         "num_classes": int(content["model"]["num_classes"]),
@@ -279,7 +331,9 @@ def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
         if method == "none"
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
         "stages": list(map(_word, metrics)),
-        "metrics": [_metric_row(name, list(metrics.values())) for name in list(metrics.values())[-1]],
+        "metrics": [
+            _metric_row(name, list(metrics.values())) for name in list(metrics.values())[-1]
+        ],
         "thresholds": [
             (
                 f"{100 * row['risk']:g}",
@@ -296,12 +350,17 @@ def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metric_row(name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
     about: Mapping[str, Any] = METRICS[name].metadata if name in METRICS else {}
-    percent, arrow = about.get("percent"), _ARROWS.get(about.get("higher_is_better"), "")
+    percent = about.get("percent")
+    arrow = _ARROWS.get(about.get("higher_is_better"), "")
     scale, places = (100, 2) if percent else (1, 4)
     last = stages[-1][name]
     ends = [f"{scale * float(last[end]):.{places}f}" for end in ("low", "high") if end in last]
     values = [f"{scale * float(stage[name]['value']):.{places}f}" for stage in stages]
-    return [f"{about.get('title', _word(name))}{' %' if percent else ''}{arrow}", *values, " to ".join(ends)]
+    return [
+        f"{about.get('title', _word(name))}{' %' if percent else ''}{arrow}",
+        *values,
+        " to ".join(ends),
+    ]
 
 
 def _word(text: object) -> str:

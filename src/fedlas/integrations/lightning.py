@@ -27,7 +27,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 (
 
 __all__ = ["CalibrationCallback"]
 
-_OWNER = "CalibrationCallback"
 _log = logging.getLogger(__name__)
 
 
@@ -83,12 +82,14 @@ class CalibrationCallback(Callback):
         self.num_bins = num_bins
         self.objective = objective
         self.records: list[dict[str, Any]] = []
-        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before anything runs
+        # wrong options raise here, before anything runs
+        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)
         self._monitor: GateMonitor | None = None
         self._state: Mapping[str, Any] | None = None
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
-        self._listening = ""  # the stage to read: "train", "fit" (its validation), "val" (alone), "test", or none
+        # the stage to read: "train", "fit" (its validation), "val" (alone), "test", or none
+        self._listening = ""
         self._streaming: StreamingMetrics | None = None
         self._outputs: list[tuple[Tensor, Tensor]] = []
         self._has_features = False
@@ -101,7 +102,8 @@ class CalibrationCallback(Callback):
         objective = _objective_in(pl_module, self.objective)
         criterion: Any = objective.criterion
         if self._monitor is not None and self._monitor.criterion is criterion:
-            self._state = self._monitor.state_dict()  # a second fit resumes, without the rest of an aborted epoch
+            # a second fit resumes, without the rest of an aborted epoch
+            self._state = self._monitor.state_dict()
         gated = find_gated(objective.criterion)
         self._monitor = None if gated is None else GateMonitor(gated)
         if self._monitor is not None and self._state:
@@ -118,7 +120,9 @@ class CalibrationCallback(Callback):
             handle.remove()
         if self._tap is not None:
             self._tap.remove()
-        self._handles, self._tap, self._listening = [], None, ""
+        self._handles = []
+        self._tap = None
+        self._listening = ""
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Record the gate's decisions on training samples."""
@@ -163,26 +167,33 @@ class CalibrationCallback(Callback):
             self._tap.start()
 
     @torch.no_grad()
-    def _on_output(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        logits = class_logits(_OWNER, output[1]).detach()
+    def _on_output(
+        self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        logits = class_logits(output[1]).detach()
         # Training: the monitor sees the gate's decisions.
         if self._listening == "train" and self._monitor is not None:
             self._monitor.on_batch(logits, kwargs.get("index"))
         if self._listening in ("", "train"):
             return
         # Validation and test: measure the valid positions.
-        criterion, target = objective.criterion, kwargs["target"] if "target" in kwargs else args[1]
+        criterion = objective.criterion
+        target = kwargs["target"] if "target" in kwargs else args[1]
         ignored = getattr(criterion, "ignore_index", -100)
         rows, labels = valid_positions(logits, target, ignore_index=ignored)
         features = None if self._tap is None or self._listening != "fit" else self._tap.stop()
         if not len(rows):
             return
         if self._streaming is None:
-            self._streaming = StreamingMetrics(rows.shape[1], metrics=self.metrics, num_bins=self.num_bins)
+            self._streaming = StreamingMetrics(
+                rows.shape[1], metrics=self.metrics, num_bins=self.num_bins
+            )
         self._streaming.update(rows, labels)
         # Keep the logits only if something needs all of them.
         watched = self._monitor is not None and features is not None and logits.ndim == 2
-        learns = self._listening == "fit" and (watched or hasattr(criterion, "update_from_validation"))
+        learns = self._listening == "fit" and (
+            watched or hasattr(criterion, "update_from_validation")
+        )
         if learns:
             self._outputs.append((rows.float().cpu(), labels.cpu()))
         if watched:
@@ -193,14 +204,17 @@ class CalibrationCallback(Callback):
     # --- one epoch ------------------------------------------------------------------------------------------------
 
     def _begin(self, listening: str) -> None:
-        self._listening, self._streaming, self._outputs, self._has_features = listening, None, [], False
+        self._listening = listening
+        self._streaming = None
+        self._outputs = []
+        self._has_features = False
 
     def _finish(self, module: LightningModule) -> None:
-        listening, self._listening = self._listening, ""
+        listening = self._listening
+        self._listening = ""
         stage = "test" if listening == "test" else "val"
         if self._streaming is None:
             raise InputError(
-                _OWNER,
                 f"{'test' if stage == 'test' else 'validation'}_step must call the module's objective",
                 "no call of it",
                 "Write loss, logits = self.objective(images, target) there.",
@@ -209,9 +223,13 @@ class CalibrationCallback(Callback):
         whole = self._streaming.sum_across_ranks()
         values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
         if self._outputs:
-            predictions = Predictions(*(torch.cat(parts) for parts in zip(*self._outputs, strict=True)))
+            predictions = Predictions(
+                *(torch.cat(parts) for parts in zip(*self._outputs, strict=True))
+            )
             self._outputs = []
-            update = getattr(_objective_in(module, self.objective).criterion, "update_from_validation", None)
+            update = getattr(
+                _objective_in(module, self.objective).criterion, "update_from_validation", None
+            )
             if listening == "fit" and update is not None:
                 update(_of_all_ranks(predictions))
             if self._has_features:
@@ -225,17 +243,26 @@ class CalibrationCallback(Callback):
         self.records.append(record)
         for alarm in record["alarms"]:
             _log.warning("%s", alarm)
-        named = {f"{part}_{name}": value for part in ("gate", "indicator") for name, value in record[part].items()}
-        return {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
+        named = {
+            f"{part}_{name}": value
+            for part in ("gate", "indicator")
+            for name, value in record[part].items()
+        }
+        return {
+            name: float(value) for name, value in named.items() if isinstance(value, int | float)
+        }
 
 
 def _objective_in(module: LightningModule, name: str | None) -> Objective:
     objectives = {key: part for key, part in module.named_modules() if isinstance(part, Objective)}
-    chosen = objectives if name is None else {key: part for key, part in objectives.items() if key == name}
+    chosen = (
+        objectives
+        if name is None
+        else {key: part for key, part in objectives.items() if key == name}
+    )
     if len(chosen) == 1:
         return next(iter(chosen.values()))
     raise InputError(
-        _OWNER,
         "the module must hold one fedlas.Objective" + ("" if name is None else f" named {name!r}"),
         f"{type(module).__name__} with {', '.join(chosen) or 'none'}",
         "Write self.objective = fedlas.Objective(model, criterion) in its __init__, or name one: objective='...'.",

@@ -26,7 +26,6 @@ from mapie.risk_control import BinaryClassificationController  # noqa: E402
 __all__ = ["PredictionSets", "controlled_threshold", "prediction_sets"]
 
 Score = Literal["auto", "lac", "top_k", "aps", "raps"]
-_OWNER = "prediction_sets"
 
 
 @dataclass(frozen=True)
@@ -110,16 +109,18 @@ def prediction_sets(
         al. 2021.
     """
     # What MAPIE would refuse in its own words, or not at all.
-    val = check_predictions(_OWNER, val)
-    test = check_predictions(_OWNER, test)
+    val = check_predictions(val)
+    test = check_predictions(test)
     for predictions in (val, test):
-        check_takes_weights(_OWNER, predictions, takes_weights=False)
-    check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
-    check_choice(_OWNER, "score", score, get_args(Score))
-    check_count(_OWNER, "seed", seed, low=0)
+        check_takes_weights(predictions, takes_weights=False)
+    check_number("coverage", coverage, low=0, high=1, low_open=True, high_open=True)
+    check_choice("score", score, get_args(Score))
+    check_count("seed", seed, low=0)
     if val.num_classes != test.num_classes:
         got = f"{val.num_classes} and {test.num_classes}"
-        raise InputError(_OWNER, "val and test must have as many classes", got, "Pass predictions of one model.")
+        raise InputError(
+            "val and test must have as many classes", got, "Pass predictions of one model."
+        )
     # RAPS sets a fifth aside and splits it again, both by class; each half has a quantile of its own.
     counts = torch.bincount(val.target)
     present = counts[counts > 0]
@@ -127,26 +128,35 @@ def prediction_sets(
     suffices = int(present.min()) >= 10 and val.num_samples >= fewest
     if by_class:
         if score not in ("lac", "auto"):
-            raise InputError(_OWNER, "by_class must have the score 'lac'", score, "Leave one of them out.")
+            raise InputError("by_class must have the score 'lac'", score, "Leave one of them out.")
         return PredictionSets(_class_conditional(val, test, coverage), test)
     if score == "auto":
         score = "raps" if len(present) >= 3 and suffices else "lac"
     used = val.num_samples - (math.ceil(val.num_samples / 5) if score == "raps" else 0)
     if math.ceil((used + 1) * coverage) > used or used <= 1 / min(coverage, 1 - coverage):
         fix = "Use more, or a coverage nearer to a half."
-        raise InputError(_OWNER, f"val must have enough samples for a coverage of {coverage:g}", used, fix)
+        raise InputError(f"val must have enough samples for a coverage of {coverage:g}", used, fix)
     if score != "lac" and len(present) < 3:
         fix = "Use 'lac', the only one of two classes."
-        raise InputError(_OWNER, f"val must have labels of three classes for {score}", len(present), fix)
+        raise InputError(f"val must have labels of three classes for {score}", len(present), fix)
     if score == "raps" and not suffices:
         got = f"{val.num_samples}, {int(present.min())} of the rarest"
         fix = "Use more, or 'auto', which takes another score then."
-        raise InputError(_OWNER, f"val must have {fewest} samples, and ten samples of each class, for raps", got, fix)
+        raise InputError(
+            f"val must have {fewest} samples, and ten samples of each class, for raps", got, fix
+        )
     # The conformal step is MAPIE's; its "model" turns logits into probabilities.
     conformal = SplitConformalClassifier(
-        _softmax_classifier(val.num_classes), confidence_level=coverage, conformity_score=score, random_state=seed
+        _softmax_classifier(val.num_classes),
+        confidence_level=coverage,
+        conformity_score=score,
+        random_state=seed,
     )
-    last = {"include_last_label": "randomized" if randomized else True} if score in ("aps", "raps") else {}
+    last = (
+        {"include_last_label": "randomized" if randomized else True}
+        if score in ("aps", "raps")
+        else {}
+    )
     with no_warnings:  # that val lacks a class, which is no defect
         conformal.conformalize(_rows(val), val.target.cpu().numpy())
         _, sets = conformal.predict_set(_rows(test), conformity_score_params=last)
@@ -155,7 +165,8 @@ def prediction_sets(
 
 def _class_conditional(val: Predictions, test: Predictions, coverage: float) -> Tensor:
     """Return sets ``(N, C)`` with a threshold for each class from its own samples; MAPIE has none by label."""
-    misses, probs = 1 - val.probs.double(), test.probs.double()
+    misses = 1 - val.probs.double()
+    probs = test.probs.double()
     highest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device=probs.device)
     for label in range(val.num_classes):
         scores = misses[val.target == label, label].sort().values
@@ -202,15 +213,16 @@ def controlled_threshold(
     Source:
         Angelopoulos, Bates, Candès, Jordan and Lei 2021, "Learn then Test" (arXiv 2110.01052), as MAPIE has it.
     """
-    owner = "controlled_threshold"
-    check_choice(owner, "risk", risk, get_args(Risk))
+    check_choice("risk", risk, get_args(Risk))
     for name, number in (("target", target), ("confidence_level", confidence_level)):
-        check_number(owner, name, number, low=0, high=1, low_open=True, high_open=True)
-    check_takes_weights(owner, val, takes_weights=False)
+        check_number(name, number, low=0, high=1, low_open=True, high_open=True)
+    check_takes_weights(val, takes_weights=False)
     if not isinstance(val, TopLabel):
-        val = check_labeled(owner, val)
+        val = check_labeled(val)
         val = (
-            TopLabel(val.confidence, val.correct) if val.num_classes > 2 else TopLabel(val.probs[:, 1], val.target == 1)
+            TopLabel(val.confidence, val.correct)
+            if val.num_classes > 2
+            else TopLabel(val.probs[:, 1], val.target == 1)
         )
     controller = BinaryClassificationController(
         lambda probs: np.concatenate([1 - probs, probs], axis=1),
@@ -219,7 +231,9 @@ def controlled_threshold(
         confidence_level=confidence_level,
     )
     with no_warnings:  # that there is none is what None says
-        controller.calibrate(val.confidence.double().cpu().numpy()[:, None], val.correct.long().cpu().numpy())
+        controller.calibrate(
+            val.confidence.double().cpu().numpy()[:, None], val.correct.long().cpu().numpy()
+        )
     best = controller.best_predict_param
     return None if best is None else float(best)
 
@@ -234,7 +248,8 @@ def _softmax_classifier(num_classes: int) -> Any:
 
     class SoftmaxClassifier(sklearn.ClassifierMixin, sklearn.BaseEstimator):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            self.classes_ = np.arange(num_classes)  # scikit-learn takes what has such an attribute for fitted
+            # scikit-learn takes what has such an attribute for fitted
+            self.classes_ = np.arange(num_classes)
 
         def fit(self, logits: Any, target: Any) -> Any:  # noqa: ARG002 (what scikit-learn calls a classifier has it)
             return self

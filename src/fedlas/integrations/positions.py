@@ -32,17 +32,15 @@ def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tu
         >>> [tuple(part.shape) for part in valid_positions(logits, target)]
         [(31, 5), (31,)]
     """
-    owner = "valid_positions"
-    logits = check_logits(owner, logits)
+    logits = check_logits(logits)
     shape = (logits.shape[0], *logits.shape[2:])
     if not isinstance(target, Tensor) or target.is_floating_point() or target.shape != shape:
         raise InputError(
-            owner,
             f"target must be class indices {shape} for logits {tuple(logits.shape)}",
             describe(target),
             "Put the classes second, logits.movedim(-1, 1), and pass hard labels.",
         )
     rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
     target = target.reshape(-1)
-    counts = target != check_count(owner, "ignore_index", ignore_index, low=None)
+    counts = target != check_count("ignore_index", ignore_index, low=None)
     return (rows, target) if bool(counts.all()) else (rows[counts], target[counts])

@@ -129,7 +129,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 estimator that takes none is fitted without, and the calibrator with them.
         """
         # What cannot be meant is refused before anything is fitted.
-        calibrator, method = self._new_calibrator(), score_method("CalibratedClassifier.fit", self.estimator)
+        calibrator = self._new_calibrator()
+        method = score_method(self.estimator)
         takes_features = self._takes_features(calibrator)
         X, y = indexable(X, column_or_1d(y, warn=True))  # noqa: N806
         assert_all_finite(y, input_name="y")
@@ -142,7 +143,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         # The estimator, and the scores of samples that it has not seen.
         rows = X
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
-            estimator, labels = self.estimator, y
+            estimator = self.estimator
+            labels = y
             scores = getattr(estimator, method)(X)
         elif isinstance(self.cv, float):
             train, val_rows = train_test_split(
@@ -151,24 +153,34 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             part = {name: value[train] for name, value in options.items()}
             estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
             rows = _safe_indexing(X, val_rows)
-            scores, labels = getattr(estimator, method)(rows), y[val_rows]
+            scores = getattr(estimator, method)(rows)
+            labels = y[val_rows]
             weight = None if weight is None else weight[val_rows]
         else:
             labels = y
             scores = cross_val_predict(
-                self.estimator, X, y, cv=_splits(self.cv, X, y), method=method, n_jobs=self.n_jobs, params=options
+                self.estimator,
+                X,
+                y,
+                cv=_splits(self.cv, X, y),
+                method=method,
+                n_jobs=self.n_jobs,
+                params=options,
             )
             estimator = clone(self.estimator).fit(X, y, **options)
         # The calibrator.
         classes = np.asarray(estimator.classes_)
-        val = predictions_from("CalibratedClassifier.fit", scores, method, labels, classes)
+        val = predictions_from(scores, method, labels, classes)
         self.side_columns_ = SideColumns(_source(estimator, self.features))
         side = self.side_columns_.fit(rows) if takes_features else None
-        val = replace(val, features=side, weights=None if weight is None else torch.from_numpy(weight))
+        val = replace(
+            val, features=side, weights=None if weight is None else torch.from_numpy(weight)
+        )
         self.calibrator_ = calibrator.fit(val)
         with collected_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(val)
-        self.estimator_, self.classes_ = estimator, classes
+        self.estimator_ = estimator
+        self.classes_ = classes
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(estimator, name):
                 setattr(self, name, getattr(estimator, name))
@@ -206,7 +218,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             InputError: If a label is not one of ``classes_``.
         """
         logits = self._calibrated(X)
-        return Predictions(logits, class_indices("CalibratedClassifier.predictions", y, self.classes_))
+        return Predictions(logits, class_indices(y, self.classes_))
 
     def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
@@ -215,13 +227,15 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             InputError: If a label is not one of ``classes_``.
         """
         raw = self._scores(X)
-        target = class_indices("CalibratedClassifier.before_after", y, self.classes_)
+        target = class_indices(y, self.classes_)
         return measured_both(Predictions(raw, target), self.predictions(X, y))
 
     def __sklearn_tags__(self) -> Any:
         """Return those of a classifier; sparse and pairwise input as the estimator takes them."""
-        tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
-        tags.input_tags.sparse, tags.input_tags.pairwise = inner.input_tags.sparse, inner.input_tags.pairwise
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.input_tags.sparse = inner.input_tags.sparse
+        tags.input_tags.pairwise = inner.input_tags.pairwise
         return tags
 
     def _takes_features(self, calibrator: Calibrator) -> bool:
@@ -231,10 +245,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if choice is None or choice is False:
             return wants and choice is None
         if not callable(choice) or not wants:
-            got = describe(choice) if not callable(choice) else f"a function for {type(calibrator).__name__}"
+            got = (
+                describe(choice)
+                if not callable(choice)
+                else f"a function for {type(calibrator).__name__}"
+            )
             fix = "Leave features out, or choose calibrator='auto'."
             expected = "features must be None, False or a function, for a calibrator that uses them"
-            raise InputError("CalibratedClassifier.fit", expected, got, fix)
+            raise InputError(expected, got, fix)
         return True
 
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
@@ -245,12 +263,10 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803
         check_is_fitted(self)
-        owner = "CalibratedClassifier.predict"
-        method = score_method(owner, self.estimator_)
-        return logits_from(owner, getattr(self.estimator_, method)(X), method, len(self.classes_))
+        method = score_method(self.estimator_)
+        return logits_from(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
-        owner = "CalibratedClassifier.fit"
         choice: Any = self.calibrator
         if isinstance(choice, str):
             calibrator = CALIBRATORS[choice].value()
@@ -258,10 +274,13 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             calibrator = copy.deepcopy(choice)
         else:
             fix = "Pass a name such as 'temperature', or TemperatureScaling()."
-            raise InputError(owner, "calibrator must be a name or a Calibrator", describe(choice), fix)
+            raise InputError("calibrator must be a name or a Calibrator", describe(choice), fix)
         if calibrator.needs:
-            what, fix = ", ".join(sorted(calibrator.needs)), "Choose one that works on logits alone, e.g. 'vector'."
-            raise InputError(owner, "the calibrator must need nothing but logits", f"one that needs {what}", fix)
+            what = ", ".join(sorted(calibrator.needs))
+            fix = "Choose one that works on logits alone, e.g. 'vector'."
+            raise InputError(
+                "the calibrator must need nothing but logits", f"one that needs {what}", fix
+            )
         return calibrator
 
 
@@ -295,11 +314,11 @@ class CalibrationScorer:
     num_bins: int = 15
 
     def __post_init__(self) -> None:
-        check_count("CalibrationScorer", "num_bins", self.num_bins)
+        check_count("num_bins", self.num_bins)
         about = METRICS[self.metric].metadata
         if about["higher_is_better"] is None or about.get("needs"):
             fix = f"Choose one of {', '.join(_directed())}."
-            raise InputError("CalibrationScorer", "metric must have a better direction", self.metric, fix)
+            raise InputError("metric must have a better direction", self.metric, fix)
 
     @property
     def name(self) -> str:
@@ -309,7 +328,7 @@ class CalibrationScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
         """Return the score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
-        return _scores([self], _predicted(f"CalibrationScorer({self.metric!r})", estimator, X, y))[self.name]
+        return _scores([self], _predicted(estimator, X, y))[self.name]
 
 
 def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
@@ -331,15 +350,21 @@ def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # n
         >>> round(scores["accuracy"], 2), round(scores["neg_ece"], 3)
         (0.96, -0.033)
     """
-    return _scores(list(scorers.values()), _predicted("calibration_scores", estimator, X, y))
+    return _scores(list(scorers.values()), _predicted(estimator, X, y))
 
 
 def _directed() -> list[str]:
     entries = METRICS.entries()
-    return [e.name for e in entries if e.metadata["higher_is_better"] is not None and not e.metadata.get("needs")]
+    return [
+        e.name
+        for e in entries
+        if e.metadata["higher_is_better"] is not None and not e.metadata.get("needs")
+    ]
 
 
-scorers: dict[str, CalibrationScorer] = {each.name: each for each in map(CalibrationScorer, _directed())}
+scorers: dict[str, CalibrationScorer] = {
+    each.name: each for each in map(CalibrationScorer, _directed())
+}
 """A scorer for every metric with a direction, by name: ``"accuracy"``, ``"neg_ece"``, ``"neg_nll"`` and so on."""
 
 
@@ -347,14 +372,19 @@ def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[st
     entries = [METRICS[each.metric] for each in which]
     values = values_of(predictions, entries, which[0].num_bins)
     signs = [1 if entry.metadata["higher_is_better"] else -1 for entry in entries]
-    return {each.name: sign * values[entry.name] for each, entry, sign in zip(which, entries, signs, strict=True)}
+    return {
+        each.name: sign * values[entry.name]
+        for each, entry, sign in zip(which, entries, signs, strict=True)
+    }
 
 
-def _predicted(owner: str, estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
+def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
     if not hasattr(estimator, "predict_proba"):
         fix = "Put it into a CalibratedClassifier, which has them."
-        raise InputError(owner, "the estimator must have predict_proba", type(estimator).__name__, fix)
-    return predictions_from(owner, estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_))
+        raise InputError("the estimator must have predict_proba", type(estimator).__name__, fix)
+    return predictions_from(
+        estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
+    )
 
 
 def _source(estimator: Any, features: Any) -> Any:
@@ -368,12 +398,13 @@ def _source(estimator: Any, features: Any) -> Any:
 
 def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
     """Return the folds, each with every class in its training part."""
-    splits, classes = list(check_cv(cv, y, classifier=True).split(X, y)), np.unique(y)
+    splits = list(check_cv(cv, y, classifier=True).split(X, y))
+    classes = np.unique(y)
     for number, (train, _) in enumerate(splits):
         missing = np.setdiff1d(classes, np.asarray(y)[train])
         if len(missing):
             names = ", ".join(map(str, missing[:5]))
             fix = "Use stratified folds, and at least two samples a class."
             expected = "each training fold must have samples of every class"
-            raise InputError("CalibratedClassifier.fit", expected, f"fold {number} without {names}", fix)
+            raise InputError(expected, f"fold {number} without {names}", fix)
     return splits

@@ -102,7 +102,9 @@ class CriterionTask(TrainingTask):
         add_parameters(optimizer, self.objective.criterion)
         return optimizer
 
-    def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> CriterionTask:
+    def prepare_distributed(
+        self, device_ids: list[int] | None = None, **ddp_kwargs: Any
+    ) -> CriterionTask:
         """Wrap model and criterion together in DDP, so that the gate is the same on all ranks.
 
         Args:
@@ -113,7 +115,9 @@ class CriterionTask(TrainingTask):
         self.trainable_module = wrapper(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
         return self
 
-    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module | None:  # type: ignore[override]  # timm's own differs from PyTorch's too
+    def compile(
+        self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any
+    ) -> nn.Module | None:  # type: ignore[override]  # timm's own differs from PyTorch's too
         """Compile model and criterion; call it before :meth:`prepare_distributed`.
 
         Args:
@@ -121,11 +125,15 @@ class CriterionTask(TrainingTask):
             mode: As for ``torch.compile``.
             **compile_kwargs: Options of ``torch.compile``.
         """
-        compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
+        compiled: Any = torch.compile(
+            self.trainable_module, backend=backend, mode=mode, **compile_kwargs
+        )
         self.trainable_module = compiled
         return self.get_eval_model()
 
-    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
+    def get_eval_model(
+        self, module: nn.Module | None = None, ema: bool = False
+    ) -> nn.Module | None:
         """Return the model alone, from images to logits."""
         chosen = super().get_eval_model(module, ema)
         inner = None if chosen is None else unwrap_model(chosen)

@@ -98,10 +98,19 @@ class CalibrationMetrics(_Sums):
     """
 
     def __init__(
-        self, num_classes: int, *, metrics: Sequence[str] | None = None, num_bins: int = 15, **options: Any
+        self,
+        num_classes: int,
+        *,
+        metrics: Sequence[str] | None = None,
+        num_bins: int = 15,
+        **options: Any,
     ) -> None:
-        super().__init__(partial(StreamingMetrics, num_classes, metrics=metrics, num_bins=num_bins), options)
-        self.num_classes, self.num_bins, self.metrics = num_classes, num_bins, metrics
+        super().__init__(
+            partial(StreamingMetrics, num_classes, metrics=metrics, num_bins=num_bins), options
+        )
+        self.num_classes = num_classes
+        self.num_bins = num_bins
+        self.metrics = metrics
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -121,7 +130,9 @@ class CalibrationMetrics(_Sums):
         Raises:
             InputError: If there are none.
         """
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in self._whole().items()}
+        return {
+            name: torch.tensor(value, dtype=torch.float64) for name, value in self._whole().items()
+        }
 
 
 class CalibrationMetric(CalibrationMetrics):
@@ -204,7 +215,9 @@ class CalibrationByClass(_Sums):
         Raises:
             InputError: If there are no samples.
         """
-        return _columns(list(self._whole().values()), ("ece", "gap", "mean_probability", "frequency"))
+        return _columns(
+            list(self._whole().values()), ("ece", "gap", "mean_probability", "frequency")
+        )
 
 
 class CalibrationByGroup(_Sums):
@@ -257,5 +270,7 @@ class CalibrationByGroup(_Sums):
 
 def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
     """Return a column for each name: the attribute of every row, NaN for a row that is None."""
-    values = {name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names}
+    values = {
+        name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names
+    }
     return {name: torch.tensor(column, dtype=torch.float64) for name, column in values.items()}

@@ -22,7 +22,8 @@ from fedlas.losses.modulated import ABOUT, IndicatorOptions
 Direction = Literal["trained", "frozen", "plus", "minus", "zero", "against"]
 Score = Literal["norm", "constant", "noise"]
 Spread = Literal["own", "mean"]
-_FIXED = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}  # direction_of replaces the 0 of "against"
+# direction_of replaces the 0 of "against"
+_FIXED = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}
 
 
 @LOSSES.register(
@@ -70,14 +71,16 @@ class FedLASAblation(FedLAS):
         beta: float = 4.0,
         **options: Unpack[IndicatorOptions],
     ) -> None:
-        name = "FedLASAblation"
-        check_choice(name, "direction", direction, get_args(Direction))
-        check_choice(name, "score", score, get_args(Score))
+        check_choice("direction", direction, get_args(Direction))
+        check_choice("score", score, get_args(Score))
         scores = {"norm": None, "constant": partial(_constant, 1.0), "noise": _noise}
         gate = partial(_constant, _FIXED[direction]) if direction in _FIXED else None
-        super().__init__(num_classes=num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options)
-        self.direction, self.score = direction, score
-        self.spread: Spread = check_choice(name, "spread", spread, get_args(Spread))
+        super().__init__(
+            num_classes=num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options
+        )
+        self.direction = direction
+        self.score = score
+        self.spread: Spread = check_choice("spread", spread, get_args(Spread))
         if direction == "frozen" and isinstance(self.gate, BidirectionalCalibrationGate):
             self.gate.requires_grad_(False)
 
@@ -89,7 +92,8 @@ class FedLASAblation(FedLAS):
         if valid is None:
             valid = torch.ones_like(alpha, dtype=torch.bool)
         sums = torch.stack((torch.where(valid, alpha, 0.0).sum(), valid.sum().to(alpha.dtype)))
-        if self.training and torch.is_grad_enabled():  # elsewhere a single rank may call it, and would wait forever
+        # elsewhere a single rank may call it, and would wait forever
+        if self.training and torch.is_grad_enabled():
             sums = add_up_across_ranks(sums)
         total, count = sums.unbind()
         return (total / count.clamp(min=1)).expand_as(alpha)

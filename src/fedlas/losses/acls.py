@@ -41,7 +41,9 @@ def adaptive_penalty(
     return lambda1 * pull_down + lambda2 * pull_up
 
 
-@LOSSES.register("acls", **paper("ACLS", 2023, "2308.11911"), tune={"alpha": "0.01:1:log", "margin": "0:20"})
+@LOSSES.register(
+    "acls", **paper("ACLS", 2023, "2308.11911"), tune={"alpha": "0.01:1:log", "margin": "0:20"}
+)
 class ACLS(Penalized):
     """Adaptive and conditional label smoothing: cross-entropy plus ``alpha`` times :func:`adaptive_penalty`.
 
@@ -74,15 +76,19 @@ class ACLS(Penalized):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        self.alpha = check_number("ACLS", "alpha", alpha, low=0)
-        self.margin = check_number("ACLS", "margin", margin, low=0)
-        self.lambda1 = check_number("ACLS", "lambda1", lambda1, low=0)
-        self.lambda2 = check_number("ACLS", "lambda2", lambda2, low=0)
-        self.variant: Variant = check_choice("ACLS", "variant", variant, get_args(Variant))
+        self.alpha = check_number("alpha", alpha, low=0)
+        self.margin = check_number("margin", margin, low=0)
+        self.lambda1 = check_number("lambda1", lambda1, low=0)
+        self.lambda2 = check_number("lambda2", lambda2, low=0)
+        self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and regularizer of each position, both ``(M,)``."""
         penalty = adaptive_penalty(
-            batch.logits, margin=self.margin, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
+            batch.logits,
+            margin=self.margin,
+            lambda1=self.lambda1,
+            lambda2=self.lambda2,
+            variant=self.variant,
         )
         return batch.cross_entropy(), penalty

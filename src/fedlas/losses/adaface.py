@@ -17,7 +17,8 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, cross_entropy, paper
 from fedlas.losses.nci import NormConfidenceIndicator
 
-_EPS = 1e-3  # distance of cosines from 1 and of angles from 0 and pi, where the slope of the arc cosine is infinite
+# distance of cosines from 1 and of angles from 0 and pi, where the slope of the arc cosine is infinite
+_EPS = 1e-3
 
 
 def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor:
@@ -108,10 +109,9 @@ class AdaFace(Loss):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.margin = check_number(name, "margin", margin, low=0)
-        self.spread = check_number(name, "spread", spread, low=0)
-        self.scale = None if scale is None else check_number(name, "scale", scale, low=0, low_open=True)
+        self.margin = check_number("margin", margin, low=0)
+        self.spread = check_number("spread", spread, low=0)
+        self.scale = None if scale is None else check_number("scale", scale, low=0, low_open=True)
         self.indicator = NormConfidenceIndicator(momentum, init, norm_p=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -120,15 +120,19 @@ class AdaFace(Loss):
         quality = self._quality(batch)
         favored = batch.favored()
         weight = head_weight[favored]
-        length, norm = torch.linalg.vector_norm(weight, dim=1), torch.linalg.vector_norm(features, dim=1)
+        length = torch.linalg.vector_norm(weight, dim=1)
+        norm = torch.linalg.vector_norm(features, dim=1)
         product = length * norm
         cosine = torch.linalg.vecdot(weight, features) / product.clamp(min=1e-12)
         change = adaptive_margin(cosine, quality, margin=self.margin)
         # The target's logit changes by the change of its cosine, in the units of the form.
         if self.scale is None:
-            logits, change = batch.logits, product * change
+            logits = batch.logits
+            change = product * change
         else:
-            logits = self.scale * F.linear(F.normalize(features, dim=1), F.normalize(head_weight, dim=1))
+            logits = self.scale * F.linear(
+                F.normalize(features, dim=1), F.normalize(head_weight, dim=1)
+            )
             change = self.scale * change
         moved = logits.scatter_add(1, favored[:, None], change[:, None])
         return cross_entropy(moved, batch.target, batch.weight)

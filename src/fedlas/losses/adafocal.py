@@ -108,19 +108,24 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.num_bins = check_count(name, "num_bins", num_bins)
-        self.rate = check_number(name, "rate", rate, low=0)
-        self.switch = check_number(name, "switch", switch, low=0)
-        self.gamma_min = check_number(name, "gamma_min", gamma_min, high=0)
-        self.gamma_max = check_number(name, "gamma_max", gamma_max, low=0)
-        self.gamma = check_number(name, "gamma", gamma, low=self.gamma_min, high=self.gamma_max)
-        self.register_buffer("gammas", torch.full((self.num_bins,), self.gamma, dtype=torch.float32))
-        self.register_buffer("edges", torch.arange(1, self.num_bins, dtype=torch.float32) / self.num_bins)
+        self.num_bins = check_count("num_bins", num_bins)
+        self.rate = check_number("rate", rate, low=0)
+        self.switch = check_number("switch", switch, low=0)
+        self.gamma_min = check_number("gamma_min", gamma_min, high=0)
+        self.gamma_max = check_number("gamma_max", gamma_max, low=0)
+        self.gamma = check_number("gamma", gamma, low=self.gamma_min, high=self.gamma_max)
+        self.register_buffer(
+            "gammas", torch.full((self.num_bins,), self.gamma, dtype=torch.float32)
+        )
+        self.register_buffer(
+            "edges", torch.arange(1, self.num_bins, dtype=torch.float32) / self.num_bins
+        )
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
-        return batch.cost_of_target(lambda nll: signed_focal(nll, self.exponents((-nll.detach()).exp())))
+        return batch.cost_of_target(
+            lambda nll: signed_focal(nll, self.exponents((-nll.detach()).exp()))
+        )
 
     def exponents(self, probs: Tensor) -> Tensor:
         """Return the exponent of a true class of each probability, in the shape and dtype of ``probs``."""
@@ -132,25 +137,33 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         Args:
             predictions: Predictions on the validation set after an epoch; never on the test set.
         """
-        confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
+        confidence = predictions.confidence.cpu().float()
+        correct = predictions.correct.cpu()
         edges = _equal_mass_edges(confidence, self.num_bins)
-        gap, filled = _calibration_gaps(torch.bucketize(confidence, edges), confidence, correct, self.num_bins)
+        gap, filled = _calibration_gaps(
+            torch.bucketize(confidence, edges), confidence, correct, self.num_bins
+        )
         old = self.gammas.cpu().double()
         new = old * (self.rate * torch.where(old > 0, gap, -gap)).exp()
         # An exponent that is too small changes sides, or it could never leave 0 by multiplication.
         other_side = torch.where(new > 0, -self.switch, self.switch)
-        new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
+        new = torch.where(new.abs() < self.switch, other_side, new).clamp(
+            self.gamma_min, self.gamma_max
+        )
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
 
 
 def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
     """Return upper edges ``(num_bins - 1,)`` of bins with equal numbers of values ``(N,)``, as far as ties allow."""
-    below = torch.arange(1, num_bins, device="cpu") * len(values) // num_bins  # how many values lie below each edge
+    # how many values lie below each edge
+    below = torch.arange(1, num_bins, device="cpu") * len(values) // num_bins
     return values.sort().values[(below - 1).clamp(min=0)]
 
 
-def _calibration_gaps(place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+def _calibration_gaps(
+    place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int
+) -> tuple[Tensor, Tensor]:
     """Return mean confidence minus accuracy ``(num_bins,)`` float64, and whether each bin holds any sample.
 
     Args:
@@ -160,5 +173,7 @@ def _calibration_gaps(place: Tensor, confidence: Tensor, correct: Tensor, num_bi
         num_bins: Number of bins.
     """
     count = torch.bincount(place, minlength=num_bins)
-    excess = torch.bincount(place, weights=confidence.double() - correct.double(), minlength=num_bins)
+    excess = torch.bincount(
+        place, weights=confidence.double() - correct.double(), minlength=num_bins
+    )
     return excess / count.clamp(min=1), count > 0

@@ -42,7 +42,7 @@ class BidirectionalCalibrationGate(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        check_count("BidirectionalCalibrationGate", "num_classes", num_classes)
+        check_count("num_classes", num_classes)
         width = max(num_classes // 2, 1)
         self.hidden = nn.Linear(num_classes, width)
         self.out = nn.Linear(width, 2)
@@ -92,15 +92,16 @@ class TopLogitsGate(BidirectionalCalibrationGate):
 
     def __init__(self, num_classes: int, *, top: int = 8) -> None:
         nn.Module.__init__(self)
-        self.top = min(
-            check_count("TopLogitsGate", "top", top), check_count("TopLogitsGate", "num_classes", num_classes)
-        )
-        self.hidden, self.out = nn.Linear(self.top, 8), nn.Linear(8, 2)
+        self.top = min(check_count("top", top), check_count("num_classes", num_classes))
+        self.hidden = nn.Linear(self.top, 8)
+        self.out = nn.Linear(8, 2)
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return the direction of each sample, as :class:`BidirectionalCalibrationGate` does."""
         logits = logits.detach()
-        return super().forward(logits.topk(self.top, dim=1).values - logits.mean(dim=1, keepdim=True))
+        return super().forward(
+            logits.topk(self.top, dim=1).values - logits.mean(dim=1, keepdim=True)
+        )
 
 
 def sign_straight_through(u: Tensor) -> Tensor:

@@ -40,7 +40,6 @@ def two_logits(logit: Tensor) -> Tensor:
     single = is_dense(logit) and logit.is_floating_point() and logit.ndim >= 1
     if not single or (logit.ndim > 1 and logit.shape[1] != 1):
         raise InputError(
-            "two_logits",
             "the logit must be a floating tensor (N,), (N, 1) or (N, 1, d1, ...)",
             describe(logit),
             "Pass one raw score a sample, before any sigmoid.",
@@ -49,7 +48,6 @@ def two_logits(logit: Tensor) -> Tensor:
         logit = logit.float()  # smaller floats have no arithmetic
     if can_look(logit) and bool(logit.detach().isinf().any()):
         raise InputError(
-            "two_logits",
             "the logit must not be infinite, since only a difference of two would be one",
             f"{int(logit.isinf().sum())} infinite of {logit.numel()}",
             "Clamp it, e.g. logit.clamp(-100, 100).",
@@ -86,16 +84,17 @@ class OneLogit(nn.Module):
 
     def __init__(self, criterion: nn.Module) -> None:
         super().__init__()
-        if not isinstance(criterion, nn.Module) or getattr(criterion, "num_classes", 2) not in (2, None):
+        if not isinstance(criterion, nn.Module) or getattr(criterion, "num_classes", 2) not in (
+            2,
+            None,
+        ):
             raise InputError(
-                "OneLogit",
                 "the criterion must be a loss for two classes",
                 describe(criterion),
                 "Build it so, e.g. OneLogit(FedLAS(num_classes=2)).",
             )
         if "head_weight" in getattr(criterion, "needs", ()):
             raise InputError(
-                "OneLogit",
                 "the criterion must not need the head's weight",
                 criterion,
                 "Use a model with two logits for it.",
@@ -119,7 +118,6 @@ class OneLogit(nn.Module):
         shape = (pair.shape[0], *pair.shape[2:])
         if not is_dense(target) or target.shape not in (shape, (shape[0], 1, *shape[1:])):
             raise InputError(
-                "OneLogit",
                 f"target must be {shape} for logits {tuple(logits.shape)}",
                 describe(target),
                 "Pass 0 or 1 a sample, or the probability of class 1.",

@@ -64,8 +64,8 @@ class BayesianSelfDistillation(Remembering):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, **options)
-        self.prior = check_number("BayesianSelfDistillation", "prior", prior, low=0, low_open=True)
-        self.discount = check_number("BayesianSelfDistillation", "discount", discount, low=0, high=1, low_open=True)
+        self.prior = check_number("prior", prior, low=0, low_open=True)
+        self.discount = check_number("discount", discount, low=0, high=1, low_open=True)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
         """Return the mean of the updated distribution."""

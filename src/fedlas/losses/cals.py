@@ -43,7 +43,9 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
         tensor([2.7500])
     """
     # l + rho h = (l - rho) + (rho / margin) (max_j z_j - z_k)
-    active = F.relu((logits.amax(dim=1, keepdim=True) - logits) * (rho / margin) + (multipliers - rho))
+    active = F.relu(
+        (logits.amax(dim=1, keepdim=True) - logits) * (rho / margin) + (multipliers - rho)
+    )
     share = 1 / (2 * rho * logits.shape[1])
     return torch.linalg.vecdot(active * share, active) - (multipliers.square() * share).sum()
 
@@ -125,25 +127,27 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.num_classes = check_count(name, "num_classes", num_classes)
-        self.margin = check_number(name, "margin", margin, low=0, low_open=True)
-        start = check_number(name, "rho", rho, low=0, low_open=True)
-        self.growth = check_number(name, "growth", growth, low=1)
-        self.tolerance = check_number(name, "tolerance", tolerance, low=0)
-        self.rho_max = check_number(name, "rho_max", rho_max, low=start)
-        self.lambda_min = check_number(name, "lambda_min", lambda_min, low=0, low_open=True)
-        self.lambda_max = check_number(name, "lambda_max", lambda_max, low=self.lambda_min)
-        self.every = check_count(name, "every", every)
-        self.rho_every = check_count(name, "rho_every", rho_every)
-        self.register_buffer("multipliers", torch.full((self.num_classes,), self.lambda_min, dtype=torch.float32))
+        self.num_classes = check_count("num_classes", num_classes)
+        self.margin = check_number("margin", margin, low=0, low_open=True)
+        start = check_number("rho", rho, low=0, low_open=True)
+        self.growth = check_number("growth", growth, low=1)
+        self.tolerance = check_number("tolerance", tolerance, low=0)
+        self.rho_max = check_number("rho_max", rho_max, low=start)
+        self.lambda_min = check_number("lambda_min", lambda_min, low=0, low_open=True)
+        self.lambda_max = check_number("lambda_max", lambda_max, low=self.lambda_min)
+        self.every = check_count("every", every)
+        self.rho_every = check_count("rho_every", rho_every)
+        self.register_buffer(
+            "multipliers", torch.full((self.num_classes,), self.lambda_min, dtype=torch.float32)
+        )
         self.register_buffer("rho", torch.full((self.num_classes,), start, dtype=torch.float32))
         self.register_buffer("violation", torch.zeros(self.num_classes, dtype=torch.float32))
         self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int64))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
-        multipliers, rho = self.multipliers.to(batch.logits.dtype), self.rho.to(batch.logits.dtype)
+        multipliers = self.multipliers.to(batch.logits.dtype)
+        rho = self.rho.to(batch.logits.dtype)
         penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
         return batch.cross_entropy() + batch.weighted(penalty)
 
@@ -158,18 +162,24 @@ class CALS(PreciseBuffers, LearnsFromValidation):
         if number % self.every:
             return
         # Means over the validation set, in float64 and some rows at a time.
-        old, rho = self.multipliers.cpu().double(), self.rho.cpu().double()
-        slope, violation = torch.zeros_like(old), torch.zeros_like(old)
+        old = self.multipliers.cpu().double()
+        rho = self.rho.cpu().double()
+        slope = torch.zeros_like(old)
+        violation = torch.zeros_like(old)
         for logits in predictions.logits.split(max(1, _ELEMENTS // self.num_classes)):
             rows = logits.cpu().double()
             excess = (rows.amax(dim=1, keepdim=True) - rows) / self.margin - 1
             slope += F.relu(old + rho * excess).sum(dim=0)
             violation += excess.sum(dim=0)
-        slope, violation = slope / predictions.num_samples, violation / predictions.num_samples
+        slope = slope / predictions.num_samples
+        violation = violation / predictions.num_samples
 
         # Where a violation has not fallen enough since the last update, it costs more from now on.
-        if number % self.rho_every == 0 and number > self.every:  # at the first update there is no last violation
+        # at the first update there is no last violation
+        if number % self.rho_every == 0 and number > self.every:
             bound = self.tolerance * self.violation.cpu().double().clamp(min=0)
-            self.rho.copy_(torch.where(violation > bound, rho * self.growth, rho).clamp(max=self.rho_max))
+            self.rho.copy_(
+                torch.where(violation > bound, rho * self.growth, rho).clamp(max=self.rho_max)
+            )
         self.multipliers.copy_(slope.clamp(self.lambda_min, self.lambda_max))
         self.violation.copy_(violation)

@@ -34,7 +34,9 @@ def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
 
 @LOSSES.register(
     "gce",
-    **paper("Cross-Entropy Loss Functions: Theoretical Analysis and Applications", 2023, "2304.07288"),
+    **paper(
+        "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", 2023, "2304.07288"
+    ),
     tune={"tau": "1:2"},
 )
 class GCE(Loss):
@@ -60,7 +62,7 @@ class GCE(Loss):
 
     def __init__(self, *, tau: float = 1.7, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.tau = check_number("GCE", "tau", tau, low=0, high=2)
+        self.tau = check_number("tau", tau, low=0, high=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""

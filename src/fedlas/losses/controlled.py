@@ -86,17 +86,23 @@ class Controlled(PreciseBuffers, LearnsFromValidation, OnBase):
         **options: Unpack[BaseOptions],
     ) -> None:
         super().__init__(base, num_classes=num_classes, **options)
-        name, strength = type(self).__name__, self.strength_of_base()
-        self.rate = check_number(name, "rate", rate, low=0)
-        bound = min(self.base.strength_bound, max(1.0, getattr(self.base, strength))) if high is None else high
-        self.high = check_number(name, "high", bound, high=self.base.strength_bound)
-        self.low = check_number(name, "low", low, high=self.high)
+        strength = self.strength_of_base()
+        self.rate = check_number("rate", rate, low=0)
+        bound = (
+            min(self.base.strength_bound, max(1.0, getattr(self.base, strength)))
+            if high is None
+            else high
+        )
+        self.high = check_number("high", bound, high=self.base.strength_bound)
+        self.low = check_number("low", low, high=self.high)
         start = min(max(float(getattr(self.base, strength)), self.low), self.high)
         self.register_buffer("value", torch.tensor(start, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
-        return self.base.with_strength(batch, self.value.to(batch.logits.dtype).expand(len(batch.logits)))
+        return self.base.with_strength(
+            batch, self.value.to(batch.logits.dtype).expand(len(batch.logits))
+        )
 
     def learn_from(self, predictions: Predictions) -> None:
         """Move the strength by the gap between mean confidence and accuracy.

@@ -18,7 +18,8 @@ from fedlas._core.check import check_choice, check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look, in_blocks
 
 _PAIRS_IN_CACHE = 1 << 18  # pairs of classes a block on a CPU: small enough for its cache
-_PAIRS_AT_ONCE = 1 << 24  # elsewhere each block is a kernel to launch or a part of a graph to compile: few and large
+# elsewhere each block is a kernel to launch or a part of a graph to compile: few and large
+_PAIRS_AT_ONCE = 1 << 24
 
 
 def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
@@ -57,7 +58,8 @@ def pairwise_constraints(
         tensor([0.2201])
     """
     classes = logits.shape[1]
-    a, b = lambda1 / max(classes - 1, 1), lambda2 / (2 * max((classes - 1) * (classes - 2), 1))
+    a = lambda1 / max(classes - 1, 1)
+    b = lambda2 / (2 * max((classes - 1) * (classes - 2), 1))
     if target.ndim == 1:
         target = F.one_hot(target, classes).to(logits.dtype)
     pairs = _PAIRS_IN_CACHE if can_look(logits) else _PAIRS_AT_ONCE
@@ -103,16 +105,25 @@ class CPC(Loss):
     """
 
     def __init__(
-        self, *, lambda1: float = 0.1, lambda2: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]
+        self,
+        *,
+        lambda1: float = 0.1,
+        lambda2: float = 0.1,
+        variant: Variant = "paper",
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        self.lambda1 = check_number("CPC", "lambda1", lambda1, low=0)
-        self.lambda2 = check_number("CPC", "lambda2", lambda2, low=0)
-        self.variant: Variant = check_choice("CPC", "variant", variant, get_args(Variant))
+        self.lambda1 = check_number("lambda1", lambda1, low=0)
+        self.lambda2 = check_number("lambda2", lambda2, low=0)
+        self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
         penalty = pairwise_constraints(
-            batch.logits, batch.target, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
+            batch.logits,
+            batch.target,
+            lambda1=self.lambda1,
+            lambda2=self.lambda2,
+            variant=self.variant,
         )
         return batch.cross_entropy() + batch.weighted(penalty)

@@ -115,11 +115,12 @@ class CRL(PreciseBuffers, Loss):
     right: Tensor
     visits: Tensor
 
-    def __init__(self, *, num_samples: int, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
+    def __init__(
+        self, *, num_samples: int, alpha: float = 1.0, **options: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.num_samples = check_count(name, "num_samples", num_samples)
-        self.alpha = check_number(name, "alpha", alpha, low=0)
+        self.num_samples = check_count("num_samples", num_samples)
+        self.alpha = check_number("alpha", alpha, low=0)
         self.register_buffer("right", torch.zeros(self.num_samples, dtype=torch.float32))
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.float32))
 
@@ -128,13 +129,18 @@ class CRL(PreciseBuffers, Loss):
         nll, confidence, correct = batch.nll_and_confidence()
         if batch.index is None:  # in evaluation
             return nll
-        index, rows = batch.index.to(self.right.device), len(batch.index)
-        check_index(type(self).__name__, index, self.num_samples)
+        index = batch.index.to(self.right.device)
+        rows = len(batch.index)
+        check_index(index, self.num_samples)
         # An image has one confidence and one history, whatever the number of its positions.
-        confidence, share = (batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype)))
+        confidence, share = (
+            batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype))
+        )
         valid = batch.valid_rows(rows)
         correctness = (self.right[index] / self.visits[index].clamp(min=1)).to(confidence.dtype)
-        neighbor = torch.arange(rows, device=index.device).roll(-1) if valid is None else next_valid(valid)
+        neighbor = (
+            torch.arange(rows, device=index.device).roll(-1) if valid is None else next_valid(valid)
+        )
         penalty = ranking_penalty(confidence, correctness, neighbor)
         if self.training and torch.is_grad_enabled():
             self._record(index, share, valid)
@@ -150,7 +156,9 @@ class CRL(PreciseBuffers, Loss):
             self.visits.index_add_(0, index, visit)
             return
         # Ranks have other samples, so each sums into all histories before they are added.
-        added = self.right.new_zeros(2, self.num_samples).index_add_(1, index, torch.stack((share, visit)))
+        added = self.right.new_zeros(2, self.num_samples).index_add_(
+            1, index, torch.stack((share, visit))
+        )
         right, visits = sum_across_ranks(added).unbind()
         self.right.add_(right)
         self.visits.add_(visits)

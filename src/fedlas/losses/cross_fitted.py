@@ -17,7 +17,11 @@ from fedlas.losses._base import LOSSES, LossOptions, Remembering, paper
 
 @LOSSES.register(
     "cross-fitted",
-    **paper("Double/Debiased Machine Learning for Treatment and Structural Parameters", 2018, "1608.00060"),
+    **paper(
+        "Double/Debiased Machine Learning for Treatment and Structural Parameters",
+        2018,
+        "1608.00060",
+    ),
     dense=False,
     note="cross-fitting is the paper's, its use as a target next to the label this library's",
     tune={"alpha": "0.1:1", "gamma": "0:1"},
@@ -58,7 +62,9 @@ class CrossFitted(Remembering):
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options)
+        super().__init__(
+            num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options
+        )
 
     def set_targets(self, probs: Tensor) -> None:
         """Adopt the probabilities ``(N, C)`` of all samples, in the order of ``index``.
@@ -68,9 +74,12 @@ class CrossFitted(Remembering):
         """
         expected = (self.memory.num_samples, self.memory.num_classes)
         fits = isinstance(probs, Tensor) and tuple(probs.shape) == expected
-        if not fits or not bool((probs >= 0).all()) or not bool(((probs.sum(dim=1) - 1).abs() < 1e-3).all()):
+        if (
+            not fits
+            or not bool((probs >= 0).all())
+            or not bool(((probs.sum(dim=1) - 1).abs() < 1e-3).all())
+        ):
             raise InputError(
-                type(self).__name__,
                 f"targets must be {expected}, every row probabilities that sum to 1",
                 describe(probs),
                 "Pass the probabilities of models that have not seen the sample.",

@@ -46,7 +46,7 @@ class DCA(Penalized):
 
     def __init__(self, *, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.alpha = check_number("DCA", "alpha", alpha, low=0)
+        self.alpha = check_number("alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""

@@ -16,7 +16,10 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper, target_distance
 from fedlas.losses.dual_focal import rival_of_target
 
-_PAPER = {**paper("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"), "detached": True}
+_PAPER = {
+    **paper("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"),
+    "detached": True,
+}
 
 
 @LOSSES.register("bsce-gra", **_PAPER, tune={"gamma": "0.25:4:log"})
@@ -42,14 +45,19 @@ class BSCEGRA(Loss):
 
     masked_classes = True
 
-    def __init__(self, *, gamma: float = 1.0, norm: float = 2.0, **options: Unpack[LossOptions]) -> None:
+    def __init__(
+        self, *, gamma: float = 1.0, norm: float = 2.0, **options: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**options)
-        self.gamma = check_number("BSCEGRA", "gamma", gamma, low=0)
-        self.norm = check_number("BSCEGRA", "norm", norm, low=1)
+        self.gamma = check_number("gamma", gamma, low=0)
+        self.norm = check_number("norm", norm, low=1)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
-        return target_distance(batch.logits, batch.target, norm=self.norm) ** self.gamma * batch.cross_entropy()
+        return (
+            target_distance(batch.logits, batch.target, norm=self.norm) ** self.gamma
+            * batch.cross_entropy()
+        )
 
 
 @LOSSES.register("dual-focal-gra", **_PAPER, tune={"gamma": "0.5:10"})
@@ -76,7 +84,7 @@ class DualFocalGRA(Loss):
 
     def __init__(self, *, gamma: float = 5.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.gamma = check_number("DualFocalGRA", "gamma", gamma, low=0)
+        self.gamma = check_number("gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""

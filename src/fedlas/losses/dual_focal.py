@@ -25,7 +25,8 @@ def next_lower(probs: Tensor) -> Tensor:
         The gradient flows into that probability.
     """
     ordered, _ = probs.sort(dim=1)
-    place = torch.searchsorted(ordered.detach(), probs.detach().contiguous())  # how many are strictly smaller
+    # how many are strictly smaller
+    place = torch.searchsorted(ordered.detach(), probs.detach().contiguous())
     below = ordered.gather(1, (place - 1).clamp(min=0))
     return torch.where(place > 0, below, 0.0)
 
@@ -48,7 +49,11 @@ def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
     return torch.where(exists, log_prob, 0.0).exp().mul(exists).squeeze(1)
 
 
-@LOSSES.register("dual-focal", **paper("Dual Focal Loss for Calibration", 2023, "2305.13665"), tune={"gamma": "0.5:10"})
+@LOSSES.register(
+    "dual-focal",
+    **paper("Dual Focal Loss for Calibration", 2023, "2305.13665"),
+    tune={"gamma": "0.5:10"},
+)
 class DualFocalLoss(Loss):
     """Dual focal loss: ``-(1 - p_y + p_j)^gamma log p_y`` with ``p_j = max{p_k : p_k < p_y}``, or 0.
 
@@ -71,14 +76,18 @@ class DualFocalLoss(Loss):
 
     def __init__(self, *, gamma: float = 5.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.gamma = check_number("DualFocalLoss", "gamma", gamma, low=0)
+        self.gamma = check_number("gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
 
         def cost(nll: Tensor) -> Tensor:
             logits = batch.logits
-            rival = next_lower(logits.softmax(dim=1)) if batch.soft else rival_of_target(logits, batch.target, nll)
+            rival = (
+                next_lower(logits.softmax(dim=1))
+                if batch.soft
+                else rival_of_target(logits, batch.target, nll)
+            )
             return focal(nll, self.gamma, rival=rival)
 
         return batch.cost_of_target(cost)

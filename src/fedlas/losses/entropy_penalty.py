@@ -49,13 +49,17 @@ class EntropyPenalty(Penalized):
     masked_classes = True
     _shows_masked = True
 
-    def __init__(self, *, alpha: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]) -> None:
+    def __init__(
+        self, *, alpha: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**options)
-        self.alpha = check_number("EntropyPenalty", "alpha", alpha, low=0)
-        self.variant: Variant = check_choice("EntropyPenalty", "variant", variant, get_args(Variant))
+        self.alpha = check_number("alpha", alpha, low=0)
+        self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and negative entropy of each position, both ``(M,)``."""
         log_probs = F.log_softmax(batch.logits, dim=1)
         penalty = negative_entropy(log_probs)
-        return batch.cross_entropy(log_probs), penalty if self.variant == "paper" else penalty / log_probs.shape[1]
+        return batch.cross_entropy(
+            log_probs
+        ), penalty if self.variant == "paper" else penalty / log_probs.shape[1]

@@ -15,7 +15,11 @@ from fedlas.losses.margin import MbLS
 from fedlas.losses.modulated import ABOUT, Modulated, ModulatedOptions
 
 
-@LOSSES.register("fedlas", **ABOUT, tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"})
+@LOSSES.register(
+    "fedlas",
+    **ABOUT,
+    tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"},
+)
 class FedLAS(Modulated):
     """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a separate strength for every sample.
 
@@ -57,16 +61,26 @@ class FedLAS(Modulated):
     """
 
     def __init__(
-        self, *, num_classes: int, alpha: float = 0.05, beta: float = 4.0, **options: Unpack[ModulatedOptions]
+        self,
+        *,
+        num_classes: int,
+        alpha: float = 0.05,
+        beta: float = 4.0,
+        **options: Unpack[ModulatedOptions],
     ) -> None:
-        base = LabelSmoothing(alpha=check_number("FedLAS", "alpha", alpha, low=0, high=0.5))
+        base = LabelSmoothing(alpha=check_number("alpha", alpha, low=0, high=0.5))
         super().__init__(num_classes=num_classes, base=base, beta=beta, **options)
 
 
 @LOSSES.register(
     "fedlas+",
     **ABOUT,
-    tune={"alpha": "0.01:0.5:log", "beta": "0.25:16:log", "margin": "0:20", "momentum": "0.001:1:log"},
+    tune={
+        "alpha": "0.01:0.5:log",
+        "beta": "0.25:16:log",
+        "margin": "0:20",
+        "momentum": "0.001:1:log",
+    },
 )
 class FedLASPlus(Modulated):
     """FedLAS+: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k relu(max_j z_j - z_k - margin)``.
@@ -106,8 +120,8 @@ class FedLASPlus(Modulated):
         margin: float = 6.0,
         **options: Unpack[ModulatedOptions],
     ) -> None:
-        check_number("FedLASPlus", "alpha", alpha, low=0, high=0.5)
-        check_number("FedLASPlus", "margin", margin, low=0)
+        check_number("alpha", alpha, low=0, high=0.5)
+        check_number("margin", margin, low=0)
         base = MbLS(alpha=alpha, margin=margin, form="convex")
         super().__init__(num_classes=num_classes, base=base, beta=beta, **options)
         self.margin = base.margin

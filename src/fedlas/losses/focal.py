@@ -28,12 +28,17 @@ def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) ->
         missing = missing + rival
     if isinstance(gamma, Tensor) and gamma.ndim < nll.ndim:
         gamma = gamma[:, None]
-    if isinstance(gamma, Tensor) or gamma < 1:  # a bound keeps a power's derivative finite where p is 1
+    # a bound keeps a power's derivative finite where p is 1
+    if isinstance(gamma, Tensor) or gamma < 1:
         missing = missing.clamp(min=torch.finfo(nll.dtype).tiny)
     return missing.pow(gamma) * nll
 
 
-@LOSSES.register("focal", **paper("Focal Loss for Dense Object Detection", 2017, "1708.02002"), tune={"gamma": "0.5:8"})
+@LOSSES.register(
+    "focal",
+    **paper("Focal Loss for Dense Object Detection", 2017, "1708.02002"),
+    tune={"gamma": "0.5:8"},
+)
 class FocalLoss(LossWithStrength):
     """Focal loss: ``-(1 - p_y)^gamma log p_y``.
 
@@ -58,14 +63,16 @@ class FocalLoss(LossWithStrength):
 
     def __init__(self, *, gamma: float = 3.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.gamma = check_number("FocalLoss", "gamma", gamma, low=0)
+        self.gamma = check_number("gamma", gamma, low=0)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss of each position ``(M,)`` with another gamma, a float or ``(M,)``."""
         return batch.cost_of_target(lambda nll: focal(nll, strength))
 
 
-@LOSSES.register("flsd-53", **paper("Calibrating Deep Neural Networks using Focal Loss", 2020, "2002.09437"))
+@LOSSES.register(
+    "flsd-53", **paper("Calibrating Deep Neural Networks using Focal Loss", 2020, "2002.09437")
+)
 class FLSD53(Loss):
     """Sample-dependent focal loss: gamma is 5 where ``p_y < 0.2``, else 3.
 
@@ -88,4 +95,6 @@ class FLSD53(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
-        return batch.cost_of_target(lambda nll: focal(nll, torch.where((-nll.detach()).exp() < 0.2, 5.0, 3.0).to(nll)))
+        return batch.cost_of_target(
+            lambda nll: focal(nll, torch.where((-nll.detach()).exp() < 0.2, 5.0, 3.0).to(nll))
+        )

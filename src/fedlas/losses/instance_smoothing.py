@@ -23,7 +23,11 @@ _Form = Literal["classes", "amount"]
 
 @LOSSES.register(
     "instance-smoothing",
-    **paper("Instance-based Label Smoothing For Better Calibrated Classification Networks", 2021, "2110.05355"),
+    **paper(
+        "Instance-based Label Smoothing For Better Calibrated Classification Networks",
+        2021,
+        "2110.05355",
+    ),
     dense=False,
     note="formulas as in the authors' code; the teachers are those of data.cross_fit",
     tune={"alpha": "0.01:0.2:log", "temperature": "1:16:log"},
@@ -79,9 +83,8 @@ class InstanceSmoothing(CrossFitted):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, **options)
-        name = type(self).__name__
-        self.form = check_choice(name, "form", form, get_args(_Form))
-        self.temperature = check_number(name, "temperature", temperature, low=1)
+        self.form = check_choice("form", form, get_args(_Form))
+        self.temperature = check_number("temperature", temperature, low=1)
 
     def targets(self, q: Tensor, label: Tensor, strength: Tensor) -> Tensor:
         """Return targets ``(M, C)`` from labels, one-hot or soft, a teacher's ``q (M, C)``, and ``strength (M, 1)``."""

@@ -47,7 +47,7 @@ class LabelRelaxation(LossWithStrength):
 
     def __init__(self, *, alpha: float = 0.1, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.alpha = check_number("LabelRelaxation", "alpha", alpha, low=0, high=1)
+        self.alpha = check_number("alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
@@ -58,7 +58,11 @@ class LabelRelaxation(LossWithStrength):
             outside = (-nll).exp() < 1 - a
             # Within the others r is proportional to p, so KL(r || p) is the divergence of (1 - a, a) from
             # (p_y, 1 - p_y). log(1 - p_y) is taken only where it is used: at p_y = 1 it has no gradient.
-            log_rest = (-torch.expm1(-torch.where(outside, nll, 1.0))).clamp(min=torch.finfo(nll.dtype).tiny).log()
+            log_rest = (
+                (-torch.expm1(-torch.where(outside, nll, 1.0)))
+                .clamp(min=torch.finfo(nll.dtype).tiny)
+                .log()
+            )
             entropy = torch.special.entr(a) + torch.special.entr(1 - a)
             return torch.where(outside, (1 - a) * nll - a * log_rest - entropy, 0.0)
 

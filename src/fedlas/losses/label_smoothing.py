@@ -50,21 +50,31 @@ class _SmoothedNLL(torch.autograd.Function):
         return excess.mul(alpha).sub_(hit), log_probs, excess
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
         # Apart from forward, as torch.func asks for.
         logits, target, alpha = inputs
         _, log_probs, excess = output
         ctx.mark_non_differentiable(log_probs, excess)
-        ctx.set_materialize_grads(False)  # else backward would get (N, C) zeros for what is only kept
-        ctx.save_for_backward(logits, log_probs if logits.numel() <= _LARGE else None, target, alpha, excess)
+        # else backward would get (N, C) zeros for what is only kept
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            logits, log_probs if logits.numel() <= _LARGE else None, target, alpha, excess
+        )
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, None, Tensor | None]:
+    def backward(
+        ctx: Any, grad: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, None, Tensor | None]:
         if grad is None:  # the loss has no part in the result
             return None, None, None
         logits, log_probs, target, alpha, excess = ctx.saved_tensors
-        target, share, on_target = target[:, None], (alpha / logits.shape[1])[:, None], (grad * (alpha - 1))[:, None]
-        if torch.is_grad_enabled():  # create_graph=True: what was kept has no graph of its own, and nothing is in place
+        target = target[:, None]
+        share = (alpha / logits.shape[1])[:, None]
+        on_target = (grad * (alpha - 1))[:, None]
+        # create_graph=True: what was kept has no graph of its own, and nothing is in place
+        if torch.is_grad_enabled():
             log_probs = F.log_softmax(logits, dim=1)
             excess = log_probs.gather(1, target).squeeze(1) - log_probs.mean(dim=1)
             slopes = ((log_probs.exp() - share) * grad[:, None]).scatter_add(1, target, on_target)
@@ -74,7 +84,9 @@ class _SmoothedNLL(torch.autograd.Function):
         return slopes, None, grad * excess
 
 
-def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
+def smoothed_nll(
+    logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None
+) -> Tensor:
     """Return ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` of each row of checked inputs ``(N,)``.
 
     Args:
@@ -131,28 +143,32 @@ def smoothed_cross_entropy(
         >>> smoothed_cross_entropy(logits, torch.tensor([0, 0]), alpha=torch.tensor([0.0, 0.1]))
         tensor(0.6951)
     """
-    owner = "smoothed_cross_entropy"
-    check_choice(owner, "reduction", reduction, get_args(Reduction))
-    check_count(owner, "ignore_index", ignore_index, low=None)
+    check_choice("reduction", reduction, get_args(Reduction))
+    check_count("ignore_index", ignore_index, low=None)
     averaged = reduction == "mean"
-    batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight, averaged=averaged)
+    batch = prepare(logits, target, ignore_index=ignore_index, weight=weight, averaged=averaged)
     if isinstance(alpha, Tensor):
         try:
-            low, high = (float(bound) for bound in alpha.detach().aminmax()) if can_look(alpha) else (0.0, 0.0)
+            low, high = (
+                (float(bound) for bound in alpha.detach().aminmax())
+                if can_look(alpha)
+                else (0.0, 0.0)
+            )
             alpha = alpha.to(batch.logits.dtype).expand(batch.shape).reshape(-1)
         except (RuntimeError, IndexError) as error:
             raise InputError(
-                owner,
                 f"alpha must broadcast to {batch.shape}",
                 describe(alpha),
                 "Pass one strength for all, or one for each position.",
             ) from error
         if not 0 <= low <= high <= 1:
             raise InputError(
-                owner, "alpha must be in [0, 1]", f"values from {low:g} to {high:g}", "Pass strengths as fractions."
+                "alpha must be in [0, 1]",
+                f"values from {low:g} to {high:g}",
+                "Pass strengths as fractions.",
             )
     else:
-        alpha = check_number(owner, "alpha", alpha, low=0, high=1)
+        alpha = check_number("alpha", alpha, low=0, high=1)
     return reduce(smoothed_nll(batch.logits, batch.target, alpha, batch.weight), batch, reduction)
 
 
@@ -188,7 +204,11 @@ class CrossEntropy(Loss):
         return super().reduced(batch)
 
 
-@LOSSES.register("ls", **paper("When Does Label Smoothing Help?", 2019, "1906.02629"), tune={"alpha": "0.005:0.3:log"})
+@LOSSES.register(
+    "ls",
+    **paper("When Does Label Smoothing Help?", 2019, "1906.02629"),
+    tune={"alpha": "0.005:0.3:log"},
+)
 class LabelSmoothing(LossWithStrength):
     """Label smoothing: ``(1 - alpha) (-log p_y) + alpha mean_k(-log p_k)``.
 
@@ -211,7 +231,7 @@ class LabelSmoothing(LossWithStrength):
 
     def __init__(self, *, alpha: float = 0.05, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.alpha = check_number("LabelSmoothing", "alpha", alpha, low=0, high=1)
+        self.alpha = check_number("alpha", alpha, low=0, high=1)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""

@@ -72,11 +72,15 @@ class LogitNorm(Loss):
     """
 
     def __init__(
-        self, *, temperature: float = 0.04, variant: Variant = "paper", **options: Unpack[LossOptions]
+        self,
+        *,
+        temperature: float = 0.04,
+        variant: Variant = "paper",
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        self.temperature = check_number("LogitNorm", "temperature", temperature, low=0, low_open=True)
-        self.variant: Variant = check_choice("LogitNorm", "variant", variant, get_args(Variant))
+        self.temperature = check_number("temperature", temperature, low=0, low_open=True)
+        self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""

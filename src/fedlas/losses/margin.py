@@ -29,11 +29,14 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
         The mean is over all C classes and includes the zero term of the arg-max, as in the published code. The gradient
         flows through the maximum too.
     """
-    return F.softshrink(logits.amax(dim=1, keepdim=True) - logits, margin).mean(dim=1)  # a relu of gap - margin
+    # a relu of gap - margin
+    return F.softshrink(logits.amax(dim=1, keepdim=True) - logits, margin).mean(dim=1)
 
 
 @LOSSES.register(
-    "mbls", **paper("The Devil is in the Margin", 2022, "2111.15430"), tune={"alpha": "0.01:1:log", "margin": "0:20"}
+    "mbls",
+    **paper("The Devil is in the Margin", 2022, "2111.15430"),
+    tune={"alpha": "0.01:1:log", "margin": "0:20"},
 )
 class MbLS(Penalized):
     """Margin-based label smoothing: ``-log p_y + alpha mean_k relu(max_j z_j - z_k - margin)``.
@@ -58,14 +61,19 @@ class MbLS(Penalized):
     _shows_masked = True
 
     def __init__(
-        self, *, alpha: float = 0.1, margin: float = 10.0, form: Form = "sum", **options: Unpack[LossOptions]
+        self,
+        *,
+        alpha: float = 0.1,
+        margin: float = 10.0,
+        form: Form = "sum",
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        self.form: Form = check_choice("MbLS", "form", form, get_args(Form))
+        self.form: Form = check_choice("form", form, get_args(Form))
         if self.form == "convex":
             self.strength_bound = 1.0
-        self.alpha = check_number("MbLS", "alpha", alpha, low=0, high=self.strength_bound)
-        self.margin = check_number("MbLS", "margin", margin, low=0)
+        self.alpha = check_number("alpha", alpha, low=0, high=self.strength_bound)
+        self.margin = check_number("margin", margin, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and margin penalty of each position, both ``(M,)``."""

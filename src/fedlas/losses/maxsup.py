@@ -27,7 +27,9 @@ def top_excess(logits: Tensor) -> Tensor:
 
 
 @LOSSES.register(
-    "maxsup", **paper("Overcoming Representation Collapse", 2025, "2502.15798"), tune={"alpha": "0.005:0.5:log"}
+    "maxsup",
+    **paper("Overcoming Representation Collapse", 2025, "2502.15798"),
+    tune={"alpha": "0.005:0.5:log"},
 )
 class MaxSup(Penalized):
     """MaxSup: ``-log p_y + alpha (max_k z_k - mean_k z_k)``.
@@ -56,7 +58,7 @@ class MaxSup(Penalized):
 
     def __init__(self, *, alpha: float = 0.1, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.alpha = check_number("MaxSup", "alpha", alpha, low=0)
+        self.alpha = check_number("alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and excess of the largest logit of each position, both ``(M,)``."""

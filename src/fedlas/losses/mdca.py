@@ -17,10 +17,14 @@ from fedlas.losses._base import LOSSES, Base, BaseOptions, Batch, OnBase, Penali
 
 def class_gap(batch: Batch) -> Tensor:
     """Return ``mean_k |mean_i p_ik - mean_i t_ik|`` over the positions that count, a scalar in [0, 1]."""
-    return batch.mean_of_rows(F.softmax(batch.logits, dim=1) - batch.probabilities(), 1).abs().mean()
+    return (
+        batch.mean_of_rows(F.softmax(batch.logits, dim=1) - batch.probabilities(), 1).abs().mean()
+    )
 
 
-@LOSSES.register("mdca", **paper("A Stitch in Time Saves Nine", 2022, "2203.13834"), tune={"alpha": "0.1:20:log"})
+@LOSSES.register(
+    "mdca", **paper("A Stitch in Time Saves Nine", 2022, "2203.13834"), tune={"alpha": "0.1:20:log"}
+)
 class MDCA(Penalized, OnBase):
     """MDCA: a base loss plus ``alpha mean_k |mean_i p_ik - mean_i 1[y_i = k]|``, with means over the batch.
 
@@ -64,7 +68,7 @@ class MDCA(Penalized, OnBase):
         **options: Unpack[BaseOptions],
     ) -> None:
         super().__init__(base, num_classes=num_classes, **options)
-        self.alpha = check_number("MDCA", "alpha", alpha, low=0)
+        self.alpha = check_number("alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""

@@ -26,7 +26,7 @@ from fedlas.losses._base import (
 )
 
 
-def check_mixable(owner: str, inputs: Any, target: Any) -> None:
+def check_mixable(inputs: Any, target: Any) -> None:
     """Refuse what cannot be mixed sample by sample.
 
     Raises:
@@ -39,7 +39,6 @@ def check_mixable(owner: str, inputs: Any, target: Any) -> None:
         if labels and target.ndim > target.is_floating_point() and inputs.dtype.itemsize > 1:
             return
     raise InputError(
-        owner,
         "inputs must be a floating tensor with one row a target, which are classes or probabilities",
         f"{describe(inputs)} for target {describe(target)}",
         "Mix the inputs of the model; integers such as token ids cannot be mixed.",
@@ -57,31 +56,36 @@ def draw_partners(samples: int, device: torch.device) -> Tensor:
     return torch.randperm(samples).to(device)
 
 
-def mix_batch(owner: str, inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> Mixed:
+def mix_batch(inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> Mixed:
     """Return ``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j``, with one s from Beta(alpha, alpha) for the batch.
 
     Raises:
         InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
     """
-    soft = soft_targets(owner, inputs, target, classes)
-    share, partner = draw_share(alpha), draw_partners(len(inputs), inputs.device)
+    soft = soft_targets(inputs, target, classes)
+    share = draw_share(alpha)
+    partner = draw_partners(len(inputs), inputs.device)
     return Mixed(
-        inputs=share * inputs + (1 - share) * inputs[partner], target=share * soft + (1 - share) * soft[partner]
+        inputs=share * inputs + (1 - share) * inputs[partner],
+        target=share * soft + (1 - share) * soft[partner],
     )
 
 
-def soft_targets(owner: str, inputs: Tensor, target: Tensor, classes: int) -> Tensor:
+def soft_targets(inputs: Tensor, target: Tensor, classes: int) -> Tensor:
     """Return soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed.
 
     Raises:
         InputError: If it cannot be.
     """
-    check_mixable(owner, inputs, target)
+    check_mixable(inputs, target)
     if target.is_floating_point():
         return target
-    if can_look(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
+    if (
+        can_look(target)
+        and target.numel()
+        and not 0 <= int(target.min()) <= int(target.max()) < classes
+    ):
         raise InputError(
-            owner,
             f"target must be in [0, {classes}), without ignored positions",
             f"values from {int(target.min())} to {int(target.max())}",
             "Leave such samples out of the batch: half of an ignored sample cannot be ignored.",
@@ -121,11 +125,16 @@ class Mixup(OnBase):
     masked_classes = True
 
     def __init__(
-        self, *, num_classes: int, base: Base = "ce", alpha: float = 0.2, **options: Unpack[BaseOptions]
+        self,
+        *,
+        num_classes: int,
+        base: Base = "ce",
+        alpha: float = 0.2,
+        **options: Unpack[BaseOptions],
     ) -> None:
-        check_count(type(self).__name__, "num_classes", num_classes)
+        check_count("num_classes", num_classes)
         super().__init__(base, num_classes=num_classes, **options)
-        self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
+        self.alpha = check_number("alpha", alpha, low=0, low_open=True)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the base's loss of each position ``(M,)``."""
@@ -144,7 +153,7 @@ class Mixup(OnBase):
         Raises:
             InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
         """
-        return mix_batch("Mixup.mix", inputs, target, classes=self.num_classes, alpha=self.alpha)
+        return mix_batch(inputs, target, classes=self.num_classes, alpha=self.alpha)
 
 
 @LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
@@ -178,7 +187,12 @@ class CutMix(Mixup):
     """
 
     def __init__(
-        self, *, num_classes: int, base: Base = "ce", alpha: float = 1.0, **options: Unpack[BaseOptions]
+        self,
+        *,
+        num_classes: int,
+        base: Base = "ce",
+        alpha: float = 1.0,
+        **options: Unpack[BaseOptions],
     ) -> None:
         super().__init__(num_classes=num_classes, base=base, alpha=alpha, **options)
 
@@ -196,20 +210,23 @@ class CutMix(Mixup):
             InputError: If the inputs are not images with one target each, or on CPU a target is out of range or
                 ignored.
         """
-        soft = soft_targets("CutMix.mix", inputs, target, self.num_classes)
+        soft = soft_targets(inputs, target, self.num_classes)
         if inputs.ndim != 4 or soft.ndim != 2 or 0 in inputs.shape:
             raise InputError(
-                "CutMix.mix",
                 "inputs must be images (N, channels, H, W) with one target each",
                 f"{tuple(inputs.shape)} with target {tuple(target.shape)}",
                 "Use mixup, which mixes inputs of any shape.",
             )
         # One box for all; the shares of the targets are those of the pixels that are left of it.
-        share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
-        box = (_side(inputs.shape[2], share)[:, None] & _side(inputs.shape[3], share)).to(inputs.device)
+        share = draw_share(self.alpha)
+        partner = draw_partners(len(inputs), inputs.device)
+        box = (_side(inputs.shape[2], share)[:, None] & _side(inputs.shape[3], share)).to(
+            inputs.device
+        )
         unchanged = 1 - box.to(inputs.dtype).mean()
         return Mixed(
-            inputs=torch.where(box, inputs[partner], inputs), target=unchanged * soft + (1 - unchanged) * soft[partner]
+            inputs=torch.where(box, inputs[partner], inputs),
+            target=unchanged * soft + (1 - unchanged) * soft[partner],
         )
 
 
@@ -219,5 +236,6 @@ def _side(length: int, share: Tensor) -> Tensor:
     ``length sqrt(1 - share)`` of them around a uniform center, cut at the borders.
     """
     half = (length * (1 - share).sqrt()).long() // 2
-    position, center = torch.arange(length), torch.randint(length, ())
+    position = torch.arange(length)
+    center = torch.randint(length, ())
     return (position >= center - half) & (position < center + half)

@@ -63,7 +63,8 @@ def kernel_calibration_error(
     counted = torch.ones_like(confidence)
     if valid is not None:
         counted = valid.to(confidence.dtype)
-        residual, confidence = torch.where(valid, residual, 0.0), torch.where(valid, confidence, 0.0)
+        residual = torch.where(valid, residual, 0.0)
+        confidence = torch.where(valid, confidence, 0.0)
     if not balanced:
         squared = _kernel_form(residual / counted.sum().clamp(min=1), confidence, width)
         return squared if variant == "reference" else _root(squared)
@@ -73,7 +74,9 @@ def kernel_calibration_error(
     count = torch.where(correct, right, wrong).clamp(min=1)
     if variant == "paper":
         return _root(_kernel_form(residual / count, confidence, width))
-    return _root(_kernel_form(residual / count.square(), confidence, width)) * ((right > 0) & (wrong > 0))
+    return _root(_kernel_form(residual / count.square(), confidence, width)) * (
+        (right > 0) & (wrong > 0)
+    )
 
 
 def _root(squared: Tensor) -> Tensor:
@@ -95,19 +98,28 @@ class _OnKernel(Penalized):
     balanced: ClassVar[bool]
 
     def __init__(
-        self, *, alpha: float = 2.0, width: float = 0.4, variant: Variant = "paper", **options: Unpack[LossOptions]
+        self,
+        *,
+        alpha: float = 2.0,
+        width: float = 0.4,
+        variant: Variant = "paper",
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.alpha = check_number(name, "alpha", alpha, low=0)
-        self.width = check_number(name, "width", width, low=0, low_open=True)
-        self.variant: Variant = check_choice(name, "variant", variant, get_args(Variant))
+        self.alpha = check_number("alpha", alpha, low=0)
+        self.width = check_number("width", width, low=0, low_open=True)
+        self.variant: Variant = check_choice("variant", variant, get_args(Variant))
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return cross-entropy of each position ``(M,)``, and the calibration error of the batch, a scalar."""
         nll, confidence, correct = batch.nll_and_confidence()
         return nll, kernel_calibration_error(
-            confidence, correct, width=self.width, balanced=self.balanced, variant=self.variant, valid=batch.valid
+            confidence,
+            correct,
+            width=self.width,
+            balanced=self.balanced,
+            variant=self.variant,
+            valid=batch.valid,
         )
 
 

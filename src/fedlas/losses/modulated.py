@@ -12,7 +12,14 @@ from typing import Any, ClassVar, Unpack, get_args
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_logits, check_number, describe
+from fedlas._core.check import (
+    InputError,
+    check_choice,
+    check_count,
+    check_logits,
+    check_number,
+    describe,
+)
 from fedlas.losses._base import (
     LOSSES,
     Base,
@@ -135,23 +142,31 @@ class Modulated(OnBase):
         gate: Callable[[Tensor], Tensor] | None = None,
         **options: Unpack[BaseOptions],
     ) -> None:
-        name = type(self).__name__
-        check_count(name, "num_classes", num_classes)
+        check_count("num_classes", num_classes)
         super().__init__(base, num_classes=num_classes, **options)
-        self.beta = check_number(name, "beta", beta, low=0)
+        self.beta = check_number("beta", beta, low=0)
 
         # Twice the strength must be valid: alpha_i comes close to it.
         strength = self.strength_of_base()
         self.alpha = check_number(
-            name, f"{strength} of the base", getattr(self.base, strength), low=0, high=self.base.strength_bound / 2
+            f"{strength} of the base",
+            getattr(self.base, strength),
+            low=0,
+            high=self.base.strength_bound / 2,
         )
 
         for part, replacement in (("nci", nci), ("gate", gate)):
             if replacement is not None and not callable(replacement):
                 raise InputError(
-                    name, f"{part} must be a module or a function", describe(replacement), f"Leave {part} out."
+                    f"{part} must be a module or a function",
+                    describe(replacement),
+                    f"Leave {part} out.",
                 )
-        start = _PUBLISHED_START if check_choice(name, "variant", variant, get_args(Variant)) == "reference" else None
+        start = (
+            _PUBLISHED_START
+            if check_choice("variant", variant, get_args(Variant)) == "reference"
+            else None
+        )
         self.nci = NormConfidenceIndicator(momentum, start, norm_p=norm_p) if nci is None else nci
         if gate is None:
             gate = (
@@ -183,43 +198,49 @@ class Modulated(OnBase):
             Without a target every position counts. With features per image and ignored positions, a dense input may
             therefore have another strength in training.
         """
-        name = type(self).__name__
-        logits = check_logits(name, logits)
-        target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
-        batch = prepare(name, logits, target, {"features": features}, num_classes=self.num_classes)
+        logits = check_logits(logits)
+        target = torch.zeros(
+            (logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device
+        )
+        batch = prepare(logits, target, {"features": features}, num_classes=self.num_classes)
         with without_autocast(logits.device.type):
             alpha = self._strength(batch)
         return alpha if batch.per_image else alpha.reshape(batch.shape)
 
     def _strength(self, batch: Batch) -> Tensor:
         """Return ``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
-        name = type(self).__name__
         features = batch.need("features")
         rows = len(features)
 
         # The gate comes first: an error in it must not move NCI. It reads the mean logits of an image.
-        logits, valid = batch.mean_of_rows(batch.logits.detach(), rows), batch.valid_rows(rows)
+        logits = batch.mean_of_rows(batch.logits.detach(), rows)
+        valid = batch.valid_rows(rows)
         if valid is not None:
             logits = torch.where(valid[:, None], logits, 0.0)
-        psi = _one_each(name, "gate", self.gate(logits), rows)
-        scores = _one_each(name, "nci", self.nci(features, valid=valid), rows)
+        psi = _one_each("gate", self.gate(logits), rows)
+        scores = _one_each("nci", self.nci(features, valid=valid), rows)
 
-        if valid is not None:  # 0 times NaN is NaN: the scores of ignored samples must not reach the gate's gradient
+        # 0 times NaN is NaN: the scores of ignored samples must not reach the gate's gradient
+        if valid is not None:
             scores = torch.where(valid, scores, 0.0)
         alpha = self.strength_of(scores, psi, valid).to(batch.logits.dtype)
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
         """Return ``alpha_i (N,)`` from standardized norms and directions ``(N,)``; ``valid (N,)`` marks what counts."""
-        return adaptive_strength(scores, self.direction_of(scores, psi), alpha=self.alpha, beta=self.beta)
+        return adaptive_strength(
+            scores, self.direction_of(scores, psi), alpha=self.alpha, beta=self.beta
+        )
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
         """Return the direction ``(N,)`` from standardized norms and the gate's output ``(N,)``: here the output."""
         return psi
 
 
-def _one_each(owner: str, part: str, value: Tensor, rows: int) -> Tensor:
+def _one_each(part: str, value: Tensor, rows: int) -> Tensor:
     """Return ``value`` if it has one number a row; another shape would broadcast to a plausible but wrong loss."""
     if isinstance(value, Tensor) and value.shape == (rows,):
         return value
-    raise InputError(owner, f"the {part} must return ({rows},)", describe(value), "Drop other axes, e.g. .squeeze(1).")
+    raise InputError(
+        f"the {part} must return ({rows},)", describe(value), "Drop other axes, e.g. .squeeze(1)."
+    )

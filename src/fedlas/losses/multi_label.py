@@ -13,12 +13,23 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe, is_dense
-from fedlas.losses._base import Base, Batch, LossOptions, OnBase, can_look, class_weights, prepare, reduce
+from fedlas.losses._base import (
+    Base,
+    Batch,
+    LossOptions,
+    OnBase,
+    can_look,
+    class_weights,
+    prepare,
+    reduce,
+)
 from fedlas.losses.binary import two_logits
 from fedlas.losses.modulated import Modulated, ModulatedOptions
 
 
-def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+def label_pairs(
+    logits: Tensor, target: Tensor, *, ignore_index: int = -100
+) -> tuple[Tensor, Tensor]:
     """Return each known label of each sample as a row of two classes: for ``Predictions`` and metrics.
 
     Args:
@@ -36,13 +47,12 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
         >>> label_pairs(torch.tensor([[2.0, -4.0]]), torch.tensor([[1, -100]]))
         (tensor([[-1.,  1.]]), tensor([1]))
     """
-    check_count("label_pairs", "ignore_index", ignore_index, low=None)
-    _check_shapes("label_pairs", logits, target)
+    check_count("ignore_index", ignore_index, low=None)
+    _check_shapes(logits, target)
     labeled = target != ignore_index
     labels = target[labeled]
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise InputError(
-            "label_pairs",
             f"target must be 0, 1 or ignore_index {ignore_index}",
             f"values from {float(labels.min()):g} to {float(labels.max()):g}",
             "Metrics need hard labels.",
@@ -57,16 +67,19 @@ class _PerLabel(OnBase):
 
     def _keep_weights(self, pos_weight: Tensor | Sequence[float] | None) -> None:
         """Register ``pos_weight`` as a buffer, and check the lengths of both weights."""
-        owner = type(self).__name__
-        self.register_buffer("pos_weight", class_weights(owner, pos_weight))
+        self.register_buffer("pos_weight", class_weights(pos_weight))
         for name, value in (("weight", self.weight), ("pos_weight", self.pos_weight)):
             if value is not None and value.shape != (self.num_classes,):
                 raise InputError(
-                    owner, f"{name} must be ({self.num_classes},)", describe(value), "Pass one weight for each label."
+                    f"{name} must be ({self.num_classes},)",
+                    describe(value),
+                    "Pass one weight for each label.",
                 )
 
     @abstractmethod
-    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:
+    def _per_label(
+        self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
+    ) -> Tensor:
         """Return the loss of each label ``(N L,)``, unweighted."""
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
@@ -85,14 +98,13 @@ class _PerLabel(OnBase):
 
     def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
         """Return every label of every sample as a row of two classes; unknown ones are masked."""
-        owner = type(self).__name__
-        _check_shapes(owner, logits, target, self.num_classes)
+        _check_shapes(logits, target, self.num_classes)
         labeled = target != self.ignore_index
         if can_look(logits):
             inside = target[labeled]
-            if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):  # this form is false for NaN
+            # this form is false for NaN
+            if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):
                 raise InputError(
-                    owner,
                     f"target must be in [0, 1] or ignore_index {self.ignore_index}, with one known label or more",
                     f"values from {float(target.min()):g} to {float(target.max()):g}",
                     "Check the labels, and skip batches without a known one.",
@@ -102,9 +114,10 @@ class _PerLabel(OnBase):
         labels = torch.where(labeled, target, 0).reshape(-1)
         soft = target.is_floating_point()
         return Batch(
-            owner=owner,
             logits=two_logits(wide.reshape(-1)),
-            target=torch.stack((1 - labels, labels), dim=1).to(wide.dtype) if soft else labels.long(),
+            target=torch.stack((1 - labels, labels), dim=1).to(wide.dtype)
+            if soft
+            else labels.long(),
             valid=labeled.reshape(-1),
             weight=None,
             shape=tuple(logits.shape),
@@ -149,17 +162,22 @@ class MultiLabel(_PerLabel):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(base, num_classes=2, **options)
-        self.num_classes = check_count(type(self).__name__, "num_labels", num_labels)  # outputs of the head
+        self.num_classes = check_count("num_labels", num_labels)  # outputs of the head
         if self.needs:
             raise InputError(
-                type(self).__name__,
                 "the base must need logits and target alone",
                 f"{type(self.base).__name__}, which needs {', '.join(sorted(self.needs))}",
                 "Use MultiLabelFedLAS for a gate; other losses are not defined for several labels.",
             )
         self._keep_weights(pos_weight)
 
-    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
+    def _per_label(
+        self,
+        pairs: Batch,
+        logits: Tensor,  # noqa: ARG002
+        labeled: Tensor,  # noqa: ARG002
+        extras: dict[str, Tensor],  # noqa: ARG002
+    ) -> Tensor:
         return self.per_sample(pairs)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -202,24 +220,29 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
         pos_weight: Tensor | Sequence[float] | None = None,
         **options: Unpack[ModulatedOptions],
     ) -> None:
-        check_count(type(self).__name__, "num_labels", num_labels)
+        check_count("num_labels", num_labels)
         super().__init__(num_classes=num_labels, base=base, beta=beta, **options)
         self._keep_weights(pos_weight)
 
-    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]) -> Tensor:
+    def _per_label(
+        self, pairs: Batch, logits: Tensor, labeled: Tensor, extras: dict[str, Tensor]
+    ) -> Tensor:
         # A sample without a known label is ignored by NCI; the class of the others has no effect on the strength.
         present = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         counted = torch.where(labeled.any(dim=1), present, self.ignore_index)
-        rows = prepare(type(self).__name__, logits, counted, extras, ignore_index=self.ignore_index)
-        return self.base.with_strength(pairs, self._strength(rows).repeat_interleave(logits.shape[1]))
+        rows = prepare(logits, counted, extras, ignore_index=self.ignore_index)
+        return self.base.with_strength(
+            pairs, self._strength(rows).repeat_interleave(logits.shape[1])
+        )
 
 
-def _check_shapes(owner: str, logits: Any, target: Any, labels: int | None = None) -> None:
-    fits = is_dense(logits) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
+def _check_shapes(logits: Any, target: Any, labels: int | None = None) -> None:
+    fits = (
+        is_dense(logits) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
+    )
     fits = fits and is_dense(target) and target.shape == logits.shape and not target.is_complex()
     if not fits or labels not in (None, logits.shape[1]):
         raise InputError(
-            owner,
             f"logits and target must both be (N, {labels or 'L'}), one a label",
             f"{describe(logits)} and {describe(target)}",
             "Pass 0 or 1 for each label of each sample.",

@@ -15,7 +15,8 @@ from fedlas._core.check import InputError, check_number
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.losses._base import PreciseBuffers, can_look
 
-_EPS = 1e-3  # the published constant that keeps a collapsed standard deviation from dividing by zero
+# the published constant that keeps a collapsed standard deviation from dividing by zero
+_EPS = 1e-3
 
 
 class NormConfidenceIndicator(PreciseBuffers):
@@ -62,18 +63,21 @@ class NormConfidenceIndicator(PreciseBuffers):
     std: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, momentum: float = 0.95, init: tuple[float, float] | None = None, *, norm_p: float = 1) -> None:
+    def __init__(
+        self, momentum: float = 0.95, init: tuple[float, float] | None = None, *, norm_p: float = 1
+    ) -> None:
         super().__init__()
-        name = type(self).__name__
-        self.momentum = check_number(name, "momentum", momentum, low=0, high=1, low_open=True)
+        self.momentum = check_number("momentum", momentum, low=0, high=1, low_open=True)
         infinite = isinstance(norm_p, float) and norm_p == math.inf
-        self.norm_p = math.inf if infinite else check_number(name, "norm_p", norm_p, low=1)
+        self.norm_p = math.inf if infinite else check_number("norm_p", norm_p, low=1)
         if init is not None:
             if not isinstance(init, tuple | list) or len(init) != 2:
                 raise InputError(
-                    name, "init must be None or (mean, std)", repr(init), "Pass two numbers, e.g. (20, 100)."
+                    "init must be None or (mean, std)",
+                    repr(init),
+                    "Pass two numbers, e.g. (20, 100).",
                 )
-            init = (check_number(name, "init mean", init[0]), check_number(name, "init std", init[1], low=0))
+            init = (check_number("init mean", init[0]), check_number("init std", init[1], low=0))
         self.init = init
         mean, std = init or (0.0, 1.0)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
@@ -106,7 +110,6 @@ class NormConfidenceIndicator(PreciseBuffers):
         if isinstance(count, int) and count < 2:
             if not compiling and self.init is None and int(self.num_batches_tracked) == 0:
                 raise InputError(
-                    type(self).__name__,
                     "the first training batch must have at least two samples, since it sets the running moments",
                     f"{count}",
                     "Use a larger batch, drop_last=True, or init=(mean, std).",
@@ -155,7 +158,9 @@ def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int |
     if valid is None:
         valid = torch.ones_like(norms, dtype=torch.bool)
     counted = torch.where(valid, norms, 0.0)
-    count, total = sum_across_ranks(torch.stack((valid.sum().to(norms.dtype), counted.sum()))).unbind()
+    count, total = sum_across_ranks(
+        torch.stack((valid.sum().to(norms.dtype), counted.sum()))
+    ).unbind()
     mean = total / count
     # Deviations from the common mean, not sums of squares: float32 would cancel for large norms with little spread.
     squares = sum_across_ranks(torch.where(valid, norms - mean, 0.0).square().sum())

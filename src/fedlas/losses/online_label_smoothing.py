@@ -13,11 +13,23 @@ from torch import Tensor
 
 from fedlas._core.check import check_count
 from fedlas._core.ranks import sum_across_ranks
-from fedlas.losses._base import LOSSES, Batch, Informed, LearnsFromValidation, LossOptions, PreciseBuffers, paper
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Informed,
+    LearnsFromValidation,
+    LossOptions,
+    PreciseBuffers,
+    paper,
+)
 from fedlas.predictions import Predictions
 
 
-@LOSSES.register("ols", **paper("Delving Deep into Label Smoothing", 2021, "2011.12562"), tune={"alpha": "0.05:1:log"})
+@LOSSES.register(
+    "ols",
+    **paper("Delving Deep into Label Smoothing", 2021, "2011.12562"),
+    tune={"alpha": "0.05:1:log"},
+)
 class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
     """OLS: ``CE((1 - alpha) t + alpha q_y, p)``, q_y the mean of last epoch's right predictions of class y.
 
@@ -55,10 +67,14 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
     soft_labels: Tensor
     sums: Tensor
 
-    def __init__(self, *, num_classes: int, alpha: float = 0.5, **options: Unpack[LossOptions]) -> None:
+    def __init__(
+        self, *, num_classes: int, alpha: float = 0.5, **options: Unpack[LossOptions]
+    ) -> None:
         super().__init__(alpha=alpha, **options)
-        self.num_classes = check_count("OnlineLabelSmoothing", "num_classes", num_classes)
-        uniform = torch.full((self.num_classes, self.num_classes), 1 / self.num_classes, dtype=torch.float32)
+        self.num_classes = check_count("num_classes", num_classes)
+        uniform = torch.full(
+            (self.num_classes, self.num_classes), 1 / self.num_classes, dtype=torch.float32
+        )
         self.register_buffer("soft_labels", uniform)
         self.register_buffer("sums", torch.zeros_like(uniform))
 
@@ -76,11 +92,15 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         counted = right if batch.valid is None else right & batch.valid
         probs = F.softmax(logits, dim=1).to(self.sums.dtype)
         # Masked by where: an ignored row may hold anything, even NaN.
-        added = torch.zeros_like(self.sums).index_add_(0, label, torch.where(counted[:, None], probs, 0.0))
+        added = torch.zeros_like(self.sums).index_add_(
+            0, label, torch.where(counted[:, None], probs, 0.0)
+        )
         self.sums.add_(sum_across_ranks(added))
 
     def learn_from(self, predictions: Predictions) -> None:  # noqa: ARG002 (the signature)
         """Turn the sums of this epoch into soft labels; the predictions mark its end."""
         total = self.sums.sum(dim=1, keepdim=True)
-        self.soft_labels.copy_(torch.where(total > 0, self.sums / total.clamp(min=1e-6), self.soft_labels))
+        self.soft_labels.copy_(
+            torch.where(total > 0, self.sums / total.clamp(min=1e-6), self.soft_labels)
+        )
         self.sums.zero_()

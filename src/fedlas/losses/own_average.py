@@ -64,8 +64,10 @@ class OwnAverage(Remembering):
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options)
-        self.keep = check_number("OwnAverage", "keep", keep, low=0, high=1, high_open=True)
+        super().__init__(
+            num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options
+        )
+        self.keep = check_number("keep", keep, low=0, high=1, high_open=True)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the moved average."""

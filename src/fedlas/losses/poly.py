@@ -15,7 +15,9 @@ from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 
 
-@LOSSES.register("poly", **paper("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"})
+@LOSSES.register(
+    "poly", **paper("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"}
+)
 class PolyLoss(Loss):
     """Poly-1 loss: ``-log p_y + eps (1 - p_y)``.
 
@@ -39,7 +41,7 @@ class PolyLoss(Loss):
 
     def __init__(self, *, eps: float = 2.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.eps = check_number("PolyLoss", "eps", eps, low=-1)
+        self.eps = check_number("eps", eps, low=-1)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""

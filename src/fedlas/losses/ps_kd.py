@@ -17,7 +17,9 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
 
 @LOSSES.register(
     "ps-kd",
-    **paper("Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, "2006.12000"),
+    **paper(
+        "Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, "2006.12000"
+    ),
     dense=False,
     tune={"alpha": "0.1:1", "keep": "0:0.98"},
 )
@@ -68,15 +70,17 @@ class PSKD(Remembering):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, **options)
-        self.keep = check_number("PSKD", "keep", keep, low=0, high=1, high_open=True)
-        self.num_epochs = check_count("PSKD", "num_epochs", num_epochs)
+        self.keep = check_number("keep", keep, low=0, high=1, high_open=True)
+        self.num_epochs = check_count("num_epochs", num_epochs)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
         if batch.index is None:
             return self.with_strength(batch, self.alpha)
         epoch = self.memory.visits[batch.need("index").clamp(0, self.memory.num_samples - 1)] + 1
-        return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
+        return self.with_strength(
+            batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype)
+        )
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the prediction itself, or the moved average."""

@@ -69,12 +69,13 @@ class _RankMixup(Loss):
     needs: ClassVar[frozenset[str]] = frozenset({"mixed", "mixed_share"})
     masked_classes = True
 
-    def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]) -> None:
+    def __init__(
+        self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.alpha = check_number(name, "alpha", alpha, low=0)
-        self.mix_alpha = check_number(name, "mix_alpha", mix_alpha, low=0, low_open=True)
-        self.num_mixed = check_count(name, "num_mixed", num_mixed)
+        self.alpha = check_number("alpha", alpha, low=0)
+        self.mix_alpha = check_number("mix_alpha", mix_alpha, low=0, low_open=True)
+        self.num_mixed = check_count("num_mixed", num_mixed)
 
     @abstractmethod
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
@@ -95,28 +96,38 @@ class _RankMixup(Loss):
         Raises:
             InputError: If the inputs are not floating, or there is not one for each target.
         """
-        check_mixable(f"{type(self).__name__}.mix", inputs, target)
+        check_mixable(inputs, target)
         favored = target.argmax(dim=1) if target.is_floating_point() else target
-        views, shares = [], []
+        views = []
+        shares = []
         for _ in range(self.num_mixed):
-            share, partner = draw_share(self.mix_alpha), draw_partners(len(inputs), inputs.device)
+            share = draw_share(self.mix_alpha)
+            partner = draw_partners(len(inputs), inputs.device)
             views.append(share * inputs + (1 - share) * inputs[partner])
             one_class = favored == favored[partner.to(favored.device)]
             shares.append(torch.where(one_class, 1.0, float(torch.maximum(share, 1 - share))))
-        return Mixed(inputs=inputs, target=target, views=tuple(views), shares=torch.stack(shares, dim=1))
+        return Mixed(
+            inputs=inputs, target=target, views=tuple(views), shares=torch.stack(shares, dim=1)
+        )
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
         values = batch.cross_entropy()
         if batch.mixed is None or batch.mixed_share is None:
             return values
-        return values + self.alpha * batch.weighted(self.penalty(batch.logits, batch.mixed, batch.mixed_share))
+        return values + self.alpha * batch.weighted(
+            self.penalty(batch.logits, batch.mixed, batch.mixed_share)
+        )
 
 
 _ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308.11990"}
 
 
-@LOSSES.register("rankmixup-mrl", **_ABOUT, tune={"alpha": "0.01:1:log", "margin": "0:5", "mix_alpha": "0.2:5:log"})
+@LOSSES.register(
+    "rankmixup-mrl",
+    **_ABOUT,
+    tune={"alpha": "0.01:1:log", "margin": "0:5", "mix_alpha": "0.2:5:log"},
+)
 class RankMixupMRL(_RankMixup):
     """RankMixup with its margin ranking loss: ``-log p_y + alpha mean_k relu(max z(mixed_k) - max z + margin)``.
 
@@ -161,7 +172,7 @@ class RankMixupMRL(_RankMixup):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
-        self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
+        self.margin = check_number("margin", margin, low=0)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
         """Return the margin ranking penalty of each position ``(M,)``."""
@@ -197,7 +208,12 @@ class RankMixupNDCG(_RankMixup):
     """
 
     def __init__(
-        self, *, alpha: float = 0.1, mix_alpha: float = 2.0, num_mixed: int = 3, **options: Unpack[LossOptions]
+        self,
+        *,
+        alpha: float = 0.1,
+        mix_alpha: float = 2.0,
+        num_mixed: int = 3,
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 

@@ -66,7 +66,9 @@ def orthogonality_penalty(embeddings: Tensor, temperature: float) -> Tensor:
 
 @LOSSES.register(
     "sphor",
-    **paper("SpHOR: A Representation Learning Perspective on Open-set Recognition", 2026, "2503.08049"),
+    **paper(
+        "SpHOR: A Representation Learning Perspective on Open-set Recognition", 2026, "2503.08049"
+    ),
     note="the first of two stages; its code settles what the paper leaves open",
     tune={"temperature": "0.02:0.5:log", "smoothing": "0:0.4", "mix_alpha": "0.1:2:log"},
 )
@@ -143,17 +145,22 @@ class SpHOR(Loss):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.num_classes = check_count(name, "num_classes", num_classes)
-        self.num_features = None if num_features is None else check_count(name, "num_features", num_features)
-        self.temperature = check_number(name, "temperature", temperature, low=0, low_open=True)
-        self.smoothing = check_number(name, "smoothing", smoothing, low=0, high=1 - 1 / max(self.num_classes, 2))
-        self.mix_alpha = check_number(name, "mix_alpha", mix_alpha, low=0)
-        self.embeddings: Embeddings = check_choice(name, "embeddings", embeddings, get_args(Embeddings))
-        self.ortho = check_number(name, "ortho", ortho, low=0)
-        self.probe = check_number(name, "probe", probe, low=0)
-        self.projection = check_count(name, "projection", projection)
-        self.projector = None if self.num_features is None else nn.Linear(self.num_features, self.projection)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.num_features = (
+            None if num_features is None else check_count("num_features", num_features)
+        )
+        self.temperature = check_number("temperature", temperature, low=0, low_open=True)
+        self.smoothing = check_number(
+            "smoothing", smoothing, low=0, high=1 - 1 / max(self.num_classes, 2)
+        )
+        self.mix_alpha = check_number("mix_alpha", mix_alpha, low=0)
+        self.embeddings: Embeddings = check_choice("embeddings", embeddings, get_args(Embeddings))
+        self.ortho = check_number("ortho", ortho, low=0)
+        self.probe = check_number("probe", probe, low=0)
+        self.projection = check_count("projection", projection)
+        self.projector = (
+            None if self.num_features is None else nn.Linear(self.num_features, self.projection)
+        )
         vectors = None if self.projector is None else self._orthonormal(self.projection)
         if vectors is not None and embeddings == "learned":
             self.vectors = nn.Parameter(vectors)
@@ -175,7 +182,7 @@ class SpHOR(Loss):
         """
         if self.mix_alpha == 0:
             return Mixed(inputs, target)
-        return mix_batch(f"{type(self).__name__}.mix", inputs, target, classes=self.num_classes, alpha=self.mix_alpha)
+        return mix_batch(inputs, target, classes=self.num_classes, alpha=self.mix_alpha)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``, the penalty of the embeddings in each."""
@@ -197,12 +204,15 @@ class SpHOR(Loss):
             return features
         if features.shape[1] != self.num_features:
             raise InputError(
-                type(self).__name__,
                 f"features must have num_features = {self.num_features} columns",
                 tuple(features.shape),
                 "Build the loss with the length of the head's input.",
             )
-        return F.linear(features, self.projector.weight.to(features.dtype), self.projector.bias.to(features.dtype))
+        return F.linear(
+            features,
+            self.projector.weight.to(features.dtype),
+            self.projector.bias.to(features.dtype),
+        )
 
     def _vectors(self, features: Tensor) -> Tensor:
         if self.vectors is not None:
@@ -212,7 +222,6 @@ class SpHOR(Loss):
     def _orthonormal(self, size: int, device: torch.device | None = None) -> Tensor:
         if size < self.num_classes:
             raise InputError(
-                type(self).__name__,
                 f"there must be a dimension for each of {self.num_classes} orthogonal embeddings",
                 f"{size} dimensions",
                 "Raise projection, or use a model with a longer head's input.",

@@ -47,7 +47,8 @@ def log_temperature_step(predictions: Predictions) -> float:
         >>> round(log_temperature_step(Predictions(sure, torch.tensor([0, 1]))), 3)
         1.813
     """
-    logits, weights = predictions.logits.detach().double(), _weights(predictions)
+    logits = predictions.logits.detach().double()
+    weights = _weights(predictions)
     probs = logits.softmax(dim=1)
     mean = (probs * logits).sum(dim=1)
     spread = weights @ (probs * (logits - mean[:, None]).square()).sum(dim=1)
@@ -73,9 +74,11 @@ def class_bias_step(predictions: Predictions) -> Tensor:
         >>> class_bias_step(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
         tensor([ 1.9800, -1.9800], dtype=torch.float64)
     """
-    probs, weights = predictions.logits.detach().double().softmax(dim=1), _weights(predictions)
+    probs = predictions.logits.detach().double().softmax(dim=1)
+    weights = _weights(predictions)
     share = torch.zeros_like(probs[0]).index_add_(0, predictions.target, weights)
-    lacking, spread = share - weights @ probs, probs * (1 - probs)
+    lacking = share - weights @ probs
+    spread = probs * (1 - probs)
     chance = weights.square() @ spread
     beyond = torch.where(lacking.square() > chance, 1 - chance / lacking.square(), 0.0)
     return lacking / (weights @ spread).clamp(min=_LEAST) * beyond
@@ -153,17 +156,24 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         **options: Unpack[BaseOptions],
     ) -> None:
         super().__init__(base, num_classes=num_classes, **options)
-        name = type(self).__name__
         if "head_weight" in self.base.needs:
             fix = "Choose one that is a function of the logits, such as ls or ps-kd."
-            raise InputError(name, "base must not read the weight of the head, which T does not divide", self.base, fix)
-        self.rate = check_number(name, "rate", rate, low=0, high=1)
-        self.bias_rate = check_number(name, "bias_rate", bias_rate, low=0, high=1)
+            raise InputError(
+                "base must not read the weight of the head, which T does not divide", self.base, fix
+            )
+        self.rate = check_number("rate", rate, low=0, high=1)
+        self.bias_rate = check_number("bias_rate", bias_rate, low=0, high=1)
         if self.bias_rate and num_classes is None:
             fix = "Pass num_classes, or bias_rate=0."
-            raise InputError(name, "a bias for each class needs the number of classes", "num_classes=None", fix)
+            raise InputError(
+                "a bias for each class needs the number of classes", "num_classes=None", fix
+            )
         self.register_buffer("log_temperature", torch.zeros((), dtype=torch.float32))
-        bias = torch.zeros(num_classes, dtype=torch.float32) if self.bias_rate and num_classes else None
+        bias = (
+            torch.zeros(num_classes, dtype=torch.float32)
+            if self.bias_rate and num_classes
+            else None
+        )
         self.register_buffer("bias", bias)
 
     @property
@@ -174,7 +184,9 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``."""
         mixed = None if batch.mixed is None else self._tempered(batch.mixed)
-        values: Tensor = self.base.per_sample(replace(batch, logits=self._tempered(batch.logits), mixed=mixed))
+        values: Tensor = self.base.per_sample(
+            replace(batch, logits=self._tempered(batch.logits), mixed=mixed)
+        )
         return self.temperature.to(batch.logits.dtype) * values
 
     def _tempered(self, logits: Tensor) -> Tensor:
@@ -191,7 +203,9 @@ class Tempered(PreciseBuffers, LearnsFromValidation, OnBase):
         """
         self.log_temperature -= max(-STEP, min(STEP, self.rate * log_temperature_step(predictions)))
         if self.bias is not None:
-            self.bias -= (self.bias_rate * class_bias_step(predictions)).clamp(-STEP, STEP).to(self.bias)
+            self.bias -= (
+                (self.bias_rate * class_bias_step(predictions)).clamp(-STEP, STEP).to(self.bias)
+            )
 
 
 @LOSSES.register(
@@ -271,5 +285,10 @@ class TemperedPast(Tempered):
             num_classes=num_classes, num_samples=num_samples, num_epochs=num_epochs, alpha=alpha, keep=keep
         )  # fmt: skip
         super().__init__(
-            num_classes=num_classes, num_samples=num_samples, base=base, rate=rate, bias_rate=bias_rate, **options
+            num_classes=num_classes,
+            num_samples=num_samples,
+            base=base,
+            rate=rate,
+            bias_rate=bias_rate,
+            **options,
         )

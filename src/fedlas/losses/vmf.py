@@ -17,10 +17,20 @@ from torch import Tensor
 
 from fedlas._core.check import check_number
 from fedlas._core.ranks import sum_across_ranks
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, can_look, cross_entropy, paper
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    PreciseBuffers,
+    can_look,
+    cross_entropy,
+    paper,
+)
 from fedlas.losses.nci import feature_norms
 
-_LEAST = 20.0  # smallest order for the expansion; its three terms are then within 2e-7 of the logarithm
+# smallest order for the expansion; its three terms are then within 2e-7 of the logarithm
+_LEAST = 20.0
 
 
 def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
@@ -77,8 +87,11 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
     inverse = 1 / root
     y = (inverse * order).square()
     third = ((9945 - 5525 * y) * y - 4779) * y + 375
-    tail = inverse * ((3 - 5 * y) / 24 + inverse * ((1 - y) * (1 - 5 * y) / 16 + inverse * (third / 5760)))
-    value = value + tail + (1 / (12 * order) - 1 / (360 * order**3))  # the last is minus the tail at 0
+    tail = inverse * (
+        (3 - 5 * y) / 24 + inverse * ((1 - y) * (1 - 5 * y) / 16 + inverse * (third / 5760))
+    )
+    # the last is minus the tail at 0
+    value = value + tail + (1 / (12 * order) - 1 / (360 * order**3))
     rate = resultant_rate(square, dim=dim + 2 * steps) if steps else square
     for step in range(steps):
         rate = 1 / (2 * (order - step) + square * rate)
@@ -133,7 +146,8 @@ def uncertain_cross_entropy(
     dim = features.shape[1]
     sizes = torch.linalg.vector_norm(head_weight, dim=1).square()
     square = (torch.linalg.vector_norm(features, dim=1) * concentration).square()  # kappa^2
-    rate = resultant_rate(square, dim=dim)  # R / kappa, so that s = ||h|| / R = 1 / (concentration rate)
+    # R / kappa, so that s = ||h|| / R = 1 / (concentration rate)
+    rate = resultant_rate(square, dim=dim)
     radius = (concentration * rate).square().reciprocal()
     chosen = target @ head_weight if target.ndim == 2 else head_weight[target]
     inner = torch.linalg.vecdot(chosen, features)
@@ -144,7 +158,11 @@ def uncertain_cross_entropy(
     tangent = resultant_rate(at, dim=dim)
     tilt = tangent / rate
     excess = log_mgf(at, dim=dim) - log_mgf(square, dim=dim) - inner
-    bounds = tilt[:, None] * logits + (1 - tilt)[:, None] * bias + (tangent * radius / 2)[:, None] * sizes
+    bounds = (
+        tilt[:, None] * logits
+        + (1 - tilt)[:, None] * bias
+        + (tangent * radius / 2)[:, None] * sizes
+    )
     return cross_entropy(bounds, target, weight), excess
 
 
@@ -207,15 +225,24 @@ class VMF(PreciseBuffers, Loss):
     concentration: Tensor
 
     def __init__(
-        self, *, confidence: float = 0.7, concentration: float | None = None, **options: Unpack[LossOptions]
+        self,
+        *,
+        confidence: float = 0.7,
+        concentration: float | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        name = type(self).__name__
-        self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True, high_open=True)
+        self.confidence = check_number(
+            "confidence", confidence, low=0, high=1, low_open=True, high_open=True
+        )
         self.fixed_concentration: float | None = None
         if concentration is not None:
-            self.fixed_concentration = check_number(name, "concentration", concentration, low=0, low_open=True)
-        self.register_buffer("concentration", torch.tensor(self.fixed_concentration or 0.0, dtype=torch.float32))
+            self.fixed_concentration = check_number(
+                "concentration", concentration, low=0, low_open=True
+            )
+        self.register_buffer(
+            "concentration", torch.tensor(self.fixed_concentration or 0.0, dtype=torch.float32)
+        )
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each position ``(M,)``; the first call in training sets the concentration."""
@@ -223,7 +250,8 @@ class VMF(PreciseBuffers, Loss):
         if self.fixed_concentration is None and self.training and torch.is_grad_enabled():
             self._start(batch)
         logits = batch.logits
-        if batch.valid is not None:  # the bias mixes samples: ignored ones must not reach the others
+        # the bias mixes samples: ignored ones must not reach the others
+        if batch.valid is not None:
             logits = torch.where(batch.valid[:, None], logits, 0.0)
         bias = _head_bias(logits, features, head_weight, batch.valid)
         nll, excess = uncertain_cross_entropy(
@@ -232,7 +260,9 @@ class VMF(PreciseBuffers, Loss):
             bias=bias,
             features=features,
             head_weight=head_weight,
-            concentration=torch.where(self.concentration > 0, self.concentration, 1.0).to(logits.dtype),
+            concentration=torch.where(self.concentration > 0, self.concentration, 1.0).to(
+                logits.dtype
+            ),
             weight=batch.weight,
         )
         return nll + batch.weighted(excess)
@@ -240,21 +270,26 @@ class VMF(PreciseBuffers, Loss):
     @torch.no_grad()
     def _start(self, batch: Batch) -> None:
         """Set the concentration, if it is not set and the norms of the batch allow it."""
-        features, is_set = batch.need("features"), self.concentration > 0
+        features = batch.need("features")
+        is_set = self.concentration > 0
         if can_look(is_set) and bool(is_set):  # elsewhere the work is done in vain
             return
-        norms, valid = feature_norms(features, 2), batch.valid_rows(len(features))
+        norms = feature_norms(features, 2)
+        valid = batch.valid_rows(len(features))
         counted = torch.ones_like(norms) if valid is None else valid.to(norms.dtype)
         total, count = sum_across_ranks(
             torch.stack((torch.where(counted > 0, norms, 0.0).sum(), counted.sum()))
         ).unbind()
-        r, dim = self.confidence, features.shape[1]
+        r = self.confidence
+        dim = features.shape[1]
         start = r * (dim - r**2) / (1 - r**2) * count / total
         usable = torch.isfinite(start) & (start > 0) & ~is_set
         self.concentration.copy_(torch.where(usable, start, self.concentration))
 
 
-def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:
+def _head_bias(
+    logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None
+) -> Tensor:
     """Return ``b (C,)`` of a head ``z = W h + b``, from the means of both sides; ignored rows of both must be 0."""
     count = logits.shape[0] if valid is None else valid.sum().clamp(min=1)
     return (logits.sum(dim=0) - head_weight @ features.sum(dim=0)) / count

@@ -52,7 +52,12 @@ from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_l
 from fedlas.metrics.calibration_error import reliability_bins
 from fedlas.metrics.ece import Bins
 from fedlas.metrics.evaluate import evaluate
-from fedlas.metrics.groups import ClassCalibration, GroupCalibration, calibration_by_class, calibration_by_group
+from fedlas.metrics.groups import (
+    ClassCalibration,
+    GroupCalibration,
+    calibration_by_class,
+    calibration_by_group,
+)
 from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass, Statistic, Sums
 from fedlas.metrics.streaming import StreamingClasses, StreamingGroups, StreamingMetrics
 

@@ -53,7 +53,9 @@ class Accumulator(ABC):
         """
         if type(other) is not type(self) or self._options != other._options:
             got = other._options if isinstance(other, Accumulator) else describe(other)
-            raise InputError(self._owner, f"only the same can be merged: {self._options}", got, "Make both alike.")
+            raise InputError(
+                f"only the same can be merged: {self._options}", got, "Make both alike."
+            )
         for name, tensor in self._tensors.items():
             tensor += other._tensors[name]
 
@@ -71,11 +73,14 @@ class Accumulator(ABC):
         kinds = [torch.int64, torch.float64] if self.weighted else [torch.int64]
         for kind in kinds:
             mine, sums = (
-                [tensor for tensor in each._tensors.values() if tensor.dtype is kind] for each in (self, total)
+                [tensor for tensor in each._tensors.values() if tensor.dtype is kind]
+                for each in (self, total)
             )
             flat = torch.cat([tensor.flatten() for tensor in mine])
             flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
-            for tensor, part in zip(sums, flat.split([tensor.numel() for tensor in mine]), strict=True):
+            for tensor, part in zip(
+                sums, flat.split([tensor.numel() for tensor in mine]), strict=True
+            ):
                 tensor.copy_(part.view_as(tensor))
         return total
 
@@ -92,12 +97,15 @@ class Accumulator(ABC):
         anything: Any = state
         if not isinstance(anything, Mapping):
             fix = "Pass what state_dict() returned."
-            raise InputError(self._owner, "the state must be a dict of tensors", describe(state), fix)
-        loaded, expected = ({name: _form(each) for name, each in part.items()} for part in (state, self._tensors))
+            raise InputError("the state must be a dict of tensors", describe(state), fix)
+        loaded, expected = (
+            {name: _form(each) for name, each in part.items()} for part in (state, self._tensors)
+        )
         if loaded != expected:
-            wrong = sorted(str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n))
+            wrong = sorted(
+                str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n)
+            )
             raise InputError(
-                self._owner,
                 f"the state must be of {self._options}",
                 f"one that differs in {', '.join(wrong)}",
                 "Load it into one made with the options it was saved with.",
@@ -109,7 +117,7 @@ class Accumulator(ABC):
         if samples < 0 or not all(possible(samples) for possible in checks):
             self._replace(before)
             fix = "Save it again: this one was damaged or edited."
-            raise InputError(self._owner, "the state must be of samples", "sums that no samples give", fix)
+            raise InputError("the state must be of samples", "sums that no samples give", fix)
 
     def _replace(self, state: Mapping[str, Tensor]) -> None:
         for name, tensor in self._sums.items():
@@ -136,10 +144,6 @@ class Accumulator(ABC):
         """Return another one, made with the same arguments."""
         return type(self)(**self._options)
 
-    @property
-    def _owner(self) -> str:
-        return type(self).__name__
-
     @contextmanager
     def _taking(self, samples: int) -> Iterator[None]:
         """Count ``samples`` that the block takes in; if it fails, at whatever point, restore everything."""
@@ -159,7 +163,6 @@ class Accumulator(ABC):
     def _check_weights(self, weights: Any) -> None:
         if (weights is not None) is not self.weighted:
             raise InputError(
-                self._owner,
                 "every batch must have weights" if self.weighted else "no batch must have weights",
                 "weights" if weights is not None else "none",
                 f"Make it with weighted={not self.weighted}.",
@@ -167,10 +170,12 @@ class Accumulator(ABC):
 
     def _check_samples(self) -> None:
         if not self.num_samples:
-            raise InputError(self._owner, "there must be samples", "none", "Call update first.")
+            raise InputError("there must be samples", "none", "Call update first.")
 
 
-def _rebuild(kind: type[Accumulator], options: dict[str, Any], state: dict[str, Tensor]) -> Accumulator:
+def _rebuild(
+    kind: type[Accumulator], options: dict[str, Any], state: dict[str, Tensor]
+) -> Accumulator:
     accumulator = kind(**options)
     accumulator.load_state_dict(state)
     return accumulator

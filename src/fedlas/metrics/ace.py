@@ -25,7 +25,9 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
     rows = max(1, _ELEMENTS // predictions.num_classes)
     highest = logits.amax(dim=1, keepdim=True).cpu().double()
     parts = zip(logits.split(rows), highest.split(rows), strict=True)
-    total = torch.cat([(part.cpu().double() - top).logsumexp(dim=1, keepdim=True) for part, top in parts])
+    total = torch.cat(
+        [(part.cpu().double() - top).logsumexp(dim=1, keepdim=True) for part, top in parts]
+    )
     for block in logits.split(max(1, _ELEMENTS // predictions.num_samples), dim=1):
         yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
 
@@ -44,7 +46,8 @@ class EveryClass:
 
     def rankings(self) -> Iterator[Ranking]:
         """Yield the samples by ascending probability, for one class after the other."""
-        target, weights = self._predictions.target.cpu(), averaging_one(self._predictions)
+        target = self._predictions.target.cpu()
+        weights = averaging_one(self._predictions)
         for label, probs in enumerate(_columns(self._predictions)):
             yield ranking(probs, target == label, weights)
 
@@ -65,9 +68,8 @@ def _grid_error(grid: ClassGrid) -> float:
     return sum(errors) / len(errors) + 2.0**-UNIT_BITS
 
 
-_OWNER = "classwise_adaptive_calibration_error"
-_ACE = OnePass(_OWNER, EveryClass, mean_equal_mass_gap)
-_STREAMING = Approximation(OnePass(_OWNER, ClassGrid, mean_equal_mass_gap), _grid_error)
+_ACE = OnePass(EveryClass, mean_equal_mass_gap)
+_STREAMING = Approximation(OnePass(ClassGrid, mean_equal_mass_gap), _grid_error)
 
 
 @METRICS.register(

@@ -56,15 +56,17 @@ def calibration_bias(table: ClassTable) -> Floats:
     """
     count = table.count()
     effective = count if table.squares is None else count**2 / nonzero(table.squares)
-    return (_variance(table) / nonzero(effective - 1.0, least=1e-9)).sum(axis=-1) / table.num_samples
+    return (_variance(table) / nonzero(effective - 1.0, least=1e-9)).sum(
+        axis=-1
+    ) / table.num_samples
 
 
 def _variance(table: ClassTable) -> Floats:
     return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 
-_CALIBRATION = OnePass("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))
-_REFINEMENT = OnePass("brier_refinement", ClasswiseSums, lambda sums: refinement_part(sums.table()))
+_CALIBRATION = OnePass(ClasswiseSums, lambda sums: calibration_part(sums.table()))
+_REFINEMENT = OnePass(ClasswiseSums, lambda sums: refinement_part(sums.table()))
 _PAPER = "Murphy 1973, A new vector partition of the probability score"
 
 
@@ -103,14 +105,16 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
         Brier score decomposition"; the bias as in Bröcker 2012, "Estimating reliability and resolution of probability
         forecasts through decomposition of the empirical score".
     """
-    predictions = check_predictions("brier_decomposition", predictions)
-    sums = ClasswiseSums(predictions, check_count("brier_decomposition", "num_bins", num_bins))
+    predictions = check_predictions(predictions)
+    sums = ClasswiseSums(predictions, check_count("num_bins", num_bins))
     errors = RowMean(lambda chunk: chunk.squared_error, has_weights(predictions))
     scan(predictions, [sums, errors])
     parts = (calibration_part, refinement_part, calibration_bias)
     calibration, refinement, bias = (float(part(sums.table())) for part in parts)
     # The last part is what remains, so that the three add up to the score.
-    return BrierDecomposition(errors.mean, calibration, refinement, errors.mean - calibration - refinement, bias)
+    return BrierDecomposition(
+        errors.mean, calibration, refinement, errors.mean - calibration - refinement, bias
+    )
 
 
 @METRICS.register(
@@ -148,7 +152,12 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
 
 
 @METRICS.register(
-    "brier_refinement", title="Brier refinement", percent=False, default=False, paper=_PAPER, one_pass=_REFINEMENT
+    "brier_refinement",
+    title="Brier refinement",
+    percent=False,
+    default=False,
+    paper=_PAPER,
+    one_pass=_REFINEMENT,
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.

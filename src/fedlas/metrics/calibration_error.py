@@ -51,7 +51,8 @@ def equal_mass_bins(
     ends = np.concatenate(([0], places, np.full(num_bins - len(places), len(values))))
     table = np.zeros((4, num_bins))
     for b, (start, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
-        part, hits = values[start:end], right[start:end]
+        part = values[start:end]
+        hits = right[start:end]
         if share is None:
             table[:3, b] = end - start, part.sum(dtype=np.float64), np.count_nonzero(hits)
         else:
@@ -61,7 +62,9 @@ def equal_mass_bins(
     edges[1:] = np.where(ends[1:] > 0, values[ends[1:] - 1], 0.0)
     edges[1 + len(places) :] = 1.0
     count, total, hit, squares = table
-    return torch.from_numpy(edges), BinTable(count, total - hit, hit, len(values), None if share is None else squares)
+    return torch.from_numpy(edges), BinTable(
+        count, total - hit, hit, len(values), None if share is None else squares
+    )
 
 
 class EqualMass:
@@ -128,16 +131,19 @@ def reliability_bins(
         >>> bins.count.tolist(), bins.accuracy.tolist()
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
-    statistic = _SCHEMES[check_choice("reliability_bins", "scheme", scheme, _SCHEMES)]
-    return OnePass("reliability_bins", statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).bins()
+    statistic = _SCHEMES[check_choice("scheme", scheme, _SCHEMES)]
+    return OnePass(statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).bins()
 
 
 def _reference_adaptive(statistic: EqualMass) -> float:
     """Return bins between interpolated order statistics, open below even at the first: the least belongs to none."""
-    refuse_weights("adaptive_ece", statistic)
-    confidence, num_bins = statistic.confidence.numpy(), statistic.num_bins
+    refuse_weights(statistic)
+    confidence = statistic.confidence.numpy()
+    num_bins = statistic.num_bins
     samples = len(confidence)
-    edges = np.interp(np.linspace(0, samples, num_bins + 1), np.arange(samples), np.sort(confidence))
+    edges = np.interp(
+        np.linspace(0, samples, num_bins + 1), np.arange(samples), np.sort(confidence)
+    )
     edges = edges.astype(confidence.dtype)
     inside = confidence > edges[0]
     gaps = (confidence.astype(np.float64) - statistic.correct.numpy())[inside]
@@ -161,11 +167,11 @@ def _fine_cut_error(grid: FineGrid) -> float:
     return runs.equal_mass_error(grid.num_bins) / runs.num_samples
 
 
-_MCE = OnePass("maximum_calibration_error", EqualWidth, lambda bins: largest_gap(bins.table()))
-_FINE = Approximation(OnePass("adaptive_ece", FineGrid, _fine_cut), _fine_cut_error)
+_MCE = OnePass(EqualWidth, lambda bins: largest_gap(bins.table()))
+_FINE = Approximation(OnePass(FineGrid, _fine_cut), _fine_cut_error)
 _ADAPTIVE = {
-    "exact": OnePass("adaptive_ece", EqualMass, lambda bins: mean_gap(bins.table())),
-    "reference": OnePass("adaptive_ece", EqualMass, _reference_adaptive),
+    "exact": OnePass(EqualMass, lambda bins: mean_gap(bins.table())),
+    "reference": OnePass(EqualMass, _reference_adaptive),
 }
 
 
@@ -177,7 +183,9 @@ _ADAPTIVE = {
     one_pass=_ADAPTIVE["exact"],
     streaming=_FINE,
 )
-def adaptive_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15, variant: Variant = "exact") -> float:
+def adaptive_ece(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15, variant: Variant = "exact"
+) -> float:
     """ECE over bins of equal mass: the sorted confidences are cut at ranks into bins of (almost) equal counts.
 
     Args:
@@ -207,7 +215,7 @@ def adaptive_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15, var
     Source:
         Nguyen & O'Connor 2015; for networks Mukhoti et al. 2020, "Calibrating deep neural networks using focal loss".
     """
-    return _ADAPTIVE[check_choice("adaptive_ece", "variant", variant, _ADAPTIVE)](predictions, num_bins=num_bins)
+    return _ADAPTIVE[check_choice("variant", variant, _ADAPTIVE)](predictions, num_bins=num_bins)
 
 
 @METRICS.register(

@@ -76,7 +76,8 @@ class ClasswiseSums:
         self._probs = CellSums(cells, False)
         self._beyond, self._labels = (CellSums(cells, False, bits=0) for _ in range(2))
         self._underflowed, self._rows = (
-            torch.zeros(size, dtype=torch.int64, device="cpu") for size in (predictions.num_classes, 1)
+            torch.zeros(size, dtype=torch.int64, device="cpu")
+            for size in (predictions.num_classes, 1)
         )
 
     def update(self, chunk: Chunk) -> None:
@@ -89,20 +90,30 @@ class ClasswiseSums:
         by_class = self._probs.values.view(self.shape)
         by_class[:, 0] += chunk.class_sums
         if num_bins > 1:
-            probs, label = _above(chunk.probs, 0.99 / num_bins)  # all that are beyond the first bin, and few others
-            units, cell = in_units(probs), label * num_bins + width_bin(probs, num_bins)
+            # all that are beyond the first bin, and few others
+            probs, label = _above(chunk.probs, 0.99 / num_bins)
+            units = in_units(probs)
+            cell = label * num_bins + width_bin(probs, num_bins)
             self._probs.values.index_add_(0, cell, units)
-            by_class[:, 0] -= torch.zeros(classes, dtype=torch.int64, device="cpu").index_add_(0, label, units)
+            by_class[:, 0] -= torch.zeros(classes, dtype=torch.int64, device="cpu").index_add_(
+                0, label, units
+            )
             self._beyond.add(cell)
         self._labels.add(chunk.target * num_bins + width_bin(chunk.target_probs, num_bins))
-        self._underflowed += torch.bincount(chunk.target[chunk.target_probs == 0], minlength=classes)
+        self._underflowed += torch.bincount(
+            chunk.target[chunk.target_probs == 0], minlength=classes
+        )
         self._rows += len(chunk.target)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
         if self.weights is not None:
             return self.weights.tensors()
-        sums = {"probs": self._probs.values, "beyond": self._beyond.values, "labels": self._labels.values}
+        sums = {
+            "probs": self._probs.values,
+            "beyond": self._beyond.values,
+            "labels": self._labels.values,
+        }
         return {**sums, "underflowed": self._underflowed, "rows": self._rows}
 
     def possible(self, samples: int) -> bool:
@@ -144,7 +155,9 @@ class ClasswiseSums:
         """Return the sums as formulas take them."""
         if self.weights is not None:
             return self.weights.table()
-        probs, labels, count = (each.double().flatten().numpy() for each in (self.probs, self.labels, self.count))
+        probs, labels, count = (
+            each.double().flatten().numpy() for each in (self.probs, self.labels, self.count)
+        )
         return ClassTable(probs, labels, lambda: count, self.num_samples, self.shape[0])
 
     @property
@@ -175,7 +188,8 @@ class WeightedClasses:
         if chunk.weights is None:
             return
         classes, num_bins = self.shape
-        probs, weights = chunk.probs.cpu(), chunk.weights[:, None].expand(-1, classes)
+        probs = chunk.probs.cpu()
+        weights = chunk.weights[:, None].expand(-1, classes)
         cell = width_bin(probs, num_bins) + torch.arange(classes, device="cpu") * num_bins
         label_cell = cell.gather(1, chunk.target[:, None]).squeeze(1)
         cell = cell.reshape(-1)
@@ -208,20 +222,20 @@ def _above(probs: Tensor, edge: float) -> tuple[Tensor, Tensor]:
         row, label = (probs > edge).nonzero(as_tuple=True)
         return probs[row, label].cpu(), label.cpu()
     # NumPy finds them several times faster; a quotient is cheaper than a remainder.
-    flat, classes = probs.numpy().reshape(-1), probs.shape[1]
+    flat = probs.numpy().reshape(-1)
+    classes = probs.shape[1]
     place = np.flatnonzero(flat > edge)
     return torch.from_numpy(flat[place]), torch.from_numpy(place - place // classes * classes)
 
 
 def _reference(sums: ClasswiseSums) -> float:
-    refuse_weights(_OWNER, sums)
+    refuse_weights(sums)
     return float(sums.reference_gaps.abs().sum(dim=1).mean()) / sums.num_samples
 
 
-_OWNER = "classwise_calibration_error"
 _CLASSWISE = {
-    "exact": OnePass(_OWNER, ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
-    "reference": OnePass(_OWNER, ClasswiseSums, _reference),
+    "exact": OnePass(ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
+    "reference": OnePass(ClasswiseSums, _reference),
 }
 
 
@@ -232,7 +246,9 @@ _CLASSWISE = {
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
     one_pass=_CLASSWISE["exact"],
 )
-def classwise_calibration_error(predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact") -> float:
+def classwise_calibration_error(
+    predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact"
+) -> float:
     """ECE of each class's probability against "is it the label?", averaged over the classes.
 
     ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``, where bin ``cb`` holds the samples whose
@@ -262,6 +278,4 @@ def classwise_calibration_error(predictions: Predictions, *, num_bins: int = 15,
     Source:
         Kull et al. 2019, section 2, where it is called classwise-ECE.
     """
-    return _CLASSWISE[check_choice("classwise_calibration_error", "variant", variant, _CLASSWISE)](
-        predictions, num_bins=num_bins
-    )
+    return _CLASSWISE[check_choice("variant", variant, _CLASSWISE)](predictions, num_bins=num_bins)

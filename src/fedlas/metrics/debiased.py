@@ -19,7 +19,8 @@ def debiased_square(bins: BinTable) -> Floats:
     effective = bins.effective_count
     # Bins of fewer than two samples have no variance: the 2 avoids a division by 0 until they are left out below.
     enough = effective > 1.0 + _ONE
-    count, samples = np.where(enough, bins.count, 2.0), np.where(enough, effective, 2.0)
+    count = np.where(enough, bins.count, 2.0)
+    samples = np.where(enough, effective, 2.0)
     variance = bins.outcome * (1.0 - bins.outcome / count) / (samples - 1.0)
     squares = bins.gaps**2 / count - variance
     return np.where(enough, squares, 0.0).sum(axis=-1) / bins.num_samples
@@ -28,20 +29,23 @@ def debiased_square(bins: BinTable) -> Floats:
 _ONE = 1e-9
 """An effective number of samples this close to 1 is one sample's."""
 
-_DEBIASED = OnePass("debiased_squared_calibration_error", EqualWidth, lambda bins: debiased_square(bins.table()))
+_DEBIASED = OnePass(EqualWidth, lambda bins: debiased_square(bins.table()))
 
 
 @METRICS.register(
     "debiased_ece2",
     title="Debiased ECE²",
-    higher_is_better=None,  # unbiased, so around 0 where there is nothing to find: below 0 is no better
+    # unbiased, so around 0 where there is nothing to find: below 0 is no better
+    higher_is_better=None,
     percent=False,
     detail=True,
     unbiased=True,
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
     one_pass=_DEBIASED,
 )
-def debiased_squared_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
+def debiased_squared_calibration_error(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15
+) -> float:
     """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
 
     ``sum_b n_b / N * ((accuracy_b - confidence_b)**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))``. The second term

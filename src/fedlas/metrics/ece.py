@@ -91,7 +91,8 @@ def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
     scale = 1.0 if rows is None else rows / table.num_samples
     count = torch.from_numpy(table.count * scale)
     confidence, accuracy = (
-        torch.from_numpy(each) * scale / count for each in (table.gaps + table.outcome, table.outcome)
+        torch.from_numpy(each) * scale / count
+        for each in (table.gaps + table.outcome, table.outcome)
     )
     if rows is None:
         return Bins(edges, count.long(), confidence, accuracy, count.long())
@@ -109,15 +110,19 @@ class BinSums:
     def __init__(self, num_bins: int, weighted: bool = False) -> None:
         self._num_bins = num_bins
         self._count = CellSums(num_bins, weighted, bits=0)
-        self._confidence, self._outcome = CellSums(num_bins, weighted), CellSums(num_bins, weighted)
-        self._squares = torch.zeros(num_bins, dtype=torch.float64, device="cpu") if weighted else None
+        self._confidence = CellSums(num_bins, weighted)
+        self._outcome = CellSums(num_bins, weighted)
+        self._squares = (
+            torch.zeros(num_bins, dtype=torch.float64, device="cpu") if weighted else None
+        )
         self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
 
     def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float, and their weights, if any."""
         for start in range(0, len(confidence), _ROWS):
             rows = slice(start, start + _ROWS)
-            part, weight = confidence[rows], None if weights is None else weights[rows]
+            part = confidence[rows]
+            weight = None if weights is None else weights[rows]
             index = width_bin(part, self._num_bins)
             self._count.add(index, weights=weight)
             self._confidence.add(index, part, weight)
@@ -143,7 +148,9 @@ class BinSums:
 
     def table(self) -> BinTable:
         """Return the sums as formulas take them."""
-        count, confidence, outcome = (each.floats().numpy() for each in (self._count, self._confidence, self._outcome))
+        count, confidence, outcome = (
+            each.floats().numpy() for each in (self._count, self._confidence, self._outcome)
+        )
         squares = None if self._squares is None else self._squares.numpy()
         return BinTable(count, confidence - outcome, outcome, float(count.sum()), squares)
 
@@ -183,7 +190,7 @@ def equal_width_edges(num_bins: int) -> Tensor:
     return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
 
 
-_ECE = OnePass("expected_calibration_error", EqualWidth, lambda bins: mean_gap(bins.table()))
+_ECE = OnePass(EqualWidth, lambda bins: mean_gap(bins.table()))
 
 
 @METRICS.register(

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.metrics.scan import METRICS, AnyOnePass, MetricEntry, Statistic, scan, top_label_is_enough
+from fedlas.metrics.scan import (
+    METRICS,
+    AnyOnePass,
+    MetricEntry,
+    Statistic,
+    scan,
+    top_label_is_enough,
+)
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
@@ -51,16 +58,20 @@ def evaluate(
     if target is not None:
         fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
         raise InputError(
-            "evaluate", "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
+            "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
         )
-    predictions = check_measurable("evaluate", predictions)
-    check_count("evaluate", "num_bins", num_bins)
+    predictions = check_measurable(predictions)
+    check_count("num_bins", num_bins)
     return values_of(predictions, default_metrics(predictions), num_bins)
 
 
 def default_metrics(predictions: AnyPredictions) -> list[MetricEntry]:
     """Return the metrics that ``evaluate`` computes of these predictions."""
-    return [e for e in METRICS.entries() if e.metadata.get("default", True) and not lacking(e, predictions)]
+    return [
+        e
+        for e in METRICS.entries()
+        if e.metadata.get("default", True) and not lacking(e, predictions)
+    ]
 
 
 def entries_of(metrics: Iterable[str]) -> list[MetricEntry]:
@@ -79,7 +90,9 @@ def lacking(entry: MetricEntry, predictions: AnyPredictions) -> bool:
     return any(getattr(predictions, name) is None for name in entry.metadata.get("needs", ()))
 
 
-def values_of(predictions: AnyPredictions, entries: Sequence[MetricEntry], num_bins: int) -> dict[str, float]:
+def values_of(
+    predictions: AnyPredictions, entries: Sequence[MetricEntry], num_bins: int
+) -> dict[str, float]:
     """Return the metrics of ``entries``, from one pass; each equals what its own function returns, to the last bit.
 
     Raises:
@@ -88,7 +101,7 @@ def values_of(predictions: AnyPredictions, entries: Sequence[MetricEntry], num_b
     if isinstance(predictions, TopLabel):
         for entry in entries:
             if not top_label_is_enough(entry):
-                raise needs_all_classes("metrics", f"{entry.name!r}")
+                raise needs_all_classes(f"{entry.name!r}")
     statistics: dict[Callable[[Any, int], Any], Statistic] = {}
     for entry in entries:
         takes_weights = entry.metadata.get("weighted", False)
@@ -96,14 +109,18 @@ def values_of(predictions: AnyPredictions, entries: Sequence[MetricEntry], num_b
             if one_pass.statistic not in statistics:
                 statistics[one_pass.statistic] = one_pass.statistic(predictions, num_bins)
             takes_weights = getattr(statistics[one_pass.statistic], "takes_weights", False)
-        check_takes_weights(entry.name, predictions, takes_weights=takes_weights)
+        check_takes_weights(predictions, takes_weights=takes_weights)
     scan(predictions, statistics.values())
 
     def value(entry: MetricEntry) -> float:
         one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
         if one_pass is not None:
             return float(one_pass.value(statistics[one_pass.statistic]))
-        options = {"num_bins": num_bins} if "num_bins" in inspect.signature(entry.value).parameters else {}
+        options = (
+            {"num_bins": num_bins}
+            if "num_bins" in inspect.signature(entry.value).parameters
+            else {}
+        )
         return float(entry.value(predictions, **options))
 
     return {entry.name: value(entry) for entry in entries}

@@ -83,7 +83,8 @@ class _Grid:
     takes_weights = True
 
     def __init__(self, predictions: AnyPredictions, num_bins: int, groups: int, cells: int) -> None:
-        self.num_bins, self._shape = num_bins, (groups, 2, cells)
+        self.num_bins = num_bins
+        self._shape = (groups, 2, cells)
         weighted = has_weights(predictions)
         self._count = CellSums(2 * groups * cells, weighted, bits=0)
         self._probs = CellSums(2 * groups * cells, weighted)
@@ -104,14 +105,18 @@ class _Grid:
 
     def possible(self, samples: int) -> bool:
         """Return whether ``samples`` samples can give these sums."""
-        counted = self._count.counts(samples, each=self._shape[0]) and self._probs.is_part_of(self._count)
+        counted = self._count.counts(samples, each=self._shape[0]) and self._probs.is_part_of(
+            self._count
+        )
         return counted and (self._rows is None or in_range(self._rows, 0, samples))
 
     def rankings(self) -> Iterator[Ranking]:
         """Yield the cells of each group that are not empty, by ascending probability; weights average 1."""
         total = self._count.floats()
         scale = 1.0 if self._rows is None else self._shape[0] * float(self._rows / total.sum())
-        count, probs = (scale * each.view(self._shape).numpy() for each in (total, self._probs.floats()))
+        count, probs = (
+            scale * each.view(self._shape).numpy() for each in (total, self._probs.floats())
+        )
         for (wrong, right), (wrong_probs, right_probs) in zip(count, probs, strict=True):
             filled = (wrong + right) > 0
             yield Ranking(right[filled], wrong[filled], right_probs[filled], wrong_probs[filled])
@@ -127,7 +132,11 @@ class FineGrid(_Grid):
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        self._add(confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct, chunk.confidence, chunk.weights)
+        self._add(
+            confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct,
+            chunk.confidence,
+            chunk.weights,
+        )
 
     def ranking(self) -> Ranking:
         """Return the cells that are not empty, by ascending confidence."""
@@ -137,7 +146,8 @@ class FineGrid(_Grid):
         """Return position, gap and ``N`` of right and of wrong predictions of each cell, where the two go together."""
         total = self._count.floats()
         filled = total > 0
-        count, confidence = total[filled], self._probs.floats()[filled]
+        count = total[filled]
+        confidence = self._probs.floats()[filled]
         right = filled.nonzero().squeeze(1) >= NUM_CELLS
         return confidence / count, confidence - count * right, total.sum().item()
 
@@ -151,13 +161,17 @@ class ClassGrid(_Grid):
     """
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
-        self.num_classes, self._bits = predictions.num_classes, octave_bits(predictions.num_classes)
+        self.num_classes = predictions.num_classes
+        self._bits = octave_bits(predictions.num_classes)
         super().__init__(predictions, num_bins, self.num_classes, num_cells(self._bits))
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        probs, cells = class_probs(chunk.logits), self._shape[2]
-        cell = probability_cell(probs, bits=self._bits) + 2 * cells * torch.arange(self.num_classes, device="cpu")
+        probs = class_probs(chunk.logits)
+        cells = self._shape[2]
+        cell = probability_cell(probs, bits=self._bits) + 2 * cells * torch.arange(
+            self.num_classes, device="cpu"
+        )
         cell.scatter_add_(1, chunk.target[:, None], torch.full_like(cell[:, :1], cells))
         # Logits of any layout: what is computed of column-major ones is column-major, too, and has no flat view.
         self._add(cell.reshape(-1), probs.reshape(-1), chunk.weights, each=self.num_classes)

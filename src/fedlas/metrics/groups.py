@@ -70,7 +70,9 @@ class GroupCalibration:
         return self.confidence - self.accuracy
 
 
-def calibration_by_class(predictions: Predictions, *, num_bins: int = 15) -> dict[int, ClassCalibration]:
+def calibration_by_class(
+    predictions: Predictions, *, num_bins: int = 15
+) -> dict[int, ClassCalibration]:
     """Classwise calibration, class by class: is ``p_c`` the probability that ``c`` is the label?
 
     Args:
@@ -92,8 +94,8 @@ def calibration_by_class(predictions: Predictions, *, num_bins: int = 15) -> dic
         >>> table[1].frequency, table[1].mean_probability, table[1].ece
         (1.0, 0.5, 0.5)
     """
-    predictions = check_predictions("calibration_by_class", predictions)
-    sums = ClasswiseSums(predictions, check_count("calibration_by_class", "num_bins", num_bins))
+    predictions = check_predictions(predictions)
+    sums = ClasswiseSums(predictions, check_count("num_bins", num_bins))
     scan(predictions, [sums])
     return class_table(sums)
 
@@ -102,18 +104,26 @@ def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
     """Return the table of what :class:`ClasswiseSums` gathered."""
     table = sums.table()
     labels, probs = (
-        torch.from_numpy(each).view(sums.shape).sum(dim=1).tolist() for each in (table.labels, table.probs)
+        torch.from_numpy(each).view(sums.shape).sum(dim=1).tolist()
+        for each in (table.labels, table.probs)
     )
     errors = errors_by_class(table).tolist()
     numbers = map(int, labels) if sums.weights is None else sums.weights.num_labels.tolist()
     return {
-        label: ClassCalibration(label, number, count / table.num_samples, total / table.num_samples, error)
-        for label, (number, count, total, error) in enumerate(zip(numbers, labels, probs, errors, strict=True))
+        label: ClassCalibration(
+            label, number, count / table.num_samples, total / table.num_samples, error
+        )
+        for label, (number, count, total, error) in enumerate(
+            zip(numbers, labels, probs, errors, strict=True)
+        )
     }
 
 
 def calibration_by_group(
-    predictions: Predictions | TopLabel, groups: Tensor | np.ndarray[Any, Any] | Sequence[Any], *, num_bins: int = 15
+    predictions: Predictions | TopLabel,
+    groups: Tensor | np.ndarray[Any, Any] | Sequence[Any],
+    *,
+    num_bins: int = 15,
 ) -> dict[Any, GroupCalibration]:
     """Measure accuracy and calibration of the predicted class in each group of samples.
 
@@ -141,42 +151,48 @@ def calibration_by_group(
         >>> list(table), table["hard"].gap, table["hard"].num_samples
         (['easy', 'hard'], 0.5, 1)
     """
-    owner = "calibration_by_group"
-    predictions = check_measurable(owner, predictions)
-    check_count(owner, "num_bins", num_bins)
-    names, number = group_numbers(owner, predictions, groups)
+    predictions = check_measurable(predictions)
+    check_count("num_bins", num_bins)
+    names, number = group_numbers(predictions, groups)
     sums = GroupSums(len(names), num_bins, has_weights(predictions))
     statistic = RowsInGroups(torch.from_numpy(number), sums)
     scan(predictions, [statistic])
     return statistic.sums.table(names)
 
 
-def group_numbers(owner: str, predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
+def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
     """Return the sorted names of the groups, and the number of each sample's group ``(N,)``.
 
     Raises:
         InputError: If there is not one group for each sample, or groups are floats or cannot be sorted.
     """
     if isinstance(groups, Tensor):
-        check_dense(owner, "groups", groups)
+        check_dense("groups", groups)
         groups = groups.detach().cpu()
     try:
         labels = group_labels(groups)
-    except (TypeError, ValueError):  # a float type of PyTorch that has no array, or rows of unequal length
+    except (
+        TypeError,
+        ValueError,
+    ):  # a float type of PyTorch that has no array, or rows of unequal length
         labels = np.zeros(())
     if labels.dtype.kind in "fc":
         fix = "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers."
-        raise InputError(owner, "groups must be labels, such as integers or strings", describe(groups), fix)
+        raise InputError(
+            "groups must be labels, such as integers or strings", describe(groups), fix
+        )
     if labels.shape != (predictions.num_samples,):
         fix = "Pass the group of every sample, in the order of the logits."
         raise InputError(
-            owner, f"groups must be ({predictions.num_samples},), one for each sample", describe(labels), fix
+            f"groups must be ({predictions.num_samples},), one for each sample",
+            describe(labels),
+            fix,
         )
     try:
         names, number = np.unique(labels, return_inverse=True)
     except TypeError as error:  # objects without an order
         fix = "Pass all groups as integers, or all as strings."
-        raise InputError(owner, "groups must have an order", str(error), fix) from error
+        raise InputError("groups must have an order", str(error), fix) from error
     return names.tolist(), number
 
 
@@ -196,13 +212,16 @@ class GroupSums:
     """
 
     def __init__(self, num_groups: int, num_bins: int, weighted: bool = False) -> None:
-        self.shape, self.weighted = (num_groups, num_bins), weighted
+        self.shape = (num_groups, num_bins)
+        self.weighted = weighted
         cells = num_groups * num_bins
         self._count, self._right = (CellSums(cells, weighted, bits=0) for _ in range(2))
         self._confidence = CellSums(cells, weighted)
         self._rows = torch.zeros(num_groups, dtype=torch.int64, device="cpu") if weighted else None
 
-    def add(self, confidence: Tensor, correct: Tensor, group: Tensor, weights: Tensor | None = None) -> None:
+    def add(
+        self, confidence: Tensor, correct: Tensor, group: Tensor, weights: Tensor | None = None
+    ) -> None:
         """Take in samples with ``confidence (n,)``, ``correct (n,)`` and the number of their group ``(n,)`` int64."""
         cell = group * self.shape[1] + width_bin(confidence, self.shape[1])
         self._count.add(cell, weights=weights)
@@ -213,13 +232,21 @@ class GroupSums:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self._count.values, "right": self._right.values, "confidence": self._confidence.values}
+        sums = {
+            "count": self._count.values,
+            "right": self._right.values,
+            "confidence": self._confidence.values,
+        }
         return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def possible(self, samples: int) -> bool:
         """Return whether ``samples`` samples can give these sums."""
         parts = self._right.is_part_of(self._count) and self._confidence.is_part_of(self._count)
-        return self._count.counts(samples) and parts and (self._rows is None or in_range(self._rows, 0, samples))
+        return (
+            self._count.counts(samples)
+            and parts
+            and (self._rows is None or in_range(self._rows, 0, samples))
+        )
 
     def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
         """Return the groups that have samples, by name ``(G,)``."""

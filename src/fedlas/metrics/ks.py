@@ -21,13 +21,18 @@ def _error(grid: FineGrid) -> float:
     """Bound the error: within a cell the sum stays in the range of all wrong or all right samples first."""
     runs = grid.ranking()
     before = np.cumsum(runs.gaps) - runs.gaps
-    highest, lowest = before + runs.wrong_confidence, before - (runs.right - runs.right_confidence)
-    return float(np.maximum(highest, -lowest).max() / runs.num_samples - largest_cumulated_gap(runs)) + 2.0**-UNIT_BITS
+    highest = before + runs.wrong_confidence
+    lowest = before - (runs.right - runs.right_confidence)
+    return (
+        float(np.maximum(highest, -lowest).max() / runs.num_samples - largest_cumulated_gap(runs))
+        + 2.0**-UNIT_BITS
+    )
 
 
-_OWNER = "ks_calibration_error"
-_KS = OnePass(_OWNER, EqualMass, lambda samples: largest_cumulated_gap(samples.ranking()))
-_STREAMING = Approximation(OnePass(_OWNER, FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error)
+_KS = OnePass(EqualMass, lambda samples: largest_cumulated_gap(samples.ranking()))
+_STREAMING = Approximation(
+    OnePass(FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error
+)
 
 
 @METRICS.register(

@@ -78,8 +78,12 @@ class Ranking:
 
         Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         """
-        run = np.searchsorted(np.cumsum(self.count), equal_mass_ranks(self.num_samples, num_bins), side="right")
-        return 2 * float(np.maximum(self.wrong_confidence, self.right - self.right_confidence)[run].sum())
+        run = np.searchsorted(
+            np.cumsum(self.count), equal_mass_ranks(self.num_samples, num_bins), side="right"
+        )
+        return 2 * float(
+            np.maximum(self.wrong_confidence, self.right - self.right_confidence)[run].sum()
+        )
 
 
 def ranking(confidence: Tensor, correct: Tensor, weights: Tensor | None = None) -> Ranking:
@@ -92,7 +96,8 @@ def ranking(confidence: Tensor, correct: Tensor, weights: Tensor | None = None) 
     """
     values, outcomes, weight = sorted_samples(confidence, correct, weights)
     share: Any = 1.0 if weight is None else weight
-    starts, values = starts_of_ties(values), values.astype(np.float64)
+    starts = starts_of_ties(values)
+    values = values.astype(np.float64)
     # Wrong ones are summed and not subtracted: what is left of equal sums would not be 0.
     right, wrong = (np.add.reduceat(which * share, starts) for which in (outcomes, ~outcomes))
     right_confidence, wrong_confidence = (
@@ -111,7 +116,8 @@ def sorted_samples(
         correct: ``(N,)`` bool.
         weights: ``(N,)``, or None.
     """
-    values, outcomes = confidence.numpy(), correct.numpy()
+    values = confidence.numpy()
+    outcomes = correct.numpy()
     if weights is not None:
         present = np.flatnonzero(weights.numpy())
         order = present[np.lexsort((outcomes[present], values[present]))]
@@ -178,7 +184,9 @@ def equal_mass_cuts(runs: Runs, num_bins: int) -> Integers:
     return runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
 
 
-def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num_samples: int, num_bins: int) -> Floats:
+def equal_mass_gaps_of_rows(
+    weights: Floats, gaps: Floats, starts: Integers, num_samples: int, num_bins: int
+) -> Floats:
     """Return :func:`equal_mass_gaps` of rows whose runs begin at ``starts (G,)``, without the sums of every run.
 
     Args:
@@ -190,7 +198,9 @@ def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num
     """
     ends = np.append(starts[1:], weights.shape[1])
     upto = np.cumsum(weights, axis=1)
-    cuts = runs_below_cuts(upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins)
+    cuts = runs_below_cuts(
+        upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins
+    )
     return sums_between(np.append(starts, weights.shape[1])[cuts], gaps)
 
 
@@ -202,9 +212,12 @@ def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
     ranks = equal_mass_ranks(num_samples, num_bins)
     # One search for all replicates: each is moved up by N + 1 more than the one before, which keeps the order.
     offset = np.arange(len(upto))[:, None] * (num_samples + 1.0)
-    run = np.searchsorted((upto + offset).ravel(), (ranks + offset).ravel(), side="right").reshape(len(upto), -1)
+    run = np.searchsorted((upto + offset).ravel(), (ranks + offset).ravel(), side="right").reshape(
+        len(upto), -1
+    )
     run -= np.arange(len(upto))[:, None] * upto.shape[1]
-    start, end = _below(upto, run), np.take_along_axis(upto, run, axis=1)
+    start = _below(upto, run)
+    end = np.take_along_axis(upto, run, axis=1)
     # Whole numbers differ by 1 at least; sums of weights round, and a cut in the middle of a run must not depend on it.
     return run + (ranks - start >= end - ranks - _MIDDLE)
 

@@ -59,7 +59,7 @@ def auroc(predictions: Predictions) -> float:
     Source:
         Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143 (1982).
     """
-    return _mean_over_classes("auroc", predictions, lambda *each: float(area_and_influence(*each)[0]))
+    return _mean_over_classes(predictions, lambda *each: float(area_and_influence(*each)[0]))
 
 
 @METRICS.register(
@@ -91,19 +91,21 @@ def average_precision(predictions: Predictions) -> float:
     Source:
         Davis and Goadrich, "The relationship between precision-recall and ROC curves", ICML 2006.
     """
-    return _mean_over_classes("average_precision", predictions, mean_precision)
+    return _mean_over_classes(predictions, mean_precision)
 
 
-def _mean_over_classes(owner: str, predictions: Predictions, value: Score) -> float:
+def _mean_over_classes(predictions: Predictions, value: Score) -> float:
     """Return the mean of ``value(scores, happened, weights)`` over the classes, or of class 1 of two."""
-    check_predictions(owner, predictions)
+    check_predictions(predictions)
     target = predictions.target.cpu().numpy()
     shares = averaging_one(predictions)
     weights = np.ones(len(target)) if shares is None else shares.numpy()
     occurring = np.unique(target[weights > 0])
     if len(occurring) < 2:
         fix = "Pass a test set in which several labels occur."
-        raise InputError(owner, "samples of at least two classes are needed", f"only class {occurring[0]}", fix)
+        raise InputError(
+            "samples of at least two classes are needed", f"only class {occurring[0]}", fix
+        )
     classes = [1] if predictions.num_classes == 2 else occurring.tolist()
     scores = class_scores(predictions)
     return float(np.mean([value(scores(k), target == k, weights) for k in classes]))
@@ -119,7 +121,9 @@ def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
     return lambda k: probs[:, k]
 
 
-def area_and_influence(scores: Floats, happened: NDArray[np.bool_], weights: Floats) -> tuple[float, Floats]:
+def area_and_influence(
+    scores: Floats, happened: NDArray[np.bool_], weights: Floats
+) -> tuple[float, Floats]:
     """Return the area under the ROC curve, and how much each sample moves it ``(N,)``.
 
     For an event that is the share of the others that score below it less the area, over the number of events; for the
@@ -137,7 +141,9 @@ def area_and_influence(scores: Floats, happened: NDArray[np.bool_], weights: Flo
     influence = np.zeros(len(scores))
     for rows, values, ranked in ((happened, above, events), (~happened, below, others)):
         number = int(rows.sum())
-        influence[rows] = weights[rows] * (values - area) / ranked.total * math.sqrt(number / max(number - 1, 1))
+        influence[rows] = (
+            weights[rows] * (values - area) / ranked.total * math.sqrt(number / max(number - 1, 1))
+        )
     return area, influence
 
 

@@ -17,7 +17,7 @@ def root_mean_square_gap(bins: BinTable) -> Floats:
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 
 
-_RMSCE = OnePass("root_mean_square_calibration_error", EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
+_RMSCE = OnePass(EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
 
 
 @METRICS.register(
@@ -28,7 +28,9 @@ _RMSCE = OnePass("root_mean_square_calibration_error", EqualWidth, lambda bins: 
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",
     one_pass=_RMSCE,
 )
-def root_mean_square_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
+def root_mean_square_calibration_error(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15
+) -> float:
     """Root mean square gap of the bins, ``sqrt(sum_b n_b / N * (accuracy_b - confidence_b)**2)``.
 
     Args:

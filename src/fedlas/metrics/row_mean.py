@@ -20,7 +20,8 @@ from fedlas.predictions.predictions import AnyPredictions
 
 TOTAL_BITS = 52
 """Bits behind the binary point of an exact total."""
-LIMBS, LIMB_BITS = 42, 26
+LIMBS = 42
+LIMB_BITS = 26
 """An exact total is kept as so many digits of so many bits, enough for all of float64."""
 
 
@@ -45,7 +46,8 @@ class RowMean:
     takes_weights = True
 
     def __init__(self, quantity: Quantity, weighted: bool = False, between: Range = ANY) -> None:
-        self.quantity, self._between = quantity, between
+        self.quantity = quantity
+        self._between = between
         self._weighted = weighted
         kind = torch.float64 if weighted else torch.int64
         self._sum = torch.zeros(1 if weighted else LIMBS, dtype=kind, device="cpu")
@@ -59,7 +61,10 @@ class RowMean:
             self._count += chunk.weights.sum()
             return
         hits = values.dtype == torch.bool
-        add_total(self._sum, int(values.sum()) << TOTAL_BITS if hits else exact_total(values.double().numpy()))
+        add_total(
+            self._sum,
+            int(values.sum()) << TOTAL_BITS if hits else exact_total(values.double().numpy()),
+        )
         self._count += len(values)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -85,16 +90,17 @@ class RowMean:
         return total_of(self._sum) / (int(self._count) << TOTAL_BITS)
 
 
-def row_mean(owner: str, quantity: Quantity, *, top_label: bool = False, between: Range = ANY) -> OnePass[RowMean]:
+def row_mean(
+    quantity: Quantity, *, top_label: bool = False, between: Range = ANY
+) -> OnePass[RowMean]:
     """Return the single pass of a metric that is the mean of a ``quantity (n,)`` of each row.
 
     Args:
-        owner: Name of the metric's function, for errors.
         quantity: From a chunk to ``(n,)``, bool or float.
         top_label: Whether it asks for ``confidence`` and ``correct`` alone.
         between: Least and largest value of the quantity, outside of which a stored sum is refused.
     """
-    return OnePass(owner, _EmptyMean(quantity, top_label, between), mean_of_rows)
+    return OnePass(_EmptyMean(quantity, top_label, between), mean_of_rows)
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,14 @@ def exact_total(terms: NDArray[np.float64]) -> int:
     if largest < 2.0**10:
         units = np.rint(terms * 2.0**TOTAL_BITS).astype(np.int64)
         # Two halves, because int64 has no room for the sum of whole ones.
-        return (int((units >> LIMB_BITS).sum()) << LIMB_BITS) + int((units & (2**LIMB_BITS - 1)).sum())
+        return (int((units >> LIMB_BITS).sum()) << LIMB_BITS) + int(
+            (units & (2**LIMB_BITS - 1)).sum()
+        )
     if largest < 2.0**36:
         whole = np.trunc(terms)
         return (int(whole.astype(np.int64).sum()) << TOTAL_BITS) + exact_total(terms - whole)
     if not math.isfinite(largest):
-        check_finite("metrics", "the values of a mean", torch.from_numpy(terms))
+        check_finite("the values of a mean", torch.from_numpy(terms))
     return sum(round(Fraction(term) * 2**TOTAL_BITS) for term in terms.tolist())
 
 
@@ -148,14 +156,16 @@ def total_of(limbs: Tensor) -> int:
     return sum(digit << (LIMB_BITS * k) for k, digit in enumerate(limbs.tolist()))
 
 
-def _hits(owner: str, k: int) -> OnePass[RowMean]:
-    return row_mean(owner, lambda chunk: chunk.rank < k, between=(0, 1))
+def _hits(k: int) -> OnePass[RowMean]:
+    return row_mean(lambda chunk: chunk.rank < k, between=(0, 1))
 
 
-_TOP1 = row_mean("accuracy", lambda chunk: chunk.correct, top_label=True, between=(0, 1))
+_TOP1 = row_mean(lambda chunk: chunk.correct, top_label=True, between=(0, 1))
 
 
-@METRICS.register("accuracy", title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1)
+@METRICS.register(
+    "accuracy", title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1
+)
 def accuracy(predictions: Predictions | TopLabel) -> float:
     """Share of samples whose predicted class is the label.
 
@@ -177,7 +187,7 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
     title="Top-5 accuracy",
     higher_is_better=True,
     paper="Russakovsky et al. 2015, ImageNet large scale visual recognition challenge",
-    one_pass=_hits("top_k_accuracy", 5),
+    one_pass=_hits(5),
 )
 def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
     """Share of samples whose label has one of the ``k`` highest logits.
@@ -197,16 +207,18 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
         >>> top_k_accuracy(Predictions([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [1, 2]), k=2)
         0.5
     """
-    return _hits("top_k_accuracy", check_count("top_k_accuracy", "k", k))(predictions)
+    return _hits(check_count("k", k))(predictions)
 
 
 # NLL and Brier score are proper scores: best in expectation at the true probabilities, so they reward accuracy and
 # calibration together.
-_NLL = row_mean("negative_log_likelihood", lambda chunk: chunk.nll, between=(0, math.inf))
-_BRIER = row_mean("brier_score", lambda chunk: chunk.squared_error, between=(0, 2))
+_NLL = row_mean(lambda chunk: chunk.nll, between=(0, math.inf))
+_BRIER = row_mean(lambda chunk: chunk.squared_error, between=(0, 2))
 
 
-@METRICS.register("nll", title="NLL", percent=False, paper="Good 1952, Rational decisions", one_pass=_NLL)
+@METRICS.register(
+    "nll", title="NLL", percent=False, paper="Good 1952, Rational decisions", one_pass=_NLL
+)
 def negative_log_likelihood(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the labels, ``mean_i -log p_i[y_i]``.
 

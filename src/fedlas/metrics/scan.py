@@ -62,7 +62,8 @@ class Chunk:
         *,
         are_probs: bool = False,
     ) -> None:
-        self.scores, self._are_probs = scores, are_probs
+        self.scores = scores
+        self._are_probs = are_probs
         self.label_probs = label_probs
         self.weights = weights
         self._index = target.unsqueeze(1)
@@ -170,7 +171,8 @@ class Chunk:
     @property
     def _nll_of_logits(self) -> Tensor:
         highest = self.logits.amax(dim=1).cpu().double()
-        below = highest - self.logits.gather(1, self._index).squeeze(1).cpu().double()  # float32 may not hold it
+        # float32 may not hold it
+        below = highest - self.logits.gather(1, self._index).squeeze(1).cpu().double()
         return below.clamp(max=torch.finfo(torch.float64).max) - self.confidence.double().log()
 
 
@@ -184,7 +186,12 @@ def _sum_rows(values: Tensor) -> Tensor:
     whole = len(values) - len(values) % _EXACT_ROWS
     sums = values[whole:].sum(dim=0).double()
     if whole:
-        sums += values[:whole].view(-1, _EXACT_ROWS, values.shape[1]).sum(dim=1).sum(dim=0, dtype=torch.float64)
+        sums += (
+            values[:whole]
+            .view(-1, _EXACT_ROWS, values.shape[1])
+            .sum(dim=1)
+            .sum(dim=0, dtype=torch.float64)
+        )
     return sums
 
 
@@ -197,7 +204,7 @@ class TopChunk(Chunk):
 
     def __getattr__(self, name: str) -> Tensor:
         """Return an attribute that the base's constructor would set."""
-        raise needs_all_classes("metrics")
+        raise needs_all_classes()
 
 
 class Statistic(Protocol):
@@ -233,16 +240,27 @@ def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
         return
     scores = predictions.scores
     on_cpu = scores.device.type == "cpu"
-    rows = max(1, (CHUNK_ELEMENTS if on_cpu else ACCELERATOR_CHUNK_ELEMENTS) // predictions.num_classes)
+    rows = max(
+        1, (CHUNK_ELEMENTS if on_cpu else ACCELERATOR_CHUNK_ELEMENTS) // predictions.num_classes
+    )
     rows = min(rows, predictions.num_samples, CHUNK_ROWS if on_cpu else rows)
-    buffers = (scores.new_empty(rows, predictions.num_classes), scores.new_empty(rows, predictions.num_classes))
+    buffers = (
+        scores.new_empty(rows, predictions.num_classes),
+        scores.new_empty(rows, predictions.num_classes),
+    )
     for start in range(0, predictions.num_samples, rows):
         part = slice(start, start + rows)
         label_probs, weights = (
-            None if each is None else each[part] for each in (predictions.label_probs, predictions.weights)
+            None if each is None else each[part]
+            for each in (predictions.label_probs, predictions.weights)
         )
         yield Chunk(
-            scores[part], predictions.target[part], label_probs, buffers, weights, are_probs=predictions.are_probs
+            scores[part],
+            predictions.target[part],
+            label_probs,
+            buffers,
+            weights,
+            are_probs=predictions.are_probs,
         )
 
 
@@ -291,14 +309,12 @@ class OnePass(Generic[S]):
     Metrics whose ``statistic`` is the same object share it in ``evaluate``, so its work is done once.
 
     Args:
-        owner: Name of the metric's function, for errors.
         statistic: ``(predictions, num_bins) -> Statistic``, empty; metrics without bins ignore ``num_bins``. One that
             asks chunks for ``confidence`` and ``correct`` alone has an attribute ``top_label = True``.
         value: From the filled statistic to the metric. Of this library's statistics it takes arrays with a leading
             axis of replicates as well, as the bootstrap has them, and gives one value for each.
     """
 
-    owner: str
     statistic: Callable[[Any, int], S]
     value: Callable[[S], float | Floats]
 
@@ -318,9 +334,9 @@ class OnePass(Generic[S]):
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
                 enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
         """
-        predictions = (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
-        statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
-        check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
+        predictions = (check_measurable if self.top_label else check_predictions)(predictions)
+        statistic = self.statistic(predictions, check_count("num_bins", num_bins))
+        check_takes_weights(predictions, takes_weights=getattr(statistic, "takes_weights", False))
         scan(predictions, [statistic])
         return statistic
 

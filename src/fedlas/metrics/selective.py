@@ -28,9 +28,13 @@ def area_of(count: Floats, wrong: Floats) -> Floats:
     Returns:
         ``(...,)``.
     """
-    before, errors = np.cumsum(count, axis=-1) - count, np.cumsum(wrong, axis=-1) - wrong
-    first, last = (torch.from_numpy(each).digamma_().numpy() for each in (before + 1.0, before + count + 1.0))
-    harmonic = np.where(count == 1, 1.0 / (before + 1.0), last - first)  # of which the difference has fewer digits
+    before = np.cumsum(count, axis=-1) - count
+    errors = np.cumsum(wrong, axis=-1) - wrong
+    first, last = (
+        torch.from_numpy(each).digamma_().numpy() for each in (before + 1.0, before + count + 1.0)
+    )
+    # of which the difference has fewer digits
+    harmonic = np.where(count == 1, 1.0 / (before + 1.0), last - first)
     risks = wrong + (errors - before * wrong / nonzero(count)) * harmonic
     return risks.sum(axis=-1) / count.sum(axis=-1)
 
@@ -63,11 +67,16 @@ def excess_area(runs: Runs) -> Floats:
 def _error(grid: FineGrid) -> float:
     """Bound the error: within a cell all right samples may come first, or all wrong ones."""
     runs = grid.ranking()
-    right, wrong = runs.right[::-1], runs.wrong[::-1]
+    right = runs.right[::-1]
+    wrong = runs.wrong[::-1]
     none = np.zeros_like(wrong)
     # Each cell becomes two groups: right before wrong gives the least area, wrong before right the largest.
-    lowest = area_of(np.stack((right, wrong), axis=1).ravel(), np.stack((none, wrong), axis=1).ravel())
-    highest = area_of(np.stack((wrong, right), axis=1).ravel(), np.stack((wrong, none), axis=1).ravel())
+    lowest = area_of(
+        np.stack((right, wrong), axis=1).ravel(), np.stack((none, wrong), axis=1).ravel()
+    )
+    highest = area_of(
+        np.stack((wrong, right), axis=1).ravel(), np.stack((wrong, none), axis=1).ravel()
+    )
     value = area(runs)
     return float(max(value - lowest, highest - value))
 
@@ -78,20 +87,22 @@ def _generalized_error(grid: FineGrid) -> float:
     return float((0.5 * runs.right * runs.wrong).sum()) / float(runs.num_samples) ** 2
 
 
-_AURC_OWNER, _EXCESS_OWNER = "area_under_risk_coverage", "excess_area_under_risk_coverage"
-_GENERALIZED_OWNER = "area_under_generalized_risk_coverage"
-_AURC = OnePass(_AURC_OWNER, EqualMass, lambda samples: area(samples.ranking()))
-_EXCESS = OnePass(_EXCESS_OWNER, EqualMass, lambda samples: excess_area(samples.ranking()))
-_GENERALIZED = OnePass(_GENERALIZED_OWNER, EqualMass, lambda samples: generalized_area(samples.ranking()))
+_AURC = OnePass(EqualMass, lambda samples: area(samples.ranking()))
+_EXCESS = OnePass(EqualMass, lambda samples: excess_area(samples.ranking()))
+_GENERALIZED = OnePass(EqualMass, lambda samples: generalized_area(samples.ranking()))
 _STREAMING_GENERALIZED = Approximation(
-    OnePass(_GENERALIZED_OWNER, FineGrid, lambda grid: generalized_area(grid.ranking())), _generalized_error
+    OnePass(FineGrid, lambda grid: generalized_area(grid.ranking())), _generalized_error
 )
-_STREAMING_AURC = Approximation(OnePass(_AURC_OWNER, FineGrid, lambda grid: area(grid.ranking())), _error)
-_STREAMING_EXCESS = Approximation(OnePass(_EXCESS_OWNER, FineGrid, lambda grid: excess_area(grid.ranking())), _error)
+_STREAMING_AURC = Approximation(OnePass(FineGrid, lambda grid: area(grid.ranking())), _error)
+_STREAMING_EXCESS = Approximation(
+    OnePass(FineGrid, lambda grid: excess_area(grid.ranking())), _error
+)
 _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation for deep neural classifiers"
 
 
-@METRICS.register("aurc", title="AURC", default=False, paper=_PAPER, one_pass=_AURC, streaming=_STREAMING_AURC)
+@METRICS.register(
+    "aurc", title="AURC", default=False, paper=_PAPER, one_pass=_AURC, streaming=_STREAMING_AURC
+)
 def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
 
@@ -116,7 +127,14 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     return _AURC(predictions)
 
 
-@METRICS.register("e_aurc", title="E-AURC", default=False, paper=_PAPER, one_pass=_EXCESS, streaming=_STREAMING_EXCESS)
+@METRICS.register(
+    "e_aurc",
+    title="E-AURC",
+    default=False,
+    paper=_PAPER,
+    one_pass=_EXCESS,
+    streaming=_STREAMING_EXCESS,
+)
 def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """AURC minus the least possible with as many errors: what the order of confidences loses, apart from accuracy.
 

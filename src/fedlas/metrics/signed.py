@@ -25,16 +25,26 @@ def mean_signed_gap(bins: BinTable) -> Floats:
     return bins.gaps.sum(axis=-1) / bins.num_samples
 
 
-_OVER_ECE = OnePass("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.table()))
-_UNDER_ECE = OnePass("underconfident_calibration_error", EqualWidth, lambda bins: under_gap(bins.table()))
-_GAP = OnePass("confidence_gap", EqualWidth, lambda bins: mean_signed_gap(bins.table()))
-_FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neural network calibration"
+_OVER_ECE = OnePass(EqualWidth, lambda bins: over_gap(bins.table()))
+_UNDER_ECE = OnePass(EqualWidth, lambda bins: under_gap(bins.table()))
+_GAP = OnePass(EqualWidth, lambda bins: mean_signed_gap(bins.table()))
+_FEDLAS = (
+    "FedLAS 2026, Feature-modulated bidirectional label smoothing for neural network calibration"
+)
 
 
 @METRICS.register(
-    "o_ece", title="O-ECE", ranked=False, detail=True, zero_if_calibrated=True, paper=_FEDLAS, one_pass=_OVER_ECE
+    "o_ece",
+    title="O-ECE",
+    ranked=False,
+    detail=True,
+    zero_if_calibrated=True,
+    paper=_FEDLAS,
+    one_pass=_OVER_ECE,
 )
-def overconfident_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
+def overconfident_calibration_error(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15
+) -> float:
     """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
 
     With :func:`underconfident_calibration_error` it adds up to :func:`expected_calibration_error`; the difference of
@@ -66,9 +76,17 @@ def overconfident_calibration_error(predictions: Predictions | TopLabel, *, num_
 
 
 @METRICS.register(
-    "u_ece", title="U-ECE", ranked=False, detail=True, zero_if_calibrated=True, paper=_FEDLAS, one_pass=_UNDER_ECE
+    "u_ece",
+    title="U-ECE",
+    ranked=False,
+    detail=True,
+    zero_if_calibrated=True,
+    paper=_FEDLAS,
+    one_pass=_UNDER_ECE,
 )
-def underconfident_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
+def underconfident_calibration_error(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15
+) -> float:
     """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
 
     Args:

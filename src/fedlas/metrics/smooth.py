@@ -51,7 +51,9 @@ def on_nodes(position: Floats, gap: Floats) -> Floats:
     place = position * STEPS
     node = np.minimum(np.floor(place).astype(np.int64), STEPS - 1)
     upper = place - node
-    sums = np.bincount(node, gap * (1 - upper), STEPS + 1) + np.bincount(node + 1, gap * upper, STEPS + 1)
+    sums = np.bincount(node, gap * (1 - upper), STEPS + 1) + np.bincount(
+        node + 1, gap * upper, STEPS + 1
+    )
     return sums.astype(np.float64)  # integers if there is no gap at all
 
 
@@ -78,7 +80,8 @@ class SmoothedGaps:
     """
 
     def __init__(self, spectra: NDArray[Any], *, fewest: int = STEPS) -> None:
-        self._spectra, self._fewest = spectra, fewest
+        self._spectra = spectra
+        self._fewest = fewest
 
     def __call__(self, scales: Floats, rows: Integers) -> Floats:
         """Return the integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
@@ -94,12 +97,18 @@ class SmoothedGaps:
             some = min(some, self._spectra.shape[1])
             spectra = self._spectra[rows[which], :some] * np.exp(-_DECAY[:some] * steps)
             smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
-            integrals[which] = smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
+            integrals[which] = (
+                smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
+            )
         return integrals
 
 
 def fixed_scales(
-    integrals: Callable[[Floats, Integers], Floats], total: Floats, *, guess: float = 0.0, precision: float = _PRECISION
+    integrals: Callable[[Floats, Integers], Floats],
+    total: Floats,
+    *,
+    guess: float = 0.0,
+    precision: float = _PRECISION,
 ) -> Floats:
     """Return the ``scale`` of each row that equals its integral there ``(R,)``.
 
@@ -121,13 +130,18 @@ def fixed_scales(
     result = np.where(np.abs(at_one) <= precision, one, other)
     active = np.flatnonzero((np.abs(at_one) > precision) & (np.abs(at_other) > precision))
     swap = at_one < 0
-    low, high = np.where(swap, other, one), np.where(swap, one, other)
-    at_low, at_high = np.where(swap, at_other, at_one), np.where(swap, at_one, at_other)
+    low = np.where(swap, other, one)
+    high = np.where(swap, one, other)
+    at_low = np.where(swap, at_other, at_one)
+    at_high = np.where(swap, at_one, at_other)
     last = np.zeros(len(total))  # side of the last guess: 1 if the zero was above it
     for _ in range(_MOST_ROUNDS):
         if len(active) == 0:
             break
-        lower, upper, at_lower, at_upper = low[active], high[active], at_low[active], at_high[active]
+        lower = low[active]
+        upper = high[active]
+        at_lower = at_low[active]
+        at_upper = at_high[active]
         # The secant through both ends meets 0 between them, because their signs differ.
         scale = upper - at_upper * (upper - lower) / (at_upper - at_lower)
         value = integrals(scale, active) - scale
@@ -158,9 +172,11 @@ def smooth_error(source: FineGrid | Spectra) -> Floats:
 
 def _published(statistic: EqualMass) -> float:
     """Search as the published package: halve the bracket to below 0.001, and take the value at its upper end."""
-    refuse_weights("smooth_calibration_error", statistic)
-    confidence, correct = statistic.confidence.double().numpy(), statistic.correct.numpy()
-    low, high = 0.0, 1.0
+    refuse_weights(statistic)
+    confidence = statistic.confidence.double().numpy()
+    correct = statistic.correct.numpy()
+    low = 0.0
+    high = 1.0
     while high - low > 1e-3:
         scale = (low + high) / 2
         if _published_at(scale, confidence, correct) < scale:
@@ -185,20 +201,23 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
 
     def smoothed(weights: Floats) -> Floats:
         lower = weights * (1 - place + node)
-        on_nodes = np.bincount(node, lower, steps + 1) + np.bincount(node + 1, weights - lower, steps + 1)
+        on_nodes = np.bincount(node, lower, steps + 1) + np.bincount(
+            node + 1, weights - lower, steps + 1
+        )
         mirrored = np.pad(on_nodes, steps // 2, mode="reflect")
         # At this length the circular convolution does not wrap around, and a power of 2 makes the transforms fast.
         length = 2 ** (len(mirrored) + len(kernel)).bit_length()
         full = np.fft.irfft(np.fft.rfft(mirrored, length) * np.fft.rfft(kernel, length), length)
         return np.interp(points, np.arange(steps + 1) / steps, full[len(kernel) - 1 :][: steps + 1])
 
-    gap, density = smoothed(correct - confidence), smoothed(np.ones_like(confidence))
+    gap = smoothed(correct - confidence)
+    density = smoothed(np.ones_like(confidence))
     return float(np.abs(gap).mean() / (density.mean() + 1e-4))
 
 
 _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
-    "exact": OnePass("smooth_calibration_error", FineGrid, smooth_error),
-    "reference": OnePass("smooth_calibration_error", EqualMass, _published),
+    "exact": OnePass(FineGrid, smooth_error),
+    "reference": OnePass(EqualMass, _published),
 }
 
 
@@ -210,7 +229,9 @@ _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
     one_pass=_SMOOTH["exact"],
 )
-def smooth_calibration_error(predictions: Predictions | TopLabel, *, variant: Variant = "exact") -> float:
+def smooth_calibration_error(
+    predictions: Predictions | TopLabel, *, variant: Variant = "exact"
+) -> float:
     """Calibration error without bins: the gaps are smoothed over confidence, at the one scale that equals the result.
 
     ``smECE_s = integral_0^1 |1 / N * sum_i K_s(t, confidence_i) * (correct_i - confidence_i)| dt``, where ``K_s`` is
@@ -245,4 +266,4 @@ def smooth_calibration_error(predictions: Predictions | TopLabel, *, variant: Va
         Błasiok & Nakkiran 2024 (ICLR), with the reflected Gaussian kernel at its fixed-point scale;
         https://arxiv.org/abs/2309.12236
     """
-    return _SMOOTH[check_choice("smooth_calibration_error", "variant", variant, _SMOOTH)](predictions)
+    return _SMOOTH[check_choice("variant", variant, _SMOOTH)](predictions)

@@ -13,25 +13,28 @@ from fedlas.predictions import Predictions
 
 
 def _accuracy(chunk: Chunk) -> Tensor:
-    return label_probs_of("soft_accuracy", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu().double()
+    return label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu().double()
 
 
 def _nll(chunk: Chunk) -> Tensor:
-    label_probs = label_probs_of("soft_negative_log_likelihood", chunk).cpu().double()
+    label_probs = label_probs_of(chunk).cpu().double()
     # From the logits, as NLL is: the logarithm of a probability that underflows would be infinite.
     below = (chunk.logits.amax(dim=1, keepdim=True) - chunk.logits).cpu().double()
-    return (label_probs * below).sum(dim=1) - label_probs.sum(dim=1) * chunk.confidence.double().log()
+    return (label_probs * below).sum(dim=1) - label_probs.sum(
+        dim=1
+    ) * chunk.confidence.double().log()
 
 
 def _brier(chunk: Chunk) -> Tensor:
-    label_probs, probs = label_probs_of("soft_brier_score", chunk).cpu().double(), chunk.probs.cpu().double()
+    label_probs = label_probs_of(chunk).cpu().double()
+    probs = chunk.probs.cpu().double()
     # Distance and spread are sums of what is not negative; the expanded square would cancel.
     return ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
 
 
-_ACCURACY = row_mean("soft_accuracy", _accuracy, between=(0, 1))
-_NLL = row_mean("soft_negative_log_likelihood", _nll, between=(0, math.inf))
-_BRIER = row_mean("soft_brier_score", _brier, between=(0, 2))
+_ACCURACY = row_mean(_accuracy, between=(0, 1))
+_NLL = row_mean(_nll, between=(0, math.inf))
+_BRIER = row_mean(_brier, between=(0, 2))
 _NEEDS = frozenset({"label_probs"})
 
 

@@ -11,16 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_count, check_dense, check_kinds, describe, suggestion
+from fedlas._core.check import (
+    LARGEST,
+    InputError,
+    check_count,
+    check_dense,
+    check_kinds,
+    describe,
+    suggestion,
+)
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
 from fedlas.metrics.evaluate import default_metrics
-from fedlas.metrics.groups import ClassCalibration, GroupCalibration, GroupSums, RowsInGroups, class_table
+from fedlas.metrics.groups import (
+    ClassCalibration,
+    GroupCalibration,
+    GroupSums,
+    RowsInGroups,
+    class_table,
+)
 from fedlas.metrics.scan import METRICS, AnyOnePass, Approximation, MetricEntry, Sums
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 
-_OWNER = "StreamingMetrics"
 _MOST_PENDING = 2**18
 """Logits that wait at most: 1 MiB in single precision."""
 
@@ -61,19 +74,28 @@ class StreamingMetrics(Accumulator):
     """
 
     def __init__(
-        self, num_classes: int, *, metrics: Iterable[str] | None = None, num_bins: int = 15, weighted: bool = False
+        self,
+        num_classes: int,
+        *,
+        metrics: Iterable[str] | None = None,
+        num_bins: int = 15,
+        weighted: bool = False,
     ) -> None:
         super().__init__(weighted=weighted)
-        self.num_classes = check_count(_OWNER, "num_classes", num_classes)
-        self.num_bins = check_count(_OWNER, "num_bins", num_bins)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.num_bins = check_count("num_bins", num_bins)
         try:
             names = None if metrics is None else list(metrics)
         except TypeError as error:
-            raise InputError(_OWNER, "metrics must be names", describe(metrics), "Pass a list of names.") from error
+            raise InputError(
+                "metrics must be names", describe(metrics), "Pass a list of names."
+            ) from error
         entries = _default_entries() if names is None else [METRICS[name] for name in names]
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._rows_pending = 0
-        self._needs_label_probs = any("label_probs" in entry.metadata.get("needs", ()) for entry in entries)
+        self._needs_label_probs = any(
+            "label_probs" in entry.metadata.get("needs", ()) for entry in entries
+        )
         self._entries = {entry.name: entry for entry in entries}
         self._passes: dict[str, AnyOnePass] = {}
         self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
@@ -84,9 +106,11 @@ class StreamingMetrics(Accumulator):
             self._passes[entry.name] = one_pass
             if one_pass.statistic not in self._statistics:
                 statistic = one_pass.statistic(empty, self.num_bins)
-                check_takes_weights(entry.name, empty, takes_weights=getattr(statistic, "takes_weights", False))
+                check_takes_weights(empty, takes_weights=getattr(statistic, "takes_weights", False))
                 self._statistics[one_pass.statistic] = statistic
-                self._sums |= {f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()}
+                self._sums |= {
+                    f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()
+                }
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -94,7 +118,12 @@ class StreamingMetrics(Accumulator):
         return tuple(self._passes)
 
     def update(
-        self, logits: Tensor, target: Tensor, *, label_probs: Tensor | None = None, weights: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        label_probs: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -119,17 +148,22 @@ class StreamingMetrics(Accumulator):
         batch = Predictions(logits, target, label_probs=label_probs, weights=weights)
         if batch.num_classes != self.num_classes:
             fix = "Make one for each number of classes."
-            raise InputError(_OWNER, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
+            raise InputError(f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
         if self._needs_label_probs and label_probs is None:
             fix = "Pass them with every batch, or leave that metric out."
-            raise InputError(_OWNER, "update needs label_probs", "none", fix)
+            raise InputError("update needs label_probs", "none", fix)
         self._take_pending()
         self._take(batch, self._statistics.values())
 
     def _can_wait(self, logits: Any, target: Any) -> bool:
         """Return whether a batch is small, surely valid, and like those that wait."""
         # Small batches cost more in calls than in arithmetic.
-        if self.weighted or self._needs_label_probs or type(logits) is not Tensor or type(target) is not Tensor:
+        if (
+            self.weighted
+            or self._needs_label_probs
+            or type(logits) is not Tensor
+            or type(target) is not Tensor
+        ):
             return False
         form = (logits.dtype, logits.device, logits.layout)
         waiting = self._pending[0][0] if self._pending else logits
@@ -160,7 +194,8 @@ class StreamingMetrics(Accumulator):
 
     def reset(self) -> None:
         """Forget everything taken in."""
-        self._pending, self._rows_pending = [], 0
+        self._pending = []
+        self._rows_pending = 0
         super().reset()
 
     @property
@@ -181,7 +216,10 @@ class StreamingMetrics(Accumulator):
         """
         self._check_samples()
         self._take_pending()
-        return {name: float(each.value(self._statistics[each.statistic])) for name, each in self._passes.items()}
+        return {
+            name: float(each.value(self._statistics[each.statistic]))
+            for name, each in self._passes.items()
+        }
 
     def error_bounds(self) -> dict[str, float]:
         """Return how far each number of :meth:`compute` can be from the metric's own function; mostly 0."""
@@ -202,14 +240,20 @@ class StreamingMetrics(Accumulator):
 def _default_entries() -> list[MetricEntry]:
     """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
     empty = template(1)
-    return [entry for entry in default_metrics(empty) if not entry.metadata.get("needs") and _pass_of(entry, empty)]
+    return [
+        entry
+        for entry in default_metrics(empty)
+        if not entry.metadata.get("needs") and _pass_of(entry, empty)
+    ]
 
 
 def _streaming_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass:
     if one_pass := _pass_of(entry, empty):
         return one_pass
     able = [each.name for each in METRICS.entries() if _pass_of(each, empty)]
-    raise InputError(_OWNER, "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able))
+    raise InputError(
+        "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able)
+    )
 
 
 def _pass_of(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
@@ -251,8 +295,8 @@ class StreamingClasses(Accumulator):
 
     def __init__(self, num_classes: int, *, num_bins: int = 15, weighted: bool = False) -> None:
         super().__init__(weighted=weighted)
-        self.num_classes = check_count(self._owner, "num_classes", num_classes)
-        self.num_bins = check_count(self._owner, "num_bins", num_bins)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.num_bins = check_count("num_bins", num_bins)
         self._statistic = ClasswiseSums(template(num_classes, weighted=weighted), num_bins)
         self._parts = [self._statistic]
         self._sums |= self._statistic.tensors()
@@ -272,7 +316,7 @@ class StreamingClasses(Accumulator):
         batch = Predictions(logits, target, weights=weights)
         if batch.num_classes != self.num_classes:
             fix = "Make one for each number of classes."
-            raise InputError(self._owner, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
+            raise InputError(f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
         self._take(batch, [self._statistic])
 
     def compute(self) -> dict[int, ClassCalibration]:
@@ -313,20 +357,26 @@ class StreamingGroups(Accumulator):
     """
 
     @check_kinds
-    def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False) -> None:
+    def __init__(
+        self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False
+    ) -> None:
         super().__init__(weighted=weighted)
-        self.groups = _listed(self._owner, groups)
-        self.num_bins = check_count(self._owner, "num_bins", num_bins)
+        self.groups = _listed(groups)
+        self.num_bins = check_count("num_bins", num_bins)
         self._number: dict[Hashable, int] = {}
         with self._hashing():
             self._number.update((name, number) for number, name in enumerate(self.groups))
         if not self.groups or len(self._number) < len(self.groups):
             got = f"{len(self.groups)} of which {len(self._number)} differ"
-            raise InputError(self._owner, "groups must be at least one name, each once", got, "Name each group once.")
+            raise InputError(
+                "groups must be at least one name, each once", got, "Name each group once."
+            )
         self._by_group = GroupSums(len(self.groups), num_bins, weighted)
         self._parts = [self._by_group]
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
-        self._sums |= {f"{name}.{mark}": tensor for name, tensor in self._by_group.tensors().items()}
+        self._sums |= {
+            f"{name}.{mark}": tensor for name, tensor in self._by_group.tensors().items()
+        }
 
     def update(
         self,
@@ -362,17 +412,19 @@ class StreamingGroups(Accumulator):
         return self._by_group.table(self.groups)
 
     def _numbers(self, groups: Any, samples: int) -> Tensor:
-        names = _listed(self._owner, groups)
+        names = _listed(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
             fix = "Pass the group of every sample, in the order of the logits."
-            raise InputError(self._owner, f"groups must be ({samples},), one for each sample", describe(groups), fix)
+            raise InputError(
+                f"groups must be ({samples},), one for each sample", describe(groups), fix
+            )
         with self._hashing():
             numbers = [self._number.get(name, -1) for name in names]
         if -1 in numbers:
             expected = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
             more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
             got = repr(names[numbers.index(-1)])
-            raise InputError(self._owner, expected + more, got, "Name every group there can be at first.")
+            raise InputError(expected + more, got, "Name every group there can be at first.")
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
     @contextmanager
@@ -381,18 +433,20 @@ class StreamingGroups(Accumulator):
             yield
         except TypeError as error:
             fix = "Pass strings, numbers or tuples."
-            raise InputError(self._owner, "every group must be hashable", str(error), fix) from error
+            raise InputError("every group must be hashable", str(error), fix) from error
 
     @property
     def _arguments(self) -> dict[str, Any]:
         return {"groups": self.groups, "num_bins": self.num_bins}
 
 
-def _listed(owner: str, groups: Any) -> list[Any]:
+def _listed(groups: Any) -> list[Any]:
     """Return Python's own objects, which compare and hash as the names do."""
     if isinstance(groups, Tensor):
-        check_dense(owner, "groups", groups)
+        check_dense("groups", groups)
     names = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups
     if isinstance(names, Iterable):
         return list(names)
-    raise InputError(owner, "groups must be a list", describe(groups), "Pass one name for each group or sample.")
+    raise InputError(
+        "groups must be a list", describe(groups), "Pass one name for each group or sample."
+    )

@@ -41,9 +41,12 @@ class CellSums:
     """
 
     def __init__(self, size: int, weighted: bool, *, bits: int = UNIT_BITS) -> None:
-        self.values = torch.zeros(size, dtype=torch.float64 if weighted else torch.int64, device="cpu")
+        self.values = torch.zeros(
+            size, dtype=torch.float64 if weighted else torch.int64, device="cpu"
+        )
         self._array: NDArray[Any] = self.values.numpy()  # the same memory
-        self._weighted, self._scale = weighted, 2.0**bits
+        self._weighted = weighted
+        self._scale = 2.0**bits
 
     def add(self, cell: Tensor, terms: Tensor | None = None, weights: Tensor | None = None) -> None:
         """Add ``terms (n,)`` in ``[0, 1]``, None for ones, times ``weights (n,)``, to the cells ``cell (n,)``."""
@@ -53,15 +56,18 @@ class CellSums:
             # NumPy, because most calls have few terms and its functions start in a third of the time.
             part = cell if whole else cell[rows]
             values, weight = (
-                None if each is None else (each if whole else each[rows]).numpy() for each in (terms, weights)
+                None if each is None else (each if whole else each[rows]).numpy()
+                for each in (terms, weights)
             )
             if self._weighted and weight is not None:
                 values = weight if values is None else values * weight
             elif values is not None:
-                values = np.rint(values * self._scale)  # a power of 2: exact in single precision too
+                # a power of 2: exact in single precision too
+                values = np.rint(values * self._scale)
             if len(self._array) <= _FEW:
                 sums = np.bincount(part.numpy(), values, len(self._array))
-                np.add(self._array, sums, out=self._array, casting="unsafe")  # the sums are whole where it is
+                # the sums are whole where it is
+                np.add(self._array, sums, out=self._array, casting="unsafe")
             else:
                 added = torch.ones_like(part) if values is None else torch.from_numpy(values)
                 self.values.index_add_(0, part, added.to(self.values.dtype))
@@ -77,7 +83,8 @@ class CellSums:
 
     def is_part_of(self, count: CellSums) -> bool:
         """Return whether it can be of terms in ``[0, 1]``, one for each sample that ``count`` counts."""
-        return in_range(self.floats(), 0, count.floats() * (1 + 1e-6) + 1e-6)  # probabilities are rounded
+        # probabilities are rounded
+        return in_range(self.floats(), 0, count.floats() * (1 + 1e-6) + 1e-6)
 
 
 def in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
@@ -101,7 +108,7 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
     return np.where(count > least, count, 1.0)
 
 
-def refuse_weights(owner: str, statistic: Any) -> None:
+def refuse_weights(statistic: Any) -> None:
     """Refuse a published variant, which knows of no weights, for a ``statistic`` that has some.
 
     Raises:
@@ -109,10 +116,12 @@ def refuse_weights(owner: str, statistic: Any) -> None:
     """
     if statistic.weights is not None:
         fix = 'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).'
-        raise InputError(owner, 'predictions must have no weights with variant="reference"', "weights", fix)
+        raise InputError(
+            'predictions must have no weights with variant="reference"', "weights", fix
+        )
 
 
-def check_takes_weights(owner: str, predictions: Any, *, takes_weights: bool) -> None:
+def check_takes_weights(predictions: Any, *, takes_weights: bool) -> None:
     """Refuse weighted predictions for a metric that would ignore the weights.
 
     Raises:
@@ -120,7 +129,6 @@ def check_takes_weights(owner: str, predictions: Any, *, takes_weights: bool) ->
     """
     if has_weights(predictions) and not takes_weights:
         raise InputError(
-            owner,
             "predictions must have no weights, which are not used here",
             f"weights of {len(predictions.weights)} samples",
             "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",

@@ -11,7 +11,7 @@ from fedlas.metrics.sums import has_weights
 from fedlas.predictions import Predictions
 
 
-def label_probs_of(owner: str, given: Predictions | Chunk) -> Tensor:
+def label_probs_of(given: Predictions | Chunk) -> Tensor:
     """Return the label distributions ``(n, C)`` of a chunk or of predictions.
 
     Raises:
@@ -20,7 +20,6 @@ def label_probs_of(owner: str, given: Predictions | Chunk) -> Tensor:
     if given.label_probs is not None:
         return given.label_probs
     raise InputError(
-        owner,
         "predictions must carry label_probs",
         "none",
         "Pass the distribution of each sample's label, such as annotators' votes; metrics of single labels need none.",
@@ -33,15 +32,13 @@ class TrueOutcome:
     takes_weights = True
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
-        label_probs_of("true_calibration_error", predictions)
+        label_probs_of(predictions)
         self._weighted = has_weights(predictions)
         self.sums = BinSums(num_bins, self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        outcome = (
-            label_probs_of("true_calibration_error", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
-        )
+        outcome = label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
         self.sums.add(chunk.confidence, outcome, chunk.weights if self._weighted else None)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -57,7 +54,7 @@ class TrueOutcome:
         return self.sums.table()
 
 
-_TRUE = OnePass("true_calibration_error", TrueOutcome, lambda bins: mean_gap(bins.table()))
+_TRUE = OnePass(TrueOutcome, lambda bins: mean_gap(bins.table()))
 
 
 @METRICS.register(

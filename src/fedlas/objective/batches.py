@@ -19,11 +19,10 @@ Key = int | str
 """Position or name of a part of a batch."""
 
 
-def read_batch(owner: str, batch: Any, label: Key | None = None) -> tuple[Any, Any]:
+def read_batch(batch: Any, label: Key | None = None) -> tuple[Any, Any]:
     """Return inputs and labels of a batch; labels are None if it holds none.
 
     Args:
-        owner: The calling function, for errors.
         batch: A tensor, the inputs alone. Or a mapping: the entry ``labels``, ``label`` or ``target`` holds the labels,
             the others are the inputs. Or a tuple or list: of one, the inputs alone; else the first holds the inputs,
             the second the labels, and whatever follows is ignored.
@@ -39,17 +38,16 @@ def read_batch(owner: str, batch: Any, label: Key | None = None) -> tuple[Any, A
         >>> list(inputs), labels
         (['pixel_values'], tensor([0, 1]))
     """
-    inputs, labels, _ = split_batch(owner, batch, label, {})
+    inputs, labels, _ = split_batch(batch, label, {})
     return inputs, labels
 
 
 def split_batch(
-    owner: str, batch: Any, label: Key | None, others: Mapping[str, Key]
+    batch: Any, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return inputs, labels and other parts of a batch, by name; arguments as :func:`read_batch`.
 
     Args:
-        owner: The calling function, for errors.
         batch: The batch.
         label: Key or position of the labels, or None.
         others: Keys or positions of further parts, by name; they are no inputs.
@@ -58,14 +56,13 @@ def split_batch(
         InputError: If the batch does not hold them, or is no batch.
     """
     if isinstance(batch, Mapping):
-        return _of_mapping(owner, batch, label, others)
+        return _of_mapping(batch, label, others)
     if isinstance(batch, tuple | list) and batch:
-        return _of_sequence(owner, batch, label, others)
+        return _of_sequence(batch, label, others)
     if isinstance(batch, Tensor) and label is None and not others:
         return batch, None, {}
     places = [*([] if label is None else [label]), *others.values()]
     raise InputError(
-        owner,
         f"a batch must hold {', '.join(map(repr, places))}"
         if places
         else "a batch must be inputs, (inputs, target) or a mapping",
@@ -75,27 +72,39 @@ def split_batch(
 
 
 def _of_mapping(
-    owner: str, batch: Mapping[str, Any], label: Key | None, others: Mapping[str, Key]
+    batch: Mapping[str, Any], label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     keys: list[Any] = [key for key in LABELS if key in batch] if label is None else [label]
     missing = [key for key in (*keys, *others.values()) if key not in batch]
     if len(keys) > 1 or missing:
-        expected = f"a batch must hold {missing[0]!r}" if missing else "a batch must hold labels under one key"
+        expected = (
+            f"a batch must hold {missing[0]!r}"
+            if missing
+            else "a batch must hold labels under one key"
+        )
         got = f"a mapping with {', '.join(map(repr, batch))}"
-        raise InputError(owner, expected, got, "Name the key of the labels, e.g. label='labels'.")
-    inputs = {key: value for key, value in batch.items() if key not in keys and key not in others.values()}
-    return inputs, batch[keys[0]] if keys else None, {name: batch[str(key)] for name, key in others.items()}
+        raise InputError(expected, got, "Name the key of the labels, e.g. label='labels'.")
+    inputs = {
+        key: value for key, value in batch.items() if key not in keys and key not in others.values()
+    }
+    return (
+        inputs,
+        batch[keys[0]] if keys else None,
+        {name: batch[str(key)] for name, key in others.items()},
+    )
 
 
 def _of_sequence(
-    owner: str, batch: Any, label: Key | None, others: Mapping[str, Key]
+    batch: Any, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     asked = others if label is None else {"label": label, **others}
     for name, key in asked.items():
         if not isinstance(key, int) or not -len(batch) <= key < len(batch):
             fix = f"Name a position from 0 to {len(batch) - 1}."
             what = "labels" if name == "label" else name
-            raise InputError(owner, f"{name} must be the position of the {what} in a batch", repr(key), fix)
+            raise InputError(
+                f"{name} must be the position of the {what} in a batch", repr(key), fix
+            )
     places = {name: int(key) % len(batch) for name, key in asked.items()}
     parts = {name: batch[place] for name, place in places.items() if name != "label"}
     if label is None:
@@ -124,7 +133,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(entry)
 
 
-def checked_labels(owner: str, labels: Any, logits: Tensor) -> Tensor:
+def checked_labels(labels: Any, logits: Tensor) -> Tensor:
     """Return labels ``(N,)`` or ``(N, d1, ...)`` on the CPU.
 
     Of two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
@@ -145,12 +154,16 @@ def checked_labels(owner: str, labels: Any, logits: Tensor) -> Tensor:
         return labels.cpu().long()
     got = labels[0] if isinstance(labels, list) else labels
     expected = f"the labels of a batch of {shape[0]} must be integers {shape}"
-    raise InputError(owner, expected, describe(got), _label_fix(got, logits))
+    raise InputError(expected, describe(got), _label_fix(got, logits))
 
 
 def _label_fix(labels: Any, logits: Tensor) -> str:
     """Return what to do about labels that do not fit the logits."""
-    if isinstance(labels, Tensor) and labels.shape == logits.shape and bool(((labels == 0) | (labels == 1)).all()):
+    if (
+        isinstance(labels, Tensor)
+        and labels.shape == logits.shape
+        and bool(((labels == 0) | (labels == 1)).all())
+    ):
         if bool((labels.sum(dim=1) == 1).all()):
             return "These are one-hot rows: pass labels.argmax(1)."
         return (
@@ -176,4 +189,8 @@ def as_labels(labels: Any) -> Tensor | None:
 def as_integers(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return float labels 0.0 and 1.0, with an axis of one class perhaps, as integers of ``shape``; others as given."""
     fits = labels.is_floating_point() and labels.numel() == math.prod(shape)
-    return labels.reshape(shape).long() if fits and bool(((labels == 0) | (labels == 1)).all()) else labels
+    return (
+        labels.reshape(shape).long()
+        if fits and bool(((labels == 0) | (labels == 1)).all())
+        else labels
+    )

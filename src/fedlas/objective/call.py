@@ -34,7 +34,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
         Linear(in_features=4, out_features=3, bias=True)
     """
     while True:
-        inner = getattr(model, "_orig_mod", None)  # of torch.compile, whose class takes a second to import
+        # of torch.compile, whose class takes a second to import
+        inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
         if not isinstance(inner, nn.Module):
@@ -65,29 +66,43 @@ class Arguments:
         inner = getattr(inner, "called_as", inner)  # an ensemble is called as its first member
         try:
             parameters = inspect.signature(inner.forward).parameters.values()
-        except (TypeError, ValueError):  # compiled by TorchScript, for example: it may take any argument
+        except (
+            TypeError,
+            ValueError,
+        ):  # compiled by TorchScript, for example: it may take any argument
             return cls((), frozenset(), None, True)
         kinds = inspect.Parameter
-        placed = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+        placed = [
+            p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        ]
         required = tuple(p.name for p in placed if p.default is kinds.empty)
-        named = {p.name for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
+        named = {
+            p.name
+            for p in parameters
+            if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+        }
         any_number, any_name = (
-            any(p.kind is kind for p in parameters) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+            any(p.kind is kind for p in parameters)
+            for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
         )
-        return cls(required, frozenset(named - set(required)), None if any_number else len(placed), any_name)
+        return cls(
+            required,
+            frozenset(named - set(required)),
+            None if any_number else len(placed),
+            any_name,
+        )
 
-    def call(self, owner: str, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> Any:
+    def call(self, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> Any:
         """Return the model's output for the inputs of a batch; arguments and errors as :meth:`bind`."""
-        positional, named = self.bind(owner, model, inputs, keywords)
+        positional, named = self.bind(model, inputs, keywords)
         return model(*positional, **named)
 
     def bind(
-        self, owner: str, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]
+        self, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of ``forward``, by position and by name, for the inputs of a batch.
 
         Args:
-            owner: The calling function, for errors.
             model: The model, wrapped or not.
             inputs: One input; a plain tuple or list of several, in the order of ``forward``; or a mapping from names to
                 inputs. A model of one argument gets the whole tuple, and of a mapping with one entry the value.
@@ -100,29 +115,30 @@ class Arguments:
         missing = [name for name in self.required if name not in keywords]
         if isinstance(inputs, Mapping):
             named = dict(inputs)
-            if set(missing) <= set(named) and (self.any_name or set(named) <= {*missing, *self.others}):
+            if set(missing) <= set(named) and (
+                self.any_name or set(named) <= {*missing, *self.others}
+            ):
                 return (), named | others
             if self.most != 1 and (len(named) != 1 or len(missing) > 1):
-                raise self._unfit(owner, model, f"inputs {', '.join(map(str, named))}")
+                raise self._unfit(model, f"inputs {', '.join(map(str, named))}")
             return (next(iter(named.values())) if len(named) == 1 else inputs,), others
         count = len(inputs) if type(inputs) in (tuple, list) else 1
         if count > 1 and len(missing) <= count and (self.most is None or count <= self.most):
             return tuple(inputs), others
         if len(missing) > 1:
-            raise self._unfit(owner, model, "one input" if count == 1 else f"{count} inputs")
+            raise self._unfit(model, "one input" if count == 1 else f"{count} inputs")
         return (inputs,), others
 
-    def _unfit(self, owner: str, model: nn.Module, got: str) -> InputError:
+    def _unfit(self, model: nn.Module, got: str) -> InputError:
         names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))
         return InputError(
-            owner,
             f"a batch must hold the inputs that {type(unwrapped(model)).__name__}.forward takes, ({names})",
             got,
             "Pass several inputs as one tuple, ((a, b), target), or by name, {'a': a, 'b': b, 'label': target}.",
         )
 
 
-def logits_of(owner: str, output: object) -> Tensor:
+def logits_of(output: object) -> Tensor:
     """Return the logits in a model's output: itself, its ``.logits``, or its entry ``"logits"`` or ``"out"``.
 
     Of a pair of tensors of one shape, such as an exported model's logits and probabilities, the first.
@@ -132,20 +148,24 @@ def logits_of(owner: str, output: object) -> Tensor:
     """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if logits is None and isinstance(output, Mapping):
-        logits = output.get("logits", output.get("out"))  # "out": the segmentation models of torchvision
-    elif isinstance(output, tuple) and len(output) == 2 and all(isinstance(part, Tensor) for part in output):
+        # "out": the segmentation models of torchvision
+        logits = output.get("logits", output.get("out"))
+    elif (
+        isinstance(output, tuple)
+        and len(output) == 2
+        and all(isinstance(part, Tensor) for part in output)
+    ):
         logits = output[0] if output[0].shape == output[1].shape else None
     if isinstance(logits, Tensor):
         return logits
     raise InputError(
-        owner,
         "the model must return logits, or an object with .logits",
         type(output).__name__,
         "Wrap the model in a module that returns the logits.",
     )
 
 
-def class_logits(owner: str, output: object) -> Tensor:
+def class_logits(output: object) -> Tensor:
     """Return logits ``(N, C, ...)`` of a model's output; a single output is the logit of the second of two classes.
 
     A model with one output, ``(N,)`` or ``(N, 1, ...)`` as for ``nn.BCEWithLogitsLoss``, gets a first class with logit
@@ -159,6 +179,10 @@ def class_logits(owner: str, output: object) -> Tensor:
         >>> class_logits("predict", torch.tensor([[2.0], [-1.0]])).tolist()
         [[0.0, 2.0], [0.0, -1.0]]
     """
-    logits = logits_of(owner, output)
+    logits = logits_of(output)
     logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
-    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.ndim > 1 and logits.shape[1] == 1 else logits
+    return (
+        torch.cat([torch.zeros_like(logits), logits], dim=1)
+        if logits.ndim > 1 and logits.shape[1] == 1
+        else logits
+    )

@@ -39,10 +39,10 @@ class Ensemble(nn.Module):
         wrong = [member for member in members if not isinstance(member, nn.Module)]
         if wrong or not members:
             fix = "Pass trained models, [m1, m2, m3]."
-            raise InputError("Ensemble", "members must be nn.Modules", describe(wrong[0] if wrong else []), fix)
+            raise InputError("members must be nn.Modules", describe(wrong[0] if wrong else []), fix)
         if len({id(member) for member in members}) < len(members):
             fix = "Pass each model once; a pruned list weighs them alike."
-            raise InputError("Ensemble", "members must be different models", "one of them twice", fix)
+            raise InputError("members must be different models", "one of them twice", fix)
         self.members = nn.ModuleList(members)
 
     @property
@@ -52,11 +52,11 @@ class Ensemble(nn.Module):
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """Return ``log mean_k softmax(z_k)``, of the shape and dtype of a member's logits."""
-        parts = [class_logits("Ensemble", member(*inputs, **options)) for member in self.members]
+        parts = [class_logits(member(*inputs, **options)) for member in self.members]
         try:
             log_probs = torch.stack([part.log_softmax(dim=1) for part in parts])
         except RuntimeError as error:  # an exporter knows no sizes to compare
             got = ", ".join(str(tuple(part.shape)) for part in parts)
             fix = "Check their classes."
-            raise InputError("Ensemble", "members must return logits of one shape", got, fix) from error
+            raise InputError("members must return logits of one shape", got, fix) from error
         return log_probs.logsumexp(dim=0) - math.log(len(parts))

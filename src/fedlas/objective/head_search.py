@@ -21,7 +21,6 @@ class HeadSearch:
     """Runs a model as a reader of its head's input, once the first batch has shown which module is the head.
 
     Args:
-        owner: Named in errors.
         head: Dotted name of the head, or the module; None: it is found.
         required: Whether a model without a head is refused; otherwise it runs without features.
 
@@ -29,8 +28,7 @@ class HeadSearch:
         note: Why there are no features; empty if there are.
     """
 
-    def __init__(self, owner: str, head: str | nn.Module | None = None, *, required: bool) -> None:
-        self._owner = owner
+    def __init__(self, head: str | nn.Module | None = None, *, required: bool) -> None:
         self._head = head
         self._required = required
         self._reader: Reader | None = None
@@ -41,7 +39,9 @@ class HeadSearch:
         """The heads, once they are found."""
         return () if self._reader is None else self._reader.heads
 
-    def __call__(self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> Output:
+    def __call__(
+        self, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
+    ) -> Output:
         """Return the model's output and the head's input."""
         if self._reader is None:
             self._reader = self._find(model, inputs, options)
@@ -60,7 +60,9 @@ class HeadSearch:
         heads = [self._head_of(network, inputs, options) for network in networks]
         if self._required:
             # find_head says which modules a user may name.
-            return HeadInput([head or find_head(network) for head, network in zip(heads, networks, strict=True)])
+            return HeadInput(
+                [head or find_head(network) for head, network in zip(heads, networks, strict=True)]
+            )
         whole = [head for head in heads if head is not None]
         if len(whole) < len(heads):
             self.note = _NO_HEAD
@@ -72,9 +74,11 @@ class HeadSearch:
         reader.remove()
         return NoFeatures()
 
-    def _head_of(self, network: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> nn.Module | None:
+    def _head_of(
+        self, network: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
+    ) -> nn.Module | None:
         def logits() -> Tensor:
-            return logits_of(self._owner, network(*inputs, **options))
+            return logits_of(network(*inputs, **options))
 
         head = head_of_run(network, logits)
         if head is None:
@@ -84,15 +88,21 @@ class HeadSearch:
         return head
 
 
-def _misfit(reader: Reader, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> str:
+def _misfit(
+    reader: Reader, model: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
+) -> str:
     """Return why the head's input is no row of features for each row of logits; empty if it is."""
     try:
         output, features = reader(model, inputs, options)
-        logits = class_logits("features", output)
+        logits = class_logits(output)
     except InputError:
         return "the head does not run exactly once, on one tensor"
     if features is None or not features.is_floating_point():
         return "the head's input is not a tensor of floats"
-    if features.ndim != logits.ndim or features.shape[2:] != logits.shape[2:] or len(features) != len(logits):
+    if (
+        features.ndim != logits.ndim
+        or features.shape[2:] != logits.shape[2:]
+        or len(features) != len(logits)
+    ):
         return f"the head's input {tuple(features.shape)} is no row for each of the logits {tuple(logits.shape)}"
     return ""

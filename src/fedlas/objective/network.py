@@ -14,11 +14,10 @@ from fedlas.objective.objective import Objective
 from fedlas.objective.onnx_model import OnnxModel
 
 
-def network_of(owner: str, model: Any) -> nn.Module:
+def network_of(model: Any) -> nn.Module:
     """Return the classifier as a module, without an :class:`Objective` and wrappers.
 
     Args:
-        owner: Named in errors.
         model: A module; a list or tuple of such, an ensemble; the path of an ONNX file, or a session of onnxruntime.
 
     Raises:
@@ -28,12 +27,14 @@ def network_of(owner: str, model: Any) -> nn.Module:
         inner = unwrapped(model)
         return unwrapped(inner.model) if isinstance(inner, Objective) else inner
     if isinstance(model, list | tuple) and model:
-        return Ensemble([network_of(owner, member) for member in model])
-    if hasattr(model, "get_outputs") or (isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx"):
+        return Ensemble([network_of(member) for member in model])
+    if hasattr(model, "get_outputs") or (
+        isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx"
+    ):
         return OnnxModel(model)
     fix = "Build it first, or pass the path of an .onnx file or a list of models."
     if hasattr(model, "predict_proba") or hasattr(model, "decision_function"):
         fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
     elif hasattr(model, "predict") or hasattr(model, "apply"):
         fix = "Of Keras or JAX pass what it returns: fedlas.Predictions.from_probs(model.predict(inputs), target)."
-    raise InputError(owner, "the model must be an nn.Module", describe(model), fix)
+    raise InputError("the model must be an nn.Module", describe(model), fix)

@@ -81,7 +81,6 @@ class Objective(nn.Module):
         for name, module in (("model", model), ("criterion", criterion), ("penalty", penalty)):
             if not isinstance(module, nn.Module) and not (name == "penalty" and module is None):
                 raise InputError(
-                    "Objective",
                     f"the {name} must be an nn.Module",
                     describe(module),
                     "Build it first, e.g. Objective(resnet18(), FedLAS(num_classes=10)).",
@@ -92,14 +91,12 @@ class Objective(nn.Module):
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
         if not self.needs <= _OFFERED:
             raise InputError(
-                "Objective",
                 f"the criterion's needs must be out of {sorted(_OFFERED)}",
                 sorted(self.needs),
                 "Call model and criterion yourself, and pass the criterion its needs.",
             )
         if features != "head" and self.needs & {"features", "head_weight"} != {"features"}:
             raise InputError(
-                "Objective",
                 "features can be chosen for a criterion that needs features and no head_weight",
                 f"features={features!r} for needs {sorted(self.needs)}",
                 "Leave features out.",
@@ -131,7 +128,9 @@ class Objective(nn.Module):
                 read = head
             else:
                 is_map = isinstance(features, str) and features == "map"
-                read = find_pool(self.model) if is_map else part_of("Objective", "features", self.model, features)
+                read = (
+                    find_pool(self.model) if is_map else part_of("features", self.model, features)
+                )
             self._tap = FeatureTap(read, flatten=not of_head)
             self._read.append(read)
         if "head_weight" in self.needs:
@@ -144,7 +143,7 @@ class Objective(nn.Module):
         if torch.compiler.is_compiling():
             self._find_head()  # no tracer follows the search, so the error asks for the name
         with evaluating(self.model):
-            head = head_of_run(self.model, lambda: logits_of("Objective", self._call(inputs, model_kwargs)))
+            head = head_of_run(self.model, lambda: logits_of(self._call(inputs, model_kwargs)))
         self._use(self._find_head() if head is None else head)
 
     def forward(
@@ -170,14 +169,17 @@ class Objective(nn.Module):
         mixed = None
         if mix is not None:
             mixed = mix(inputs, target)
-            inputs, target = mixed.inputs, mixed.target
+            inputs = mixed.inputs
+            target = mixed.target
         # The tensors that the criterion needs.
         logits, features = self._logits(inputs, model_kwargs)
         extra: dict[str, Tensor] = {}
         if features is not None:
             extra["features"] = features
         if mixed is not None and mixed.views:
-            extra["mixed"] = torch.stack([self._logits(view, model_kwargs)[0] for view in mixed.views], dim=1)
+            extra["mixed"] = torch.stack(
+                [self._logits(view, model_kwargs)[0] for view in mixed.views], dim=1
+            )
             if "mixed_share" in self.needs:
                 extra["mixed_share"] = mixed.shares
         if "head_weight" in self.needs:
@@ -212,14 +214,18 @@ class Objective(nn.Module):
         return model.get_submodule(self._name_of(head))
 
     def _find_head(self) -> nn.Module:
-        return find_head(self.model, self._named_head[0], num_classes=getattr(self.criterion, "num_classes", None))
+        return find_head(
+            self.model,
+            self._named_head[0],
+            num_classes=getattr(self.criterion, "num_classes", None),
+        )
 
     def _name_of(self, part: nn.Module) -> str:
         """Return the dotted name of a module inside the model; empty if the model has no such part."""
         return next((name for name, module in self.model.named_modules() if module is part), "")
 
     def _call(self, inputs: Any, model_kwargs: dict[str, Any]) -> Any:
-        return self._arguments.call("Objective", self.model, inputs, model_kwargs)
+        return self._arguments.call(self.model, inputs, model_kwargs)
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Return logits, and the head's input if the criterion needs it."""
@@ -227,18 +233,18 @@ class Objective(nn.Module):
             self._use_head_of(inputs, model_kwargs)
         tap = self._tap
         if tap is None:
-            return logits_of("Objective", self._call(inputs, model_kwargs)), None
+            return logits_of(self._call(inputs, model_kwargs)), None
         tap.start()
         try:
             output = self._call(inputs, model_kwargs)
         except BaseException:
             tap.cancel()  # otherwise later passes would keep their activations alive
             raise
-        features, logits = tap.stop(), logits_of("Objective", output)
+        features = tap.stop()
+        logits = logits_of(output)
         if features.ndim > logits.ndim == 2:
             named = self._name_of(self._read[0])
             raise InputError(
-                "Objective",
                 "the head's input must be (N, D), since the logits are (N, C)",
                 f"{tuple(features.shape)}: {named!r} runs on a map that is pooled after it",
                 f"Pass features={named!r} to hand over all positions of a sample in one row.",
@@ -246,7 +252,7 @@ class Objective(nn.Module):
         return logits, features
 
 
-def objective_in(owner: str, module: nn.Module) -> Objective:
+def objective_in(module: nn.Module) -> Objective:
     """Return the objective, also from ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
 
     Raises:
@@ -256,7 +262,6 @@ def objective_in(owner: str, module: nn.Module) -> Objective:
     if isinstance(inner, Objective):
         return inner
     raise InputError(
-        owner,
         "it takes an Objective, or one wrapped for several processes or by torch.compile",
         type(inner).__name__,
         "Wrap the model first: Objective(model, criterion).",
@@ -267,7 +272,6 @@ def _check_linear(head: nn.Module) -> None:
     weight = getattr(head, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise InputError(
-            "Objective",
             "the head must be a linear layer, since the criterion needs its weight (C, D)",
             head,
             "Name the linear layer that makes the logits, e.g. head='classifier.3'.",

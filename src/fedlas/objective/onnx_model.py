@@ -62,17 +62,17 @@ class OnnxModel(nn.Module):
         if len(inputs) + len(named) != len(names) or set(values) != set(names):
             got = ", ".join(named) or f"{len(inputs)} inputs"
             fix = "Pass several inputs as one tuple, ((a, b), target), or by these names."
-            raise InputError("OnnxModel", f"inputs must be those of the file, {', '.join(names)}", got, fix)
+            raise InputError(f"inputs must be those of the file, {', '.join(names)}", got, fix)
         arrays = {name: _array(values[name], kind) for name, kind in self._inputs.items()}
         try:
             result = self._session.run([self._output], arrays)[0]
         except Exception as error:  # whatever an operator refuses
             reason = " ".join(str(error).split())[:300]
             fix = "Pass batches as the model was exported with."
-            raise InputError("OnnxModel", "onnxruntime must run the batch", reason, fix) from error
+            raise InputError("onnxruntime must run the batch", reason, fix) from error
         if not isinstance(result, np.ndarray):
             fix = "Convert it without a zipmap: options={'zipmap': False}."
-            raise InputError("OnnxModel", f"output {self._output!r} must be an array", describe(result), fix)
+            raise InputError(f"output {self._output!r} must be an array", describe(result), fix)
         tensor = torch.from_numpy(result)
         return logarithm(tensor) if self._output in _PROBABILITIES else tensor
 
@@ -81,7 +81,7 @@ def _session(path: Any) -> Any:
     """Return a session of a file on the processor."""
     if not isinstance(path, str | Path) or not Path(path).is_file():
         fix = "Pass the path of an .onnx file, or an onnxruntime.InferenceSession."
-        raise InputError("OnnxModel", "the file must exist", describe(path), fix)
+        raise InputError("the file must exist", describe(path), fix)
     runtime = require("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -90,7 +90,7 @@ def _session(path: Any) -> Any:
     except Exception as error:  # of any kind of damage
         reason = " ".join(str(error).split())[:200]
         fix = "Pass a file that torch.onnx.export or fedlas.deploy.export wrote."
-        raise InputError("OnnxModel", "onnxruntime must load the file", f"{path} ({reason})", fix) from error
+        raise InputError("onnxruntime must load the file", f"{path} ({reason})", fix) from error
 
 
 def _output(session: Any, name: str | None) -> str:
@@ -99,7 +99,7 @@ def _output(session: Any, name: str | None) -> str:
     names = [each.name for each in outputs]
     if name is not None:
         if name not in names:
-            raise InputError("OnnxModel", "output must be one of the file", repr(name), suggestion(name, names))
+            raise InputError("output must be one of the file", repr(name), suggestion(name, names))
         return name
     for usual in ("logits", *_PROBABILITIES):
         if usual in names:
@@ -108,7 +108,7 @@ def _output(session: Any, name: str | None) -> str:
     if len(scores) == 1:
         return str(scores[0])
     fix = "Name the one with the logits: fedlas.objective.OnnxModel(path, output=...)."
-    raise InputError("OnnxModel", "one output must be the logits", ", ".join(names), fix)
+    raise InputError("one output must be the logits", ", ".join(names), fix)
 
 
 def _array(value: Any, kind: str) -> Any:

@@ -40,21 +40,34 @@ def param_groups(
         >>> [(g["name"], g["weight_decay"]) for g in param_groups(objective, weight_decay=5e-4)]
         [('model', 0.0005), ('criterion', 0.0)]
     """
-    inner = objective_in("param_groups", objective)
-    return groups_of(inner.model, inner.criterion, weight_decay=weight_decay, lr=lr, decay_criterion=decay_criterion)
+    inner = objective_in(objective)
+    return groups_of(
+        inner.model,
+        inner.criterion,
+        weight_decay=weight_decay,
+        lr=lr,
+        decay_criterion=decay_criterion,
+    )
 
 
 def groups_of(
-    model: nn.Module, criterion: nn.Module, *, weight_decay: float, lr: float | None, decay_criterion: bool = False
+    model: nn.Module,
+    criterion: nn.Module,
+    *,
+    weight_decay: float,
+    lr: float | None,
+    decay_criterion: bool = False,
 ) -> list[dict[str, Any]]:
     """Return :func:`param_groups` of a model and a criterion that are not in one objective."""
-    check_number("param_groups", "weight_decay", weight_decay, low=0)
+    check_number("weight_decay", weight_decay, low=0)
     if lr is not None:
-        check_number("param_groups", "lr", lr, low=0)
+        check_number("lr", lr, low=0)
     weights = [p for p in model.parameters() if p.requires_grad]
     of_model = set(map(id, weights))
     others = [p for p in criterion.parameters() if p.requires_grad and id(p) not in of_model]
-    groups: list[dict[str, Any]] = [{"name": "model", "params": weights, "weight_decay": weight_decay}]
+    groups: list[dict[str, Any]] = [
+        {"name": "model", "params": weights, "weight_decay": weight_decay}
+    ]
     if others:
         decay = weight_decay if decay_criterion else 0.0
         groups.append({"name": "criterion", "params": others, "weight_decay": decay})

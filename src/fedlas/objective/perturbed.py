@@ -80,18 +80,19 @@ def drifted_predictions(
     Source:
         Tomani et al. 2021 (CVPR), section on perturbing the validation set, https://arxiv.org/abs/2012.10988.
     """
-    check_count("drifted_predictions", "levels", levels, low=2)
-    check_count("drifted_predictions", "seed", seed, low=0)
+    check_count("levels", levels, low=2)
+    check_count("seed", seed, low=0)
     if isinstance(loader, Iterator):
         raise InputError(
-            "drifted_predictions",
             "the loader must be iterable more than once",
             describe(loader),
             "Pass a DataLoader, or a list of batches.",
         )
     # The accuracies at both ends: without noise, and by chance.
     channels = _Channels(loader)
-    clean = predict(model, loader, device=device, features=features, head=head if features else None)
+    clean = predict(
+        model, loader, device=device, features=features, head=head if features else None
+    )
     accuracies = {0.0: float(clean.correct.double().mean())}
 
     def under(noise: float, *, keep: bool) -> Predictions:
@@ -109,7 +110,6 @@ def drifted_predictions(
     at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
     if step * clean.num_samples < 1 or accuracies[0.0] <= at_chance:
         raise InputError(
-            "drifted_predictions",
             f"noise must lower the accuracy, by more than its standard error and a sample at each of {levels} levels",
             f"{accuracies[0.0]:.1%} without noise and {floor:.1%} with much",
             "Use a model that is better than chance, more validation samples or fewer levels.",
@@ -132,7 +132,9 @@ def drifted_predictions(
     return Predictions(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.target for part in parts]),
-        features=torch.cat([part.features for part in parts if part.features is not None]) if features else None,
+        features=torch.cat([part.features for part in parts if part.features is not None])
+        if features
+        else None,
     )
 
 
@@ -171,12 +173,12 @@ class _Channels:
     """Standard deviation and range of each channel of a loader's inputs, in a shape that broadcasts with a batch."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
-        count, parts = 0, []
+        count = 0
+        parts = []
         for batch in loader:
-            inputs, _ = read_batch("drifted_predictions", batch)
+            inputs, _ = read_batch(batch)
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
                 raise InputError(
-                    "drifted_predictions",
                     "inputs must be floating tensors (n, channels, ...), to which noise can be added",
                     describe(inputs),
                     "Pass batches of normalized images.",
@@ -184,22 +186,26 @@ class _Channels:
             # One pass over the loader needs sums of squares, whose differences would cancel in float32.
             rows = inputs.detach().cpu().double().transpose(0, 1).flatten(1)
             count += rows.shape[1]
-            parts.append((rows.sum(dim=1), rows.square().sum(dim=1), rows.amin(dim=1), rows.amax(dim=1)))
+            parts.append(
+                (rows.sum(dim=1), rows.square().sum(dim=1), rows.amin(dim=1), rows.amax(dim=1))
+            )
             shape = (1, -1, *(1 for _ in inputs.shape[2:]))
         if not parts:
-            raise InputError(
-                "drifted_predictions", "the loader must yield at least one batch", "none", "Check the data."
-            )
+            raise InputError("the loader must yield at least one batch", "none", "Check the data.")
         total, square, low, high = (torch.stack(list(part)) for part in zip(*parts, strict=True))
         mean = total.sum(dim=0) / count
         deviation = (square.sum(dim=0) / count - mean.square()).clamp(min=0).sqrt()
-        self.deviation, self.low, self.high = (x.view(shape) for x in (deviation, low.amin(dim=0), high.amax(dim=0)))
+        self.deviation, self.low, self.high = (
+            x.view(shape) for x in (deviation, low.amin(dim=0), high.amax(dim=0))
+        )
 
 
-def _noisy(loader: Iterable[Any], noise: float, seed: int, channels: _Channels) -> Iterator[tuple[Tensor, Any]]:
+def _noisy(
+    loader: Iterable[Any], noise: float, seed: int, channels: _Channels
+) -> Iterator[tuple[Tensor, Any]]:
     """Yield the batches of a loader with Gaussian noise on their inputs; a seed always gives the same noise."""
     for number, batch in enumerate(loader):
-        inputs, target = read_batch("drifted_predictions", batch)
+        inputs, target = read_batch(batch)
         if noise:
             generator = torch.Generator().manual_seed(derive(seed, f"drift/{number}"))
             draws = torch.randn(inputs.shape, generator=generator, dtype=torch.float32).to(inputs)

@@ -74,16 +74,15 @@ def predict(
         >>> predict(model, [torch.zeros(2, 4)])
         Predictions(2 samples, 3 classes, without target)
     """
-    network = network_of("predict", model)
+    network = network_of(model)
     computed = not isinstance(features, bool)
     reader: Reader | HeadSearch = NoFeatures()
     if computed:
         reader = ComputedFeatures(_function(features))
     elif features or observe is not None:
-        reader = HeadSearch("predict", head, required=True)
+        reader = HeadSearch(head, required=True)
     places = {"weights": weights, "clusters": clusters}
     runner = Runner(
-        "predict",
         network,
         loader,
         device=device,
@@ -111,4 +110,4 @@ def _function(features: object) -> Callable[..., Any]:
     if callable(features):
         return features
     fix = "Pass True for the head's input, or a function of the model's inputs."
-    raise InputError("predict", "features must be True, False or a function", describe(features), fix)
+    raise InputError("features must be True, False or a function", describe(features), fix)

@@ -34,7 +34,6 @@ class Runner:
     """A model's rows on every batch of a loader, anew each time it is iterated.
 
     Args:
-        owner: Named in errors.
         model: The classifier, without wrappers.
         loader: Yields batches, see :func:`fedlas.objective.batches.read_batch`.
         device: Device of the inputs; None is that of the model's parameters.
@@ -57,7 +56,6 @@ class Runner:
 
     def __init__(
         self,
-        owner: str,
         model: nn.Module,
         loader: Iterable[Any],
         *,
@@ -72,15 +70,15 @@ class Runner:
     ) -> None:
         if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__"):
             fix = "Pass a DataLoader, or a list of batches."
-            raise InputError(owner, "the loader must yield batches", describe(loader), fix)
+            raise InputError("the loader must yield batches", describe(loader), fix)
         if ignore_index is not None:
-            check_count(owner, "ignore_index", ignore_index, low=None)
+            check_count("ignore_index", ignore_index, low=None)
         try:
             self._device = device_of(model) if device is None else torch.device(device)
         except (RuntimeError, TypeError, ValueError) as error:
-            expected, fix = "device must be one that torch has", "Pass 'cpu' or 'cuda'."
-            raise InputError(owner, expected, describe(device), fix) from error
-        self._owner = owner
+            expected = "device must be one that torch has"
+            fix = "Pass 'cpu' or 'cuda'."
+            raise InputError(expected, describe(device), fix) from error
         self._model = model
         self._loader = loader
         self._reader = reader or NoFeatures()
@@ -111,22 +109,23 @@ class Runner:
         if not count:
             what = "one labeled sample" if self._labeled else "one batch"
             fix = "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader."
-            raise InputError(self._owner, f"the loader must yield at least {what}", "none", fix)
+            raise InputError(f"the loader must yield at least {what}", "none", fix)
         if labeled not in (0, batches):
-            expected, got = "all batches must hold labels, or none", f"labels in {labeled} of {batches} batches"
-            raise InputError(self._owner, expected, got, "Add the missing labels, or drop all of them.")
+            expected = "all batches must hold labels, or none"
+            got = f"labels in {labeled} of {batches} batches"
+            raise InputError(expected, got, "Add the missing labels, or drop all of them.")
 
     def _run(self, batch: Any, before: int) -> tuple[Rows, int]:
         """Return the rows of a batch, before which there were so many samples, and its number of samples."""
-        inputs, labels, others = split_batch(self._owner, batch, self._label, self._others)
+        inputs, labels, others = split_batch(batch, self._label, self._others)
         if self._labeled and as_labels(labels) is None:
             raise self._unlabeled(labels)
-        positional, named = self._arguments.bind(self._owner, self._model, moved(inputs, self._device), {})
+        positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
         output, features = self._reader(self._model, positional, named)
-        logits = check_logits(self._owner, class_logits(self._owner, output))
+        logits = check_logits(class_logits(output))
         if logits.ndim < 2:
             fix = "Return one row of logits a sample."
-            raise InputError(self._owner, "the model must return logits (N, C)", describe(logits), fix)
+            raise InputError("the model must return logits (N, C)", describe(logits), fix)
         self.dense = logits.ndim > 2
         parts = {"logits": logits}
         if features is not None:
@@ -135,15 +134,22 @@ class Runner:
                 self._observe(logits, features)
             if self._keep:
                 parts["features"] = features
-        rows = {name: _on_cpu(part.movedim(1, -1).reshape(-1, part.shape[1])) for name, part in parts.items()}
+        rows = {
+            name: _on_cpu(part.movedim(1, -1).reshape(-1, part.shape[1]))
+            for name, part in parts.items()
+        }
         if labels is not None:
-            rows["target"] = checked_labels(self._owner, labels, logits).reshape(-1)
+            rows["target"] = checked_labels(labels, logits).reshape(-1)
         for name, value in others.items():
             rows[name] = self._of_samples(name, value, logits)
         if self.dense and "clusters" not in rows:
             numbers = torch.arange(before, before + len(logits))
             rows["clusters"] = self._of_samples("clusters", numbers, logits)
-        if self._ignored is not None and labels is not None and bool((rows["target"] == self._ignored).any()):
+        if (
+            self._ignored is not None
+            and labels is not None
+            and bool((rows["target"] == self._ignored).any())
+        ):
             counts = rows["target"] != self._ignored
             rows = {name: part[counts] for name, part in rows.items()}
         return rows, len(logits)
@@ -156,7 +162,7 @@ class Runner:
             return features
         expected = f"features must have the positions of the logits {tuple(logits.shape)}"
         fix = "Pass features=False, or a function that returns features of each position."
-        raise InputError(self._owner, expected, describe(features), fix)
+        raise InputError(expected, describe(features), fix)
 
     def _of_samples(self, name: str, value: Any, logits: Tensor) -> Tensor:
         """Return weights or clusters, one a sample or a position, as one for each row."""
@@ -166,7 +172,7 @@ class Runner:
             tensor = tensor.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
         if tuple(tensor.shape) != shape:
             expected = f"{name} of a batch must be {shape[:1]}"
-            raise InputError(self._owner, expected, describe(value), "Pass one for each sample.")
+            raise InputError(expected, describe(value), "Pass one for each sample.")
         return tensor.reshape(-1).cpu()
 
     def _numbers(self, name: str, value: Any) -> Tensor:
@@ -178,11 +184,10 @@ class Runner:
             return torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             expected = f"{name} of a batch must be a tensor or a list"
-            raise InputError(self._owner, expected, describe(value), "Pass one for each sample.") from error
+            raise InputError(expected, describe(value), "Pass one for each sample.") from error
 
     def _unlabeled(self, target: Any) -> InputError:
         return InputError(
-            self._owner,
             f"each batch must be (inputs, target), or a mapping with one of {', '.join(LABELS)}",
             "one without labels" if target is None else f"labels {describe(target)}",
             "Wrap the loader in a generator that yields such batches.",
@@ -193,7 +198,9 @@ def _on_cpu(part: Tensor) -> Tensor:
     return part.cpu() if part.dtype in _WIDE else part.float().cpu()
 
 
-def collected(runner: Runner, *, most: int | None, max_rows: int | None = None) -> tuple[Predictions, int]:
+def collected(
+    runner: Runner, *, most: int | None, max_rows: int | None = None
+) -> tuple[Predictions, int]:
     """Return all predictions, or a random sample of the rows in their order, and the number of all rows.
 
     Args:
@@ -229,5 +236,7 @@ def collected(runner: Runner, *, most: int | None, max_rows: int | None = None) 
         numbers = torch.cat([each for each, _ in parts])
         share = float(numbers.sort().values[max_rows])
         parts = [below(*part) for part in parts]
-    columns: dict[str, Any] = {name: torch.cat([rows[name] for _, rows in parts]) for name in parts[0][1]}
+    columns: dict[str, Any] = {
+        name: torch.cat([rows[name] for _, rows in parts]) for name in parts[0][1]
+    }
     return Predictions(**columns), total

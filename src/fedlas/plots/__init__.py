@@ -4,7 +4,12 @@ In: predictions, scores or log records, and optionally a matplotlib Axes to draw
 global state. Save a figure with ``ax.figure.savefig("name.svg")``.
 """
 
-from fedlas.plots.calibration_curve import CalibrationCurve, ConsistencyBand, calibration_curve, consistency_band
+from fedlas.plots.calibration_curve import (
+    CalibrationCurve,
+    ConsistencyBand,
+    calibration_curve,
+    consistency_band,
+)
 from fedlas.plots.decision_curve import decision_curve
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram

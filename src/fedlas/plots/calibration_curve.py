@@ -18,7 +18,8 @@ from fedlas.stats.weights import effective_samples
 
 Floats = NDArray[np.float64]
 Curve = Literal["smooth", "isotonic"]
-_CELLS, _POINTS = 512, 201
+_CELLS = 512
+_POINTS = 201
 _NARROWEST = 0.005
 """Least scale of the smoothing: below it the curve of a calibrated model shows single samples."""
 
@@ -42,7 +43,11 @@ class CalibrationCurve:
 
 
 def calibration_curve(
-    predictions: Predictions | TopLabel, estimator: Curve = "smooth", *, replicates: int = 199, seed: int = 0
+    predictions: Predictions | TopLabel,
+    estimator: Curve = "smooth",
+    *,
+    replicates: int = 199,
+    seed: int = 0,
 ) -> CalibrationCurve:
     """Estimate the accuracy at each confidence without bins.
 
@@ -67,17 +72,24 @@ def calibration_curve(
         Błasiok & Nakkiran 2024, "Smooth ECE" (arXiv 2309.12236), for the smooth diagram; Dimitriadis, Gneiting & Jordan
         2021, "Stable reliability diagrams for probabilistic classifiers" (PNAS 118), for the isotonic one (CORP).
     """
-    owner = "calibration_curve"
-    check_choice(owner, "estimator", estimator, ("smooth", "isotonic"))
-    check_count(owner, "replicates", replicates, low=39)
-    check_count(owner, "seed", seed, low=0)
-    predictions = check_measurable(owner, predictions)
-    confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
-    weights = np.ones(len(confidence)) if predictions.weights is None else predictions.weights.numpy()
-    worth = len(confidence) if predictions.weights is None else max(1, round(effective_samples(predictions.weights)))
+    check_choice("estimator", estimator, ("smooth", "isotonic"))
+    check_count("replicates", replicates, low=39)
+    check_count("seed", seed, low=0)
+    predictions = check_measurable(predictions)
+    confidence = predictions.confidence.cpu().double().numpy()
+    correct = predictions.correct.cpu().numpy()
+    weights = (
+        np.ones(len(confidence)) if predictions.weights is None else predictions.weights.numpy()
+    )
+    worth = (
+        len(confidence)
+        if predictions.weights is None
+        else max(1, round(effective_samples(predictions.weights)))
+    )
     # Cells of neighbors hold what the replicates need: sums of weights, of confidences and of right predictions.
     cell = np.minimum((confidence * _CELLS).astype(np.int64), _CELLS - 1)
-    count, hits = np.bincount(cell, weights, _CELLS), np.bincount(cell, weights * correct, _CELLS)
+    count = np.bincount(cell, weights, _CELLS)
+    hits = np.bincount(cell, weights * correct, _CELLS)
     filled = count > 0
     mean = np.bincount(cell, weights * confidence, _CELLS)[filled] / count[filled]
     count, hits = count[filled] / count.sum(), hits[filled] / count.sum()
@@ -86,14 +98,16 @@ def calibration_curve(
         scale = max(smooth_calibration_error(predictions), _NARROWEST)
         points = np.linspace(mean[0], mean[-1], _POINTS)
         kernel = _reflected(mean[:, None], points, scale)
-        resampled = random.multinomial(worth, _shares(np.concatenate([hits, count - hits])), replicates).astype(
-            np.float64
-        )
+        resampled = random.multinomial(
+            worth, _shares(np.concatenate([hits, count - hits])), replicates
+        ).astype(np.float64)
         right, wrong = np.split(resampled, 2, axis=1)
         # The gaps are smoothed and added to the diagonal: smoothed outcomes would be flatter than they are.
         curve = points + ((hits - count * mean) @ kernel) / (count @ kernel)
         with np.errstate(invalid="ignore"):  # a replicate may leave a stretch empty
-            curves = points + ((right - (right + wrong) * mean) @ kernel) / ((right + wrong) @ kernel)
+            curves = points + ((right - (right + wrong) * mean) @ kernel) / (
+                (right + wrong) @ kernel
+            )
         low, high = np.nanquantile(curves, (0.025, 0.975), axis=0)
         return CalibrationCurve(points, curve, low, high)
     order = np.argsort(confidence, kind="stable")
@@ -104,7 +118,9 @@ def calibration_curve(
     labels = random.binomial(numbers, np.clip(mean, 0.0, 1.0))
     curves = np.stack(
         [
-            np.interp(values, mean[n > 0], _isotonic(k[n > 0] / n[n > 0], n[n > 0].astype(np.float64)))
+            np.interp(
+                values, mean[n > 0], _isotonic(k[n > 0] / n[n > 0], n[n > 0].astype(np.float64))
+            )
             for n, k in zip(numbers, labels, strict=True)
         ]
     )
@@ -182,12 +198,12 @@ def consistency_band(
     Source:
         Bröcker & Smith, "Increasing the reliability of reliability diagrams", Weather and Forecasting 22 (2007).
     """
-    owner = "consistency_band"
-    check_count(owner, "replicates", replicates, low=2)
-    check_count(owner, "seed", seed, low=0)
-    check_level(owner, confidence_level)
+    check_count("replicates", replicates, low=2)
+    check_count("seed", seed, low=0)
+    check_level(confidence_level)
     bins = reliability_bins(predictions, num_bins=num_bins)
-    count, confidence = bins.count.double().numpy(), bins.confidence.numpy()
+    count = bins.count.double().numpy()
+    confidence = bins.confidence.numpy()
     filled = np.flatnonzero(count)
     random = np.random.default_rng(seed)
     weights = predictions.weights
@@ -195,7 +211,8 @@ def consistency_band(
     counts = random.multinomial(samples, count[filled] / count.sum(), size=replicates)
     right = random.binomial(counts, np.clip(confidence[filled], 0.0, 1.0))
     accuracy = np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
-    low, high = np.full(num_bins, np.nan), np.full(num_bins, np.nan)
+    low = np.full(num_bins, np.nan)
+    high = np.full(num_bins, np.nan)
     low[filled], high[filled] = np.nanquantile(
         accuracy, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
     )

@@ -50,30 +50,48 @@ def decision_curve(
     Source:
         Vickers and Elkin 2006 (Medical Decision Making 26).
     """
-    owner = "decision_curve"
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
-    curves = {name: net_benefit(each, positive=positive, thresholds=thresholds) for name, each in named.items()}
+    curves = {
+        name: net_benefit(each, positive=positive, thresholds=thresholds)
+        for name, each in named.items()
+    }
     if not named or any(
-        not np.array_equal(c.treat_all, next(iter(curves.values())).treat_all) for c in curves.values()
+        not np.array_equal(c.treat_all, next(iter(curves.values())).treat_all)
+        for c in curves.values()
     ):
         raise InputError(
-            owner,
             "models must be predictions of the same samples",
             f"{len(named)} model{'s of different targets' if named else 's'}",
             "Draw those of one test set together.",
         )
-    axes, palette = canvas(owner, theme, ax, size=(4.6, 3.4))
+    axes, palette = canvas(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):
         style = {**palette.line(number), "color": palette.line(2 + number)["color"]}
         axes.plot(curve.threshold, curve.model, linewidth=1.8, label=name, zorder=3, **style)
         if len(curves) == 1:
-            axes.fill_between(curve.threshold, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0)
+            axes.fill_between(
+                curve.threshold,
+                curve.low,
+                curve.high,
+                color=style["color"],
+                alpha=0.18,
+                linewidth=0,
+            )
     first = next(iter(curves.values()))
-    axes.plot(first.threshold, first.treat_all, color=palette.muted, linewidth=1.2, label="act on all")
-    axes.plot(first.threshold, 0 * first.threshold, color=palette.ink, label="act on none", **REFERENCE)
+    axes.plot(
+        first.threshold, first.treat_all, color=palette.muted, linewidth=1.2, label="act on all"
+    )
+    axes.plot(
+        first.threshold, 0 * first.threshold, color=palette.ink, label="act on none", **REFERENCE
+    )
     # Far below 0 nothing is decided, and acting on all falls without end.
-    top = max(0.01, *(float(max(curve.high.max(), curve.treat_all.max())) for curve in curves.values()))
-    axes.set(xlim=(float(first.threshold.min()), float(first.threshold.max())), ylim=(-0.35 * top, 1.1 * top))
+    top = max(
+        0.01, *(float(max(curve.high.max(), curve.treat_all.max())) for curve in curves.values())
+    )
+    axes.set(
+        xlim=(float(first.threshold.min()), float(first.threshold.max())),
+        ylim=(-0.35 * top, 1.1 * top),
+    )
     legend(axes, palette, loc="upper right", handlelength=2.2)
     caption(axes, palette, "threshold probability", "net benefit", title=title)
     return axes

@@ -39,10 +39,11 @@ def score_scatter(
     Raises:
         InputError: If the three are not ``(N,)``.
     """
-    z, p, is_right = _columns("score_scatter", score, confidence, correct)
-    axes, palette = canvas("score_scatter", theme, ax)
+    z, p, is_right = _columns(score, confidence, correct)
+    axes, palette = canvas(theme, ax)
     # Wrong predictions are few and all drawn; of the right ones a part.
-    right, wrong = np.flatnonzero(is_right), np.flatnonzero(is_right == 0)
+    right = np.flatnonzero(is_right)
+    wrong = np.flatnonzero(is_right == 0)
     step = max(1, -(-len(right) // _MOST_POINTS))
     few = f", 1 in {step} shown" if step > 1 else ""
     shown = right[::step]
@@ -82,20 +83,33 @@ def score_bins(
     Returns:
         The Axes, in percentage points: above zero over-confident, below under-confident.
     """
-    z, p, share, error = _columns("score_bins", score, confidence, accuracy, standard_error)
-    axes, palette = canvas("score_bins", theme, ax, grid="y")
-    gap, bars = 100 * (p - share), 196 * error
+    z, p, share, error = _columns(score, confidence, accuracy, standard_error)
+    axes, palette = canvas(theme, ax, grid="y")
+    gap = 100 * (p - share)
+    bars = 196 * error
     place = np.arange(1, len(gap) + 1)
     axes.axhline(0, color=palette.ink, linewidth=0.9)
     axes.bar(place, gap, width=0.78, color=[palette.over if g > 0 else palette.under for g in gap])
-    axes.errorbar(place, gap, yerr=bars, fmt="none", ecolor=palette.ink, elinewidth=0.9, capsize=2.5)
+    axes.errorbar(
+        place, gap, yerr=bars, fmt="none", ecolor=palette.ink, elinewidth=0.9, capsize=2.5
+    )
     axes.set_xticks(place, [f"{each:.1f}" for each in z])
-    caption(axes, palette, "mean Z of the group (equally many samples each)", "confidence - accuracy (points)")
+    caption(
+        axes,
+        palette,
+        "mean Z of the group (equally many samples each)",
+        "confidence - accuracy (points)",
+    )
     return axes
 
 
 def strength_histogram(
-    alpha_i: Tensor, correct: Tensor, *, alpha: float, ax: Axes | None = None, theme: ThemeName = "light"
+    alpha_i: Tensor,
+    correct: Tensor,
+    *,
+    alpha: float,
+    ax: Axes | None = None,
+    theme: ThemeName = "light",
 ) -> Axes:
     """Draw the histograms of the strengths ``alpha_i`` of right and of wrong predictions, each summing to 100 %.
 
@@ -109,27 +123,40 @@ def strength_histogram(
     Raises:
         InputError: If the two are not ``(N,)``.
     """
-    strength, is_right = _columns("strength_histogram", alpha_i, correct)
-    alpha = check_number("strength_histogram", "alpha", alpha, low=0, low_open=True)
-    axes, palette = canvas("strength_histogram", theme, ax)
+    strength, is_right = _columns(alpha_i, correct)
+    alpha = check_number("alpha", alpha, low=0, low_open=True)
+    axes, palette = canvas(theme, ax)
     edges = np.linspace(0, 2 * alpha, 25)
-    groups = (("right", is_right > 0, palette.under, 0.75), ("wrong", is_right == 0, palette.over, 1.0))
+    groups = (
+        ("right", is_right > 0, palette.under, 0.75),
+        ("wrong", is_right == 0, palette.over, 1.0),
+    )
     for name, members, color, opacity in groups:
         values = np.clip(strength[members], edges[0], edges[-1])
         if len(values):
             weights = np.full(len(values), 100 / len(values))
-            filled = {"histtype": "stepfilled", "alpha": opacity} if name == "right" else {"histtype": "step"}
-            axes.hist(values, edges, weights=weights, color=color, linewidth=1.6, label=name, **filled)
-    axes.axvline(alpha, color=palette.muted, linewidth=1, linestyle=(0, (4, 2)), label=f"alpha = {alpha:g}")
+            filled = (
+                {"histtype": "stepfilled", "alpha": opacity}
+                if name == "right"
+                else {"histtype": "step"}
+            )
+            axes.hist(
+                values, edges, weights=weights, color=color, linewidth=1.6, label=name, **filled
+            )
+    axes.axvline(
+        alpha, color=palette.muted, linewidth=1, linestyle=(0, (4, 2)), label=f"alpha = {alpha:g}"
+    )
     caption(axes, palette, "strength alpha_i", "share of the samples (%)")
     legend(axes, palette, loc="best")
     return axes
 
 
-def _columns(owner: str, *values: Any) -> list[NDArray[np.float64]]:
+def _columns(*values: Any) -> list[NDArray[np.float64]]:
     """Return the values as arrays, if they are as many numbers each."""
     columns = [as_numbers(value) for value in values]
-    if any(each.ndim != 1 or each.shape != columns[0].shape for each in columns) or not len(columns[0]):
+    if any(each.ndim != 1 or each.shape != columns[0].shape for each in columns) or not len(
+        columns[0]
+    ):
         got = ", ".join(map(describe, values))
-        raise InputError(owner, "every argument must be (N,)", got, "Pass one number a sample.")
+        raise InputError("every argument must be (N,)", got, "Pass one number a sample.")
     return columns

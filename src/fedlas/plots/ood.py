@@ -47,20 +47,25 @@ def roc_curves(
         >>> [line.get_label() for line in ax.lines]
         ['chance', 'a score']
     """
-    owner = "roc_curves"
     if not curves:
-        raise InputError(owner, "curves must hold at least one", "none", "Pass rates by name.")
+        raise InputError("curves must hold at least one", "none", "Pass rates by name.")
     for name, sides in curves.items():
         if not isinstance(sides, tuple | list) or len(sides) != 2:
-            raise InputError(owner, f"rates of {name} must be two arrays", describe(sides), "See roc_points.")
-    checked = {name: tuple(_rates(owner, name, side) for side in sides) for name, sides in curves.items()}
-    axes, palette = canvas(owner, theme, ax, size=(6.2, 4.0))
+            raise InputError(
+                f"rates of {name} must be two arrays", describe(sides), "See roc_points."
+            )
+    checked = {name: tuple(_rates(name, side) for side in sides) for name, sides in curves.items()}
+    axes, palette = canvas(theme, ax, size=(6.2, 4.0))
     # The curves, against chance.
-    axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="chance")
+    axes.plot(
+        [0, 1], [0, 1], color=palette.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="chance"
+    )
     for i, (name, (false, true)) in enumerate(checked.items()):
         if len(false) != len(true):
             raise InputError(
-                owner, f"rates of {name} must be equally many", f"{len(false)}, {len(true)}", "Pass points."
+                f"rates of {name} must be equally many",
+                f"{len(false)}, {len(true)}",
+                "Pass points.",
             )
         axes.plot(false, true, linewidth=1.5, label=name, **palette.line(i))
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
@@ -70,7 +75,9 @@ def roc_curves(
         axes.set_anchor("N")  # the square axes leave the rest of the height to the legend
         legend_below(axes, palette)
     elif legend:
-        draw_legend(axes, palette, size=8.5, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
+        draw_legend(
+            axes, palette, size=8.5, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6
+        )
     return axes
 
 
@@ -110,16 +117,21 @@ def score_histogram(
         >>> ax.get_title(loc="left"), len(ax.patches)
         ('MSP', 10)
     """
-    owner = "score_histogram"
-    check_count(owner, "num_bins", num_bins)
-    id_values, ood_values = (_finite(owner, *named) for named in (("id_score", id_score), ("ood_score", ood_score)))
+    check_count("num_bins", num_bins)
+    id_values, ood_values = (
+        _finite(*named) for named in (("id_score", id_score), ("ood_score", ood_score))
+    )
     # A few far scores would press all others into one bin: they are drawn at the ends.
     low, high = np.quantile(np.concatenate((id_values, ood_values)), (_TAIL, 1 - _TAIL))
     if not high > low:
-        low, high = low - 0.5, high + 0.5
+        low = low - 0.5
+        high = high + 0.5
     edges = np.linspace(low, high, num_bins + 1)
-    axes, palette = canvas(owner, theme, ax, size=(3.6, 2.7), grid="y")
-    shares = [np.histogram(values.clip(low, high), edges)[0] / len(values) for values in (id_values, ood_values)]
+    axes, palette = canvas(theme, ax, size=(3.6, 2.7), grid="y")
+    shares = [
+        np.histogram(values.clip(low, high), edges)[0] / len(values)
+        for values in (id_values, ood_values)
+    ]
     width = np.diff(edges)
     axes.bar(
         edges[:-1], shares[0], width, align="edge", color=palette.bar, edgecolor=palette.background, linewidth=0.4,
@@ -141,17 +153,26 @@ def score_histogram(
     return axes
 
 
-def _rates(owner: str, name: str, given: ArrayLike) -> Any:
+def _rates(name: str, given: ArrayLike) -> Any:
     rates = as_numbers(given)
-    if rates.ndim != 1 or len(rates) < 2 or not ((rates >= 0) & (rates <= 1)).all() or (np.diff(rates) < 0).any():
+    if (
+        rates.ndim != 1
+        or len(rates) < 2
+        or not ((rates >= 0) & (rates <= 1)).all()
+        or (np.diff(rates) < 0).any()
+    ):
         raise InputError(
-            owner, f"rates of {name} must be ascending in [0, 1], at least 2", describe(rates), "See roc_points."
+            f"rates of {name} must be ascending in [0, 1], at least 2",
+            describe(rates),
+            "See roc_points.",
         )
     return rates
 
 
-def _finite(owner: str, name: str, given: ArrayLike) -> Any:
+def _finite(name: str, given: ArrayLike) -> Any:
     values = as_numbers(given)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise InputError(owner, f"{name} must be finite scores (N,), at least one", describe(values), "Check them.")
+        raise InputError(
+            f"{name} must be finite scores (N,), at least one", describe(values), "Check them."
+        )
     return values

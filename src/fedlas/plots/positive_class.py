@@ -9,7 +9,17 @@ import numpy as np
 from fedlas._core.check import InputError, check_kinds
 from fedlas.binary import integrated_calibration, logistic_recalibration, positive_bins
 from fedlas.binary.positive import positive_class
-from fedlas.plots.theme import REFERENCE, Axes, ThemeName, backing, canvas, caption, entitle, legend, name_axis
+from fedlas.plots.theme import (
+    REFERENCE,
+    Axes,
+    ThemeName,
+    backing,
+    canvas,
+    caption,
+    entitle,
+    legend,
+    name_axis,
+)
 from fedlas.predictions import Predictions
 
 _STRIP_BINS = 50
@@ -61,20 +71,30 @@ def positive_reliability_diagram(
         Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of Clinical Epidemiology 74
         (2016); Austin and Steyerberg 2019 for the curve.
     """
-    owner = "positive_reliability_diagram"
-    data = positive_class(owner, predictions, positive)
+    data = positive_class(predictions, positive)
     bins = positive_bins(predictions, positive=positive, num_bins=num_bins)
     curve = integrated_calibration(predictions, positive=positive, replicates=replicates)
 
     # The diagonal, the curve with its band, and the bins.
-    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4), grid="both")
+    axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
     axes.plot([0, 1], [0, 1], color=palette.ink, zorder=1, **REFERENCE)
-    low, frequency, high = (np.clip(each, 0, 1) for each in (curve.low, curve.frequency, curve.high))
+    low, frequency, high = (
+        np.clip(each, 0, 1) for each in (curve.low, curve.frequency, curve.high)
+    )
     if replicates:
-        axes.fill_between(curve.probability, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5)
+        axes.fill_between(
+            curve.probability,
+            low,
+            high,
+            color=palette.lines[2],
+            alpha=0.18,
+            linewidth=0,
+            zorder=1.5,
+        )
     axes.plot(curve.probability, frequency, color=palette.lines[2], linewidth=1.6, zorder=2)
     filled = bins.count > 0
-    x, y = bins.probability[filled], bins.frequency[filled]
+    x = bins.probability[filled]
+    y = bins.frequency[filled]
     size = np.sqrt(bins.count[filled] / bins.count.max())
     axes.vlines(x, bins.low[filled], bins.high[filled], color=palette.muted, linewidth=1, zorder=3)
     axes.scatter(x, y, s=9 + 40 * size**2, color=palette.ink, linewidth=0, zorder=4, clip_on=False)
@@ -84,7 +104,9 @@ def positive_reliability_diagram(
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "frequency of the positive class", palette)
     try:
-        slope = f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
+        slope = (
+            f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
+        )
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     axes.text(
@@ -96,11 +118,12 @@ def positive_reliability_diagram(
 
     # The strip: how many samples of each outcome have which probability.
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
+    strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
     edges = np.linspace(0, 1, _STRIP_BINS + 1)
     style: dict[str, Any] = {"align": "edge", "width": 1 / _STRIP_BINS, "linewidth": 0}
     counts = [np.histogram(data.probability[data.outcome == label], edges)[0] for label in (1, 0)]
-    up, down = np.sqrt(counts[0]), -np.sqrt(counts[1])
+    up = np.sqrt(counts[0])
+    down = -np.sqrt(counts[1])
     strip.bar(edges[:-1], up, color=palette.over, label="positive", **style)
     strip.bar(edges[:-1], down, color=palette.under, label="other", **style)
     strip.axhline(0, color=palette.muted, linewidth=0.6)

@@ -10,7 +10,17 @@ from fedlas._core.check import check_choice, check_count, check_kinds
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
-from fedlas.plots.theme import REFERENCE, Axes, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
+from fedlas.plots.theme import (
+    REFERENCE,
+    Axes,
+    Theme,
+    ThemeName,
+    backing,
+    canvas,
+    caption,
+    entitle,
+    name_axis,
+)
 from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
 from fedlas.predictions.predictions import check_measurable
@@ -78,11 +88,10 @@ def reliability_diagram(
         DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;
         Bröcker and Smith 2007 for the band; Wilson 1927 for the interval.
     """
-    owner = "reliability_diagram"
-    check_count(owner, "num_bins", num_bins)
-    check_choice(owner, "estimator", estimator, get_args(Estimator))
-    check_choice(owner, "scale", scale, get_args(Scale))
-    predictions = check_measurable(owner, predictions)
+    check_count("num_bins", num_bins)
+    check_choice("estimator", estimator, get_args(Estimator))
+    check_choice("scale", scale, get_args(Scale))
+    predictions = check_measurable(predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
         value.detach().cpu().double().numpy()
@@ -90,19 +99,26 @@ def reliability_diagram(
     )
     share = count / count.sum()
     filled = count > 0
-    x, y = confidence[filled], accuracy[filled]
+    x = confidence[filled]
+    y = accuracy[filled]
     ece = float(share[filled] @ np.abs(x - y))
 
     # The diagonal and, on it, the band, the interval of each accuracy, the gaps and the points.
-    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4 if shares else 3.9), grid="both")
-    inside = (0.0, 1.0) if scale == "linear" else (_LEAST, 1 - _LEAST)  # the ends of a logit axis are infinite
-    x, y = np.clip(x, *inside), np.clip(y, *inside)
+    axes, palette = canvas(theme, ax, size=(3.6, 4.4 if shares else 3.9), grid="both")
+    # the ends of a logit axis are infinite
+    inside = (0.0, 1.0) if scale == "linear" else (_LEAST, 1 - _LEAST)
+    x = np.clip(x, *inside)
+    y = np.clip(y, *inside)
     axes.plot(inside, inside, color=palette.ink, zorder=1, **REFERENCE)
     if estimator != "bins":
         curve = calibration_curve(predictions, estimator)
-        low, high, height = (np.clip(each, *inside) for each in (curve.low, curve.high, curve.accuracy))
+        low, high, height = (
+            np.clip(each, *inside) for each in (curve.low, curve.high, curve.accuracy)
+        )
         place = np.clip(curve.confidence, *inside)
-        axes.fill_between(place, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+        axes.fill_between(
+            place, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9
+        )
         axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
     elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
@@ -119,14 +135,25 @@ def reliability_diagram(
         )
         # Thin where there are few samples: the accuracy of a handful says little.
         size = np.sqrt(share[filled] / share.max())
-        axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
+        axes.vlines(
+            x,
+            np.minimum(x, y),
+            np.maximum(x, y),
+            color=colors,
+            linewidth=_GAP * (0.3 + 0.7 * size),
+            zorder=3,
+        )
         axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
 
     # Scales and text.
     number_axes(axes, scale, float(x.min()), float(x.max()))
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "accuracy", palette)
-    worth = "" if predictions.weights is None else f", worth {effective_samples(predictions.weights):,.0f}"
+    worth = (
+        ""
+        if predictions.weights is None
+        else f", worth {effective_samples(predictions.weights):,.0f}"
+    )
     axes.text(
         0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}{worth}", transform=axes.transAxes,
         ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
@@ -141,7 +168,7 @@ def reliability_diagram(
 
     # The strip: the share of the samples in each bin.
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
+    strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
     strip.bar(edges[:-1], share, np.diff(edges), **bar)
     number_axes(strip, scale, float(x.min()), float(x.max()), both=False)
@@ -168,7 +195,13 @@ def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: boo
         low, high = np.clip(ends, _LEAST, 1 - _LEAST)
         ticks = [p for p in _LOGIT_TICKS if low <= p <= high]
         getattr(axes, f"set_{axis}scale")("logit")
-        axes.set(**{f"{axis}lim": (low, high), f"{axis}ticks": ticks, f"{axis}ticklabels": [f"{p:g}" for p in ticks]})
+        axes.set(
+            **{
+                f"{axis}lim": (low, high),
+                f"{axis}ticks": ticks,
+                f"{axis}ticklabels": [f"{p:g}" for p in ticks],
+            }
+        )
         axes.minorticks_off()
 
 
@@ -179,4 +212,6 @@ def _explain(axes: Any, palette: Theme) -> None:
         patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),
     ]
     size: dict[str, Any] = {"handlelength": 1.6, "handleheight": 1.0}
-    draw_legend(axes, palette, handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), **size)
+    draw_legend(
+        axes, palette, handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), **size
+    )

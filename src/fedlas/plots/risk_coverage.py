@@ -15,7 +15,9 @@ _MOST_POINTS = 400
 """More points would only make the file larger."""
 
 
-def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def risk_coverage(
+    predictions: Predictions | TopLabel,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return coverage and risk: the share of errors among the ``k`` most confident of ``N`` samples.
 
     Args:
@@ -37,12 +39,14 @@ def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float
     Source:
         El-Yaniv & Wiener 2010 (JMLR 11); Geifman et al. 2019 (https://arxiv.org/abs/1805.08206).
     """
-    predictions = check_measurable("risk_coverage", predictions)
-    confidence, wrong = predictions.confidence.cpu().double().numpy(), 1.0 - predictions.correct.cpu().double().numpy()
+    predictions = check_measurable(predictions)
+    confidence = predictions.confidence.cpu().double().numpy()
+    wrong = 1.0 - predictions.correct.cpu().double().numpy()
     if predictions.weights is not None:
         return _weighted(confidence, wrong, predictions.weights.numpy())
     _, group, count = np.unique(-confidence, return_inverse=True, return_counts=True)
-    share = np.bincount(group, wrong) / count  # expected error of a sample among those of equal confidence
+    # expected error of a sample among those of equal confidence
+    share = np.bincount(group, wrong) / count
     samples = np.arange(1, len(wrong) + 1)
     return samples / len(wrong), np.cumsum(np.repeat(share, count)) / samples
 
@@ -95,21 +99,29 @@ def risk_coverage_curve(
     coverage, risk = risk_coverage(predictions)
     samples = len(risk)
     oracle = np.maximum(0.0, 1.0 - (1.0 - risk[-1]) / coverage)
-    axes, palette = canvas("risk_coverage_curve", theme, ax, size=(4.2, 3.2))
+    axes, palette = canvas(theme, ax, size=(4.2, 3.2))
 
     # The three curves, at no more points than can be seen.
     few = np.unique(np.linspace(0, samples - 1, min(samples, _MOST_POINTS)).round().astype(int))
-    x, model, best = 100 * coverage[few], 100 * risk[few], 100 * oracle[few]
+    x = 100 * coverage[few]
+    model = 100 * risk[few]
+    best = 100 * oracle[few]
     axes.fill_between(x, best, model, color=palette.lines[2], alpha=0.13, linewidth=0)
     axes.plot(x, model, color=palette.lines[2], linewidth=1.8, label="model")
     axes.plot(
-        [0, 100], [100 * risk[-1]] * 2, color=palette.muted, linewidth=1.2, linestyle=(0, (1.5, 1.2)), label="random"
+        [0, 100],
+        [100 * risk[-1]] * 2,
+        color=palette.muted,
+        linewidth=1.2,
+        linestyle=(0, (1.5, 1.2)),
+        label="random",
     )
     axes.plot(x, best, color=palette.ink, linewidth=1.2, linestyle=(0, (5, 1.5)), label="oracle")
     # The risk of the first few samples is extreme by chance, and must not set the scale.
     steady = model[x >= 5] if (x >= 5).any() else model
     axes.set(xlim=(0, 100), ylim=(0, 1.4 * max(100 * risk[-1], float(steady.max()), 0.4)))
-    aurc, excess = area_under_risk_coverage(predictions), excess_area_under_risk_coverage(predictions)
+    aurc = area_under_risk_coverage(predictions)
+    excess = excess_area_under_risk_coverage(predictions)
     axes.text(
         0.03, 0.96, f"AURC {100 * aurc:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
         fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),

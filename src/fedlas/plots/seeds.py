@@ -7,7 +7,16 @@ from statistics import fmean
 
 from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.extras import require
-from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, legend_below, legend_outside, name_axis, name_ticks
+from fedlas.plots.theme import (
+    REFERENCE,
+    Axes,
+    ThemeName,
+    canvas,
+    legend_below,
+    legend_outside,
+    name_axis,
+    name_ticks,
+)
 from fedlas.stats import mean_interval
 from fedlas.stats.compare import check_values
 
@@ -56,19 +65,23 @@ def seed_values(
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['fedlas', 'ls']
     """
-    owner = "seed_values"
     checked = {
-        name: check_values(owner, "values", numbers, "Leave others out.", missing=True)
+        name: check_values("values", numbers, "Leave others out.", missing=True)
         for name, numbers in values.items()
     }
-    rows = {name: numbers[numbers == numbers].tolist() for name, numbers in checked.items()}  # without NaN
+    # without NaN
+    rows = {name: numbers[numbers == numbers].tolist() for name, numbers in checked.items()}
     if not any(rows.values()):
-        raise InputError(owner, "values must be finite, and one name must have some", dict(values), "Leave others out.")
+        raise InputError(
+            "values must be finite, and one name must have some", dict(values), "Leave others out."
+        )
     if unknown := sorted(set(floors or ()) - set(rows)):
-        raise InputError(owner, "floors must be of names that have values", unknown, "Name them as in values.")
+        raise InputError(
+            "floors must be of names that have values", unknown, "Name them as in values."
+        )
     for name, floor in (floors or {}).items():
-        check_number(owner, f"floors[{name!r}]", floor)
-    axes, palette = canvas(owner, theme, ax, size=(3.7, 1.1 + _ROW * len(rows)), grid="x")
+        check_number(f"floors[{name!r}]", floor)
+    axes, palette = canvas(theme, ax, size=(3.7, 1.1 + _ROW * len(rows)), grid="x")
     if zero:
         axes.axvline(0, color=palette.ink, **REFERENCE)
     named: set[str] = set()
@@ -82,15 +95,25 @@ def seed_values(
     for row, (name, numbers) in enumerate(rows.items()):
         if not numbers:
             continue
-        mean, ends = fmean(numbers), mean_interval(numbers)
+        mean = fmean(numbers)
+        ends = mean_interval(numbers)
         if ends is not None and not zero and min(numbers) >= 0:
             ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
         apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
         color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
         above = [row - 0.28] * len(numbers)
-        axes.scatter(numbers, above, s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"))
+        axes.scatter(
+            numbers, above, s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed")
+        )
         if ends is not None:
-            axes.plot(ends, [row, row], color=color, linewidth=1.7, solid_capstyle="butt", label=once("95 % interval"))
+            axes.plot(
+                ends,
+                [row, row],
+                color=color,
+                linewidth=1.7,
+                solid_capstyle="butt",
+                label=once("95 % interval"),
+            )
         axes.plot(
             [mean], [row], marker="D", markersize=5, linestyle="none", color=color, markeredgecolor=palette.background,
             markeredgewidth=0.6, label=once("mean"),

@@ -50,7 +50,10 @@ class Theme:
 
     def line(self, number: int) -> dict[str, Any]:
         """Return color and dashes of the method of this number."""
-        return {"color": self.lines[number % len(self.lines)], "linestyle": DASHES[number % len(DASHES)]}
+        return {
+            "color": self.lines[number % len(self.lines)],
+            "linestyle": DASHES[number % len(DASHES)],
+        }
 
 
 LIGHT = Theme(
@@ -75,20 +78,28 @@ DARK = Theme(
     lines=("#d5d9de", "#f5a524", "#58b4f0", "#e58af2", "#5bd08a", "#ff7b72", "#d8cb4a", "#a5a0ff"),
 )
 """The palette of ``theme="dark"``."""
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), "-", (0, (3, 1)), (0, (1, 2)))
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.2)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    "-",
+    (0, (3, 1)),
+    (0, (1, 2)),
+)
 """Line styles; seven, coprime to the eight colors, so that 56 methods differ."""
 REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
 """Style of lines to compare with: the diagonal, zero, a mean, a threshold."""
 
 
-def theme_named(owner: str, name: str) -> Theme:
+def theme_named(name: str) -> Theme:
     """Return the palette called ``"light"`` or ``"dark"``.
 
     Raises:
         InputError: For another name.
     """
     palettes = {"light": LIGHT, "dark": DARK}
-    return palettes[check_choice(owner, "theme", name, palettes)]
+    return palettes[check_choice("theme", name, palettes)]
 
 
 def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
@@ -124,12 +135,11 @@ def _png(figure: Any) -> bytes:
 
 
 def canvas(
-    owner: str, theme: str, ax: Axes | None, *, size: tuple[float, float] = (4.4, 3.4), grid: str = "both"
+    theme: str, ax: Axes | None, *, size: tuple[float, float] = (4.4, 3.4), grid: str = "both"
 ) -> tuple[Any, Theme]:
     """Return ``ax`` or, if it is None, a new Axes, in the style of the theme; and the palette.
 
     Args:
-        owner: The calling function, for errors.
         theme: Name of the palette.
         ax: The Axes of the caller, if any.
         size: Of a new figure, in inches.
@@ -138,16 +148,20 @@ def canvas(
     Raises:
         InputError: For an unknown theme, or another ``ax``.
     """
-    palette = theme_named(owner, theme)
+    palette = theme_named(theme)
     axes: Any = new_axes(palette, size=size) if ax is None else ax
     if not hasattr(axes, "set_facecolor"):
-        raise InputError(owner, "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure.")
+        raise InputError(
+            "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure."
+        )
     dress(axes, palette)
     axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
     return axes, palette
 
 
-def caption(ax: Any, theme: Theme, x: str, y: str | None = None, *, title: str | None = None) -> None:
+def caption(
+    ax: Any, theme: Theme, x: str, y: str | None = None, *, title: str | None = None
+) -> None:
     """Name the axes of ``ax``, and its title if there is one."""
     name_axis(ax.xaxis, x, theme)
     if y is not None:
@@ -160,7 +174,9 @@ def entitle(ax: Any, title: str, theme: Theme) -> None:
     """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
     letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
     text = textwrap.fill(printable(str(title)), max(letters, 8))
-    ax.set_title(text, loc="left", color=theme.ink, fontsize=11, fontweight="bold", parse_math=False)
+    ax.set_title(
+        text, loc="left", color=theme.ink, fontsize=11, fontweight="bold", parse_math=False
+    )
 
 
 def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> None:
@@ -193,13 +209,15 @@ def legend_height(names: Sequence[str], width: float, *, most: int = 4) -> float
         width: Width of the figure in inches.
         most: Largest number of columns.
     """
-    lines = -(-len(names) // _columns(names, 0.775 * width, most))  # share of an axes in its figure before layout
+    # share of an axes in its figure before layout
+    lines = -(-len(names) // _columns(names, 0.775 * width, most))
     return 0.19 * lines
 
 
 def _columns(names: Sequence[str], width: float, most: int) -> int:
     entry = (46 + 5.4 * max(map(len, names))) / 72  # inches of a line, a gap and a name
-    return max(1, min(len(names), most, int(1.1 * width / entry)))  # it may reach below the tick labels
+    # it may reach below the tick labels
+    return max(1, min(len(names), most, int(1.1 * width / entry)))
 
 
 def legend(ax: Any, theme: Theme, *, size: float = 8, **placement: Any) -> None:

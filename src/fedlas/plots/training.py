@@ -54,16 +54,19 @@ def training_curves(
         >>> ax.get_ylabel(), [line.get_label() for line in ax.lines]
         ('Validation ECE (%)', ['ce', 'fedlas'])
     """
-    owner = "training_curves"
     for name, lines in history.items():
         if not isinstance(lines, Sequence) or not all(isinstance(line, Mapping) for line in lines):
             fix = "Pass the lines of log.jsonl."
-            raise InputError(owner, f"the log of {name!r} must be a list of mappings", describe(lines), fix)
+            raise InputError(
+                f"the log of {name!r} must be a list of mappings", describe(lines), fix
+            )
     curves = {name: _by_epoch(lines, metric) for name, lines in history.items()}
     if not any(curves.values()):
-        paths = sorted({path for lines in history.values() for line in lines for path in _paths(line)} - {"epoch"})
+        paths = sorted(
+            {path for lines in history.values() for line in lines for path in _paths(line)}
+            - {"epoch"}
+        )
         raise InputError(
-            owner,
             f"the log must hold {metric!r} with an epoch at least once",
             f"lines with {', '.join(paths) or 'nothing'}",
             "Name one of those, or pass the lines of log.jsonl.",
@@ -72,7 +75,7 @@ def training_curves(
     # One line and one band a method.
     label, percent = _label(metric)
     scale = 100.0 if percent else 1.0
-    axes, palette = canvas(owner, theme, ax, size=(5.6, 3.8))
+    axes, palette = canvas(theme, ax, size=(5.6, 3.8))
     last = max(max(points) for points in curves.values() if points)
     settled: list[float] = []
     for i, (name, points) in enumerate(curves.items()):
@@ -80,21 +83,30 @@ def training_curves(
             continue
         epochs = sorted(points)
         low, mean, high = (
-            [scale * statistic(points[e]) for e in epochs] for statistic in (min, lambda v: sum(v) / len(v), max)
+            [scale * statistic(points[e]) for e in epochs]
+            for statistic in (min, lambda v: sum(v) / len(v), max)
         )
         if all(len(values) == 1 for values in points.values()):
             ends = (_by_epoch(history[name], metric + end) for end in ("_low", "_high"))
             low, high = ([scale * of.get(e, points[e])[0] for e in epochs] for of in ends)
-        axes.fill_between(epochs, low, high, color=palette.line(i)["color"], alpha=0.13, linewidth=0)
+        axes.fill_between(
+            epochs, low, high, color=palette.line(i)["color"], alpha=0.13, linewidth=0
+        )
         marker = "o" if len(epochs) == 1 else None
-        axes.plot(epochs, mean, linewidth=1.5, label=name, marker=marker, markersize=4, **palette.line(i))
-        settled += [v for e, v in zip(epochs + epochs, low + high, strict=True) if e > _SETTLING * last]
+        axes.plot(
+            epochs, mean, linewidth=1.5, label=name, marker=marker, markersize=4, **palette.line(i)
+        )
+        settled += [
+            v for e, v in zip(epochs + epochs, low + high, strict=True) if e > _SETTLING * last
+        ]
 
     # Scales and text.
     _fit(axes, settled, ceiling=100.0 if percent else math.inf)
     if last > 1:
         axes.set_xlim(1, last)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(
+        require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8)
+    )
     caption(axes, palette, "epoch", label)
     if legend:
         legend_below(axes, palette)
@@ -103,7 +115,8 @@ def training_curves(
 
 def _fit(axes: Any, values: Sequence[float], *, ceiling: float) -> None:
     """Set vertical limits around ``values``, not below 0 if none is negative, nor above the ceiling if none is."""
-    bottom, top = min(values), max(values)
+    bottom = min(values)
+    top = max(values)
     margin = 0.06 * (top - bottom) or 0.05 * abs(top) or 0.5
     floor = 0.0 if bottom >= 0 else -math.inf
     axes.set_ylim(max(bottom - margin, floor), min(top + margin, max(ceiling, top)))
@@ -127,7 +140,9 @@ def _is_number(value: object) -> bool:
 def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
     paths: list[str] = []
     for key, value in line.items():
-        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+        paths += (
+            _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+        )
     return paths
 
 
@@ -135,7 +150,8 @@ def _label(metric: str) -> tuple[str, bool]:
     """Return axis label of a metric path, and whether it is in percent."""
     *parts, name = metric.split(".")
     metadata = METRICS[name].metadata if name in METRICS else {}
-    title, percent = str(metadata.get("title", name)), bool(metadata.get("percent", False))
+    title = str(metadata.get("title", name))
+    percent = bool(metadata.get("percent", False))
     where = " ".join(_PARTS.get(part, part) for part in parts)
     text = f"{where} {title if title.isupper() else title[:1].lower() + title[1:]}".strip()
     return text + (" (%)" if percent else ""), percent

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import OWNER, few
+from fedlas.predictions.cells import few
 
 _MOST_NAMES = 10_000
 """Names that are compared; where there are more, they are answers, not classes."""
@@ -54,19 +54,30 @@ class NamesAgree:
             one, other = alike[0]
             fix = "Write names in one way in both columns: they are compared letter by letter."
             expected = "predicted names must be written like the labels"
-            raise InputError(OWNER, expected, f"{one!r}, and {other!r} as a label, in {where}", fix)
+            raise InputError(expected, f"{one!r}, and {other!r} as a label, in {where}", fix)
 
     def notes(self) -> list[str]:
         """Say which names never agree, as sentences."""
         if self._rows > 1 and not self._many and not self._predicted.keys() & self._labels.keys():
-            predicted, labels = few(list(self._predicted)), few(list(self._labels))
-            return [f"No label is ever predicted: predicted are {predicted}; the labels are {labels}."]
-        return [f"{one!r} and {other!r} count as different names." for one, other in self._alike()[:3]]
+            predicted = few(list(self._predicted))
+            labels = few(list(self._labels))
+            return [
+                f"No label is ever predicted: predicted are {predicted}; the labels are {labels}."
+            ]
+        return [
+            f"{one!r} and {other!r} count as different names." for one, other in self._alike()[:3]
+        ]
 
     def _alike(self) -> list[tuple[str, str]]:
         """Return names that differ in case, blanks and underscores alone."""
-        by_letters = {_letters(label): label for label in self._labels if label not in self._predicted}
-        pairs = [(name, by_letters.get(_letters(name))) for name in self._predicted if name not in self._labels]
+        by_letters = {
+            _letters(label): label for label in self._labels if label not in self._predicted
+        }
+        pairs = [
+            (name, by_letters.get(_letters(name)))
+            for name in self._predicted
+            if name not in self._labels
+        ]
         return [(name, label) for name, label in pairs if label is not None]
 
 

@@ -49,44 +49,49 @@ class Target(OptionalArray):
     def __get__(self, instance: object | None, owner: type) -> Tensor:
         target = super().__get__(instance, owner)
         if target is None and instance is not None:
-            raise no_labels(owner.__name__, instance)
+            raise no_labels(instance)
         return target  # type: ignore[return-value]  # None is the default that dataclasses read from the class
 
 
-def no_labels(owner: str, predictions: Any) -> InputError:
+def no_labels(predictions: Any) -> InputError:
     """Return the error of a function that needs labels, for predictions without them."""
     return InputError(
-        owner,
         "predictions must hold labels",
         f"{predictions.num_samples} samples without target",
         "Pass the labels: Predictions(logits, target). Without them, predictions can be calibrated, scored and saved.",
     )
 
 
-def detached(owner: str, name: str, value: Any, fix: str = _ARRAY) -> Tensor:
+def detached(name: str, value: Any, fix: str = _ARRAY) -> Tensor:
     """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
 
     Raises:
         InputError: If a dense tensor cannot hold it.
     """
     if isinstance(value, Tensor):
-        check_dense(owner, name, value)
+        check_dense(name, value)
         return value.detach()
     try:
         array = np.asarray(value)
         # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # text, objects, rows of different lengths
-        raise InputError(owner, f"{name} must be numbers that a tensor can hold", describe(value), fix) from error
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as error:  # text, objects, rows of different lengths
+        raise InputError(
+            f"{name} must be numbers that a tensor can hold", describe(value), fix
+        ) from error
 
 
 def checked_target(
-    owner: str, target: Any, shape: tuple[int, int], device: torch.device, classes: Any = None
+    target: Any, shape: tuple[int, int], device: torch.device, classes: Any = None
 ) -> Tensor:
     """Return labels ``(N,)`` as int64.
 
     Args:
-        owner: Named in errors.
         target: Class numbers; also as floats without fractions, or as booleans of two classes. With ``classes``, their
             names.
         shape: ``(N, C)`` of the scores.
@@ -98,15 +103,20 @@ def checked_target(
     """
     samples, num_classes = shape
     if classes is not None:
-        target = _numbers_of(owner, target, classes, num_classes)
+        target = _numbers_of(target, classes, num_classes)
     fix = "Pass class numbers, or names and Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
-    target = detached(owner, "target", target, fix)
-    boolean, whole = target.dtype == torch.bool, not target.is_floating_point()
+    target = detached("target", target, fix)
+    boolean = target.dtype == torch.bool
+    whole = not target.is_floating_point()
     if target.is_floating_point() and target.shape == (samples,):
         whole = bool((target == target.trunc()).all()) and float(target.abs().max()) < LARGEST
-    if target.shape != (samples,) or target.is_complex() or not whole or (boolean and num_classes != 2):
+    if (
+        target.shape != (samples,)
+        or target.is_complex()
+        or not whole
+        or (boolean and num_classes != 2)
+    ):
         raise InputError(
-            owner,
             f"target must be class numbers of shape ({samples},), for scores {shape}",
             describe(target),
             "Pass class indices, not one-hot rows or probabilities; booleans are for two classes.",
@@ -115,7 +125,6 @@ def checked_target(
     low, high = (int(end) for end in target.aminmax())
     if low < 0 or high >= num_classes:
         raise InputError(
-            owner,
             f"target must be in [0, {num_classes}), as there are {num_classes} columns of scores",
             f"values from {low} to {high}",
             "Remove ignored positions first, or check the number of classes.",
@@ -123,29 +132,32 @@ def checked_target(
     return target
 
 
-def _numbers_of(owner: str, target: Any, classes: Any, num_classes: int) -> list[int]:
+def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
     """Return the number of each label among the names of the classes."""
     if not isinstance(classes, list | tuple | np.ndarray) or len(classes) != num_classes:
         expected = f"classes must be a sequence of {num_classes} names, in the order of the columns"
-        raise InputError(owner, expected, describe(classes), "Name every class.")
+        raise InputError(expected, describe(classes), "Name every class.")
     numbers = {str(name): number for number, name in enumerate(classes)}
     truths = truth_places(list(numbers))
     try:
         labels = [str(label) for label in np.asarray(target).ravel().tolist()]
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Pass one name a sample."
-        raise InputError(owner, "target must hold names of classes", describe(target), fix) from error
-    labels = [label.lower() if label not in numbers and label.lower() in truths else label for label in labels]
+        raise InputError("target must hold names of classes", describe(target), fix) from error
+    labels = [
+        label.lower() if label not in numbers and label.lower() in truths else label
+        for label in labels
+    ]
     numbers = truths | numbers
     for label in labels:
         if label not in numbers:
             fix = "Correct the label, or name the classes in the order of the columns."
             expected = f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}"
-            raise InputError(owner, expected, shortened(repr(label), 60), fix)
+            raise InputError(expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]
 
 
-def check_weights(owner: str, weights: Tensor, num_samples: int) -> Tensor:
+def check_weights(weights: Tensor, num_samples: int) -> Tensor:
     """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0.
 
     Raises:
@@ -154,22 +166,23 @@ def check_weights(owner: str, weights: Tensor, num_samples: int) -> Tensor:
     """
     if weights.shape != (num_samples,) or weights.is_complex():
         fix = "Pass one weight for each sample."
-        raise InputError(owner, f"weights must be ({num_samples},)", describe(weights), fix)
+        raise InputError(f"weights must be ({num_samples},)", describe(weights), fix)
     weights = weights.cpu().double()
-    low, high = float(weights.min()), float(weights.max())
+    low = float(weights.min())
+    high = float(weights.max())
     if not (low >= 0 and high <= LARGEST):  # so worded that NaN fails
         got = f"values from {low:.6g} to {high:.6g}"
         fix = "Leave out the samples whose weight is unknown; divide large weights by a constant."
-        raise InputError(owner, f"weights must be in [0, {LARGEST:g}]", got, fix)
+        raise InputError(f"weights must be in [0, {LARGEST:g}]", got, fix)
     # Squares of smaller ones underflow in the sums of an effective sample size.
     weights = weights.where(weights >= 1 / LARGEST, 0.0)
     if not bool((weights > 0).any()):
         fix = "Pass weights of which only the ratios matter, such as ones."
-        raise InputError(owner, f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
+        raise InputError(f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
     return weights
 
 
-def check_clusters(owner: str, clusters: Any, num_samples: int) -> Tensor:
+def check_clusters(clusters: Any, num_samples: int) -> Tensor:
     """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order.
 
     Raises:
@@ -179,27 +192,27 @@ def check_clusters(owner: str, clusters: Any, num_samples: int) -> Tensor:
     if not isinstance(clusters, Tensor):
         array = np.asarray(clusters)
         if array.dtype.kind in "OUS" and array.ndim == 1:
-            clusters = _numbered(owner, array)
-    clusters = detached(owner, "clusters", clusters, fix)
+            clusters = _numbered(array)
+    clusters = detached("clusters", clusters, fix)
     if clusters.is_floating_point() and bool((clusters == clusters.trunc()).all()):
         clusters = clusters.long()
     whole = not clusters.is_floating_point() and not clusters.is_complex()
     if clusters.shape != (num_samples,) or not whole:
         expected = f"clusters must be whole numbers or names ({num_samples},)"
-        raise InputError(owner, expected, describe(clusters), fix)
+        raise InputError(expected, describe(clusters), fix)
     return clusters.cpu().long()
 
 
-def _numbered(owner: str, names: np.ndarray) -> np.ndarray:
+def _numbered(names: np.ndarray) -> np.ndarray:
     """Return the number of each name among all of them, in sorted order."""
     missing = [row for row, name in enumerate(names.tolist()) if name is None or name != name]
     if missing:
         fix = "Name the cluster of every sample; a sample on its own is a cluster of one."
-        raise InputError(owner, "clusters must be named in every row", f"none in row {missing[0]}", fix)
+        raise InputError("clusters must be named in every row", f"none in row {missing[0]}", fix)
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
-def check_features(owner: str, features: Tensor, num_samples: int) -> Tensor:
+def check_features(features: Tensor, num_samples: int) -> Tensor:
     """Return finite ``features (N, D)`` with ``D > 0``.
 
     Raises:
@@ -208,23 +221,23 @@ def check_features(owner: str, features: Tensor, num_samples: int) -> Tensor:
     fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
     if not fits or features.is_complex():
         expected = f"features must be ({num_samples}, D)"
-        raise InputError(owner, expected, describe(features), "Pass one row a sample.")
-    check_finite(owner, "features", features)
+        raise InputError(expected, describe(features), "Pass one row a sample.")
+    check_finite("features", features)
     return features
 
 
-def checked_index(owner: str, index: Any, num_samples: int) -> Tensor:
+def checked_index(index: Any, num_samples: int) -> Tensor:
     """Return numbers of rows ``(n,)`` as int64, or a mask ``(N,)`` that chooses at least one.
 
     Raises:
         InputError: If it is neither.
     """
-    index = detached(owner, "index", index)
+    index = detached("index", index)
     if index.dtype == torch.bool and index.shape == (num_samples,) and bool(index.any()):
         return index
     kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     whole = index.ndim == 1 and index.dtype in kinds and len(index) > 0
     if not whole or not bool(((index >= 0) & (index < num_samples)).all()):
         fix = "Pass numbers of rows, or one boolean a row."
-        raise InputError(owner, "index must choose rows", describe(index), fix)
+        raise InputError("index must choose rows", describe(index), fix)
     return index.long()

@@ -18,8 +18,6 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 from fedlas._core.text import shortened
 
-OWNER = "predictions"
-"""Named in errors about a table."""
 _FIX = "Fill it in, remove the row, or add --drop-missing."
 _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
@@ -51,13 +49,18 @@ class TableChunk:
 
     def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
         """Return the rows without missing values, and how many rows lack one in each column but ``optional`` ones."""
-        lacking = {name: np.isnan(each).reshape(len(each), -1).any(axis=1) for name, each in self.numbers.items()}
+        lacking = {
+            name: np.isnan(each).reshape(len(each), -1).any(axis=1)
+            for name, each in self.numbers.items()
+        }
         plain = {name: _plain(each) for name, each in self.values.items()}
         for name, column in plain.items():
             if name not in optional:
                 lacking[name] = np.array([not cell_text(value) for value in column], dtype=bool)
         whole = ~np.logical_or.reduce(list(lacking.values()))
-        counts = Counter({name: int(missing.sum()) for name, missing in lacking.items() if missing.any()})
+        counts = Counter(
+            {name: int(missing.sum()) for name, missing in lacking.items() if missing.any()}
+        )
         return self.where_rows(whole), counts
 
     def where_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
@@ -65,7 +68,9 @@ class TableChunk:
         if mask.all():
             return self
         index = np.flatnonzero(mask).tolist()
-        values = {name: [_plain(column)[row] for row in index] for name, column in self.values.items()}
+        values = {
+            name: [_plain(column)[row] for row in index] for name, column in self.values.items()
+        }
         numbers = {name: each[mask] for name, each in self.numbers.items()}
         return replace(self, rows=self.rows[mask], numbers=numbers, values=values)
 
@@ -92,13 +97,17 @@ class TableChunk:
         columns = [self.numbers[name] for name in names]
         if len(columns) > 1 and any(column.ndim > 1 for column in columns):
             got = f"{len(columns)} columns in {self.file}"
-            raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
-        values = columns[0].reshape(len(self.rows), -1) if len(columns) == 1 else np.stack(columns, axis=1)
+            raise InputError("a column of lists must be the only one", got, "Name it alone.")
+        values = (
+            columns[0].reshape(len(self.rows), -1)
+            if len(columns) == 1
+            else np.stack(columns, axis=1)
+        )
         if not np.isfinite(values).all():
             row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(values)))
             number = "no number" if np.isnan(values[row, column]) else f"{values[row, column]:.6g}"
             got = f"{number} in {self.where(row)}, column {self.column_of(names)(column)}"
-            raise InputError(OWNER, f"{what} must be finite numbers", got, _FIX)
+            raise InputError(f"{what} must be finite numbers", got, _FIX)
         return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
     def each(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
@@ -127,13 +136,21 @@ class TableChunk:
         def text(value: Any, place: str) -> str:
             plain = cell_text(value) or missing
             if plain is None:
-                raise InputError(OWNER, f"every row must have a value in column {column!r}", f"none in {place}", _FIX)
+                raise InputError(
+                    f"every row must have a value in column {column!r}", f"none in {place}", _FIX
+                )
             if len(plain) > _LONGEST_NAME:
-                expected = f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters"
-                raise InputError(OWNER, expected, f"{len(plain):,} in {place}", "Name a column of labels or groups.")
-            if isinstance(value, float) and 2**53 <= abs(value) < math.inf:  # rounded: several names are one number
-                expected, fix = f"large numbers of column {column!r} must be whole, or text", "Write them as text."
-                raise InputError(OWNER, expected, f"{value:.1f} in {place}", fix)
+                expected = (
+                    f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters"
+                )
+                raise InputError(
+                    expected, f"{len(plain):,} in {place}", "Name a column of labels or groups."
+                )
+            # rounded: several names are one number
+            if isinstance(value, float) and 2**53 <= abs(value) < math.inf:
+                expected = f"large numbers of column {column!r} must be whole, or text"
+                fix = "Write them as text."
+                raise InputError(expected, f"{value:.1f} in {place}", fix)
             number = _number_of_name(plain)
             return plain if number is None else str(number)
 
@@ -153,7 +170,9 @@ class TableChunk:
             if word not in _RIGHT | _WRONG:
                 expected = f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect"
                 fix = _FIX if not text else "Name columns of labels with --predicted and --target."
-                raise InputError(OWNER, expected, f"{shortened(repr(value), 60) if text else 'none'} in {place}", fix)
+                raise InputError(
+                    expected, f"{shortened(repr(value), 60) if text else 'none'} in {place}", fix
+                )
             return word in _RIGHT
 
         return torch.tensor(self.each(column, is_right), dtype=torch.bool)
@@ -176,7 +195,9 @@ class Labels:
         The kind of the first label.
     """
 
-    def __init__(self, num_classes: int, names: Sequence[str], column: str, numbers: Sequence[int] = ()) -> None:
+    def __init__(
+        self, num_classes: int, names: Sequence[str], column: str, numbers: Sequence[int] = ()
+    ) -> None:
         self.column = column
         self.shown = [str(number) for number in numbers] or list(names)
         self.names = {name: place for place, name in enumerate(names)}
@@ -186,7 +207,10 @@ class Labels:
             self.truths = {"false": 0, "true": 1}
         self.positions = range(num_classes)
         # A number is the name of a class then, and 1 is not the second of the columns true and false.
-        if any(whole_number(name) is not None for name in self.names) or self.truths.get("true", 1) != 1:
+        if (
+            any(whole_number(name) is not None for name in self.names)
+            or self.truths.get("true", 1) != 1
+        ):
             self.positions = range(0)
         self.by_name: bool | None = None
 
@@ -204,12 +228,16 @@ class Labels:
             return "There were no labels."
         if self.by_name:
             return f"Labels name classes: {few(self.shown)}, in the order of the columns."
-        return f"Labels are class numbers, 0 to {len(self.positions) - 1} in the order of the columns."
+        return (
+            f"Labels are class numbers, 0 to {len(self.positions) - 1} in the order of the columns."
+        )
 
     def _number(self, label: Any, place: str) -> int:
         text = cell_text(label)
         if not text:
-            raise InputError(OWNER, f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX)
+            raise InputError(
+                f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX
+            )
         got = f"{shortened(repr(label), 60)} in {place}"
         number = _number_of_name(text)
         names = [form for form in (text, str(number)) if form in self.names]
@@ -223,27 +251,43 @@ class Labels:
         if number is None:
             kinds = [few(self.shown)] if self.names else []
             kinds += [f"a number from 0 to {len(self.positions) - 1}"] if self.positions else []
-            fix = "Name the classes in the order of the columns with --classes, or correct the label."
-            raise InputError(OWNER, f"labels in column {self.column!r} must be {', or '.join(kinds)}", got, fix)
+            fix = (
+                "Name the classes in the order of the columns with --classes, or correct the label."
+            )
+            raise InputError(
+                f"labels in column {self.column!r} must be {', or '.join(kinds)}", got, fix
+            )
         if self.by_name not in (None, by_name):
             kind = "the name of a class" if self.by_name else "the number of one"
-            raise InputError(OWNER, f"all labels must be {kind}, as the first is", got, "Use one kind only.")
+            raise InputError(
+                f"all labels must be {kind}, as the first is", got, "Use one kind only."
+            )
         self.by_name = by_name
         return number
 
 
 def cell_text(value: Any) -> str:
     """Return a value as text, empty for a missing one."""
-    return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
+    return (
+        "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
+    )
 
 
 def truth_places(names: Sequence[str]) -> dict[str, int]:
     """Return the class of each truth value in lower case, if two classes are named by them, as p_true and p_false."""
     words = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
-    values = [next((value for value, group in enumerate(_TRUTHS) if word in group), None) for word in words]
+    values = [
+        next((value for value, group in enumerate(_TRUTHS) if word in group), None)
+        for word in words
+    ]
     if sorted(values, key=str) != [0, 1]:
         return {}
-    return {word: place for place, value in enumerate(values) if value is not None for word in _TRUTHS[value]}
+    return {
+        word: place
+        for place, value in enumerate(values)
+        if value is not None
+        for word in _TRUTHS[value]
+    }
 
 
 def _number_of_name(text: str) -> int | None:
@@ -263,7 +307,9 @@ def whole_number(text: str) -> int | None:
 def few(names: Sequence[str], most: int = 12) -> str:
     """List the first names, and say how many more there are."""
     shown = ", ".join(shortened(str(name), 60) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
+    return (
+        f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
+    )
 
 
 def _plain(values: Values) -> Sequence[Any]:
@@ -279,5 +325,7 @@ def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating
     """
     if values.dtype.kind not in "fiu":
         fix = "Name columns of scores."
-        raise InputError(OWNER, f"column {name!r} must hold numbers", f"{values.dtype} in {label}", fix)
-    return values.astype(np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64)
+        raise InputError(f"column {name!r} must hold numbers", f"{values.dtype} in {label}", fix)
+    return values.astype(
+        np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64
+    )

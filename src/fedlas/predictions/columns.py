@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import InputError, check_choice, describe, suggestion
-from fedlas.predictions.cells import OWNER, few, whole_number
+from fedlas.predictions.cells import few, whole_number
 
 _DEFAULTS = (
     ("logits", "target", "label_probs", "weights"),
@@ -115,37 +115,49 @@ class Columns:
             "format",
         ):
             if not isinstance(name := getattr(self, option), str | None):
-                raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
+                raise InputError(
+                    f"{option_of(option)} must be text", describe(name), "Pass one name."
+                )
         for option in ("normalize", "percent", "drop_missing"):
             if not isinstance(flag := getattr(self, option), bool):
-                raise InputError(OWNER, f"{option_of(option)} must be True or False", describe(flag), "Pass True.")
+                raise InputError(
+                    f"{option_of(option)} must be True or False", describe(flag), "Pass True."
+                )
         object.__setattr__(self, "classes", tuple(_words(self.classes)))
         for option in ("logits", "probs", "label_probs", "covariates", "classes"):
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
             if none or not all(words) or len(set(words)) < len(words):
-                expected, got = f"{option_of(option)} must hold names, each once", describe(getattr(self, option))
-                raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma.")
+                expected = f"{option_of(option)} must hold names, each once"
+                got = describe(getattr(self, option))
+                raise InputError(
+                    expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma."
+                )
         # Then options that contradict each other.
         kinds = [option_of(name) for name in _SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
             fix = "Say what the columns hold: the file does not show it."
             expected = "only one of --logits, --probs and --confidence can name columns"
-            raise InputError(OWNER, expected, " and ".join(kinds), fix)
+            raise InputError(expected, " and ".join(kinds), fix)
         for option, partners in _PARTNERS.items():
-            if getattr(self, option) and kinds and not any(getattr(self, name) for name in partners):
+            if (
+                getattr(self, option)
+                and kinds
+                and not any(getattr(self, name) for name in partners)
+            ):
                 expected = f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}"
-                raise InputError(OWNER, expected, kinds[0], "Name such columns, or leave it out.")
+                raise InputError(expected, kinds[0], "Name such columns, or leave it out.")
         if self.correct is not None and (self.predicted is not None or self.target is not None):
-            got, fix = "--correct with one of these", "Leave one or the other out."
+            got = "--correct with one of these"
+            fix = "Leave one or the other out."
             expected = "outcomes must be named once, by --correct or by --predicted and --target"
-            raise InputError(OWNER, expected, got, fix)
-        check_choice(OWNER, "--confidence-as", self.confidence_as, CONFIDENCE_FORMS)
+            raise InputError(expected, got, fix)
+        check_choice("--confidence-as", self.confidence_as, CONFIDENCE_FORMS)
         if self.format is not None:
-            check_choice(OWNER, "--format", self.format, ["table", "lm-eval"])
+            check_choice("--format", self.format, ["table", "lm-eval"])
         if self.separator is not None and len(self.separator) != 1:
             fix = "Write ';' or ',', or leave it out."
-            raise InputError(OWNER, "the separator must be one character", repr(self.separator), fix)
+            raise InputError("the separator must be one character", repr(self.separator), fix)
 
     @property
     def kind(self) -> str | None:
@@ -156,7 +168,9 @@ class Columns:
     def has_outcomes(self) -> bool:
         """Whether columns say what the label is, or whether the predicted class is it."""
         if self.kind == "confidence":
-            return self.correct is not None or (self.predicted is not None and self.target is not None)
+            return self.correct is not None or (
+                self.predicted is not None and self.target is not None
+            )
         return self.target is not None
 
     @property
@@ -169,14 +183,25 @@ class Columns:
     @property
     def paths(self) -> list[str]:
         """Names that may be paths into values of JSON, as ``a.b`` is."""
-        values = [getattr(self, field.name) for field in fields(self) if field.name not in ("classes", "separator")]
-        words = [word for value in values if isinstance(value, str | list | tuple) for word in _words(value)]
+        values = [
+            getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("classes", "separator")
+        ]
+        words = [
+            word
+            for value in values
+            if isinstance(value, str | list | tuple)
+            for word in _words(value)
+        ]
         return [word for word in words if "." in word and not set(word) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""
         arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
-        default: dict[str, Any] = {name: name for name in arrays if name in names and not getattr(self, name)}
+        default: dict[str, Any] = {
+            name: name for name in arrays if name in names and not getattr(self, name)
+        }
         return self if self.kind is not None else replace(self, **default)
 
     def words(self, option: str) -> list[str]:
@@ -192,9 +217,15 @@ class Columns:
         patterns = _words(self.covariates, names)
         if not patterns:
             return ()
-        scores = _words(getattr(self, self.kind or "logits"), names) + _words(self.label_probs, names)
+        scores = _words(getattr(self, self.kind or "logits"), names) + _words(
+            self.label_probs, names
+        )
         others = {self.target, self.correct, self.predicted, self.weights}
-        used = {name for name in names if name in others or any(fnmatchcase(name, each) for each in scores)}
+        used = {
+            name
+            for name in names
+            if name in others or any(fnmatchcase(name, each) for each in scores)
+        }
         columns: list[str] = []
         for pattern in patterns:
             if pattern in names or not set(pattern) & set("*?["):
@@ -202,14 +233,20 @@ class Columns:
                 if pattern in used:
                     fix = "Leave it out of --covariates."
                     raise InputError(
-                        OWNER, "covariates must be other columns than scores and labels", repr(pattern), fix
+                        "covariates must be other columns than scores and labels",
+                        repr(pattern),
+                        fix,
                     )
                 columns.append(pattern)
-            elif matches := [name for name in names if fnmatchcase(name, pattern) and name not in used]:
+            elif matches := [
+                name for name in names if fnmatchcase(name, pattern) and name not in used
+            ]:
                 columns += matches
             else:
                 got = f"none of {few(names)} in {where}"
-                raise InputError(OWNER, f"--covariates {pattern!r} must match a column", got, "Name the columns.")
+                raise InputError(
+                    f"--covariates {pattern!r} must match a column", got, "Name the columns."
+                )
         return tuple(dict.fromkeys(columns))
 
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
@@ -225,21 +262,30 @@ class Columns:
         """
         _check_once(names, f"column names of {where} must differ", "Rename them.")
         options = {
-            name: getattr(self, name) for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
+            name: getattr(self, name)
+            for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
         }
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
             _check_exists(name, names, option_of(option), where)
         kind = self.kind or "logits"
-        scores, parts = _find(_words(getattr(self, kind), names), names, {*single.values()}, option_of(kind), where)
+        scores, parts = _find(
+            _words(getattr(self, kind), names), names, {*single.values()}, option_of(kind), where
+        )
         if kind == "confidence" and len(scores) > 1:
-            fix = "Name the column of the predicted class's probability; of all classes name --probs."
-            raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
+            fix = (
+                "Name the column of the predicted class's probability; of all classes name --probs."
+            )
+            raise InputError("--confidence must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
         votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
         for shared in ("groups", "clusters"):  # may be one of the others
             single.pop(shared, None)
-        _check_once([*scores, *votes, *single.values()], "a column must be named once", "Name it for one thing.")
+        _check_once(
+            [*scores, *votes, *single.values()],
+            "a column must be named once",
+            "Name it for one thing.",
+        )
         if not self.classes:
             _check_increasing(scores, where)
             _check_increasing(votes, where)
@@ -279,10 +325,12 @@ def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
             return [text]
         with suppress(csv.Error):
             return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [""])]
-    elif text is None or (isinstance(text, list | tuple) and all(isinstance(name, str) for name in text)):
+    elif text is None or (
+        isinstance(text, list | tuple) and all(isinstance(name, str) for name in text)
+    ):
         return list(text or ())
     fix = "Pass 'a,b,c' or ['a', 'b', 'c']."
-    raise InputError(OWNER, "columns and classes must be named by text", describe(text), fix)
+    raise InputError("columns and classes must be named by text", describe(text), fix)
 
 
 def _find(
@@ -301,7 +349,7 @@ def _find(
             if len(matches) < 2:
                 got = f"{len(matches)} of {few(names)} in {where}"
                 fix = "Name the columns; a single one is the positive class of two."
-                raise InputError(OWNER, f"{option} {pattern!r} must match at least two columns", got, fix)
+                raise InputError(f"{option} {pattern!r} must match at least two columns", got, fix)
             matched = _matched(pattern, matches)
             _check_order(matched, pattern, where)
         columns += matches
@@ -311,13 +359,15 @@ def _find(
 
 def _check_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
     if name not in names:
-        raise InputError(OWNER, f"{option} must name a column of {where}", repr(name), suggestion(name, names))
+        raise InputError(
+            f"{option} must name a column of {where}", repr(name), suggestion(name, names)
+        )
 
 
 def _check_once(names: Sequence[str], expected: str, fix: str) -> None:
     for name, times in Counter(names).most_common(1):
         if times > 1:
-            raise InputError(OWNER, expected, f"{name!r} {times} times", fix)
+            raise InputError(expected, f"{name!r} {times} times", fix)
 
 
 def _matched(pattern: str, names: Sequence[str]) -> list[str]:
@@ -336,12 +386,15 @@ def _numbers(names: Sequence[str]) -> list[int]:
     after = _alike([name[::-1] for name in names])
     parts = [name[before : len(name) - after] for name in names]
     decimals = before > 0 and names[0][before - 1] == "."
-    return [int(part) for part in parts] if not decimals and all(map(_DIGITS.fullmatch, parts)) else []
+    return (
+        [int(part) for part in parts] if not decimals and all(map(_DIGITS.fullmatch, parts)) else []
+    )
 
 
 def _alike(names: Sequence[str]) -> int:
     """Return how many characters all names begin with; digits at the end of these may belong to different numbers."""
-    first, last = min(names), max(names)  # what these share, all between them do
+    first = min(names)
+    last = max(names)  # what these share, all between them do
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return len("".join(letter for letter, _ in same).rstrip("0123456789"))
 
@@ -352,14 +405,16 @@ def _check_increasing(names: Sequence[str], where: str) -> None:
     if numbers != sorted(numbers):
         expected = "columns of classes must be numbered from 0 or 1 in order"
         fix = "List them in the order of the classes, a,b,c; or name the classes of this order with --classes."
-        raise InputError(OWNER, expected, f"{few([str(number) for number in numbers])} in {where}", fix)
+        raise InputError(expected, f"{few([str(number) for number in numbers])} in {where}", fix)
 
 
 def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:
     """Refuse columns that are numbered and not in order, as after sorting by name: 0, 1, 10, 2."""
     numbers = [number for part in parts if (number := whole_number(part)) is not None]
     start = min(numbers, default=0)
-    if len(numbers) == len(parts) and (start not in (0, 1) or numbers != [*range(start, start + len(numbers))]):
+    if len(numbers) == len(parts) and (
+        start not in (0, 1) or numbers != [*range(start, start + len(numbers))]
+    ):
         expected = f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order"
         fix = "Name them one by one in the order of the classes, a,b,c."
-        raise InputError(OWNER, expected, f"{few(parts)} in {where}", fix)
+        raise InputError(expected, f"{few(parts)} in {where}", fix)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import OWNER, TableChunk, Values, cell_text, few, whole_number
+from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.sources import TableSource
 
@@ -116,17 +116,24 @@ class Covariates:
         Raises:
             ValueError: If it is something else.
         """
-        numbers, categories = content["numbers"], content["categories"]
+        numbers = content["numbers"]
+        categories = content["categories"]
         lists = [numbers, *categories.values()]
-        if not all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists):
+        if not all(
+            isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists
+        ):
             raise ValueError("covariates must be lists of names")
-        return cls(tuple(numbers), {str(name): tuple(values) for name, values in categories.items()})
+        return cls(
+            tuple(numbers), {str(name): tuple(values) for name, values in categories.items()}
+        )
 
 
 def _too_many(name: str, label: str) -> InputError:
-    expected = f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values"
+    expected = (
+        f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values"
+    )
     fix = "Leave it out: a value that names one sample says nothing about the next."
-    return InputError(OWNER, expected, f"more in column {name!r} of {label}", fix)
+    return InputError(expected, f"more in column {name!r} of {label}", fix)
 
 
 def _hashable(cell: Any) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import OWNER, few
+from fedlas.predictions.cells import few
 from fedlas.predictions.sources import ROWS, Cells
 
 
@@ -32,7 +32,9 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise ValueError(f"{type(row).__name__}")
             except ValueError as error:
                 got = f"{error} in row {number} of {path.name}"
-                raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.") from error
+                raise InputError(
+                    "every line must be a JSON object", got, "Write one object a line."
+                ) from error
             yield number, row
 
 
@@ -72,7 +74,10 @@ def path_chunks(path: Path, numbers: Sequence[str], others: Sequence[str]) -> It
     """
     rows = json_rows(path)
     while batch := list(islice(rows, ROWS)):
-        values = {name: [at_path(row, name) for _, row in batch] for name in dict.fromkeys([*numbers, *others])}
+        values = {
+            name: [at_path(row, name) for _, row in batch]
+            for name in dict.fromkeys([*numbers, *others])
+        }
         first = batch[0][0]
         cells: dict[str, NDArray[np.floating[Any]]] = {
             name: _numbers(values[name], name, first, path.name) for name in numbers
@@ -90,11 +95,11 @@ def _numbers(values: Sequence[Any], name: str, first: int, file: str) -> NDArray
         if width is not None and not (isinstance(value, list) and len(value) == width):
             got = f"{len(value) if isinstance(value, list) else 0} {place}"
             expected = f"lists of column {name!r} must all hold {width} numbers"
-            raise InputError(OWNER, expected, got, "Write one number for each class.")
+            raise InputError(expected, got, "Write one number for each class.")
         for place_in_list, number in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(number, bool | dict | list):
                 got = f"{shortened(repr(number), 60)} {place}"
-                raise InputError(OWNER, f"column {name!r} must hold numbers", got, _fix(number, name))
+                raise InputError(f"column {name!r} must hold numbers", got, _fix(number, name))
             with suppress(TypeError, ValueError):
                 array[(row, place_in_list)[: array.ndim]] = float(number)
     return array

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import OWNER, TableChunk
+from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.logprobs import token_logprobs, true_false_logprobs
 from fedlas.predictions.stated import is_refusal, stated_confidence
 
@@ -40,10 +40,9 @@ def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArra
         >>> token_confidence([{"content": [{"token": "Paris", "logprob": -0.1}]}]).round(3).tolist()
         [0.905]
     """
-    owner = "token_confidence"
-    check_choice(owner, "reduce", reduce, ["sum", "mean", "min"])
-    answers = _each(owner, logprobs, "Pass a list of lists.")
-    return np.array([_of_tokens(owner, each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)])
+    check_choice("reduce", reduce, ["sum", "mean", "min"])
+    answers = _each(logprobs, "Pass a list of lists.")
+    return np.array([_of_tokens(each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
 def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
@@ -63,38 +62,44 @@ def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
         [0.832]
     """
-    answers = _each("p_true", logprobs, "Pass [[log p(True), log p(False)], ...].")
-    return np.array([_of_truth("p_true", each, f"answer {n}") for n, each in enumerate(answers, 1)])
+    answers = _each(logprobs, "Pass [[log p(True), log p(False)], ...].")
+    return np.array([_of_truth(each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def _each(owner: str, logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
-    if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1 or not len(logprobs):
-        raise InputError(owner, "logprobs must be a sequence, one entry an answer", describe(logprobs), fix)
+def _each(logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
+    if (
+        not isinstance(logprobs, list | tuple | np.ndarray)
+        or getattr(logprobs, "ndim", 2) < 1
+        or not len(logprobs)
+    ):
+        raise InputError(
+            "logprobs must be a sequence, one entry an answer", describe(logprobs), fix
+        )
     return logprobs
 
 
-def _of_tokens(owner: str, answer: Any, reduce: str, place: str) -> float:
+def _of_tokens(answer: Any, reduce: str, place: str) -> float:
     fix = "Pass natural logarithms of the tokens' probabilities."
     expected = "log-probabilities must be finite and at most 0"
     try:
         values = np.array(token_logprobs(answer) or [], dtype=np.float64)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(owner, expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+        raise InputError(expected, f"{shortened(str(error), 200)} in {place}", fix) from error
     if not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
         got = f"{values[~(values <= 1e-6)][0]:.6g}" if (values > 1e-6).any() else describe(answer)
-        raise InputError(owner, expected, f"{got} in {place}", fix)
+        raise InputError(expected, f"{got} in {place}", fix)
     return math.exp(min(0.0, float(getattr(values, reduce)())))
 
 
-def _of_truth(owner: str, answer: Any, place: str) -> float:
+def _of_truth(answer: Any, place: str) -> float:
     fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
     expected = "log-probabilities must be finite, two an answer"
     try:
         pair = true_false_logprobs(answer)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(owner, expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+        raise InputError(expected, f"{shortened(str(error), 200)} in {place}", fix) from error
     if pair is None or not np.isfinite(pair).all():
-        raise InputError(owner, expected, f"{describe(answer)} in {place}", fix)
+        raise InputError(expected, f"{describe(answer)} in {place}", fix)
     return float(1 / (1 + math.exp(min(700.0, max(-700.0, pair[1] - pair[0])))))
 
 
@@ -109,17 +114,18 @@ def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.floa
         return stated_confidence(cells)
 
     def confidence(cell: Any, place: str) -> float:
-        owner = f"{OWNER}, column {column!r}"
         if isinstance(cell, str):
             try:
                 cell = parse_json(cell, finite=False) if cell.strip() else None
             except ValueError as error:
                 fix = "Write lists such as [-0.1, -0.3]."
                 got = f"{shortened(repr(cell), 60)} in {place}"
-                raise InputError(OWNER, f"column {column!r} must hold log-probabilities", got, fix) from error
+                raise InputError(
+                    f"column {column!r} must hold log-probabilities", got, fix
+                ) from error
         if has_no_logprobs(cell, form):
             return math.nan
-        return _of_truth(owner, cell, place) if form == "p-true" else _of_tokens(owner, cell, form, place)
+        return _of_truth(cell, place) if form == "p-true" else _of_tokens(cell, form, place)
 
     return np.array(chunk.each(column, confidence))
 
@@ -158,16 +164,25 @@ class Answers:
         Raises:
             InputError: Then; they are counted and listed.
         """
-        count, refusals = self.counts["answers"], self.counts["silent refusals"]
+        count = self.counts["answers"]
+        refusals = self.counts["silent refusals"]
         if not self.rows or (drop and len(self.rows) < count):
             return
         kind = ""
         if refusals:
             kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
-        fix = "Add --drop-missing to leave them out" if len(self.rows) < count else "Ask for 'Confidence: ... %'"
-        got = f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
+        fix = (
+            "Add --drop-missing to leave them out"
+            if len(self.rows) < count
+            else "Ask for 'Confidence: ... %'"
+        )
+        got = (
+            f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
+        )
         raise InputError(
-            OWNER, f"each answer in column {column!r} must state a confidence", got, f"{fix}; or name another column."
+            f"each answer in column {column!r} must state a confidence",
+            got,
+            f"{fix}; or name another column.",
         )
 
     def notes(self) -> list[str]:
@@ -175,10 +190,14 @@ class Answers:
         lines = []
         if self.rows:
             count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
-            lines.append(f"{count} state no confidence that can be read and were left out: {self._listed()}.")
+            lines.append(
+                f"{count} state no confidence that can be read and were left out: {self._listed()}."
+            )
         if refusals := self.counts["refusals"]:
             stated = refusals - self.counts["silent refusals"]
-            count = "1 answer is a refusal" if refusals == 1 else f"{refusals:,} answers are refusals"
+            count = (
+                "1 answer is a refusal" if refusals == 1 else f"{refusals:,} answers are refusals"
+            )
             counts = f"; {stated:,} of them state{'s' * (stated == 1)} a confidence and count{'s' * (stated == 1)}"
             lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
         return lines
@@ -186,4 +205,6 @@ class Answers:
     def _listed(self) -> str:
         more = len(self.rows) - _SHOWN
         rows = ", ".join(f"{row:,}" for row in self.rows[:_SHOWN])
-        return f"row{'s' * (len(self.rows) > 1)} {rows}" + (f" and {more:,} more" if more > 0 else "")
+        return f"row{'s' * (len(self.rows) > 1)} {rows}" + (
+            f" and {more:,} more" if more > 0 else ""
+        )

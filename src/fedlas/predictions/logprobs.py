@@ -27,7 +27,9 @@ def token_logprobs(value: Any) -> list[float] | None:
     if isinstance(value, Mapping):
         if "token_ids" in value and isinstance(value.get("logprobs"), list):
             ids = value["token_ids"]
-            return [_logprob(each, token) for each, token in zip(value["logprobs"], ids, strict=True)]
+            return [
+                _logprob(each, token) for each, token in zip(value["logprobs"], ids, strict=True)
+            ]
         if "logprob" in value:
             return [_number(value["logprob"])]
         key = next((key for key in _INSIDE if key in value), None)
@@ -43,7 +45,12 @@ def token_logprobs(value: Any) -> list[float] | None:
         return None
     if not isinstance(value, list | tuple):
         raise ValueError(f"{type(value).__name__} in place of a list")
-    if value and isinstance(value[0], Mapping) and ("logprobs" in value[0] or "message" in value[0]):  # choices
+    # choices
+    if (
+        value
+        and isinstance(value[0], Mapping)
+        and ("logprobs" in value[0] or "message" in value[0])
+    ):
         return token_logprobs(value[0])
     tokens = value[1:] if value and value[0] is None else value  # the first of a prompt has none
     return [_logprob(token) for token in tokens] or None
@@ -78,14 +85,24 @@ def _alternatives(value: Any) -> list[tuple[str, float]] | None:
         return _alternatives(value[0])
     if not isinstance(value, Mapping):
         raise ValueError(f"{type(value).__name__} in place of alternatives")
-    key = next((key for key in ("choices", "outputs", "logprobs", "content", "top_logprobs") if key in value), None)
+    key = next(
+        (
+            key
+            for key in ("choices", "outputs", "logprobs", "content", "top_logprobs")
+            if key in value
+        ),
+        None,
+    )
     if key is not None:
         inside = value[key]
         if key == "top_logprobs" and isinstance(inside, list) and inside and "logprob" in inside[0]:
             return [(str(each["token"]), _number(each["logprob"])) for each in inside]
         return _alternatives(inside)
     if all(isinstance(each, Mapping) for each in value.values()):  # vLLM
-        return [(str(each.get("decoded_token", token)), _number(each["logprob"])) for token, each in value.items()]
+        return [
+            (str(each.get("decoded_token", token)), _number(each["logprob"]))
+            for token, each in value.items()
+        ]
     return [(str(token), _number(logprob)) for token, logprob in value.items()]
 
 

@@ -17,9 +17,14 @@ from typing import IO, Any
 _ROW_GROUPS = 4
 _COLUMNS = 1
 _META_DATA = 3
-_PATH, _COMPRESSED, _DATA_OFFSET, _DICTIONARY_OFFSET = 3, 7, 9, 11
-_PAGE_EXPANDED, _PAGE_COMPRESSED = 2, 3
-_PAGE_KINDS = (5, 7, 8)  # headers of data, of a dictionary, and of data of version 2; field 1 is the number of values
+_PATH = 3
+_COMPRESSED = 7
+_DATA_OFFSET = 9
+_DICTIONARY_OFFSET = 11
+_PAGE_EXPANDED = 2
+_PAGE_COMPRESSED = 3
+# headers of data, of a dictionary, and of data of version 2; field 1 is the number of values
+_PAGE_KINDS = (5, 7, 8)
 
 
 def expanded_size(path: Path, names: Collection[str]) -> int:
@@ -54,7 +59,8 @@ def _chunks(footer: bytes, names: Collection[str]) -> Iterator[tuple[int, int]]:
     for group in _struct(io.BytesIO(footer))[_ROW_GROUPS]:
         for column in group[_COLUMNS]:
             about = column[_META_DATA]
-            name = footer[about[_PATH][0]].decode()  # the first part: a list column has further ones
+            # the first part: a list column has further ones
+            name = footer[about[_PATH][0]].decode()
             if name in names:
                 offsets = [about[_DATA_OFFSET], about[_DICTIONARY_OFFSET]]
                 start = min(offset for offset in offsets if offset > 0)
@@ -72,7 +78,8 @@ def _expanded(file: IO[bytes], start: int, end: int) -> int:
         if min(page[_PAGE_EXPANDED], page[_PAGE_COMPRESSED], values) < 0:
             raise ValueError("a page of negative size")
         file.seek(page[_PAGE_COMPRESSED], os.SEEK_CUR)
-    return max(8 * values, size)  # lists have more values than rows, and text more bytes than values
+    # lists have more values than rows, and text more bytes than values
+    return max(8 * values, size)
 
 
 def _struct(file: IO[bytes]) -> dict[int, Any]:

@@ -82,13 +82,14 @@ class Predictions:
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        owner = "Predictions"
-        logits = check_logits(owner, detached(owner, "logits", self.logits))
+        logits = check_logits(detached("logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
             fix = "Flatten dense predictions to one row per position."
-            raise InputError(owner, "logits must be (N, C) with at least one sample", describe(logits), fix)
+            raise InputError(
+                "logits must be (N, C) with at least one sample", describe(logits), fix
+            )
         logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        check_finite(owner, "logits", logits)
+        check_finite("logits", logits)
         if are_probabilities(logits):
             warn_user(
                 "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
@@ -98,37 +99,42 @@ class Predictions:
         vars(self)["logits"] = logits
         self._check_others()
 
-    def _check_others(self, owner: str = "Predictions", classes: Sequence[Any] | None = None) -> None:
-        values, shape = vars(self), (self.num_samples, self.num_classes)
+    def _check_others(self, classes: Sequence[Any] | None = None) -> None:
+        values = vars(self)
+        shape = (self.num_samples, self.num_classes)
         if values["target"] is not None:
-            values["target"] = checked_target(owner, values["target"], shape, self.scores.device, classes)
+            values["target"] = checked_target(values["target"], shape, self.scores.device, classes)
         if values["features"] is not None:
-            features = detached(owner, "features", values["features"]).to(self.scores.device)
-            values["features"] = check_features(owner, features, shape[0])
+            features = detached("features", values["features"]).to(self.scores.device)
+            values["features"] = check_features(features, shape[0])
         if values["label_probs"] is not None:
-            values["label_probs"] = self._checked_label_probs(detached(owner, "label_probs", values["label_probs"]))
+            values["label_probs"] = self._checked_label_probs(
+                detached("label_probs", values["label_probs"])
+            )
         if values["weights"] is not None:
-            values["weights"] = check_weights(owner, detached(owner, "weights", values["weights"]), shape[0])
+            values["weights"] = check_weights(detached("weights", values["weights"]), shape[0])
         if values["clusters"] is not None:
-            values["clusters"] = check_clusters(owner, values["clusters"], shape[0])
+            values["clusters"] = check_clusters(values["clusters"], shape[0])
 
     def __repr__(self) -> str:
         names = [name for name in _FIELDS[2:] if getattr(self, name) is not None]
-        others, labels = f" and {', '.join(names)}" if names else "", "with" if self.has_target else "without"
+        others = f" and {', '.join(names)}" if names else ""
+        labels = "with" if self.has_target else "without"
         return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
 
     def _checked_label_probs(self, value: Tensor) -> Tensor:
         shape = (self.num_samples, self.num_classes)
         if tuple(value.shape) != shape or value.is_complex():
             expected = f"label_probs must be {shape}"
-            raise InputError("Predictions", expected, describe(value), "Pass one row a sample.")
-        check_finite("Predictions", "label_probs", value)
+            raise InputError(expected, describe(value), "Pass one row a sample.")
+        check_finite("label_probs", value)
         value = value.to(self.scores.device, torch.promote_types(value.dtype, torch.float32))
         sums = value.sum(dim=1)
         if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
             got = f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
-            expected, fix = "label_probs must be in [0, 1], every row summing to 1", "Pass the share of each class."
-            raise InputError("Predictions", expected, got, fix)
+            expected = "label_probs must be in [0, 1], every row summing to 1"
+            fix = "Pass the share of each class."
+            raise InputError(expected, got, fix)
         return value
 
     @property
@@ -184,7 +190,9 @@ class Predictions:
 
     def with_logits(self, logits: Tensor) -> Predictions:
         """Return the same samples with other logits, e.g. after calibration."""
-        values: dict[str, Any] = {name: value for name, value in self._tensors().items() if name != "probs"}
+        values: dict[str, Any] = {
+            name: value for name, value in self._tensors().items() if name != "probs"
+        }
         return type(self)(**{**values, "logits": logits})
 
     def without_target(self) -> Predictions:
@@ -197,13 +205,17 @@ class Predictions:
         Raises:
             InputError: If it is neither.
         """
-        index = checked_index("Predictions.rows", index, self.num_samples)
+        index = checked_index(index, self.num_samples)
         tensors = {name: value[index.to(value.device)] for name, value in self._tensors().items()}
         return self._replaced(**tensors)
 
     def _replaced(self, **tensors: Tensor | None) -> Predictions:
         values: dict[str, Any] = self._tensors() | tensors
-        return self._of_probs(values.pop("probs"), **values) if self.are_probs else type(self)(**values)
+        return (
+            self._of_probs(values.pop("probs"), **values)
+            if self.are_probs
+            else type(self)(**values)
+        )
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors that are there, by name; probabilities that were passed in place of logits."""
@@ -216,7 +228,9 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        tensors = {name: value for name, value in self._tensors().items() if name != "probs"} | {"logits": self.logits}
+        tensors = {name: value for name, value in self._tensors().items() if name != "probs"} | {
+            "logits": self.logits
+        }
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in tensors.items()}
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
@@ -249,9 +263,8 @@ class Predictions:
             >>> Predictions.from_probs([[0.75, 0.25], [0.2, 0.8]], ["cat", "cat"], classes=["cat", "dog"]).correct
             tensor([ True, False])
         """
-        owner = "Predictions.from_probs"
-        checked = probabilities_from(owner, detached(owner, "probs", probs), normalize=normalize)
-        return cls._of_probs(checked, owner, classes, target=target, **others)
+        checked = probabilities_from(detached("probs", probs), normalize=normalize)
+        return cls._of_probs(checked, classes, target=target, **others)
 
     @classmethod
     def from_frame(cls, frame: Any, **columns: Any) -> Predictions:
@@ -273,9 +286,11 @@ class Predictions:
         named = Columns(**columns)
         if named.kind not in ("logits", "probs"):
             fix = "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...)."
-            raise InputError("Predictions.from_frame", "probs or logits must name columns", named.kind or "none", fix)
+            raise InputError("probs or logits must name columns", named.kind or "none", fix)
         reader = TableReader(Frame(frame), named)
-        return cls.of_samples(Samples.joined(reader.samples(), reader.label), are_probs=named.kind == "probs")
+        return cls.of_samples(
+            Samples.joined(reader.samples(), reader.label), are_probs=named.kind == "probs"
+        )
 
     def to_frame(self) -> Any:
         """Return a pandas ``DataFrame``: a row a sample, with predicted class, confidence, target and probabilities.
@@ -286,7 +301,9 @@ class Predictions:
         columns = {"predicted": self.predicted, "confidence": self.confidence}
         columns |= {"target": self.target, "correct": self.correct} if self.has_target else {}
         columns |= {} if self.weights is None else {"weight": self.weights}
-        columns |= {f"prob_{number}": column for number, column in enumerate(self.probs.unbind(dim=1))}
+        columns |= {
+            f"prob_{number}": column for number, column in enumerate(self.probs.unbind(dim=1))
+        }
         arrays = {name: column.cpu().numpy() for name, column in columns.items()}
         return require("pandas", extra="tables").DataFrame(arrays)
 
@@ -296,19 +313,23 @@ class Predictions:
         names = ("label_probs", "weights", "features", "clusters")
         others: dict[str, Any] = {name: getattr(samples, name) for name in names}
         others["target"] = samples.outcome
-        return cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
+        return (
+            cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
+        )
 
     @classmethod
     def _of_probs(
-        cls, probs: Tensor, owner: str = "Predictions", classes: Sequence[Any] | None = None, **others: Any
+        cls, probs: Tensor, classes: Sequence[Any] | None = None, **others: Any
     ) -> Predictions:
         """Return predictions of checked probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
             fix = f"Leave it out, or name one of {', '.join(_FIELDS[1:])}."
-            raise InputError(owner, "arguments must be its own", sorted(unknown)[0], fix)
+            raise InputError("arguments must be its own", sorted(unknown)[0], fix)
         predictions = cls.__new__(cls)
-        vars(predictions).update({"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others})
-        predictions._check_others(owner, classes)
+        vars(predictions).update(
+            {"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
+        )
+        predictions._check_others(classes)
         return predictions
 
     @classmethod
@@ -322,9 +343,11 @@ class Predictions:
         """
         with open_archive(checked_path(path)) as archive:
             if "logits" not in archive:
-                expected = "the file must hold an array 'logits', and 'target' if the labels are known"
+                expected = (
+                    "the file must hold an array 'logits', and 'target' if the labels are known"
+                )
                 fix = "Save it with numpy.savez(path, logits=..., target=...)."
-                raise InputError("Predictions.load", expected, f"{path} with {sorted(archive.names)}", fix)
+                raise InputError(expected, f"{path} with {sorted(archive.names)}", fix)
             arrays: dict[str, Any] = {name: archive[name] for name in _FIELDS if name in archive}
         return cls(**arrays)
 
@@ -368,19 +391,19 @@ def plain_predictions(value: Any) -> Any:
     return value.predictions if isinstance(value, PredictionTable) else value
 
 
-def check_labeled(owner: str, predictions: object) -> Predictions:
+def check_labeled(predictions: object) -> Predictions:
     """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
 
     Raises:
         InputError: Otherwise.
     """
-    checked = check_predictions(owner, predictions)
+    checked = check_predictions(predictions)
     if not checked.has_target:
-        raise no_labels(owner, checked)
+        raise no_labels(checked)
     return checked
 
 
-def check_predictions(owner: str, predictions: object) -> Predictions:
+def check_predictions(predictions: object) -> Predictions:
     """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
 
     Raises:
@@ -390,16 +413,18 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     if isinstance(predictions, Predictions):
         return predictions
     if isinstance(predictions, TopLabel):
-        raise needs_all_classes(owner)
-    fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
-    raise InputError(owner, "predictions must be Predictions", describe(predictions), fix)
+        raise needs_all_classes()
+    fix = (
+        "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+    )
+    raise InputError("predictions must be Predictions", describe(predictions), fix)
 
 
-def check_measurable(owner: str, predictions: object) -> AnyPredictions:
+def check_measurable(predictions: object) -> AnyPredictions:
     """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
 
     Raises:
         InputError: Otherwise.
     """
     predictions = plain_predictions(predictions)
-    return predictions if isinstance(predictions, TopLabel) else check_labeled(owner, predictions)
+    return predictions if isinstance(predictions, TopLabel) else check_labeled(predictions)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe, warn_user
+from fedlas._core.errors import public_name
 
 FLOOR = float(torch.finfo(torch.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
@@ -35,7 +36,6 @@ class Probabilities:
     for each number that is not 0.
 
     Args:
-        owner: Named in errors.
         normalize: Take rows of any numbers that are not negative.
         fixes: Sentences on the remedy for ``"logits"`` and ``"percent"`` that were passed as probabilities, and
             on how to ``"normalize"``.
@@ -47,12 +47,15 @@ class Probabilities:
     """
 
     def __init__(
-        self, owner: str, *, normalize: bool, fixes: Mapping[str, str], precision: float = 0.0, file: str = ""
+        self, *, normalize: bool, fixes: Mapping[str, str], precision: float = 0.0, file: str = ""
     ) -> None:
-        self.owner, self.normalize, self._of = owner, normalize, f" of {file}" if file else ""
-        self._precision, self._fixes = max(SUM_TOLERANCE, precision), fixes
+        self.normalize = normalize
+        self._of = f" of {file}" if file else ""
+        self._precision = max(SUM_TOLERANCE, precision)
+        self._fixes = fixes
         self._rows = self._divided = 0
-        self._low, self._high = torch.inf, -torch.inf
+        self._low = torch.inf
+        self._high = -torch.inf
         self._places: int | None = None
 
     def checked(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
@@ -71,10 +74,10 @@ class Probabilities:
             row = int(far.nonzero()[0])
             got = f"{float(sums[row]):.6g} in {where(row)}{self._of} ({int(far.sum()):,} such rows among {len(far):,})"
             if self.normalize:
-                raise InputError(self.owner, "a row must have a positive number", got, "Remove the row.")
+                raise InputError("a row must have a positive number", got, "Remove the row.")
             fix = "Name the columns of all classes, and no other; for independent classes there is no softmax."
             expected = "the probabilities of a row must sum to 1"
-            raise InputError(self.owner, expected, got, f"{fix} {self._fixes['normalize']}")
+            raise InputError(expected, got, f"{fix} {self._fixes['normalize']}")
         self._rows += len(sums)
         # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
         rounding = max(ROUNDING, 4 * torch.finfo(probs.dtype).eps * probs.shape[1] ** 0.5)
@@ -91,10 +94,14 @@ class Probabilities:
         Raises:
             InputError: If one is outside [0, 1].
         """
-        probs = self.in_range(probs, where, column, "probabilities", 1.0 + self._precision).clamp(max=1.0)
+        probs = self.in_range(probs, where, column, "probabilities", 1.0 + self._precision).clamp(
+            max=1.0
+        )
         return torch.cat([1.0 - probs, probs], dim=1)
 
-    def in_range(self, values: Tensor, where: Where, column: Callable[[int], str], what: str, most: float) -> Tensor:
+    def in_range(
+        self, values: Tensor, where: Where, column: Callable[[int], str], what: str, most: float
+    ) -> Tensor:
         """Return the values without rounding below 0, if all are in ``[0, most]``.
 
         Raises:
@@ -107,14 +114,18 @@ class Probabilities:
         if bool(outside.any()):
             row, number = (int(index) for index in outside.nonzero()[0])
             got = f"{float(values[row, number]):.6g} in {where(row)}, column {column(number)}"
-            expected = f"{what} must be in [0, 1]" if most < torch.inf else f"{what} must not be negative"
-            raise InputError(self.owner, expected, got, self._looks_like(values))
+            expected = (
+                f"{what} must be in [0, 1]" if most < torch.inf else f"{what} must not be negative"
+            )
+            raise InputError(expected, got, self._looks_like(values))
         return values.clamp(min=0.0)
 
     @property
     def lost(self) -> float:
         """The largest share that a row lacked of 1 or had too much, where it was not meant to be normalized."""
-        return 0.0 if self.normalize or not self._divided else max(1.0 - self._low, self._high - 1.0)
+        return (
+            0.0 if self.normalize or not self._divided else max(1.0 - self._low, self._high - 1.0)
+        )
 
     def notes(self) -> list[str]:
         """Say how the rows so far were changed, as sentences."""
@@ -123,7 +134,11 @@ class Probabilities:
         text = f"{self._divided:,} of {self._rows:,} rows were divided by their sums"
         if self.normalize:
             return [f"{text}, which are from {self._low:.6g} to {self._high:.6g}."]
-        rounded = "" if self._places is None else f", as their numbers are rounded to {self._places} decimals"
+        rounded = (
+            ""
+            if self._places is None
+            else f", as their numbers are rounded to {self._places} decimals"
+        )
         lines = [f"{text}, which miss 1 by {self.lost:.2g} at most{rounded}."]
         if self.lost > _WORTH_A_WORD:
             lines.append(
@@ -143,14 +158,18 @@ class Probabilities:
         below = min(_MOST_LOST, unit * probs.shape[1]) + ROUNDING
         if below > precision:
             self._places = max(places, self._places or 0)
-        return max(precision, below), (unit * (probs > 0).sum(dim=1) + ROUNDING).clamp(min=precision)
+        return max(precision, below), (unit * (probs > 0).sum(dim=1) + ROUNDING).clamp(
+            min=precision
+        )
 
     def _looks_like(self, values: Tensor) -> str:
         """Return the remedy for values that are no probabilities, by their looks."""
         if bool((values < -ROUNDING).any()):
             return f"These look like logits: {self._fixes['logits']}"
         sums = values.sum(dim=1)
-        if bool(((sums - 100.0).abs() < 1.0).all()) or (values.shape[1] == 1 and float(values.max()) <= 100.0):
+        if bool(((sums - 100.0).abs() < 1.0).all()) or (
+            values.shape[1] == 1 and float(values.max()) <= 100.0
+        ):
             return f"These look like percentages: {self._fixes['percent']}"
         return f"For logits, {self._fixes['logits']} {self._fixes['normalize']}"
 
@@ -162,7 +181,8 @@ def decimal_places(values: Tensor) -> int | None:
         >>> decimal_places(torch.tensor([[0.125, 0.875]])), decimal_places(torch.tensor([[1 / 3, 2 / 3]]))
         (3, None)
     """
-    single, eps = values.dtype.itemsize <= 4, torch.finfo(values.dtype).eps
+    single = values.dtype.itemsize <= 4
+    eps = torch.finfo(values.dtype).eps
     # In single precision a number of six decimals is hardly distinguishable from any other.
     for places in range(2, _MOST_DIGITS - single + 1):
         scaled = values.double() * 10.0**places
@@ -171,7 +191,7 @@ def decimal_places(values: Tensor) -> int | None:
     return None
 
 
-def probabilities_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
+def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
     """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked; for ``owner``.
 
     Raises:
@@ -179,17 +199,19 @@ def probabilities_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
     """
     if not probs.is_floating_point() or probs.ndim not in (1, 2) or not probs.numel():
         fix = "Pass one row of probabilities a sample, or the probability of the second of two classes."
-        raise InputError(owner, "probs must be floats (N, C) or (N,)", describe(probs), fix)
+        raise InputError("probs must be floats (N, C) or (N,)", describe(probs), fix)
     if not isinstance(normalize, bool):
-        raise InputError(owner, "normalize must be True or False", describe(normalize), "Pass True.")
-    check_finite(owner, "probs", probs)
-    rows = Probabilities(owner, normalize=normalize, precision=float(torch.finfo(probs.dtype).eps), fixes=_FIXES)
+        raise InputError("normalize must be True or False", describe(normalize), "Pass True.")
+    check_finite("probs", probs)
+    rows = Probabilities(
+        normalize=normalize, precision=float(torch.finfo(probs.dtype).eps), fixes=_FIXES
+    )
     values = probs if probs.dtype in (torch.float32, torch.float64) else probs.float()
     values = values.reshape(len(values), -1)
     check = rows.both if values.shape[1] == 1 else rows.checked
     checked = check(values, lambda row: f"row {row}")
     if rows.lost > _WORTH_A_WORD:
-        warn_user(f"{owner}: {' '.join(rows.notes())}")
+        warn_user(f"{public_name()}: {' '.join(rows.notes())}")
     return checked
 
 
@@ -206,7 +228,11 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
     last digits that published numbers depend on.
     """
-    slow = logits.device.type == "cpu" and logits.dtype == torch.float64 and logits.shape[1] < _SLOW_BELOW
+    slow = (
+        logits.device.type == "cpu"
+        and logits.dtype == torch.float64
+        and logits.shape[1] < _SLOW_BELOW
+    )
     if not slow or (logits.requires_grad and torch.is_grad_enabled()):
         return torch.softmax(logits, 1, out=out)
     probs = torch.sub(logits, logits.amax(dim=1, keepdim=True), out=out).exp_()
@@ -228,7 +254,9 @@ def are_probabilities(logits: Tensor) -> bool:
         if low < 0 or high > 1:
             return False
         if len(rows) == _FEWEST and (places := decimal_places(rows)) is not None:
-            tolerance = max(tolerance, min(_MOST_LOST, 0.5 * 10.0**-places * rows.shape[1]) + ROUNDING)
+            tolerance = max(
+                tolerance, min(_MOST_LOST, 0.5 * 10.0**-places * rows.shape[1]) + ROUNDING
+            )
         if bool(((rows.sum(dim=1) - 1).abs() > tolerance).any()):
             return False
     return bool(((logits > 0) & (logits < 1)).any())

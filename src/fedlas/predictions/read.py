@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_kinds, describe
-from fedlas.predictions.cells import OWNER, few
+from fedlas.predictions.cells import few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
@@ -47,7 +47,6 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
         return columns
     hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
     raise InputError(
-        OWNER,
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
         "Add --logits 'PREFIX*' (or a,b,c) or --probs likewise, and --target NAME; or --confidence and --correct NAME.",
@@ -79,22 +78,39 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = Columns(**names) if names else columns
-    named, is_path = _checked(columns), isinstance(path, str | Path)
+    named = _checked(columns)
+    is_path = isinstance(path, str | Path)
     suffix = Path(path).suffix.lower() if is_path else ""
     if is_path and is_log(Path(path), named):
         predictions, groups, notes = read_lm_eval(Path(path), named.groups)
         return PredictionTable(predictions, (), tuple(notes), groups)
-    if suffix == ".npz" and columns is None and _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+    if (
+        suffix == ".npz"
+        and columns is None
+        and _is_saved(path, {"logits", "target"} if labels else {"logits"})
+    ):
         return PredictionTable(Predictions.load(path))
     top_label = {"confidence", "correct"}
-    if suffix == ".npz" and columns is None and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES):
+    if (
+        suffix == ".npz"
+        and columns is None
+        and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
+    ):
         return PredictionTable(TopLabel.load(path))
     reader = open_table(path, columns)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
-        fix = "Add --correct NAME, or --predicted NAME and --target NAME." if of_top_label else "Add --target NAME."
-        name = "--correct must say which predictions are right" if of_top_label else "--target must name the labels"
-        raise InputError(OWNER, name, "none", fix)
+        fix = (
+            "Add --correct NAME, or --predicted NAME and --target NAME."
+            if of_top_label
+            else "Add --target NAME."
+        )
+        name = (
+            "--correct must say which predictions are right"
+            if of_top_label
+            else "--target must name the labels"
+        )
+        raise InputError(name, "none", fix)
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
@@ -122,15 +138,21 @@ def is_log(path: Path, columns: Columns) -> bool:
     is_plain = columns == Columns(groups=columns.groups, format=columns.format)
     if columns.format == "lm-eval" and not is_plain:
         fix = "Leave the other options of columns out."
-        raise InputError(OWNER, "samples of lm-evaluation-harness have fixed columns", describe(columns), fix)
+        raise InputError(
+            "samples of lm-evaluation-harness have fixed columns", describe(columns), fix
+        )
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
-    return columns.format == "lm-eval" or (is_plain and columns.format is None and is_json and is_lm_eval(path))
+    return columns.format == "lm-eval" or (
+        is_plain and columns.format is None and is_json and is_lm_eval(path)
+    )
 
 
 def _checked(columns: Columns | None) -> Columns:
     if isinstance(columns, Columns | None):
         return columns or Columns()
-    raise InputError(OWNER, "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label').")
+    raise InputError(
+        "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label')."
+    )
 
 
 def _is_saved(path: str | Path, names: set[str]) -> bool:
@@ -173,10 +195,13 @@ class Reader:
         return self._read(path, self.columns)
 
     def _read(self, path: Path, columns: Columns | None) -> PredictionTable:
-        table, path = read_predictions(path, columns), Path(path)
+        table = read_predictions(path, columns)
+        path = Path(path)
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
             got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"
-            raise InputError(OWNER, "classes must be the same, in the same order", got, "Name the columns a,b,c.")
+            raise InputError(
+                "classes must be the same, in the same order", got, "Name the columns a,b,c."
+            )
         self.notes += [f"{path.name}: {note}" for note in table.notes]
         return table

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError, check_dense, describe
-from fedlas.predictions.cells import OWNER, Values, floating
+from fedlas.predictions.cells import Values, floating
 
 ROWS = 4096
 """Rows of a chunk."""
@@ -60,7 +60,7 @@ class Frame(TableSource):
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
         if columns is None or isinstance(frame, str | Tensor):
             fix = "Pass a data frame of pandas or polars, or a mapping from names to columns."
-            raise InputError(OWNER, "the table must have columns", describe(frame), fix)
+            raise InputError("the table must have columns", describe(frame), fix)
         self.names = [str(name) for name in columns]
         self._columns = {str(name): frame[name] for name in columns}
         self.notes: list[str] = []
@@ -69,9 +69,14 @@ class Frame(TableSource):
         """As :meth:`TableSource.chunks`."""
         for name in (*numbers, *others):
             column = self._columns[name]
-            if isinstance(column, str | bytes) or not hasattr(column, "__len__") or getattr(column, "ndim", 1) == 0:
-                expected, fix = f"column {name!r} must hold a value in each row", "Pass a list or an array."
-                raise InputError(OWNER, expected, f"{describe(column)} in {self.label}", fix)
+            if (
+                isinstance(column, str | bytes)
+                or not hasattr(column, "__len__")
+                or getattr(column, "ndim", 1) == 0
+            ):
+                expected = f"column {name!r} must hold a value in each row"
+                fix = "Pass a list or an array."
+                raise InputError(expected, f"{describe(column)} in {self.label}", fix)
         values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
         yield from _together(
             {name: _pieces(self._numbers(name)) for name in numbers},
@@ -82,10 +87,14 @@ class Frame(TableSource):
     def _numbers(self, name: str) -> NDArray[Any]:
         column = self._columns[name]
         if isinstance(column, Tensor):
-            check_dense(OWNER, name, column)
+            check_dense(name, column)
             column = column.detach().cpu()
-            column = column.float() if column.is_floating_point() and column.itemsize < 4 else column  # bfloat16
-        if hasattr(column, "notna") and not isinstance(column.dtype, np.dtype):  # types of pandas' own
+            # bfloat16
+            column = (
+                column.float() if column.is_floating_point() and column.itemsize < 4 else column
+            )
+        # types of pandas' own
+        if hasattr(column, "notna") and not isinstance(column.dtype, np.dtype):
             column = self._plain(name)
         try:
             array = np.asarray(column)
@@ -96,7 +105,7 @@ class Frame(TableSource):
             if isinstance(error, InputError):
                 raise
             fix = "Name columns of scores, or one of lists of one length."
-            raise InputError(OWNER, f"column {name!r} must hold numbers", describe(column), fix) from error
+            raise InputError(f"column {name!r} must hold numbers", describe(column), fix) from error
 
     def _plain(self, name: str) -> list[Any]:
         column = self._columns[name]
@@ -112,7 +121,8 @@ class Archive(TableSource):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.label = path, path.name
+        self.path = path
+        self.label = path.name
         self.notes: list[str] = []
         with open_archive(path) as archive:
             self.names = archive.names
@@ -124,7 +134,9 @@ class Archive(TableSource):
             rest = {name: self._pieces(archive, name) for name in others}
             for name, (shape, _) in rest.items():
                 if len(shape) > 1:
-                    raise InputError(OWNER, f"array {name!r} must be (N,)", f"{shape} in {self.label}", "Save it so.")
+                    raise InputError(
+                        f"array {name!r} must be (N,)", f"{shape} in {self.label}", "Save it so."
+                    )
             yield from _together(pieces, rest, self.label)
 
     def _pieces(self, archive: Arrays, name: str) -> Pieces:
@@ -133,7 +145,9 @@ class Archive(TableSource):
         row = math.prod(array.shape[1:]) * array.dtype.itemsize
         if not array.shape or not row:
             got = f"{array.dtype} {array.shape} in {self.label}"
-            raise InputError(OWNER, f"array {name!r} must hold something in each row", got, "Save one row a sample.")
+            raise InputError(
+                f"array {name!r} must hold something in each row", got, "Save one row a sample."
+            )
         check_fits(min(ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
         if array.by_column:
             return _pieces(archive[name])
@@ -160,12 +174,14 @@ def open_archive(path: Path) -> Iterator[Arrays]:
         with open_arrays(path) as archive:
             yield archive
     except FileNotFoundError as error:
-        raise InputError(OWNER, "the file must exist", path, "Check the path.") from error
+        raise InputError("the file must exist", path, "Check the path.") from error
     except InputError:
         raise
     except (OSError, ValueError) as error:
-        fix = "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose."
-        raise InputError(OWNER, "it must be an .npz of plain arrays", f"{path} ({error})", fix) from error
+        fix = (
+            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose."
+        )
+        raise InputError("it must be an .npz of plain arrays", f"{path} ({error})", fix) from error
 
 
 def _pieces(array: NDArray[Any]) -> Pieces:
@@ -175,10 +191,15 @@ def _pieces(array: NDArray[Any]) -> Pieces:
 def _together(numbers: dict[str, Pieces], others: dict[str, Pieces], label: str) -> Iterator[Cells]:
     """Yield some rows of all columns at a time, whose lengths are checked."""
     shapes = {name: shape for name, (shape, _) in (numbers | others).items()}
-    if len({shape[0] for shape in shapes.values()}) > 1 or any(len(shape) > 2 for shape in shapes.values()):
+    if len({shape[0] for shape in shapes.values()}) > 1 or any(
+        len(shape) > 2 for shape in shapes.values()
+    ):
         got = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
         expected = "columns must be (N,) or (N, C), all of one length N"
-        raise InputError(OWNER, expected, f"{got} in {label}", "Name others, or save them so.")
+        raise InputError(expected, f"{got} in {label}", "Name others, or save them so.")
     for _ in range(0, next(iter(shapes.values()))[0], ROWS):
         values = {name: next(pieces) for name, (_, pieces) in others.items()}
-        yield {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}, dict(values)
+        yield (
+            {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()},
+            dict(values),
+        )

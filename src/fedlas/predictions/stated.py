@@ -52,7 +52,9 @@ _NUMBER = re.compile(
     rf")?(?![\w^]|[.,:]\d|\*\*\d|\s*[/:]\s*\d|\s*(?:x|\u00d7)\s*10|\s*{_UNIT}|\s+or\s+[\d.]|\s+CI\b)",
     re.IGNORECASE,
 )
-_SCALE = re.compile(r"(?:[\d.]+\s*%?\s*(?:-|to|and)|out\s+of|/)\s*(\d+(?:\.\d+)?)\s*%?[)\]]?", re.IGNORECASE)
+_SCALE = re.compile(
+    r"(?:[\d.]+\s*%?\s*(?:-|to|and)|out\s+of|/)\s*(\d+(?:\.\d+)?)\s*%?[)\]]?", re.IGNORECASE
+)
 """The largest number that there may be, where it is announced: "(0-100)", "on a scale from 1 to 10"."""
 _SCALES = {1.0, 4.0, 5.0, 6.0, 7.0, 10.0, 20.0, 100.0}
 
@@ -64,7 +66,8 @@ _FILLER = (
     r"just|nearly|almost|equals|between|_?score|_?level)"
 )
 _BEHIND_COLON = re.compile(
-    rf"{_ANNOUNCED}(?P<filler>[^.:=\n;]{{0,60}}|[^:=\n;]{{0,60}}[)\]]\W{{0,4}})[:=]{_TIES}$", re.IGNORECASE
+    rf"{_ANNOUNCED}(?P<filler>[^.:=\n;]{{0,60}}|[^:=\n;]{{0,60}}[)\]]\W{{0,4}})[:=]{_TIES}$",
+    re.IGNORECASE,
 )
 _BEHIND_WORDS = re.compile(
     rf"{_ANNOUNCED}(?P<filler>(?:\s*[(\[][^()\[\]]{{0,20}}[)\]])?{_TIES}(?:\b{_FILLER}\b{_TIES}){{0,8}})$",
@@ -88,7 +91,9 @@ _SURE = re.compile(
     rf"\s*-?\s*(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"[\s\W]*(?:(?:about|around|roughly|approximately|approx|maybe|perhaps)\W*)?", re.IGNORECASE)
+_ALONE = re.compile(
+    r"[\s\W]*(?:(?:about|around|roughly|approximately|approx|maybe|perhaps)\W*)?", re.IGNORECASE
+)
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[\n;]")
 
 # Words.
@@ -102,7 +107,9 @@ _UNDONE = re.compile(
     r"|\s+(?:to\s+(?:say|tell|know|determine|judge|be|predict|answer|verify)|as\s+not|candidates?|story)\b",
     re.IGNORECASE,
 )
-_CERTAIN = re.compile(r"\s*(?:[.,;:!?)\"'*]|$|that\b|of\s+(?:it|this|that|my)\b|about\b)", re.IGNORECASE)
+_CERTAIN = re.compile(
+    r"\s*(?:[.,;:!?)\"'*]|$|that\b|of\s+(?:it|this|that|my)\b|about\b)", re.IGNORECASE
+)
 _REFUSAL = re.compile(
     r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|unable\s+to|not\s+able\s+to)\s+(?:\w+\s+)?"
     r"(?:know|answer|say|tell|determine|provide|help|assist|comply|verify)|no\s+idea|as\s+an\s+ai\b|unanswerable|"
@@ -121,7 +128,9 @@ def is_refusal(text: object) -> bool:
     return isinstance(text, str) and _REFUSAL.search(text.translate(_PLAIN)) is not None
 
 
-def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+def stated_confidence(
+    answers: Sequence[Any], words: Mapping[str, float] | None = None
+) -> NDArray[np.float64]:
     """Return the confidence that each answer states ``(N,)``; NaN where it states none, or what it states is unclear.
 
     A number counts if it stands alone, if a word such as "confidence" or "probability" announces it, or if "sure",
@@ -144,14 +153,20 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
         >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
         [0.85, 0.8, 0.93, 0.7, nan]
     """
-    if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray) or getattr(answers, "ndim", 1) != 1:
-        raise InputError("stated_confidence", "answers must be a sequence", describe(answers), "Pass a list of texts.")
+    if (
+        isinstance(answers, str)
+        or not isinstance(answers, Sequence | np.ndarray)
+        or getattr(answers, "ndim", 1) != 1
+    ):
+        raise InputError("answers must be a sequence", describe(answers), "Pass a list of texts.")
     if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
         fix = "Pass {'likely': 0.7}."
-        raise InputError("stated_confidence", "words must be a mapping from text", describe(words), fix)
+        raise InputError("words must be a mapping from text", describe(words), fix)
     table = {word.lower(): share for word, share in (words or WORDS).items()}
     longest_first = sorted(table, key=len, reverse=True)
-    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE)
+    pattern = re.compile(
+        rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE
+    )
     cache: dict[str, float] = {}
     for answer in answers:
         text = str(answer)
@@ -171,20 +186,30 @@ def _statements(text: str) -> Iterator[float | None]:
         before = text[max(0, match.start() - _LEFT) : match.start()]
         after = text[match.end() : match.end() + _RIGHT]
         patterns = (_BEHIND_COLON, _BEHIND_TAG, _BEHIND_WORDS, _BEHIND_LEVEL)
-        announced = next((tie for tie in (pattern.search(before) for pattern in patterns) if tie), None)
+        announced = next(
+            (tie for tie in (pattern.search(before) for pattern in patterns) if tie), None
+        )
         sure = _SURE.match(after)
         alone = _ALONE.fullmatch(text[: match.start()]) and not after.strip(" \n\t.!*_)]}\"'`")
         if announced:
             filler = announced.groupdict().get("filler") or ""
             if _is_template(match) or _NO_TIE.search(filler):
                 yield None
-            elif _OPPOSITE.search(filler) or _OPPOSITE.search(_clause_before(before)) or _is_bound(before, announced):
+            elif (
+                _OPPOSITE.search(filler)
+                or _OPPOSITE.search(_clause_before(before))
+                or _is_bound(before, announced)
+            ):
                 yield math.nan
             else:
                 scales = _SCALE.findall(filler)
                 yield _share(match, scale=float(scales[-1]) if scales else None)
-        elif sure and (match["unit"] or match["unit2"] or match["ratio"] or float(_plain(match["first"])) <= 1):
-            unclear = _OPPOSITE.search(_clause_before(before)) or _OPPOSITE.search(_clause_after(after))
+        elif sure and (
+            match["unit"] or match["unit2"] or match["ratio"] or float(_plain(match["first"])) <= 1
+        ):
+            unclear = _OPPOSITE.search(_clause_before(before)) or _OPPOSITE.search(
+                _clause_after(after)
+            )
             yield math.nan if unclear or _BOUND.search(before) else _share(match, scale=None)
         elif alone:
             signed = _BOUND.search(before) is not None
@@ -197,7 +222,8 @@ def _statements(text: str) -> Iterator[float | None]:
 
 def _is_template(match: re.Match[str]) -> bool:
     """Return whether a range is the scale of a number: "Confidence (0-100):"."""
-    low, high = match["first"], match["second"]
+    low = match["first"]
+    high = match["second"]
     return high is not None and low in ("0", "0.0", "1") and float(_plain(high)) in _SCALES
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.agreement import NamesAgree, same_name
-from fedlas.predictions.cells import OWNER, Labels, TableChunk, few
+from fedlas.predictions.cells import Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
@@ -74,9 +74,13 @@ class Samples:
                 elif value is not None:
                     texts.setdefault(name, []).append(value)
         if not tensors:
-            raise InputError(OWNER, "there must be at least one row", f"none in {where}", "Check the file.")
+            raise InputError(
+                "there must be at least one row", f"none in {where}", "Check the file."
+            )
         values: dict[str, Any] = {name: rows.tensor() for name, rows in tensors.items()}
-        return cls(**values | {name: tuple(chain.from_iterable(each)) for name, each in texts.items()})
+        return cls(
+            **values | {name: tuple(chain.from_iterable(each)) for name, each in texts.items()}
+        )
 
 
 class _GrowingArray:
@@ -93,7 +97,9 @@ class _GrowingArray:
             self._array = np.empty(rows.shape, dtype=rows.dtype)
         elif rows.shape[1:] != self._array.shape[1:]:
             got = f"{rows.shape[1:]} after {self._array.shape[1:]}"
-            raise InputError(OWNER, "every row must have as many numbers as the first", got, "Check the file.")
+            raise InputError(
+                "every row must have as many numbers as the first", got, "Check the file."
+            )
         if size > len(self._array):
             self._array.resize((max(size, self._size * 9 // 8), *rows.shape[1:]), refcheck=False)
         self._array[self._size : size] = rows
@@ -120,24 +126,35 @@ class TableReader:
         Sentences of :meth:`notes`, which :meth:`samples` and :meth:`blocks` fill.
     """
 
-    def __init__(self, source: TableSource, columns: Columns, covariates: Covariates | None = None) -> None:
-        self.columns, self._source, self.label = columns, source, source.label
+    def __init__(
+        self, source: TableSource, columns: Columns, covariates: Covariates | None = None
+    ) -> None:
+        self.columns = columns
+        self._source = source
+        self.label = source.label
         if columns.drop_missing:
             source.missing = MISSING
-        self._text = [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
+        self._text = (
+            [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
+        )
         source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
         self.answers = Answers()
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
-        self._dropped, self._rows, self._zeros, self._zero_labels = Counter[str](), 0, 0, 0
+        self._dropped = Counter[str]()
+        self._rows = 0
+        self._zeros = 0
+        self._zero_labels = 0
         self._labels: Labels | None = None
         self._agreement = NamesAgree()
-        self._binary, self._num_classes = False, 0
+        self._binary = False
+        self._num_classes = 0
         self._is_probs = columns.kind == "probs"
         self._probs, self._votes = (
-            Probabilities(OWNER, normalize=columns.normalize, fixes=_FIXES, file=source.label) for _ in range(2)
+            Probabilities(normalize=columns.normalize, fixes=_FIXES, file=source.label)
+            for _ in range(2)
         )
         self._percent = bool(source.in_percent.intersection(self._names.scores))
         self._scale = 0.01 if columns.percent and not self._percent else 1.0
@@ -169,17 +186,26 @@ class TableReader:
         Raises:
             InputError: As :meth:`blocks`.
         """
-        columns, votes = self.columns, self._names.label_probs
+        columns = self.columns
+        votes = self._names.label_probs
         weights = () if columns.weights is None else (columns.weights,)
         scores = self._names.scores if columns.confidence_as == "number" else ()
-        optional = None if columns.groups in (columns.target, columns.correct, columns.predicted) else columns.groups
+        optional = (
+            None
+            if columns.groups in (columns.target, columns.correct, columns.predicted)
+            else columns.groups
+        )
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         first = 1
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
-        for numbers, values in self._source.chunks(names, [*dict.fromkeys([*columns.others, *more.categories])]):
+        for numbers, values in self._source.chunks(
+            names, [*dict.fromkeys([*columns.others, *more.categories])]
+        ):
             count = len(next(iter([*numbers.values(), *values.values()])))
-            chunk = TableChunk(np.arange(first, first := first + count), numbers, values, self.label)
+            chunk = TableChunk(
+                np.arange(first, first := first + count), numbers, values, self.label
+            )
             if columns.drop_missing:
                 chunk, lacking = chunk.complete(optional={optional, *self._text})
                 self._dropped += lacking + Counter({"": count - len(chunk.rows)})
@@ -192,13 +218,19 @@ class TableReader:
                 continue
             self._rows += len(chunk.rows)
             is_top = columns.kind == "confidence"
-            read, outcome, labels = self._top_label(chunk, confidence) if is_top else self._all(chunk)
+            read, outcome, labels = (
+                self._top_label(chunk, confidence) if is_top else self._all(chunk)
+            )
             yield Samples(
                 read,
                 outcome,
-                self._shares(self._votes, chunk.finite(votes, "label probabilities"), chunk, votes) if votes else None,
+                self._shares(self._votes, chunk.finite(votes, "label probabilities"), chunk, votes)
+                if votes
+                else None,
                 chunk.finite(weights, "weights")[:, 0] if weights else None,
-                None if columns.groups is None else tuple(chunk.texts(columns.groups, missing=missing)),
+                None
+                if columns.groups is None
+                else tuple(chunk.texts(columns.groups, missing=missing)),
                 labels,
                 more.features(chunk) if more.columns else None,
                 None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
@@ -208,9 +240,12 @@ class TableReader:
 
     def notes(self) -> tuple[str, ...]:
         """Say how the rows so far were read, as sentences."""
-        lines, dropped = list(self._source.notes), self._dropped[""]
+        lines = list(self._source.notes)
+        dropped = self._dropped[""]
         if dropped:
-            columns = [f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name]
+            columns = [
+                f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name
+            ]
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
@@ -220,8 +255,12 @@ class TableReader:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
             kind = "probability" if self._is_probs else "logit"
-            lines.append(f"The one column {self._names.scores[0]!r} is the {kind} of the second of two classes.")
-        lines += self._probs.notes() + [f"Label distributions: {note}" for note in self._votes.notes()]
+            lines.append(
+                f"The one column {self._names.scores[0]!r} is the {kind} of the second of two classes."
+            )
+        lines += self._probs.notes() + [
+            f"Label distributions: {note}" for note in self._votes.notes()
+        ]
         if self._zeros:
             text = f"{self._zeros:,} probabilities are exactly 0 and count as {FLOOR:.2g} in logarithms"
             if self._zero_labels:
@@ -246,14 +285,21 @@ class TableReader:
         self, chunk: TableChunk, confidence: Tensor | None
     ) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
         """Return confidences, whether they came true, and the labels."""
-        columns, names = self.columns, self._names.scores
+        columns = self.columns
+        names = self._names.scores
         if confidence is None:
             confidence = chunk.finite(names, "confidences") * self._scale
         if confidence.shape[1] > 1:
-            fix = "Name the column of the predicted class's probability; of all classes name --probs."
-            raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)
+            fix = (
+                "Name the column of the predicted class's probability; of all classes name --probs."
+            )
+            raise InputError(
+                "--confidence must hold one number a row", f"{confidence.shape[1]}", fix
+            )
         most = 1.0 + SUM_TOLERANCE
-        confidence = self._probs.in_range(confidence, chunk.where, chunk.column_of(names), "confidences", most)
+        confidence = self._probs.in_range(
+            confidence, chunk.where, chunk.column_of(names), "confidences", most
+        )
         scores = confidence[:, 0].clamp(max=1.0)
         if columns.correct is not None:
             return scores, chunk.outcomes(columns.correct), None
@@ -262,21 +308,26 @@ class TableReader:
         labels = chunk.texts(columns.target)
         predicted = chunk.texts(columns.predicted)
         self._agreement.add(predicted, labels)
-        right = [same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)]
+        right = [
+            same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)
+        ]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
 
     def _all(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, None]:
         """Return logits or probabilities of all classes, and class numbers."""
         names = self._names.scores
         scores = chunk.finite(names, "scores")
-        width, first = scores.shape[1], self._labels is None
+        width = scores.shape[1]
+        first = self._labels is None
         if first:
             self._binary = width == 1
         elif width != (1 if self._binary else self._num_classes):
             expected = f"rows must have as many scores as the first, {1 if self._binary else self._num_classes}"
-            raise InputError(OWNER, expected, f"{width} in {chunk.where(0)}", "Check the file.")
+            raise InputError(expected, f"{width} in {chunk.where(0)}", "Check the file.")
         if self._is_probs:
-            scores = self._shares(self._probs, scores if self._scale == 1.0 else scores * self._scale, chunk, names)
+            scores = self._shares(
+                self._probs, scores if self._scale == 1.0 else scores * self._scale, chunk, names
+            )
         elif self._binary:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
         if self._labels is None:
@@ -290,16 +341,22 @@ class TableReader:
 
     def _first_labels(self, num_classes: int, chunk: TableChunk) -> Labels:
         lists = chunk.numbers[self._names.scores[0]].ndim > 1
-        names, parts = self.columns.classes, () if self._binary or lists else self._names.parts
+        names = self.columns.classes
+        parts = () if self._binary or lists else self._names.parts
         if names and len(names) != num_classes:
             got = f"{len(names)} for {num_classes} classes"
-            raise InputError(OWNER, "--classes must name every class, in the order of the columns", got, "Name all.")
-        self.classes, self._num_classes = names or parts, num_classes
+            raise InputError(
+                "--classes must name every class, in the order of the columns", got, "Name all."
+            )
+        self.classes = names or parts
+        self._num_classes = num_classes
         numbers = self._names.numbers if self.classes == parts else ()
         return Labels(num_classes, self.classes, self.columns.target or "", numbers)
 
     @staticmethod
-    def _shares(check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]) -> Tensor:
+    def _shares(
+        check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
+    ) -> Tensor:
         """Return probabilities of all classes ``(n, C)``, checked; one column is the second of two classes."""
         checked = check.both if values.shape[1] == 1 else check.checked
         return checked(values, chunk.where, chunk.column_of(names))

@@ -18,7 +18,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
-from fedlas.predictions.cells import OWNER, Values, floating
+from fedlas.predictions.cells import Values, floating
 from fedlas.predictions.json_rows import path_chunks
 from fedlas.predictions.parquet_pages import expanded_size
 from fedlas.predictions.sources import Archive, Cells, TableSource
@@ -60,7 +60,10 @@ class Arrow(TableSource):
     decimal_point = "."
 
     def __init__(self, path: Path) -> None:
-        self.path, self.label, self.notes, self._rows = path, path.name, list[str](), 0
+        self.path = path
+        self.label = path.name
+        self.notes = list[str]()
+        self._rows = 0
         _arrow()
         with self._guard():
             self.names = self._names()
@@ -72,7 +75,9 @@ class Arrow(TableSource):
             for block in self._batches(numbers, list(others)):
                 for start in range(0, block.num_rows, sources.ROWS):
                     batch = block.slice(start, sources.ROWS)
-                    values: dict[str, Values] = {name: _plain_values(batch.column(name)) for name in others}
+                    values: dict[str, Values] = {
+                        name: _plain_values(batch.column(name)) for name in others
+                    }
                     yield {name: self._column(batch.column(name), name) for name in numbers}, values
                     self._rows += batch.num_rows
 
@@ -95,23 +100,31 @@ class Arrow(TableSource):
                     where = match.groupdict("") | {"file": self.label}
                     # pyarrow counts rows of CSV from the header, which is 1, and those of JSON from 0 in each block.
                     if "row" in where:
-                        where["row"] = str(int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1))
+                        where["row"] = str(
+                            int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1)
+                        )
                     if "number" in where:
                         where["column"] = self.names[int(where["number"])]
-                    raise InputError(OWNER, *(part.format_map(where) for part in template.split("; "))) from error
-            expected, got = f"it must be a readable {self.path.suffix} file", f"{self.path} ({text})"
-            raise InputError(OWNER, expected, got, "Check the file; text must be UTF-8, not Latin-1.") from error
+                    raise InputError(
+                        *(part.format_map(where) for part in template.split("; "))
+                    ) from error
+            expected = f"it must be a readable {self.path.suffix} file"
+            got = f"{self.path} ({text})"
+            raise InputError(
+                expected, got, "Check the file; text must be UTF-8, not Latin-1."
+            ) from error
 
     def _column(self, values: Any, name: str) -> NDArray[Any]:
         """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
-        types, shape = _arrow().types, [len(values)]
+        types = _arrow().types
+        shape = [len(values)]
         if hasattr(values, "value_lengths"):
             lengths = values.value_lengths().fill_null(0).to_numpy()
             shape.append(int(lengths.max()))
             for row in np.flatnonzero(lengths != lengths.max())[:1]:
                 expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
                 got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
-                raise InputError(OWNER, expected, got, "Write one number for each class.")
+                raise InputError(expected, got, "Write one number for each class.")
             values = values.flatten()
         if types.is_dictionary(values.type) or types.is_string(values.type):
             # Numbers with percent signs, or that JSON lines have in quotes.
@@ -144,7 +157,9 @@ class Delimited(Arrow):
             file.seek(0)
             if not self.delimiter:
                 unquoted = re.sub('"[^"]*"', "", first)
-                self.delimiter = max("\t,;|" if self.path.suffix.lower() == ".tsv" else ",;\t|", key=unquoted.count)
+                self.delimiter = max(
+                    "\t,;|" if self.path.suffix.lower() == ".tsv" else ",;\t|", key=unquoted.count
+                )
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
             rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
@@ -156,7 +171,7 @@ class Delimited(Arrow):
         self._bytes = max(BYTES, 16 * len("".join(names).encode()))
         if not names:
             got = f"{self.path}, which is empty"
-            raise InputError(OWNER, "the first line must name the columns", got, "Add a header.")
+            raise InputError("the first line must name the columns", got, "Add a header.")
         return names
 
     def _notice(self, names: list[str], rows: list[list[str]]) -> None:
@@ -166,11 +181,18 @@ class Delimited(Arrow):
         if comma and not any(map(_DECIMAL_POINT.fullmatch, cells)):
             self.decimal_point = ","
             self.notes.append("Numbers have a decimal comma.")
-        percent = {name for row in rows for name, cell in zip(names, row, strict=False) if _PERCENT.fullmatch(cell)}
+        percent = {
+            name
+            for row in rows
+            for name, cell in zip(names, row, strict=False)
+            if _PERCENT.fullmatch(cell)
+        }
         self.in_percent = frozenset(percent)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        reader, last, spans = _arrow(".csv"), self.names[-1], 0
+        reader = _arrow(".csv")
+        last = self.names[-1]
+        spans = 0
         in_file = dict(zip(self.names, self._header, strict=True))
         types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(scores), "string")
@@ -187,13 +209,21 @@ class Delimited(Arrow):
             for batch in batches:
                 batch = batch.rename_columns(list(types))
                 if last not in scores:
-                    spans += _arrow(".compute").match_substring_regex(batch.column(last), "[\r\n]").true_count
+                    spans += (
+                        _arrow(".compute")
+                        .match_substring_regex(batch.column(last), "[\r\n]")
+                        .true_count
+                    )
                 yield batch
         # A quote that is never closed swallows rows. They lack cells then, except where it is in the last column.
         with self.path.open("rb") as file:
             if spans and sum(part.count(b'"') for part in iter(lambda: file.read(BYTES), b"")) % 2:
-                got = f"an odd number in {self.label}, and cells of several lines in column {last!r}"
-                raise InputError(OWNER, "every quote must be closed", got, 'Quote cells that hold ", and double it.')
+                got = (
+                    f"an odd number in {self.label}, and cells of several lines in column {last!r}"
+                )
+                raise InputError(
+                    "every quote must be closed", got, 'Quote cells that hold ", and double it.'
+                )
 
 
 class JsonLines(Arrow):
@@ -206,14 +236,22 @@ class JsonLines(Arrow):
         self._bytes, first = max(BYTES, 16 * len(line)), parse_json(line, finite=False)
         if not isinstance(first, dict) or not first:
             got = f"{first!r:.60} in row 1 of {self.path}"
-            raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.")
+            raise InputError("every line must be a JSON object", got, "Write one object a line.")
         self._keys = list(first)
-        self._nested = {name for name, value in first.items() if isinstance(value, dict) or _holds_objects(value)}
+        self._nested = {
+            name
+            for name, value in first.items()
+            if isinstance(value, dict) or _holds_objects(value)
+        }
         return self._keys
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
         """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`: ``choices.0.logprobs.content``."""
-        paths = [name for name in names if name not in self.names and name.partition(".")[0] in self._keys]
+        paths = [
+            name
+            for name in names
+            if name not in self.names and name.partition(".")[0] in self._keys
+        ]
         self._nested.update(mixed)
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
 
@@ -226,11 +264,15 @@ class JsonLines(Arrow):
             yield from path_chunks(self.path, numbers, others)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        reader, count = _arrow(".json"), 0
+        reader = _arrow(".json")
+        count = 0
         blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
-        for whole in ("int64", "float64"):  # labels are whole numbers, which a float may round, until one is not
+        # labels are whole numbers, which a float may round, until one is not
+        for whole in ("int64", "float64"):
             schema = self.schema(scores, labels, whole=whole)
-            options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+            options = reader.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="ignore"
+            )
             try:
                 with reader.open_json(self.path, blocks, options) as batches:
                     for batch in islice(batches, count, None):
@@ -244,22 +286,30 @@ class JsonLines(Arrow):
     def schema(self, scores: Sequence[str], labels: Sequence[str], *, whole: str) -> Any:
         """Return the Arrow schema of these columns; ``whole`` is the type of whole numbers among ``labels``."""
         first = self._first_values([*scores, *labels])
-        kinds = [(name, _kind(value, whole if name in labels else "float64")) for name, value in first.items()]
+        kinds = [
+            (name, _kind(value, whole if name in labels else "float64"))
+            for name, value in first.items()
+        ]
         return _arrow().schema(kinds)
 
     def _first_values(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the first value of each column that is not null; None where all are."""
         values: dict[str, Any] = dict.fromkeys(names)
-        with self.path.open(encoding="utf-8-sig") as file, suppress(AttributeError, ValueError):  # pyarrow names rows
+        # pyarrow names rows
+        with self.path.open(encoding="utf-8-sig") as file, suppress(AttributeError, ValueError):
             for line in filter(str.strip, file):
                 row = parse_json(line, finite=False)
-                values = {name: row.get(name) if value is None else value for name, value in values.items()}
+                values = {
+                    name: row.get(name) if value is None else value
+                    for name, value in values.items()
+                }
                 if None not in values.values():
                     break
         return values
 
 
-_FREE, _MOST_RATIO = 2**26, 1000
+_FREE = 2**26
+_MOST_RATIO = 1000
 """Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
 """Largest text and list in the footer of a file."""
@@ -281,11 +331,14 @@ class Parquet(Arrow):
         Raises:
             InputError: If they do.
         """
-        size, on_disk = expanded_size(self.path, names), self.path.stat().st_size
+        size = expanded_size(self.path, names)
+        on_disk = self.path.stat().st_size
         if size > max(_FREE, _MOST_RATIO * on_disk):
             expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
             got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
-            raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
+            raise InputError(
+                expected, got, "Write it without compression, if its content is right."
+            )
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         names = dict.fromkeys([*scores, *labels])
@@ -293,7 +346,9 @@ class Parquet(Arrow):
         texts = [name for name in names if self._is_text(name)]
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
-        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=texts, pre_buffer=False, **LIMITS) as file:
+        with _arrow(".parquet").ParquetFile(
+            self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
+        ) as file:
             yield from file.iter_batches(batch_size=sources.ROWS, columns=list(names))
 
     def _is_text(self, name: str) -> bool:
@@ -302,7 +357,8 @@ class Parquet(Arrow):
         Raises:
             InputError: If it holds something else.
         """
-        types, kind = _arrow().types, self._schema.field(name).type
+        types = _arrow().types
+        kind = self._schema.field(name).type
         if types.is_dictionary(kind):
             kind = kind.value_type
         if types.is_string(kind) or types.is_large_string(kind):
@@ -311,7 +367,9 @@ class Parquet(Arrow):
         simple = (types.is_primitive, types.is_decimal, types.is_null)
         if not any(is_kind(part) for is_kind in simple for part in parts):
             fix = "Write numbers or text, or lists of numbers."
-            raise InputError(OWNER, f"column {name!r} must hold numbers or text", f"{kind} in {self.label}", fix)
+            raise InputError(
+                f"column {name!r} must hold numbers or text", f"{kind} in {self.label}", fix
+            )
         return False
 
 
@@ -335,7 +393,7 @@ def _texts(column: Any) -> Any:
     longest = _arrow(".compute").max(_arrow(".compute").binary_length(texts)).as_py() or 0
     if longest > _LONGEST:
         fix = "Leave out columns of long text."
-        raise InputError(OWNER, "a text must be shorter than 1 MiB", f"{longest:,} bytes in a cell", fix)
+        raise InputError("a text must be shorter than 1 MiB", f"{longest:,} bytes in a cell", fix)
     return texts
 
 
@@ -345,7 +403,8 @@ def _arrow(module: str = "") -> Any:
 
 def _number(text: str | None, decimal_point: str) -> float | None:
     """Return the number that a text is, 56% as 0.56; None for other text."""
-    plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()  # Python reads 1_1 as 11
+    # Python reads 1_1 as 11
+    plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()
     with suppress(ValueError):
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
@@ -358,7 +417,9 @@ def _holds_objects(value: Any) -> bool:
 def _kind(value: Any, whole: str) -> Any:
     """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
     if isinstance(value, list):
-        return _arrow().list_(_kind(next((each for each in value if each is not None), None), whole))
+        return _arrow().list_(
+            _kind(next((each for each in value if each is not None), None), whole)
+        )
     kinds = {bool: "bool", int: whole, float: "float64", type(None): "float64"}
     return _arrow().type_for_alias(kinds.get(type(value), "string"))
 
@@ -374,7 +435,9 @@ FORMATS: dict[str, Callable[[Path], TableSource]] = {
 """Reader of a file, by the end of its name."""
 _SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
 _PICKLE = "Save the arrays with numpy.savez; pickles can run code."
-_OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys((".pkl", ".pt", ".pth"), _PICKLE)
+_OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
+    (".pkl", ".pt", ".pth"), _PICKLE
+)
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
 _OTHERS |= dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xz"), "Unpack it.")
 _BEGINNINGS = (
@@ -400,11 +463,11 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
     """
     path = checked_path(path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may not be searched
-        raise InputError(OWNER, "the file must exist", path, "Check the path.")
+        raise InputError("the file must exist", path, "Check the path.")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         fix = _OTHERS.get(suffix, "Rename or convert the file.")
-        raise InputError(OWNER, f"the name must end in {', '.join(FORMATS)}", path.name, fix)
+        raise InputError(f"the name must end in {', '.join(FORMATS)}", path.name, fix)
     if suffix not in (".parquet", ".npz"):
         _check_text(path)
     return Delimited(path, separator) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
@@ -420,4 +483,4 @@ def _check_text(path: Path) -> None:
     if b"\0" in first:
         forms.append(_BEGINNINGS[0])  # without a mark
     for _, what, fix in forms[:1]:
-        raise InputError(OWNER, f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)
+        raise InputError(f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)

@@ -23,7 +23,6 @@ from fedlas.predictions.arguments import (
 )
 from fedlas.predictions.sources import open_archive
 
-_OWNER = "TopLabel"
 _ROUNDING = 1e-3
 """Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""
 
@@ -70,33 +69,39 @@ class TopLabel:
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        values, confidence, correct = vars(self), _flat("confidence", self.confidence), _flat("correct", self.correct)
+        values = vars(self)
+        confidence = _flat("confidence", self.confidence)
+        correct = _flat("correct", self.correct)
         if len(confidence) != len(correct):
             got = f"{len(confidence)} and {len(correct)}"
-            raise InputError(_OWNER, "confidence and correct must be of one length", got, "Pass one of each a sample.")
+            raise InputError(
+                "confidence and correct must be of one length", got, "Pass one of each a sample."
+            )
         # Confidences, where rounding may exceed [0, 1] a little.
         if confidence.dtype not in (torch.float32, torch.float64):
             confidence = confidence.float()
-        check_finite(_OWNER, "confidence", confidence)
+        check_finite("confidence", confidence)
         low, high = (float(end) for end in confidence.aminmax())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             percent = low >= 0 and high <= 100
             fix = "Pass the probability of the predicted class: probs.max(1)."
             fix = "These look like percentages: divide by 100." if percent else fix
-            raise InputError(_OWNER, "confidence must be in [0, 1]", f"values from {low:.6g} to {high:.6g}", fix)
+            raise InputError(
+                "confidence must be in [0, 1]", f"values from {low:.6g} to {high:.6g}", fix
+            )
         # Outcomes.
         if not bool(((correct == 0) | (correct == 1)).all()):
             got = f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}"
             fix = "These look like class numbers: pass predicted == target."
-            raise InputError(_OWNER, "correct must be bool, or 0 and 1", got, fix)
+            raise InputError("correct must be bool, or 0 and 1", got, fix)
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         if self.weights is not None:
-            values["weights"] = check_weights(_OWNER, _flat("weights", self.weights), len(confidence))
+            values["weights"] = check_weights(_flat("weights", self.weights), len(confidence))
         if self.features is not None:
-            features = detached(_OWNER, "features", self.features).cpu()
-            values["features"] = check_features(_OWNER, features, len(confidence))
+            features = detached("features", self.features).cpu()
+            values["features"] = check_features(features, len(confidence))
         if self.clusters is not None:
-            values["clusters"] = check_clusters(_OWNER, self.clusters, len(confidence))
+            values["clusters"] = check_clusters(self.clusters, len(confidence))
 
     @property
     def num_samples(self) -> int:
@@ -109,7 +114,7 @@ class TopLabel:
         Raises:
             InputError: If it is neither.
         """
-        index = checked_index("TopLabel.rows", index, self.num_samples)
+        index = checked_index(index, self.num_samples)
         return TopLabel(**{name: value[index] for name, value in self._tensors().items()})
 
     def save(self, path: str | Path) -> Path:
@@ -132,7 +137,7 @@ class TopLabel:
             if not {"confidence", "correct"} <= set(archive.names):
                 expected = "the file must hold arrays 'confidence' and 'correct'"
                 fix = "Save it with numpy.savez(path, confidence=..., correct=...)."
-                raise InputError("TopLabel.load", expected, f"{path} with {sorted(archive.names)}", fix)
+                raise InputError(expected, f"{path} with {sorted(archive.names)}", fix)
             arrays: dict[str, Any] = {name: archive[name] for name in _FIELDS if name in archive}
         return cls(**arrays)
 
@@ -146,10 +151,9 @@ class TopLabel:
         return f"TopLabel({self.num_samples} samples{others})"
 
 
-def needs_all_classes(owner: str, what: str = "it") -> InputError:
+def needs_all_classes(what: str = "it") -> InputError:
     """Return the error of a function that needs more than the top label; ``what`` is the subject of its sentence."""
     return InputError(
-        owner,
         f"{what} needs the probabilities of all classes",
         "a TopLabel, which holds those of the predicted class alone",
         "Pass Predictions(logits, target), or ask for what the top label decides, such as accuracy, ece or aurc.",
@@ -158,15 +162,18 @@ def needs_all_classes(owner: str, what: str = "it") -> InputError:
 
 def _flat(name: str, value: Any) -> Tensor:
     """Return ``value`` as a tensor ``(N,)`` on the CPU."""
-    tensor = detached(_OWNER, name, value, "Pass numbers; of labels pass predicted == target as correct.").cpu()
+    tensor = detached(
+        name, value, "Pass numbers; of labels pass predicted == target as correct."
+    ).cpu()
     if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():
         fix = "Pass one number a sample: probs.max(1), not probs; flatten (N, 1)."
-        raise InputError(_OWNER, f"{name} must be (N,) with at least one sample", describe(tensor), fix)
+        raise InputError(f"{name} must be (N,) with at least one sample", describe(tensor), fix)
     return tensor
 
 
 _FIELDS = ("confidence", "correct", "weights", "features", "clusters")
 # help() and the reference show these in place of the descriptors.
-vars(TopLabel)["__init__"].__annotations__ |= {"confidence": "Tensor", "correct": "Tensor"} | dict.fromkeys(
-    _FIELDS[2:], "Tensor | None"
-)
+vars(TopLabel)["__init__"].__annotations__ |= {
+    "confidence": "Tensor",
+    "correct": "Tensor",
+} | dict.fromkeys(_FIELDS[2:], "Tensor | None")

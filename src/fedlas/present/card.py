@@ -20,10 +20,26 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.present.metric_tables import NoiseText, cell_of_metric, classes_of, noise_legend, noise_text
+from fedlas.present.metric_tables import (
+    NoiseText,
+    cell_of_metric,
+    classes_of,
+    noise_legend,
+    noise_text,
+)
 from fedlas.present.page import Answer, diagram, render
 from fedlas.present.stages import DEFAULT, check_options, estimates_by_stage, is_same
-from fedlas.present.table import DASH, Block, Cell, Column, Table, column, html_table, table_of, text_of
+from fedlas.present.table import (
+    DASH,
+    Block,
+    Cell,
+    Column,
+    Table,
+    column,
+    html_table,
+    table_of,
+    text_of,
+)
 from fedlas.stats.estimates import REPLICATES, Estimate
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -50,7 +66,8 @@ class CalibrationCard:
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
-        content, thresholds = self.content, thresholds_table(self.content)
+        content = self.content
+        thresholds = thresholds_table(self.content)
         parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
         method = content["calibration"]["method"]
         blocks: list[Block] = [
@@ -68,8 +85,14 @@ class CalibrationCard:
     def html(self) -> str:
         """Return a page that needs no other file."""
         content = self.content
-        model, data, metrics = content["model"], content["data"], content["metrics"]
-        noise = [_noise(each, column(name)) for measured in metrics.values() for name, each in measured.items()]
+        model = content["model"]
+        data = content["data"]
+        metrics = content["metrics"]
+        noise = [
+            _noise(each, column(name))
+            for measured in metrics.values()
+            for name, each in measured.items()
+        ]
         return render(
             "card.html.j2",
             name=model["run"],
@@ -81,11 +104,18 @@ class CalibrationCard:
             thresholds=thresholds_table(content),
             selective=content["selective"],
             level=f"{100 * content['selective']['level']:g}",
-            diagrams=[diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()],
+            diagrams=[
+                diagram(stage, each, self.num_bins, band=True)
+                for stage, each in self.stages.items()
+            ],
             limits=content["limits"],
             classes=model["classes"],
             exported=content.get("exported"),
-            about=[(key, _text(value)) for key, value in _about(model, data) if value not in (None, {}, [])],
+            about=[
+                (key, _text(value))
+                for key, value in _about(model, data)
+                if value not in (None, {}, [])
+            ],
         )
 
     def to_frame(self) -> Any:
@@ -106,9 +136,14 @@ class CalibrationCard:
 
     def _repr_html_(self) -> str:
         sentences = "".join(
-            f"<p>{escape(printable(f'{a.question}: {a.text}'))}</p>" for a in card_answers(self.content)
+            f"<p>{escape(printable(f'{a.question}: {a.text}'))}</p>"
+            for a in card_answers(self.content)
         )
-        return sentences + html_table(thresholds_table(self.content)) + html_table(card_metrics(self.content))
+        return (
+            sentences
+            + html_table(thresholds_table(self.content))
+            + html_table(card_metrics(self.content))
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
@@ -156,15 +191,17 @@ def card(
         InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
             number is out of range.
     """
-    check_options("card", replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
-    val = check_measurable("card", val)
-    test = check_measurable("card", test)
+    check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
+    val = check_measurable(val)
+    test = check_measurable(test)
     if is_same(val, test):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
-        raise InputError("card", "validation and test must be different predictions", "the same", fix)
+        raise InputError("validation and test must be different predictions", "the same", fix)
     if classes_of(val) != classes_of(test):
         got = f"{classes_of(val)} and {classes_of(test)}"
-        raise InputError("card", "both files must have the same classes", got, "Pass predictions of one model.")
+        raise InputError(
+            "both files must have the same classes", got, "Pass predictions of one model."
+        )
     value: object = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
     if isinstance(value, str):
         calibration = fit_calibration(value, val)
@@ -172,7 +209,7 @@ def card(
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
-        raise InputError("card", "calibrator must be a name or fitted", describe(value), fix)
+        raise InputError("calibrator must be a name or fitted", describe(value), fix)
     content = make_card(
         val,
         test,
@@ -191,12 +228,17 @@ def card_answers(content: Mapping[str, Any]) -> list[Answer]:
     """Return accuracy, NLL and ECE on test with their intervals, the calibration, and how uncertain confidences are."""
     answers = []
     for name in filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
-        about, entry = column(name), content["metrics"]["calibrated"][name]
+        about = column(name)
+        entry = content["metrics"]["calibrated"][name]
         text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
         answers.append(Answer(about.title, f"{text}  {_noise(entry, about).text}".strip()))
     mean, most = (f"{100 * content['width'][name]:.2f}" for name in ("mean", "95 %"))
     width = f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
-    return [*answers, Answer(*_calibration(content["calibration"])), Answer("Width of a confidence", width)]
+    return [
+        *answers,
+        Answer(*_calibration(content["calibration"])),
+        Answer("Width of a confidence", width),
+    ]
 
 
 def card_metrics(content: Mapping[str, Any]) -> Table:
@@ -207,7 +249,11 @@ def card_metrics(content: Mapping[str, Any]) -> Table:
         entries = [measured[about.metric] for measured in stages.values()]
         cells = [cell_of_metric(about, entry["value"], _noise(entry, about)) for entry in entries]
         rows.append((Cell(about.head, tip=about.about), *cells))
-    return Table((Column("Metric", words=True), *map(Column, stages)), tuple(rows), "Metrics on the test part")
+    return Table(
+        (Column("Metric", words=True), *map(Column, stages)),
+        tuple(rows),
+        "Metrics on the test part",
+    )
 
 
 def _noise(entry: Mapping[str, Any], about: Column) -> NoiseText:
@@ -219,36 +265,48 @@ def thresholds_table(content: Mapping[str, Any]) -> Table:
     """Return the threshold for each risk, and its risk and coverage on test."""
     heads = ("Target risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
              "At most %")  # fmt: skip
-    rows, needed = [], []
+    rows = []
+    needed = []
     for row in content["selective"]["thresholds"]:
         risk = f"{100 * row['risk']:g}"
         if row["threshold"] is None:
             rows.append([risk, "none", *[DASH] * 5])
             needed.append(f"{risk} % needs {row['needed']:,}")
             continue
-        val, test = row["val"], row["test"]
+        val = row["val"]
+        test = row["test"]
         share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
         on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
         everything = val["coverage"] == 1 == test["coverage"]
-        rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test])
+        rows.append(
+            [risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test]
+        )
     few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
     notes = [few] if needed else []
     return table_of(heads, rows, title="What may be accepted", notes=notes)
 
 
 def _statement(content: Mapping[str, Any]) -> str:
-    model, data = content["model"], content["data"]
+    model = content["model"]
+    data = content["data"]
     samples = data["samples"]
-    parts = ", ".join(f"{samples[part]:,} {part}" for part in ("train", "val", "test") if part in samples)
+    parts = ", ".join(
+        f"{samples[part]:,} {part}" for part in ("train", "val", "test") if part in samples
+    )
     trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
-    classes = f"{model['num_classes']} classes" if model["num_classes"] else "confidences of the predicted class only"
+    classes = (
+        f"{model['num_classes']} classes"
+        if model["num_classes"]
+        else "confidences of the predicted class only"
+    )
     return f"{trained}{data['name']}: {classes}; {parts} samples."
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
     """Return the calibration, as question and answer."""
-    method, temperature = calibration["method"], calibration.get("temperature")
+    method = calibration["method"]
+    temperature = calibration.get("temperature")
     if method == "none":
         return "Calibration", "none"
     what = method if temperature is None else f"{method} {temperature:.3f}"
@@ -256,19 +314,25 @@ def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    prints, names = data.get("fingerprint", {}), {"best_epoch": "epoch", "selected_by": "chosen by"}
+    prints = data.get("fingerprint", {})
+    names = {"best_epoch": "epoch", "selected_by": "chosen by"}
     first = ("recipe", "loss", "seed", "architecture", "parameters", "best_epoch", "selected_by")
     return [
         *((names.get(key, key), model.get(key)) for key in first),
         ("data", data.get("settings")),
         *((f"{part} part", prints.get(part)) for part in ("train", "test")),
         ("split", prints.get("split")),
-        *((name, model.get(key)) for name, key in (("commit", "commit"), ("uncommitted changes", "dirty"))),
+        *(
+            (name, model.get(key))
+            for name, key in (("commit", "commit"), ("uncommitted changes", "dirty"))
+        ),
         ("fedlas", model.get("fedlas")),
     ]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items() if item not in (None, {}, []))
+        return ", ".join(
+            f"{key}: {_text(item)}" for key, item in value.items() if item not in (None, {}, [])
+        )
     return value if isinstance(value, str) else json.dumps(value)

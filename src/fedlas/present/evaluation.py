@@ -18,7 +18,12 @@ from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures, group_measures
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions, PredictionTable
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions, plain_predictions
+from fedlas.predictions.predictions import (
+    AnyPredictions,
+    check_measurable,
+    check_predictions,
+    plain_predictions,
+)
 from fedlas.present.groups import (
     MOST,
     event_groups_table,
@@ -72,7 +77,6 @@ RAW = "as predicted"
 """The stage before any calibrator."""
 REPAIR = "fedlas.report(predictions, on=held_out)"
 """How to fit a calibrator in Python."""
-_OWNER = "report"
 _MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
 
 
@@ -161,7 +165,7 @@ class Evaluation:
         """Name and samples, with events, or classes and bins."""
         if not self.positive:
             return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
-        test = check_predictions(_OWNER, self.stages[RAW])
+        test = check_predictions(self.stages[RAW])
         events = int((test.target == 1).sum())
         return f"{self.name}: {test.num_samples:,} samples, {events:,} events of {self.event}"
 
@@ -184,7 +188,9 @@ class Evaluation:
             }
         if self.z:
             content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
-        joint = {stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None}
+        joint = {
+            stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None
+        }
         if joint:
             content["joint_p"] = joint
         if self.groups:
@@ -193,10 +199,14 @@ class Evaluation:
         if self.positive:
             content["positive class"] = plain_measures(self._events)
         if self.rejected:
-            content["reject"] = {stage: [each.plain() for each in row] for stage, row in self.rejected.items()}
+            content["reject"] = {
+                stage: [each.plain() for each in row] for stage, row in self.rejected.items()
+            }
         if self._compares:
             content["not run"] = {name: str(error) for name, error in self.outcome.errors.items()}
-            content["ranking"] = [asdict(rank) for rank in rank_stages(self.measured, self._of_all_classes)]
+            content["ranking"] = [
+                asdict(rank) for rank in rank_stages(self.measured, self._of_all_classes)
+            ]
         return json.dumps(content, indent=2)
 
     def html(self) -> str:
@@ -214,8 +224,12 @@ class Evaluation:
             short = self._short("Main metrics")
             whole = self._whole("All metrics")
         # Beside the sentence stands its subject: the positive class of two, else the predicted class.
-        diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
-        beside = positive_diagrams(self.stages, self.positive, event=self.event) or ([] if self._compares else diagrams)
+        diagrams = [
+            diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()
+        ]
+        beside = positive_diagrams(self.stages, self.positive, event=self.event) or (
+            [] if self._compares else diagrams
+        )
         return render(
             "evaluation.html.j2",
             name=self.name,
@@ -248,9 +262,26 @@ class Evaluation:
                 if name in self._events.get(stage, {}):
                     continue
                 each = self.estimates.get(stage, {}).get(name)
-                rows.append((stage, name, value, *((each.low, each.high, each.floor, each.p) if each else [None] * 4)))
+                rows.append(
+                    (
+                        stage,
+                        name,
+                        value,
+                        *((each.low, each.high, each.floor, each.p) if each else [None] * 4),
+                    )
+                )
             if stage in self.z and not self.positive:
-                rows.append((stage, "spiegelhalter_z", self.z[stage].z, None, None, 0.0, self.z[stage].p_value))
+                rows.append(
+                    (
+                        stage,
+                        "spiegelhalter_z",
+                        self.z[stage].z,
+                        None,
+                        None,
+                        0.0,
+                        self.z[stage].p_value,
+                    )
+                )
         return require("pandas", extra="tables").DataFrame(
             rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
         )
@@ -279,7 +310,11 @@ class Evaluation:
         blocks: list[Block] = [*self.verdict]
         if self._compares:
             table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
-            blocks += [table if details else replace(table, notes=()), *filter(None, [self._signs]), SELECTION]
+            blocks += [
+                table if details else replace(table, notes=()),
+                *filter(None, [self._signs]),
+                SELECTION,
+            ]
         elif self.positive:
             if details or not self.groups:
                 blocks += with_meaning(self._event_table(self.title, details=details))
@@ -288,7 +323,11 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks += with_meaning(self._short(self.title))
         blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
-        return [*blocks, *self.outcome.remarks(short=self._compares), *rejection_blocks(self.rejected)]
+        return [
+            *blocks,
+            *self.outcome.remarks(short=self._compares),
+            *rejection_blocks(self.rejected),
+        ]
 
     @property
     def _compares(self) -> bool:
@@ -297,14 +336,16 @@ class Evaluation:
 
     @property
     def _of_all_classes(self) -> dict[str, Predictions]:
-        return {stage: check_predictions(_OWNER, each) for stage, each in self.stages.items()}
+        return {stage: check_predictions(each) for stage, each in self.stages.items()}
 
     @cached_property
     def _events(self) -> dict[str, dict[str, Estimate]]:
         """Measures of the event by stage, the NLL among them."""
         events = {}
         for stage, values in self.positive.items():
-            nll = self.estimates.get(stage, {}).get("nll") or Estimate(self.measured[stage]["nll"], nan, nan)
+            nll = self.estimates.get(stage, {}).get("nll") or Estimate(
+                self.measured[stage]["nll"], nan, nan
+            )
             events[stage] = {**values, "nll": nll}
             if stage in self.z:
                 z, p = self.z[stage]
@@ -334,12 +375,16 @@ class Evaluation:
         return signs(self.measured, self._of_all_classes, self.estimates)
 
     def _ranking(self, title: str, **options: Any) -> Table:
-        return ranking_table(self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options)
+        return ranking_table(
+            self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
+        )
 
     def _short(self, title: str) -> Table:
         test = self.stages[RAW]
         classes = test.num_classes if isinstance(test, Predictions) else 0
-        return short_table(self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes)
+        return short_table(
+            self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes
+        )
 
     def _whole(self, title: str) -> Table:
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
@@ -351,13 +396,19 @@ class Evaluation:
             title = f"Groups by {self.grouped_by}, {when}"
             parts: Any = by_group
             if self.positive:
-                tables.append((self._worst(stage), event_groups_table(parts, title=title, most=most)))
+                tables.append(
+                    (self._worst(stage), event_groups_table(parts, title=title, most=most))
+                )
                 if most is None:
-                    tables.append(("", pooled_table(parts, title=f"Slopes by {self.grouped_by}, {when}")))
+                    tables.append(
+                        ("", pooled_table(parts, title=f"Slopes by {self.grouped_by}, {when}"))
+                    )
                 continue
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
-            tables.append((self._worst(stage), groups_table(parts, title=title, whole=whole, most=most)))
+            tables.append(
+                (self._worst(stage), groups_table(parts, title=title, whole=whole, most=most))
+            )
         return tables
 
 
@@ -417,12 +468,14 @@ def report(
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
     level = {"confidence_level": confidence_level, "replicates": replicates}
-    check_options(_OWNER, risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level)
+    check_options(
+        risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
+    )
     if isinstance(predictions, PredictionTable):
         classes = classes or predictions.classes or ()
         groups = predictions.groups if groups is None else groups
         predictions = predictions.predictions
-    predictions = check_measurable(_OWNER, predictions)
+    predictions = check_measurable(predictions)
     val = plain_predictions(on)
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and calibrate is None and not reject:
@@ -433,7 +486,9 @@ def report(
     outcome = Calibrated()
     remarks = list(notes)
     if held_out is not None:
-        remarks += filter(None, [training_data(held_out.val, predictions) if held_out.val is not None else ""])
+        remarks += filter(
+            None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
+        )
         if calibrate is not None:
             outcome = calibrated(calibrate, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
@@ -449,7 +504,7 @@ def report(
     by_group: dict[str, Any] = {}
     if groups is not None and event:
         for stage, each in stages.items():
-            parts = check_predictions(_OWNER, each)
+            parts = check_predictions(each)
             by_group[stage] = group_measures(parts, groups, confidence_level=confidence_level)
     elif groups is not None:
         for stage, each in stages.items():

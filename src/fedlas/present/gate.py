@@ -48,12 +48,12 @@ class Requirement:
         match = _RULE.fullmatch(text)
         if match is None:
             fix = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
-            raise InputError("--require", "it must be a metric, <= or >=, and a number", repr(text), fix)
+            raise InputError("it must be a metric, <= or >=, and a number", repr(text), fix)
         metric, sign, number, percent = match.groups()
         known = list(names)
         if metric not in known:
             expected = f"it must name a metric of these predictions, {', '.join(known)}"
-            raise InputError("--require", expected, repr(metric), suggestion(metric, known))
+            raise InputError(expected, repr(metric), suggestion(metric, known))
         return cls(metric, sign, float(number) / (100 if percent else 1))
 
     def __str__(self) -> str:
@@ -77,7 +77,8 @@ class Check:
 
 def required(requirement: Requirement, estimate: Estimate) -> Check:
     """Compare the interval of a metric with a bound: beyond it fails, within it holds, across it is unknown."""
-    low, high = estimate.low, estimate.high
+    low = estimate.low
+    high = estimate.high
     if requirement.sign == ">=":
         low, high = -high, -low
     bound = requirement.bound if requirement.sign == "<=" else -requirement.bound
@@ -91,7 +92,11 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
         return Check(str(requirement), "fails", f"Fails: {numbers}.")
     if high <= bound:
         return Check(str(requirement), "holds", f"Holds: {numbers}.")
-    return Check(str(requirement), "unknown", f"Cannot tell: {numbers}. More samples make the interval narrower.")
+    return Check(
+        str(requirement),
+        "unknown",
+        f"Cannot tell: {numbers}. More samples make the interval narrower.",
+    )
 
 
 def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]) -> Check:
@@ -129,9 +134,13 @@ def check_directed(metrics: Sequence[str]) -> None:
     """
     for metric in metrics:
         if metric not in METRICS or METRICS[metric].metadata["higher_is_better"] is None:
-            known = [entry.name for entry in METRICS.entries() if entry.metadata["higher_is_better"] is not None]
+            known = [
+                entry.name
+                for entry in METRICS.entries()
+                if entry.metadata["higher_is_better"] is not None
+            ]
             expected = f"it must name metrics with a better direction, {', '.join(known)}"
-            raise InputError("--fail-if-worse", expected, repr(metric), suggestion(metric, known))
+            raise InputError(expected, repr(metric), suggestion(metric, known))
 
 
 def status_of(checks: Sequence[Check]) -> int:
@@ -142,9 +151,13 @@ def status_of(checks: Sequence[Check]) -> int:
 def junit(checks: Sequence[Check], *, suite: str) -> str:
     """Return the checks as JUnit XML; one that is unknown passes, and says so."""
     failures = sum(check.outcome == "fails" for check in checks)
-    root = ElementTree.Element("testsuite", name="fedlas", tests=str(len(checks)), failures=str(failures))
+    root = ElementTree.Element(
+        "testsuite", name="fedlas", tests=str(len(checks)), failures=str(failures)
+    )
     for check in checks:
-        test = ElementTree.SubElement(root, "testcase", classname=printable(suite), name=printable(check.name))
+        test = ElementTree.SubElement(
+            root, "testcase", classname=printable(suite), name=printable(check.name)
+        )
         text = printable(check.text)
         if check.outcome == "fails":
             ElementTree.SubElement(test, "failure", message=text).text = text

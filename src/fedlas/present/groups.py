@@ -29,9 +29,7 @@ _EVENT_LEGEND = (
     "Strongest evidence first. O/E: observed over expected events; above 1 the probabilities are too low. p: of as "
     "many events, given the probabilities, Holm-corrected. Slope: below 1 they are too extreme."
 )
-_POOLED_LEGEND = (
-    "Pooled: moved toward the mean of all groups, as far as the group's own error is large (random effects)."
-)
+_POOLED_LEGEND = "Pooled: moved toward the mean of all groups, as far as the group's own error is large (random effects)."
 
 
 def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
@@ -44,7 +42,17 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
     """
     listed = dict(list(by_group.items())[:most])
     level = next(iter(by_group.values())).ratio.confidence_level
-    heads = ("group", "n", "events", "exp. %", "obs. %", "O/E", f"{100 * level:g} % interval", "slope", "p")
+    heads = (
+        "group",
+        "n",
+        "events",
+        "exp. %",
+        "obs. %",
+        "O/E",
+        f"{100 * level:g} % interval",
+        "slope",
+        "p",
+    )
     rows = [_event_row(str(name), each) for name, each in listed.items()]
     more = len(by_group) - len(listed)
     notes = (*([f"{more} further groups: --details."] if more else []), _EVENT_LEGEND)
@@ -65,7 +73,9 @@ def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
         Cell(percent(group.observed), number=group.observed),
         Cell(form(ratio.value), number=ratio.value),
         Cell(interval_text(ratio, form)),
-        Cell(DASH) if slope is None else Cell(form(slope.value), tip=interval_text(slope, form), number=slope.value),
+        Cell(DASH)
+        if slope is None
+        else Cell(form(slope.value), tip=interval_text(slope, form), number=slope.value),
         Cell(DASH if group.p is None else p_text(group.p), number=group.p),
     )
 
@@ -77,13 +87,18 @@ def pooled_table(by_group: EventsByGroup, *, title: str) -> Table:
     def cell(estimate: Estimate | None) -> Cell:
         if estimate is None:
             return Cell(DASH)
-        return Cell(form(estimate.value), extra=interval_text(estimate, form), number=estimate.value)
+        return Cell(
+            form(estimate.value), extra=interval_text(estimate, form), number=estimate.value
+        )
 
     rows = [
         (_name(str(name)), *map(cell, (each.slope, each.pooled_slope, each.pooled_shift)))
         for name, each in by_group.items()
     ]
-    heads = (Column("group", words=True), *map(Column, ("slope", "pooled slope", "pooled in the large")))
+    heads = (
+        Column("group", words=True),
+        *map(Column, ("slope", "pooled slope", "pooled in the large")),
+    )
     return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
 
 
@@ -116,12 +131,18 @@ def plain_event_groups(by_group: EventsByGroup) -> dict[str, Any]:
     content = {}
     for name, each in by_group.items():
         values = {key: value for key, value in asdict(each).items() if value is not None}
-        estimates = {key: getattr(each, key).plain() for key, value in values.items() if isinstance(value, dict)}
+        estimates = {
+            key: getattr(each, key).plain()
+            for key, value in values.items()
+            if isinstance(value, dict)
+        }
         content[str(name)] = values | estimates
     return content
 
 
-def groups_table(by_group: ByGroup, *, title: str, whole: GroupEstimate, most: int | None = None) -> Table:
+def groups_table(
+    by_group: ByGroup, *, title: str, whole: GroupEstimate, most: int | None = None
+) -> Table:
     """Return a row for all samples, and one for each group.
 
     Args:
@@ -132,7 +153,10 @@ def groups_table(by_group: ByGroup, *, title: str, whole: GroupEstimate, most: i
     """
     listed = dict(list(by_group.items())[:most])
     tested = _tested(by_group)
-    rows = [_row("all samples", whole, 1), *(_row(str(name), each, tested) for name, each in listed.items())]
+    rows = [
+        _row("all samples", whole, 1),
+        *(_row(str(name), each, tested) for name, each in listed.items()),
+    ]
     more = len(by_group) - len(listed)
     notes = (*([f"{more} further groups: --details."] if more else []), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
@@ -171,9 +195,13 @@ def plain_groups(by_group: ByGroup) -> dict[str, Any]:
     }
 
 
-def whole_of(values: Mapping[str, float], estimates: Mapping[str, Estimate], samples: int) -> GroupEstimate:
+def whole_of(
+    values: Mapping[str, float], estimates: Mapping[str, Estimate], samples: int
+) -> GroupEstimate:
     """Return all samples as one group, from their metrics and estimates."""
-    accuracy, ece = (estimates.get(name, Estimate(values[name], 0.0, 1.0)) for name in ("accuracy", "ece"))
+    accuracy, ece = (
+        estimates.get(name, Estimate(values[name], 0.0, 1.0)) for name in ("accuracy", "ece")
+    )
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     return GroupEstimate(samples, confidence, accuracy, ece, ece.p)
 
@@ -189,7 +217,8 @@ def _p(group: GroupEstimate, tested: int) -> str:
 
 
 def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
-    accuracy, ece = column("accuracy"), column("ece")
+    accuracy = column("accuracy")
+    ece = column("ece")
     details = [
         (noise_in({about.metric: each}, about).interval,) if group.ece.replicates else ()
         for about, each in ((accuracy, group.accuracy), (ece, group.ece))
@@ -197,9 +226,13 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
     return (
         _name(name),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
-        Cell(accuracy.format(group.accuracy.value), details=details[0], number=group.accuracy.value),
+        Cell(
+            accuracy.format(group.accuracy.value), details=details[0], number=group.accuracy.value
+        ),
         Cell(accuracy.format(group.confidence), number=group.confidence),
         Cell(ece.format(group.ece.value), details=details[1], number=group.ece.value),
-        Cell(DASH if group.ece.floor is None else ece.format(group.ece.floor), number=group.ece.floor),
+        Cell(
+            DASH if group.ece.floor is None else ece.format(group.ece.floor), number=group.ece.floor
+        ),
         Cell(_p(group, tested).removeprefix("p ").removeprefix("= "), number=group.p),
     )

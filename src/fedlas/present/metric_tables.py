@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.table import ARROWS, FEWEST_CLASSES, Block, Cell, Column, Note, Table, column, is_detail
+from fedlas.present.table import (
+    ARROWS,
+    FEWEST_CLASSES,
+    Block,
+    Cell,
+    Column,
+    Note,
+    Table,
+    column,
+    is_detail,
+)
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.noise_floor import p_said, p_text, rejects
@@ -22,7 +32,10 @@ COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
 WITHIN = "~ within noise: the test does not reject calibration. That is no proof of it."
 _Z = Column(
-    "Spiegelhalter's z", arrow=ARROWS[None], about="Standard normal if the confidences are calibrated.", places=2
+    "Spiegelhalter's z",
+    arrow=ARROWS[None],
+    about="Standard normal if the confidences are calibrated.",
+    places=2,
 )
 
 
@@ -81,12 +94,16 @@ def noise_text(estimates: Sequence[Estimate], form: Callable[[float], str]) -> N
     if not estimates:
         return NoiseText()
     interval = f"[{form(min(n.low for n in estimates))}, {form(max(n.high for n in estimates))}]"
-    tested = [(n.p, n.floor, n.least_p) for n in estimates if n.p is not None and n.floor is not None]
+    tested = [
+        (n.p, n.floor, n.least_p) for n in estimates if n.p is not None and n.floor is not None
+    ]
     if len(tested) < len(estimates):
         return NoiseText(interval)
     lowest, _, least = min(tested)
-    low, high = p_text(lowest), p_text(max(tested)[0])
-    smallest, floor = p_said(lowest, least), sum(n for _, n, _ in tested) / len(tested)
+    low = p_text(lowest)
+    high = p_text(max(tested)[0])
+    smallest = p_said(lowest, least)
+    floor = sum(n for _, n, _ in tested) / len(tested)
     return NoiseText(
         interval,
         form(floor),
@@ -127,7 +144,9 @@ _SEVERAL = {
 }
 
 
-def noise_legend(texts: Iterable[NoiseText], *, several: bool = False, level: float = CONFIDENCE_LEVEL) -> list[str]:
+def noise_legend(
+    texts: Iterable[NoiseText], *, several: bool = False, level: float = CONFIDENCE_LEVEL
+) -> list[str]:
     """Return sentences that explain interval, floor and p-value.
 
     Args:
@@ -144,7 +163,11 @@ def noise_legend(texts: Iterable[NoiseText], *, several: bool = False, level: fl
         most = max(counts)
         costly = [f"some have {few}" for few in sorted({*counts} - {most})]
         fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
-        legend.append(FLOOR_LEGEND.format(**(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer))
+        legend.append(
+            FLOOR_LEGEND.format(
+                **(_SEVERAL if several else _ONE), replicates=f"{most:,}", fewer=fewer
+            )
+        )
     return legend
 
 
@@ -157,7 +180,12 @@ def legend_of(estimates: Estimates) -> tuple[str, ...]:
 
 def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
     """Return a number with its interval, noise floor and p-value."""
-    return Cell(about.format(value), mark="calibrated" if noise.calibrated else "", details=noise.lines, number=value)
+    return Cell(
+        about.format(value),
+        mark="calibrated" if noise.calibrated else "",
+        details=noise.lines,
+        number=value,
+    )
 
 
 def metrics_table(
@@ -171,14 +199,30 @@ def metrics_table(
         estimates: Intervals and noise floors of some of them.
         z: Spiegelhalter's test by stage, for a last row.
     """
-    estimates, rows = estimates or {}, []
-    for about in (column(name) for name in dict.fromkeys(name for values in measured.values() for name in values)):
+    estimates = estimates or {}
+    rows = []
+    for about in (
+        column(name)
+        for name in dict.fromkeys(name for values in measured.values() for name in values)
+    ):
         noise = [noise_in(estimates.get(stage, {}), about) for stage in measured]
         values = [each.get(about.metric) for each in measured.values()]
-        rows.append((Cell(about.head, tip=about.about), *map(cell_of_metric, [about] * len(noise), values, noise)))
+        rows.append(
+            (
+                Cell(about.head, tip=about.about),
+                *map(cell_of_metric, [about] * len(noise), values, noise),
+            )
+        )
     if z:
-        rows.append((Cell(_Z.head, tip=_Z.about), *(_cell_of_z(z.get(stage)) for stage in measured)))
-    return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(estimates))
+        rows.append(
+            (Cell(_Z.head, tip=_Z.about), *(_cell_of_z(z.get(stage)) for stage in measured))
+        )
+    return Table(
+        (Column("metric", words=True), *map(Column, measured)),
+        tuple(rows),
+        title,
+        legend_of(estimates),
+    )
 
 
 def _cell_of_z(test: SpiegelhalterTest | None) -> Cell:
@@ -186,7 +230,9 @@ def _cell_of_z(test: SpiegelhalterTest | None) -> Cell:
 
 
 def _noise_of_z(test: SpiegelhalterTest) -> NoiseText:
-    return NoiseText(p_value=p_said(test.p_value, None), calibrated=not rejects(test.p_value, ALPHA))
+    return NoiseText(
+        p_value=p_said(test.p_value, None), calibrated=not rejects(test.p_value, ALPHA)
+    )
 
 
 def short_table(
@@ -208,7 +254,9 @@ def short_table(
     """
     few = {"top5"} if num_classes < FEWEST_CLASSES else set()
     main = {
-        stage: {name: value for name, value in values.items() if not is_detail(name) and name not in few}
+        stage: {
+            name: value for name, value in values.items() if not is_detail(name) and name not in few
+        }
         for stage, values in measured.items()
     }
     table = metrics_table(main, title=title, estimates=estimates, z=z)
@@ -224,7 +272,11 @@ def short_table(
         (*row, *map(Cell, (each.interval, each.floor, each.short_p)))
         for row, each in zip(table.rows, noise, strict=True)
     ]
-    return Table((*table.columns, *map(Column, (interval_head(estimates or {}), "floor", "p"))), tuple(rows), title)
+    return Table(
+        (*table.columns, *map(Column, (interval_head(estimates or {}), "floor", "p"))),
+        tuple(rows),
+        title,
+    )
 
 
 def _with_intervals(table: Table, main: Measured, estimates: Estimates) -> Table:

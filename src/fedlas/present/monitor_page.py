@@ -11,7 +11,15 @@ import numpy as np
 from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.state import Watched
 from fedlas.deploy.monitor.watches import Watch
-from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption, legend_below, legend_height, name_ticks
+from fedlas.plots.theme import (
+    LIGHT,
+    REFERENCE,
+    canvas,
+    caption,
+    legend_below,
+    legend_height,
+    name_ticks,
+)
 from fedlas.present.page import MOST_WIDTH, axes, figure, render
 from fedlas.present.table import DASH, Table, table_of
 
@@ -52,7 +60,9 @@ def reasons(content: Mapping[str, Any]) -> list[str]:
         worst = max(watch["statistics"], key=lambda each: each["evidence"])
         live, card = _cells(worst, name)
         after = f"seen after sample {watch['alarm_after']:,}"
-        lines.append(f"{worst['name']}: {live} %, on the card {_percent(worst['card'], name)} ({card}) %; {after}.")
+        lines.append(
+            f"{worst['name']}: {live} %, on the card {_percent(worst['card'], name)} ({card}) %; {after}."
+        )
     return lines
 
 
@@ -70,7 +80,8 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
 
 def monitor_page(monitor: Monitor) -> str:
     """Return the page as HTML, which needs no other file."""
-    content, stream = monitor.content, monitor._stream
+    content = monitor.content
+    stream = monitor._stream
     return render(
         "monitor.html.j2",
         title=f"Monitor: {content['card']}",
@@ -80,7 +91,11 @@ def monitor_page(monitor: Monitor) -> str:
         statement=f"{monitor.summary}; {content['looks']:,} {'look' if content['looks'] == 1 else 'looks'}.",
         table=watches_table(content),
         notes=explanations(content),
-        pictures=[_means(stream, content, watch) for watch in stream.watches.values() if watch.test.samples],
+        pictures=[
+            _means(stream, content, watch)
+            for watch in stream.watches.values()
+            if watch.test.samples
+        ],
         width=stream.width,
         evidence=_evidence(stream),
         everything=statistics_table(content),
@@ -90,7 +105,9 @@ def monitor_page(monitor: Monitor) -> str:
 def _leading(name: str, watch: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the statistic that stands for a watch: its first, or of the classes the one with the most evidence."""
     statistics: list[Mapping[str, Any]] = watch["statistics"]
-    return max(statistics, key=lambda each: each["evidence"]) if name == "classes" else statistics[0]
+    return (
+        max(statistics, key=lambda each: each["evidence"]) if name == "classes" else statistics[0]
+    )
 
 
 def _state(watch: Mapping[str, Any]) -> str:
@@ -99,7 +116,9 @@ def _state(watch: Mapping[str, Any]) -> str:
 
 def _cells(statistic: Mapping[str, Any], name: str) -> tuple[str, str]:
     """Return the live mean and the interval on the card."""
-    return _percent(statistic["live"], name), " to ".join(_percent(statistic[end], name) for end in ("low", "high"))
+    return _percent(statistic["live"], name), " to ".join(
+        _percent(statistic[end], name) for end in ("low", "high")
+    )
 
 
 def _percent(share: float | None, name: str) -> str:
@@ -120,21 +139,34 @@ def _ends(stream: Watched) -> Any:
 def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
     """Draw the watch's leading mean row by row, with the card's interval and the limits of chance."""
     shown = _leading(watch.name, content["watches"][watch.name])
-    number, history = watch.statistics.index(shown["name"]), stream.histories[watch.name]
-    ax, _ = canvas("monitor", "light", axes(2.9, 2.2))
-    count, total = history.count[:, number], history.total[:, number]
+    number = watch.statistics.index(shown["name"])
+    history = stream.histories[watch.name]
+    ax, _ = canvas("light", axes(2.9, 2.2))
+    count = history.count[:, number]
+    total = history.total[:, number]
     # Rows without such samples, as without labels, are gaps.
     count = np.where(count > 0, count, np.nan)
-    ends, means = _ends(stream), total / count
+    ends = _ends(stream)
+    means = total / count
     # Few samples scatter widely, so the limits of a row widen as its samples get fewer.
     reach = _LIMIT * watch.spread[number] / np.sqrt(count)
     low = np.maximum(watch.test.low[number] - reach, watch.test.least[number])
     high = np.minimum(watch.test.high[number] + reach, watch.test.most[number])
-    inside, outside = (means >= low) & (means <= high), (means < low) | (means > high)
+    inside = (means >= low) & (means <= high)
+    outside = (means < low) | (means > high)
     for limit in (low, high):
         steps = 100 * np.concatenate([limit[:1], limit])
-        ax.plot([0, *ends], steps, color=LIGHT.muted, linewidth=0.9, linestyle=(0, (4, 3)), drawstyle="steps-pre")
-    ax.axhspan(100 * watch.test.low[number], 100 * watch.test.high[number], color=LIGHT.grid, zorder=0)
+        ax.plot(
+            [0, *ends],
+            steps,
+            color=LIGHT.muted,
+            linewidth=0.9,
+            linestyle=(0, (4, 3)),
+            drawstyle="steps-pre",
+        )
+    ax.axhspan(
+        100 * watch.test.low[number], 100 * watch.test.high[number], color=LIGHT.grid, zorder=0
+    )
     ax.plot(ends, 100 * means, color=LIGHT.muted, linewidth=0.8)
     ax.plot(ends[inside], 100 * means[inside], "o", color=LIGHT.ink, markersize=3.2)
     ax.plot(ends[outside], 100 * means[outside], "D", color=LIGHT.over, markersize=4)
@@ -149,7 +181,7 @@ def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
 
 def _evidence(stream: Watched) -> Any:
     """Draw the evidence of all watches row by row, and the limit of an alarm."""
-    ax, _ = canvas("monitor", "light", axes(height=2.7 + legend_height(list(stream.watches), MOST_WIDTH)))
+    ax, _ = canvas("light", axes(height=2.7 + legend_height(list(stream.watches), MOST_WIDTH)))
     threshold = next(watch.test.threshold for watch in stream.watches.values())
     top = threshold * 30
     for number, (name, watch) in enumerate(stream.watches.items()):

@@ -101,15 +101,18 @@ def themed_svg(ax: Any, alt: str) -> str:
         alt: As there.
     """
     light, dark = (
-        ";".join(f"--{name}:{color}" for name, color in _variables(theme).items()) for theme in (LIGHT, DARK)
+        ";".join(f"--{name}:{color}" for name, color in _variables(theme).items())
+        for theme in (LIGHT, DARK)
     )
     style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
     svg = _svg(ax, alt)
-    width, height = (float(size) for size in svg.split('viewBox="', 1)[1].split('"', 1)[0].split()[2:])
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return svg.replace("<svg", f'<svg {names} width="{width:.0f}pt" height="{height:.0f}pt"', 1).replace(
-        ">", f">{style}", 1
+    width, height = (
+        float(size) for size in svg.split('viewBox="', 1)[1].split('"', 1)[0].split()[2:]
     )
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace(
+        "<svg", f'<svg {names} width="{width:.0f}pt" height="{height:.0f}pt"', 1
+    ).replace(">", f">{style}", 1)
 
 
 def _svg(ax: Any, alt: str) -> str:
@@ -118,7 +121,14 @@ def _svg(ax: Any, alt: str) -> str:
     return _inline(buffer.getvalue().decode("utf-8"), alt)
 
 
-def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool = False, themed: bool = False) -> Any:
+def diagram(
+    name: str,
+    predictions: AnyPredictions,
+    num_bins: int,
+    *,
+    band: bool = False,
+    themed: bool = False,
+) -> Any:
     """Return a small reliability diagram titled ``name``, with the consistency band if asked for.
 
     Args:
@@ -143,14 +153,19 @@ def write_picture(picture: Any, path: Path) -> Path:
     kind = path.suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise InputError(
-            "picture", "the name must end in a kind of picture", path.name, f"Take one of {', '.join(sorted(kinds))}."
+            "the name must end in a kind of picture",
+            path.name,
+            f"Take one of {', '.join(sorted(kinds))}.",
         )
     return write_atomically(path, lambda file: _save(picture, file, kind, {}))
 
 
 def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
     # The salt and the missing date make the same runs give the same bytes. Settings belong to the whole process.
-    with _SETTINGS, require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}):
+    with (
+        _SETTINGS,
+        require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}),
+    ):
         dated = {"svg": {"Date": None}, "svgz": {"Date": None}, "pdf": {"CreationDate": None}}
         picture.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
 
@@ -178,14 +193,18 @@ def _inline(svg: str, alt: str) -> str:
     svg = re.sub(r"^<svg[^>]*>", lambda _: f"<svg {about} {view[0] if view else ''}>", svg)
 
     def styled(match: re.Match[str]) -> str:
-        style = re.sub(r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), match[0])
+        style = re.sub(
+            r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), match[0]
+        )
         return re.sub(r"'DejaVu Sans'[^;\"]*", _FONT, style)
 
     svg = re.sub(r'\bstyle="[^"]*"', styled, svg)
     # Only what something refers to keeps its name, behind a prefix of the figure's own.
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     prefix = f"f{sha256((alt + svg).encode()).hexdigest()[:8]}-"
-    svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", svg)
+    svg = re.sub(
+        r' id="([^"]*)"', lambda match: f' id="{prefix}{match[1]}"' if match[1] in used else "", svg
+    )
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
     # A hundredth of a point is less than anyone sees.
     short = lambda match: re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", match[0])  # noqa: E731

@@ -45,7 +45,13 @@ class _Row:
 
     @property
     def column(self) -> Column:
-        return Column(self.title, "%" if self.percent else "", self.arrow, places=self.places, about=self.about)
+        return Column(
+            self.title,
+            "%" if self.percent else "",
+            self.arrow,
+            places=self.places,
+            about=self.about,
+        )
 
 
 _UP = "↑"
@@ -54,28 +60,62 @@ ROWS: Mapping[str, _Row] = {
     "observed": _Row("observed", True, 4, about="Share of the samples in which the event occurs."),
     "expected": _Row("expected", True, 4, about="Mean probability of the event."),
     "observed_to_expected": _Row(
-        "observed / expected", arrow="→ 1", about="Above 1 the event occurs more often than expected."
+        "observed / expected",
+        arrow="→ 1",
+        about="Above 1 the event occurs more often than expected.",
     ),
-    "in_the_large": _Row("in the large", arrow="→ 0", main=False, about="Shift that all log-odds lack."),
-    "slope": _Row("calibration slope", arrow="→ 1", about="Below 1 the probabilities are too extreme."),
-    "intercept": _Row("intercept", arrow="→ 0", main=False, about="Correction at a probability of 1/2."),
-    "ici": _Row("ICI", True, 4, _DOWN, about="Mean distance of the probability from the smoothed frequency (loess)."),
+    "in_the_large": _Row(
+        "in the large", arrow="→ 0", main=False, about="Shift that all log-odds lack."
+    ),
+    "slope": _Row(
+        "calibration slope", arrow="→ 1", about="Below 1 the probabilities are too extreme."
+    ),
+    "intercept": _Row(
+        "intercept", arrow="→ 0", main=False, about="Correction at a probability of 1/2."
+    ),
+    "ici": _Row(
+        "ICI",
+        True,
+        4,
+        _DOWN,
+        about="Mean distance of the probability from the smoothed frequency (loess).",
+    ),
     "e50": _Row("E50", True, 4, _DOWN, main=False, about="Median of these distances."),
     "e90": _Row("E90", True, 4, _DOWN, main=False, about="Their 90th percentile."),
     "emax": _Row("Emax", True, 4, _DOWN, main=False, about="Their maximum."),
     "spiegelhalter_z": _Row(
-        "Spiegelhalter's z", places=2, arrow="→ 0", main=False, about="Standard normal if calibrated."
+        "Spiegelhalter's z",
+        places=2,
+        arrow="→ 0",
+        main=False,
+        about="Standard normal if calibrated.",
     ),
-    "nll": _Row("NLL", places=4, arrow=_DOWN, about="Mean negative logarithm of the probability of what happened."),
-    "brier": _Row("Brier score", places=4, arrow=_DOWN, about="Mean squared distance of probability and outcome."),
+    "nll": _Row(
+        "NLL",
+        places=4,
+        arrow=_DOWN,
+        about="Mean negative logarithm of the probability of what happened.",
+    ),
+    "brier": _Row(
+        "Brier score",
+        places=4,
+        arrow=_DOWN,
+        about="Mean squared distance of probability and outcome.",
+    ),
     "brier_skill": _Row(
-        "Brier scaled", arrow=_UP, about="1 less the Brier score over that of the prevalence; 0 is no better than that."
+        "Brier scaled",
+        arrow=_UP,
+        about="1 less the Brier score over that of the prevalence; 0 is no better than that.",
     ),
     "auroc": _Row(
-        "AUROC", arrow=_UP, about="Probability that an event ranks above a sample without one (C statistic)."
+        "AUROC",
+        arrow=_UP,
+        about="Probability that an event ranks above a sample without one (C statistic).",
     ),
     "average_precision": _Row(
-        "average precision", arrow=_UP, about="Area under precision over recall; by chance the share observed."
+        "average precision",
+        arrow=_UP,
+        about="Area under precision over recall; by chance the share observed.",
     ),
 }
 """Rows of the table, in their order."""
@@ -97,14 +137,21 @@ def measures_by_stage(
 
 def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
     """Return the measures by stage for JSON; numbers that are not finite are left out."""
-    return {stage: {name: _finite(each.plain()) for name, each in values.items()} for stage, values in by_stage.items()}
+    return {
+        stage: {name: _finite(each.plain()) for name, each in values.items()}
+        for stage, values in by_stage.items()
+    }
 
 
 def _finite(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if isinstance(value, str) or isfinite(value)}
+    return {
+        key: value for key, value in content.items() if isinstance(value, str) or isfinite(value)
+    }
 
 
-def event_table(by_stage: Mapping[str, Mapping[str, Estimate]], *, title: str, details: bool) -> Table:
+def event_table(
+    by_stage: Mapping[str, Mapping[str, Estimate]], *, title: str, details: bool
+) -> Table:
     """Return one row for each measure: of each stage the value with its interval, and that of a calibrated model.
 
     Args:
@@ -119,7 +166,10 @@ def event_table(by_stage: Mapping[str, Mapping[str, Estimate]], *, title: str, d
     for head in stage_heads(by_stage):
         heads += [Column(head), interval]
     heads += [Column("floor"), Column("p")] if single else []
-    rows = [_cells(name, [values.get(name) for values in by_stage.values()], details=details) for name in names]
+    rows = [
+        _cells(name, [values.get(name) for values in by_stage.values()], details=details)
+        for name in names
+    ]
     return Table(tuple(heads), tuple(rows), title)
 
 
@@ -166,7 +216,10 @@ def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
             form = row.column.format
             each = estimates[name]
             unit = " %" if row.percent else ""
-            texts[name] = (row.title, f"{form(each.value)}{unit} {interval_text(each, form)}".strip())
+            texts[name] = (
+                row.title,
+                f"{form(each.value)}{unit} {interval_text(each, form)}".strip(),
+            )
     return texts
 
 
@@ -179,10 +232,14 @@ def event_frame(by_stage: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[An
     ]
 
 
-def positive_diagrams(stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str) -> list[Any]:
+def positive_diagrams(
+    stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str
+) -> list[Any]:
     """Draw a reliability diagram of the event for each stage with a curve, for a page."""
     of_all_classes = {
-        name: check_predictions("report", stages[name]) for name, values in by_stage.items() if "ici" in values
+        name: check_predictions(stages[name])
+        for name, values in by_stage.items()
+        if "ici" in values
     }
     return [
         figure(

@@ -45,7 +45,8 @@ def rank_stages(measured: Measured, stages: Mapping[str, Predictions]) -> list[R
         stages: Predictions by stage; the first is ``"as predicted"``.
     """
     first = next(iter(measured))
-    before, predicted = measured[first], stages[first].predicted
+    before = measured[first]
+    predicted = stages[first].predicted
     ranks = [
         Rank(
             stage,
@@ -75,18 +76,27 @@ def ranking_table(
         metrics: Registry names of the columns; those that were not measured have none.
     """
     columns = [column(name) for name in metrics if name in next(iter(measured.values()))]
-    estimates, rows = estimates or {}, []
+    estimates = estimates or {}
+    rows = []
     for rank in rank_stages(measured, stages):
         cells = []
         for about in columns:
             noise = noise_in(estimates.get(rank.stage, {}), about)
             cell = cell_of_metric(about, measured[rank.stage][about.metric], noise)
-            cells.append(replace(cell, extra=f"({noise.floor})") if about.metric == "ece" and noise.floor else cell)
+            cells.append(
+                replace(cell, extra=f"({noise.floor})")
+                if about.metric == "ece" and noise.floor
+                else cell
+            )
         changed = Cell(f"{100 * rank.changed:.2f}" if rank.changed else "kept", number=rank.changed)
-        rows.append((Cell(rank.name, extra="!" if rank.lower_ece_higher_nll else ""), *cells, changed))
+        rows.append(
+            (Cell(rank.name, extra="!" if rank.lower_ece_higher_nll else ""), *cells, changed)
+        )
     if any(estimates.values()):
         columns = [replace(c, unit="% (floor)") if c.metric == "ece" else c for c in columns]
-    about_class = Column("new class", "%", about="Share of the samples whose predicted class changes.")
+    about_class = Column(
+        "new class", "%", about="Share of the samples whose predicted class changes."
+    )
     heads = (Column("calibrator", words=True), *columns, about_class)
     return Table(heads, tuple(rows), title, legend_of(estimates))
 

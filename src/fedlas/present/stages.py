@@ -24,7 +24,13 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, EstimateTable, check_replicates, estimated, measurable
+from fedlas.stats.estimates import (
+    CONFIDENCE_LEVEL,
+    EstimateTable,
+    check_replicates,
+    estimated,
+    measurable,
+)
 from fedlas.stats.selective_risk import RejectOption, reject_option
 
 ALL = "all"
@@ -60,10 +66,14 @@ class HeldOut:
             InputError: If there are none.
         """
         if self.val is None:
-            raise InputError("report", "held-out predictions are needed", "no on=", "Pass on= with validation data.")
+            raise InputError(
+                "held-out predictions are needed", "no on=", "Pass on= with validation data."
+            )
         return self.val
 
-    def part_for(self, entry: Entry[type[Calibrator]], *, alone: bool) -> tuple[AnyPredictions, str]:
+    def part_for(
+        self, entry: Entry[type[Calibrator]], *, alone: bool
+    ) -> tuple[AnyPredictions, str]:
         """Return the predictions that a calibrator is fitted on, and the part if they were made for it.
 
         Args:
@@ -78,7 +88,6 @@ class HeldOut:
             return self.validation(), ""
         if part not in self.parts:
             raise InputError(
-                f"calibrator {entry.name}",
                 f"it needs predictions of the part {part!r}, which are made from a run",
                 "a file",
                 f"Measure the run instead of its file, or pass calibrate={entry.name!r} and on= such predictions.",
@@ -110,9 +119,11 @@ class Calibrated:
         Args:
             short: Whether to leave out what to do about those that did not run.
         """
-        lines = [f"{name} is fitted on {part}.npz, not on val.npz." for name, part in self.parts.items()]
+        lines = [
+            f"{name} is fitted on {part}.npz, not on val.npz." for name, part in self.parts.items()
+        ]
         for name, error in self.errors.items():
-            brief = f": {error.parts[1]}." if isinstance(error, InputError) else f": {error}."
+            brief = f": {error.parts[0]}." if isinstance(error, InputError) else f": {error}."
             lines.append(f"{name} did not run{brief if short else f'. {error}'}")
         return lines
 
@@ -130,7 +141,6 @@ def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
 
 
 def check_options(
-    owner: str,
     *,
     replicates: int,
     num_bins: int,
@@ -145,21 +155,26 @@ def check_options(
     Raises:
         InputError: For a wrong type or a number out of range.
     """
-    check_count(owner, "replicates", replicates, low=0)
-    check_replicates(owner, replicates, confidence_level)
-    check_count(owner, "num_bins", num_bins)
+    check_count("replicates", replicates, low=0)
+    check_replicates(replicates, confidence_level)
+    check_count("num_bins", num_bins)
     for what, value, kind, words in (
         ("risks", risks, list | tuple, "a list of numbers"),
-        ("classes", list(classes) if isinstance(classes, tuple) else classes, list | None, "a list of names"),
+        (
+            "classes",
+            list(classes) if isinstance(classes, tuple) else classes,
+            list | None,
+            "a list of names",
+        ),
         ("name", name, str, "text"),
     ):
         if not isinstance(value, kind):
-            raise InputError(owner, f"{what} must be {words}", describe(value), f"Pass {words}.")
+            raise InputError(f"{what} must be {words}", describe(value), f"Pass {words}.")
     for each in classes or ():
         if not isinstance(each, str):
-            raise InputError(owner, "classes must be names", describe(each), "Pass text for each class.")
+            raise InputError("classes must be names", describe(each), "Pass text for each class.")
     for each in risks:
-        check_number(owner, risk, each, low=0, high=1, low_open=True, high_open=True)
+        check_number(risk, each, low=0, high=1, low_open=True, high_open=True)
 
 
 def check_stages(
@@ -170,34 +185,41 @@ def check_stages(
     groups: Sequence[Any] | None,
 ) -> None:
     """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
-    owner = "report"
     if calibrate is not None and not isinstance(calibrate, str):
-        raise InputError(owner, "calibrate= must be a name", describe(calibrate), "Pass e.g. calibrate='temperature'.")
+        raise InputError(
+            "calibrate= must be a name", describe(calibrate), "Pass e.g. calibrate='temperature'."
+        )
     if held_out is not None and not isinstance(held_out, HeldOut):
-        raise InputError(owner, "on= must be predictions", describe(held_out), "Pass held-out Predictions.")
+        raise InputError(
+            "on= must be predictions", describe(held_out), "Pass held-out Predictions."
+        )
     if held_out is None:
         if calibrate is not None or reject:
             option = "calibrate=" if calibrate is not None else "reject="
             fix = "Pass on= with held-out predictions; those of the test set would flatter it."
-            raise InputError(owner, f"{option} needs held-out predictions", "no on=", fix)
+            raise InputError(f"{option} needs held-out predictions", "no on=", fix)
         return
     confidences = isinstance(predictions, TopLabel)
     if calibrate == ALL:
         got = "calibrate='all'"
         if reject:
-            raise InputError(owner, "reject= is for one model", got, "Name one calibrator, or leave calibrate= out.")
+            raise InputError(
+                "reject= is for one model", got, "Name one calibrator, or leave calibrate= out."
+            )
         if groups is not None:
             fix = "Name one calibrator, or leave groups= out."
-            raise InputError(owner, "groups= goes with one calibrator at most", got, fix)
+            raise InputError("groups= goes with one calibrator at most", got, fix)
         if confidences:
             fix = "Name one calibrator, or leave calibrate= out."
-            raise InputError(owner, f"{got} needs the probabilities of all classes", "confidences", fix)
+            raise InputError(f"{got} needs the probabilities of all classes", "confidences", fix)
     if held_out.val is not None and isinstance(held_out.val, TopLabel) != confidences:
         fix = "Pass two sets of scores of all classes, or two of confidences."
-        raise InputError(owner, "on= must hold what the predictions hold", "confidences in one of them alone", fix)
+        raise InputError(
+            "on= must hold what the predictions hold", "confidences in one of them alone", fix
+        )
     if held_out.val is not None and is_same(held_out.val, predictions):
         fix = "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it."
-        raise InputError(owner, "on= must be other predictions than those measured", "the same", fix)
+        raise InputError("on= must be other predictions than those measured", "the same", fix)
 
 
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
@@ -207,7 +229,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
-    check_choice("report", "calibrate=", name, (*CALIBRATORS, ALL))
+    check_choice("calibrate=", name, (*CALIBRATORS, ALL))
     outcome = Calibrated()
     entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
     # One that cannot run does not stop the others; alone it is the answer.
@@ -216,9 +238,12 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         try:
             val, part = held_out.part_for(entry, alone=name != ALL)
             calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
-            outcome.predictions[entry.name], outcome.fitted[entry.name] = calibrator.transform(test), calibrator
+            outcome.predictions[entry.name] = calibrator.transform(test)
+            outcome.fitted[entry.name] = calibrator
             # Warnings about the held-out predictions themselves were shown when they were made.
-            outcome.notes += [each for each in dict.fromkeys(doubts) if not each.startswith("Predictions:")]
+            outcome.notes += [
+                each for each in dict.fromkeys(doubts) if not each.startswith("Predictions:")
+            ]
             outcome.parts |= {entry.name: part} if part else {}
         except (InputError, MissingExtraError) as error:
             outcome.errors[entry.name] = error
@@ -233,7 +258,10 @@ Rejections = Mapping[str, Sequence[RejectOption]]
 
 
 def rejections(
-    stages: Mapping[str, AnyPredictions], risks: Sequence[float], val: AnyPredictions, fitted: Mapping[str, Calibrator]
+    stages: Mapping[str, AnyPredictions],
+    risks: Sequence[float],
+    val: AnyPredictions,
+    fitted: Mapping[str, Calibrator],
 ) -> Rejections:
     """Return thresholds that are chosen on held-out predictions for every stage and applied to its test predictions.
 
@@ -246,7 +274,8 @@ def rejections(
     """
     held_out = {stage: fitted[stage].transform(val) if stage in fitted else val for stage in stages}
     return {
-        stage: [reject_option(held_out[stage], test, risk=risk) for risk in risks] for stage, test in stages.items()
+        stage: [reject_option(held_out[stage], test, risk=risk) for risk in risks]
+        for stage, test in stages.items()
     }
 
 
@@ -258,7 +287,9 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     for stage, options in rejected.items():
         rows = [[f"{100 * each.chosen.risk:g}", *_cells(each)] for each in options]
         blocks.append(table_of(heads, rows, title=f"Reject option, {stage}"))
-        needed |= {each.chosen.risk: each.chosen.needed for each in options if each.threshold is None}
+        needed |= {
+            each.chosen.risk: each.chosen.needed for each in options if each.threshold is None
+        }
     blocks += [
         f"No threshold for {100 * risk:g} %: no confidence keeps the risk of the held-out predictions that low. Even "
         f"without a mistake it takes {samples:,} accepted ones."
@@ -310,8 +341,11 @@ def estimates_by_stage(
     options["confidence_level"] = confidence_level
     with progress_bar(len(many)) as advance:
         for stage, each in many.items():
-            options |= {"values": None if values is None else values[stage], "advance": partial(advance, stage)}
-            results[stage] = estimated("intervals", each, measurable(metrics, each), **options)[0]
+            options |= {
+                "values": None if values is None else values[stage],
+                "advance": partial(advance, stage),
+            }
+            results[stage] = estimated(each, measurable(metrics, each), **options)[0]
     return results
 
 

@@ -160,9 +160,12 @@ def table_of(
         text: Columns that are aligned to the left.
     """
     columns = [
-        head if isinstance(head, Column) else Column(head, words=number in text) for number, head in enumerate(heads)
+        head if isinstance(head, Column) else Column(head, words=number in text)
+        for number, head in enumerate(heads)
     ]
-    return Table(tuple(columns), tuple(tuple(map(cell_of, row)) for row in rows), title, tuple(notes))
+    return Table(
+        tuple(columns), tuple(tuple(map(cell_of, row)) for row in rows), title, tuple(notes)
+    )
 
 
 def cell_of(value: Any) -> Cell:
@@ -199,7 +202,11 @@ def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any
         mark = cell.symbol or " " * bool(spread)  # so that numbers without a mark stay in line
         extra = f" {cell.extra}" if cell.extra else ""
         below = "".join(f"\n{line}{' ' * len(mark)}" for line in cell.details if details)
-        return [(f"{cell.value}{spread}{mark}", style), (extra, "dim"), (below, f"{style} dim".strip())]
+        return [
+            (f"{cell.value}{spread}{mark}", style),
+            (extra, "dim"),
+            (below, f"{style} dim".strip()),
+        ]
 
     return rich_table(
         [c.head if arrows else c.head.removesuffix(f" {c.arrow}") for c in table.columns],
@@ -223,11 +230,19 @@ def markdown(table: Table) -> str:
         return "<br>".join([f"{text} {cell.symbol} {plain(cell.extra)}".strip(), *below])
 
     words = [number == 0 or c.words for number, c in enumerate(table.columns)]
-    body = [[plain(c.head) for c in table.columns], *([shown(cell) for cell in row] for row in table.rows)]
+    body = [
+        [plain(c.head) for c in table.columns],
+        *([shown(cell) for cell in row] for row in table.rows),
+    ]
     widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(words))]
-    rule = [("-" * w if first else "-" * (w - 1) + ":") for first, w in zip(words, widths, strict=True)]
+    rule = [
+        ("-" * w if first else "-" * (w - 1) + ":") for first, w in zip(words, widths, strict=True)
+    ]
     lines = [
-        [text.ljust(w) if first else text.rjust(w) for first, text, w in zip(words, row, widths, strict=True)]
+        [
+            text.ljust(w) if first else text.rjust(w)
+            for first, text, w in zip(words, row, widths, strict=True)
+        ]
         for row in (body[0], rule, *body[1:])
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -257,18 +272,39 @@ def latex(table: Table) -> str:
         \bottomrule
         \end{tabular}
     """
-    replaced = {"\\": r"\textbackslash{}", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≤": r"$\le$"}
+    replaced = {
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "≤": r"$\le$",
+    }
     replaced |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\to$", "—": "---"}
     replaced |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
     def line(texts: Iterable[str]) -> str:
-        return " & ".join("".join(replaced.get(sign, sign) for sign in printable(text)) for text in texts) + r" \\"
+        return (
+            " & ".join(
+                "".join(replaced.get(sign, sign) for sign in printable(text)) for text in texts
+            )
+            + r" \\"
+        )
 
-    kinds = "".join("l" if number == 0 or c.words else "r" for number, c in enumerate(table.columns))
+    kinds = "".join(
+        "l" if number == 0 or c.words else "r" for number, c in enumerate(table.columns)
+    )
     rows = [line(cell.text for cell in row) for row in table.rows]
     head = line(c.head for c in table.columns)
     return "\n".join(
-        [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+        [
+            rf"\begin{{tabular}}{{{kinds}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
     )
 
 
@@ -278,7 +314,9 @@ def csv_text(table: Table) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([c.title for c in table.columns])
     for row in table.rows:
-        writer.writerow([spreadsheet_cell(cell.value) if cell.number is None else cell.number for cell in row])
+        writer.writerow(
+            [spreadsheet_cell(cell.value) if cell.number is None else cell.number for cell in row]
+        )
     return text.getvalue()
 
 
@@ -313,7 +351,9 @@ class Note:
 Block = str | Note | Table
 
 
-def show_blocks(blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: Any = None) -> None:
+def show_blocks(
+    blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: Any = None
+) -> None:
     """Print sentences and tables.
 
     Args:

@@ -35,8 +35,15 @@ def differences_of_models(compared: Mapping[str, ModelDifference], *, title: str
     for each in compared.values():
         about = column(each.metric)
         interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
-        values = (about.format(each.a), about.format(each.b), _signed(about, each.difference), interval)
-        rows.append([about.head, *values, p_said(each.p, None).removeprefix("p ").removeprefix("= ")])
+        values = (
+            about.format(each.a),
+            about.format(each.b),
+            _signed(about, each.difference),
+            interval,
+        )
+        rows.append(
+            [about.head, *values, p_said(each.p, None).removeprefix("p ").removeprefix("= ")]
+        )
     heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
     return table_of(heads, rows, title=title, notes=[CAPTION])
 

@@ -99,7 +99,9 @@ def verdict(
     judged = Verdict("", {}, joint_p=joint_p, least_joint_p=getattr(table, "least_joint_p", None))
     tests = _tests_of_metrics(estimates) if measures is None else _tests_of_measures(measures)
     if z is not None and joint_p is not None:
-        tests["spiegelhalter"] = Evidence(f"Spiegelhalter's z {z.z:.2f} ({p_said(z.p_value, None)})", z.p_value)
+        tests["spiegelhalter"] = Evidence(
+            f"Spiegelhalter's z {z.z:.2f} ({p_said(z.p_value, None)})", z.p_value
+        )
     judged = replace(judged, tests=tests)
     if measures is not None:
         return _of_event(judged, measures, predictions, event)
@@ -113,7 +115,9 @@ def _tests_of_metrics(estimates: ByName) -> dict[str, Evidence]:
         if each.p is not None:
             about = column(name)
             unit = f" {about.unit}" if about.unit else ""
-            text = f"{about.title} {about.format(each.value)}{unit} ({p_said(each.p, each.least_p)})"
+            text = (
+                f"{about.title} {about.format(each.value)}{unit} ({p_said(each.p, each.least_p)})"
+            )
             tests[name] = Evidence(text, each.p)
     return tests
 
@@ -139,9 +143,15 @@ def _of_top_label(
     tests = dict(judged.tests)
     direction = ""
     if gap is not None:
-        difference = f"mean confidence {100 * confidence:.1f} % with accuracy {100 * accuracy:.1f} %"
+        difference = (
+            f"mean confidence {100 * confidence:.1f} % with accuracy {100 * accuracy:.1f} %"
+        )
         tests["confidence"] = Evidence(difference, gap)
-        direction = ("over" if confidence > accuracy else "under") + "-confident" if rejects(gap, ALPHA) else ""
+        direction = (
+            ("over" if confidence > accuracy else "under") + "-confident"
+            if rejects(gap, ALPHA)
+            else ""
+        )
     judged = replace(judged, tests=tests, direction=direction)
     claim = f"{claim} ({samples:,} samples; {judged.joint} of {_number(estimates)})"
     if judged.is_clear and direction:
@@ -150,19 +160,27 @@ def _of_top_label(
         text = f"Miscalibrated by {_few(judged.rejected)}: {claim}."
     else:
         ece = noise_in(estimates, column("ece"))
-        floor = f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %" if ece.floor else ""
+        floor = (
+            f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %"
+            if ece.floor
+            else ""
+        )
         text = f"No miscalibration shows: {claim}{floor}."
     return replace(judged, text=text)
 
 
-def _of_event(judged: Verdict, measures: ByName, predictions: AnyPredictions, event: str) -> Verdict:
+def _of_event(
+    judged: Verdict, measures: ByName, predictions: AnyPredictions, event: str
+) -> Verdict:
     """Compare how often the event is expected with how often it occurs."""
     expected = 100 * measures["expected"].value
     observed = 100 * measures["observed"].value
     claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
     samples = f"{predictions.num_samples:,} samples"
     if judged.joint_p is None:
-        return replace(judged, text=f"{claim} ({samples}). No test was made of whether that is chance.")
+        return replace(
+            judged, text=f"{claim} ({samples}). No test was made of whether that is chance."
+        )
     words = []
     if "in_the_large" in judged.tests and rejects(judged.tests["in_the_large"].p, ALPHA):
         words.append("over-predicted" if expected > observed else "under-predicted")
@@ -179,7 +197,9 @@ def _of_event(judged: Verdict, measures: ByName, predictions: AnyPredictions, ev
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
 
 
-def effect(name: str, calibrator: Calibrator | None, before: Stage, after: Stage, *, replicates: int) -> str:
+def effect(
+    name: str, calibrator: Calibrator | None, before: Stage, after: Stage, *, replicates: int
+) -> str:
     """Return a sentence on what a calibrator does to test predictions: a verb only where both numbers agree.
 
     Args:
@@ -195,7 +215,7 @@ def effect(name: str, calibrator: Calibrator | None, before: Stage, after: Stage
     losses = (before.nll, after.nll)
     paired = None
     if replicates:
-        a, b = (as_predictions("report", stage.predictions) for stage in (before, after))
+        a, b = (as_predictions(stage.predictions) for stage in (before, after))
         paired = compare(a, b, ["nll"], replicates=max(replicates, FEWEST))["nll"]
         losses = (paired.a, paired.b)
     change = f"{before.measure} {100 * before.error:.2f} -> {100 * after.error:.2f} %"
@@ -252,7 +272,11 @@ def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
 
 
 def _samples(predictions: AnyPredictions) -> float:
-    return predictions.num_samples if predictions.weights is None else effective_samples(predictions.weights)
+    return (
+        predictions.num_samples
+        if predictions.weights is None
+        else effective_samples(predictions.weights)
+    )
 
 
 def _few(texts: Sequence[str]) -> str:

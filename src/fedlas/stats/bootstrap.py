@@ -115,9 +115,13 @@ def bootstrap_interval(
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
         Methods and their Application" (1997), section 5.2, for the basic interval.
     """
-    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
     options |= {"num_bins": num_bins, "method": method}
-    return _intervals("bootstrap_interval", predictions, [METRICS[metric]], **options)[METRICS[metric].name]
+    return _intervals(predictions, [METRICS[metric]], **options)[METRICS[metric].name]
 
 
 @check_kinds
@@ -154,15 +158,18 @@ def bootstrap_intervals(
         >>> accuracy.value, accuracy.low, accuracy.high
         (0.75, 0.1941..., 0.9936...)
     """
-    predictions = check_measurable("bootstrap_intervals", predictions)
+    predictions = check_measurable(predictions)
     entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
-    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
     options |= {"num_bins": num_bins, "method": method}
-    return _intervals("bootstrap_intervals", predictions, entries, **options)
+    return _intervals(predictions, entries, **options)
 
 
 def _intervals(
-    owner: str,
     predictions: AnyPredictions,
     entries: Sequence[MetricEntry],
     *,
@@ -172,29 +179,46 @@ def _intervals(
     num_bins: int,
     method: str,
 ) -> dict[str, Interval]:
-    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
-    rows = rows_for(owner, predictions, num_bins)
+    check_bootstrap(
+        confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
+    )
+    rows = rows_for(predictions, num_bins)
     values = values_of(predictions, entries, num_bins)
     samples = values_in(DrawPurpose.BOOTSTRAP, rows, entries, replicates=replicates, seed=seed)
     errors = [entry for entry in entries if method == "auto" and is_error(entry)]
 
     # The floor can only lower what is above 0, so it is drawn for no other metric.
     def can_fall(name: str) -> bool:
-        return floor_interval(values[name], samples[name], floor=0.0, confidence_level=confidence_level).low > 0
+        return (
+            floor_interval(
+                values[name], samples[name], floor=0.0, confidence_level=confidence_level
+            ).low
+            > 0
+        )
 
     above = [entry for entry in errors if can_fall(entry.name)]
     floors = values_in(DrawPurpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
     biases = {entry.name: cell_bias(entry, rows) for entry in errors}
 
     def interval(entry: MetricEntry) -> Interval:
-        value, replicate_values = values[entry.name], samples[entry.name]
+        value = values[entry.name]
+        replicate_values = samples[entry.name]
         if entry not in errors:
             return plain_interval(
-                entry, rows, value, replicate_values, confidence_level=confidence_level, method=method
+                entry,
+                rows,
+                value,
+                replicate_values,
+                confidence_level=confidence_level,
+                method=method,
             )
         bias = biases.get(entry.name, (0.0, 0.0))
         return error_interval(
-            value, replicate_values, floors.get(entry.name), confidence_level=confidence_level, bias=bias
+            value,
+            replicate_values,
+            floors.get(entry.name),
+            confidence_level=confidence_level,
+            bias=bias,
         )
 
     return {entry.name: interval(entry) for entry in entries}
@@ -206,7 +230,12 @@ def is_error(entry: MetricEntry) -> bool:
 
 
 def error_interval(
-    value: float, samples: Floats, floors: Floats | None, *, confidence_level: float, bias: Bounds = (0.0, 0.0)
+    value: float,
+    samples: Floats,
+    floors: Floats | None,
+    *,
+    confidence_level: float,
+    bias: Bounds = (0.0, 0.0),
 ) -> Interval:
     """Return the interval of a calibration error, whose lower end is 0 unless the test at that level rejects.
 
@@ -219,23 +248,37 @@ def error_interval(
     """
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0
-    interval = floor_interval(value, samples, floor=floor, confidence_level=confidence_level, bias=bias)
+    interval = floor_interval(
+        value, samples, floor=floor, confidence_level=confidence_level, bias=bias
+    )
     return replace(interval, low=max(0.0, interval.low) if rejected else 0.0)
 
 
 def plain_interval(
-    entry: MetricEntry, rows: Rows, value: float, samples: Floats, *, confidence_level: float, method: str
+    entry: MetricEntry,
+    rows: Rows,
+    value: float,
+    samples: Floats,
+    *,
+    confidence_level: float,
+    method: str,
 ) -> Interval:
     """Return the interval of any other metric: that of a share of the samples, with every ``method``."""
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
-        interval = interval_from(value, samples, confidence_level=confidence_level, method="percentile")
+        interval = interval_from(
+            value, samples, confidence_level=confidence_level, method="percentile"
+        )
         if rows.weights is not None or rows.clusters is not None:
             weights = rows.all_once[0]
-            low, high = weighted_share(hits, weights, rows.clusters, confidence_level=confidence_level)
+            low, high = weighted_share(
+                hits, weights, rows.clusters, confidence_level=confidence_level
+            )
             return replace(interval, low=low, high=high, method="wilson")
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)
         return replace(interval, low=low, high=high, method="exact")
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
     centered = method == "auto" and entry.metadata.get("unbiased", False)
-    return interval_from(value, samples, confidence_level=confidence_level, method="centered" if centered else method)
+    return interval_from(
+        value, samples, confidence_level=confidence_level, method="centered" if centered else method
+    )

@@ -70,21 +70,32 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> tuple[F
         table: Sums of the samples, without an axis of replicates.
         value: A formula of such sums that adds up over cells.
     """
-    expected, closer = expected_labels(table), expected_labels(table, closer=1.0)
+    expected = expected_labels(table)
+    closer = expected_labels(table, closer=1.0)
     count, probs = (each.reshape(table.num_classes, -1) for each in (table.count(), table.probs))
-    excesses, parts = [], []
+    excesses = []
+    parts = []
     for each in range(count.shape[1]):
-        column = replace(table, probs=probs[:, each], labels=expected[:, each], count=partial(_itself, count[:, each]))
+        column = replace(
+            table,
+            probs=probs[:, each],
+            labels=expected[:, each],
+            count=partial(_itself, count[:, each]),
+        )
         excesses.append(_mean_excess(column, value, each))
-        parts.append(_mean_excess(replace(column, labels=closer[:, each]), value, each) - excesses[-1])
-    excess, less = np.sum(excesses, axis=0), np.sqrt(np.square(parts).sum(axis=0))
+        parts.append(
+            _mean_excess(replace(column, labels=closer[:, each]), value, each) - excesses[-1]
+        )
+    excess = np.sum(excesses, axis=0)
+    less = np.sqrt(np.square(parts).sum(axis=0))
     more = np.sqrt(np.square(np.maximum(parts, 0.0)).sum(axis=0))
     return np.asarray(excess - STANDARD_ERRORS * less), np.asarray(excess + STANDARD_ERRORS * more)
 
 
 def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: int) -> Floats:
     """Return the mean of ``value`` over labels drawn in each cell, less its value for the expected labels."""
-    count, expected = column.count(), column.labels
+    count = column.count()
+    expected = column.labels
     # Empty cells have no share to draw with, and keep 0 labels in every draw.
     filled = count > 0
     labels = np.zeros((DRAWS, len(count)))
@@ -114,20 +125,29 @@ def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
     Source:
         Efron and Morris, "Data analysis using Stein's estimator and its generalizations", JASA 70 (1975).
     """
-    count, probs, labels = (each.reshape(table.num_classes, -1) for each in (table.count(), table.probs, table.labels))
+    count, probs, labels = (
+        each.reshape(table.num_classes, -1) for each in (table.count(), table.probs, table.labels)
+    )
     # Between one vote a sample and one vote a cell: small cells add as much bias as large ones, and may differ from
     # them, as the confidences of a class that is predicted too rarely do.
     weight = 1.0 / np.sqrt(np.maximum(count, 1.0))
     sums = (weight * probs).sum(axis=0)
     scale = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0)
     ratio = scale * (weight * labels).sum(axis=0)
-    error = scale * np.sqrt((weight**2 * _variance((ratio * probs).clip(0.0, count), count)).sum(axis=0))
-    shared = ((ratio + (1.0 - ratio).clip(-closer * error, closer * error)) * probs).clip(0.0, count)
+    error = scale * np.sqrt(
+        (weight**2 * _variance((ratio * probs).clip(0.0, count), count)).sum(axis=0)
+    )
+    shared = ((ratio + (1.0 - ratio).clip(-closer * error, closer * error)) * probs).clip(
+        0.0, count
+    )
     # The variance, over classes, of a cell's share of labels about that of its bin, less two standard errors of it.
-    chance, apart = _variance(shared, count), labels - shared
+    chance = _variance(shared, count)
+    apart = labels - shared
     # A Poisson number of mean m has Var((X - m) ** 2) = 2 m ** 2 + m; the labels of a cell nearly are one.
     noise = STANDARD_ERRORS * np.sqrt((2.0 * chance**2 + chance).sum(axis=0))
-    spread = ((apart**2 - chance).sum(axis=0) - noise).clip(min=0.0) / np.maximum((count**2).sum(axis=0), 1.0)
+    spread = ((apart**2 - chance).sum(axis=0) - noise).clip(min=0.0) / np.maximum(
+        (count**2).sum(axis=0), 1.0
+    )
     beyond = count**2 * spread
     # A cell keeps of its deviation the share that true spread has in spread plus chance (empirical Bayes).
     share = np.divide(beyond, beyond + chance, out=np.zeros_like(beyond), where=beyond > 0)
@@ -143,7 +163,8 @@ def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
     """Scale sums with weights to the effective number of samples: labels of few heavy samples vary more."""
     if rows.weights is None:
         return table
-    effective, count = effective_samples(rows.weights), table.count()
+    effective = effective_samples(rows.weights)
+    count = table.count()
     scale = effective / rows.num_samples
     return replace(
         table,

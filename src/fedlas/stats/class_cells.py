@@ -16,7 +16,9 @@ FIXED_POINT = 2.0**30
 """Probabilities are rounded to multiples of its inverse, 1e-9, so that float64 sums of fewer than 2**23 of them are
 exact, and do not depend on the order in which a matrix product of so many threads happens to add. With weights of
 samples they round, and depend on it in the last digits."""
-_MOST_BLOCKS, _FEWEST_BLOCKS, _BLOCK_SUMS = 2**10, 2**8, 2**23
+_MOST_BLOCKS = 2**10
+_FEWEST_BLOCKS = 2**8
+_BLOCK_SUMS = 2**23
 FEW_CLASSES = 10
 """With fewer, the labels of two classes depend on each other too much to be drawn apart."""
 
@@ -36,7 +38,8 @@ class ClassCells:
         self._num_cells = rows.num_classes * rows.num_bins
         self._fixed = _fixed_point(rows.probs)
         probs = rows.probs.ravel()
-        place = np.flatnonzero(probs >= 0.99 / rows.num_bins)  # all that are beyond the first bin, and few others
+        # all that are beyond the first bin, and few others
+        place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
         place = place[rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
         self._beyond = _Entries(index, self._cell_of(index, label), self._num_cells)
@@ -46,7 +49,9 @@ class ClassCells:
 
     def probs(self, weights: Floats) -> Floats:
         """Return the sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
-        return self._with_first(self._beyond.sums(weights, self._beyond_probs), self._class_sums(weights))
+        return self._with_first(
+            self._beyond.sums(weights, self._beyond_probs), self._class_sums(weights)
+        )
 
     def counts(self, weights: Floats) -> Floats:
         """Return the number of rows ``(R, cells)``; those of each class add up to ``N``."""
@@ -56,7 +61,9 @@ class ClassCells:
         """Return the number of rows of which the class is the label ``(R, cells)``."""
         return self._labels.sums(weights)
 
-    def drawn_labels(self, place: Integers, row: Integers, label: Integers, replicates: int) -> Floats:
+    def drawn_labels(
+        self, place: Integers, row: Integers, label: Integers, replicates: int
+    ) -> Floats:
         """Return the same for drawn labels, every row counted once, times its weight.
 
         Args:
@@ -68,12 +75,15 @@ class ClassCells:
         # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
         cells = self._cell_of(np.arange(len(predicted)), predicted)
-        start, size = place // len(predicted) * self._num_cells, replicates * self._num_cells
+        start = place // len(predicted) * self._num_cells
+        size = replicates * self._num_cells
         weights = self._rows.weights
         moved = None if weights is None else weights[row]
         counts = np.bincount(start + self._cell_of(row, label), moved, minlength=size)
         counts -= np.bincount(start + cells[row], moved, minlength=size)
-        counts = counts.reshape(replicates, -1) + np.bincount(cells, weights, minlength=self._num_cells)
+        counts = counts.reshape(replicates, -1) + np.bincount(
+            cells, weights, minlength=self._num_cells
+        )
         return counts.astype(np.float64)
 
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:
@@ -106,17 +116,23 @@ class ClassBlocks:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._classes, self._num_bins = rows.num_classes, rows.num_bins
+        self._classes = rows.num_classes
+        self._num_bins = rows.num_bins
         cells = self._classes * self._num_bins
         blocks = min(_MOST_BLOCKS, rows.num_samples, max(_FEWEST_BLOCKS, _BLOCK_SUMS // cells))
         random = np.random.RandomState(0)
         # Rows may come in the order of their classes, so neighbors must not be a block.
         self._block = torch.from_numpy(random.permutation(rows.num_samples) % blocks)
         self._uniforms = torch.from_numpy(random.random_sample(rows.num_samples))
-        self._sums = [torch.zeros(blocks, self._classes, self._num_bins, dtype=torch.float64) for _ in range(4)]
+        self._sums = [
+            torch.zeros(blocks, self._classes, self._num_bins, dtype=torch.float64)
+            for _ in range(4)
+        ]
         self._sums[2][:, :, 0] = torch.bincount(self._block, minlength=blocks)[:, None]
         self._totals = torch.zeros(blocks, self._classes, dtype=torch.float64)
-        _, self.labels, self.counts, self.drawn = (each.view(blocks, -1).numpy() for each in self._sums)
+        _, self.labels, self.counts, self.drawn = (
+            each.view(blocks, -1).numpy() for each in self._sums
+        )
 
     @cached_property
     def probs(self) -> Floats:
@@ -126,8 +142,11 @@ class ClassBlocks:
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        rows, classes, num_bins = len(chunk.target), self._classes, self._num_bins
-        block, uniforms = self._block[:rows], self._uniforms[:rows]
+        rows = len(chunk.target)
+        classes = self._classes
+        num_bins = self._num_bins
+        block = self._block[:rows]
+        uniforms = self._uniforms[:rows]
         self._block, self._uniforms = self._block[rows:], self._uniforms[rows:]
         probs = chunk.probs.cpu()
         exact = torch.from_numpy(_fixed_point(probs.numpy()) / FIXED_POINT)
@@ -138,7 +157,10 @@ class ClassBlocks:
         row = place // classes
         start = (block.numpy()[row] * classes + place - row * classes) * num_bins
         bins = width_bin(probs.reshape(-1)[place], num_bins).numpy()
-        for sums, terms in ((all_probs, exact.reshape(-1)[place]), (all_counts, torch.ones(len(place)).double())):
+        for sums, terms in (
+            (all_probs, exact.reshape(-1)[place]),
+            (all_counts, torch.ones(len(place)).double()),
+        ):
             sums.view(-1).index_add_(0, torch.from_numpy(start + bins), terms)
             sums.view(-1).index_add_(0, torch.from_numpy(start), -terms)
         labels = [(all_labels, chunk.target.unsqueeze(1))]
@@ -147,7 +169,9 @@ class ClassBlocks:
             above = torch.searchsorted(total, (uniforms * total[:, -1]).unsqueeze(1), right=True)
             labels.append((all_drawn, above.clamp_(max=classes - 1)))
         for sums, label in labels:
-            cell = (block.unsqueeze(1) * classes + label) * num_bins + width_bin(probs.gather(1, label), num_bins)
+            cell = (block.unsqueeze(1) * classes + label) * num_bins + width_bin(
+                probs.gather(1, label), num_bins
+            )
             sums.view(-1).index_add_(0, cell.squeeze(1), torch.ones(rows, dtype=torch.float64))
 
 
@@ -163,7 +187,8 @@ class _Entries:
         # Sorted by cell, the entries of each are one run, which reduceat adds for all replicates in one call.
         self.order = np.argsort(cell, kind="stable")
         cell = cell[self.order]
-        self._index, self._num_cells = index[self.order], num_cells
+        self._index = index[self.order]
+        self._num_cells = num_cells
         self._starts = starts_of_runs(cell) if len(cell) else np.zeros(0, dtype=np.int64)
         self._filled = cell[self._starts]
 

@@ -92,7 +92,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    pairs = check_pairs("paired_t_test", a, b)
+    pairs = check_pairs(a, b)
     n = len(pairs)
     differences = [float(x - y) for x, y in pairs]
     mean = fmean(differences)
@@ -104,24 +104,26 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
         return PairedTest(mean, 1.0, n)
     spread = stdev(differences)
     if spread <= noise:
-        return PairedTest(mean, None, n, "all pairs differ by the same amount, so there is no spread")
+        return PairedTest(
+            mean, None, n, "all pairs differ by the same amount, so there is no spread"
+        )
     statistic = abs(mean) / (spread / math.sqrt(n))
     p_value = 2.0 * float(require("scipy.stats", extra="stats").t.sf(statistic, n - 1))
     return PairedTest(mean, min(p_value, 1.0), n)
 
 
-def check_pairs(owner: str, a: Sequence[float], b: Sequence[float]) -> Floats:
+def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
     """Return ``a`` and ``b`` as pairs ``(n, 2)``, if they are as many finite values each.
 
     Raises:
         InputError: If the lengths differ, there are no values, or one is not finite.
     """
     first, second = (
-        check_values(owner, name, each, "Drop that seed from both methods.") for name, each in (("a", a), ("b", b))
+        check_values(name, each, "Drop that seed from both methods.")
+        for name, each in (("a", a), ("b", b))
     )
     if len(first) != len(second) or len(first) == 0:
         raise InputError(
-            owner,
             "a and b must hold one value per seed each, in the same order",
             f"{len(first)} and {len(second)} values",
             "Keep only the seeds that both methods have.",
@@ -129,16 +131,21 @@ def check_pairs(owner: str, a: Sequence[float], b: Sequence[float]) -> Floats:
     return np.stack([first, second], axis=1)
 
 
-def check_values(owner: str, name: str, values: Sequence[float], advice: str, *, missing: bool = False) -> Floats:
+def check_values(
+    name: str, values: Sequence[float], advice: str, *, missing: bool = False
+) -> Floats:
     """Return ``values (n,)`` if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN.
 
     Raises:
         InputError: If one of them is not.
     """
     numbers = as_numbers(values)
-    if numbers.ndim != 1 or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all():
+    if (
+        numbers.ndim != 1
+        or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all()
+    ):
         expected = f"{name} must be finite numbers of at most {LARGEST:g} in size"
-        raise InputError(owner, expected, describe(values), advice)
+        raise InputError(expected, describe(values), advice)
     return numbers
 
 
@@ -163,8 +170,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Source:
         Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6 (1979).
     """
-    numbers = check_values("holm", "p_values", p_values, "Pass one for each test.", missing=True)
-    values = [check_number("holm", f"p_values[{i}]", float(p), low=0.0, high=1.0) for i, p in enumerate(numbers)]
+    numbers = check_values("p_values", p_values, "Pass one for each test.", missing=True)
+    values = [
+        check_number(f"p_values[{i}]", float(p), low=0.0, high=1.0) for i, p in enumerate(numbers)
+    ]
     adjusted = [0.0] * len(values)
     so_far = 0.0
     for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
@@ -216,21 +225,24 @@ def compare_to_best(
     Source:
         Hsu, "Multiple Comparisons: Theory and Methods" (1996), on comparison with the best.
     """
-    alpha = check_number("compare_to_best", "alpha", alpha, low=0.0, high=1.0, low_open=True)
+    alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True)
     checked = {
-        name: check_values("compare_to_best", f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
+        name: check_values(f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
         for name, numbers in values.items()
     }
     lengths = {name: len(numbers) for name, numbers in checked.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise InputError(
-            "compare_to_best",
             "values must hold at least one method, and the same number of seeds for each",
             lengths or "none",
             "Put NaN where a method lacks a seed.",
         )
     # A seed that one method lacks is dropped for all, so that every test is over the same seeds.
-    columns = [column for column in zip(*checked.values(), strict=True) if not any(math.isnan(v) for v in column)]
+    columns = [
+        column
+        for column in zip(*checked.values(), strict=True)
+        if not any(math.isnan(v) for v in column)
+    ]
     others = frozenset(values)
     if not columns:
         reason = "No seed is common to all methods, so none can be called best."
@@ -248,12 +260,20 @@ def compare_to_best(
     if untested and len(columns) == 1:
         reason = "All methods have one seed in common, and one seed cannot show a difference: nothing was tested."
     elif untested:
-        reason = (
-            f"{', '.join(n for n in tests if n in untested)}: differs from {best} by the same amount at every seed."
-        )
+        reason = f"{', '.join(n for n in tests if n in untested)}: differs from {best} by the same amount at every seed."
     else:
         reason = ""
-    return Comparison(best, frozenset(p_values) - worse, worse, untested, p_values, tests, len(columns), alpha, reason)
+    return Comparison(
+        best,
+        frozenset(p_values) - worse,
+        worse,
+        untested,
+        p_values,
+        tests,
+        len(columns),
+        alpha,
+        reason,
+    )
 
 
 def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
@@ -284,8 +304,9 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1 (1945).
     """
-    differences = _differences("wilcoxon_test", a, b)
-    mean, n = float(differences.mean()), len(differences)
+    differences = _differences(a, b)
+    mean = float(differences.mean())
+    n = len(differences)
     moved = differences[differences != 0.0]
     if len(moved) == 0:
         return PairedTest(mean, 1.0, n)
@@ -323,15 +344,20 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Arbuthnot (1710); Conover, "Practical Nonparametric Statistics" (1999), section 3.4.
     """
-    differences = _differences("sign_test", a, b)
-    above, below = int((differences > 0).sum()), int((differences < 0).sum())
+    differences = _differences(a, b)
+    above = int((differences > 0).sum())
+    below = int((differences < 0).sum())
     p_value = 1.0
     if above + below:
-        p_value = float(require("scipy.stats", extra="stats").binomtest(above, above + below, 0.5).pvalue)
+        p_value = float(
+            require("scipy.stats", extra="stats").binomtest(above, above + below, 0.5).pvalue
+        )
     return PairedTest(float(differences.mean()), p_value, len(differences))
 
 
-def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) -> tuple[float, float] | None:
+def mean_interval(
+    values: Sequence[float], *, confidence_level: float = 0.95
+) -> tuple[float, float] | None:
     """Return the interval of the mean over seeds, by Student's t: ``mean +/- t * sd / sqrt(n)``.
 
     An interval of paired differences includes 0 where :func:`~fedlas.stats.paired_t_test` has a p-value above
@@ -357,27 +383,31 @@ def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) ->
     Source:
         Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    owner = "mean_interval"
-    check_level(owner, confidence_level)
+    check_level(confidence_level)
     advice = "Drop the seeds without a value."
-    numbers = check_values(owner, "values, one for each seed,", values, advice).tolist()
+    numbers = check_values("values, one for each seed,", values, advice).tolist()
     if not numbers:
-        raise InputError(owner, "values must be at least one, one for each seed", "none", advice)
+        raise InputError("values must be at least one, one for each seed", "none", advice)
     spread = stdev(numbers) if len(numbers) > 1 else 0.0
     # Values that differ by rounding alone have no spread either.
     if spread <= ROUNDING * max(map(abs, numbers)):
         return None
-    n, mean = len(numbers), fmean(numbers)
-    half = float(require("scipy.stats", extra="stats").t.isf((1 - confidence_level) / 2, n - 1)) * spread / math.sqrt(n)
+    n = len(numbers)
+    mean = fmean(numbers)
+    half = (
+        float(require("scipy.stats", extra="stats").t.isf((1 - confidence_level) / 2, n - 1))
+        * spread
+        / math.sqrt(n)
+    )
     return mean - half, mean + half
 
 
-def _differences(owner: str, a: Sequence[float], b: Sequence[float]) -> Floats:
+def _differences(a: Sequence[float], b: Sequence[float]) -> Floats:
     """Return ``a - b (n,)``; sizes that differ by rounding alone become equal, so that ties are ties.
 
     Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     """
-    pairs = check_pairs(owner, a, b)
+    pairs = check_pairs(a, b)
     differences = pairs[:, 0] - pairs[:, 1]
     noise = ROUNDING * float(np.abs(pairs).max())
     # Sorted sizes fall into groups whose neighbors differ by rounding; each takes the smallest size of its group.

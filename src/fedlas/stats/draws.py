@@ -19,7 +19,14 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
-from fedlas.stats.replicates import GroupsRedrawn, GroupsResampled, Redrawn, Replicates, Resampled, Turned
+from fedlas.stats.replicates import (
+    GroupsRedrawn,
+    GroupsResampled,
+    Redrawn,
+    Replicates,
+    Resampled,
+    Turned,
+)
 from fedlas.stats.rows import Floats, Rows, rows_of
 from fedlas.stats.tables import knows_groups, replicate_values
 
@@ -48,19 +55,21 @@ def random_state(purpose: DrawPurpose, seed: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
 
-def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
+def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
     """Return the rows of ``predictions`` without those of weight 0: drawing them would only use up random numbers.
 
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
     """
-    predictions = check_measurable(owner, predictions)
+    predictions = check_measurable(predictions)
     weights = predictions.weights
     if weights is not None and not bool(weights.all()):
         predictions = rows_of(predictions, weights.nonzero().squeeze(1))
     if predictions.num_samples < 2:
-        raise InputError(owner, "predictions must hold at least 2 samples", 1, "One sample has no spread: use more.")
-    return Rows(predictions, check_count(owner, "num_bins", num_bins))
+        raise InputError(
+            "predictions must hold at least 2 samples", 1, "One sample has no spread: use more."
+        )
+    return Rows(predictions, check_count("num_bins", num_bins))
 
 
 def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
@@ -77,7 +86,9 @@ def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Float
         index = np.multiply(uniforms, units, out=uniforms).astype(np.int64)
         # Each replicate counts in a range of its own, so that one bincount serves the whole block.
         index += np.arange(len(index))[:, None] * units
-        times = np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        times = (
+            np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+        )
         yield times if clusters is None else times[:, clusters]
 
 
@@ -107,13 +118,18 @@ def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Repl
     for size in _sizes(len(groups.count), [rows], replicates):
         counts = random.multinomial(rows.num_samples, groups.count / rows.num_samples, size=size)
         right = random_right.binomial(counts, groups.right / groups.count).astype(np.float64)
-        yield GroupsResampled(rows, counts.astype(np.float64), right, blocks, normal.standard_normal(size))
+        yield GroupsResampled(
+            rows, counts.astype(np.float64), right, blocks, normal.standard_normal(size)
+        )
 
 
 def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of replicates of groups of rows with labels drawn anew, ``replicates`` in all."""
-    random, labels = (random_state(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS))
-    count, confidence = rows.groups.count.astype(np.int64), np.clip(rows.groups.confidence, 0.0, 1.0)
+    random, labels = (
+        random_state(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS)
+    )
+    count = rows.groups.count.astype(np.int64)
+    confidence = np.clip(rows.groups.confidence, 0.0, 1.0)
     for size in _sizes(len(count), [rows], replicates):
         right = random.binomial(count, confidence, size=(size, len(count))).astype(np.float64)
         yield GroupsRedrawn(rows, right, labels)
@@ -197,7 +213,12 @@ def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]
     yield from (min(step, replicates - start) for start in range(0, replicates, step))
 
 
-def _uniforms(purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
+def _uniforms(
+    purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int
+) -> Iterator[Floats]:
     random = random_state(purpose, seed)
     units = rows[0].num_units
-    yield from (random.random_sample((size, units)) for size in _sizes(rows[0].num_samples, rows, replicates))
+    yield from (
+        random.random_sample((size, units))
+        for size in _sizes(rows[0].num_samples, rows, replicates)
+    )

@@ -68,17 +68,25 @@ class MeanDrift:
         3
     """
 
-    def __init__(self, low: Floats, high: Floats, least: Floats, most: Floats, *, false_alarm: float) -> None:
-        self.false_alarm = check_level("drift", false_alarm, name="false_alarm")
+    def __init__(
+        self, low: Floats, high: Floats, least: Floats, most: Floats, *, false_alarm: float
+    ) -> None:
+        self.false_alarm = check_level(false_alarm, name="false_alarm")
         if not (low.shape == high.shape == least.shape == most.shape and len(low)):
             shapes = f"{low.shape}, {high.shape}, {least.shape}, {most.shape}"
-            raise InputError("drift", "all ends must be (S,)", shapes, "Give each statistic its own.")
+            raise InputError("all ends must be (S,)", shapes, "Give each statistic its own.")
         if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
             got = f"{low.tolist()} to {high.tolist()}"
-            raise InputError("drift", "each interval must lie in the range of its statistic", got, "Order the ends.")
-        self.low, self.high, self.least, self.most = low, high, least, most
+            raise InputError(
+                "each interval must lie in the range of its statistic", got, "Order the ends."
+            )
+        self.low = low
+        self.high = high
+        self.least = least
+        self.most = most
         # One over the largest loss per unit staked: a bet below it keeps the factor of the wealth above 0.
-        up, down = 1 / np.maximum(high - least, _LEAST), 1 / np.maximum(most - low, _LEAST)
+        up = 1 / np.maximum(high - least, _LEAST)
+        down = 1 / np.maximum(most - low, _LEAST)
         self._bets = np.stack([up, down], axis=1)[:, :, None] * SHARES
         self.samples = 0
         self.active = np.full(active_shape(len(low)), _START)
@@ -112,7 +120,8 @@ class MeanDrift:
             InputError: If a value is outside its range, or the shapes differ. Nothing has changed then.
         """
         self._check(values, has)
-        active, alarm = self.active.reshape(-1).copy(), None
+        active = self.active.reshape(-1).copy()
+        alarm = None
         unstaked = _unstaked(self.samples + np.arange(len(values) + 1))
         stakes = -np.diff(unstaked)
         # Factors are made for some hundred samples at once; the wealth itself moves sample by sample.
@@ -120,11 +129,16 @@ class MeanDrift:
             for start in range(0, len(values), _ROWS):
                 part = slice(start, start + _ROWS)
                 factors = self._factors(values[part], has[part]).reshape(-1, len(active))
-                for place, (stake, factor) in enumerate(zip(stakes[part], factors, strict=True), start):
+                for place, (stake, factor) in enumerate(
+                    zip(stakes[part], factors, strict=True), start
+                ):
                     # What is staked now may win with this sample already: the stake was known before it.
                     active = np.minimum((active + stake) * factor, _MOST)
                     # Every sample counts and not only the last: an alarm stays even if the wealth falls afterward.
-                    if alarm is None and active.sum() / len(active) + unstaked[place + 1] >= self.threshold:
+                    if (
+                        alarm is None
+                        and active.sum() / len(active) + unstaked[place + 1] >= self.threshold
+                    ):
                         alarm = place
         self.active, self.samples = active.reshape(self.active.shape), self.samples + len(values)
         return alarm
@@ -138,11 +152,14 @@ class MeanDrift:
         shape = (len(values), len(self.low))
         if values.shape != shape or has.shape != shape:
             got = f"{values.shape} with {has.shape}"
-            raise InputError("drift", f"values must be (n, {shape[1]}), and so must has", got, "Pass one row a sample.")
-        outside = has & ~((values >= self.least) & (values <= self.most))  # written so that NaN is outside
+            raise InputError(
+                f"values must be (n, {shape[1]}), and so must has", got, "Pass one row a sample."
+            )
+        # written so that NaN is outside
+        outside = has & ~((values >= self.least) & (values <= self.most))
         if outside.any():
             got = values[outside][:3].tolist()
-            raise InputError("drift", "every value must lie in its range", got, "Check the predictions.")
+            raise InputError("every value must lie in its range", got, "Check the predictions.")
 
 
 def active_shape(statistics: int) -> tuple[int, int, int]:

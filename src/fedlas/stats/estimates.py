@@ -13,7 +13,12 @@ from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.scan import MetricEntry
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable, check_predictions
+from fedlas.predictions.predictions import (
+    AnyPredictions,
+    PredictionTable,
+    check_measurable,
+    check_predictions,
+)
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
@@ -75,10 +80,20 @@ class Estimate:
             InputError: If a number is missing, or is none.
         """
         optional = ("floor", "p", "least_p", "confidence_level")
-        names = [each.name for each in fields(cls) if each.name not in optional or content.get(each.name) is not None]
+        names = [
+            each.name
+            for each in fields(cls)
+            if each.name not in optional or content.get(each.name) is not None
+        ]
         names.remove("test") if "test" in names else None
-        numbers: dict[str, Any] = {name: check_number("Estimate", name, content.get(name)) for name in names}
-        return cls(**{**numbers, "replicates": int(numbers["replicates"]), "test": str(content.get("test", ""))})
+        numbers: dict[str, Any] = {name: check_number(name, content.get(name)) for name in names}
+        return cls(
+            **{
+                **numbers,
+                "replicates": int(numbers["replicates"]),
+                "test": str(content.get("test", "")),
+            }
+        )
 
 
 class EstimateTable(ResultTable[str, Estimate]):
@@ -96,7 +111,9 @@ class EstimateTable(ResultTable[str, Estimate]):
     joint_p: float | None
     least_joint_p: float | None
 
-    def __init__(self, content: Mapping[str, Estimate] | None = None, null: NullReplicates | None = None) -> None:
+    def __init__(
+        self, content: Mapping[str, Estimate] | None = None, null: NullReplicates | None = None
+    ) -> None:
         super().__init__(content or {})
         self.tests = {} if null is None else null.p_values()
         self.joint_p = None if null is None else null.joint_p()
@@ -150,10 +167,16 @@ def estimates(
         >>> table["ece"].low > table["ece"].floor > 0, table["ece"].p, table["accuracy"].floor
         (True, 0.005, None)
     """
-    predictions = check_measurable("estimates", predictions)
-    names = [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
-    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
-    return estimated("estimates", predictions, names, num_bins=num_bins, **options)[0]
+    predictions = check_measurable(predictions)
+    names = (
+        [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
+    )
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
+    return estimated(predictions, names, num_bins=num_bins, **options)[0]
 
 
 def class_estimates(
@@ -195,13 +218,16 @@ def class_estimates(
         >>> first.p > 0.05, first.low, first.floor > 0.01
         (True, 0.0, True)
     """
-    predictions = check_predictions("class_estimates", predictions)
-    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
-    return estimated("class_estimates", predictions, [], num_bins=num_bins, by_class=True, **options)[1]
+    predictions = check_predictions(predictions)
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
+    return estimated(predictions, [], num_bins=num_bins, by_class=True, **options)[1]
 
 
 def estimated(
-    owner: str,
     predictions: AnyPredictions,
     metrics: Sequence[str],
     *,
@@ -216,7 +242,6 @@ def estimated(
     """Compute :func:`estimates` of ``metrics`` and :func:`class_estimates` from the same draws.
 
     Args:
-        owner: Who asks, for errors.
         predictions: As there, and so are the others.
         metrics: Registry names.
         num_bins: As there.
@@ -227,8 +252,10 @@ def estimated(
         values: The metrics, if they have been computed.
         advance: Called with the share of the work that has been done since the last call; all calls add up to 1.
     """
-    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto")
-    rows = rows_for(owner, predictions, num_bins)
+    check_bootstrap(
+        confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto"
+    )
+    rows = rows_for(predictions, num_bins)
     asked = entries_of(metrics)
     moved = {e.name: each for e in asked if (each := influence_of(e, rows.predictions)) is not None}
     entries = [entry for entry in asked if entry.name not in moved]
@@ -249,11 +276,22 @@ def estimated(
     # Replicates of the metrics, and of what they would be if the model were calibrated.
     draws = 2 if tested or by_class else 1
     share = None if advance is None else lambda part: advance(part / draws)
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed, "by_class": by_class, "advance": share}
+    options: dict[str, Any] = {
+        "replicates": replicates,
+        "seed": seed,
+        "by_class": by_class,
+        "advance": share,
+    }
     samples, floors = values_in_both(rows, entries, tested, extra=GAPS if tested else {}, **options)
     estimates_by_name = {
         e.name: _estimate(
-            e, rows, values[e.name], samples[e.name], floors.get(e.name), confidence_level, cell_bias(e, rows)
+            e,
+            rows,
+            values[e.name],
+            samples[e.name],
+            floors.get(e.name),
+            confidence_level,
+            cell_bias(e, rows),
         )
         for e in entries
     }
@@ -261,22 +299,39 @@ def estimated(
         reach = z_score(confidence_level) * standard_error(influence, rows.predictions)
         low = max(values[name] - reach, 0.0)
         high = min(values[name] + reach, 1.0)
-        estimates_by_name[name] = Estimate(values[name], low, high, confidence_level=confidence_level)
+        estimates_by_name[name] = Estimate(
+            values[name], low, high, confidence_level=confidence_level
+        )
     estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
-    table = EstimateTable(estimates_by_name, _null(rows, tested, values, floors) if tested else None)
+    table = EstimateTable(
+        estimates_by_name, _null(rows, tested, values, floors) if tested else None
+    )
     if not by_class:
         return table, {}
-    entry, biases = METRICS["classwise_ece"], class_bias(rows, errors_by_class)
-    class_samples, class_floors = samples[BY_CLASS], floors[BY_CLASS]
+    entry = METRICS["classwise_ece"]
+    biases = class_bias(rows, errors_by_class)
+    class_samples = samples[BY_CLASS]
+    class_floors = floors[BY_CLASS]
     classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
     return table, {
-        k: _estimate(entry, rows, each.ece, class_samples[:, k], class_floors[:, k], confidence_level, (0.0, biases[k]))
+        k: _estimate(
+            entry,
+            rows,
+            each.ece,
+            class_samples[:, k],
+            class_floors[:, k],
+            confidence_level,
+            (0.0, biases[k]),
+        )
         for k, each in classes.items()
     }
 
 
 def _null(
-    rows: Rows, tested: Sequence[MetricEntry], values: Mapping[str, float], floors: Mapping[str, Floats]
+    rows: Rows,
+    tested: Sequence[MetricEntry],
+    values: Mapping[str, float],
+    floors: Mapping[str, Floats],
 ) -> NullReplicates:
     """Return the calibration tests of the metrics, of mean confidence and of Spiegelhalter's z."""
     null = NullReplicates()
@@ -299,9 +354,13 @@ def _estimate(
 ) -> Estimate:
     """Make an estimate from bootstrap replicates and, for a calibration error, a calibrated model's values ``(R,)``."""
     if is_error(entry):
-        interval = error_interval(value, samples, floors, confidence_level=confidence_level, bias=bias)
+        interval = error_interval(
+            value, samples, floors, confidence_level=confidence_level, bias=bias
+        )
     else:
-        interval = plain_interval(entry, rows, value, samples, confidence_level=confidence_level, method="auto")
+        interval = plain_interval(
+            entry, rows, value, samples, confidence_level=confidence_level, method="auto"
+        )
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
     high = min(interval.high, 1.0) if entry.metadata["percent"] else interval.high
     options: dict[str, Any] = {"replicates": len(samples), "confidence_level": confidence_level}
@@ -310,19 +369,23 @@ def _estimate(
     alternative = "different" if entry.metadata["higher_is_better"] is None else "worse"
     p = p_value(entry, value, floors, alternative)
     least = least_p(len(floors), alternative)
-    return Estimate(value, interval.low, high, float(floors.mean()), p, least, test=RESAMPLING, **options)
+    return Estimate(
+        value, interval.low, high, float(floors.mean()), p, least, test=RESAMPLING, **options
+    )
 
 
-def check_replicates(owner: str, replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
+def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
     """Check a number of replicates before anything long begins.
 
     Raises:
         InputError: If it is neither 0 nor enough for an interval of this level, or the level is out of range.
     """
-    check_level(owner, confidence_level)
+    check_level(confidence_level)
     if replicates and replicates < (least := fewest_replicates(confidence_level)):
-        expected = f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals"
-        raise InputError(owner, expected, replicates, "Ask for more, such as 1000, or for none with 0.")
+        expected = (
+            f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals"
+        )
+        raise InputError(expected, replicates, "Ask for more, such as 1000, or for none with 0.")
 
 
 def is_calibration_error(metric: str) -> bool:

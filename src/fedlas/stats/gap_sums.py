@@ -37,17 +37,22 @@ class GapSums:
     products: Floats
 
     @classmethod
-    def of(cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]) -> GapSums:
+    def of(
+        cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]
+    ) -> GapSums:
         """Return sums of some samples: ``confidence (N,)`` and ``correct (N,)``."""
         ends = np.asarray(edges, dtype=np.float64)
-        cell, right = cells_of(ends, confidence), correct.astype(np.float64)
+        cell = cells_of(ends, confidence)
+        right = correct.astype(np.float64)
 
         def total(values: Floats) -> Floats:
             by_cell = np.bincount(cell, weights=values, minlength=len(ends) - 1)
             return np.concatenate([[values.sum()], by_cell])
 
         ones = np.ones(len(right))
-        return cls(ends, *(total(v) for v in (ones, right, confidence, confidence**2, confidence * right)))
+        return cls(
+            ends, *(total(v) for v in (ones, right, confidence, confidence**2, confidence * right))
+        )
 
     def __add__(self, other: GapSums) -> GapSums:
         names = ("count", "right", "confidence", "squares", "products")
@@ -73,7 +78,9 @@ class GapSums:
         try:
             sums = {name: read_array(content, name) for name in cls.__dataclass_fields__}
             edges = check_edges(sums["edges"])
-            if wrong := [f"{name} {each.shape}" for name, each in sums.items() if each.shape != edges.shape]:
+            if wrong := [
+                f"{name} {each.shape}" for name, each in sums.items() if each.shape != edges.shape
+            ]:
                 raise ValueError(f"{', '.join(wrong)} for {len(edges) - 1} cells")
             for name in ("count", "right"):
                 read_counts(content, name)
@@ -82,7 +89,7 @@ class GapSums:
                 raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             fix = "Write the card again: fedlas card RUN."
-            raise InputError("card", "it must hold sums of confidences", reason(error), fix) from error
+            raise InputError("it must hold sums of confidences", reason(error), fix) from error
         return gap_sums
 
     def _impossible(self) -> list[str]:
@@ -93,11 +100,15 @@ class GapSums:
 
         def between(name: str, low: Floats, high: Floats) -> bool:
             values = getattr(self, name)
-            with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are not within the slack
+            # infinities and NaN are not within the slack
+            with np.errstate(over="ignore", invalid="ignore"):
                 adds_up = abs(values[0] - values[1:].sum()) <= slack[0]
-            return bool(adds_up and (values >= low - slack).all() and (values <= high + slack).all())
+            return bool(
+                adds_up and (values >= low - slack).all() and (values <= high + slack).all()
+            )
 
-        c, mean = self.confidence, self.confidence / np.maximum(self.count, 1)
+        c = self.confidence
+        mean = self.confidence / np.maximum(self.count, 1)
         possible = {
             "count": between("count", self.count, self.count),
             "right": between("right", np.zeros_like(c), self.count),
@@ -105,7 +116,9 @@ class GapSums:
             # Squares are least if all confidences are equal (Jensen); none exceeds its confidence times the highest.
             "squares": between("squares", mean * c, highest * c),
             # Only right samples have products, their confidences: a part of all confidences.
-            "products": between("products", lowest * self.right, np.minimum(highest * self.right, c)),
+            "products": between(
+                "products", lowest * self.right, np.minimum(highest * self.right, c)
+            ),
         }
         return [name for name, fine in possible.items() if not fine]
 
@@ -117,16 +130,19 @@ class GapSums:
         narrower one in a narrow cell, and with few samples.
         """
         # All intervals must hold together, so each may miss with an equal share of the probability (Bonferroni).
-        miss = (1 - check_level("drift", confidence_level)) / len(self.count)
+        miss = (1 - check_level(confidence_level)) / len(self.count)
         low, high = (np.empty(len(self.count)) for _ in range(2))
         lowest, highest = ends_of(self.edges)
         for k, count in enumerate(self.count):
             # No r - c leaves this range; it stays the interval of a cell with too few samples for a variance.
-            least, most = -highest[k], 1 - lowest[k]
-            low[k], high[k] = least, most
+            least = -highest[k]
+            most = 1 - lowest[k]
+            low[k] = least
+            high[k] = most
             if count < 2:
                 continue
-            mean_c, mean_r = self.confidence[k] / count, self.right[k] / count
+            mean_c = self.confidence[k] / count
+            mean_r = self.right[k] / count
             # Variances come from the sums, because a card keeps no samples.
             square = self.right[k] - 2 * self.products[k] + self.squares[k]
             var_gap = (square - count * (mean_r - mean_c) ** 2) / (count - 1)
@@ -144,14 +160,15 @@ class GapSums:
         It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
         and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
         """
-        return self._confidence_bounds(0, 1 - check_level("drift", confidence_level))
+        return self._confidence_bounds(0, 1 - check_level(confidence_level))
 
     def _confidence_bounds(self, k: int, miss: float) -> tuple[float, float]:
         lowest, highest = (float(end[k]) for end in ends_of(self.edges))
         count = float(self.count[k])
         if count < 2:
             return lowest, highest
-        mean, width = float(self.confidence[k] / count), highest - lowest
+        mean = float(self.confidence[k] / count)
+        width = highest - lowest
         variance = (float(self.squares[k]) - count * mean**2) / (count - 1)
         # Two intervals of two sides: a quarter of the miss for each.
         wide = _bernstein(variance, count, width, miss / 4)
@@ -191,7 +208,13 @@ def check_edges(edges: Floats) -> Floats:
     Raises:
         ValueError: Otherwise.
     """
-    if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or not (np.diff(edges) > 0).all():
+    if (
+        edges.ndim != 1
+        or len(edges) < 2
+        or edges[0] != 0
+        or edges[-1] != 1
+        or not (np.diff(edges) > 0).all()
+    ):
         raise ValueError("edges must ascend from 0 to 1")
     return edges
 
@@ -211,7 +234,9 @@ def _bernstein(variance: float, count: float, width: float, miss: float) -> floa
     """Return the one-sided error of a mean of bounded values, exceeded with probability at most ``miss``."""
     logarithm = math.log(2 / miss)
     # A variance of 0 that comes from differences of sums may round to below 0.
-    return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (3 * (count - 1))
+    return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (
+        3 * (count - 1)
+    )
 
 
 def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:

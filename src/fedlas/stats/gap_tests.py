@@ -12,7 +12,10 @@ from fedlas.stats.rows import Floats, Rows
 
 def _statistics(gaps: Floats, confidence: Floats) -> dict[str, Floats]:
     """Return both for gaps ``(R, G)`` at the confidences ``(G,)``; what every replicate shares is left out."""
-    return {"confidence": np.abs(gaps.sum(axis=1)), "spiegelhalter": np.abs(gaps @ (1.0 - 2.0 * confidence))}
+    return {
+        "confidence": np.abs(gaps.sum(axis=1)),
+        "spiegelhalter": np.abs(gaps @ (1.0 - 2.0 * confidence)),
+    }
 
 
 def _statistic(name: str) -> Callable[[Replicates], Floats]:
@@ -31,4 +34,6 @@ def observed_gaps(rows: Rows) -> dict[str, float]:
     gaps = groups.count * groups.confidence - groups.right
     if rows.weights is not None:
         gaps = gaps * rows.weights[rows.order]
-    return {name: float(value[0]) for name, value in _statistics(gaps[None], groups.confidence).items()}
+    return {
+        name: float(value[0]) for name, value in _statistics(gaps[None], groups.confidence).items()
+    }

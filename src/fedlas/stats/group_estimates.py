@@ -84,7 +84,7 @@ def group_estimates(
         >>> next(iter(found)), round(found["there"].excess, 2), found["there"].p < 0.05 < found["here"].p
         ('there', 0.38, True)
     """
-    check_count("group_estimates", "replicates", replicates, low=0)
+    check_count("replicates", replicates, low=0)
     table = calibration_by_group(predictions, groups, num_bins=num_bins)
     weights = predictions.weights
     clusters = predictions.clusters
@@ -93,21 +93,39 @@ def group_estimates(
     if len(names) > max(2, len(number) // 2):
         got = f"{len(names):,} groups of {len(number):,} samples"
         fix = "Cut measurements into ranges; a name of every sample is no group."
-        raise InputError("group_estimates", "groups must hold two samples on average", got, fix)
+        raise InputError("groups must hold two samples on average", got, fix)
     num_replicates = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
-    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level, "seed": seed}
-    confidence, correct = predictions.confidence.cpu(), predictions.correct.cpu()
+    options: dict[str, Any] = {
+        "num_bins": num_bins,
+        "confidence_level": confidence_level,
+        "seed": seed,
+    }
+    confidence = predictions.confidence.cpu()
+    correct = predictions.correct.cpu()
     groups_by_name = {}
     for place, name in enumerate(names.tolist()):
-        row, rows = table[name], counted[number == place]
+        row = table[name]
+        rows = counted[number == place]
         # A single sample has no spread.
-        measured = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
+        measured = {
+            "accuracy": Estimate(row.accuracy, 0.0, 1.0),
+            "ece": Estimate(row.ece, 0.0, 1.0),
+        }
         if len(rows) > 1 and replicates:
-            shared = {n: None if v is None else v[rows] for n, v in (("weights", weights), ("clusters", clusters))}
+            shared = {
+                n: None if v is None else v[rows]
+                for n, v in (("weights", weights), ("clusters", clusters))
+            }
             part = TopLabel(confidence[rows], correct[rows], **shared)
             measured = estimates(part, ["accuracy", "ece"], replicates=num_replicates, **options)
-        groups_by_name[name] = GroupEstimate(row.num_samples, row.confidence, measured["accuracy"], measured["ece"])
+        groups_by_name[name] = GroupEstimate(
+            row.num_samples, row.confidence, measured["accuracy"], measured["ece"]
+        )
     tested = [name for name, each in groups_by_name.items() if each.ece.p is not None]
-    for name, p in zip(tested, holm([groups_by_name[name].ece.p or 0.0 for name in tested]), strict=True):
+    for name, p in zip(
+        tested, holm([groups_by_name[name].ece.p or 0.0 for name in tested]), strict=True
+    ):
         groups_by_name[name] = replace(groups_by_name[name], p=p)
-    return dict(sorted(groups_by_name.items(), key=lambda item: (item[1].p is None, -item[1].excess)))
+    return dict(
+        sorted(groups_by_name.items(), key=lambda item: (item[1].p is None, -item[1].excess))
+    )

@@ -46,7 +46,9 @@ class Interval:
     method: str
 
 
-def interval_from(value: float, replicates: Floats, *, confidence_level: float, method: str) -> Interval:
+def interval_from(
+    value: float, replicates: Floats, *, confidence_level: float, method: str
+) -> Interval:
     """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give.
 
     With ``k = floor((R + 1) * (1 - l) / 2)`` for level ``l``, the percentile interval goes from the ``k``-th lowest to
@@ -63,7 +65,8 @@ def interval_from(value: float, replicates: Floats, *, confidence_level: float, 
     """
     ordered = np.sort(replicates)
     rank = _tail_rank(len(ordered), confidence_level)
-    low, high = float(ordered[rank - 1]), float(ordered[-rank])
+    low = float(ordered[rank - 1])
+    high = float(ordered[-rank])
     bias = float(ordered.mean()) - value
     error = float(ordered.std(ddof=1))
     if method == "auto":
@@ -71,12 +74,18 @@ def interval_from(value: float, replicates: Floats, *, confidence_level: float, 
     if method == "basic":
         low, high = 2.0 * value - high, 2.0 * value - low
     elif method == "centered":
-        low, high = low - bias, high - bias
+        low = low - bias
+        high = high - bias
     return Interval(value, low, high, confidence_level, len(ordered), bias, error, method)
 
 
 def floor_interval(
-    value: float, replicates: Floats, *, floor: float, confidence_level: float, bias: Bounds = (0.0, 0.0)
+    value: float,
+    replicates: Floats,
+    *,
+    floor: float,
+    confidence_level: float,
+    bias: Bounds = (0.0, 0.0),
 ) -> Interval:
     """Return the interval of a calibration error, of whose bias only the bounds are known.
 
@@ -97,44 +106,47 @@ def floor_interval(
         confidence_level: In ``(0, 1)``.
         bias: Least that the upper end takes off, and least that the lower end does.
     """
-    percentile = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
+    percentile = interval_from(
+        value, replicates, confidence_level=confidence_level, method="percentile"
+    )
     least = max(percentile.bias, 0.0)
     above = max(value - floor, 0.0)
     # It solves e + b(e) = value, where b(e) lies on the line from floor at e = 0 to the least bias at e = value.
     remaining = value * above / (above + least) if above > 0.0 else 0.0
     removed = max(least, min(value - remaining, floor), bias[1])
     reach = percentile.high - (value + percentile.bias)
-    return replace(percentile, low=value - removed - reach, high=value - bias[0] + reach, method="floor")
+    return replace(
+        percentile, low=value - removed - reach, high=value - bias[0] + reach, method="floor"
+    )
 
 
-def check_bootstrap(owner: str, *, confidence_level: float, replicates: int, seed: int, method: str) -> None:
+def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, method: str) -> None:
     """Check the options that every bootstrap has.
 
     Raises:
         InputError: If one is out of range, or if there are too few replicates for the level.
     """
-    check_level(owner, confidence_level)
-    check_count(owner, "replicates", replicates)
-    check_count(owner, "seed", seed, low=0)
-    check_choice(owner, "method", method, METHODS)
+    check_level(confidence_level)
+    check_count("replicates", replicates)
+    check_count("seed", seed, low=0)
+    check_choice("method", method, METHODS)
     if _tail_rank(replicates, confidence_level) < 1:
         raise InputError(
-            owner,
             f"replicates must be at least {fewest_replicates(confidence_level)} for level {confidence_level:g}",
             replicates,
             "Ask for more replicates, or for a lower level.",
         )
 
 
-def check_level(owner: str, confidence_level: float, *, name: str = "confidence_level") -> float:
+def check_level(confidence_level: float, *, name: str = "confidence_level") -> float:
     """Return ``confidence_level`` if it is in ``(0, 1)``.
 
     Raises:
         InputError: Otherwise.
     """
-    number = check_number(owner, name, confidence_level, low=0.0, high=1.0, low_open=True)
+    number = check_number(name, confidence_level, low=0.0, high=1.0, low_open=True)
     if number == 1.0:
-        raise InputError(owner, f"{name} must be below 1", number, f"Choose a {name} such as 0.95.")
+        raise InputError(f"{name} must be below 1", number, f"Choose a {name} such as 0.95.")
     return number
 
 

@@ -41,11 +41,12 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
     Source:
         Westfall and Young, "Resampling-Based Multiple Testing" (1993), section 2.5.
     """
-    statistics, drawn = as_numbers(observed), as_numbers(replicates)
+    statistics = as_numbers(observed)
+    drawn = as_numbers(replicates)
     if drawn.ndim != 2 or statistics.shape != drawn.shape[1:] or not drawn.size:
         got = f"{describe(observed)} and {describe(replicates)}"
         fix = "Pass the statistics of the same tests in one order."
-        raise InputError("joint_p_value", "observed must be (K,) and replicates (R, K)", got, fix)
+        raise InputError("observed must be (K,) and replicates (R, K)", got, fix)
     rows = np.round(np.vstack([statistics, drawn]), _DIGITS)
     ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)
     ranks.sort(axis=1)
@@ -65,7 +66,9 @@ class NullReplicates:
         self.observed: dict[str, float] = {}
         self.replicates: dict[str, Floats] = {}
 
-    def add(self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False) -> None:
+    def add(
+        self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False
+    ) -> None:
         """Add a test; one of two sides is taken by its distance from the mean under calibration.
 
         A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
@@ -80,7 +83,9 @@ class NullReplicates:
     def p_values(self) -> dict[str, float]:
         """Return the p-value of each test alone, by name."""
         return {
-            name: float(_rank_from_top(np.round(np.append(self.replicates[name], value), _DIGITS))[-1])
+            name: float(
+                _rank_from_top(np.round(np.append(self.replicates[name], value), _DIGITS))[-1]
+            )
             / (1 + len(self.replicates[name]))
             for name, value in self.observed.items()
         }

@@ -114,25 +114,32 @@ def noise_floor(
         Vaicenavicius et al., "Evaluating model calibration in classification" (2019), for the test; Davison
         & Hinkley, "Bootstrap Methods and their Application" (1997), section 4.2, for the p-value.
     """
-    check_count("noise_floor", "replicates", replicates, low=2)
-    check_count("noise_floor", "seed", seed, low=0)
-    probabilities = [check_number("noise_floor", "quantiles", q, low=0.0, high=1.0) for q in quantiles]
+    check_count("replicates", replicates, low=2)
+    check_count("seed", seed, low=0)
+    probabilities = [check_number("quantiles", q, low=0.0, high=1.0) for q in quantiles]
     entry = METRICS[metric]
     # A metric with a sign, of which 0 is best, is not worse in one direction.
-    choices = ("different",) if entry.metadata["higher_is_better"] is None else ("worse", "different")
-    alternative = check_choice(
-        "noise_floor", "alternative", choices[0] if alternative is None else alternative, choices
+    choices = (
+        ("different",) if entry.metadata["higher_is_better"] is None else ("worse", "different")
     )
-    rows = rows_for("noise_floor", predictions, num_bins)
+    alternative = check_choice(
+        "alternative", choices[0] if alternative is None else alternative, choices
+    )
+    rows = rows_for(predictions, num_bins)
     value = values_of(predictions, [entry], num_bins)[entry.name]
-    values = values_in(DrawPurpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[entry.name]
+    values = values_in(DrawPurpose.NOISE_FLOOR, rows, [entry], replicates=replicates, seed=seed)[
+        entry.name
+    ]
     return NoiseFloor(
         metric=metric,
         value=value,
         mean=float(values.mean()),
         standard_deviation=float(values.std(ddof=1)),
         quantiles=MappingProxyType(
-            {q: float(at) for q, at in zip(probabilities, np.quantile(values, probabilities), strict=True)}
+            {
+                q: float(at)
+                for q, at in zip(probabilities, np.quantile(values, probabilities), strict=True)
+            }
         ),
         p_value=p_value(entry, value, values, alternative),
         alternative=alternative,
@@ -142,7 +149,8 @@ def noise_floor(
 
 def p_value(entry: MetricEntry, value: float, values: Floats, alternative: str) -> float:
     """Return the p-value of calibration, from the metric's ``values (R,)`` of a calibrated model."""
-    above, below = share_at_least(values, value), share_at_least(-values, -value)
+    above = share_at_least(values, value)
+    below = share_at_least(-values, -value)
     if alternative == "different":
         return min(1.0, 2.0 * min(above, below))
     return below if entry.metadata["higher_is_better"] else above

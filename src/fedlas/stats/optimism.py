@@ -94,17 +94,22 @@ def optimism(
         "Confidence intervals of prediction accuracy measures for multivariable prediction models based on the
         bootstrap-based optimism correction methods", Statistics in Medicine 40 (2021).
     """
-    owner = "optimism"
-    check_level(owner, confidence_level)
-    check_count(owner, "replicates", replicates, low=fewest_replicates(confidence_level))
-    check_count(owner, "seed", seed, low=0)
+    check_level(confidence_level)
+    check_count("replicates", replicates, low=fewest_replicates(confidence_level))
+    check_count("seed", seed, low=0)
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) != len(X) or labels.dtype.kind not in "iub":
         fix = "Pass one whole number for each row of X."
-        raise InputError(owner, f"y must be ({len(X)},), whole numbers from 0", describe(y), fix)
-    units = np.arange(len(labels)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+        raise InputError(f"y must be ({len(X)},), whole numbers from 0", describe(y), fix)
+    units = (
+        np.arange(len(labels))
+        if clusters is None
+        else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    )
     if len(units) != len(labels):
-        raise InputError(owner, f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X.")
+        raise InputError(
+            f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X."
+        )
     # The model of all samples, on these samples.
     classes = int(labels.max()) + 1
     usual = COMPARED if classes == 2 else ("accuracy", "nll", "brier", "ece")
@@ -128,15 +133,21 @@ def optimism(
     table: ResultTable[str, Optimism] = ResultTable()
     for name, value in apparent.items():
         gain = float(np.mean(gains[name]))
-        ends = interval_from(value, np.array(own[name]), confidence_level=confidence_level, method="centered")
-        table[name] = Optimism(value, gain, value - gain, ends.low - gain, ends.high - gain, replicates)
+        ends = interval_from(
+            value, np.array(own[name]), confidence_level=confidence_level, method="centered"
+        )
+        table[name] = Optimism(
+            value, gain, value - gain, ends.low - gain, ends.high - gain, replicates
+        )
     return table
 
 
 def _drawn(members: Sequence[Any], labels: Any, classes: int, random: np.random.Generator) -> Any:
     """Return the rows of units that were drawn with replacement, among them every class."""
     while True:
-        rows = np.concatenate([members[unit] for unit in random.integers(len(members), size=len(members))])
+        rows = np.concatenate(
+            [members[unit] for unit in random.integers(len(members), size=len(members))]
+        )
         if len(np.unique(labels[rows])) == min(classes, len(np.unique(labels))):
             return rows
 
@@ -147,5 +158,7 @@ def _rows(X: Any, rows: Any) -> Any:  # noqa: N803
 
 def _predicted(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
     """Return what a model says of some rows."""
-    probs: Floats = np.asarray(model.predict_proba(X) if hasattr(model, "predict_proba") else model(X))
+    probs: Floats = np.asarray(
+        model.predict_proba(X) if hasattr(model, "predict_proba") else model(X)
+    )
     return Predictions.from_probs(probs, labels)

@@ -58,7 +58,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PartialPooling:
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
         got = f"{describe(values)} and {describe(errors)}"
         fix = "Leave out groups without a standard error."
-        raise InputError("partial_pooling", "values and errors must be (G,), finite, errors above 0", got, fix)
+        raise InputError("values and errors must be (G,), finite, errors above 0", got, fix)
     spread = _spread(own, error)
     weights = 1.0 / (error**2 + spread**2)
     mean = float(weights @ own / weights.sum())

@@ -15,7 +15,9 @@ _NODES = 400
 """Of the integral over the variance: more change no number of seeds in the tests' grid."""
 
 
-def seeds_needed(difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+def seeds_needed(
+    difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05
+) -> int:
     """Return the fewest seeds with which a paired t-test finds a difference of this size with probability ``power``.
 
     It assumes that the differences between two methods with the same seeds are normal with mean ``difference`` and
@@ -46,25 +48,31 @@ def seeds_needed(difference: float, spread: float, *, power: float = 0.8, alpha:
     Source:
         Cohen, "Statistical Power Analysis" (1988), chapter 2.
     """
-    owner = "seeds_needed"
-    effect = abs(check_number(owner, "difference", difference)) / check_number(
-        owner, "spread", spread, low=0.0, low_open=True
+    effect = abs(check_number("difference", difference)) / check_number(
+        "spread", spread, low=0.0, low_open=True
     )
-    check_level(owner, power, name="power")
-    check_level(owner, alpha, name="alpha")
+    check_level(power, name="power")
+    check_level(alpha, name="alpha")
     # Larger ones need as few seeds, and scipy has NaN for their power.
     effect = min(effect, 1e6)
     if effect == 0.0:
-        raise InputError(owner, "difference must not be 0", difference, "No number of seeds finds what is not there.")
-    low, high = 1, 2  # one seed is never enough; the power grows with each seed, so bisection finds the first number
+        raise InputError(
+            "difference must not be 0", difference, "No number of seeds finds what is not there."
+        )
+    low = 1
+    # one seed is never enough; the power grows with each seed, so bisection finds the first number
+    high = 2
     while t_test_power(effect, high, alpha) < power:
-        low, high = high, 2 * high
+        low = high
+        high = 2 * high
         if low > _MOST_SEEDS:
             expected = f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough"
-            raise InputError(owner, expected, "a smaller one", "A difference that small is out of reach.")
+            raise InputError(expected, "a smaller one", "A difference that small is out of reach.")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if t_test_power(effect, middle, alpha) >= power else (middle, high)
+        low, high = (
+            (low, middle) if t_test_power(effect, middle, alpha) >= power else (middle, high)
+        )
     return high
 
 
@@ -84,6 +92,7 @@ def t_test_power(effect: float, n: int, alpha: float) -> float:
     # Squaring the share twice crowds the nodes where few degrees of freedom bend the integrand: near a variance of 0.
     share = (0.5 * (nodes + 1)) ** 4
     spread = np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))
-    critical, shift = stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
+    critical = stats.t.isf(alpha / 2, n - 1)
+    shift = effect * math.sqrt(n)
     beyond = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
     return float(weights @ (beyond * 2 * (0.5 * (nodes + 1)) ** 3))

@@ -38,12 +38,12 @@ def clopper_pearson(
     Source:
         Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial" (1934).
     """
-    check_count("clopper_pearson", "samples", samples, low=0)
-    check_number(
-        "clopper_pearson", "successes", check_count("clopper_pearson", "successes", successes, low=0), high=samples
+    check_count("samples", samples, low=0)
+    check_number("successes", check_count("successes", successes, low=0), high=samples)
+    alpha = (1 - check_level(confidence_level)) / check_count("sides", sides)
+    return _lowest_share(successes, samples, alpha), 1.0 - _lowest_share(
+        samples - successes, samples, alpha
     )
-    alpha = (1 - check_level("clopper_pearson", confidence_level)) / check_count("clopper_pearson", "sides", sides)
-    return _lowest_share(successes, samples, alpha), 1.0 - _lowest_share(samples - successes, samples, alpha)
 
 
 def _lowest_share(successes: int, samples: int, alpha: float) -> float:
@@ -54,12 +54,17 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
     """
     if not successes:
         return 0.0
-    more = np.arange(min(samples - successes, 40 + math.ceil(12 * math.sqrt(successes))) + 1, dtype=np.float64)
+    more = np.arange(
+        min(samples - successes, 40 + math.ceil(12 * math.sqrt(successes))) + 1, dtype=np.float64
+    )
     # Each term over the first: no difference of logarithms of huge factorials.
     ratios = np.log((samples - successes - more[:-1]) / (successes + more[1:]))
     terms = np.concatenate(([0.0], np.cumsum(ratios)))
-    first = math.lgamma(samples + 1) - math.lgamma(successes + 1) - math.lgamma(samples - successes + 1)
-    low, high = 0.0, successes / samples
+    first = (
+        math.lgamma(samples + 1) - math.lgamma(successes + 1) - math.lgamma(samples - successes + 1)
+    )
+    low = 0.0
+    high = successes / samples
     # Each step adds a bit; 64 reach float64's 53 even where the share is a small part of the first bracket.
     for _ in range(64):
         share = 0.5 * (low + high)
@@ -83,9 +88,12 @@ def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, A
     """
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     # The ends solve |share - p| = z * sqrt(p * (1 - p) / n): the variance is that at the end, not at the share.
-    center, scale = share + z**2 / (2 * samples), 1.0 + z**2 / samples
+    center = share + z**2 / (2 * samples)
+    scale = 1.0 + z**2 / samples
     half = z * (share * (1.0 - share) / samples + z**2 / (4 * samples**2)) ** 0.5
-    return np.maximum(0.0, (center - half) / scale)[()], np.minimum(1.0, (center + half) / scale)[()]
+    return np.maximum(0.0, (center - half) / scale)[()], np.minimum(1.0, (center + half) / scale)[
+        ()
+    ]
 
 
 def weighted_share(
@@ -121,13 +129,19 @@ def weighted_share(
         variance = float((np.bincount(clusters, terms) ** 2).sum()) * number / max(number - 1, 1)
         # Where all are right, or all wrong, the samples of a cluster may be copies of each other.
         if hits.all() or not hits.any():
-            return wilson(share, effective_samples(np.bincount(clusters, weights)), confidence_level=confidence_level)
+            return wilson(
+                share,
+                effective_samples(np.bincount(clusters, weights)),
+                confidence_level=confidence_level,
+            )
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
     return wilson(share, samples, confidence_level=confidence_level)
 
 
-def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) -> tuple[float, float]:
+def paired_shares(
+    a: NDArray[Any], b: NDArray[Any], *, confidence_level: float
+) -> tuple[float, float]:
     """Compute a confidence interval of the difference of two shares of the same samples.
 
     Args:
@@ -139,7 +153,8 @@ def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) 
         Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data",
         Statistics in Medicine 17 (1998), method 10.
     """
-    first, second = float(a.mean()), float(b.mean())
+    first = float(a.mean())
+    second = float(b.mean())
     (first_low, first_high), (second_low, second_high) = (
         wilson(each, len(a), confidence_level=confidence_level) for each in (first, second)
     )
@@ -164,7 +179,7 @@ def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) 
 
 def z_score(confidence_level: float) -> float:
     """Return how many standard deviations a normal interval of this level reaches to each side."""
-    return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)
+    return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
 
 
 def two_sided(z: float) -> float:
@@ -230,4 +245,6 @@ def _binomial(number: int, share: float) -> NDArray[np.float64]:
     counts = np.arange(number + 1)
     ratios = np.log(number - counts[:-1]) - np.log1p(counts[:-1])
     coefficients = np.concatenate(([0.0], np.cumsum(ratios)))
-    return np.asarray(np.exp(coefficients + counts * math.log(share) + (number - counts) * math.log1p(-share)))
+    return np.asarray(
+        np.exp(coefficients + counts * math.log(share) + (number - counts) * math.log1p(-share))
+    )

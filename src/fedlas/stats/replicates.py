@@ -96,7 +96,9 @@ class Resampled(Replicates):
     """
 
     def __init__(self, rows: Rows, times: Floats) -> None:
-        self.rows, self.groups, self.size = rows, rows.singles, len(times)
+        self.rows = rows
+        self.groups = rows.singles
+        self.size = len(times)
         self._times = times
 
     @cached_property
@@ -145,9 +147,14 @@ class Resampled(Replicates):
     @property
     def class_table(self) -> ClassTable:
         """Of the drawn rows."""
-        cells, weights, rows = self.rows.table(ClassCells), self.weights, self.rows
-        probs, labels = cells.probs(weights), cells.labels(weights)
-        return ClassTable(probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes)
+        cells = self.rows.table(ClassCells)
+        weights = self.weights
+        rows = self.rows
+        probs = cells.probs(weights)
+        labels = cells.labels(weights)
+        return ClassTable(
+            probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes
+        )
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield every replicate with its rows copied as often as they were drawn."""
@@ -167,7 +174,9 @@ class Turned(Replicates):
     """
 
     def __init__(self, rows: Rows, signs: Floats) -> None:
-        self.rows, self.groups, self.size = rows, rows.singles, len(signs)
+        self.rows = rows
+        self.groups = rows.singles
+        self.size = len(signs)
         self.signs = signs
 
     @property
@@ -210,7 +219,9 @@ class Turned(Replicates):
         signed = self.weights * self.signs
         probs = rows.table(_probs_once)
         labels = probs - (cells.probs(signed) - cells.labels(signed))
-        return ClassTable(probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes)
+        return ClassTable(
+            probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes
+        )
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Refuse: a metric that is called on predictions needs labels.
@@ -220,7 +231,7 @@ class Turned(Replicates):
         """
         expected = "a metric with a noise floor under clusters must be computed from sums"
         fix = "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None)."
-        raise InputError("noise floor", expected, "a function of predictions", fix)
+        raise InputError(expected, "a function of predictions", fix)
 
 
 class Redrawn(Replicates):
@@ -232,7 +243,9 @@ class Redrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
-        self.rows, self.groups, self.size = rows, rows.singles, len(uniforms)
+        self.rows = rows
+        self.groups = rows.singles
+        self.size = len(uniforms)
         self._uniforms = uniforms
 
     @property
@@ -248,7 +261,11 @@ class Redrawn(Replicates):
     @cached_property
     def counts(self) -> Floats:  # type: ignore[override]
         """Every row once ``(1, N)``, times its weight."""
-        return self.weights if self.rows.weights is None else self.weights.take(self.rows.order, axis=1)
+        return (
+            self.weights
+            if self.rows.weights is None
+            else self.weights.take(self.rows.order, axis=1)
+        )
 
     @cached_property
     def right(self) -> Floats:  # type: ignore[override]
@@ -270,16 +287,22 @@ class Redrawn(Replicates):
     @property
     def class_table(self) -> ClassTable:
         """Of the drawn labels; probabilities and rows are those of every row once."""
-        rows, cells = self.rows, self.rows.table(ClassCells)
+        rows = self.rows
+        cells = self.rows.table(ClassCells)
         labels = cells.drawn_labels(*rows.draw_others(self._uniforms), self.size)
         probs = rows.table(_probs_once)
-        return ClassTable(probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes)
+        return ClassTable(
+            probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes
+        )
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield every replicate: the same logits with its labels, and the probabilities as the known ones."""
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
-            yield from (TopLabel(predictions.confidence, labels == 0, predictions.weights) for labels in self.labels)
+            yield from (
+                TopLabel(predictions.confidence, labels == 0, predictions.weights)
+                for labels in self.labels
+            )
             return
         label_probs = None if predictions.label_probs is None else predictions.probs
         for labels in self.labels:
@@ -302,11 +325,20 @@ class GroupsResampled(Replicates):
     """
 
     def __init__(
-        self, rows: Rows, counts: Floats, right: Floats, blocks: np.random.RandomState, normal: Floats
+        self,
+        rows: Rows,
+        counts: Floats,
+        right: Floats,
+        blocks: np.random.RandomState,
+        normal: Floats,
     ) -> None:
-        self.rows, self.groups, self.size = rows, rows.groups, len(counts)
-        self.counts, self.right = counts, right
-        self._blocks, self._normal = blocks, normal
+        self.rows = rows
+        self.groups = rows.groups
+        self.size = len(counts)
+        self.counts = counts
+        self.right = right
+        self._blocks = blocks
+        self._normal = normal
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
@@ -316,11 +348,17 @@ class GroupsResampled(Replicates):
     @cached_property
     def class_table(self) -> ClassTable:
         """Of the blocks that were drawn."""
-        sums, rows = class_blocks(self.rows), self.rows
+        sums = class_blocks(self.rows)
+        rows = self.rows
         number = len(sums.probs)
-        times = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size).astype(np.float64)
-        probs, labels = times @ sums.probs, times @ sums.labels
-        return ClassTable(probs, labels, lambda: times @ sums.counts, rows.num_samples, rows.num_classes)
+        times = self._blocks.multinomial(
+            number, np.full(number, 1 / number), size=self.size
+        ).astype(np.float64)
+        probs = times @ sums.probs
+        labels = times @ sums.labels
+        return ClassTable(
+            probs, labels, lambda: times @ sums.counts, rows.num_samples, rows.num_classes
+        )
 
 
 class GroupsRedrawn(Replicates):
@@ -333,8 +371,12 @@ class GroupsRedrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
-        self.rows, self.groups, self.size = rows, rows.groups, len(right)
-        self.counts, self.right, self._random = rows.groups.count[None], right, random
+        self.rows = rows
+        self.groups = rows.groups
+        self.size = len(right)
+        self.counts = rows.groups.count[None]
+        self.right = right
+        self._random = random
 
     @property
     def expected_right(self) -> Floats:
@@ -344,16 +386,23 @@ class GroupsRedrawn(Replicates):
     @cached_property
     def class_table(self) -> ClassTable:
         """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
-        sums, rows = class_blocks(self.rows), self.rows
+        sums = class_blocks(self.rows)
+        rows = self.rows
         counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
         if rows.num_classes < FEW_CLASSES:
             signs = self._random.standard_normal((self.size, len(sums.probs)))
             labels = probs + signs @ (sums.drawn - sums.probs)
         else:
-            share = np.clip(np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0), 0.0, 1.0)
+            share = np.clip(
+                np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0), 0.0, 1.0
+            )
             size = (self.size, len(counts))
-            labels = self._random.binomial(counts.astype(np.int64), share, size=size).astype(np.float64)
-        return ClassTable(probs[None], labels, lambda: counts[None], rows.num_samples, rows.num_classes)
+            labels = self._random.binomial(counts.astype(np.int64), share, size=size).astype(
+                np.float64
+            )
+        return ClassTable(
+            probs[None], labels, lambda: counts[None], rows.num_samples, rows.num_classes
+        )
 
 
 def class_blocks(rows: Rows) -> ClassBlocks:

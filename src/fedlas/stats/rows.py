@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Quantity = Callable[[Chunk], Tensor]
 T = TypeVar("T")
-MANY_SAMPLES, MANY_PROBS = 2**15, 2**22
+MANY_SAMPLES = 2**15
+MANY_PROBS = 2**22
 """Samples, or probabilities, from which on replicates draw groups of rows in place of rows."""
 GROUPS = 2**10
 """Groups of neighbors in confidence, besides those that end at the edge of a bin."""
@@ -56,7 +57,9 @@ class _Column:
     """Statistic: a quantity of all ``num_samples`` rows, unchanged."""
 
     def __init__(self, quantity: Quantity, num_samples: int) -> None:
-        self._quantity, self._num_samples, self._filled = quantity, num_samples, 0
+        self._quantity = quantity
+        self._num_samples = num_samples
+        self._filled = 0
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``; copied, because a chunk's buffers are used again."""
@@ -91,7 +94,7 @@ class Rows:
     @property
     def all_classes(self) -> Predictions:
         """The predictions; an InputError if they are a top label."""
-        return check_predictions("metrics", self.predictions)
+        return check_predictions(self.predictions)
 
     @property
     def are_many(self) -> bool:
@@ -104,9 +107,15 @@ class Rows:
         self.gather([quantity])
         return self._columns[quantity]
 
-    def gather(self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Statistic]) -> None:
+    def gather(
+        self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Statistic]
+    ) -> None:
         """Compute the columns of several quantities, and make and fill ``statistics``, in one pass."""
-        columns = {each: _Column(each, self.num_samples) for each in quantities if each not in self._columns}
+        columns = {
+            each: _Column(each, self.num_samples)
+            for each in quantities
+            if each not in self._columns
+        }
         tables = {make: make(self) for make in statistics if make not in self._tables}
         if columns or tables:
             scan(self.predictions, [*columns.values(), *tables.values()])
@@ -224,8 +233,11 @@ class Rows:
         rest[np.arange(len(rest)), self.predicted] = rest[:, 0]
         rest[:, 0] = 0.0
         np.cumsum(rest, axis=1, out=rest)
-        confidence, total = self.confidence.astype(np.float64), rest[:, -1]
-        rest *= np.divide(1.0 - confidence, total, out=np.zeros_like(total), where=total > 0)[:, None]
+        confidence = self.confidence.astype(np.float64)
+        total = rest[:, -1]
+        rest *= np.divide(1.0 - confidence, total, out=np.zeros_like(total), where=total > 0)[
+            :, None
+        ]
         rest += confidence[:, None]
         return rest
 
@@ -252,14 +264,20 @@ class Rows:
         row, replicate = np.nonzero((uniforms >= self.confidence).T)
         label = _first_above(uniforms[replicate, row], self._cumulative, row)
         # Class 0 stands where the predicted class was.
-        return replicate * self.num_samples + row, row, np.where(label == self.predicted[row], 0, label)
+        return (
+            replicate * self.num_samples + row,
+            row,
+            np.where(label == self.predicted[row], 0, label),
+        )
 
 
 def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     """Return the first column but column 0 in which ``cumulative[row]`` is above ``value (E,)``; else the last."""
-    classes, flat = cumulative.shape[1], cumulative.ravel()
+    classes = cumulative.shape[1]
+    flat = cumulative.ravel()
     first = row * classes
-    low, high = first + 1, first + (classes - 1)
+    low = first + 1
+    high = first + (classes - 1)
     for _ in range(max(0, classes - 2).bit_length()):  # bisection, all values at a time
         middle = (low + high) >> 1
         beyond = value >= flat[middle]
@@ -289,4 +307,4 @@ def probs_of(chunk: Chunk) -> Tensor:
 
 
 def _expected_outcome(chunk: Chunk) -> Tensor:
-    return label_probs_of("resampling", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
+    return label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)

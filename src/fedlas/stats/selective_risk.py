@@ -18,7 +18,8 @@ from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson
 
-GRID, STARTS = 200, 10
+GRID = 200
+STARTS = 10
 """Thresholds that are tried, and at how many of them a sequence of tests starts."""
 _TOP = 12.0  # log-odds of the highest threshold, a confidence of 0.999994
 
@@ -108,14 +109,13 @@ def risk_threshold(
         control" (2021), sections 2.2 (fixed-sequence testing, several starts) and 4 (selective classification);
         https://arxiv.org/abs/2110.01052
     """
-    owner = "risk_threshold"
-    check_level(owner, risk, name="risk")
-    check_level(owner, confidence_level)
-    check_count(owner, "num_classes", num_classes)
-    scores, right = as_numbers(confidence), as_numbers(correct).astype(bool)
+    check_level(risk, name="risk")
+    check_level(confidence_level)
+    check_count("num_classes", num_classes)
+    scores = as_numbers(confidence)
+    right = as_numbers(correct).astype(bool)
     if scores.ndim != 1 or scores.shape != right.shape or not len(scores):
         raise InputError(
-            owner,
             "confidence and correct must be (N,) with at least one sample",
             f"{describe(confidence)} and {describe(correct)}",
             "Pass those of one set of predictions.",
@@ -123,14 +123,17 @@ def risk_threshold(
     grid = threshold_grid(num_classes)
     # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
     order = np.argsort(-scores, kind="stable")
-    ordered, errors = scores[order], np.concatenate([[0], (~right[order]).cumsum()])
+    ordered = scores[order]
+    errors = np.concatenate([[0], (~right[order]).cumsum()])
     # A float32 confidence of 1 / C may lie below 1 / C: the last threshold accepts all there is.
     selected = np.searchsorted(-ordered, -grid, side="right")
     selected[-1] = len(scores)
     wrong = errors[selected]
     # A threshold that accepts nothing has no evidence: its p-value of 1 ends the sequence.
     p_values = np.where(
-        selected > 0, require("scipy.stats", extra="stats").binom.cdf(wrong, np.maximum(selected, 1), risk), 1.0
+        selected > 0,
+        require("scipy.stats", extra="stats").binom.cdf(wrong, np.maximum(selected, 1), risk),
+        1.0,
     )
     # Only the starts share the level: within a sequence every test may spend it all, as the first failure ends it.
     budget = (1 - confidence_level) / STARTS
@@ -144,7 +147,13 @@ def risk_threshold(
     if last < 0:
         return RiskThreshold(risk, confidence_level, None, 0, 0, len(scores), needed)
     return RiskThreshold(
-        risk, confidence_level, float(grid[last]), int(selected[last]), int(wrong[last]), len(scores), needed
+        risk,
+        confidence_level,
+        float(grid[last]),
+        int(selected[last]),
+        int(wrong[last]),
+        len(scores),
+        needed,
     )
 
 
@@ -190,10 +199,20 @@ class RejectOption:
         """Return the numbers as a dict for JSON."""
         chosen = self.chosen
         val = {"accepted": chosen.selected, "wrong": chosen.wrong, "coverage": chosen.coverage}
-        row = {"risk": chosen.risk, "threshold": chosen.threshold, "val": val, "needed": chosen.needed}
+        row = {
+            "risk": chosen.risk,
+            "threshold": chosen.threshold,
+            "val": val,
+            "needed": chosen.needed,
+        }
         if chosen.threshold is None:
             return row
-        test = {"accepted": self.accepted, "wrong": self.wrong, "coverage": self.coverage, "risk": self.risk}
+        test = {
+            "accepted": self.accepted,
+            "wrong": self.wrong,
+            "coverage": self.coverage,
+            "risk": self.risk,
+        }
         return {**row, "test": {**test, "upper": self.upper}}
 
 
@@ -224,20 +243,27 @@ def reject_option(
         >>> round(option.threshold, 2), round(option.coverage, 2), round(option.risk, 3), round(option.upper, 3)
         (0.78, 0.67, 0.075, 0.088)
     """
-    val = check_measurable("reject_option", val)
-    test = check_measurable("reject_option", test)
+    val = check_measurable(val)
+    test = check_measurable(test)
     for part in (val, test):
-        check_takes_weights("reject_option", part, takes_weights=False)  # a bound of weighted counts is not exact
+        check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
         if part.clusters is not None:
             fix = "Take the clusters off, dataclasses.replace(predictions, clusters=None), if samples are independent."
-            raise InputError("reject_option", "samples must be independent for the bound to hold", "clusters", fix)
+            raise InputError("samples must be independent for the bound to hold", "clusters", fix)
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000
-    chosen = risk_threshold(confidence, correct, risk=risk, num_classes=classes, confidence_level=confidence_level)
+    chosen = risk_threshold(
+        confidence, correct, risk=risk, num_classes=classes, confidence_level=confidence_level
+    )
     confidence, correct = _arrays(test)
-    accepted = np.zeros(len(confidence), dtype=bool) if chosen.threshold is None else confidence >= chosen.threshold
-    number, wrong = int(accepted.sum()), int((accepted & ~correct).sum())
+    accepted = (
+        np.zeros(len(confidence), dtype=bool)
+        if chosen.threshold is None
+        else confidence >= chosen.threshold
+    )
+    number = int(accepted.sum())
+    wrong = int((accepted & ~correct).sum())
     # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
     upper = clopper_pearson(wrong, number, confidence_level=confidence_level, sides=1)[1]
     return RejectOption(chosen, len(confidence), number, wrong, upper)

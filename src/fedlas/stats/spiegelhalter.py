@@ -59,12 +59,16 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
         (1986).
     """
-    predictions = check_measurable("spiegelhalter_test", predictions)
-    p, y = predictions.confidence.cpu().double(), predictions.correct.cpu().double()
-    terms, variances = (y - p) * (1 - 2 * p), (1 - 2 * p) ** 2 * p * (1 - p)
+    predictions = check_measurable(predictions)
+    p = predictions.confidence.cpu().double()
+    y = predictions.correct.cpu().double()
+    terms = (y - p) * (1 - 2 * p)
+    variances = (1 - 2 * p) ** 2 * p * (1 - p)
     if predictions.weights is not None:
-        weights = predictions.weights / predictions.weights.max()  # squares of large and small ones stay numbers
-        terms, variances = weights * terms, weights**2 * variances
+        # squares of large and small ones stay numbers
+        weights = predictions.weights / predictions.weights.max()
+        terms = weights * terms
+        variances = weights**2 * variances
     variance = float(variances.sum())
     if variance > 0.0 and predictions.clusters is not None:
         number = torch.unique(predictions.clusters, return_inverse=True)[1]
@@ -72,6 +76,6 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         variance = float(sums.square().sum()) or variance
     if variance <= 0.0:
         fix = "Test models whose confidences differ, or use noise_floor."
-        raise InputError("spiegelhalter_test", "some confidence must be other than 0, 1/2 and 1", "none", fix)
+        raise InputError("some confidence must be other than 0, 1/2 and 1", "none", fix)
     z = float(terms.sum()) / math.sqrt(variance)
     return SpiegelhalterTest(z, 2.0 * NormalDist().cdf(-abs(z)))

@@ -46,9 +46,12 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
     if one_pass is not None and one_pass.statistic in TABLES:
         values = np.asarray(one_pass.value(block.table(TABLES[one_pass.statistic])))
-        if values.ndim == 1:  # one number says that the formula of somebody's metric knows of no replicates
+        # one number says that the formula of somebody's metric knows of no replicates
+        if values.ndim == 1:
             return np.broadcast_to(values, (block.size,))
-    return np.array([values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()])
+    return np.array(
+        [values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()]
+    )
 
 
 def knows_groups(entry: MetricEntry, *, means: bool) -> bool:
@@ -103,7 +106,9 @@ def _expected_bins(block: Replicates) -> Filled[BinTable]:
 
 def _bins(block: Replicates, *sums: Floats) -> Filled[BinTable]:
     arrays = (block.counts, *sums, *([] if block.squares is None else [block.squares]))
-    count, gaps, right, *squares = (np.add.reduceat(each, block.groups.width_starts, axis=1) for each in arrays)
+    count, gaps, right, *squares = (
+        np.add.reduceat(each, block.groups.width_starts, axis=1) for each in arrays
+    )
     return Filled(BinTable(count, gaps, right, block.rows.num_samples, *squares))
 
 
@@ -125,17 +130,24 @@ class Ranked:
 
     def table(self) -> BinTable:
         """Return gaps of bins of equal mass; nothing asks for more."""
-        block, rows, nothing = self._block, self._block.rows, np.empty(0)
+        block = self._block
+        rows = self._block.rows
+        nothing = np.empty(0)
         starts = block.groups.tie_starts
-        gaps = equal_mass_gaps_of_rows(block.counts, block.gaps, starts, rows.num_samples, rows.num_bins)
+        gaps = equal_mass_gaps_of_rows(
+            block.counts, block.gaps, starts, rows.num_samples, rows.num_bins
+        )
         return BinTable(nothing, gaps, nothing, rows.num_samples)
 
     def ranking(self) -> RunSums:
         """Return rows of equal confidence together."""
-        block, starts = self._block, self._block.groups.tie_starts
+        block = self._block
+        starts = self._block.groups.tie_starts
         sums = (block.counts, block.counts - block.right, block.gaps)
         # With no ties every row is its own run.
-        count, wrong, gaps = (s if len(starts) == s.shape[1] else np.add.reduceat(s, starts, axis=1) for s in sums)
+        count, wrong, gaps = (
+            s if len(starts) == s.shape[1] else np.add.reduceat(s, starts, axis=1) for s in sums
+        )
         return RunSums(count, wrong, gaps, block.rows.num_samples)
 
 
@@ -155,8 +167,11 @@ class SortedClasses:
         """Yield rows of equal probability of the class together."""
         block = self._block
         signs = block.signs if isinstance(block, Turned) else None
-        for label, (order, probs) in enumerate(zip(*block.rows.table(_sorted_columns), strict=True)):
-            weights, starts = block.weights.take(order, axis=1), starts_of_ties(probs)
+        for label, (order, probs) in enumerate(
+            zip(*block.rows.table(_sorted_columns), strict=True)
+        ):
+            weights = block.weights.take(order, axis=1)
+            starts = starts_of_ties(probs)
             right = block.labels.take(order, axis=1) == label
             gaps = weights * (probs - right)
             if signs is not None:
@@ -181,7 +196,8 @@ def _spectra(block: Replicates) -> Spectra:
 
     A group is at its mean confidence. Fewer frequencies than the metric has, and less precision, are enough.
     """
-    rows, gaps = block.rows, block.gaps
+    rows = block.rows
+    gaps = block.gaps
     if gaps.shape[1] > len(rows.groups.count):
         gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
     values = 2.0 / rows.num_samples * gaps @ rows.table(_waves)

@@ -112,14 +112,17 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
     options |= {"num_bins": num_bins, "method": method}
     entry = METRICS[metric]
-    return paired_bootstraps("paired_bootstrap", a, b, [entry], **options)[entry.name]
+    return paired_bootstraps(a, b, [entry], **options)[entry.name]
 
 
 def paired_bootstraps(
-    owner: str,
     a: AnyPredictions,
     b: AnyPredictions,
     entries: Sequence[MetricEntry],
@@ -131,9 +134,11 @@ def paired_bootstraps(
     method: str,
 ) -> dict[str, PairedBootstrap]:
     """Compute :func:`paired_bootstrap` of several metrics by name from the same draws, for ``owner``."""
-    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
-    both = rows_for(owner, a, num_bins), rows_for(owner, b, num_bins)
-    check_same_samples(owner, a, b)
+    check_bootstrap(
+        confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
+    )
+    both = rows_for(a, num_bins), rows_for(b, num_bins)
+    check_same_samples(a, b)
     first, second = (values_of(each, entries, num_bins) for each in (a, b))
     pairs = _by_influence(entries, both, first, second, confidence_level)
     entries = [entry for entry in entries if entry.name not in pairs]
@@ -146,14 +151,22 @@ def paired_bootstraps(
         for block in blocks:
             block.release()
     for entry in entries:
-        name, differences = entry.name, np.concatenate(parts[entry.name])
+        name = entry.name
+        differences = np.concatenate(parts[entry.name])
         interval = interval_from(
-            first[name] - second[name], differences, confidence_level=confidence_level, method=method
+            first[name] - second[name],
+            differences,
+            confidence_level=confidence_level,
+            method=method,
         )
         plain = both[0].weights is None and both[0].clusters is None
         hits, other_hits = (share_of(entry, rows) if plain else None for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
-        if hits is not None and other_hits is not None and not np.array_equal(_scores(both[0]), _scores(both[1])):
+        if (
+            hits is not None
+            and other_hits is not None
+            and not np.array_equal(_scores(both[0]), _scores(both[1]))
+        ):
             low, high = paired_shares(hits, other_hits, confidence_level=confidence_level)
             interval = replace(interval, low=low, high=high, method="paired shares")
         # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
@@ -187,30 +200,36 @@ def _by_influence(
 
 
 def _scores(rows: Rows) -> NDArray[Any]:
-    return rows.confidence if isinstance(rows.predictions, TopLabel) else rows.all_classes.logits.cpu().numpy()
+    return (
+        rows.confidence
+        if isinstance(rows.predictions, TopLabel)
+        else rows.all_classes.logits.cpu().numpy()
+    )
 
 
-def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None:
+def check_same_samples(a: AnyPredictions, b: AnyPredictions) -> None:
     """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels.
 
     Raises:
         InputError: If their numbers of samples, their weights or their targets differ.
     """
-    got = "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
+    got = (
+        "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
+    )
     if not got and isinstance(a, Predictions) and isinstance(b, Predictions):
         differ = (a.target.cpu() != b.target.cpu()).nonzero().flatten()
         if len(differ):
             got = f"different targets in {len(differ):,} of {a.num_samples:,} rows, first in row {int(differ[0]) + 1:,}"
     if got:
         expected = "a and b must be predictions for the same samples, in the same order"
-        raise InputError(owner, expected, got, "Predict one test set with both models, without shuffling.")
+        raise InputError(expected, got, "Predict one test set with both models, without shuffling.")
     if not _equal_weights(a.weights, b.weights):
         expected = "a and b must have the same weights, as they are of the same samples"
-        raise InputError(owner, expected, "different ones", "Pass both with weights=weights, or none.")
+        raise InputError(expected, "different ones", "Pass both with weights=weights, or none.")
 
     if not _equal_weights(a.clusters, b.clusters):
         expected = "a and b must have the same clusters, as they are of the same samples"
-        raise InputError(owner, expected, "different ones", "Pass both with clusters=clusters, or none.")
+        raise InputError(expected, "different ones", "Pass both with clusters=clusters, or none.")
 
 
 def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:
@@ -296,27 +315,34 @@ def compare(
         McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
         Psychometrika 12 (1947), in its exact form.
     """
-    both = [check_measurable("compare", each) for each in (a, b)]
+    both = [check_measurable(each) for each in (a, b)]
     a, b = both
-    check_same_samples("compare", a, b)
+    check_same_samples(a, b)
     if metrics is None:
         events = all(isinstance(each, Predictions) and each.num_classes == 2 for each in both)
         names = COMPARED_EVENTS if events and len(torch.unique(a.target)) == 2 else COMPARED
         metrics = [name for name in names if not any(lacking(METRICS[name], each) for each in both)]
     entries = entries_of(metrics)
-    options: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed}
-    pairs = paired_bootstraps("compare", a, b, entries, method="auto", num_bins=num_bins, **options)
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
+    pairs = paired_bootstraps(a, b, entries, method="auto", num_bins=num_bins, **options)
     p_values = {name: each.p_value for name, each in pairs.items()}
     if "accuracy" in p_values and a.weights is None and a.clusters is None:
         p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     table: ResultTable[str, ModelDifference] = ResultTable()
     for name, each in pairs.items():
-        higher, better = METRICS[name].metadata["higher_is_better"], None
+        higher = METRICS[name].metadata["higher_is_better"]
+        better = None
         if corrected[name] <= ALPHA and higher is not None and each.a != each.b:
             better = "a" if (each.a > each.b) is higher else "b"
         ends = (each.interval.low, each.interval.high)
-        table[name] = ModelDifference(name, each.a, each.b, *ends, p_values[name], corrected[name], better)
+        table[name] = ModelDifference(
+            name, each.a, each.b, *ends, p_values[name], corrected[name], better
+        )
     return table
 
 
@@ -327,8 +353,10 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
         >>> round(mcnemar(np.array([True] * 6), np.array([False] * 6)), 5)
         0.03125
     """
-    alone, other = int((a & ~b).sum()), int((b & ~a).sum())
-    discordant, fewer = alone + other, min(alone, other)
+    alone = int((a & ~b).sum())
+    other = int((b & ~a).sum())
+    discordant = alone + other
+    fewer = min(alone, other)
     # Under the hypothesis each is right in half of them: twice the lower tail of a fair coin, from log-binomials.
     counts = np.arange(1, fewer + 1, dtype=np.float64)
     terms = np.concatenate(([0.0], np.cumsum(np.log(discordant - counts + 1) - np.log(counts))))

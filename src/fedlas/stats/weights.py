@@ -30,8 +30,13 @@ def effective_samples(weights: Any) -> float:
         standardized weights" (1992).
     """
     values = as_numbers(weights)
-    if values.ndim != 1 or not len(values) or not (values >= 0).all() or not 0 < values.max() < np.inf:
+    if (
+        values.ndim != 1
+        or not len(values)
+        or not (values >= 0).all()
+        or not 0 < values.max() < np.inf
+    ):
         fix = "Pass one weight for each sample."
-        raise InputError("effective_samples", "weights must be (N,), at least 0, not all 0", describe(weights), fix)
+        raise InputError("weights must be (N,), at least 0, not all 0", describe(weights), fix)
     values = values / values.max()  # squares of large and small weights stay numbers
     return float(values.sum() ** 2 / (values**2).sum())

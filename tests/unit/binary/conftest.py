@@ -28,7 +28,9 @@ def two_class():
 
 def of_two(log_odds, outcome):
     log_odds = torch.as_tensor(log_odds, dtype=torch.float64)
-    return Predictions(torch.stack([torch.zeros_like(log_odds), log_odds], dim=1), torch.as_tensor(outcome))
+    return Predictions(
+        torch.stack([torch.zeros_like(log_odds), log_odds], dim=1), torch.as_tensor(outcome)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -35,14 +35,18 @@ def test_more_classes_are_each_against_the_rest():
     p = Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0])
     expected = roc_auc_score(p.target, p.probs, multi_class="ovr")
     assert metrics.auroc(p) == pytest.approx(expected)
-    assert binary.auroc(p, positive=2).value == pytest.approx(roc_auc_score(p.target == 2, p.probs[:, 2]))
+    assert binary.auroc(p, positive=2).value == pytest.approx(
+        roc_auc_score(p.target == 2, p.probs[:, 2])
+    )
 
 
 def test_the_error_is_delong_s(draw):
     """Placements and their covariances as the paper defines them, by loops over pairs."""
     p = tied(draw, 80)
     score, outcome = p.logits[:, 1].numpy(), p.target.numpy() > 0
-    psi = (score[outcome][:, None] > score[~outcome]) + 0.5 * (score[outcome][:, None] == score[~outcome])
+    psi = (score[outcome][:, None] > score[~outcome]) + 0.5 * (
+        score[outcome][:, None] == score[~outcome]
+    )
     variance = psi.mean(1).var(ddof=1) / outcome.sum() + psi.mean(0).var(ddof=1) / (~outcome).sum()
     found = binary.auroc(p)
     assert found.high - found.value == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
@@ -59,7 +63,9 @@ def test_a_paired_difference_is_delong_s(draw):
     errors = []
     for each in (p, other):
         score = (each.logits[:, 1] - each.logits[:, 0]).numpy()
-        psi = (score[outcome][:, None] > score[~outcome]) + 0.5 * (score[outcome][:, None] == score[~outcome])
+        psi = (score[outcome][:, None] > score[~outcome]) + 0.5 * (
+            score[outcome][:, None] == score[~outcome]
+        )
         errors.append((psi.mean(1), psi.mean(0)))
     (a, b), (c, d) = errors
     variance = (a - c).var(ddof=1) / outcome.sum() + (b - d).var(ddof=1) / (~outcome).sum()

@@ -21,7 +21,9 @@ def test_a_group_whose_risk_is_too_low_is_under_predicted(two_class):
     assert worst.events == happened[group == 3].sum()
     assert worst.ratio.value == pytest.approx(worst.observed / worst.expected)
     low, high = clopper_pearson(worst.events, 1200)
-    assert (worst.ratio.low, worst.ratio.high) == pytest.approx((low / worst.expected, high / worst.expected))
+    assert (worst.ratio.low, worst.ratio.high) == pytest.approx(
+        (low / worst.expected, high / worst.expected)
+    )
 
 
 def test_pooled_slopes_lie_between_their_own_and_the_rest(draw):
@@ -34,7 +36,9 @@ def test_pooled_slopes_lie_between_their_own_and_the_rest(draw):
 
 
 def test_a_group_without_events_has_a_ratio_and_no_slope(two_class):
-    found = binary.group_measures(two_class([0.0, 1.0, 0.5, -1.0] * 5, [0, 1, 0, 0] * 5), ["a", "b"] * 10)
+    found = binary.group_measures(
+        two_class([0.0, 1.0, 0.5, -1.0] * 5, [0, 1, 0, 0] * 5), ["a", "b"] * 10
+    )
     none = found["a"]
     assert (none.events, none.ratio.value, none.ratio.low, none.slope) == (0, 0.0, 0.0, None)
     assert none.ratio.high > 0

@@ -31,7 +31,8 @@ def test_at_few_samples_it_is_the_weighted_regression_at_each(two_class):
     fitted = []
     for place in p:
         away = np.abs(p - place)
-        root = np.sqrt(np.clip(1 - (away / np.sort(away)[44]) ** 3, 0, 1) ** 3)  # 0.75 of 60 samples
+        # 0.75 of 60 samples
+        root = np.sqrt(np.clip(1 - (away / np.sort(away)[44]) ** 3, 0, 1) ** 3)
         fitted.append(np.polynomial.Polynomial.fit(p, outcome, 2, w=root)(place))
     np.testing.assert_allclose(found.frequency, fitted, atol=1e-6)
     distance = np.abs(np.array(fitted) - p)
@@ -69,7 +70,9 @@ def test_the_seed_decides(predictions):
     assert first.ici != integrated_calibration(predictions, replicates=39, seed=4).ici
 
 
-@pytest.mark.parametrize("log_odds", [[0.0] * 20, [0.0] * 18 + [1.0, 2.0], [-800.0] * 10 + [800.0] * 10])
+@pytest.mark.parametrize(
+    "log_odds", [[0.0] * 20, [0.0] * 18 + [1.0, 2.0], [-800.0] * 10 + [800.0] * 10]
+)
 def test_equal_probabilities_have_their_share_of_positives(two_class, log_odds):
     found = integrated_calibration(two_class(log_odds, [0, 1] * 10), replicates=39)
     assert found.frequency[0] == pytest.approx(0.5, abs=1e-6)

@@ -47,7 +47,11 @@ def test_measures_are_what_their_functions_return(predictions):
     curve = binary.integrated_calibration(predictions, replicates=39, seed=2)
     for name in ("slope", "intercept", "in_the_large", "observed_to_expected"):
         interval = getattr(line, name)
-        assert (found[name].value, found[name].low, found[name].high) == (interval.value, interval.low, interval.high)
+        assert (found[name].value, found[name].low, found[name].high) == (
+            interval.value,
+            interval.low,
+            interval.high,
+        )
     assert [found[name] for name in ("ici", "e50", "e90")] == [curve.ici, curve.e50, curve.e90]
     assert found["brier_skill"].value == binary.brier_skill(predictions).value
     assert found["brier"].value == pytest.approx(
@@ -60,10 +64,14 @@ def test_measures_are_what_their_functions_return(predictions):
 def test_p_values_come_from_their_tests_whatever_the_level(predictions, level):
     usual = binary.measures(predictions, replicates=399)
     other = binary.measures(predictions, replicates=399, confidence_level=level)
-    assert {name: each.p for name, each in usual.items()} == {name: each.p for name, each in other.items()}
+    assert {name: each.p for name, each in usual.items()} == {
+        name: each.p for name, each in other.items()
+    }
     assert {each.confidence_level for each in other.values()} == {level}
     slope = binary.logistic_recalibration(predictions).slope
-    assert usual["slope"].p == pytest.approx(2 * norm.sf(abs(slope.value - 1) / slope.standard_error))
+    assert usual["slope"].p == pytest.approx(
+        2 * norm.sf(abs(slope.value - 1) / slope.standard_error)
+    )
     assert usual["slope"].test == "Wald"
 
 
@@ -72,23 +80,43 @@ def test_the_joint_p_sees_what_one_test_sees_and_little_else(draw):
     shifted = binary.measures(draw(1000, shift=0.6))
     assert shifted.joint_p < 0.005
     assert shifted.least_joint_p == 1 / 1001
-    assert set(shifted.tests) == {"ici", "e50", "e90", "emax", "in_the_large", "slope", "spiegelhalter"}
+    assert set(shifted.tests) == {
+        "ici",
+        "e50",
+        "e90",
+        "emax",
+        "in_the_large",
+        "slope",
+        "spiegelhalter",
+    }
 
 
 def test_weights_count_as_copies(draw):
     p = draw(600, factor=1.4)
     weights = np.arange(600) % 3
     weighted = binary.measures(Predictions(p.logits, p.target, weights=weights), replicates=0)
-    copies = binary.measures(p.rows(torch.from_numpy(np.repeat(np.arange(600), weights))), replicates=0)
-    for name in ("slope", "intercept", "in_the_large", "observed_to_expected", "brier_skill", "observed"):
+    copies = binary.measures(
+        p.rows(torch.from_numpy(np.repeat(np.arange(600), weights))), replicates=0
+    )
+    for name in (
+        "slope",
+        "intercept",
+        "in_the_large",
+        "observed_to_expected",
+        "brier_skill",
+        "observed",
+    ):
         assert weighted[name].value == pytest.approx(copies[name].value, rel=1e-9), name
-    assert weighted["ici"].value == pytest.approx(copies["ici"].value, rel=3e-3)  # the curve's places differ
+    # the curve's places differ
+    assert weighted["ici"].value == pytest.approx(copies["ici"].value, rel=3e-3)
 
 
 def test_weights_do_not_add_information(draw):
     """Errors with weights all alike are those of the samples; copies of a sample would halve them."""
     p = draw(2000)
-    alike = binary.measures(Predictions(p.logits, p.target, weights=np.full(2000, 4.0)), replicates=199)
+    alike = binary.measures(
+        Predictions(p.logits, p.target, weights=np.full(2000, 4.0)), replicates=199
+    )
     plain = binary.measures(p, replicates=199)
     for name in ("slope", "in_the_large", "brier", "observed"):
         width = plain[name].high - plain[name].low

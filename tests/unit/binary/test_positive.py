@@ -25,24 +25,30 @@ def four_classes():
 
 @pytest.mark.parametrize("positive", [0, 2, 3])
 def test_one_class_of_four_against_the_rest(four_classes, positive):
-    found = positive_class("x", four_classes, positive)
-    np.testing.assert_allclose(found.probability, four_classes.logits.double().softmax(1)[:, positive], rtol=1e-12)
-    np.testing.assert_allclose(found.log_odds, np.log(found.probability / (1 - found.probability)), rtol=1e-9)
+    found = positive_class(four_classes, positive)
+    np.testing.assert_allclose(
+        found.probability, four_classes.logits.double().softmax(1)[:, positive], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        found.log_odds, np.log(found.probability / (1 - found.probability)), rtol=1e-9
+    )
     np.testing.assert_array_equal(found.outcome, four_classes.target == positive)
 
 
 def test_two_classes_mean_class_1_and_keep_odds_that_a_probability_would_lose():
-    found = positive_class("x", Predictions([[0.0, 60.0], [0.0, -60.0]], [1, 0]), None)
+    found = positive_class(Predictions([[0.0, 60.0], [0.0, -60.0]], [1, 0]), None)
     np.testing.assert_array_equal(found.log_odds, [60.0, -60.0])
     np.testing.assert_array_equal(found.outcome, [1.0, 0.0])
-    other = positive_class("x", Predictions([[0.0, 60.0], [0.0, -60.0]], [1, 0]), 0)
+    other = positive_class(Predictions([[0.0, 60.0], [0.0, -60.0]], [1, 0]), 0)
     np.testing.assert_array_equal(other.log_odds, [-60.0, 60.0])
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
 def test_every_measure_takes_one_class_against_the_rest(measure, four_classes):
-    found = positive_class("x", four_classes, 2)
-    as_two = Predictions(np.stack([0 * found.log_odds, found.log_odds], 1), found.outcome.astype(int))
+    found = positive_class(four_classes, 2)
+    as_two = Predictions(
+        np.stack([0 * found.log_odds, found.log_odds], 1), found.outcome.astype(int)
+    )
     assert repr(measure(four_classes, positive=2)) == repr(measure(as_two))
 
 
@@ -70,7 +76,9 @@ def test_one_outcome_alone_is_refused(measure, label):
 
 
 def test_rows_of_weight_0_are_left_out():
-    weighted = Predictions([[0.0, 1.0], [0.0, -1.0], [0.0, 5.0]], [1, 0, 0], weights=[3.0, 1.0, 0.0])
-    found = positive_class("x", weighted, None)
+    weighted = Predictions(
+        [[0.0, 1.0], [0.0, -1.0], [0.0, 5.0]], [1, 0, 0], weights=[3.0, 1.0, 0.0]
+    )
+    found = positive_class(weighted, None)
     np.testing.assert_array_equal(found.log_odds, [1.0, -1.0])
     np.testing.assert_array_equal(found.counts, [1.5, 0.5])

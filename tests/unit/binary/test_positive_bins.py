@@ -9,7 +9,9 @@ from fedlas import Predictions
 from fedlas.binary import positive_bins
 
 
-@pytest.mark.parametrize(("scheme", "strategy"), [("equal-width", "uniform"), ("equal-mass", "quantile")])
+@pytest.mark.parametrize(
+    ("scheme", "strategy"), [("equal-width", "uniform"), ("equal-mass", "quantile")]
+)
 def test_scikit_learn_has_the_same_bins(draw, scheme, strategy):
     p = draw(1000)
     found = positive_bins(p, num_bins=8, scheme=scheme)
@@ -28,7 +30,8 @@ def test_intervals(draw):
     assert empty.any()
     assert np.isnan(found.low[empty]).all()
     n, f, z = found.count[~empty], found.frequency[~empty], 1.959964
-    for end in (found.low[~empty], found.high[~empty]):  # Wilson's ends solve (f - p)^2 = z^2 p (1 - p) / n
+    # Wilson's ends solve (f - p)^2 = z^2 p (1 - p) / n
+    for end in (found.low[~empty], found.high[~empty]):
         np.testing.assert_allclose((f - end) ** 2, z**2 * end * (1 - end) / n, atol=1e-6)
 
 
@@ -40,7 +43,9 @@ def test_rounded_probabilities_meet_the_edges(dtype):
         assert positive_bins(p, num_bins=bins).count.tolist() == [100 / bins] * bins
 
 
-@pytest.mark.parametrize("options", [{"num_bins": 0}, {"scheme": "deciles"}, {"confidence_level": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"num_bins": 0}, {"scheme": "deciles"}, {"confidence_level": 1.0}]
+)
 def test_options_out_of_range(predictions, options):
     with pytest.raises(ValueError, match=f"positive_bins: {next(iter(options))} must be"):
         positive_bins(predictions, **options)

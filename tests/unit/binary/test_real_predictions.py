@@ -55,7 +55,9 @@ def test_logistic_recalibration(imdb, cifar):
     ],
 )
 def test_integrated_calibration(name, positive, expected, request):
-    found = binary.integrated_calibration(request.getfixturevalue(name), positive=positive, replicates=0)
+    found = binary.integrated_calibration(
+        request.getfixturevalue(name), positive=positive, replicates=0
+    )
     assert (found.ici.value, found.e50.value, found.e90.value) == pytest.approx(expected, rel=5e-3)
 
 
@@ -64,10 +66,14 @@ def test_label_shift_where_one_review_of_twenty_is_positive(imdb):
     order = random.permutation(25_000)
     val, rest = take(imdb, order[:5000]), order[5000:]
     target = imdb.target.numpy()
-    rare = np.concatenate([rest[target[rest] == label][:count] for label, count in ((1, 500), (0, 9500))])
+    rare = np.concatenate(
+        [rest[target[rest] == label][:count] for label, count in ((1, 500), (0, 9500))]
+    )
     test = take(imdb, rare)
     shift = LabelShift().fit(val).adapt(test.logits)
     assert float(shift.target_prior[1]) == pytest.approx(0.05, abs=0.005)
     after = shift.transform(test)
-    assert negative_log_likelihood(after) < 0.5 * negative_log_likelihood(TemperatureScaling().fit(val).transform(test))
+    assert negative_log_likelihood(after) < 0.5 * negative_log_likelihood(
+        TemperatureScaling().fit(val).transform(test)
+    )
     assert float(after.correct.double().mean()) > float(test.correct.double().mean()) + 0.05

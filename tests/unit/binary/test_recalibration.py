@@ -18,19 +18,28 @@ def test_statsmodels_has_the_same_numbers(predictions, sample):
     assert found.slope.standard_error == pytest.approx(0.0663414026390981, rel=1e-9)
     assert found.in_the_large.value == pytest.approx(-0.6811765681296917, rel=1e-9)
     assert found.in_the_large.standard_error == pytest.approx(0.17476144727352116, rel=1e-9)
-    assert found.p_value == pytest.approx(3.393201408470532e-10, rel=1e-6)  # scipy.stats.chi2.sf(2 (llf - ll), 2)
-    assert found.slope.low == pytest.approx(0.6645053611839072 - 1.959964 * 0.0663414026390981, rel=1e-6)
+    # scipy.stats.chi2.sf(2 (llf - ll), 2)
+    assert found.p_value == pytest.approx(3.393201408470532e-10, rel=1e-6)
+    assert found.slope.low == pytest.approx(
+        0.6645053611839072 - 1.959964 * 0.0663414026390981, rel=1e-6
+    )
     _, outcome = sample
     ratio = found.observed_to_expected
-    assert ratio.value == pytest.approx(outcome.mean() / float(predictions.probs[:, 1].mean()), rel=1e-6)
+    assert ratio.value == pytest.approx(
+        outcome.mean() / float(predictions.probs[:, 1].mean()), rel=1e-6
+    )
     reach = math.exp(1.959964 * math.sqrt((1 - outcome.mean()) / outcome.sum()))
-    assert (ratio.low, ratio.high) == pytest.approx((ratio.value / reach, ratio.value * reach), rel=1e-6)
+    assert (ratio.low, ratio.high) == pytest.approx(
+        (ratio.value / reach, ratio.value * reach), rel=1e-6
+    )
 
 
 def test_scikit_learn_has_the_same_line(draw):
     p = draw(3000, factor=2.0, shift=1.0)
     log_odds = (p.logits[:, 1] - p.logits[:, 0]).numpy()
-    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(log_odds[:, None], p.target.numpy())
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
+        log_odds[:, None], p.target.numpy()
+    )
     found = logistic_recalibration(p)
     assert found.slope.value == pytest.approx(float(theirs.coef_[0, 0]), rel=1e-5)
     assert found.intercept.value == pytest.approx(float(theirs.intercept_[0]), rel=1e-5)

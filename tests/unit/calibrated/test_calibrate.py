@@ -51,12 +51,16 @@ def test_dense_outputs(method):
     after = fitted(inputs)
     assert after.shape == inputs.shape
     rows = wanted.transform(flat(test)).logits
-    torch.testing.assert_close(after.movedim(1, -1)[:, 2:].reshape(-1, 3), rows, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        after.movedim(1, -1)[:, 2:].reshape(-1, 3), rows, rtol=1e-5, atol=1e-5
+    )
     last = fitted(inputs.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(last, after)
     measured = fitted.before_after(test)
     assert measured.samples == 6 * 6 * 5
-    assert measured.after.nll == pytest.approx(estimates(wanted.transform(flat(test)), ["nll"])["nll"].value, rel=1e-5)
+    assert measured.after.nll == pytest.approx(
+        estimates(wanted.transform(flat(test)), ["nll"])["nll"].value, rel=1e-5
+    )
     assert measured.after.floor is None
     assert measured.after.nll < measured.before.nll
 
@@ -88,7 +92,9 @@ def test_before_and_after():
     logits = 2 * torch.randn(900, 3)
     target = torch.multinomial(logits.softmax(1), 1).squeeze(1)
     found = calibrate(Pixels(), [(logits[:400], target[:400])])
-    measured = found.before_after([(logits[400:600], target[400:600]), (logits[600:], target[600:])])
+    measured = found.before_after(
+        [(logits[400:600], target[400:600]), (logits[600:], target[600:])]
+    )
     raw = Predictions(2 * logits[400:], target[400:])
     for stage, said in ((measured.before, raw), (measured.after, found.calibrator.transform(raw))):
         wanted = estimates(said, ["accuracy", "nll", "ece"])
@@ -98,7 +104,9 @@ def test_before_and_after():
     lines = str(measured).splitlines()
     assert lines[0].split() == ["before", "after", "500", "samples"]
     assert [line.split()[0] for line in lines[1:]] == ["accuracy", "NLL", "ECE"]
-    assert lines[3].endswith(f"(of a perfectly calibrated model: {100 * measured.after.floor:.2f} %)")
+    assert lines[3].endswith(
+        f"(of a perfectly calibrated model: {100 * measured.after.floor:.2f} %)"
+    )
     assert max(map(len, lines)) < 80
     assert repr(measured) == str(measured)
 
@@ -111,7 +119,9 @@ def test_modes_come_back_and_weights_stay():
     assert [part.training for part in (model, *model)] == [True, True, False]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fitted = calibrate(model, [(torch.randn(90, 3), torch.randint(0, 3, (90,)))])
-    assert all(torch.equal(value, before[name]) for name, value in fitted.model.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in fitted.model.state_dict().items()
+    )
     assert not any(part.training for part in fitted.modules())
 
 
@@ -143,9 +153,17 @@ def test_refused():
         (good, {"method": "temprature"}, "Did you mean 'temperature'"),
         (good, {"method": TemperatureScaling}, "method must be one of"),
         ([], {}, "at least one labeled sample"),
-        ([torch.randn(20, 3)], {}, r"each batch must be \(inputs, target\).*got one without labels"),
+        (
+            [torch.randn(20, 3)],
+            {},
+            r"each batch must be \(inputs, target\).*got one without labels",
+        ),
         ([{"x": torch.randn(2, 3)}], {}, "got one without labels"),
-        ([(torch.randn(20, 3), torch.zeros(20, 2))], {}, r"labels of a batch of 20 must be integers \(20,\)"),
+        (
+            [(torch.randn(20, 3), torch.zeros(20, 2))],
+            {},
+            r"labels of a batch of 20 must be integers \(20,\)",
+        ),
         ([(torch.randn(2, 5, 3), torch.zeros(2, 5).long())], {}, "puts the classes second"),
         ([(torch.randn(20, 3), torch.full((20,), 7))], {}, r"target must be in \[0, 3\)"),
         ([(torch.full((20, 3), torch.nan), torch.zeros(20).long())], {}, "NaN"),
@@ -161,7 +179,9 @@ def test_refused():
 def test_the_line_that_is_printed_names_model_members_samples_and_errors():
     torch.manual_seed(0)
     inputs = torch.randn(300, 3)
-    text = repr(calibrate(nn.Identity(), [(3 * inputs, torch.multinomial(inputs.softmax(1), 1)[:, 0])]))
+    text = repr(
+        calibrate(nn.Identity(), [(3 * inputs, torch.multinomial(inputs.softmax(1), 1)[:, 0])])
+    )
     assert text.startswith("CalibratedModel(Identity, AutoCalibration(")
     assert "temperature 0." in text
     assert "300 samples, ECE " in text
@@ -211,7 +231,9 @@ WRONG = [
 def test_wrong_types_are_refused_in_words_of_this_library(wrong, tmp_path):
     batches = [(torch.randn(200, 3), torch.randint(3, (200,)))]
     calls = [
-        lambda: calibrate(wrong, batches) if not isinstance(wrong, nn.Module) else calibrate(1, batches),
+        lambda: (
+            calibrate(wrong, batches) if not isinstance(wrong, nn.Module) else calibrate(1, batches)
+        ),
         lambda: calibrate(nn.Identity(), wrong),
         lambda: calibrate(nn.Identity(), batches, wrong),
         lambda: calibrate(nn.Identity(), batches, device=wrong),

@@ -38,7 +38,9 @@ class Cosine(nn.Module):
         self.weight = nn.Parameter(torch.randn(C, 5))
 
     def forward(self, inputs):
-        return nn.functional.normalize(inputs, dim=1) @ nn.functional.normalize(self.weight, dim=1).T
+        return (
+            nn.functional.normalize(inputs, dim=1) @ nn.functional.normalize(self.weight, dim=1).T
+        )
 
 
 class Several(nn.Module):
@@ -74,12 +76,25 @@ X = torch.randn(7, 6, generator=torch.Generator().manual_seed(5))
         (three_layers(), 5),
         (Several(), 5),
         (Several(Cosine()), 5),
-        (nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (4, 1)), nn.Conv1d(4, C, 1), nn.Flatten()), 4),
+        (
+            nn.Sequential(
+                nn.Linear(6, 4), nn.Unflatten(1, (4, 1)), nn.Conv1d(4, C, 1), nn.Flatten()
+            ),
+            4,
+        ),
         (nn.Linear(6, C), 6),
         (nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)), 8),
         (Objective(three_layers(), nn.CrossEntropyLoss()), 5),
     ],
-    ids=["Sequential", "by run", "cosine", "convolution", "the model itself", "one output", "Objective"],
+    ids=[
+        "Sequential",
+        "by run",
+        "cosine",
+        "convolution",
+        "the model itself",
+        "one output",
+        "Objective",
+    ],
 )
 def test_the_head_is_the_module_whose_output_is_the_logits(model, width):
     loader = batches()
@@ -155,11 +170,19 @@ def test_features_can_be_others_or_none():
 @pytest.mark.parametrize(
     ("method", "features", "message"),
     [
-        ("temperature", True, "features are for a method that uses them; got features for TemperatureScaling"),
+        (
+            "temperature",
+            True,
+            "features are for a method that uses them; got features for TemperatureScaling",
+        ),
         ("temperature", len, "features are for a method that uses them"),
         (FeatureClipping(), False, "features must be given to FeatureClipping; got features=False"),
         (NormTemperature(), 3, "features must be None, True, False or a function; got int 3"),
-        (NormTemperature(), lambda inputs: inputs.argmax(1), r"must return features \(N, D\); got \(200,\)"),
+        (
+            NormTemperature(),
+            lambda inputs: inputs.argmax(1),
+            r"must return features \(N, D\); got \(200,\)",
+        ),
         (NormTemperature(), lambda inputs: inputs[:3], "features must be"),
     ],
 )
@@ -194,12 +217,16 @@ def test_files_copies_and_state_dicts(features, tmp_path):
     assert torch.equal(loaded(X), wanted)
     assert torch.equal(copy.deepcopy(calibrated)(X), wanted)
     assert torch.equal(pickle.loads(pickle.dumps(calibrated))(X), wanted)
-    other = CalibratedModel(Several(), TemperatureScaling().fit(fedlas.predict(Several(), batches())), "b", **options)
+    other = CalibratedModel(
+        Several(), TemperatureScaling().fit(fedlas.predict(Several(), batches())), "b", **options
+    )
     other.load_state_dict(calibrated.state_dict())
     assert torch.equal(other(X), wanted)
     measured = calibrated.before_after(batches(seed=9))
     p = fedlas.predict(Several(), batches(seed=9), features=features or True)
-    assert measured.after.nll == pytest.approx(fedlas.evaluate(calibrated.calibrator.transform(p))["nll"], rel=1e-5)
+    assert measured.after.nll == pytest.approx(
+        fedlas.evaluate(calibrated.calibrator.transform(p))["nll"], rel=1e-5
+    )
     if features is not None:
         with pytest.raises(InputError, match="features must be passed"):
             CalibratedModel.load(path, Several())
@@ -215,7 +242,9 @@ def test_dense_outputs_have_features_of_each_position():
     p = fedlas.predict(model, [(images, target)], features=True, ignore_index=255)
     assert p.num_samples == 6 * 4 * 4
     rows = calibrated.calibrator.transform(p).logits
-    torch.testing.assert_close(calibrated(images).movedim(1, -1)[:, 1:].reshape(-1, C).detach(), rows)
+    torch.testing.assert_close(
+        calibrated(images).movedim(1, -1)[:, 1:].reshape(-1, C).detach(), rows
+    )
 
 
 def test_a_list_is_an_ensemble_with_the_features_of_all(tmp_path):
@@ -226,7 +255,9 @@ def test_a_list_is_an_ensemble_with_the_features_of_all(tmp_path):
     mean = torch.stack([model(X).softmax(1) for model in models]).mean(0)
     torch.testing.assert_close(p.probs, mean.detach())
     torch.testing.assert_close(calibrated(X).detach(), calibrated.calibrator.transform(p).logits)
-    loaded = CalibratedModel.load(calibrated.save(tmp_path / "e.safetensors"), [three_layers(7) for _ in range(3)])
+    loaded = CalibratedModel.load(
+        calibrated.save(tmp_path / "e.safetensors"), [three_layers(7) for _ in range(3)]
+    )
     assert torch.equal(loaded(X), calibrated(X))
     with pytest.raises(InputError, match="different models; got one of them twice"):
         calibrate([models[0], models[0]], batches())
@@ -237,10 +268,16 @@ def test_a_list_is_an_ensemble_with_the_features_of_all(tmp_path):
 def test_a_calibrated_model_is_calibrated_anew():
     model = three_layers()
     once = calibrate(model, batches(), "temperature")
-    with pytest.warns(fedlas.errors.CalibrationWarning, match="calibrated already. Its old calibration is taken off"):
+    with pytest.warns(
+        fedlas.errors.CalibrationWarning,
+        match="calibrated already. Its old calibration is taken off",
+    ):
         again = calibrate(once, batches(seed=4), "temperature")
     assert again.model is model
-    assert again.calibrator.temperature == calibrate(model, batches(seed=4), "temperature").calibrator.temperature
+    assert (
+        again.calibrator.temperature
+        == calibrate(model, batches(seed=4), "temperature").calibrator.temperature
+    )
 
 
 def test_weights_of_samples_and_labels_elsewhere():
@@ -262,8 +299,14 @@ def test_an_objective_finds_its_head_in_the_first_batch():
     named = Objective(Several(), FedLAS(num_classes=C), head="b")
     torch.testing.assert_close(loss, named(x, y)[0])
     assert objective.training
-    assert all(torch.equal(value, before[name]) for name, value in objective.model.state_dict().items())
-    assert objective.head_in(objective.model) is objective.classifier_in(objective.model) is objective.model.b
+    assert all(
+        torch.equal(value, before[name]) for name, value in objective.model.state_dict().items()
+    )
+    assert (
+        objective.head_in(objective.model)
+        is objective.classifier_in(objective.model)
+        is objective.model.b
+    )
     assert logits.requires_grad
     nowhere = Objective(Several(scale=2.0), FedLAS(num_classes=C))
     with pytest.raises(InputError, match="one recognizable"):
@@ -284,7 +327,9 @@ def test_it_exports_and_the_file_is_measured(kind, form, tmp_path):
     assert exported.difference < 1e-5
     if form == "onnx":
         p = fedlas.predict(path, batches())
-        torch.testing.assert_close(p.logits, fedlas.predict(calibrated, batches()).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            p.logits, fedlas.predict(calibrated, batches()).logits, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_predictions_with_features_are_what_a_fit_takes():
@@ -313,7 +358,10 @@ def test_auto_uses_the_features_unasked(form, tmp_path):
     assert "features 0." in repr(calibrated)
     assert "features 0." not in repr(alone)
     test = [(inputs[700:], target[700:])]
-    with_features, without = calibrated.before_after(test).after.nll, alone.before_after(test).after.nll
+    with_features, without = (
+        calibrated.before_after(test).after.nll,
+        alone.before_after(test).after.nll,
+    )
     assert with_features < 0.95 * without
     path = tmp_path / "model.onnx"
     exported = fedlas.deploy.export(calibrated, path, inputs[:50], form=form)

@@ -22,13 +22,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarnin
 
 def network(seed=0):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(16), nn.Linear(16, CLASSES))
+    return nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(16), nn.Linear(16, CLASSES)
+    )
 
 
 def batches(seed=1, samples=300):
     torch.manual_seed(seed)
     inputs = torch.randn(samples, 6)
-    return [(part, (part[:, :CLASSES] + 0.5 * torch.randn(len(part), CLASSES)).argmax(1)) for part in inputs.split(100)]
+    return [
+        (part, (part[:, :CLASSES] + 0.5 * torch.randn(len(part), CLASSES)).argmax(1))
+        for part in inputs.split(100)
+    ]
 
 
 METHODS = {
@@ -109,7 +114,9 @@ def test_one_calibrator_serves_several_models(method, tmp_path):
 
 def test_a_head_is_registered_once():
     model = network()
-    given, named = (calibrate(model, batches(), FeatureClipping(), head) for head in (model[4], "4"))
+    given, named = (
+        calibrate(model, batches(), FeatureClipping(), head) for head in (model[4], "4")
+    )
     named.load_state_dict(given.state_dict())
     assert [*given.state_dict()] == [*named.state_dict()]
     assert torch.equal(copy.deepcopy(given)(batches()[0][0]), named(batches()[0][0]))
@@ -118,12 +125,31 @@ def test_a_head_is_registered_once():
 
 
 @pytest.mark.parametrize(
-    "state", [None, 3, "x", {}, torch.zeros(3), torch.zeros(2, 2), b"\xff", b"", b"{}", b"[1]", b"[" * 100_000]
+    "state",
+    [
+        None,
+        3,
+        "x",
+        {},
+        torch.zeros(3),
+        torch.zeros(2, 2),
+        b"\xff",
+        b"",
+        b"{}",
+        b"[1]",
+        b"[" * 100_000,
+    ],
 )
 def test_a_state_dict_without_a_calibrator_is_refused(calibrated, state):
-    extra = torch.frombuffer(bytearray(state), dtype=torch.uint8) if isinstance(state, bytes) and state else state
+    extra = (
+        torch.frombuffer(bytearray(state), dtype=torch.uint8)
+        if isinstance(state, bytes) and state
+        else state
+    )
     with pytest.raises(InputError):
-        copy.deepcopy(calibrated).load_state_dict({**calibrated.state_dict(), "_extra_state": extra})
+        copy.deepcopy(calibrated).load_state_dict(
+            {**calibrated.state_dict(), "_extra_state": extra}
+        )
 
 
 def test_copies_and_casts(calibrated):
@@ -143,17 +169,27 @@ def test_it_exports(calibrated, tmp_path):
     inputs = torch.cat([part for part, _ in batches(2)])
     wanted = calibrated(inputs).detach()
     size = torch.export.Dim("batch")
-    program = torch.export.export(calibrated, (inputs[:7],), dynamic_shapes={"inputs": ({0: size},)})
+    program = torch.export.export(
+        calibrated, (inputs[:7],), dynamic_shapes={"inputs": ({0: size},)}
+    )
     torch.testing.assert_close(program.module()(inputs).detach(), wanted, rtol=1e-5, atol=1e-5)
     traced = torch.jit.trace(calibrated, inputs[:7])
     traced.save(tmp_path / "model.pt")
-    torch.testing.assert_close(torch.jit.load(tmp_path / "model.pt")(inputs), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.jit.load(tmp_path / "model.pt")(inputs), wanted, rtol=1e-5, atol=1e-5
+    )
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     shapes = {"inputs": ({0: size},)}
     path = tmp_path / "model.onnx"
     torch.onnx.export(
-        calibrated, (inputs[:7],), path, dynamo=True, verbose=False, dynamic_shapes=shapes, input_names=["x"]
+        calibrated,
+        (inputs[:7],),
+        path,
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=shapes,
+        input_names=["x"],
     )
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = torch.from_numpy(session.run(None, {"x": inputs.numpy()})[0])
@@ -194,25 +230,36 @@ def test_inputs_of_any_form():
     named = calibrate(model, [{"left": inputs, "labels": target}], "temperature")
     several = calibrate(model, [((inputs, torch.zeros_like(inputs)), target)], "temperature")
     single = calibrate(model, [(inputs, target, "more")], "temperature")
-    assert named.calibrator.temperature == several.calibrator.temperature == single.calibrator.temperature
+    assert (
+        named.calibrator.temperature
+        == several.calibrator.temperature
+        == single.calibrator.temperature
+    )
     wanted = single.predict_proba(inputs)
     assert torch.equal(named.predict_proba({"left": inputs}), wanted)
     assert torch.equal(named.predict_proba((inputs, torch.zeros_like(inputs))), wanted)
     torch.testing.assert_close(named(left=inputs, scale=2.0), 2 * named(inputs))
-    both = {"x": inputs, "id": torch.arange(len(inputs))}  # a mapping of one entry would be taken for its value
+    # a mapping of one entry would be taken for its value
+    both = {"x": inputs, "id": torch.arange(len(inputs))}
     mapping = calibrate(OneMapping(), [(both, target)])
     assert torch.equal(mapping.predict_proba(both), mapping(both).detach().softmax(1))
-    assert isinstance(calibrate(Objective(model, nn.CrossEntropyLoss()), [(inputs, target)]).model, OutputOf)
+    assert isinstance(
+        calibrate(Objective(model, nn.CrossEntropyLoss()), [(inputs, target)]).model, OutputOf
+    )
 
 
 def test_refused(tmp_path):
-    fitted = TemperatureScaling().fit(Predictions(torch.randn(50, CLASSES), torch.randint(0, CLASSES, (50,))))
+    fitted = TemperatureScaling().fit(
+        Predictions(torch.randn(50, CLASSES), torch.randint(0, CLASSES, (50,)))
+    )
     with pytest.raises(InputError, match=r"nn\.Module; got function"):
         CalibratedModel(batches, fitted)
     with pytest.raises(InputError, match="for classes; got str 'temperature'"):
         CalibratedModel(network(), "temperature")
     event = TemperatureScaling().fit(fedlas.TopLabel([0.9, 0.8, 0.7], [True, False, True]))
-    with pytest.raises(InputError, match=r"for classes; got TemperatureScaling.* for right and wrong"):
+    with pytest.raises(
+        InputError, match=r"for classes; got TemperatureScaling.* for right and wrong"
+    ):
         CalibratedModel(nn.Identity(), event)
     with pytest.raises(InputError, match=r"TemperatureScaling\.module: .*fitted first"):
         CalibratedModel(network(), TemperatureScaling())
@@ -239,7 +286,9 @@ def test_files_that_are_none_leave_the_model_alone(tmp_path):
     damaged = {**about, "fedlas.calibrator": json.dumps({"format": "fedlas.calibrator/1"})}
     (tmp_path / "damaged.safetensors").write_bytes(to_safetensors(weights, damaged))
     (tmp_path / "short.safetensors").write_bytes(path.read_bytes()[:-9])
-    (tmp_path / "headed.safetensors").write_bytes(to_safetensors(weights, {**about, "fedlas.about": '{"head": 3}'}))
+    (tmp_path / "headed.safetensors").write_bytes(
+        to_safetensors(weights, {**about, "fedlas.about": '{"head": 3}'})
+    )
     for name, message in (
         ("none", "No such file"),
         ("plain", "no calibration in it"),

@@ -18,18 +18,32 @@ def torchvision_network():
 
 
 def timm_network():
-    return pytest.importorskip("timm").create_model("test_resnet", pretrained=False, num_classes=CLASSES)
+    return pytest.importorskip("timm").create_model(
+        "test_resnet", pretrained=False, num_classes=CLASSES
+    )
 
 
 def hugging_face_images():
     transformers = pytest.importorskip("transformers")
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    return transformers.ViTForImageClassification(transformers.ViTConfig(**size, image_size=64, num_labels=CLASSES))
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    return transformers.ViTForImageClassification(
+        transformers.ViTConfig(**size, image_size=64, num_labels=CLASSES)
+    )
 
 
 def hugging_face_text():
     transformers = pytest.importorskip("transformers")
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     config = transformers.BertConfig(**size, vocab_size=50, num_labels=CLASSES)
     return transformers.BertForSequenceClassification(config)
 
@@ -45,7 +59,11 @@ def pixel_values():
 def words():
     ids = [torch.randint(0, 50, (8, 6)) for _ in range(2)]
     return [
-        {"input_ids": part, "attention_mask": torch.ones_like(part), "labels": torch.randint(0, CLASSES, (8,))}
+        {
+            "input_ids": part,
+            "attention_mask": torch.ones_like(part),
+            "labels": torch.randint(0, CLASSES, (8,)),
+        }
         for part in ids
     ]
 
@@ -59,7 +77,9 @@ CASES = {
 
 
 def inputs_of(batch):
-    return {k: v for k, v in batch.items() if k != "labels"} if isinstance(batch, dict) else batch[0]
+    return (
+        {k: v for k, v in batch.items() if k != "labels"} if isinstance(batch, dict) else batch[0]
+    )
 
 
 @pytest.mark.parametrize(("build", "loader"), CASES.values(), ids=CASES)
@@ -82,7 +102,9 @@ def test_the_three_lines(build, loader, tmp_path):
         if isinstance(inputs, dict)
         else None
     )
-    torch.testing.assert_close(half.predict_proba(cast or inputs.bfloat16()), probs, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(
+        half.predict_proba(cast or inputs.bfloat16()), probs, rtol=0.1, atol=0.05
+    )
     if not isinstance(inputs, dict):
         last = copy.deepcopy(calibrated).to(memory_format=torch.channels_last)
         turned = inputs.contiguous(memory_format=torch.channels_last)
@@ -106,7 +128,9 @@ def test_onnx_holds_the_calibration(case, tmp_path):
 def test_segmentation_of_torchvision():
     models = pytest.importorskip("torchvision").models.segmentation
     torch.manual_seed(0)
-    model = models.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES)
+    model = models.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=CLASSES
+    )
     target = torch.randint(0, CLASSES, (2, 32, 32))
     target[:, :4] = 255
     inputs = torch.randn(2, 3, 32, 32)

@@ -31,7 +31,9 @@ class Flat(nn.Module):
         return self.model(inputs)[:, 0]
 
 
-@pytest.mark.parametrize("form", [torch.Tensor.long, torch.Tensor.float, lambda labels: labels.unsqueeze(1)])
+@pytest.mark.parametrize(
+    "form", [torch.Tensor.long, torch.Tensor.float, lambda labels: labels.unsqueeze(1)]
+)
 @pytest.mark.parametrize("wrap", [lambda net: net, Flat])
 def test_one_output_is_the_logit_of_the_second_class(binary, form, wrap):
     net, inputs, labels = binary
@@ -64,7 +66,10 @@ class Text(nn.Module):
 def test_text_models_are_called_by_name_and_exported_with_a_free_length(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    batch = {"input_ids": torch.randint(0, 50, (60, 12)), "attention_mask": torch.ones(60, 12, dtype=torch.int64)}
+    batch = {
+        "input_ids": torch.randint(0, 50, (60, 12)),
+        "attention_mask": torch.ones(60, 12, dtype=torch.int64),
+    }
     network = Text()
     with torch.no_grad():
         network.head.weight.mul_(8)

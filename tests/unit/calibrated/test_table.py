@@ -36,7 +36,9 @@ def scores(rows=300, classes=2, factor=3.0):
 def frame(rows=300):
     probs, target = scores(rows)
     names = np.array(["no", "yes"])
-    return pd.DataFrame({"id": range(rows), "p_no": probs[:, 0], "p_yes": probs[:, 1], "y": names[target]})
+    return pd.DataFrame(
+        {"id": range(rows), "p_no": probs[:, 0], "p_yes": probs[:, 1], "y": names[target]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,9 @@ def test_rows_of_a_csv_keep_their_bytes(calibration, tmp_path, monkeypatch, text
     assert got_head == [*head, "calibrated_p_no", "calibrated_p_yes"]
     assert [row[:4] for row in got] == rows
     probs = [[float(row[head.index(name)]) for name in ("p_no", "p_yes")] for row in rows]
-    np.testing.assert_allclose([list(map(float, row[4:])) for row in got], expected(calibration, probs), atol=1e-12)
+    np.testing.assert_allclose(
+        [list(map(float, row[4:])) for row in got], expected(calibration, probs), atol=1e-12
+    )
     for line in text.encode().splitlines()[1:]:
         assert line in (tmp_path / "out.csv").read_bytes()
 
@@ -161,7 +165,10 @@ cells = st.text(alphabet='ab,"\n; 0\u00e4', max_size=5)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(cells, st.integers(0, 100), cells), min_size=1, max_size=12), st.sampled_from([17, 64, 4096]))
+@given(
+    st.lists(st.tuples(cells, st.integers(0, 100), cells), min_size=1, max_size=12),
+    st.sampled_from([17, 64, 4096]),
+)
 def test_any_cells_stay(calibration, tmp_path_factory, rows, block):
     folder = tmp_path_factory.mktemp("any")
     written = io.StringIO()
@@ -185,7 +192,9 @@ def test_decimal_commas_stay(calibration, tmp_path):
     apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
     _, got = read_csv((tmp_path / "out.csv").read_text(), delimiter=";")
     values = [[float(cell.replace(",", ".")) for cell in row[3:]] for row in got]
-    np.testing.assert_allclose(values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12)
+    np.testing.assert_allclose(
+        values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("block", [40, 1 << 22])
@@ -197,9 +206,13 @@ def test_json_lines_keep_their_bytes(calibration, tmp_path, monkeypatch, block):
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows[0].pop("more") == {"a": [1, "}"]}
-    assert lines[0].startswith('{"p_yes": 0.75, "p_no": 0.25, "more": {"a": [1, "}"]}, "calibrated_p_no": ')
+    assert lines[0].startswith(
+        '{"p_yes": 0.75, "p_no": 0.25, "more": {"a": [1, "}"]}, "calibrated_p_no": '
+    )
     values = [[row["calibrated_p_no"], row["calibrated_p_yes"]] for row in rows]
-    np.testing.assert_allclose(values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12)
+    np.testing.assert_allclose(
+        values, expected(calibration, [[0.25, 0.75], [0.5, 0.5]]), atol=1e-12
+    )
 
 
 def test_columns_of_parquet_keep_their_types(calibration, tmp_path):
@@ -224,24 +237,37 @@ def test_arrays_stay_and_one_is_added(tmp_path):
         assert after["calibrated_logits"].dtype == np.float32
         assert after["ids"].tolist() == list(range(50))
         wanted = (torch.tensor(logits[:50]) / calibration.calibrator.temperature).softmax(1)
-        np.testing.assert_allclose(torch.tensor(after["calibrated_logits"]).softmax(1), wanted, atol=1e-6)
+        np.testing.assert_allclose(
+            torch.tensor(after["calibrated_logits"]).softmax(1), wanted, atol=1e-6
+        )
     with pytest.raises(InputError, match="npz"):
         apply(calibration, tmp_path / "live.npz", tmp_path / "live.npz", out=tmp_path / "both.npz")
 
 
 def test_one_column_holds_the_second_class_or_lists_of_all(tmp_path):
     probs, target = scores(200)
-    single = fedlas.calibrate({"p": probs[:, 1], "y": target}, probs="p", target="y", method="temperature")
+    single = fedlas.calibrate(
+        {"p": probs[:, 1], "y": target}, probs="p", target="y", method="temperature"
+    )
     lists = fedlas.calibrate({"p": probs, "y": target}, probs="p", target="y", method="temperature")
     one = single.apply({"p": probs[:5, 1]})["calibrated_p"]
     all_classes = lists.apply({"p": probs[:5]})["calibrated_p"]
     np.testing.assert_allclose(all_classes[:, 1], one, atol=1e-9)
     logit = np.log(probs[:, 1] / probs[:, 0])
-    of_logit = fedlas.calibrate({"z": logit, "y": target}, logits="z", target="y", method="temperature")
-    np.testing.assert_allclose(1 / (1 + np.exp(-of_logit.apply({"z": logit[:5]})["calibrated_z"])), one, atol=1e-6)
-    (tmp_path / "live.jsonl").write_text("\n".join(json.dumps({"p": row}) for row in probs[:5].tolist()))
+    of_logit = fedlas.calibrate(
+        {"z": logit, "y": target}, logits="z", target="y", method="temperature"
+    )
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-of_logit.apply({"z": logit[:5]})["calibrated_z"])), one, atol=1e-6
+    )
+    (tmp_path / "live.jsonl").write_text(
+        "\n".join(json.dumps({"p": row}) for row in probs[:5].tolist())
+    )
     apply(lists, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl")
-    rows = [json.loads(line)["calibrated_p"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)["calibrated_p"]
+        for line in (tmp_path / "out.jsonl").read_text().splitlines()
+    ]
     np.testing.assert_allclose(rows, all_classes, atol=1e-12)
     with pytest.raises(InputError, match="scores of the 2 classes"):
         lists.apply({"p": [[0.2, 0.3, 0.5]]})
@@ -276,7 +302,9 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
     frame(60).to_csv(tmp_path / "val.csv", index=False)
     frame(60)[:30].to_csv(tmp_path / "v1.csv", index=False)
     frame(60)[30:].to_csv(tmp_path / "v2.csv", index=False)
-    both = fedlas.calibrate([tmp_path / "v1.csv", tmp_path / "v2.csv"], probs="p_*", target="y", method="temperature")
+    both = fedlas.calibrate(
+        [tmp_path / "v1.csv", tmp_path / "v2.csv"], probs="p_*", target="y", method="temperature"
+    )
     whole = fedlas.calibrate(tmp_path / "val.csv", probs="p_*", target="y", method="temperature")
     assert both.calibrator.plain() == whole.calibrator.plain()
     with pytest.raises(InputError, match="one format"):
@@ -308,7 +336,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("block", [24, 1 << 22])
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_used_is_named_and_leaves_nothing(calibration, tmp_path, monkeypatch, case, block):
+def test_what_cannot_be_used_is_named_and_leaves_nothing(
+    calibration, tmp_path, monkeypatch, case, block
+):
     monkeypatch.setattr(text_rows, "BYTES", block)
     text, match = REFUSED[case]
     (tmp_path / "live.csv").write_text(text)
@@ -322,7 +352,9 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(calibration, tmp_path, 
 def test_probabilities_are_no_logits(tmp_path):
     probs, target = scores(100, 3)
     table = {f"z_{k}": column for k, column in enumerate(np.log(probs).T)}
-    calibration = fedlas.calibrate({**table, "y": target}, logits="z_*", target="y", method="temperature")
+    calibration = fedlas.calibrate(
+        {**table, "y": target}, logits="z_*", target="y", method="temperature"
+    )
     live = {f"z_{k}": column for k, column in enumerate(probs.T)}
     with pytest.raises(InputError, match="probabilities in the frame"):
         calibration.apply(live)
@@ -357,7 +389,9 @@ def write_tables(folder):
 def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_tables(tmp_path)
-    assert main(["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]) == 0
+    assert (
+        main(["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]) == 0
+    )
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 rows, classes no, yes." in shown
     assert "On 300 rows left out of the fit in turn: NLL" in shown
@@ -368,7 +402,9 @@ def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     assert "80 rows; added calibrated_p_no, calibrated_p_yes: probabilities from 0 to 1." in shown
     after = pd.read_csv("live.calibrated.csv")
     loaded = fedlas.TableCalibration.load("cal.json")
-    np.testing.assert_allclose(after["calibrated_p_yes"], loaded.apply(pd.read_csv("live.csv"))["calibrated_p_yes"])
+    np.testing.assert_allclose(
+        after["calibrated_p_yes"], loaded.apply(pd.read_csv("live.csv"))["calibrated_p_yes"]
+    )
 
 
 def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
@@ -390,10 +426,19 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
 @pytest.mark.parametrize(
     ("args", "match"),
     [
-        (["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "live.csv"], "must end in .json"),
-        (["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"], "must be a calibration"),
+        (
+            ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "live.csv"],
+            "must end in .json",
+        ),
+        (
+            ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"],
+            "must be a calibration",
+        ),
         (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
-        (["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--method", "aut"], "did you mean|auto"),
+        (
+            ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--method", "aut"],
+            "did you mean|auto",
+        ),
         (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
         (["calibrate", "val.csv"], "which columns hold the scores"),
         (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),

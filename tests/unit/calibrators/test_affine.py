@@ -33,7 +33,11 @@ def imbalanced(counts, seed, factors=(1.0, 1.0)):
 def test_it_starts_from_temperature_scaling_whatever_the_size_of_the_logits(generated, factor):
     val = generated()
     start = temperature_start(Predictions(val.logits * factor, val.target))
-    assert start.scale == start.width == pytest.approx(1 / nll_temperature(val).value / factor, rel=1e-8)
+    assert (
+        start.scale
+        == start.width
+        == pytest.approx(1 / nll_temperature(val).value / factor, rel=1e-8)
+    )
     assert start.doubt is None
 
 
@@ -59,12 +63,20 @@ def test_equal_logits():
 
 @each
 @pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
-@pytest.mark.parametrize(("counts", "factors"), [((49, 1), (1, 1)), ((97, 3), (1, 1)), ((97, 3), (0.5, 2.0))])
+@pytest.mark.parametrize(
+    ("counts", "factors"), [((49, 1), (1, 1)), ((97, 3), (1, 1)), ((97, 3), (0.5, 2.0))]
+)
 def test_a_rare_class_does_not_spoil_it(kind, counts, factors):
     """Without cross-validation against temperature scaling, the worst of Dirichlet calibration is off by 0.7 nats."""
     for seed in range(3):
-        val, test = imbalanced(counts, seed, factors), imbalanced([40 * count for count in counts], 100 + seed, factors)
-        fitted, plain = (negative_log_likelihood(c.fit(val).transform(test)) for c in (kind(), TemperatureScaling()))
+        val, test = (
+            imbalanced(counts, seed, factors),
+            imbalanced([40 * count for count in counts], 100 + seed, factors),
+        )
+        fitted, plain = (
+            negative_log_likelihood(c.fit(val).transform(test))
+            for c in (kind(), TemperatureScaling())
+        )
         assert fitted < plain + 0.03, seed
 
 
@@ -73,7 +85,9 @@ def test_where_held_out_samples_do_not_favor_it_it_is_temperature_scaling(kind, 
     val = generated(200)
     with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*do not show"):
         fitted = kind().fit(val)
-    torch.testing.assert_close(fitted.transform(val).probs, TemperatureScaling().fit(val).transform(val).probs)
+    torch.testing.assert_close(
+        fitted.transform(val).probs, TemperatureScaling().fit(val).transform(val).probs
+    )
     assert fitted.weight.shape == ((4,) if kind is VectorScaling else (4, 4))
 
 
@@ -104,7 +118,8 @@ def test_logits_of_any_size(kind, factor, generated):
     extreme = Predictions(val.logits * factor, val.target)
     one, other = (negative_log_likelihood(kind().fit(p).transform(p)) for p in (val, extreme))
     if kind is DirichletCalibration and factor < 1:
-        assert other == pytest.approx(math.log(4), abs=0.1)  # the logarithms of such probabilities are all equal
+        # the logarithms of such probabilities are all equal
+        assert other == pytest.approx(math.log(4), abs=0.1)
     else:  # folds, and so penalties, depend on the logits themselves
         assert other == pytest.approx(one, abs=0.02)
 
@@ -112,7 +127,9 @@ def test_logits_of_any_size(kind, factor, generated):
 @pytest.mark.parametrize("kind", [MatrixScaling, DirichletCalibration])
 @pytest.mark.parametrize("size", [1e20, 1e30])
 def test_huge_logits_of_two_classes(kind, size, tmp_path):
-    val = Predictions(torch.tensor([[size, 0.0], [0.0, size]] * 20, dtype=torch.float64), [0, 1] * 18 + [1, 0] * 2)
+    val = Predictions(
+        torch.tensor([[size, 0.0], [0.0, size]] * 20, dtype=torch.float64), [0, 1] * 18 + [1, 0] * 2
+    )
     with pytest.warns(CalibrationWarning):
         fitted = kind().fit(val)
     confidence = kind.load(fitted.save(tmp_path / "c.json")).transform(val).confidence

@@ -19,7 +19,9 @@ LEAK = torch.tensor([[1.0, 0.6, 0], [0, 1, 0.6], [0, 0, 1]]).double()
 
 
 def test_it_beats_what_it_mixes_where_one_number_is_not_enough(generated):
-    val, test = (generated(2000, classes=3, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1))
+    val, test = (
+        generated(2000, classes=3, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1)
+    )
     mixture = AutoCalibration().fit(val)
     assert mixture.weights["matrix"] > 0.5
     assert sum(mixture.weights.values()) == pytest.approx(1)
@@ -35,7 +37,9 @@ def test_saved_and_as_a_layer(keep_class, generated, tmp_path):
     assert repr(loaded) == repr(mixture)
     after = mixture.transform(val)
     torch.testing.assert_close(loaded.transform(val).logits, after.logits)
-    torch.testing.assert_close(mixture.module()(val.logits).softmax(1), after.probs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        mixture.module()(val.logits).softmax(1), after.probs, rtol=0, atol=1e-5
+    )
     assert torch.equal(after.predicted, val.predicted) is keep_class
     half = mixture.module().half()(val.logits.half()).double()
     torch.testing.assert_close(half.softmax(1), after.probs, rtol=0, atol=5e-3)
@@ -53,7 +57,11 @@ def test_members_that_cost_too_much_are_named(generated, monkeypatch):
     mixture = AutoCalibration().fit(generated(400, classes=3))
     assert mixture.dropped == ("isotonic", "spline", "matrix")
     assert not set(mixture.dropped) & set(mixture.weights)
-    assert AutoCalibration().fit(generated(50, classes=40)).dropped == ("isotonic", "spline", "matrix")
+    assert AutoCalibration().fit(generated(50, classes=40)).dropped == (
+        "isotonic",
+        "spline",
+        "matrix",
+    )
 
 
 def test_a_member_that_fails_is_left_out_and_named(generated, monkeypatch):
@@ -79,10 +87,14 @@ def test_the_order_of_the_samples_does_not_matter(generated):
     val = generated(200, classes=3)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     other = AutoCalibration().fit(Predictions(val.logits[order], val.target[order]))
-    torch.testing.assert_close(other.transform(val).probs, AutoCalibration().fit(val).transform(val).probs)
+    torch.testing.assert_close(
+        other.transform(val).probs, AutoCalibration().fit(val).transform(val).probs
+    )
 
 
-@pytest.mark.parametrize("change", [{"members": []}, {"share": {"weights": [1.0]}}, {"members": None}])
+@pytest.mark.parametrize(
+    "change", [{"members": []}, {"share": {"weights": [1.0]}}, {"members": None}]
+)
 def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
     path = AutoCalibration().fit(generated(100)).save(tmp_path / "a.json")
     content = json.loads(path.read_text())
@@ -92,7 +104,9 @@ def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
         Calibrator.load(path)
 
 
-@pytest.mark.parametrize("name", ["auto", "temperature", "vector", "isotonic", "histogram-binning", "beta"])
+@pytest.mark.parametrize(
+    "name", ["auto", "temperature", "vector", "isotonic", "histogram-binning", "beta"]
+)
 def test_labels_of_probability_zero_do_not_decide(name, generated):
     val = generated(1000, classes=3)
     probs = val.probs.clone()
@@ -103,15 +117,22 @@ def test_labels_of_probability_zero_do_not_decide(name, generated):
     assert calibrator.least_log == pytest.approx(-2 * torch.tensor(3 * 1001.0).log().item())
     # The layer, the file and transform raise the same probabilities.
     after = calibrator.transform(zeros)
-    torch.testing.assert_close(calibrator.module()(zeros.logits).softmax(1), after.probs, rtol=0, atol=1e-5)
-    torch.testing.assert_close(Calibrator.from_plain(calibrator.plain()).transform(zeros).probs, after.probs)
+    torch.testing.assert_close(
+        calibrator.module()(zeros.logits).softmax(1), after.probs, rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        Calibrator.from_plain(calibrator.plain()).transform(zeros).probs, after.probs
+    )
     assert negative_log_likelihood(after) < 0.8
 
 
 def test_logits_of_a_network_are_no_zeros(generated):
     val = generated(300, distort=lambda z: 300 * z)
     assert TemperatureScaling().fit(val).least_log is None
-    assert TemperatureScaling().fit(Predictions(val.logits.log_softmax(1), val.target)).least_log is None
+    assert (
+        TemperatureScaling().fit(Predictions(val.logits.log_softmax(1), val.target)).least_log
+        is None
+    )
 
 
 @pytest.mark.parametrize(("samples", "sharpened"), [(199, False), (200, True)])

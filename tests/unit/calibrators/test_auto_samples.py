@@ -59,7 +59,8 @@ def test_beta_has_no_unit(scale, generated):
     val, test = (generated(500, classes=2, seed=seed) for seed in (0, 1))
     scaled = [Predictions(part.logits * scale, part.target) for part in (val, test)]
     beta, platt = (
-        negative_log_likelihood(k().fit(scaled[0]).transform(scaled[1])) for k in (BetaCalibration, PlattScaling)
+        negative_log_likelihood(k().fit(scaled[0]).transform(scaled[1]))
+        for k in (BetaCalibration, PlattScaling)
     )
     assert beta < platt + 0.02
 
@@ -90,11 +91,15 @@ def test_few_samples_of_many_classes_warn(kind, samples, classes, generated):
         kind().fit(generated(samples, classes=classes))
 
 
-@pytest.mark.parametrize("change", [lambda z: z.float(), lambda z: z + 100, lambda z: (z + 100).float()])
+@pytest.mark.parametrize(
+    "change", [lambda z: z.float(), lambda z: z + 100, lambda z: (z + 100).float()]
+)
 def test_folds_depend_on_what_the_softmax_sees(change, generated):
     val = generated(300, classes=3, dtype=torch.float32)
     other = Predictions(change(val.logits.double()), val.target)
-    ours, theirs = (AutoCalibration().fit(each).transform(each).probs.double() for each in (val, other))
+    ours, theirs = (
+        AutoCalibration().fit(each).transform(each).probs.double() for each in (val, other)
+    )
     assert float((ours - theirs).abs().max()) < 1e-3
 
 

@@ -175,7 +175,8 @@ def test_one_of_two_methods_must_be_written():
 
 
 @pytest.mark.parametrize(
-    ("name", "enough"), [("temperature", 100), ("auto", 50), ("platt", 100), ("venn-abers", 200), ("isotonic", 500)]
+    ("name", "enough"),
+    [("temperature", 100), ("auto", 50), ("platt", 100), ("venn-abers", 200), ("isotonic", 500)],
 )
 def test_few_samples_warn(generated, name, enough):
     with pytest.warns(CalibrationWarning, match=f"few: below about {enough} "):
@@ -190,5 +191,7 @@ def test_few_samples_warn(generated, name, enough):
 def test_right_and_wrong_are_no_classes(tmp_path):
     calibrator = TemperatureScaling().fit(TopLabel(VAL.confidence, VAL.correct))
     for each in (calibrator, Calibrator.load(calibrator.save(tmp_path / "t.json"))):
-        with pytest.raises(ValueError, match="must be a TopLabel like that it was fitted on; got Predictions"):
+        with pytest.raises(
+            ValueError, match="must be a TopLabel like that it was fitted on; got Predictions"
+        ):
             each.transform(VAL)

@@ -17,11 +17,18 @@ def test_each_class_against_scikit_learn(generated):
     probs = val.probs.numpy()
     for label in range(4):
         features = np.stack([np.log(probs[:, label]), -np.log1p(-probs[:, label])], axis=1)
-        theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(features, val.target.numpy() == label)
+        theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(
+            features, val.target.numpy() == label
+        )
         assert (theirs.coef_ > 0).all()
-        ours = [float(values[label]) for values in (beta.parameters["a"], beta.parameters["b"], beta.parameters["c"])]
+        ours = [
+            float(values[label])
+            for values in (beta.parameters["a"], beta.parameters["b"], beta.parameters["c"])
+        ]
         # One sample of prior beside 3,000.
-        np.testing.assert_allclose(ours, [*theirs.coef_[0], *theirs.intercept_], rtol=0.03, atol=0.03)
+        np.testing.assert_allclose(
+            ours, [*theirs.coef_[0], *theirs.intercept_], rtol=0.03, atol=0.03
+        )
 
 
 def test_the_map_that_made_the_probabilities_is_undone():
@@ -29,7 +36,9 @@ def test_the_map_that_made_the_probabilities_is_undone():
     torch.manual_seed(0)
     beta_of = torch.distributions.Beta
     target = torch.randint(2, (40_000,))
-    score = torch.where(target == 1, beta_of(5.0, 2.0).sample((40_000,)), beta_of(2.0, 3.0).sample((40_000,))).double()
+    score = torch.where(
+        target == 1, beta_of(5.0, 2.0).sample((40_000,)), beta_of(2.0, 3.0).sample((40_000,))
+    ).double()
     val = Predictions(torch.stack([(1 - score).log(), score.log()], dim=1), target)
     beta = BetaCalibration().fit(val)
     # the likelihood ratio is s^(5-2) (1-s)^(2-3) times a constant
@@ -46,7 +55,13 @@ def test_rows_are_divided_by_their_sum(generated):
     beta = BetaCalibration().fit(val)
     p = val.probs
     maps = 1 / (
-        1 + 1 / (torch.exp(beta.parameters["c"]) * p ** beta.parameters["a"] / (1 - p) ** beta.parameters["b"])
+        1
+        + 1
+        / (
+            torch.exp(beta.parameters["c"])
+            * p ** beta.parameters["a"]
+            / (1 - p) ** beta.parameters["b"]
+        )
     )  # the paper's form
     torch.testing.assert_close(beta.transform(val).probs, maps / maps.sum(1, keepdim=True))
 
@@ -54,7 +69,11 @@ def test_rows_are_divided_by_their_sum(generated):
 def test_calibrated_predictions_are_nearly_left_alone(generated):
     val = generated(50_000, distort=lambda z: z)
     beta = BetaCalibration().fit(val)
-    for values, identity in ((beta.parameters["a"], 1.0), (beta.parameters["b"], 1.0), (beta.parameters["c"], 0.0)):
+    for values, identity in (
+        (beta.parameters["a"], 1.0),
+        (beta.parameters["b"], 1.0),
+        (beta.parameters["c"], 0.0),
+    ):
         torch.testing.assert_close(values, torch.full((4,), identity).double(), rtol=0, atol=0.12)
 
 
@@ -102,7 +121,9 @@ def test_no_warning_where_nothing_is_wrong(generated):
     BetaCalibration().fit(generated())  # warnings are errors
 
 
-@pytest.mark.parametrize(("name", "value"), [("a", [-1.0, 1, 1, 1]), ("b", [1.0, 1, 1]), ("c", None)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("a", [-1.0, 1, 1, 1]), ("b", [1.0, 1, 1]), ("c", None)]
+)
 def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     path = BetaCalibration().fit(generated(2000)).save(tmp_path / "b.json")
     content = json.loads(path.read_text())
@@ -121,7 +142,10 @@ def test_the_minimum_under_the_bounds_against_scipy(seed):
     drawn = (0.2 * logits + torch.tensor([0.0, 1.0, 2.0]) * (seed % 2)).softmax(1)
     target = torch.multinomial(drawn, 1, generator=generator)[:, 0]
     val = Predictions(logits, target)
-    numbers, temperature = BetaCalibration().fit(val).parameters, TemperatureScaling().fit(val).temperature
+    numbers, temperature = (
+        BetaCalibration().fit(val).parameters,
+        TemperatureScaling().fit(val).temperature,
+    )
     probs = logits.softmax(1)
     for label in range(3):
         x = torch.stack([probs[:, label].log(), -torch.log1p(-probs[:, label])], dim=1).numpy()
@@ -135,5 +159,7 @@ def test_the_minimum_under_the_bounds_against_scipy(seed):
 
         starts = ([1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0])
         bounds = [(0, None), (0, None), (None, None)]
-        least = min(minimize(objective, start, bounds=bounds, method="L-BFGS-B").fun for start in starts)
+        least = min(
+            minimize(objective, start, bounds=bounds, method="L-BFGS-B").fun for start in starts
+        )
         assert objective([float(numbers[name][label]) for name in "abc"]) < least + 1e-3

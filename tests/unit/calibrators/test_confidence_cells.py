@@ -32,15 +32,24 @@ def errors(cells, log_odds, correct, groups):
             low, high = level / cells.num_levels, (level + 1) / cells.num_levels
             inside = groups[:, group] & (confidence >= low) & ((confidence < high) | (high == 1))
             if inside.any():
-                yield group, level, int(inside.sum()), float(correct[inside].mean() - confidence[inside].mean())
+                yield (
+                    group,
+                    level,
+                    int(inside.sum()),
+                    float(correct[inside].mean() - confidence[inside].mean()),
+                )
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05])
 @pytest.mark.parametrize("min_size", [20, 100])
 def test_in_the_end_no_large_cell_is_off_by_more_than_alpha(alpha, min_size):
     cells = Cells(10, alpha, min_size)
-    log_odds, correct, groups = draw(flaw=lambda z, member: z - 0.8 * member[:, 1].double(), groups=4)
-    assert any(n >= min_size and abs(e) > alpha for *_, n, e in errors(cells, log_odds, correct, groups))
+    log_odds, correct, groups = draw(
+        flaw=lambda z, member: z - 0.8 * member[:, 1].double(), groups=4
+    )
+    assert any(
+        n >= min_size and abs(e) > alpha for *_, n, e in errors(cells, log_odds, correct, groups)
+    )
     path = list(cells.path(log_odds, correct, groups.nonzero(), 500))
     after = replayed(cells, log_odds, groups.nonzero(), path)
     assert 0 < len(path) < 500
@@ -70,7 +79,9 @@ def test_a_step_moves_one_cell_to_its_share():
     assert (update.group, update.level) == (0, 5)
     after = CELLS.apply(log_odds, members, update)
     assert float(after[:5].sigmoid().mean()) == pytest.approx(0.2)
-    torch.testing.assert_close(after[:5] - log_odds[:5], torch.full((5,), update.shift, dtype=torch.float64))
+    torch.testing.assert_close(
+        after[:5] - log_odds[:5], torch.full((5,), update.shift, dtype=torch.float64)
+    )
     assert torch.equal(after[5:], log_odds[5:])
     assert CELLS.worst(log_odds, correct, members[:4]) is None  # four are too few
 
@@ -83,7 +94,9 @@ def test_groups_that_overlap_are_corrected_one_after_the_other():
     path = list(cells.path(log_odds, correct, groups.nonzero(), 500))
     after = replayed(cells, log_odds, groups.nonzero(), path)
     right = log_odds + groups[:, 1].double() - groups[:, 2].double()
-    before_error, after_error = ((z.sigmoid() - right.sigmoid()).abs().mean() for z in (log_odds, after))
+    before_error, after_error = (
+        (z.sigmoid() - right.sigmoid()).abs().mean() for z in (log_odds, after)
+    )
     assert after_error < 0.5 * before_error
 
 
@@ -91,10 +104,16 @@ def test_groups_that_overlap_are_corrected_one_after_the_other():
 def test_a_cell_that_is_always_or_never_right_stops_half_a_sample_short(value):
     log_odds = torch.full((20,), 0.3, dtype=torch.float64)
     members = torch.ones(20, 1).nonzero()
-    path = list(Cells(10, 0.001, 5).path(log_odds, torch.full((20,), value, dtype=torch.float64), members, 50))
+    path = list(
+        Cells(10, 0.001, 5).path(
+            log_odds, torch.full((20,), value, dtype=torch.float64), members, 50
+        )
+    )
     after = replayed(Cells(10, 0.001, 5), log_odds, members, path)
     assert len(path) < 5
-    torch.testing.assert_close(after.sigmoid(), torch.full((20,), abs(value - 0.025), dtype=torch.float64))
+    torch.testing.assert_close(
+        after.sigmoid(), torch.full((20,), abs(value - 0.025), dtype=torch.float64)
+    )
 
 
 def test_confidences_of_zero_and_one_have_a_level():
@@ -122,10 +141,13 @@ def test_held_out_samples_confirm_a_flaw_and_deny_chance():
     cells = Cells(10, 0.02, 60)
     for seed in range(3):
         log_odds, correct, groups = draw(2000, seed=seed, groups=4)
-        assert len(list(cells.path(log_odds, correct, groups.nonzero(), 500))) > 10  # there is chance to run after
+        # there is chance to run after
+        assert len(list(cells.path(log_odds, correct, groups.nonzero(), 500))) > 10
         length = held_out_length(cells, log_odds, correct, groups, folds, 500)
         assert length <= 2, seed
-        log_odds, correct, groups = draw(2000, seed=seed, flaw=lambda z, m: z - 1.5 * m[:, 1].double(), groups=4)
+        log_odds, correct, groups = draw(
+            2000, seed=seed, flaw=lambda z, m: z - 1.5 * m[:, 1].double(), groups=4
+        )
         assert held_out_length(cells, log_odds, correct, groups, folds, 500) >= 3, seed
 
 

@@ -8,9 +8,13 @@ from fedlas.calibrators import BetaCalibration, DirichletCalibration
 def test_an_offset_of_each_row_does_not_matter(generated):
     val = generated(300)
     random = torch.Generator().manual_seed(1)
-    moved = Predictions(val.logits + 20 * torch.randn(300, 1, generator=random, dtype=torch.float64), val.target)
+    moved = Predictions(
+        val.logits + 20 * torch.randn(300, 1, generator=random, dtype=torch.float64), val.target
+    )
     one, other = (DirichletCalibration(1.0, 1.0).fit(p) for p in (val, moved))
-    torch.testing.assert_close(other.transform(moved).probs, one.transform(val).probs, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        other.transform(moved).probs, one.transform(val).probs, rtol=1e-6, atol=1e-8
+    )
     torch.testing.assert_close(other.weight, one.weight, rtol=1e-5, atol=1e-6)
 
 
@@ -27,7 +31,9 @@ def test_two_classes_are_beta_calibration(generated):
     beta = BetaCalibration().fit(val)
     assert bool((beta.parameters["a"] > 0).all() and (beta.parameters["b"] > 0).all())
     dirichlet = DirichletCalibration(0.0, 0.0).fit(val)
-    torch.testing.assert_close(dirichlet.transform(val).probs, beta.transform(val).probs, rtol=0, atol=2e-3)
+    torch.testing.assert_close(
+        dirichlet.transform(val).probs, beta.transform(val).probs, rtol=0, atol=2e-3
+    )
 
 
 def test_dirichlet_distributed_probabilities_become_calibrated():
@@ -37,7 +43,9 @@ def test_dirichlet_distributed_probabilities_become_calibrated():
     prior = torch.tensor([0.5, 0.3, 0.2]).double()
     target = torch.multinomial(prior, 20_000, replacement=True)
     probs = torch.distributions.Dirichlet(alpha[target]).sample()
-    likelihood = torch.stack([torch.distributions.Dirichlet(row).log_prob(probs) for row in alpha], dim=1)
+    likelihood = torch.stack(
+        [torch.distributions.Dirichlet(row).log_prob(probs) for row in alpha], dim=1
+    )
     posterior = (likelihood + prior.log()).softmax(1)
     val = Predictions(probs.log(), target)
     calibrated = DirichletCalibration().fit(val).transform(val)
@@ -47,6 +55,10 @@ def test_dirichlet_distributed_probabilities_become_calibrated():
 
 @pytest.mark.parametrize("margin", [1e3, 1e30])
 def test_extreme_logits(margin):
-    val = Predictions(torch.tensor([[margin, 0.0], [0.0, margin], [margin, 0.0], [0.0, margin]]), [0, 1, 1, 1])
+    val = Predictions(
+        torch.tensor([[margin, 0.0], [0.0, margin], [margin, 0.0], [0.0, margin]]), [0, 1, 1, 1]
+    )
     calibrated = DirichletCalibration(1.0, 1.0).fit(val).transform(val)
-    torch.testing.assert_close(calibrated.probs[:, 0], torch.tensor([0.5, 0.0, 0.5, 0.0]), rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        calibrated.probs[:, 0], torch.tensor([0.5, 0.0, 0.5, 0.0]), rtol=0, atol=0.05
+    )

@@ -16,15 +16,24 @@ def test_unchanged_counts_probabilities_and_not_logits():
     assert unchanged(val, lambda rows: rows * 1.00001) is not None
     assert unchanged(val, lambda rows: rows * 1.01) is None
     one_row = val.logits.double()[17]
-    assert unchanged(val, lambda rows: torch.where((rows == one_row).all(1, keepdim=True), -rows, rows)) is None
+    assert (
+        unchanged(
+            val, lambda rows: torch.where((rows == one_row).all(1, keepdim=True), -rows, rows)
+        )
+        is None
+    )
 
 
 def test_absent_classes_are_named():
     val = Predictions(torch.randn(3, 9), [0, 8, 0])
-    assert absent_classes(val).startswith("7 classes (1, 2, 3, 4, 5, ...) of 9 without a validation sample")
+    assert absent_classes(val).startswith(
+        "7 classes (1, 2, 3, 4, 5, ...) of 9 without a validation sample"
+    )
     two = torch.randn(2, 2)
     assert "class 1 of 2" in absent_classes(Predictions(two, [0, 0]))
-    assert "class 1 of 2" in absent_classes(Predictions(two, [0, 1], weights=torch.tensor([1.0, 0.0])))
+    assert "class 1 of 2" in absent_classes(
+        Predictions(two, [0, 1], weights=torch.tensor([1.0, 0.0]))
+    )
     assert absent_classes(Predictions(two, [1, 0])) is None
 
 

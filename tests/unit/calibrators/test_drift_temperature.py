@@ -10,11 +10,17 @@ from fedlas.metrics import expected_calibration_error
 def test_fitted_on_drift_it_is_right_on_average_over_it(generated):
     clean = generated(distort=lambda logits: 1.5 * logits)
     lost = Predictions(clean.logits, clean.target.flip(0))  # as sure as ever, and wrong
-    union = Predictions(torch.cat([clean.logits, lost.logits]), torch.cat([clean.target, lost.target]))
+    union = Predictions(
+        torch.cat([clean.logits, lost.logits]), torch.cat([clean.target, lost.target])
+    )
     drift, plain = DriftTemperature().fit(union), TemperatureScaling().fit(clean)
     assert drift.temperature > plain.temperature > 1
-    assert expected_calibration_error(drift.transform(lost)) < expected_calibration_error(plain.transform(lost))
-    assert expected_calibration_error(drift.transform(clean)) > expected_calibration_error(plain.transform(clean))
+    assert expected_calibration_error(drift.transform(lost)) < expected_calibration_error(
+        plain.transform(lost)
+    )
+    assert expected_calibration_error(drift.transform(clean)) > expected_calibration_error(
+        plain.transform(clean)
+    )
 
 
 def test_on_clean_predictions_it_is_temperature_scaling(generated):

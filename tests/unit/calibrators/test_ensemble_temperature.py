@@ -26,7 +26,9 @@ def drawn_from(temperature, weights, samples=20_000, classes=5):
     random = torch.Generator().manual_seed(0)
     logits = 6 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
     probs = mixed(logits, temperature, weights)
-    return Predictions(logits, torch.multinomial(probs, 1, generator=random).squeeze(1), label_probs=probs)
+    return Predictions(
+        logits, torch.multinomial(probs, 1, generator=random).squeeze(1), label_probs=probs
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,9 @@ def test_transform_is_the_formula(generated):
 def test_the_order_of_the_classes_is_kept(temperature, share, uniform, seed):
     rng = np.random.default_rng(seed)
     # Distances of 0.01 and more: closer ones may round to equal.
-    logits = torch.from_numpy(rng.permuted(np.arange(50) * 0.01 * rng.integers(1, 20), axis=0)).reshape(5, 10)
+    logits = torch.from_numpy(
+        rng.permuted(np.arange(50) * 0.01 * rng.integers(1, 20), axis=0)
+    ).reshape(5, 10)
     mixture = Mixture(temperature, ((1 - uniform) * share, (1 - uniform) * (1 - share), uniform))
     assert torch.equal(mixture(logits).argmax(1), logits.argmax(1))
 
@@ -113,7 +117,9 @@ def test_logits_of_any_size(generated, factor):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
         ensemble = EnsembleTemperatureScaling().fit(scaled)
-    assert negative_log_likelihood(ensemble.transform(scaled)) <= negative_log_likelihood(plain.transform(scaled))
+    assert negative_log_likelihood(ensemble.transform(scaled)) <= negative_log_likelihood(
+        plain.transform(scaled)
+    )
 
 
 def test_no_warning_where_nothing_is_wrong(generated):

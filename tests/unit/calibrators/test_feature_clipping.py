@@ -19,11 +19,15 @@ def draw(samples=3000, limit=1.5, seed=0, dtype=torch.float64, scale=1.0):
         torch.randn(6, generator=world, dtype=torch.float64),
     )
     random = torch.Generator().manual_seed(seed)
-    features = (torch.randn(samples, 12, generator=random, dtype=torch.float64) * 2).relu().to(dtype)
+    features = (
+        (torch.randn(samples, 12, generator=random, dtype=torch.float64) * 2).relu().to(dtype)
+    )
     right = features.double().clamp(-limit, limit) @ head[0].T + head[1]
     target = torch.multinomial((right / scale).softmax(1), 1, generator=random).squeeze(1)
     logits = features.double() @ head[0].T + head[1]
-    return Predictions(logits.to(dtype), target, features=features, label_probs=(right / scale).softmax(1)), head
+    return Predictions(
+        logits.to(dtype), target, features=features, label_probs=(right / scale).softmax(1)
+    ), head
 
 
 @pytest.mark.parametrize("limit", [0.5, 1.0, 2.0])
@@ -34,7 +38,9 @@ def test_the_threshold_that_made_the_labels_is_found(limit, dtype):
     clipping = FeatureClipping().fit(val)
     assert clipping.threshold == pytest.approx(limit, rel=0.1)
     assert clipping.temperature == 1.0
-    torch.testing.assert_close(clipping.transform(test).probs, test.label_probs.to(dtype), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        clipping.transform(test).probs, test.label_probs.to(dtype), atol=0.1, rtol=0
+    )
 
 
 @pytest.mark.parametrize("known", [0.5, 2.0])
@@ -56,18 +62,24 @@ def test_it_is_what_the_head_makes_of_clipped_features():
     val, (weight, bias) = draw()
     clipping = FeatureClipping().fit(val)
     expected = val.features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
-    torch.testing.assert_close(clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_negative_features_are_clipped_too():
     val, (weight, bias) = draw()
     features = val.features - 1.5
     right = features.clamp(-0.7, 0.7) @ weight.T + bias
-    target = torch.multinomial(right.softmax(1), 1, generator=torch.Generator().manual_seed(3)).squeeze(1)
+    target = torch.multinomial(
+        right.softmax(1), 1, generator=torch.Generator().manual_seed(3)
+    ).squeeze(1)
     val = Predictions(features @ weight.T + bias, target, features=features)
     clipping = FeatureClipping().fit(val)
     expected = features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
-    torch.testing.assert_close(clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12
+    )
     assert (features < -clipping.threshold).any()
 
 
@@ -80,7 +92,10 @@ def test_no_threshold_on_a_fine_grid_is_better():
         return float(torch.nn.functional.cross_entropy(logits, val.target))
 
     found = nll(FeatureClipping().fit(val).threshold)
-    assert all(found <= nll(value) + 1e-12 for value in torch.linspace(0, float(val.features.max()), 2000).tolist())
+    assert all(
+        found <= nll(value) + 1e-12
+        for value in torch.linspace(0, float(val.features.max()), 2000).tolist()
+    )
 
 
 def test_a_sample_without_large_features_keeps_its_logits_to_the_last_bit():
@@ -112,7 +127,9 @@ def test_the_head_can_be_given_where_samples_are_too_few():
 
 def test_given_and_recovered_agree():
     val, head = draw()
-    assert FeatureClipping(head).fit(val).threshold == pytest.approx(FeatureClipping().fit(val).threshold, rel=1e-5)
+    assert FeatureClipping(head).fit(val).threshold == pytest.approx(
+        FeatureClipping().fit(val).threshold, rel=1e-5
+    )
 
 
 def test_what_is_not_made_by_the_head_is_refused_and_changes_nothing():

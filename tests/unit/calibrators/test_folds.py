@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators._fit.folds import canonical_order, equal_rows, sample_numbers, stratified_folds, worth
+from fedlas.calibrators._fit.folds import (
+    canonical_order,
+    equal_rows,
+    sample_numbers,
+    stratified_folds,
+    worth,
+)
 
 
 def sample(samples=103, classes=4, seed=0):
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(samples, classes, generator=random), torch.randint(classes, (samples,), generator=random)
+    return torch.randn(samples, classes, generator=random), torch.randint(
+        classes, (samples,), generator=random
+    )
 
 
 def test_sizes_and_shares_are_even():
@@ -24,9 +32,13 @@ def test_the_order_of_the_samples_does_not_matter(seed):
     logits, target = sample()
     shuffle = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
     assert torch.equal(
-        stratified_folds(logits[shuffle], target[shuffle], 5), stratified_folds(logits, target, 5)[shuffle]
+        stratified_folds(logits[shuffle], target[shuffle], 5),
+        stratified_folds(logits, target, 5)[shuffle],
     )
-    order, other = canonical_order(logits, target), canonical_order(logits[shuffle], target[shuffle])
+    order, other = (
+        canonical_order(logits, target),
+        canonical_order(logits[shuffle], target[shuffle]),
+    )
     assert torch.equal(logits[order], logits[shuffle][other])
 
 
@@ -59,7 +71,10 @@ def test_copies_share_a_fold(copies):
 
 def test_a_few_copies_hardly_change_sizes_and_shares():
     logits, target = sample(500)
-    logits, target = torch.cat([logits, logits[:100], logits[:20]]), torch.cat([target, target[:100], target[:20]])
+    logits, target = (
+        torch.cat([logits, logits[:100], logits[:20]]),
+        torch.cat([target, target[:100], target[:20]]),
+    )
     folds = stratified_folds(logits, target, 5)
     assert np.ptp(torch.bincount(folds).numpy()) <= 2
     for label in range(4):
@@ -74,7 +89,9 @@ def test_there_are_no_more_folds_than_samples():
 
 def test_frequent_rows_of_several_labels_are_scores_and_not_copies():
     random = torch.Generator().manual_seed(0)
-    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]])[torch.randint(3, (300,), generator=random)]
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]])[
+        torch.randint(3, (300,), generator=random)
+    ]
     target = torch.randint(2, (300,), generator=random)
     folds = stratified_folds(logits, target, 5)
     counts = torch.stack([torch.bincount(folds[logits[:, 0] == value]) for value in range(3)])
@@ -82,7 +99,9 @@ def test_frequent_rows_of_several_labels_are_scores_and_not_copies():
     assert len(set(sample_numbers(logits, target).tolist())) == 300
     assert worth(sample_numbers(logits, target * 0), torch.ones(300)) < 3.1
     # Labels vary at random within a value: a systematic split would hide how much a curve over-fits.
-    shares = torch.stack([target[(folds == fold) & (logits[:, 0] == 0)].double().mean() for fold in range(5)])
+    shares = torch.stack(
+        [target[(folds == fold) & (logits[:, 0] == 0)].double().mean() for fold in range(5)]
+    )
     assert shares.std() > 0.02
 
 

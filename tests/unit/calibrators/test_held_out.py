@@ -30,7 +30,9 @@ def test_each_sample_is_predicted_without_its_fold(generated):
     losses = loss_of(val).losses(ONE)
     held = torch.arange(40) % 4 == 1
     fit = problem(val.logits[~held], val.target[~held], None, ONE).solve()
-    torch.testing.assert_close(losses[held], nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        losses[held], nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_search_ends_where_the_loss_rises(generated, monkeypatch):
@@ -39,7 +41,9 @@ def test_the_search_ends_where_the_loss_rises(generated, monkeypatch):
     sums = {0.1: 5.0, 0.2: 4.0, 0.3: 4.0 - 1e-6, 0.4: 1.0}
     share = torch.full((40,), 1 / 40).double()
     monkeypatch.setattr(
-        HeldOutLoss, "losses", lambda self, value: tried.append(value.freedom) or sums[value.freedom] * share
+        HeldOutLoss,
+        "losses",
+        lambda self, value: tried.append(value.freedom) or sums[value.freedom] * share,
     )
     assert score.first_best([Penalties(freedom=value) for value in sums]).freedom == 0.2
     assert tried == [0.1, 0.2, 0.3]
@@ -52,5 +56,7 @@ def test_a_gain_counts_beyond_its_standard_error(generated, monkeypatch):
     plain = nll(val.logits, val.target, scaled)
     noise = torch.tensor([1.0, -1.0]).repeat(50)  # a standard error of 0.1
     for gain, beats in ((0.12, True), (0.08, False), (-0.5, False)):
-        monkeypatch.setattr(HeldOutLoss, "losses", lambda self, value, gain=gain: plain - gain - noise)
+        monkeypatch.setattr(
+            HeldOutLoss, "losses", lambda self, value, gain=gain: plain - gain - noise
+        )
         assert score.beats(scaled, ONE) is beats

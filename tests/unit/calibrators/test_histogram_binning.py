@@ -26,7 +26,9 @@ def test_bins_of_equal_mass_by_hand():
     test = two_classes([0.01, 0.26, 0.5, 0.51, 0.99], [0] * 5)
     floor = 1 / 14
     # 0.01: 0.5 against 0.5; 0.26 and 0.5: a floored 0 against 1; above: 1 against a floored 0
-    wanted = torch.tensor([0.5, floor / (1 + floor), floor / (1 + floor), 1 / (1 + floor), 1 / (1 + floor)])
+    wanted = torch.tensor(
+        [0.5, floor / (1 + floor), floor / (1 + floor), 1 / (1 + floor), 1 / (1 + floor)]
+    )
     torch.testing.assert_close(binning.transform(test).probs[:, 1], wanted.double())
 
 
@@ -50,7 +52,9 @@ def test_many_samples_against_numpy(generated):
         index = np.digitize(probs[:, label], cuts, right=True)
         share = np.array([(target[index == b] == label).mean() for b in range(15)])
         assert (np.bincount(index) == 200).all()
-        result[:, label] = np.maximum(share, 1 / (4 * 3001))[np.digitize(new[:, label], cuts, right=True)]
+        result[:, label] = np.maximum(share, 1 / (4 * 3001))[
+            np.digitize(new[:, label], cuts, right=True)
+        ]
     result /= result.sum(axis=1, keepdims=True)
     calibrated = HistogramBinning().fit(val).transform(test)
     np.testing.assert_allclose(calibrated.probs.numpy(), result, rtol=1e-5, atol=1e-7)
@@ -68,7 +72,9 @@ def test_a_sample_falls_into_the_same_bin_in_any_company(generated):
     val = generated(500, dtype=torch.float32)
     binning = HistogramBinning().fit(val)
     together = binning.transform(val).logits
-    alone = torch.cat([binning.transform(Predictions(val.logits[i : i + 1], [0])).logits for i in range(500)])
+    alone = torch.cat(
+        [binning.transform(Predictions(val.logits[i : i + 1], [0])).logits for i in range(500)]
+    )
     assert torch.equal(alone, together)
 
 
@@ -89,7 +95,9 @@ def test_one_bin_gives_the_share_of_each_class(generated):
 
 def test_no_class_left_is_every_class_alike():
     """Where all shares are 0 all are floored."""
-    val = Predictions(torch.tensor([[0.0, 0.1, 5.0], [0.1, 0.0, 5.0], [5.0, 0, 0], [0, 5.0, 0]]), [2, 2, 0, 1])
+    val = Predictions(
+        torch.tensor([[0.0, 0.1, 5.0], [0.1, 0.0, 5.0], [5.0, 0, 0], [0, 5.0, 0]]), [2, 2, 0, 1]
+    )
     between = HistogramBinning(num_bins=2).fit(val)
     assert bool(torch.isfinite(between.transform(val).logits).all())
     assert float(between.map.share.min()) == 0.0
@@ -111,7 +119,10 @@ def test_doubts(generated):
     ("kwargs", "message"),
     [
         ({"num_bins": 0}, "num_bins must be a whole number of at least 1"),
-        ({"scheme": "equal-mas"}, "scheme must be one of equal-mass, equal-width; got 'equal-mas'. Did you mean"),
+        (
+            {"scheme": "equal-mas"},
+            "scheme must be one of equal-mass, equal-width; got 'equal-mas'. Did you mean",
+        ),
     ],
 )
 def test_wrong_arguments(kwargs, message):
@@ -148,5 +159,7 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
 
 def test_a_fall_of_the_accuracy_is_named(generated):
     """Two bins hold half of the samples each, and a class of four has a quarter."""
-    with pytest.warns(CalibrationWarning, match=r"accuracy .*falls from 0\.\d+ to 0\.\d+ \(the NLL"):
+    with pytest.warns(
+        CalibrationWarning, match=r"accuracy .*falls from 0\.\d+ to 0\.\d+ \(the NLL"
+    ):
         HistogramBinning(num_bins=2).fit(generated(1000))

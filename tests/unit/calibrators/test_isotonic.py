@@ -34,7 +34,9 @@ def test_each_class_against_pooling_by_hand(generated):
     wanted = np.empty_like(probs)
     for label in range(4):
         order = np.argsort(probs[:, label])
-        wanted[order, label] = pool_adjacent_violators((val.target.numpy()[order] == label).astype(float))
+        wanted[order, label] = pool_adjacent_violators(
+            (val.target.numpy()[order] == label).astype(float)
+        )
     wanted = np.maximum(wanted, 1 / (4 * 301))
     wanted /= wanted.sum(axis=1, keepdims=True)
     calibrated = IsotonicCalibration().fit(val).transform(val)
@@ -67,7 +69,9 @@ def test_linear_between_samples_and_constant_outside():
     floor = 1 / (2 * 3)
     second = np.maximum([0, 0, 0.25, 1, 1], floor)
     first = np.maximum([1, 1, 0.75, 0, 0], floor)
-    np.testing.assert_allclose(isotonic.transform(test).probs[:, 1].numpy(), second / (first + second), atol=1e-9)
+    np.testing.assert_allclose(
+        isotonic.transform(test).probs[:, 1].numpy(), second / (first + second), atol=1e-9
+    )
 
 
 def test_it_calibrates_class_by_class(generated):

@@ -48,7 +48,12 @@ def test_a_bad_model_needs_the_base_that_corrects_it():
     wrong = {"factor": 2.0, "offset": (1.5, 0.0, -1.0)}
     val, test = gaussians(4000, EQUAL, 0, **wrong), gaussians(4000, RARE, 1, **wrong)
     off = {
-        base: float((LabelShift(base=base).fit(val).adapt(test).target_prior - torch.tensor(RARE)).abs().sum() / 2)
+        base: float(
+            (LabelShift(base=base).fit(val).adapt(test).target_prior - torch.tensor(RARE))
+            .abs()
+            .sum()
+            / 2
+        )
         for base in ("none", "temperature", "bias-corrected")
     }
     assert off["bias-corrected"] < 0.03 < 0.04 < min(off["none"], off["temperature"])
@@ -59,7 +64,9 @@ def test_a_known_prior_is_bayes_rule():
     found = LabelShift(prior=RARE, base="none").fit(val)
     torch.testing.assert_close(found.source_prior, val.probs.mean(0))
     odds = test.probs * torch.tensor(RARE) / val.probs.mean(0)
-    torch.testing.assert_close(found.transform(test).probs, odds / odds.sum(1, keepdim=True), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        found.transform(test).probs, odds / odds.sum(1, keepdim=True), atol=1e-6, rtol=1e-6
+    )
     torch.testing.assert_close(found.target_prior, torch.tensor(RARE, dtype=torch.float64))
     assert found.prior == pytest.approx(RARE)
 
@@ -107,7 +114,9 @@ def test_bias_correction_is_the_minimum():
 
 
 def test_em_that_does_not_converge_says_so(monkeypatch):
-    monkeypatch.setattr(label_shift, "mixture_weights", partial(label_shift.mixture_weights, most_steps=2))
+    monkeypatch.setattr(
+        label_shift, "mixture_weights", partial(label_shift.mixture_weights, most_steps=2)
+    )
     fitted = LabelShift().fit(gaussians(500, EQUAL, 0))
     with pytest.warns(CalibrationWarning, match="EM stopped"):
         fitted.adapt(gaussians(500, RARE, 1))
@@ -121,7 +130,11 @@ def test_a_class_that_is_gone_keeps_a_tiny_share():
 
 
 def test_adapting_again_forgets_and_fitting_again_too():
-    val, first, second = gaussians(500, EQUAL, 0), gaussians(500, RARE, 1), gaussians(500, (0.8, 0.1, 0.1), 2)
+    val, first, second = (
+        gaussians(500, EQUAL, 0),
+        gaussians(500, RARE, 1),
+        gaussians(500, (0.8, 0.1, 0.1), 2),
+    )
     fresh = LabelShift().fit(val).adapt(second)
     used = LabelShift().fit(val).adapt(first)
     assert torch.equal(used.adapt(second).target_prior, fresh.target_prior)
@@ -150,7 +163,18 @@ def test_few_mistakes_leave_the_offsets_out():
 
 
 @pytest.mark.parametrize(
-    "prior", [[0.5, 0.6], [1.0, 0.0], [-0.1, 1.1], [], 0.3, "half", [[0.5, 0.5]], [float("nan"), 1.0], [None, 1]]
+    "prior",
+    [
+        [0.5, 0.6],
+        [1.0, 0.0],
+        [-0.1, 1.1],
+        [],
+        0.3,
+        "half",
+        [[0.5, 0.5]],
+        [float("nan"), 1.0],
+        [None, 1],
+    ],
 )
 def test_what_is_no_prior(prior):
     with pytest.raises(ValueError, match=r"LabelShift: prior .*classes' shares"):

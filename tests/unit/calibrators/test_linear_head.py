@@ -101,25 +101,35 @@ def test_a_layer_or_its_parameters():
     layer = nn.Linear(8, 5, dtype=torch.float64)
     layer.load_state_dict({"weight": weight, "bias": bias})
     for head in (layer, (weight, bias)):
-        passed = given_head("x", head, features, logits)
+        passed = given_head(head, features, logits)
         torch.testing.assert_close(passed.weight, centered(weight, bias)[0])
         passed.check("x", features, logits, "y")
-    given_head("x", (weight, None), features, features @ weight.T).check("x", features, features @ weight.T, "y")
+    given_head((weight, None), features, features @ weight.T).check(
+        "x", features, features @ weight.T, "y"
+    )
     with pytest.raises(InputError, match="linear function"):
-        given_head("x", (weight, None), features, logits).check("x", features, logits, "y")
+        given_head((weight, None), features, logits).check("x", features, logits, "y")
 
 
 @pytest.mark.parametrize(
     "head",
-    [nn.Linear(8, 4), nn.Linear(5, 8), nn.ReLU(), "fc", 3, (torch.zeros(5, 8), torch.zeros(8)), (torch.zeros(5, 8),)],
+    [
+        nn.Linear(8, 4),
+        nn.Linear(5, 8),
+        nn.ReLU(),
+        "fc",
+        3,
+        (torch.zeros(5, 8), torch.zeros(8)),
+        (torch.zeros(5, 8),),
+    ],
 )
 def test_no_head(head):
     features, weight, bias = draw()
     with pytest.raises(InputError, match=r"x: head .*linear .*\(5, 8\)"):
-        given_head("x", head, features, features @ weight.T + bias)
+        given_head(head, features, features @ weight.T + bias)
 
 
 def test_a_head_that_is_not_finite():
     features, weight, bias = draw()
     with pytest.raises(InputError, match="weight must be finite"):
-        given_head("x", (weight / 0, bias), features, features @ weight.T + bias)
+        given_head((weight / 0, bias), features, features @ weight.T + bias)

@@ -10,7 +10,9 @@ def test_without_penalties_it_is_multinomial_logistic_regression(generated):
     from sklearn.linear_model import LogisticRegression
 
     val, test = (generated(400, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1))
-    theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(val.logits.numpy(), val.target.numpy())
+    theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000).fit(
+        val.logits.numpy(), val.target.numpy()
+    )
     ours = MatrixScaling(0.0, 0.0).fit(val).transform(test)
     torch.testing.assert_close(
         ours.probs, torch.from_numpy(theirs.predict_proba(test.logits.numpy())), rtol=0, atol=1e-3
@@ -22,7 +24,9 @@ def test_the_mixing_is_undone(generated):
     matrix = MatrixScaling().fit(val)
     wanted = torch.linalg.inv(2 * LEAK).T
     # Only differences between rows matter to the softmax.
-    torch.testing.assert_close(matrix.weight - matrix.weight[0], wanted - wanted[0], rtol=0, atol=0.08)
+    torch.testing.assert_close(
+        matrix.weight - matrix.weight[0], wanted - wanted[0], rtol=0, atol=0.08
+    )
     torch.testing.assert_close(matrix.transform(val).probs, val.label_probs, rtol=0, atol=0.07)
 
 
@@ -30,7 +34,9 @@ def test_strong_penalties_leave_vector_scaling(generated):
     val = generated(1000, distort=lambda z: z * torch.tensor([1.0, 2, 3, 4]))
     matrix, vector = MatrixScaling(1e9, 0.0).fit(val), VectorScaling(num_folds=None).fit(val)
     torch.testing.assert_close(matrix.weight, torch.diag(vector.weight), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(matrix.bias - matrix.bias[0], vector.bias - vector.bias[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        matrix.bias - matrix.bias[0], vector.bias - vector.bias[0], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_transform_is_the_map(generated):
@@ -47,6 +53,10 @@ def test_forty_classes():
     target = torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
     leak = torch.eye(40).double() + 0.7 * torch.eye(40).double().roll(1, 0)
     mixed = Predictions(2 * logits @ leak, target)
-    matrix, temperature = (c.fit(mixed).transform(mixed) for c in (MatrixScaling(100.0, 1.0), TemperatureScaling()))
-    error, before = (float((p.probs - logits.softmax(1)).abs().mean()) for p in (matrix, temperature))
+    matrix, temperature = (
+        c.fit(mixed).transform(mixed) for c in (MatrixScaling(100.0, 1.0), TemperatureScaling())
+    )
+    error, before = (
+        float((p.probs - logits.softmax(1)).abs().mean()) for p in (matrix, temperature)
+    )
     assert error < 0.6 * before

@@ -5,7 +5,12 @@ import torch
 
 from fedlas import Predictions
 from fedlas._core.check import InputError
-from fedlas.calibrators import CalibrationWarning, Multicalibration, TemperatureScaling, multicalibration
+from fedlas.calibrators import (
+    CalibrationWarning,
+    Multicalibration,
+    TemperatureScaling,
+    multicalibration,
+)
 from fedlas.metrics import negative_log_likelihood
 
 
@@ -13,21 +18,31 @@ def draw(samples=6000, classes=4, seed=0, factors=None, dtype=torch.float64):
     """Too sure by a factor that depends on the predicted class; the feature says which quarter a sample is from."""
     random = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
-    factor = torch.tensor(factors or [1.0, 1.0, 1.0, 4.0], dtype=torch.float64)[logits.argmax(1)].unsqueeze(1)
+    factor = torch.tensor(factors or [1.0, 1.0, 1.0, 4.0], dtype=torch.float64)[
+        logits.argmax(1)
+    ].unsqueeze(1)
     target = torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
     features = torch.rand(samples, 1, generator=random, dtype=torch.float64)
-    return Predictions((factor * logits).to(dtype), target, features=features, label_probs=logits.softmax(1))
+    return Predictions(
+        (factor * logits).to(dtype), target, features=features, label_probs=logits.softmax(1)
+    )
 
 
 def gaps(predictions, groups):
     """Known accuracy less mean confidence in each group."""
     right = predictions.label_probs.gather(1, predictions.predicted.unsqueeze(1)).squeeze(1)
-    return [float((right - predictions.confidence)[groups == group].mean()) for group in range(int(groups.max()) + 1)]
+    return [
+        float((right - predictions.confidence)[groups == group].mean())
+        for group in range(int(groups.max()) + 1)
+    ]
 
 
 def test_the_confidence_is_right_for_each_predicted_class():
     val, test = draw(), draw(seed=1)
-    fair, plain = Multicalibration().fit(val).transform(test), TemperatureScaling().fit(val).transform(test)
+    fair, plain = (
+        Multicalibration().fit(val).transform(test),
+        TemperatureScaling().fit(val).transform(test),
+    )
     assert max(abs(gap) for gap in gaps(plain, test.predicted)) > 0.1
     assert max(abs(gap) for gap in gaps(fair, test.predicted)) < 0.03
     assert torch.equal(fair.predicted, test.predicted)
@@ -46,12 +61,16 @@ def shifted_by_quarter(seed):
     p = draw(seed=seed, factors=[1.0] * 4)
     quarter = (p.features[:, 0] * 4).long().clamp(max=3)
     factor = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)[quarter].unsqueeze(1)
-    return Predictions(factor * p.logits, p.target, features=p.features, label_probs=p.label_probs), quarter
+    return Predictions(
+        factor * p.logits, p.target, features=p.features, label_probs=p.label_probs
+    ), quarter
 
 
 def test_groups_of_ones_own():
     (val, _), (test, quarter) = shifted_by_quarter(0), shifted_by_quarter(1)
-    own, named = (Multicalibration(groups).fit(val).transform(test) for groups in (quarters, "predicted"))
+    own, named = (
+        Multicalibration(groups).fit(val).transform(test) for groups in (quarters, "predicted")
+    )
     assert max(abs(gap) for gap in gaps(named, quarter)) > 0.1
     assert max(abs(gap) for gap in gaps(own, quarter)) < 0.03
 
@@ -73,7 +92,9 @@ def test_a_calibrated_model_is_left_alone_after_temperature_scaling():
     with pytest.warns(CalibrationWarning, match="no cell is off"):
         calibrator = Multicalibration().fit(val)
     assert calibrator.updates == []
-    assert torch.equal(calibrator.transform(val).logits, TemperatureScaling().fit(val).transform(val).logits)
+    assert torch.equal(
+        calibrator.transform(val).logits, TemperatureScaling().fit(val).transform(val).logits
+    )
 
 
 def test_all_is_calibration_and_needs_no_start():
@@ -111,7 +132,9 @@ def test_without_a_mistake_the_start_is_held():
     with pytest.warns(CalibrationWarning, match=r"0 of 400 .*mistakes"):
         calibrator = Multicalibration().fit(perfect)
     with pytest.warns(CalibrationWarning):
-        assert calibrator.temperature == pytest.approx(TemperatureScaling().fit(perfect).temperature)
+        assert calibrator.temperature == pytest.approx(
+            TemperatureScaling().fit(perfect).temperature
+        )
 
 
 def test_a_start_at_the_upper_bound_is_taken():
@@ -119,7 +142,9 @@ def test_a_start_at_the_upper_bound_is_taken():
     val = draw(samples=400)
     random = torch.Generator().manual_seed(2)
     pointless = Predictions(50 * val.logits, torch.randint(0, 4, (400,), generator=random))
-    pointless = replace(pointless, logits=torch.where(pointless.correct[:, None], 0.1, 1.0) * pointless.logits)
+    pointless = replace(
+        pointless, logits=torch.where(pointless.correct[:, None], 0.1, 1.0) * pointless.logits
+    )
     with pytest.warns(CalibrationWarning, match="bound of the search, temperature"):
         calibrator = Multicalibration().fit(pointless)
     assert negative_log_likelihood(calibrator.transform(pointless)) < 1.4
@@ -149,7 +174,10 @@ def test_copies_of_samples_are_no_new_evidence():
 
 def test_samples_that_are_all_equal():
     with pytest.warns(CalibrationWarning, match="this is temperature scaling"):
-        assert Multicalibration().fit(Predictions([[1.0, 0.0]] * 100, [0] * 70 + [1] * 30)).updates == []
+        assert (
+            Multicalibration().fit(Predictions([[1.0, 0.0]] * 100, [0] * 70 + [1] * 30)).updates
+            == []
+        )
 
 
 def test_corrections_without_end_are_cut_and_reported(monkeypatch):
@@ -184,7 +212,9 @@ def test_no_groups(groups):
 
 
 def test_other_groups_than_in_the_fit():
-    calibrator = Multicalibration(lambda p: torch.ones(p.num_samples, 1 + (p.num_samples == 100), dtype=torch.bool))
+    calibrator = Multicalibration(
+        lambda p: torch.ones(p.num_samples, 1 + (p.num_samples == 100), dtype=torch.bool)
+    )
     calibrator.fit(draw(samples=500))
     with pytest.raises(InputError, match=r"groups .*1; got 2"):
         calibrator.transform(draw(samples=100))
@@ -218,7 +248,10 @@ def test_an_impossible_file_is_refused(tmp_path, old, new):
     ("kwargs", "message"),
     [
         ({"groups": dict}, "groups must be one of predicted, all; got"),
-        ({"groups": "predictd"}, "groups must be one of predicted, all; got 'predictd'. Did you mean 'predicted'"),
+        (
+            {"groups": "predictd"},
+            "groups must be one of predicted, all; got 'predictd'. Did you mean 'predicted'",
+        ),
         ({"alpha": 0}, r"alpha must be a finite number in \(0, 1\]"),
         ({"num_levels": 0}, "num_levels must be a whole number of at least 1"),
         ({"min_size": 0}, "min_size must be a whole number of at least 1"),

@@ -8,7 +8,9 @@ from fedlas.errors import InputError
 def labels(samples=2000, seed=0):
     random = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(samples, 3, generator=random, dtype=torch.float64)
-    return logits * torch.tensor([3.0, 1.0, 0.5]).double(), torch.bernoulli(logits.sigmoid(), generator=random)
+    return logits * torch.tensor([3.0, 1.0, 0.5]).double(), torch.bernoulli(
+        logits.sigmoid(), generator=random
+    )
 
 
 def loss(logits, target):
@@ -16,7 +18,11 @@ def loss(logits, target):
 
 
 @pytest.mark.parametrize(
-    "method", ["temperature", *(pytest.param(m, marks=pytest.mark.system) for m in ("auto", IsotonicCalibration()))]
+    "method",
+    [
+        "temperature",
+        *(pytest.param(m, marks=pytest.mark.system) for m in ("auto", IsotonicCalibration())),
+    ],
 )
 def test_each_label_has_a_calibrator_of_its_own(method, tmp_path):
     (logits, target), (test, test_target) = labels(), labels(seed=1)
@@ -38,7 +44,8 @@ def test_what_is_loaded_fits_alike(tmp_path):
         first, second = (each.fit(*labels(seed=1)).calibrators for each in (calibration, loaded))
         assert [each.temperature for each in first] == [each.temperature for each in second]
     path = tmp_path / "labels.json"
-    path.write_text(path.read_text().replace('"shared": false,', ""))  # as they were written at first
+    # as they were written at first
+    path.write_text(path.read_text().replace('"shared": false,', ""))
     assert not MultiLabelCalibration.load(path).shared
 
 

@@ -32,7 +32,10 @@ class Function:
 def quadratic(size=20, seed=0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(size, size))
-    hessian, slope = torch.from_numpy(root @ root.T + 0.1 * np.eye(size)), torch.from_numpy(rng.normal(size=size))
+    hessian, slope = (
+        torch.from_numpy(root @ root.T + 0.1 * np.eye(size)),
+        torch.from_numpy(rng.normal(size=size)),
+    )
     return Function(lambda x: 0.5 * x @ hessian @ x - slope @ x), torch.linalg.solve(hessian, slope)
 
 
@@ -65,7 +68,9 @@ def test_against_scipy():
         return (torch.nn.functional.softplus(scores) - torch.from_numpy(label) * scores).mean()
 
     found = minimize(Function(loss), torch.zeros(6, dtype=torch.float64))
-    best = scipy.optimize.minimize(lambda x: float(loss(x)), np.zeros(6), method="BFGS", options={"gtol": 1e-9})
+    best = scipy.optimize.minimize(
+        lambda x: float(loss(x)), np.zeros(6), method="BFGS", options={"gtol": 1e-9}
+    )
     assert found.converged
     assert found.value <= best.fun + 1e-12
     np.testing.assert_allclose(found.point.numpy(), best.x, rtol=1e-3, atol=1e-4)
@@ -80,7 +85,9 @@ def test_the_start_may_be_the_minimum():
 
 
 def test_no_minimum_is_no_convergence():
-    found = minimize(Function(lambda x: (-x).exp().sum()), torch.zeros(1, dtype=torch.float64), tolerance=1e-60)
+    found = minimize(
+        Function(lambda x: (-x).exp().sum()), torch.zeros(1, dtype=torch.float64), tolerance=1e-60
+    )
     assert not found.converged
     assert found.gradient_norm > 1e-60
 

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling
+from fedlas.calibrators import (
+    CalibrationWarning,
+    DirichletCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+)
 from fedlas.calibrators import matrix as odir
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.softmax_regression import FREEDOMS, SoftmaxRegression
@@ -72,7 +77,9 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
         return total
 
     off_diagonal, intercept = penalty_grids(300, 4, start.width)
-    best = min((Penalties(off_diagonal[0], intercept[2], freedom) for freedom in FREEDOMS), key=held_out)
+    best = min(
+        (Penalties(off_diagonal[0], intercept[2], freedom) for freedom in FREEDOMS), key=held_out
+    )
     assert best.freedom < FREEDOMS[-1]  # there is something to choose
     best = min((replace(best, off_diagonal=value) for value in off_diagonal), key=held_out)
     assert best.off_diagonal not in (off_diagonal[0], off_diagonal[-1])
@@ -85,15 +92,22 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
 @both
 def test_where_classes_leak_into_each_other_it_is_let_loose(kind, generated):
     shift = torch.tensor([1.0, -1, 0, 0])
-    leaking, clean = generated(3000, distort=lambda z: 2 * z @ LEAK), generated(3000, distort=lambda z: 2 * z + shift)
-    assert kind().fit(leaking).penalties.off_diagonal < 0.05 * kind().fit(clean).penalties.off_diagonal
+    leaking, clean = (
+        generated(3000, distort=lambda z: 2 * z @ LEAK),
+        generated(3000, distort=lambda z: 2 * z + shift),
+    )
+    assert (
+        kind().fit(leaking).penalties.off_diagonal < 0.05 * kind().fit(clean).penalties.off_diagonal
+    )
 
 
 @both
 def test_better_than_temperature_scaling_on_other_samples(kind, generated):
     distort = lambda z: 2 * z @ LEAK + torch.tensor([1.0, -1, 0, 0])  # noqa: E731
     val, test = generated(2000, distort=distort), generated(5000, distort=distort, seed=1)
-    scaled, temperature = (negative_log_likelihood(c.fit(val).transform(test)) for c in (kind(), TemperatureScaling()))
+    scaled, temperature = (
+        negative_log_likelihood(c.fit(val).transform(test)) for c in (kind(), TemperatureScaling())
+    )
     assert scaled < temperature - 0.05
 
 
@@ -102,7 +116,8 @@ def test_never_behind_temperature_scaling_where_it_was_fitted(kind, generated):
     for seed in range(3):
         val = generated(100, seed=seed)
         scaled, temperature = (
-            negative_log_likelihood(c.fit(val).transform(val)) for c in (kind(1.0, 1.0), TemperatureScaling())
+            negative_log_likelihood(c.fit(val).transform(val))
+            for c in (kind(1.0, 1.0), TemperatureScaling())
         )
         assert scaled <= temperature + 1e-12
 
@@ -112,7 +127,9 @@ def test_the_grid_fits_logits_of_any_size(generated):
     val = generated(300, distort=lambda z: 2 * z @ LEAK)
     scaled = Predictions(val.logits * 1000, val.target)
     one, other = MatrixScaling().fit(val), MatrixScaling().fit(scaled)
-    torch.testing.assert_close(other.transform(scaled).probs, one.transform(val).probs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        other.transform(scaled).probs, one.transform(val).probs, rtol=1e-5, atol=1e-6
+    )
     assert other.penalties.off_diagonal == pytest.approx(one.penalties.off_diagonal * 1e6)
 
 
@@ -120,7 +137,10 @@ def test_penalties_are_priors_of_the_documented_width():
     samples, classes, scale = 500, 7, 0.25
     off_diagonal, intercept = penalty_grids(samples, classes, scale)
     # exp(-N penalty w^2) is a Gaussian of variance 1 / (2 N penalty)
-    widths = [(1 / (2 * samples * value / (classes * (classes - 1)))) ** 0.5 / scale for value in off_diagonal]
+    widths = [
+        (1 / (2 * samples * value / (classes * (classes - 1)))) ** 0.5 / scale
+        for value in off_diagonal
+    ]
     np.testing.assert_allclose(widths, odir.OFF_DIAGONAL_FREEDOM)
     np.testing.assert_allclose(
         [(classes / (2 * samples * value)) ** 0.5 for value in intercept], odir.INTERCEPT_FREEDOM
@@ -170,7 +190,11 @@ def test_penalties_are_saved(kind, generated, tmp_path):
     fitted = kind(num_folds=3).fit(generated(300, distort=lambda z: 2 * z @ LEAK))
     loaded = kind.load(fitted.save(tmp_path / "c.json"))
     assert loaded.penalties == fitted.penalties
-    assert repr(loaded) == repr(fitted) == f"{kind.__name__}(off_diagonal=None, intercept=None, num_folds=3)"
+    assert (
+        repr(loaded)
+        == repr(fitted)
+        == f"{kind.__name__}(off_diagonal=None, intercept=None, num_folds=3)"
+    )
 
 
 def test_a_file_without_the_freedom_of_the_diagonal_is_read(generated, tmp_path):

@@ -23,7 +23,9 @@ def test_logarithms_of_p_and_of_the_rest():
 
 
 def test_the_rest_by_leaving_one_class_out():
-    logits = torch.tensor([[40.0, 0.0, -3.0], [-700.0, 20.0, 20.0], [1e30, 0.0, 1e29], [0.0, 0.0, 0.0]]).double()
+    logits = torch.tensor(
+        [[40.0, 0.0, -3.0], [-700.0, 20.0, 20.0], [1e30, 0.0, 1e29], [0.0, 0.0, 0.0]]
+    ).double()
     _, rest = class_and_rest(logits)
     for label in range(3):
         others = logits[:, [k for k in range(3) if k != label]].logsumexp(1)

@@ -56,7 +56,9 @@ def test_value_and_derivatives_against_autograd(chunk, monkeypatch):
     # The same scores from the features as they came.
     parameters = problem.to_parameters(point)
     scores = (features(logits)[:, classes] * parameters[:, :2]).sum(2) + parameters[:, 2]
-    torch.testing.assert_close(scores, (x * point.view(2, 3)[:, :2]).sum(2) + point.view(2, 3)[:, 2])
+    torch.testing.assert_close(
+        scores, (x * point.view(2, 3)[:, :2]).sum(2) + point.view(2, 3)[:, 2]
+    )
 
 
 def test_against_scikit_learn():
@@ -68,7 +70,9 @@ def test_against_scikit_learn():
     for label in range(3):
         theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000)
         theirs.fit(features(logits)[:, label].numpy(), (target == label).numpy())
-        np.testing.assert_allclose(parameters[label, :2].numpy(), theirs.coef_[0], rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            parameters[label, :2].numpy(), theirs.coef_[0], rtol=2e-3, atol=2e-3
+        )
         np.testing.assert_allclose(parameters[label, 2], theirs.intercept_[0], rtol=2e-3, atol=2e-3)
 
 
@@ -89,7 +93,13 @@ def test_factors_that_must_not_be_negative_against_scipy():
             scores = x[:, k] @ theta[:2] + theta[2]
             return (np.logaddexp(0, scores) - label[:, k] * scores).mean()
 
-        best = minimize(loss, [0.1, 0.1, 0], bounds=[(0, None), (0, None), (None, None)], method="L-BFGS-B", tol=1e-14)
+        best = minimize(
+            loss,
+            [0.1, 0.1, 0],
+            bounds=[(0, None), (0, None), (None, None)],
+            method="L-BFGS-B",
+            tol=1e-14,
+        )
         assert loss(bound[k].numpy()) <= best.fun + 1e-6
         np.testing.assert_allclose(bound[k].numpy(), best.x, rtol=0.01, atol=0.01)
     untouched = (free[:, :2] >= 0).all(1)
@@ -105,10 +115,16 @@ def test_labels_between_0_and_1():
     scores = logits * parameters[:, 0] + parameters[:, 1]
     # the hold of one observation in five shows in the third digit
     torch.testing.assert_close(
-        scores.sigmoid()[:, 0], torch.tensor([0.45, 0.45, 1 / 3, 1 / 3, 1 / 3]).double(), rtol=0, atol=0.01
+        scores.sigmoid()[:, 0],
+        torch.tensor([0.45, 0.45, 1 / 3, 1 / 3, 1 / 3]).double(),
+        rtol=0,
+        atol=0.01,
     )
     torch.testing.assert_close(
-        scores.sigmoid()[:, 1], torch.tensor([0.55, 0.55, 2 / 3, 2 / 3, 2 / 3]).double(), rtol=0, atol=0.01
+        scores.sigmoid()[:, 1],
+        torch.tensor([0.55, 0.55, 2 / 3, 2 / 3, 2 / 3]).double(),
+        rtol=0,
+        atol=0.01,
     )
 
 

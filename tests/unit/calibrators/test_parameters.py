@@ -39,6 +39,6 @@ def test_a_missing_one():
 
 
 def test_parameters_before_the_fit():
-    assert fitted("X.y", 0.0) == 0.0
+    assert fitted(0.0) == 0.0
     with pytest.raises(ValueError, match=r"X\.y: .*fitted first; got an unfitted"):
-        fitted("X.y", None)
+        fitted(None)

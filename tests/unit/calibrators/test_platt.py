@@ -24,7 +24,10 @@ def test_each_class_against_scipy(generated):
 
         best = minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-9})
         np.testing.assert_allclose(
-            [platt.parameters["slope"][label], platt.parameters["offset"][label]], best.x, rtol=1e-3, atol=1e-3
+            [platt.parameters["slope"][label], platt.parameters["offset"][label]],
+            best.x,
+            rtol=1e-3,
+            atol=1e-3,
         )
 
 
@@ -38,7 +41,9 @@ def test_two_classes_against_scikit_learn(generated):
     scores = (val.logits[:, 1] - val.logits[:, 0]).numpy()[:, None]
     score_itself = LogisticRegression().fit(scores, val.target.numpy())
     score_itself.coef_, score_itself.intercept_ = np.ones((1, 1)), np.zeros(1)
-    theirs = CalibratedClassifierCV(frozen.FrozenEstimator(score_itself), method="sigmoid", ensemble=False)
+    theirs = CalibratedClassifierCV(
+        frozen.FrozenEstimator(score_itself), method="sigmoid", ensemble=False
+    )
     theirs.fit(scores, val.target.numpy())
     ours = PlattScaling().fit(val).transform(val).probs
     np.testing.assert_allclose(ours.numpy(), theirs.predict_proba(scores), atol=2e-4)
@@ -47,7 +52,9 @@ def test_two_classes_against_scikit_learn(generated):
 def test_rows_are_divided_by_their_sum(generated):
     val = generated(200)
     platt = PlattScaling().fit(val)
-    sigmoids = (torch.logit(val.probs) * platt.parameters["slope"] + platt.parameters["offset"]).sigmoid()
+    sigmoids = (
+        torch.logit(val.probs) * platt.parameters["slope"] + platt.parameters["offset"]
+    ).sigmoid()
     torch.testing.assert_close(platt.transform(val).probs, sigmoids / sigmoids.sum(1, keepdim=True))
 
 
@@ -55,7 +62,9 @@ def test_calibrated_predictions_are_nearly_left_alone(generated):
     val = generated(50_000, distort=lambda z: z)
     platt = PlattScaling().fit(val)
     torch.testing.assert_close(platt.parameters["slope"], torch.ones(4).double(), rtol=0, atol=0.05)
-    torch.testing.assert_close(platt.parameters["offset"], torch.zeros(4).double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        platt.parameters["offset"], torch.zeros(4).double(), rtol=0, atol=0.05
+    )
 
 
 def test_a_slope_that_is_not_above_0(generated):
@@ -70,7 +79,10 @@ def test_a_class_without_a_sample_has_platt_s_label(generated):
     wider = Predictions(torch.cat([val.logits, torch.randn(500, 1)], dim=1), val.target)
     with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
         platt = PlattScaling().fit(wider)
-    sigmoid = (torch.logit(wider.probs)[:, 4] * platt.parameters["slope"][4] + platt.parameters["offset"][4]).sigmoid()
+    sigmoid = (
+        torch.logit(wider.probs)[:, 4] * platt.parameters["slope"][4]
+        + platt.parameters["offset"][4]
+    ).sigmoid()
     torch.testing.assert_close(sigmoid, torch.full((500,), 1 / 502).double(), rtol=0.1, atol=0)
 
 

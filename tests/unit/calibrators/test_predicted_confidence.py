@@ -9,23 +9,36 @@ from fedlas.calibrators._fit.confidence_cells import predicted_log_odds, with_lo
 
 
 def rows(samples=200, classes=6, scale=3.0, seed=0):
-    return scale * torch.randn(samples, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(
+        samples, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_log_odds_are_those_of_the_confidence(temperature):
     logits = rows()
     confidence = (logits / temperature).softmax(1).amax(1)
-    torch.testing.assert_close(predicted_log_odds(logits, temperature), (confidence / (1 - confidence)).log())
+    torch.testing.assert_close(
+        predicted_log_odds(logits, temperature), (confidence / (1 - confidence)).log()
+    )
 
 
 def test_log_odds_where_the_confidence_rounds_to_one_and_where_it_is_the_only_class():
-    assert predicted_log_odds(torch.tensor([[900.0, 0.0, -900.0]]), 1.0).item() == pytest.approx(900)
+    assert predicted_log_odds(torch.tensor([[900.0, 0.0, -900.0]]), 1.0).item() == pytest.approx(
+        900
+    )
     assert predicted_log_odds(torch.tensor([[3.0]]), 1.0).item() == math.inf
 
 
-@given(st.integers(0, 10_000), st.integers(2, 8), st.sampled_from([0.1, 1.0, 10.0, 300.0]), st.floats(-4, 4))
-def test_the_confidence_becomes_what_is_asked_and_the_prediction_stays(seed, classes, scale, change):
+@given(
+    st.integers(0, 10_000),
+    st.integers(2, 8),
+    st.sampled_from([0.1, 1.0, 10.0, 300.0]),
+    st.floats(-4, 4),
+)
+def test_the_confidence_becomes_what_is_asked_and_the_prediction_stays(
+    seed, classes, scale, change
+):
     logits = rows(20, classes, scale, seed)
     before = predicted_log_odds(logits, 1.0)
     after = before + change
@@ -33,7 +46,9 @@ def test_the_confidence_becomes_what_is_asked_and_the_prediction_stays(seed, cla
     assert torch.isfinite(found).all()
     assert torch.equal(found.argmax(1), logits.argmax(1))
     least = -math.log(classes - 1)
-    torch.testing.assert_close(predicted_log_odds(found, 1.0), after.clamp(min=least), atol=1e-4 * scale, rtol=1e-6)
+    torch.testing.assert_close(
+        predicted_log_odds(found, 1.0), after.clamp(min=least), atol=1e-4 * scale, rtol=1e-6
+    )
 
 
 def test_raised_in_proportion_lowered_by_a_temperature():

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import DirichletCalibration, MatrixScaling, TemperatureScaling, VectorScaling
+from fedlas.calibrators import (
+    DirichletCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
 from fedlas.metrics import negative_log_likelihood
 
 ARCHIVE = Path(__file__).parents[4] / "shared" / "real" / "cifar10_probs.npz"
@@ -18,7 +23,10 @@ def halves():
     if not ARCHIVE.is_file():
         pytest.skip(f"{ARCHIVE} is not there")
     arrays = np.load(ARCHIVE)
-    logits, target = torch.from_numpy(arrays["probs"]).log(), torch.from_numpy(arrays["target"]).long()
+    logits, target = (
+        torch.from_numpy(arrays["probs"]).log(),
+        torch.from_numpy(arrays["target"]).long(),
+    )
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
     return tuple(Predictions(logits[rows], target[rows]) for rows in (order[:1000], order[5000:]))
 

@@ -44,7 +44,9 @@ def test_moments():
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
 def test_a_constant_column_has_deviation_one(value):
     # 997 equal numbers and their mean differ in the last digit.
-    _, deviation = column_moments(torch.full((997, 2), value, dtype=torch.float64), lambda rows: rows)
+    _, deviation = column_moments(
+        torch.full((997, 2), value, dtype=torch.float64), lambda rows: rows
+    )
     assert deviation.tolist() == [1.0, 1.0]
 
 

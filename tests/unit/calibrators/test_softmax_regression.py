@@ -6,17 +6,27 @@ from fedlas import Predictions
 from fedlas.calibrators._fit import rowwise
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
-from fedlas.calibrators._fit.softmax_regression import FREEDOM, HOLD, AffineMap, Penalties, SoftmaxRegression
+from fedlas.calibrators._fit.softmax_regression import (
+    FREEDOM,
+    HOLD,
+    AffineMap,
+    Penalties,
+    SoftmaxRegression,
+)
 
 
 def sample(samples=300, classes=3, offset=0.0, seed=0):
     random = torch.Generator().manual_seed(seed)
     truth = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
     target = torch.multinomial(truth.softmax(1), 1, generator=random).squeeze(1)
-    return truth * torch.linspace(1, 3, classes).double() + truth.roll(1, dims=1) * 0.4 + offset, target
+    return truth * torch.linspace(1, 3, classes).double() + truth.roll(
+        1, dims=1
+    ) * 0.4 + offset, target
 
 
-def objective(inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercept=0.0, freedom=FREEDOM):
+def objective(
+    inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercept=0.0, freedom=FREEDOM
+):
     """What the class says it is, written down term by term for a full matrix or a diagonal."""
     full = torch.diag(weight) if weight.ndim == 1 else weight
     nll = torch.nn.functional.cross_entropy(inputs @ full.T + bias, target)
@@ -25,8 +35,17 @@ def objective(inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercep
     mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
     away, away_c = full - scale * eye, bias + full @ mean - scale * mean
     held = HOLD * ((away * deviation).square().sum() + away_c.square().sum())
-    held = held + (away.diagonal() / (freedom * scale)).square().sum() + (away_c / (3 * freedom)).square().sum()
-    return nll + off_diagonal * off.square().sum() + intercept * bias.square().sum() + 0.5 / len(target) * held
+    held = (
+        held
+        + (away.diagonal() / (freedom * scale)).square().sum()
+        + (away_c / (3 * freedom)).square().sum()
+    )
+    return (
+        nll
+        + off_diagonal * off.square().sum()
+        + intercept * bias.square().sum()
+        + 0.5 / len(target) * held
+    )
 
 
 def regression(inputs, target, *, off_diagonal=0.0, intercept=0.0, freedom=FREEDOM, **options):
@@ -65,17 +84,23 @@ def test_value_gradient_and_curvature_against_autograd(case, offset, chunk, monk
     monkeypatch.setattr(rowwise, "_CHUNK_ELEMENTS", chunk)
     problem, value = problem_and_objective(case, offset=offset)
     random = torch.Generator().manual_seed(3)
-    point = problem.start + 0.3 * torch.randn(len(problem.start), generator=random, dtype=torch.float64)
+    point = problem.start + 0.3 * torch.randn(
+        len(problem.start), generator=random, dtype=torch.float64
+    )
     direction = torch.randn(len(point), generator=random, dtype=torch.float64)
     got, gradient = problem.evaluate(point)
     wanted, product = torch.autograd.functional.hvp(value, point, direction)
     assert got == pytest.approx(float(wanted), rel=1e-12)
-    torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(value, point), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        gradient, torch.autograd.functional.jacobian(value, point), rtol=1e-9, atol=1e-11
+    )
     torch.testing.assert_close(problem.curvature(direction), product, rtol=1e-9, atol=1e-11)
     hessian = torch.autograd.functional.hessian(value, point)
     torch.testing.assert_close(problem.diagonal, hessian.diagonal())
     inverse = problem.precondition(product)
-    torch.testing.assert_close(inverse, direction if case["diagonal"] else product / hessian.diagonal())
+    torch.testing.assert_close(
+        inverse, direction if case["diagonal"] else product / hessian.diagonal()
+    )
 
 
 @each_case
@@ -102,7 +127,9 @@ def test_the_minimum_against_scipy(case):
 @each_case
 def test_map_and_point_are_two_views_of_one_thing(case):
     problem, _ = problem_and_objective(case, offset=5.0)
-    assert torch.allclose(problem.to_point(problem.to_map(problem.start, converged=True)), problem.start)
+    assert torch.allclose(
+        problem.to_point(problem.to_map(problem.start, converged=True)), problem.start
+    )
     start = problem.to_map(problem.start, converged=True)
     inputs, _ = sample(offset=5.0)
     torch.testing.assert_close(start(inputs), case["scale"] * inputs)
@@ -127,7 +154,11 @@ def test_other_penalties_at_the_last_solution(case):
     used = regression(inputs, target, **{**case, "freedom": 3.0})
     first = used.solve()
     used.penalize(
-        Penalties(6 * case.get("off_diagonal", 0.0), 3 * case.get("intercept", 0.0), case.get("freedom", 10.0))
+        Penalties(
+            6 * case.get("off_diagonal", 0.0),
+            3 * case.get("intercept", 0.0),
+            case.get("freedom", 10.0),
+        )
     )
     again, fresh = used.solve(first), regression(inputs, target, **case).solve()
     torch.testing.assert_close(again.weight, fresh.weight, rtol=0, atol=1e-4)
@@ -155,7 +186,9 @@ def test_the_hold_counts_as_one_observation():
     target = torch.arange(3).repeat(10)
     inputs = torch.nn.functional.one_hot(target, 3).double()
     few = SoftmaxRegression(inputs, target, diagonal=True, scale=1.0).solve()
-    many = SoftmaxRegression(inputs.repeat(100, 1), target.repeat(100), diagonal=True, scale=1.0).solve()
+    many = SoftmaxRegression(
+        inputs.repeat(100, 1), target.repeat(100), diagonal=True, scale=1.0
+    ).solve()
     assert few.converged
     assert many.converged
     confidence = [float(fit(inputs).softmax(1).amax(1).mean()) for fit in (few, many)]
@@ -174,6 +207,10 @@ def test_without_freedom_it_is_the_input_times_the_scale(diagonal):
 def test_the_negative_log_likelihood():
     inputs, target = sample()
     random = torch.Generator().manual_seed(0)
-    weight, bias = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((3, 3), (3,)))
-    by_hand = -np.log([(inputs @ weight.T + bias).softmax(1)[i, label] for i, label in enumerate(target)]).sum()
+    weight, bias = (
+        torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((3, 3), (3,))
+    )
+    by_hand = -np.log(
+        [(inputs @ weight.T + bias).softmax(1)[i, label] for i, label in enumerate(target)]
+    ).sum()
     assert total_nll(Predictions(inputs, target), AffineMap(weight, bias)) == pytest.approx(by_hand)

@@ -26,7 +26,9 @@ def test_new_samples_against_probmetrics_itself(form, generated, probmetrics):
     theirs.fit(val.probs.numpy(), val.target.numpy())
     ours = StructuredScaling(form).fit(val).transform(test)
     # Both fits end in float32, in another order of the samples.
-    np.testing.assert_allclose(ours.probs.numpy(), theirs.predict_proba(test.probs.numpy()), atol=5e-4)
+    np.testing.assert_allclose(
+        ours.probs.numpy(), theirs.predict_proba(test.probs.numpy()), atol=5e-4
+    )
 
 
 def test_the_order_of_the_samples_does_not_show(generated):
@@ -62,14 +64,17 @@ def test_the_documented_objective(form, generated):
         lambda x: objective(torch.from_numpy(x[:size]).view(shape), torch.from_numpy(x[size:])), start, method="BFGS",
         options={"gtol": 1e-6},
     )  # fmt: skip
-    assert objective(fitted.map.affine.weight, fitted.map.affine.bias) == pytest.approx(best.fun, abs=1e-5)
+    assert objective(fitted.map.affine.weight, fitted.map.affine.bias) == pytest.approx(
+        best.fun, abs=1e-5
+    )
 
 
 @both
 def test_better_on_other_samples(form, generated):
     val, test = (generated(2000, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1))
     assert (
-        negative_log_likelihood(StructuredScaling(form).fit(val).transform(test)) < negative_log_likelihood(test) - 0.1
+        negative_log_likelihood(StructuredScaling(form).fit(val).transform(test))
+        < negative_log_likelihood(test) - 0.1
     )
 
 
@@ -96,7 +101,13 @@ def test_no_warning_where_nothing_is_wrong(generated):
 
 @pytest.mark.parametrize(
     ("samples", "classes", "form"),
-    [(500, 10, "matrix"), (499, 10, "vector"), (2897, 200, "vector"), (10_000, 200, "matrix"), (50_000, 201, "vector")],
+    [
+        (500, 10, "matrix"),
+        (499, 10, "vector"),
+        (2897, 200, "vector"),
+        (10_000, 200, "matrix"),
+        (50_000, 201, "vector"),
+    ],
 )
 def test_the_form_follows_from_samples_and_classes(samples, classes, form):
     assert structured.chosen_form(samples, classes) == form
@@ -120,7 +131,13 @@ def test_wrong_form_and_unfitted():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 0), ("num_samples", 0), ("weight", [1.0] * 4), ("bias", [0.0] * 3), ("weight", None)],
+    [
+        ("temperature", 0),
+        ("num_samples", 0),
+        ("weight", [1.0] * 4),
+        ("bias", [0.0] * 3),
+        ("weight", None),
+    ],
 )
 def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     path = StructuredScaling("matrix").fit(generated(50)).save(tmp_path / "s.json")

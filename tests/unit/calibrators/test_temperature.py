@@ -21,12 +21,16 @@ def generated(true_temperature, samples=20_000, classes=10, dtype=torch.float32,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_temperature_that_made_the_labels_is_recovered(known, dtype):
     # One standard error of the fitted temperature is below 1 % here.
-    assert TemperatureScaling().fit(generated(known, dtype=dtype)).temperature == pytest.approx(known, rel=0.03)
+    assert TemperatureScaling().fit(generated(known, dtype=dtype)).temperature == pytest.approx(
+        known, rel=0.03
+    )
 
 
 @pytest.mark.parametrize("known", [0.5, 2.0])
 def test_the_ece_objective_is_near_it(known):
-    assert TemperatureScaling("ece").fit(generated(known)).temperature == pytest.approx(known, abs=0.15)
+    assert TemperatureScaling("ece").fit(generated(known)).temperature == pytest.approx(
+        known, abs=0.15
+    )
 
 
 def test_a_second_fit_finds_nothing_left_and_says_so():
@@ -56,16 +60,22 @@ def test_worse_than_chance_ends_at_the_upper_bound_with_a_warning():
             assert TemperatureScaling(objective).fit(p).temperature == bound
 
 
-@pytest.mark.parametrize("logits", [torch.zeros(6, 3), torch.full((6, 3), 1e4), torch.randn(6, 1), torch.zeros(1, 1)])
+@pytest.mark.parametrize(
+    "logits", [torch.zeros(6, 3), torch.full((6, 3), 1e4), torch.randn(6, 1), torch.zeros(1, 1)]
+)
 def test_nothing_to_scale_gives_one_and_a_warning(logits):
     with pytest.warns(CalibrationWarning, match="stay as they are"):
-        scaling = TemperatureScaling().fit(Predictions(logits, torch.zeros(len(logits), dtype=torch.long)))
+        scaling = TemperatureScaling().fit(
+            Predictions(logits, torch.zeros(len(logits), dtype=torch.long))
+        )
     assert scaling.temperature == 1.0
 
 
 def test_ece_objective_is_the_best_of_the_grid():
     p = generated(2.0, samples=300)
-    errors = {t: expected_calibration_error(p.with_logits(p.logits / t), num_bins=10) for t in ECE_GRID}
+    errors = {
+        t: expected_calibration_error(p.with_logits(p.logits / t), num_bins=10) for t in ECE_GRID
+    }
     assert len(ECE_GRID) == 100
     assert (ECE_GRID[0], ECE_GRID[9], ECE_GRID[-1]) == (0.1, 1.0, 10.0)
     assert ece_temperature(p, num_bins=10) == min(ECE_GRID, key=errors.__getitem__)
@@ -130,7 +140,11 @@ def test_a_file_with_an_impossible_temperature_is_refused(tmp_path, value):
     content = json.loads(path.read_text())
     content["state"]["temperature"] = value
     path.write_text(json.dumps(content))
-    message = "is not JSON" if str(value) in ("nan", "inf") else "must hold the state of a TemperatureScaling"
+    message = (
+        "is not JSON"
+        if str(value) in ("nan", "inf")
+        else "must hold the state of a TemperatureScaling"
+    )
     with pytest.raises(ValueError, match=rf"TemperatureScaling.load: the file .*{message}"):
         TemperatureScaling.load(path)
 

@@ -37,7 +37,12 @@ def spread(p):
     return float((p.logits - p.logits.mean(1, keepdim=True)).square().mean().sqrt())
 
 
-@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 6), st.sampled_from([1e-40, 0.05, 4.0, 1e28]))
+@given(
+    st.integers(0, 10_000),
+    st.integers(2, 60),
+    st.integers(2, 6),
+    st.sampled_from([1e-40, 0.05, 4.0, 1e28]),
+)
 def test_it_is_the_minimum_unless_it_says_why_not(seed, samples, classes, scale):
     rng = np.random.default_rng(seed)
     p = Predictions(rng.normal(size=(samples, classes)) * scale, rng.integers(0, classes, samples))
@@ -67,7 +72,9 @@ def test_within_1e_10_of_the_exact_minimum(seed):
         scale, total = 1 / Decimal(temperature), Decimal(0)
         for row, label in zip(rows, p.target.tolist(), strict=True):
             weights = [(scale * value).exp() for value in row]
-            total += sum(w * z for w, z in zip(weights, row, strict=True)) / sum(weights) - row[label]
+            total += (
+                sum(w * z for w, z in zip(weights, row, strict=True)) / sum(weights) - row[label]
+            )
         return total
 
     best = nll_temperature(p).value
@@ -78,7 +85,9 @@ def test_within_1e_10_of_the_exact_minimum(seed):
 def test_calibrated_logits_have_a_scaled_temperature(exponent):
     p = generated(1.5, samples=100, classes=4)
     scaled = Predictions(p.logits * 10**exponent, p.target)
-    assert nll_temperature(scaled).value == pytest.approx(10**exponent * nll_temperature(p).value, rel=1e-8)
+    assert nll_temperature(scaled).value == pytest.approx(
+        10**exponent * nll_temperature(p).value, rel=1e-8
+    )
 
 
 def test_few_passes_over_the_data(monkeypatch):
@@ -100,7 +109,9 @@ def test_a_large_offset_of_the_logits_does_not_matter():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_largest_numbers(dtype):
     largest = LARGEST
-    p = Predictions(torch.tensor([[largest, -largest], [0.0, largest], [largest, 0.0]], dtype=dtype), [0, 1, 1])
+    p = Predictions(
+        torch.tensor([[largest, -largest], [0.0, largest], [largest, 0.0]], dtype=dtype), [0, 1, 1]
+    )
     best = nll_temperature(p).value
     assert largest / 1e3 < best <= 100 * largest
     assert bool((p.logits / best).isfinite().all())
@@ -133,7 +144,9 @@ def test_held_it_expects_two_mistakes(wrong):
     target[:wrong] = p.logits[:wrong].topk(2).indices[:, 1]
     p = Predictions(p.logits, target)
     best = nll_temperature(p)
-    assert ("0 of 200 validation samples are mistakes", "1 of 200 validation samples is a mistake")[wrong] in best.doubt
+    assert ("0 of 200 validation samples are mistakes", "1 of 200 validation samples is a mistake")[
+        wrong
+    ] in best.doubt
     assert best.value < 1
     assert expected_mistakes(p, best.value) == pytest.approx(2, rel=1e-6)
 
@@ -145,13 +158,19 @@ def test_a_mistake_by_a_hair_does_not_send_the_temperature_to_zero():
     target = torch.cat([torch.tensor([0]), Predictions(logits, p.target).predicted[1:]])
     p = Predictions(logits, target)
     best = nll_temperature(p).value
-    assert expected_mistakes(Predictions(logits[1:], target[1:]), best) == pytest.approx(2, rel=1e-6)
+    assert expected_mistakes(Predictions(logits[1:], target[1:]), best) == pytest.approx(
+        2, rel=1e-6
+    )
 
 
 def test_tied_rows_are_no_expected_mistakes():
     """They expect half a mistake at any temperature, and would let it go to 0."""
-    logits = torch.cat([torch.eye(4).repeat(5, 1) * 0.1, torch.full((10, 4), 1e-9) * torch.arange(4)]).double()
+    logits = torch.cat(
+        [torch.eye(4).repeat(5, 1) * 0.1, torch.full((10, 4), 1e-9) * torch.arange(4)]
+    ).double()
     p = Predictions(logits, logits.argmax(1))
     best = nll_temperature(p).value
     assert 0.01 < best < 1
-    assert expected_mistakes(Predictions(logits[:20], p.target[:20]), best) == pytest.approx(2, rel=1e-6)
+    assert expected_mistakes(Predictions(logits[:20], p.target[:20]), best) == pytest.approx(
+        2, rel=1e-6
+    )

@@ -8,7 +8,10 @@ from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling, VectorScaling
 from fedlas.metrics import negative_log_likelihood
 
-FACTOR, SHIFT = torch.tensor([1.0, 2.0, 3.0, 4.0]).double(), torch.tensor([0.5, -0.5, 1.0, -1.0]).double()
+FACTOR, SHIFT = (
+    torch.tensor([1.0, 2.0, 3.0, 4.0]).double(),
+    torch.tensor([0.5, -0.5, 1.0, -1.0]).double(),
+)
 
 
 def distort(logits):
@@ -99,7 +102,8 @@ def test_labels_that_can_all_be_predicted(before):
 
 def test_cross_validation_lets_it_loose_where_there_is_something_to_gain(generated):
     val, test = generated(2000, distort=distort), generated(2000, distort=distort, seed=1)
-    vector, free = VectorScaling().fit(val), VectorScaling(num_folds=None).fit(val)  # warnings are errors
+    # warnings are errors
+    vector, free = VectorScaling().fit(val), VectorScaling(num_folds=None).fit(val)
     torch.testing.assert_close(vector.weight, free.weight, rtol=0.02, atol=0)
     plain = negative_log_likelihood(TemperatureScaling().fit(val).transform(test))
     assert negative_log_likelihood(vector.transform(test)) < plain - 0.05
@@ -120,13 +124,17 @@ def test_unfitted():
             getattr(VectorScaling(), name)
 
 
-@pytest.mark.parametrize("weight", [[1.0, 2], [1.0, 2, 3, 4, 5], [[1.0] * 4] * 4, None, [1.0, 2, 3, float("nan")]])
+@pytest.mark.parametrize(
+    "weight", [[1.0, 2], [1.0, 2, 3, 4, 5], [[1.0] * 4] * 4, None, [1.0, 2, 3, float("nan")]]
+)
 def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, weight):
     path = VectorScaling(num_folds=None).fit(generated()).save(tmp_path / "v.json")
     content = json.loads(path.read_text())
     content["state"]["weight"] = weight
     path.write_text(json.dumps(content))
-    message = "NaN is not JSON" if "nan" in str(weight) else "must hold the state of a VectorScaling"
+    message = (
+        "NaN is not JSON" if "nan" in str(weight) else "must hold the state of a VectorScaling"
+    )
     with pytest.raises(ValueError, match=message):
         VectorScaling.load(path)
 

@@ -11,7 +11,9 @@ from fedlas.errors import InputError
 
 def slow(at, event, weights, new, label):
     """Isotonic regression of all samples and the new one, at the new one."""
-    place, value = rising_curve(np.append(at, new), np.append(event, label), np.append(weights, 1.0))
+    place, value = rising_curve(
+        np.append(at, new), np.append(event, label), np.append(weights, 1.0)
+    )
     return np.interp(new, place, value)
 
 
@@ -22,8 +24,12 @@ def test_both_bounds_against_the_definition(seed):
     event, weights = random.random(30) < at, random.integers(1, 3, 30).astype(float)
     places, low, high = venn_curve(at, event, weights)
     for new in [*places, *((places[1:] + places[:-1]) / 2), -1.0, 2.0]:
-        assert low[np.searchsorted(places, new, side="right")] == pytest.approx(slow(at, event, weights, new, False))
-        assert high[np.searchsorted(places, new, side="left")] == pytest.approx(slow(at, event, weights, new, True))
+        assert low[np.searchsorted(places, new, side="right")] == pytest.approx(
+            slow(at, event, weights, new, False)
+        )
+        assert high[np.searchsorted(places, new, side="left")] == pytest.approx(
+            slow(at, event, weights, new, True)
+        )
 
 
 def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):

@@ -11,7 +11,11 @@ from fedlas.calibrators import CALIBRATORS, MappedCalibrator, TemperatureScaling
 from fedlas.calibrators.label_shift import LabelShift
 from fedlas.calibrators.structured import Form
 
-NAMES = [entry.name for entry in CALIBRATORS.entries() if not entry.value.needs and not entry.metadata.get("part")]
+NAMES = [
+    entry.name
+    for entry in CALIBRATORS.entries()
+    if not entry.value.needs and not entry.metadata.get("part")
+]
 OTHER_OPTIONS = [
     ("temperature", {"objective": "ece"}),
     ("vector", {"num_folds": None}),
@@ -49,9 +53,14 @@ def test_weights_are_repeated_samples(name, options, weighted):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [CALIBRATORS[name].value for name in ("auto", "temperature", "isotonic")])
+@pytest.mark.parametrize(
+    "kind", [CALIBRATORS[name].value for name in ("auto", "temperature", "isotonic")]
+)
 def test_only_ratios_of_other_weights_matter(kind, weighted):
-    halves = [Predictions(weighted.logits, weighted.target, weights=(weighted.weights + 0.5) * k) for k in (0.3, 0.03)]
+    halves = [
+        Predictions(weighted.logits, weighted.target, weights=(weighted.weights + 0.5) * k)
+        for k in (0.3, 0.03)
+    ]
     ours, theirs = (kind().fit(val).transform(weighted).probs for val in halves)
     torch.testing.assert_close(ours, theirs)
 
@@ -64,5 +73,7 @@ def test_weights_that_cannot_be_repetitions(weighted):
 
 
 def test_weights_stay_with_the_samples(weighted):
-    assert torch.equal(TemperatureScaling().fit(weighted).transform(weighted).weights, weighted.weights)
+    assert torch.equal(
+        TemperatureScaling().fit(weighted).transform(weighted).weights, weighted.weights
+    )
     assert issubclass(LabelShift, MappedCalibrator)

@@ -43,7 +43,14 @@ def test_what_arguments_choose():
     assert chosen().workers is chosen("--workers", "auto").workers is None
     local = chosen("--workers", "4", "--gpus-per-run", "0.5", "--executor-set", "retries=0")
     assert (local.workers, local.gpus_per_run, local.retries) == (4, 0.5, 0)
-    slurm = chosen("--executor", "slurm", "--executor-set", "minutes=90", "--executor-set", "setup=[module load cuda]")
+    slurm = chosen(
+        "--executor",
+        "slurm",
+        "--executor-set",
+        "minutes=90",
+        "--executor-set",
+        "setup=[module load cuda]",
+    )
     assert isinstance(slurm, SlurmExecutor)
     assert (slurm.minutes, slurm.setup) == (90, ["module load cuda"])
 
@@ -54,7 +61,10 @@ def test_what_arguments_choose():
         (["--executor", "slrum"], "Did you mean 'slurm'"),
         (["--executor-set", "retrys=1"], "Did you mean 'retries'"),
         (["--executor-set", "retries"], "key=value"),
-        (["--workers", "2", "--executor-set", "workers=3"], "workers must be given once; .*Leave --workers out"),
+        (
+            ["--workers", "2", "--executor-set", "workers=3"],
+            "workers must be given once; .*Leave --workers out",
+        ),
     ],
 )
 def test_arguments_that_choose_nothing(arguments, text):
@@ -68,11 +78,16 @@ def test_results_are_counted_as_they_end(tmp_path):
     outcome = run_all(runs, executor=Backwards(), console=Console(file=text, width=200))
     assert (outcome.finished, outcome.pending) == (["mbls-s0", "acls-s0"], ["ce-s0", "ls-s0"])
     lines = text.getvalue().splitlines()
-    assert [line.split("  ")[0] for line in lines if line.startswith("[")] == ["[1/4] acls-s0", "[2/4] mbls-s0"]
+    assert [line.split("  ")[0] for line in lines if line.startswith("[")] == [
+        "[1/4] acls-s0",
+        "[2/4] mbls-s0",
+    ]
 
 
 def test_runs_that_are_not_waited_for_make_no_report(tmp_path, capsys):
-    assert bench.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
+    assert (
+        bench.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
+    )
     assert "report" not in capsys.readouterr().out
     assert not (tmp_path / "report.html").exists()
 

@@ -54,7 +54,12 @@ def test_evaluate_prints_percent_and_says_so(files, capsys):
 
 
 def test_evaluate_json_is_exact(files, capsys):
-    assert evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10, replicates=0) == 0
+    assert (
+        evaluate_file(
+            files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10, replicates=0
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"as predicted", "after temperature", "verdict"}
     assert found["as predicted"] == evaluate(Predictions.load(files[0]), num_bins=10)
@@ -66,7 +71,9 @@ def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, ca
     options = {"calibrate": "temperature", "on": files[1], "replicates": 60}
     assert evaluate_file(files[0], as_json=True, **options) == 0
     found = json.loads(capsys.readouterr().out)
-    before, after = (found["intervals"][stage]["ece"] for stage in ("as predicted", "after temperature"))
+    before, after = (
+        found["intervals"][stage]["ece"] for stage in ("as predicted", "after temperature")
+    )
     interval = bootstrap_interval(Predictions.load(files[0]), metric="ece", replicates=60)
     floor = noise_floor(Predictions.load(files[0]), metric="ece", replicates=60)
     assert before == {
@@ -132,18 +139,28 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
     assert len(ranked) == len(ran) + 1
     assert ran | set(found["not run"]) == set(CALIBRATORS)
     assert not ran & set(found["not run"])
-    assert all("features" in found["not run"][name] for name in CALIBRATORS if CALIBRATORS[name].value.needs)
+    assert all(
+        "features" in found["not run"][name]
+        for name in CALIBRATORS
+        if CALIBRATORS[name].value.needs
+    )
     evaluate_file(test, calibrate="temperature", on=val, as_json=True, replicates=0)
     assert json.loads(capsys.readouterr().out)["after temperature"] == found["after temperature"]
 
-    assert evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html", replicates=0) == 0
+    assert (
+        evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html", replicates=0) == 0
+    )
     captured = capsys.readouterr()
     for name in ran:
         assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
     page = (tmp_path / "page.html").read_text()
-    assert "Ranked by NLL on these samples: measure the one you choose on others." in captured.out.splitlines()
+    assert (
+        "Ranked by NLL on these samples: measure the one you choose on others."
+        in captured.out.splitlines()
+    )
     for name, reason in found["not run"].items():
-        said = f"{name} did not run: {reason.split(': ', 1)[1].split('; got')[0]}."  # what to do is in JSON and page
+        # what to do is in JSON and page
+        said = f"{name} did not run: {reason.split(': ', 1)[1].split('; got')[0]}."
         assert " ".join(said.split()) in " ".join(captured.out.split())
         assert f"{name} did not run." in page
     assert page.count('<th scope="row">') == 2 * (len(ran) + 1)  # a row each, short and in full
@@ -154,7 +171,14 @@ def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_pat
     certain = predictions(seed=2)
     Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")
     assert (
-        evaluate_file(files[0], calibrate="temperature", on=tmp_path / "certain.npz", as_json=True, replicates=0) == 0
+        evaluate_file(
+            files[0],
+            calibrate="temperature",
+            on=tmp_path / "certain.npz",
+            as_json=True,
+            replicates=0,
+        )
+        == 0
     )
     captured = capsys.readouterr()
     assert "note: TemperatureScaling: " in captured.err
@@ -164,7 +188,9 @@ def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_pat
 def test_evaluate_refuses(files, tmp_path):
     test, val = files
     np.savez(tmp_path / "wrong.npz", scores=np.zeros((3, 2)))
-    np.savez(tmp_path / "nan.npz", logits=np.full((3, 2), np.nan), target=np.zeros(3, dtype=np.int64))
+    np.savez(
+        tmp_path / "nan.npz", logits=np.full((3, 2), np.nan), target=np.zeros(3, dtype=np.int64)
+    )
     np.savez(tmp_path / "range.npz", logits=np.zeros((3, 2)), target=np.array([0, 1, 2]))
     (tmp_path / "noise.npz").write_bytes(b"PK\x03\x04 but no archive")
     predictions(classes=7).save(tmp_path / "seven.npz")
@@ -199,7 +225,9 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
             evaluate_file(test, html=place)
     for options in ({"file": page}, {"file": test, "on": page}):
         with pytest.raises(InputError, match="--report must be another file"):
-            evaluate_file(**options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html")
+            evaluate_file(
+                **options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html"
+            )
     with pytest.raises(InputError, match=r"--on .*other predictions"):
         evaluate_file(test, on=test.parent / ".." / "predictions" / "test.npz")
     assert test.read_bytes() == page.read_bytes() == before
@@ -226,12 +254,30 @@ def test_a_warning_about_two_files_comes_once(tmp_path, capsys):
     for name in ("a", "b"):  # probabilities given as logits
         probs = torch.rand(300, 3, generator=generator).softmax(1)
         np.savez(tmp_path / f"{name}.npz", logits=probs.numpy(), target=np.arange(300) % 3)
-    assert main(["evaluate", str(tmp_path / "a.npz"), "--on", str(tmp_path / "b.npz"), "--replicates", "0"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(tmp_path / "a.npz"),
+                "--on",
+                str(tmp_path / "b.npz"),
+                "--replicates",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert capsys.readouterr().err.count("almost surely probabilities") == 1
 
 
 def test_train_prints_where_and_what(tmp_path, capsys):
-    tiny = ["train.epochs=1", "data.train_size=60", "data.val_size=50", "data.test_size=50", "model.hidden=[8]"]
+    tiny = [
+        "train.epochs=1",
+        "data.train_size=60",
+        "data.val_size=50",
+        "data.test_size=50",
+        "model.hidden=[8]",
+    ]
     assert train(load_recipe("synthetic", tiny), loss="ls", seed=3, out=tmp_path / "x") == 0
     text = capsys.readouterr().out
     assert "ls-s3 on synthetic, test set, epoch 1" in text

@@ -48,7 +48,10 @@ def test_confidences_alone(files, given, capsys):
     assert main(["evaluate", *given, "--replicates", "60", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["as predicted"] == evaluate(top)
-    assert found["intervals"]["as predicted"]["ece"] == estimates(top, ["ece"], replicates=60)["ece"].plain()
+    assert (
+        found["intervals"]["as predicted"]["ece"]
+        == estimates(top, ["ece"], replicates=60)["ece"].plain()
+    )
     assert main(["evaluate", *given, "--replicates", "60"]) == 0
     said = capsys.readouterr().out
     assert "600 samples, confidences of the predicted class only, 15 bins" in said
@@ -57,18 +60,44 @@ def test_confidences_alone(files, given, capsys):
 
 def test_confidences_are_calibrated_on_others(files, capsys):
     confidence, right = files
-    given = ["top.csv", *NAMED, "--on", "rest.csv", "--replicates", "0", "--calibrate", "platt", "--json"]
+    given = [
+        "top.csv",
+        *NAMED,
+        "--on",
+        "rest.csv",
+        "--replicates",
+        "0",
+        "--calibrate",
+        "platt",
+        "--json",
+    ]
     lines = Path("top.csv").read_text().splitlines()
     Path("rest.csv").write_text("\n".join(lines[:301]))
     assert main(["evaluate", *given]) == 0
     found = json.loads(capsys.readouterr().out)
     val = TopLabel(confidence[:300], right[:300])
-    assert found["after platt"] == evaluate(PlattScaling().fit(val).transform(TopLabel(confidence, right)))
+    assert found["after platt"] == evaluate(
+        PlattScaling().fit(val).transform(TopLabel(confidence, right))
+    )
 
 
 def test_a_page_of_confidences(files, capsys):
     pytest.importorskip("jinja2")
-    assert main(["evaluate", "top.npz", "--groups", "site", "--replicates", "60", "--report", "out.html"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "top.npz",
+                "--groups",
+                "site",
+                "--replicates",
+                "60",
+                "--report",
+                "out.html",
+            ]
+        )
+        == 0
+    )
     page = Path("out.html").read_text(encoding="utf-8")
     assert "600 samples, confidences of the predicted class only" in page
     assert "Oslo" in page
@@ -99,7 +128,10 @@ def test_groups_fit_a_terminal_and_the_worst_is_named(files, capsys):
     assert "Groups: 'Oslo' is calibrated worst, overconfident, ECE" in said
     assert "after Holm's correction for 3 groups" in " ".join(said.split())
     assert "Cairo Children's…" in said
-    assert [line.split()[0] for line in lines if line.startswith((" all", " Oslo"))] == ["all", "Oslo"]
+    assert [line.split()[0] for line in lines if line.startswith((" all", " Oslo"))] == [
+        "all",
+        "Oslo",
+    ]
     assert main(["evaluate", "all.npz", "--groups", "site", "--replicates", "60", "--details"]) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.split("\n"))) <= 80
@@ -107,7 +139,16 @@ def test_groups_fit_a_terminal_and_the_worst_is_named(files, capsys):
 
 
 def test_groups_in_json_and_after_a_calibrator(files, capsys):
-    options = ["--groups", "site", "--calibrate", "temperature", "--on", "noisy.npz", "--replicates", "60"]
+    options = [
+        "--groups",
+        "site",
+        "--calibrate",
+        "temperature",
+        "--on",
+        "noisy.npz",
+        "--replicates",
+        "60",
+    ]
     assert main(["evaluate", "all.npz", *options, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["groups"]
     assert {*found} == {"as predicted", "after temperature"}
@@ -120,7 +161,9 @@ def test_groups_in_json_and_after_a_calibrator(files, capsys):
 def test_weights_of_a_column(files, capsys):
     confidence, right = files
     np.savez("weighted.npz", confidence=confidence, correct=right, mass=np.arange(600) % 3)
-    assert main(["evaluate", "weighted.npz", "--weights", "mass", "--replicates", "60", "--json"]) == 0
+    assert (
+        main(["evaluate", "weighted.npz", "--weights", "mass", "--replicates", "60", "--json"]) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["as predicted"] == evaluate(TopLabel(confidence, right, np.arange(600) % 3))
 
@@ -135,14 +178,26 @@ def test_ten_groups_are_shown_and_the_rest_counted(files, capsys):
     np.savez("many.npz", confidence=confidence, correct=right, part=np.arange(600) % 15)
     assert main(["evaluate", "many.npz", "--groups", "part", "--replicates", "60"]) == 0
     assert "5 further groups: --details." in capsys.readouterr().out
-    assert main(["evaluate", "many.npz", "--groups", "part", "--replicates", "60", "--details"]) == 0
+    assert (
+        main(["evaluate", "many.npz", "--groups", "part", "--replicates", "60", "--details"]) == 0
+    )
     assert "further groups" not in capsys.readouterr().out
 
 
 def test_what_was_made_of_rows_is_printed(files, capsys):
     rows = "p_a,p_b,y,v_a,v_b\n10,30,a,1,3\n,30,b,1,1\n50,50,b,2,2\n80,20,a,4,0\n"
     Path("counts.csv").write_text(rows)
-    options = ["--probs", "p_*", "--target", "y", "--label-probs", "v_*", "--normalize", "--drop-missing", "--json"]
+    options = [
+        "--probs",
+        "p_*",
+        "--target",
+        "y",
+        "--label-probs",
+        "v_*",
+        "--normalize",
+        "--drop-missing",
+        "--json",
+    ]
     assert main(["evaluate", "counts.csv", *options, "--replicates", "0"]) == 0
     found = capsys.readouterr()
     assert "1 of 4 rows lack a value and were left out" in found.err
@@ -159,7 +214,21 @@ def test_probabilities_taken_for_logits_are_warned_of(files, capsys):
         assert main(["evaluate", "probs.npz", "--replicates", "0"]) == 0
     assert "almost surely probabilities" in (said := capsys.readouterr().err)
     assert "name them with --probs" in said
-    assert main(["evaluate", "probs.npz", "--probs", "logits", "--target", "target", "--replicates", "0"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "probs.npz",
+                "--probs",
+                "logits",
+                "--target",
+                "target",
+                "--replicates",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert "almost surely" not in capsys.readouterr().err
 
 
@@ -169,7 +238,12 @@ def test_compare_two_files(files, capsys):
     assert "all.npz is better than noisy.npz in Accuracy by" in said
     assert "A: all.npz, B: noisy.npz, 600 samples" in said
     assert max(map(len, said.split("\n"))) <= 80
-    assert main(["compare", "all.npz", "noisy.npz", "--replicates", "99", "--json", "--metrics", "nll"]) == 0
+    assert (
+        main(
+            ["compare", "all.npz", "noisy.npz", "--replicates", "99", "--json", "--metrics", "nll"]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["nll"]
     assert found["nll"]["better"] == "a"
@@ -186,14 +260,26 @@ def test_compare_two_files(files, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.csv", "shuffled.csv", *NAMED], "labels that differ in .* of 600 rows, first in row .*Sort both files"),
-        (["top.npz", "top.npz", "top.npz"], "two files of predictions can be compared, in a table; got 3 files"),
+        (
+            ["top.csv", "shuffled.csv", *NAMED],
+            "labels that differ in .* of 600 rows, first in row .*Sort both files",
+        ),
+        (
+            ["top.npz", "top.npz", "top.npz"],
+            "two files of predictions can be compared, in a table; got 3 files",
+        ),
         (["top.npz", "top.npz", "--plot", "a.png"], "got --plot"),
         (["top.npz", "top.npz", "--stage", "auto", "--details"], "got --stage --details"),
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
-        (["top.npz", "top.npz", "--metrics", "nll"], "'nll' needs the probabilities of all classes"),
+        (
+            ["top.npz", "top.npz", "--metrics", "nll"],
+            "'nll' needs the probabilities of all classes",
+        ),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),
-        ([".", "a:b", "--json"], "--json, --num-bins .* are for two files of predictions; got the folder"),
+        (
+            [".", "a:b", "--json"],
+            "--json, --num-bins .* are for two files of predictions; got the folder",
+        ),
         ([".", "a:b", "--num-bins", "10"], "are for two files of predictions; got the folder"),
     ],
 )

@@ -37,11 +37,15 @@ def folder(tmp_path_factory):
     ],
 )
 def test_the_interval_decides(rule, low, high, outcome):
-    check = required(Requirement.parse(rule, ["ece", "accuracy"]), Estimate((low + high) / 2, low, high))
+    check = required(
+        Requirement.parse(rule, ["ece", "accuracy"]), Estimate((low + high) / 2, low, high)
+    )
     assert check.outcome == outcome
 
 
-@pytest.mark.parametrize("rule", ["ece", "ece<0.03", "ece<=", "ece<=a", "eec<=0.03", "", "ece<=0.03 nll<=1"])
+@pytest.mark.parametrize(
+    "rule", ["ece", "ece<0.03", "ece<=", "ece<=a", "eec<=0.03", "", "ece<=0.03 nll<=1"]
+)
 def test_what_states_nothing_is_refused(rule):
     with pytest.raises(InputError, match=r"--require"):
         Requirement.parse(rule, ["ece", "nll"])
@@ -64,7 +68,17 @@ def test_a_gate_that_holds_and_one_that_fails(folder, monkeypatch, capsys):
     holds = ["evaluate", "good.npz", "--replicates", "99", "--require", "ece<=0.1", "nll<=2"]
     assert main(holds) == 0
     assert "Holds: ECE" in " ".join(capsys.readouterr().out.split())
-    fails = ["evaluate", "sure.npz", "--replicates", "99", "--require", "ece<=0.1", "--junit", "gate.xml", "--github"]
+    fails = [
+        "evaluate",
+        "sure.npz",
+        "--replicates",
+        "99",
+        "--require",
+        "ece<=0.1",
+        "--junit",
+        "gate.xml",
+        "--github",
+    ]
     assert main(fails) == 3
     shown = capsys.readouterr().out
     assert "::error title=ece<=0.1::Fails: ECE" in shown
@@ -73,14 +87,17 @@ def test_a_gate_that_holds_and_one_that_fails(folder, monkeypatch, capsys):
     assert case.attrib == {"classname": "sure.npz", "name": "ece<=0.1"}
     assert case[0].tag == "failure"
     repaired = ["evaluate", "good.npz", "--on", "sure.npz", "--calibrate", "temperature"]
-    assert main([*repaired, "--replicates", "99", "--require", "ece<=0.1"]) == 3  # the last stage is what counts
+    # the last stage is what counts
+    assert main([*repaired, "--replicates", "99", "--require", "ece<=0.1"]) == 3
 
 
 def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     gate = ["--fail-if-worse", "nll", "ece", "--replicates", "99"]
     assert main(["compare", "good.npz", "sure.npz", *gate]) == 0
-    assert "Holds: good.npz is better than sure.npz in NLL" in " ".join(capsys.readouterr().out.split())
+    assert "Holds: good.npz is better than sure.npz in NLL" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert main(["compare", "sure.npz", "good.npz", *gate, "--junit", "new.xml"]) == 3
     assert ElementTree.parse("new.xml").getroot().attrib["failures"] == "2"
     assert main(["compare", "sure.npz", "good.npz", *gate, "--margin", "5", "--json"]) == 0
@@ -94,10 +111,25 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
         (["evaluate", "good.npz", "--require", "ece<=x"], "a metric, <= or >=, and a number"),
         (["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"], "needs replicates"),
         (["evaluate", "good.npz", "--github"], "--github shows the result of --require"),
-        (["evaluate", "good.npz", "--on", "sure.npz", "--calibrate", "all", "--require", "ece<=1"], "for one model"),
+        (
+            [
+                "evaluate",
+                "good.npz",
+                "--on",
+                "sure.npz",
+                "--calibrate",
+                "all",
+                "--require",
+                "ece<=1",
+            ],
+            "for one model",
+        ),
         (["compare", "good.npz", "sure.npz", "--fail-if-worse", "eec"], "'eec'"),
         (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin goes with"),
-        (["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"], "--margin must be"),
+        (
+            ["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"],
+            "--margin must be",
+        ),
         (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit shows"),
         (["compare", ".", "a:b", "--fail-if-worse", "ece"], "two files of predictions"),
     ],
@@ -116,8 +148,12 @@ def test_the_next_step_can_be_pasted(folder, monkeypatch, capsys):
     names = ["--probs", "prob_*", "--target", "target", "--drop-missing", "--replicates", "99"]
     assert main(["evaluate", "test.csv", *names]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "fedlas evaluate test.csv --on VAL --probs 'prob_*' --target target --drop-missing" in shown
-    assert main(["evaluate", "test.csv", *names, "--on", "val.csv", "--calibrate", "temperature"]) == 0
+    assert (
+        "fedlas evaluate test.csv --on VAL --probs 'prob_*' --target target --drop-missing" in shown
+    )
+    assert (
+        main(["evaluate", "test.csv", *names, "--on", "val.csv", "--calibrate", "temperature"]) == 0
+    )
     shown = " ".join(capsys.readouterr().out.split())
     wanted = "calibrate val.csv --probs 'prob_*' --target target --drop-missing --method temperature --out cal.json"
     assert f"next: fedlas {wanted}" in shown

@@ -70,16 +70,28 @@ def test_the_preset_without_a_place_says_how_to_name_it(photos, capsys):
         (({"": 30}, (28, 28), 30), (18, 6, 6, 28, 32, 32)),
         (({"": 3000}, (8, 9), 0), (2160, 240, 600, 8, 32, 64)),
         (({"train": 2500, "test": 1000}, (32, 32), 0), (2250, 250, 1000, 32, 32, 64)),
-        (({"train": 20_000, "val": 2000, "test": 1000}, (300, 200), 0), (19_800, 2200, 1000, 64, 16, 128)),
+        (
+            ({"train": 20_000, "val": 2000, "test": 1000}, (300, 200), 0),
+            (19_800, 2200, 1000, 64, 16, 128),
+        ),
     ],
 )
 def test_what_is_chosen(make, numbers, tmp_path):
 
     counts, size, gray = make
     by_part = {part: {"a": count // 2, "b": count - count // 2} for part, count in counts.items()}
-    found = Survey(tmp_path, by_part, Counter({size: sum(counts.values())}), gray, False, Counter(), ())
+    found = Survey(
+        tmp_path, by_part, Counter({size: sum(counts.values())}), gray, False, Counter(), ()
+    )
     chosen = choose_settings(found)
-    assert (chosen.train, chosen.val, chosen.test, chosen.size, chosen.width, chosen.batch) == numbers
+    assert (
+        chosen.train,
+        chosen.val,
+        chosen.test,
+        chosen.size,
+        chosen.width,
+        chosen.batch,
+    ) == numbers
     assert 10 <= chosen.epochs <= 60
     (tmp_path / "made.yaml").write_text(starter_recipe(found, chosen))
     recipe = load_recipe(str(tmp_path / "made.yaml"))
@@ -97,7 +109,11 @@ def test_the_numbers_are_those_that_training_finds(tmp_path, below):
     init(tmp_path / "x", out=tmp_path / "x.yaml")
     (run,) = plan(load_recipe(str(tmp_path / "x.yaml")), losses=["ce"], seeds=[0], out=tmp_path)
     splits = prepare_data(run)
-    assert (len(splits.train), len(splits.val), len(splits.test)) == (chosen.train, chosen.val, chosen.test)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (
+        chosen.train,
+        chosen.val,
+        chosen.test,
+    )
     assert run.recipe.data.name == ("image-folder" if below else "folder")
 
 
@@ -119,7 +135,11 @@ def test_what_a_person_should_know_is_said(tmp_path, capsys):
 
 
 def test_nothing_is_written_over_and_nothing_is_left_of_a_refusal(photos, tmp_path):
-    refused = {"x.json": r"must end in \.yaml", ".yaml": r"must end in \.yaml", "a\\b.yaml": "plain name"}
+    refused = {
+        "x.json": r"must end in \.yaml",
+        ".yaml": r"must end in \.yaml",
+        "a\\b.yaml": "plain name",
+    }
     for out, words in refused.items():
         with pytest.raises(InputError, match=words):
             init(photos, out=tmp_path / out)

@@ -38,18 +38,31 @@ def test_needs_of_every_loss_show():
     for row in listing("losses").rows:
         kind = LOSSES[row["name"]].value
         assert bool(kind.needs) <= bool(row["needs"])
-        own = any("update_from_validation" in vars(each) for each in kind.__mro__ if each is not OnBase)
+        own = any(
+            "update_from_validation" in vars(each) for each in kind.__mro__ if each is not OnBase
+        )
         assert own == ("validation" in row["needs"])
 
 
 def test_calibrators_say_what_they_need_and_whether_the_class_stays():
     rows = {row["name"]: row for row in listing("calibrators").rows}
     assert (rows["temperature"]["needs"], rows["temperature"]["keeps the class"]) == ("", "yes")
-    assert (rows["feature-clipping"]["needs"], rows["vector"]["keeps the class"]) == ("features", "no")
+    assert (rows["feature-clipping"]["needs"], rows["vector"]["keeps the class"]) == (
+        "features",
+        "no",
+    )
 
 
 def test_details_leave_out_what_is_empty():
-    row = {"name": "x", "what it is": "y", "paper": "", "year": "", "linked": "", "defaults": "a 1", "needs": ""}
+    row = {
+        "name": "x",
+        "what it is": "y",
+        "paper": "",
+        "year": "",
+        "linked": "",
+        "defaults": "a 1",
+        "needs": "",
+    }
     assert listing("models").details(row) == "defaults: a 1"
 
 
@@ -65,7 +78,13 @@ def test_printed(capsys):
     assert "resnet8" in capsys.readouterr().out
     main(["list", "losses"])
     shown = " ".join(capsys.readouterr().out.split())
-    for part in ("fedlas+", "FedLAS, 2026", "needs: features", "margin 6, momentum 0.95", "written from the paper"):
+    for part in (
+        "fedlas+",
+        "FedLAS, 2026",
+        "needs: features",
+        "margin 6, momentum 0.95",
+        "written from the paper",
+    ):
         assert part in shown
     main(["list", "losses", "--markdown"])
     assert capsys.readouterr().out.strip() == listing("losses").markdown()

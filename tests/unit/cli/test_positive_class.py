@@ -14,7 +14,9 @@ from unit.cli.test_commands import evaluate_file
 def predictions():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(300, 2, generator=generator)
-    return Predictions(1.6 * logits, torch.bernoulli(logits.softmax(1)[:, 1], generator=generator).long())
+    return Predictions(
+        1.6 * logits, torch.bernoulli(logits.softmax(1)[:, 1], generator=generator).long()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,11 @@ def file(predictions, tmp_path_factory):
 
 def rows(text):
     lines = text.split("\n event ")[1].splitlines()[2:]
-    return {line[:25].strip(): line[25:].split() for line in lines if line.strip() and "within noise" not in line}
+    return {
+        line[:25].strip(): line[25:].split()
+        for line in lines
+        if line.strip() and "within noise" not in line
+    }
 
 
 def test_the_main_measures(file, predictions, capsys):
@@ -70,7 +76,9 @@ def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):
     found = content["positive class"]["as predicted"]
     expected = binary.measures(predictions, replicates=0)
     values = {name: each["value"] for name, each in found.items()}
-    assert values == {k: v.value for k, v in expected.items()} | {"nll": content["as predicted"]["nll"]}
+    assert values == {k: v.value for k, v in expected.items()} | {
+        "nll": content["as predicted"]["nll"]
+    }
     assert found["slope"]["low"] == expected["slope"].low
     assert "low" not in found["ici"]
     assert "joint_p" not in content
@@ -80,8 +88,13 @@ def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):
 
 
 def test_an_interval_without_ends_is_left_out_of_json(tmp_path, capsys):
-    logits = torch.tensor([[0.0, 1e9], [0.0, -1e9]] * 20)  # one mistake of a model that is never in doubt
-    evaluate_file(Predictions(logits, [1, 0] * 19 + [0, 1]).save(tmp_path / "sure.npz"), as_json=True, replicates=0)
+    # one mistake of a model that is never in doubt
+    logits = torch.tensor([[0.0, 1e9], [0.0, -1e9]] * 20)
+    evaluate_file(
+        Predictions(logits, [1, 0] * 19 + [0, 1]).save(tmp_path / "sure.npz"),
+        as_json=True,
+        replicates=0,
+    )
     text = capsys.readouterr().out
     assert "Infinity" not in text
     assert "low" not in json.loads(text)["positive class"]["as predicted"]["in_the_large"]
@@ -93,7 +106,9 @@ def test_other_classes_and_one_outcome_alone(tmp_path, capsys):
     assert "class 1" not in capsys.readouterr().out
     evaluate_file(four, as_json=True, replicates=0)
     assert "positive class" not in json.loads(capsys.readouterr().out)
-    one = Predictions(torch.randn(50, 2), torch.ones(50, dtype=torch.long)).save(tmp_path / "one.npz")
+    one = Predictions(torch.randn(50, 2), torch.ones(50, dtype=torch.long)).save(
+        tmp_path / "one.npz"
+    )
     evaluate_file(one, replicates=60)
     assert "and 100.0 % occur" in capsys.readouterr().out
 
@@ -102,14 +117,20 @@ def test_stages_and_page_keep_their_intervals(file, tmp_path, capsys):
     val = Predictions(torch.randn(200, 2), torch.randint(2, (200,))).save(tmp_path / "val.npz")
     evaluate_file(file, calibrate="temperature", on=val, replicates=60, html=tmp_path / "page.html")
     text = capsys.readouterr().out
-    assert len(rows(text)["calibration slope → 1"]) == 6  # two values, each with both ends of its interval
+    # two values, each with both ends of its interval
+    assert len(rows(text)["calibration slope → 1"]) == 6
     page = (tmp_path / "page.html").read_text()
     assert page.count("Reliability diagram of class 1") == 2
 
 
 def test_weights_keep_the_event(predictions):
-    weighted = Predictions(predictions.logits, predictions.target, weights=1.0 + torch.arange(300) % 2)
+    weighted = Predictions(
+        predictions.logits, predictions.target, weights=1.0 + torch.arange(300) % 2
+    )
     found = measures_by_stage({"as predicted": weighted}, replicates=60, confidence_level=0.95)
-    assert found["as predicted"]["slope"].value != binary.measures(predictions, replicates=0)["slope"].value
+    assert (
+        found["as predicted"]["slope"].value
+        != binary.measures(predictions, replicates=0)["slope"].value
+    )
     many = dict.fromkeys("abcd", predictions)
     assert list(measures_by_stage(many, replicates=0, confidence_level=0.95)) == ["a"]

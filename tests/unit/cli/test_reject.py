@@ -15,7 +15,10 @@ def files(tmp_path, monkeypatch):
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 3, generator=random, dtype=torch.float64)
     target = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
-    parts = Predictions(3 * logits[:2000], target[:2000]), Predictions(3 * logits[2000:], target[2000:])
+    parts = (
+        Predictions(3 * logits[:2000], target[:2000]),
+        Predictions(3 * logits[2000:], target[2000:]),
+    )
     for name, part in zip(("val", "test"), parts, strict=True):
         part.save(f"{name}.npz")
     return parts
@@ -32,7 +35,9 @@ def test_thresholds_come_from_on_and_the_numbers_from_the_file(files, capsys):
     status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001", "--json")
     assert status == 0
     rows = json.loads(said)["reject"]
-    assert rows == {"as predicted": [reject_option(val, test, risk=risk).plain() for risk in (0.3, 0.0001)]}
+    assert rows == {
+        "as predicted": [reject_option(val, test, risk=risk).plain() for risk in (0.3, 0.0001)]
+    }
     assert rows["as predicted"][1]["threshold"] is None
 
 
@@ -47,7 +52,9 @@ def test_a_run_folder_has_its_validation_part(files, capsys):
 
 def test_a_calibrator_is_applied_to_both_parts(files, capsys):
     val, test = files
-    _, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "--calibrate", "temperature", "--json")
+    _, said = evaluate(
+        capsys, "--on", "val.npz", "--reject", "0.3", "--calibrate", "temperature", "--json"
+    )
     scaling = TemperatureScaling().fit(val)
     expected = reject_option(scaling.transform(val), scaling.transform(test), risk=0.3).plain()
     assert json.loads(said)["reject"]["after temperature"] == [expected]
@@ -61,7 +68,13 @@ def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, cap
     assert "Reject option, as predicted" in said
     row = next(line.split() for line in said.splitlines() if line.split()[:1] == ["30"])
     upper = f"{100 * found.upper:.2f}"
-    assert row == ["30", f"{found.threshold:.4f}", f"{100 * found.coverage:.1f}", f"{100 * found.risk:.2f}", upper]
+    assert row == [
+        "30",
+        f"{found.threshold:.4f}",
+        f"{100 * found.coverage:.1f}",
+        f"{100 * found.risk:.2f}",
+        upper,
+    ]
     assert "Even without a mistake it takes 52,981 accepted ones." in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 80
 

@@ -40,20 +40,31 @@ def marked(content, offset, value):
     for mark, start in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         place = content.find(mark)
         while place >= 0:
-            content[place + start + offset : place + start + offset + 2] = value.to_bytes(2, "little")
+            content[place + start + offset : place + start + offset + 2] = value.to_bytes(
+                2, "little"
+            )
             place = content.find(mark, place + 4)
     return bytes(content)
 
 
 NUMBERS = npy((4, 2), body=np.zeros(8, "<f4").tobytes())
 HOSTILE = {
-    "a header of 36 TiB": (archive(npy((10**13, 1), body=b"x" * 100)), r"claims shape \(10000000000000, 1\)"),
-    "the same by column": (archive(npy((10**13, 1), body=b"x" * 100, by_column=True)), "claims shape"),
+    "a header of 36 TiB": (
+        archive(npy((10**13, 1), body=b"x" * 100)),
+        r"claims shape \(10000000000000, 1\)",
+    ),
+    "the same by column": (
+        archive(npy((10**13, 1), body=b"x" * 100, by_column=True)),
+        "claims shape",
+    ),
     "a negative shape": (archive(npy((-4, 2), body=b"x" * 100)), "claims shape"),
     "objects": (archive(npy((4,), "'|O'", b"\x80\x04K\x01.")), "of object"),
     "fields": (archive(npy((4,), "[('a', '<f4')]", bytes(16))), "plain numbers"),
     "text of no width": (archive(npy((2**60, 2), "'<U0'")), "plain numbers"),
-    "a nested header": (archive(b"\x93NUMPY\1\0" + (9000).to_bytes(2, "little") + b"(" * 9000), "Error"),
+    "a nested header": (
+        archive(b"\x93NUMPY\1\0" + (9000).to_bytes(2, "little") + b"(" * 9000),
+        "Error",
+    ),
     "a dtype that is none": (archive(npy((4,), "'nonsense'")), "not a valid dtype"),
     "a later format": (archive(npy((4, 2), version=b"\3\0")), "fields"),
     "encrypted": (marked(archive(NUMBERS), 0, 1), "encrypted"),

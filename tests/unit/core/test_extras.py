@@ -23,7 +23,9 @@ def test_what_is_not(package):
 
 def test_all_that_is_missing_is_named_at_once():
     require_all(("json", "plots"))
-    with pytest.raises(MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[plots,stats\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[plots,stats\]'"
+    ):
         require_all(("none_a", "plots"), ("json", "bench"), ("none_b", "stats"))
 
 

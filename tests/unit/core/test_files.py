@@ -47,7 +47,8 @@ def test_json_has_no_nan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["NaN", "[1, Infinity]", '{"a": -Infinity}', "[1e999]", "[1,", "[" * 100_000, "1" * 5000]
+    "text",
+    ["NaN", "[1, Infinity]", '{"a": -Infinity}', "[1e999]", "[1,", "[" * 100_000, "1" * 5000],
 )
 def test_what_is_no_json_is_no_json(tmp_path, text):
     """Neither are the constants that Python's own reader takes; a comparison with NaN is silently false."""
@@ -63,7 +64,9 @@ def test_a_file_in_the_way(tmp_path):
         write_text(tmp_path / "file" / "a.txt", "")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 def test_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     try:

@@ -9,7 +9,14 @@ import torch
 
 from fedlas._core import files
 from fedlas._core.check import InputError
-from fedlas._core.files import check_name, path_inside, remove, remove_parts, write_atomically, write_text
+from fedlas._core.files import (
+    check_name,
+    path_inside,
+    remove,
+    remove_parts,
+    write_atomically,
+    write_text,
+)
 
 
 def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
@@ -28,7 +35,9 @@ def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize(
     "save",
     [
-        lambda arrays, file: torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, file),
+        lambda arrays, file: torch.save(
+            {name: torch.from_numpy(array) for name, array in arrays.items()}, file
+        ),
         lambda arrays, file: np.savez(file, **arrays),
         lambda arrays, file: np.savez_compressed(file, **arrays),
         lambda arrays, file: file.write(arrays["0"].tobytes()),
@@ -39,7 +48,10 @@ def test_full_disk_under_every_writer(tmp_path, full_disk, save, size):
     """Some writers meet the error while they close their archive, and raise another in its place."""
     path = write_text(tmp_path / "a", "old")
     arrays = {str(number): np.random.default_rng(number).random(size) for number in range(3)}
-    with full_disk(5_000), pytest.raises(InputError, match=r"output folder: .*/a \(File too large\)"):
+    with (
+        full_disk(5_000),
+        pytest.raises(InputError, match=r"output folder: .*/a \(File too large\)"),
+    ):
         write_atomically(path, lambda file: save(arrays, file))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -72,7 +84,13 @@ def test_remove_parts_takes_only_what_killed_writers_left_in_this_folder(tmp_pat
         with pytest.raises(SystemExit):
             write_atomically(tmp_path / "checkpoint.pt", killed)
     (part,) = tmp_path.glob(".checkpoint.pt*")
-    others = [".film.mkv.part", ".film.mkv.abcdefgh.part", "my.fedlas.part", ".hidden", f"below/{part.name}"]
+    others = [
+        ".film.mkv.part",
+        ".film.mkv.abcdefgh.part",
+        "my.fedlas.part",
+        ".hidden",
+        f"below/{part.name}",
+    ]
     for name in others:
         (tmp_path / name).write_text("x")
     remove_parts(tmp_path, tmp_path / "nowhere")
@@ -98,7 +116,9 @@ def test_remove_takes_files_folders_and_what_is_not_there(house):
     assert list(house.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../neighbor", "inner/../../neighbor", "/", "{tmp}/neighbor"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../neighbor", "inner/../../neighbor", "/", "{tmp}/neighbor"]
+)
 def test_remove_stays_inside(house, name):
     with pytest.raises(InputError, match=r"only .*home may"):
         remove(house / name.replace("{tmp}", str(house.parent)), inside=house)
@@ -125,7 +145,8 @@ def test_a_path_to_write_to_follows_no_link_out_of_the_folder(house):
     (house / "export").symlink_to(house.parent / "neighbor")
     with pytest.raises(InputError, match="may be written"):
         path_inside(house, house / "export" / "model.onnx")
-    assert path_inside(house, house / "export") == house / "export"  # a file of that name replaces the link
+    # a file of that name replaces the link
+    assert path_inside(house, house / "export") == house / "export"
 
 
 def test_a_folder_may_itself_be_reached_by_a_link(house):
@@ -135,16 +156,33 @@ def test_a_folder_may_itself_be_reached_by_a_link(house):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "a/b", "/etc", "..\\b", "a\0", "a\n", "a\x1b[2J", "a" * 201, 7, None]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "/etc",
+        "..\\b",
+        "a\0",
+        "a\n",
+        "a\x1b[2J",
+        "a" * 201,
+        7,
+        None,
+    ],
 )
 def test_names_that_could_lead_elsewhere(name):
     with pytest.raises(InputError, match=r"loss .*plain name"):
-        check_name("run", "the loss", name, "Pass another.")
+        check_name("the loss", name, "Pass another.")
 
 
-@pytest.mark.parametrize("name", ["ce", "fedlas+", "my.loss", "module.py:loss", "l_2-norm", "Größe 2"])
+@pytest.mark.parametrize(
+    "name", ["ce", "fedlas+", "my.loss", "module.py:loss", "l_2-norm", "Größe 2"]
+)
 def test_names_that_cannot(name):
-    assert check_name("run", "the loss", name, "Pass another.") == name
+    assert check_name("the loss", name, "Pass another.") == name
 
 
 def test_writers_side_by_side_each_write_a_whole_file(tmp_path):

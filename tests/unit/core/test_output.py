@@ -61,11 +61,15 @@ def test_what_leaves_files_does_not(broken, runs, tmp_path, capsys):
     folder = runs("shared") / "ce-s0"
     capsys.readouterr()
     stream = broken(errno.ENOSPC, takes=1)
-    assert main(["card", str(folder), "--out", str(tmp_path / "card.json"), "--replicates", "0"]) == 0
+    assert (
+        main(["card", str(folder), "--out", str(tmp_path / "card.json"), "--replicates", "0"]) == 0
+    )
     assert stream.tried > 2
     assert json.loads((tmp_path / "card.json").read_text())
     error = capsys.readouterr().err
-    assert error.startswith("fedlas: warning: standard output: it must take what is shown; got No space left")
+    assert error.startswith(
+        "fedlas: warning: standard output: it must take what is shown; got No space left"
+    )
     assert error.endswith("The results are there all the same.\n")
 
 
@@ -135,7 +139,9 @@ def test_streams_drop_or_stop():
 def test_shells(redirect, status, error):
     command = f"set -o pipefail; {sys.executable} -m fedlas list losses {redirect}"
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == status
     assert error in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,7 +29,11 @@ def test_entries(registry):
     assert list(registry) == ["ls", "ce"]
     assert len(registry) == 2
     entry = registry["ls"]
-    assert (entry.name, entry.summary, entry.metadata) == ("ls", "Label smoothing.", {"paper": "P", "year": 2019})
+    assert (entry.name, entry.summary, entry.metadata) == (
+        "ls",
+        "Label smoothing.",
+        {"paper": "P", "year": 2019},
+    )
     assert registry["ce"].summary == ""
     assert [e.name for e in registry.entries()] == ["ls", "ce"]
     assert "ls" in registry
@@ -63,7 +67,7 @@ def test_unknown_names(registry, name):
     for lookup in (registry.__getitem__, registry.build):
         with pytest.raises(InputError, match=r"loss: .*registered") as caught:
             lookup(name)
-        assert caught.value.parts[3].startswith(("Did you mean", "Choose one of: ls, ce."))
+        assert caught.value.parts[2].startswith(("Did you mean", "Choose one of: ls, ce."))
 
 
 def test_an_empty_registry():
@@ -87,7 +91,12 @@ def test_names_of_metrics_ignore_case():
 
 
 def test_build_passes_on_what_fits(registry):
-    assert registry.build("ls", {"alpha": 0.3}, num_classes=4, num_samples=9) == ("ls", 4, 0.3, "mean")
+    assert registry.build("ls", {"alpha": 0.3}, num_classes=4, num_samples=9) == (
+        "ls",
+        4,
+        0.3,
+        "mean",
+    )
     assert registry.build("ls", None, num_classes=4) == ("ls", 4, 0.1, "mean")
     assert registry.build("ce", {}, num_classes=4) == "ce"
 
@@ -97,7 +106,8 @@ def test_unknown_options(registry):
         registry.build("ls", {"aplha": 1}, num_classes=4)
     with pytest.raises(InputError, match=r"loss ce: .*'alpha'\. Leave"):
         registry.build("ce", {"alpha": 1}, num_classes=4)
-    with pytest.raises(InputError, match="got 'num_classes'"):  # the data set says that, not the user
+    # the data set says that, not the user
+    with pytest.raises(InputError, match="got 'num_classes'"):
         registry.build("ls", {"num_classes": 3}, num_classes=4)
     with pytest.raises(InputError, match="got 3"):
         registry.build("ls", {3: 1}, num_classes=4)

@@ -7,12 +7,22 @@ from fedlas._core.streams import derive, restore_rng_state, rng_state, seed_ever
 
 
 def draw():
-    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist()
+    return (
+        random.random(),
+        random.gauss(0, 1),
+        np.random.rand(),
+        np.random.randn(),
+        torch.rand(3).tolist(),
+    )
 
 
 def test_derive_is_stable_and_separates_purposes_and_seeds():
     assert derive(0, "model") == 874792090  # published seeds must keep their meaning
-    seeds = {derive(seed, purpose) for seed in range(50) for purpose in ("model", "criterion", "order", "split")}
+    seeds = {
+        derive(seed, purpose)
+        for seed in range(50)
+        for purpose in ("model", "criterion", "order", "split")
+    }
     assert len(seeds) == 200
     assert all(0 <= seed < 2**32 for seed in seeds)
 
@@ -28,7 +38,8 @@ def test_seeding_repeats_every_generator():
 
 def test_state_survives_a_checkpoint(tmp_path):
     seed_everything(3)
-    random.gauss(0, 1), np.random.randn()  # half of a Box-Muller pair is kept: it must be restored too
+    # half of a Box-Muller pair is kept: it must be restored too
+    random.gauss(0, 1), np.random.randn()
     torch.save(rng_state(), tmp_path / "rng.pt")
     expected = draw()
     draw()

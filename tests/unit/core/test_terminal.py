@@ -35,14 +35,19 @@ def test_ordinary_text_is_left_alone(text):
 
 def test_what_a_terminal_would_obey_is_written_out():
     assert printable(HOSTILE) == SHOWN
-    assert printable("\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t") == r"\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t"
+    assert (
+        printable("\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t")
+        == r"\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t"
+    )
     every = "".join(map(chr, range(0x110000)))
-    left = {c for c in printable(every) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    left = {
+        c for c in printable(every) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    }
     assert left == {"\u200c", "\u200d"}
 
 
 def test_errors_are_one_line_without_commands():
-    error = InputError("fedlas", f"{HOSTILE} must be", HOSTILE, HOSTILE)
+    error = InputError(f"{HOSTILE} must be", HOSTILE, HOSTILE)
     assert str(error) == f"fedlas: {SHOWN} must be; got {SHOWN}. {SHOWN}"
 
 

@@ -34,7 +34,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "mine-s0"
     predictions(0, 1500).save(folder / "predictions" / "val.npz")
     predictions(1, 600).save(folder / "predictions" / "test.npz")
-    (folder / "config.yaml").write_text("recipe: made\ndata: {name: synthetic, label_noise: 0.2}\nmodel: {name: mlp}\n")
+    (folder / "config.yaml").write_text(
+        "recipe: made\ndata: {name: synthetic, label_noise: 0.2}\nmodel: {name: mlp}\n"
+    )
     metrics = {"format": 1, "loss": "ce", "seed": 0, "recipe": "made", "test": {"accuracy": 0.5}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     np.savez(folder / "splits.npz", train=np.arange(9), val=np.arange(1500), test=np.arange(600))
@@ -57,7 +59,9 @@ def calibrated(folder, part):
 def test_numbers_are_those_of_the_predictions(folder, content):
     test = calibrated(folder, "test")
     for name, value in evaluate(test).items():
-        assert content["metrics"]["calibrated"][name]["value"] == pytest.approx(value, abs=1e-12), name
+        assert content["metrics"]["calibrated"][name]["value"] == pytest.approx(value, abs=1e-12), (
+            name
+        )
     ece = content["metrics"]["calibrated"]["ece"]
     assert ece["low"] <= ece["value"] <= ece["high"]
     assert 0 < ece["p"] <= 1
@@ -95,11 +99,15 @@ def test_a_card_comes_back_for_the_monitor(folder, content):
 def test_a_card_needs_predictions_alone(tmp_path):
     val, test = predictions(0, 400), predictions(1, 300)
     calibration = fit_calibration("vector", val)
-    made = make_card(val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2])
+    made = make_card(
+        val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2]
+    )
     (tmp_path / "card.json").write_text(json.dumps(made))
     card = Card.read(tmp_path / "card.json")
     assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
-    assert made["metrics"]["calibrated"]["ece"] == {"value": evaluate(calibration.transform(test))["ece"]}
+    assert made["metrics"]["calibrated"]["ece"] == {
+        "value": evaluate(calibration.transform(test))["ece"]
+    }
     assert "300 test samples of own" in made["limits"][0]
 
 
@@ -178,9 +186,14 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
     assert "training run" not in said
     content = json.loads((tmp_path / "test.card.json").read_text())
     wanted = evaluate(fit_calibration("auto", val).transform(test))
-    assert content["metrics"]["calibrated"]["ece"]["value"] == pytest.approx(wanted["ece"], abs=1e-12)
+    assert content["metrics"]["calibrated"]["ece"]["value"] == pytest.approx(
+        wanted["ece"], abs=1e-12
+    )
     assert Card.read(tmp_path / "test.card.json").calibration.method == "auto"
-    assert "test.npz: 4 classes; 1,500 val, 600 test samples." in (tmp_path / "test.card.html").read_text()
+    assert (
+        "test.npz: 4 classes; 1,500 val, 600 test samples."
+        in (tmp_path / "test.card.html").read_text()
+    )
 
 
 def test_of_a_saved_model_and_two_files(tmp_path, capsys):
@@ -193,16 +206,27 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     content = json.loads((tmp_path / "c.json").read_text())
     wanted = evaluate(other.transform(test))
     assert content["model"]["run"] == "mine"
-    assert any("validation samples chose the thresholds. The test part" in limit for limit in content["limits"])
-    assert content["metrics"]["calibrated"]["nll"]["value"] == pytest.approx(wanted["nll"], abs=1e-12)
+    assert any(
+        "validation samples chose the thresholds. The test part" in limit
+        for limit in content["limits"]
+    )
+    assert content["metrics"]["calibrated"]["nll"]["value"] == pytest.approx(
+        wanted["nll"], abs=1e-12
+    )
     logits = torch.randn(5, 4)
-    torch.testing.assert_close(Card.read(tmp_path / "c.json").calibration(logits), other.module()(logits))
+    torch.testing.assert_close(
+        Card.read(tmp_path / "c.json").calibration(logits), other.module()(logits)
+    )
     for wrong, options, message in (
         (places[:1] * 4, {}, "two files of predictions"),
         ([saved, *places], {"calibrate": "vector"}, "has its calibration"),
         ([places[0], *places], {}, "CalibratedModel.save wrote"),
         ([places[0], tmp_path], {}, "got file .*, folder"),
-        ([places[0], Predictions(torch.randn(9, 3), [0] * 9).save(tmp_path / "three.npz")], {}, "the same classes"),
+        (
+            [places[0], Predictions(torch.randn(9, 3), [0] * 9).save(tmp_path / "three.npz")],
+            {},
+            "the same classes",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             card(*wrong, out=tmp_path / "no.json", replicates=0, **options)

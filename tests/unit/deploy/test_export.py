@@ -31,7 +31,9 @@ def no_card(monkeypatch):
 
 
 def expected(folder, calibrate):
-    val, test = (Predictions.load(folder / "predictions" / f"{part}.npz") for part in ("val", "test"))
+    val, test = (
+        Predictions.load(folder / "predictions" / f"{part}.npz") for part in ("val", "test")
+    )
     return CALIBRATORS[calibrate]().fit(val).transform(test).probs.numpy()
 
 
@@ -80,7 +82,9 @@ def test_onnx(run_folder, tmp_path, no_card):
         np.testing.assert_allclose(found, expected(run_folder, "temperature")[:size], atol=1e-5)
     about = session.get_modelmeta().custom_metadata_map
     val = Predictions.load(run_folder / "predictions" / "val.npz")
-    assert json.loads(about["calibration"])["temperature"] == TemperatureScaling().fit(val).temperature
+    assert (
+        json.loads(about["calibration"])["temperature"] == TemperatureScaling().fit(val).temperature
+    )
     assert about["run"] == "ce-s3"
     assert "commit" in about
 
@@ -117,7 +121,9 @@ def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder,
     copy = tmp_path / "ce-s3"
     shutil.copytree(run_folder, copy)
     test = Predictions.load(copy / "predictions" / "test.npz")
-    test.with_logits(test.logits + 0.01 * torch.randn(test.logits.shape)).save(copy / "predictions" / "test.npz")
+    test.with_logits(test.logits + 0.01 * torch.randn(test.logits.shape)).save(
+        copy / "predictions" / "test.npz"
+    )
     with pytest.raises(InputError, match=r"differs by .*already"):
         export(copy, format="torch-export", replicates=0)
     assert not (copy / "export").exists()

@@ -61,7 +61,11 @@ def folder(tmp_path, monkeypatch):
     CalibratedModel(users_code.build(), calibrator).save("one.safetensors")
     CalibratedModel(users_code.Words(), calibrator).save("two.safetensors")
     np.savez("one.npz", inputs=torch.randn(70, 3, 2, 2).numpy())
-    np.savez("two.npz", ids=torch.randint(0, 20, (70, 5)).numpy(), mask=torch.ones(70, 5, dtype=torch.int64).numpy())
+    np.savez(
+        "two.npz",
+        ids=torch.randint(0, 20, (70, 5)).numpy(),
+        mask=torch.ones(70, 5, dtype=torch.int64).numpy(),
+    )
     return tmp_path
 
 
@@ -72,11 +76,19 @@ def test_it_is_checked_and_the_printed_lines_run(folder, form, name, function, c
     if form == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):
             pytest.importorskip(package)
-    arguments = [f"{name}.safetensors", "--model", f"users_code:{function}", "--inputs", f"{name}.npz"]
+    arguments = [
+        f"{name}.safetensors",
+        "--model",
+        f"users_code:{function}",
+        "--inputs",
+        f"{name}.npz",
+    ]
     assert main(["export", *arguments, "--format", form]) == 0
     said = capsys.readouterr().out
     assert "70 samples, largest difference of a probability" in said
-    assert {"one": "float32 [batch, 3, 2, 2]", "two": "ids int64 [batch, 5], from 0 to 19"}[name] in said
+    assert {"one": "float32 [batch, 3, 2, 2]", "two": "ids int64 [batch, 5], from 0 to 19"}[
+        name
+    ] in said
     lines = [line.strip() for line in said.splitlines() if line.startswith("    ")]
     assert len(lines) == 4
     found = {}
@@ -84,7 +96,10 @@ def test_it_is_checked_and_the_printed_lines_run(folder, form, name, function, c
     import users_code
 
     model = CalibratedModel.load(f"{name}.safetensors", getattr(users_code, function)())
-    given = {key: torch.zeros(1, *value.shape[1:], dtype=value.dtype) for key, value in arrays(name).items()}
+    given = {
+        key: torch.zeros(1, *value.shape[1:], dtype=value.dtype)
+        for key, value in arrays(name).items()
+    }
     wanted = model(given["inputs"]) if name == "one" else model(**given)
     close = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}  # a mask of zeros leaves no word
     torch.testing.assert_close(torch.as_tensor(found["logits"]), wanted, **close)
@@ -98,7 +113,12 @@ def arrays(name):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is, for PyTorch
 def test_the_description_is_in_the_file(folder):
-    export_file(folder / "one.safetensors", model="users_code:build", inputs=folder / "one.npz", format="torchscript")
+    export_file(
+        folder / "one.safetensors",
+        model="users_code:build",
+        inputs=folder / "one.npz",
+        format="torchscript",
+    )
     files = {"metadata.json": ""}
     torch.jit.load(folder / "one.pt", _extra_files=files)
     about = json.loads(files["metadata.json"])
@@ -110,15 +130,30 @@ def test_nonsense(folder):
     file, inputs = folder / "one.safetensors", folder / "one.npz"
     np.savez("uneven.npz", a=np.zeros(3), b=np.zeros(4))
     for model, data, options, message in (
-        ("users_code:bild", inputs, {}, "must name a function that can be imported; got users_code:bild"),
+        (
+            "users_code:bild",
+            inputs,
+            {},
+            "must name a function that can be imported; got users_code:bild",
+        ),
         ("no_such_module:build", inputs, {}, "No module named"),
         ("users_code", inputs, {}, "must name a function"),
-        ("users_code:constant", inputs, {}, "must return an nn.Module; got users_code:constant with int"),
+        (
+            "users_code:constant",
+            inputs,
+            {},
+            "must return an nn.Module; got users_code:constant with int",
+        ),
         ("users_code:no_model", inputs, {}, "must return an nn.Module"),
         ("users_code:Words", inputs, {}, "must have the weights of"),
         ("users_code:build", folder / "none.npz", {}, "must be an .npz of numbers"),
         ("users_code:build", folder / "uneven.npz", {}, "the same number of samples"),
-        ("users_code:build", inputs, {"format": "safetensors"}, "--format must be one of onnx, torch-export"),
+        (
+            "users_code:build",
+            inputs,
+            {"format": "safetensors"},
+            "--format must be one of onnx, torch-export",
+        ),
         ("users_code:build", inputs, {"calibrate": "none"}, "--calibrate and --data are for a run"),
         ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),
         ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
@@ -135,7 +170,10 @@ def test_nonsense(folder):
     ("noise", "message"),
     [
         (lambda logits: torch.randn_like(logits), "within 1e-05; got a difference of"),
-        (lambda logits: torch.randn(len(logits), 4), "batches of any size; got RuntimeError on one of 64: "),
+        (
+            lambda logits: torch.randn(len(logits), 4),
+            "batches of any size; got RuntimeError on one of 64: ",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -151,7 +189,10 @@ def test_what_is_written_must_be_what_the_model_says(folder, monkeypatch, noise,
     monkeypatch.setattr(users_code, "build", lambda: Noisy(*built))
     with pytest.raises(InputError, match=message):
         export_file(
-            folder / "one.safetensors", model="users_code:build", inputs=folder / "one.npz", format="torchscript"
+            folder / "one.safetensors",
+            model="users_code:build",
+            inputs=folder / "one.npz",
+            format="torchscript",
         )
     assert not (folder / "one.pt").exists()
 
@@ -159,20 +200,26 @@ def test_what_is_written_must_be_what_the_model_says(folder, monkeypatch, noise,
 def temperature():
     """Fitted on predictions that are too sure."""
     logits = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
-    target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    target = torch.multinomial(
+        (logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1)
+    )[:, 0]
     return CALIBRATORS["temperature"].value().fit(Predictions(logits, target))
 
 
 def test_the_height_and_width_of_images_may_be_free(folder, capsys):
     runtime = pytest.importorskip("onnxruntime")
-    pooled = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
     model = CalibratedModel(pooled, temperature())
     images = torch.randn(5, 3, 8, 8)
     exported = deploy.export(model, "net.onnx", images, free_axes=(2, 3))
     assert exported.inputs[0]["shape"] == ["batch", 3, "inputs_2", "inputs_3"]
     session = runtime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
     wide = torch.randn(2, 3, 10, 12)
-    np.testing.assert_allclose(session.run(None, {"inputs": wide.numpy()})[0], model(wide).detach(), atol=1e-5)
+    np.testing.assert_allclose(
+        session.run(None, {"inputs": wide.numpy()})[0], model(wide).detach(), atol=1e-5
+    )
     # A model that fixes the axis, and axes that there are not.
     named = {"model": "users_code:build", "inputs": folder / "one.npz"}
     for axes, message in (
@@ -185,7 +232,9 @@ def test_the_height_and_width_of_images_may_be_free(folder, capsys):
             export_file(folder / "one.safetensors", **named, free_axes=axes)
 
 
-@pytest.mark.parametrize("inputs", [None, [], {}, {"a": 3}, "abc", np.zeros((3, 2)), torch.tensor(1.0)], ids=repr)
+@pytest.mark.parametrize(
+    "inputs", [None, [], {}, {"a": 3}, "abc", np.zeros((3, 2)), torch.tensor(1.0)], ids=repr
+)
 def test_inputs_of_a_wrong_type_are_refused(inputs, tmp_path):
     model = CalibratedModel(nn.Identity(), temperature())
     with pytest.raises(InputError, match="inputs must be tensors"):
@@ -215,7 +264,9 @@ def test_scikit_learn_goes_out_as_onnx(name, tmp_path):
     rows[:, 0] += target
     estimator = {
         "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
-        "forest": FrozenEstimator(RandomForestClassifier(5, random_state=0).fit(rows[:150], target[:150])),
+        "forest": FrozenEstimator(
+            RandomForestClassifier(5, random_state=0).fit(rows[:150], target[:150])
+        ),
         "bayes": GaussianNB(),
         "support": LinearSVC(),
     }[name]
@@ -224,7 +275,9 @@ def test_scikit_learn_goes_out_as_onnx(name, tmp_path):
     assert exported.difference < 1e-5
     session = runtime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     probs = session.run(["probs"], {"X": rows.astype(exported.inputs[0]["dtype"])})[0]
-    np.testing.assert_allclose(probs, model.predict_proba(rows.astype(exported.inputs[0]["dtype"])), atol=1e-5)
+    np.testing.assert_allclose(
+        probs, model.predict_proba(rows.astype(exported.inputs[0]["dtype"])), atol=1e-5
+    )
     with pytest.raises(InputError, match="goes out as onnx"):
         deploy.export(model, tmp_path / "net.pt2", rows, form="torch-export")
     with pytest.raises(InputError, match="numbers"):

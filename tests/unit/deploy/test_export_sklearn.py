@@ -60,7 +60,9 @@ def check(model, rows, path):
 def test_boosted_trees(name, classes, side, tmp_path):
     pytest.importorskip("onnxmltools")
     rows, target = data(classes)
-    model = CalibratedClassifier(booster(name), NormTemperature(), cv=0.5, features=side).fit(rows, target)
+    model = CalibratedClassifier(booster(name), NormTemperature(), cv=0.5, features=side).fit(
+        rows, target
+    )
     assert model.calibrator_.num_features == (5 if side is None else None)
     check(model, rows, tmp_path / "net.onnx")
 
@@ -78,7 +80,9 @@ def test_auto_behind_boosted_trees(name, tmp_path):
 def test_boosted_trees_behind_steps(name, tmp_path):
     pytest.importorskip("onnxmltools")
     rows, target = data(3)
-    model = CalibratedClassifier(make_pipeline(StandardScaler(), booster(name)), NormTemperature(), cv=0.5)
+    model = CalibratedClassifier(
+        make_pipeline(StandardScaler(), booster(name)), NormTemperature(), cv=0.5
+    )
     check(model.fit(rows, target), rows, tmp_path / "net.onnx")
 
 
@@ -96,14 +100,18 @@ def test_missing_numbers_are_filled_in_the_file_too(missing, tmp_path):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_pipeline_gives_what_its_last_step_takes(classes, tmp_path):
     rows, target = data(classes)
-    model = CalibratedClassifier(make_pipeline(StandardScaler(), LogisticRegression()), NormTemperature(), cv=0.5)
+    model = CalibratedClassifier(
+        make_pipeline(StandardScaler(), LogisticRegression()), NormTemperature(), cv=0.5
+    )
     model.fit(rows, target)
     check(model, rows, tmp_path / "net.onnx")
 
 
 def test_side_information_that_no_file_holds(tmp_path):
     rows, target = data(2)
-    model = CalibratedClassifier(LogisticRegression(), NormTemperature(), features=lambda X: X[:, :2]).fit(rows, target)
+    model = CalibratedClassifier(
+        LogisticRegression(), NormTemperature(), features=lambda X: X[:, :2]
+    ).fit(rows, target)
     assert model.calibrator_.num_features == 2
     with pytest.raises(InputError, match="must come from numbers in X; got a function of yours"):
         deploy.export(model, tmp_path / "net.onnx", rows)

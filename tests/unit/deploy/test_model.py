@@ -45,9 +45,13 @@ def test_a_calibration_comes_back_from_its_card(method):
 
 
 def test_probabilities_of_0_are_raised_as_on_the_card():
-    logits = 6 * torch.randn(400, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits = 6 * torch.randn(
+        400, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     probs = logits.softmax(1).where(logits.softmax(1) > 1e-3, 0)
-    given = Predictions.from_probs(probs / probs.sum(1, keepdim=True), torch.multinomial(probs + 0.1, 1)[:, 0])
+    given = Predictions.from_probs(
+        probs / probs.sum(1, keepdim=True), torch.multinomial(probs + 0.1, 1)[:, 0]
+    )
     calibration = fit_calibration("temperature", given)
     again = read_calibration(calibration.plain(), CLASSES)
     torch.testing.assert_close(again.transform(given).probs, calibration.transform(given).probs)

@@ -73,9 +73,14 @@ def test_labels_do_not_silence(card, tmp_path):
 @pytest.mark.parametrize("method", ["isotonic", "histogram-binning"])
 def test_steps_of_a_calibrator_do_not_fall_on_the_edges_of_what_is_watched(tmp_path, method):
     """The card counts them in single precision, and the monitor in double or from rounded probabilities."""
-    val, test = (Predictions(each.logits[:, :2], each.target.clamp(max=1)) for each in (live(1, 1500), live(2, 3000)))
+    val, test = (
+        Predictions(each.logits[:, :2], each.target.clamp(max=1))
+        for each in (live(1, 1500), live(2, 3000))
+    )
     calibration = fit_calibration(method, val)
-    made = make_card(val, test, calibration, model={"run": "two"}, data={"name": "drawn"}, replicates=0)
+    made = make_card(
+        val, test, calibration, model={"run": "two"}, data={"name": "drawn"}, replicates=0
+    )
     (tmp_path / "card.json").write_text(json.dumps(made))
     watcher = Monitor(tmp_path / "card.json")
     watcher.update(test, raw=True)
@@ -107,7 +112,11 @@ def test_weights_are_refused(card, tmp_path):
     with pytest.raises(InputError, match="no weights"):
         Monitor(card).update(replace(live(0, 50), weights=torch.ones(50)))
     with pytest.raises(InputError, match="no weights; got 'y'"):
-        monitor(card, [write(tmp_path / "a.csv", live(0, 50))], columns=Columns(logits="z_*", weights="y"))
+        monitor(
+            card,
+            [write(tmp_path / "a.csv", live(0, 50))],
+            columns=Columns(logits="z_*", weights="y"),
+        )
 
 
 def test_without_a_change_there_is_no_alarm(card, tmp_path):
@@ -134,20 +143,29 @@ def test_each_change_is_seen_by_the_watches_that_it_is_for(card, tmp_path, chang
     file = write(tmp_path / "a.csv", live(0, 3000, **change))
     found = look(card, [file], columns=COLUMNS)
     assert set(found["alarms"]) == alarms
-    assert found["alarm_after"] == min(found["watches"][name]["alarm_after"] for name in alarms) < 3000
+    assert (
+        found["alarm_after"] == min(found["watches"][name]["alarm_after"] for name in alarms) < 3000
+    )
     for name in alarms:
         watch = found["watches"][name]
         assert watch["evidence"] > watch["threshold"] == 8 / 0.01
-    assert set(look(card, [file], columns=UNLABELLED)["alarms"]) == alarms - {"calibration", "accuracy"}
+    assert set(look(card, [file], columns=UNLABELLED)["alarms"]) == alarms - {
+        "calibration",
+        "accuracy",
+    }
 
 
 def test_a_class_that_takes_over_is_seen_without_labels(card, tmp_path):
     """The confidences stay as they are: the columns of the scores are in another order in one of four rows."""
     given = live(0, 3000)
-    swapped = torch.where(given.predicted.unsqueeze(1) == 1, given.logits[:, [1, 0, 2]], given.logits)
+    swapped = torch.where(
+        given.predicted.unsqueeze(1) == 1, given.logits[:, [1, 0, 2]], given.logits
+    )
     found = look(card, [write(tmp_path / "a.csv", given.with_logits(swapped))], columns=UNLABELLED)
     assert found["alarms"] == ["classes"]
-    assert max(found["watches"]["classes"]["statistics"], key=lambda each: each["evidence"])["name"] in (
+    assert max(found["watches"]["classes"]["statistics"], key=lambda each: each["evidence"])[
+        "name"
+    ] in (
         "class 0",
         "class 1",
     )
@@ -165,7 +183,11 @@ def test_the_risk_of_what_a_threshold_accepts_is_watched(card):
     seen = Watched.nothing(watches_of(known, false_alarm=0.01))
     seen.observe(LiveBatch(confidence[order], correct[order], None))
     assert set(seen.alarms) == {"accuracy"}
-    evidence = dict(zip(seen.watches["accuracy"].statistics, seen.watches["accuracy"].test.evidence_by_statistic))  # noqa: B905
+    evidence = dict(
+        zip(  # noqa: B905
+            seen.watches["accuracy"].statistics, seen.watches["accuracy"].test.evidence_by_statistic
+        )
+    )
     assert max(evidence, key=evidence.get) == f"wrong of those from {cut:.4g} on"
     assert evidence["accuracy"] < 1
 
@@ -187,7 +209,12 @@ def test_many_classes_are_watched_in_groups(card):
 def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
     """A model so sure that most confidences are 1 in float32, which a service in another precision rounds otherwise."""
     parts = (live(seed, 500, raw=20.0) for seed in (1, 2))
-    made = make_card(*parts, read_calibration({"method": "none"}, 3), model={"run": "sure"}, data={"name": "drawn"})
+    made = make_card(
+        *parts,
+        read_calibration({"method": "none"}, 3),
+        model={"run": "sure"},
+        data={"name": "drawn"},
+    )
     (card.parent / "sure.json").write_text(json.dumps(made))
     names = watches_of(Card.read(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
     assert len(names) >= 2
@@ -201,13 +228,20 @@ def test_false_alarms_of_all_watches_together(card):
     for seed in range(20):
         parts = live(1000 + seed, 200), live(2000 + seed, 200)
         made = make_card(
-            *parts, read_calibration({"method": "none"}, 3), model=content["model"], data={"name": "drawn"}
+            *parts,
+            read_calibration({"method": "none"}, 3),
+            model=content["model"],
+            data={"name": "drawn"},
         )
         path = card.parent / "drawn.json"
         path.write_text(json.dumps(made))
         seen = Watched.nothing(watches_of(Card.read(path), false_alarm=rate))
         given = live(3000 + seed, 1500)
-        seen.observe(LiveBatch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()))
+        seen.observe(
+            LiveBatch(
+                given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()
+            )
+        )
         alarms += [seen.alarms] if seen.alarms else []
     assert len(alarms) <= 2  # a rate of 0.3 allows 6, and the intervals leave room
 
@@ -217,7 +251,9 @@ def test_raw_predictions_go_through_the_cards_calibration(card, tmp_path):
     for name, raw in (("calibrated", 1.0), ("raw", 2.0)):
         path = live(0, 500, raw=raw).save(tmp_path / f"{name}.npz")
         found.append(look(card, [path], raw=raw != 1.0)["watches"]["confidence"])
-    assert found[0]["statistics"][0]["live"] == pytest.approx(found[1]["statistics"][0]["live"], rel=1e-6)
+    assert found[0]["statistics"][0]["live"] == pytest.approx(
+        found[1]["statistics"][0]["live"], rel=1e-6
+    )
     assert found[0]["evidence"] == pytest.approx(found[1]["evidence"], rel=1e-4)
 
 
@@ -225,7 +261,9 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
     """A healthy month raises no alarm without any option, raw or calibrated, as the card's file was."""
     val, test = live(1, 2000, raw=3.0), live(2, 2000, raw=3.0)
     calibration = fit_calibration("temperature", val)
-    made = make_card(val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, replicates=0)
+    made = make_card(
+        val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, replicates=0
+    )
     (tmp_path / "card.json").write_text(json.dumps(made))
     month = live(3, 1500, raw=3.0)
     watcher = Monitor(tmp_path / "card.json")
@@ -235,7 +273,12 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
     assert not calibrated.update(calibration.transform(month), raw=False)
     assert "taken as calibrated" in calibrated.summary
     exported = make_card(
-        val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, exported={"file": "m.onnx"}
+        val,
+        test,
+        calibration,
+        model={"run": "net"},
+        data={"name": "drawn"},
+        exported={"file": "m.onnx"},
     )
     assert exported["live"] == "calibrated"
     about = {"model": {"run": "net"}, "data": {"name": "drawn"}}
@@ -249,7 +292,10 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
 
 def test_with_a_state_many_calls_are_one(card, tmp_path):
     whole = live(0, 1200, factor=2.0)
-    parts = [Predictions(*pair) for pair in zip(whole.logits.split(300), whole.target.split(300), strict=True)]
+    parts = [
+        Predictions(*pair)
+        for pair in zip(whole.logits.split(300), whole.target.split(300), strict=True)
+    ]
     files = [write(tmp_path / f"{number}.csv", part) for number, part in enumerate(parts)]
     expected = look(card, files, columns=COLUMNS)
     alarms = []
@@ -267,7 +313,9 @@ def test_with_a_state_many_calls_are_one(card, tmp_path):
 def test_neither_state_nor_history_grows_with_the_stream(card):
     """Rows are merged, and then hold the same sums as if they had been as wide from the start."""
     given = live(0, 12_000)
-    batch = LiveBatch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy())
+    batch = LiveBatch(
+        given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()
+    )
     seen = Watched.nothing(watches_of(Card.read(card), false_alarm=0.01))
     for start in range(0, 12_000, 777):
         seen.observe(batch[start : start + 777])
@@ -302,7 +350,9 @@ def test_an_update_is_a_look_at_a_file(card, tmp_path, labeled, raw):
     watcher = Monitor(card)
     watcher.update(given if labeled else given.without_target(), raw=raw)
     columns = COLUMNS if labeled else UNLABELLED
-    assert watcher.content == look(card, [write(tmp_path / "a.csv", given)], columns=columns, raw=raw)
+    assert watcher.content == look(
+        card, [write(tmp_path / "a.csv", given)], columns=columns, raw=raw
+    )
 
 
 @pytest.mark.parametrize("labeled", [True, False])
@@ -310,7 +360,9 @@ def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, labeled
     given = live(0, 3000, factor=3.0)
     rows = zip(given.confidence.tolist(), given.correct.tolist(), strict=True)
     file = tmp_path / "a.csv"
-    file.write_text("\n".join(["p,right", *(f"{confidence},{int(right)}" for confidence, right in rows), ""]))
+    file.write_text(
+        "\n".join(["p,right", *(f"{confidence},{int(right)}" for confidence, right in rows), ""])
+    )
     columns = Columns(confidence="p", correct="right" if labeled else None)
     found = look(card, [file], columns=columns)
     with pytest.raises(InputError, match=r"raw .*all classes"):
@@ -340,7 +392,9 @@ def watch(card, folder, number, together):
     """Add a batch in each round, at the same time as the others do."""
     for _ in range(ROUNDS):
         together.wait()
-        monitor(card, [folder / f"{number}.csv"], columns=COLUMNS, state=folder / "made" / "state.json")
+        monitor(
+            card, [folder / f"{number}.csv"], columns=COLUMNS, state=folder / "made" / "state.json"
+        )
 
 
 @pytest.mark.system
@@ -349,7 +403,10 @@ def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     together = context.Barrier(WATCHERS)
     for number in range(WATCHERS):
         write(tmp_path / f"{number}.csv", live(number, 50 + number))
-    processes = [context.Process(target=watch, args=(card, tmp_path, number, together)) for number in range(WATCHERS)]
+    processes = [
+        context.Process(target=watch, args=(card, tmp_path, number, together))
+        for number in range(WATCHERS)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -378,8 +435,20 @@ else:
 main(arguments)
 """
     for which in ("sync", "replace"):
-        arguments = ["monitor", str(card), str(file), "--logits", "z_*", "--target", "y", "--state", str(state)]
-        done = subprocess.run([sys.executable, "-c", program, which, *arguments], capture_output=True, check=False)
+        arguments = [
+            "monitor",
+            str(card),
+            str(file),
+            "--logits",
+            "z_*",
+            "--target",
+            "y",
+            "--state",
+            str(state),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", program, which, *arguments], capture_output=True, check=False
+        )
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert state.read_text() == before
     found = look(card, [file], columns=COLUMNS, state=state)
@@ -402,7 +471,8 @@ def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatc
     with pytest.raises(InputError, match="must exist"):
         monitor(card, [good, tmp_path / "none.csv"], columns=COLUMNS, state=state)
     assert len(tried) == 3
-    with filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0):  # released, after an error too
+    # released, after an error too
+    with filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0):
         pass
     assert json.loads(state.read_text())["samples"] == 50
 
@@ -482,7 +552,9 @@ def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
     for bad in {text, text.replace("Infinity", "1e999")}:
         (tmp_path / "bad.json").write_text(bad)
         with pytest.raises(InputError, match=r"card: .*bad\.json"):
-            monitor(tmp_path / "bad.json", [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS)
+            monitor(
+                tmp_path / "bad.json", [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS
+            )
 
 
 @pytest.mark.parametrize(
@@ -532,7 +604,12 @@ def test_a_damaged_state_is_refused_and_left_alone(card, tmp_path, path, value):
 def test_a_state_that_cannot_be_locked(card, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can be written to"):
-        monitor(card, [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS, state=tmp_path / "file" / "state.json")
+        monitor(
+            card,
+            [write(tmp_path / "a.csv", live(0, 50))],
+            columns=COLUMNS,
+            state=tmp_path / "file" / "state.json",
+        )
 
 
 def test_a_run_folder_stands_for_its_card(card, tmp_path):
@@ -541,8 +618,15 @@ def test_a_run_folder_stands_for_its_card(card, tmp_path):
 
 def test_a_state_of_an_older_version_is_refused_in_words(card, tmp_path):
     state = tmp_path / "state.json"
-    for alarm, said in ((None, "tests were others. Name"), (17, "tests were others, with an alarm. Name")):
-        state.write_text(json.dumps({"format": "fedlas.monitor/1", "card": "x", "false_alarm": 0.01, "alarm": alarm}))
+    for alarm, said in (
+        (None, "tests were others. Name"),
+        (17, "tests were others, with an alarm. Name"),
+    ):
+        state.write_text(
+            json.dumps(
+                {"format": "fedlas.monitor/1", "card": "x", "false_alarm": 0.01, "alarm": alarm}
+            )
+        )
         before = state.read_text()
         with pytest.raises(InputError, match=said):
             monitor(card, [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS, state=state)
@@ -570,7 +654,8 @@ def test_nonsense(card, tmp_path):
     before = state.read_text()
     with pytest.raises(InputError, match=r"false_alarm 0\.01 instead of 0\.1"):
         monitor(card, [good], columns=COLUMNS, state=state, false_alarm=0.1)
-    with pytest.raises(InputError, match="card's 3 classes"):  # the good one before it has left nothing
+    # the good one before it has left nothing
+    with pytest.raises(InputError, match="card's 3 classes"):
         monitor(card, [good, two], columns=COLUMNS, state=state)
     assert state.read_text() == before
     for text in ("no json", "{}", "[]"):
@@ -580,10 +665,15 @@ def test_nonsense(card, tmp_path):
 
 
 def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
-    good, bad = (write(tmp_path / f"{factor}.csv", live(0, 2000, factor=factor)) for factor in (1.0, 3.0))
+    good, bad = (
+        write(tmp_path / f"{factor}.csv", live(0, 2000, factor=factor)) for factor in (1.0, 3.0)
+    )
     options = ["--logits", "z_*", "--target", "y", "--false-alarm", "0.05"]
     assert main(["monitor", str(card), str(good), *options]) == 0
-    assert "no alarm: no change is shown in calibration, accuracy, confidence, classes." in capsys.readouterr().out
+    assert (
+        "no alarm: no change is shown in calibration, accuracy, confidence, classes."
+        in capsys.readouterr().out
+    )
     assert main(["monitor", str(card), str(good), str(bad), *options]) == 3
     said = capsys.readouterr().out
     assert "ALARM after sample 2," in said  # in the second file
@@ -600,7 +690,16 @@ def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
 
 def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
     bad, page = write(tmp_path / "a.csv", live(0, 2000, factor=3.0)), tmp_path / "monitor.html"
-    options = ["--logits", "z_*", "--target", "y", "--page", str(page), "--state", str(tmp_path / "state.json")]
+    options = [
+        "--logits",
+        "z_*",
+        "--target",
+        "y",
+        "--page",
+        str(page),
+        "--state",
+        str(tmp_path / "state.json"),
+    ]
     assert main(["monitor", str(card), str(bad), *options]) == 3
     assert f"page: {page}" in capsys.readouterr().out.replace("\n", "")
     text = page.read_text()
@@ -612,7 +711,10 @@ def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
         main(["monitor", str(card), str(bad), *options])
     assert page.stat().st_size < 1.5 * size
     before = (tmp_path / "state.json").read_text()
-    assert main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")]) == 2
+    assert (
+        main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")])
+        == 2
+    )
     assert "must end in .html" in capsys.readouterr().err
     assert (tmp_path / "state.json").read_text() == before
 

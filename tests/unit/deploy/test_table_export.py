@@ -50,7 +50,9 @@ def test_the_command_names_the_columns(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     logits, target = drawn(200, 2)
     probs = logits.softmax(1).numpy()
-    fedlas.calibrate({"a": probs[:, 0], "b": probs[:, 1], "y": target}, probs="a,b", target="y").save("cal.json")
+    fedlas.calibrate(
+        {"a": probs[:, 0], "b": probs[:, 1], "y": target}, probs="a,b", target="y"
+    ).save("cal.json")
     assert main(["export", "cal.json", "--format", "torchscript"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "probs of a, b, in this order" in shown

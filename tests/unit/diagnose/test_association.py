@@ -53,7 +53,11 @@ def test_the_infinitesimal_jackknife_is_the_limit_of_the_one_that_leaves_samples
     """Many ties, and values far from normal; the classical jackknife's error by 300 computations without one sample."""
     rng = np.random.default_rng(7)
     x = np.round(rng.standard_t(4, size=300), 1)
-    y = rng.random(300) < 1 / (1 + np.exp(-x)) if truth else np.round(x + rng.exponential(2, size=300))
+    y = (
+        rng.random(300) < 1 / (1 + np.exp(-x))
+        if truth
+        else np.round(x + rng.exponential(2, size=300))
+    )
     found = associations(x, y)
     measures = {
         "pearson": lambda a, b: scipy_stats.pearsonr(a, b)[0],
@@ -74,7 +78,8 @@ def test_the_bootstrap_gives_about_the_same_interval():
     rows = rng.integers(800, size=(600, 800))
     measures = {
         "pearson": [np.corrcoef(x[i], y[i])[0, 1] for i in rows],
-        "spearman": [np.corrcoef(scipy_stats.rankdata(x[i]), y[i])[0, 1] for i in rows],  # a boolean is its own rank
+        # a boolean is its own rank
+        "spearman": [np.corrcoef(scipy_stats.rankdata(x[i]), y[i])[0, 1] for i in rows],
         "auroc": [scipy_stats.rankdata(x[i])[y[i]].sum() / (y[i].sum() * (~y[i]).sum())
                   - (y[i].sum() + 1) / (2 * (~y[i]).sum()) for i in rows],
     }  # fmt: skip
@@ -103,7 +108,9 @@ def test_a_constant_score_has_no_number_and_no_interval():
     assert result.auroc.value == 0.5
 
 
-@pytest.mark.parametrize("as_boolean", [list, np.array, torch.tensor], ids=["list", "array", "tensor"])
+@pytest.mark.parametrize(
+    "as_boolean", [list, np.array, torch.tensor], ids=["list", "array", "tensor"]
+)
 def test_booleans_have_an_auroc(as_boolean):
     assert associations([1.0, 2.0, 3.0], as_boolean([False, True, True])).auroc.value == 1.0
     assert associations([1.0, 2.0, 3.0], [0, 1, 1]).auroc is None
@@ -112,7 +119,9 @@ def test_booleans_have_an_auroc(as_boolean):
 def test_large_offsets_do_not_cost_digits():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=200), rng.normal(size=200)
-    assert associations(x + 1e8, y).pearson.value == pytest.approx(associations(x, y).pearson.value, abs=1e-6)
+    assert associations(x + 1e8, y).pearson.value == pytest.approx(
+        associations(x, y).pearson.value, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +144,8 @@ def test_the_jackknife_takes_every_level_and_counts_no_replicates():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=50), rng.normal(size=50)
     narrow, wide, widest = (
-        associations(x, y, confidence_level=confidence_level).pearson for confidence_level in (0.5, 0.999, 1 - 2**-53)
+        associations(x, y, confidence_level=confidence_level).pearson
+        for confidence_level in (0.5, 0.999, 1 - 2**-53)
     )
     assert widest.low < wide.low < narrow.low < narrow.value < narrow.high < wide.high < widest.high
     with pytest.raises(ValueError, match="confidence_level"):

@@ -18,12 +18,16 @@ def test_report_by_hand():
     assert found.alpha_correct == pytest.approx(0.2 / 3)
     assert found.alpha_wrong == pytest.approx(0.2)
     assert found.saturated == 0.5
-    assert found.correlation == pytest.approx(torch.corrcoef(torch.stack((alpha_i, correct.float())))[0, 1].item())
+    assert found.correlation == pytest.approx(
+        torch.corrcoef(torch.stack((alpha_i, correct.float())))[0, 1].item()
+    )
     assert found.alpha_quantiles[2] == pytest.approx(0.1)
 
 
 def test_what_does_not_vary_has_no_correlation_and_becomes_null():
-    found = gate_report(torch.ones(3), torch.full((3,), 0.1), torch.ones(3, dtype=torch.bool), alpha=0.1)
+    found = gate_report(
+        torch.ones(3), torch.full((3,), 0.1), torch.ones(3, dtype=torch.bool), alpha=0.1
+    )
     assert math.isnan(found.correlation)
     assert math.isnan(found.alpha_wrong)
     text = json.dumps(found.as_dict(), allow_nan=False)
@@ -54,7 +58,11 @@ def test_decisions_count_flips_per_epoch_in_any_order():
 
 
 def test_decisions_of_two_processes_are_those_of_one():
-    index, first, second = torch.arange(6), torch.tensor([1, 1, -1, -1, 1, 0]), torch.tensor([1, -1, -1, 1, 1, 0])
+    index, first, second = (
+        torch.arange(6),
+        torch.tensor([1, 1, -1, -1, 1, 0]),
+        torch.tensor([1, -1, -1, 1, 1, 0]),
+    )
     whole, parts = Decisions(), [Decisions(), Decisions()]
     flips = []
     for psi, order in ((first, [[0, 2, 4], [1, 3, 5]]), (second, [[5, 1, 2], [0, 3, 4]])):

@@ -4,14 +4,22 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.diagnose import NormMonitor, binned_scores, failure_cases, indicator_numbers, indicator_report
+from fedlas.diagnose import (
+    NormMonitor,
+    binned_scores,
+    failure_cases,
+    indicator_numbers,
+    indicator_report,
+)
 
 
 @pytest.fixture
 def predictions():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(300, 4, generator=generator)
-    target = torch.where(torch.rand(300, generator=generator) < 0.7, logits.argmax(1), torch.randint(4, (300,)))
+    target = torch.where(
+        torch.rand(300, generator=generator) < 0.7, logits.argmax(1), torch.randint(4, (300,))
+    )
     return Predictions(logits, target)
 
 
@@ -33,7 +41,9 @@ def test_bins_hold_every_sample_once_and_rise(predictions):
     mean = sum(a * n for a, n in zip(found.accuracy, found.count, strict=True)) / 300
     assert mean == pytest.approx(float(predictions.correct.double().mean()))
     first = score.argsort()[: found.count[0]]
-    assert found.confidence[0] == pytest.approx(float(predictions.confidence[first].double().mean()))
+    assert found.confidence[0] == pytest.approx(
+        float(predictions.confidence[first].double().mean())
+    )
 
 
 def test_failure_cases_by_hand():
@@ -41,7 +51,8 @@ def test_failure_cases_by_hand():
     target = torch.tensor([0, 1, 0, 1, 0])
     score = torch.tensor([3.0, -3.0, 1.0, 2.0, 0.0])
     found = failure_cases(score, Predictions(logits, target))
-    assert found.high == [0]  # high score, right but doubted; 3 is wrong, so over-confident as the score says
+    # high score, right but doubted; 3 is wrong, so over-confident as the score says
+    assert found.high == [0]
     assert found.low == [1]  # low score, wrong and believed
 
 
@@ -61,7 +72,9 @@ def test_refuse_a_score_of_another_length(predictions):
 
 
 def test_the_numbers_of_an_epoch_are_those_of_the_report_with_the_jackknifes_ends(predictions):
-    score = predictions.confidence + 0.3 * torch.randn(300, generator=torch.Generator().manual_seed(1))
+    score = predictions.confidence + 0.3 * torch.randn(
+        300, generator=torch.Generator().manual_seed(1)
+    )
     numbers, report = indicator_numbers(score, predictions), indicator_report(score, predictions)
     assert numbers["auroc_correct"] == report.correctness.auroc.value
     assert numbers["spearman_gap_low"] == report.gap.spearman.low

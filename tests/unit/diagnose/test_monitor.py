@@ -65,7 +65,9 @@ def test_record_is_json_and_agrees_with_the_loss():
     generator = torch.Generator().manual_seed(3)
     logits = 3 * torch.randn(40, CLASSES, generator=generator)
     features = torch.rand(40, FEATURES, generator=generator)
-    assert again["gate"]["alpha"] == pytest.approx(float(loss.smoothing(logits, features).mean()), rel=1e-5)
+    assert again["gate"]["alpha"] == pytest.approx(
+        float(loss.smoothing(logits, features).mean()), rel=1e-5
+    )
     assert again["gate"]["plus"] == pytest.approx(float((loss.gate(logits) > 0).float().mean()))
     assert again["gate"]["flips"] is None
     assert again["gate"]["train_flips"] is None
@@ -106,11 +108,18 @@ def test_alarm_for_a_gate_that_learns_nothing_new():
         loss.gate.out.bias.copy_(torch.tensor([0.0, 1.0]))
     monitor = monitor_of(loss)
     alarms = [epoch(monitor)["alarms"] for _ in range(4)]
-    assert [any("stuck on +1" in alarm for alarm in found) for found in alarms] == [False, False, True, True]
+    assert [any("stuck on +1" in alarm for alarm in found) for found in alarms] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_no_alarm_for_a_gate_that_is_meant_to_be_fixed():
-    loss = LOSSES.build("fedlas-ablation", {"direction": "plus"}, num_classes=CLASSES, num_samples=10)
+    loss = LOSSES.build(
+        "fedlas-ablation", {"direction": "plus"}, num_classes=CLASSES, num_samples=10
+    )
     monitor = monitor_of(loss)
     for _ in range(4):
         assert not any("stuck" in alarm for alarm in epoch(monitor)["alarms"])
@@ -180,7 +189,9 @@ def test_what_is_fixed_on_purpose_raises_no_alarm(options):
 def test_the_direction_is_the_one_that_acts():
     """Not the gate's, where the score alone decides."""
     torch.manual_seed(0)
-    loss = LOSSES.build("fedlas-ablation", {"direction": "against"}, num_classes=CLASSES, num_samples=10)
+    loss = LOSSES.build(
+        "fedlas-ablation", {"direction": "against"}, num_classes=CLASSES, num_samples=10
+    )
     loss(torch.randn(64, CLASSES), torch.randint(CLASSES, (64,)), features=torch.rand(64, FEATURES))
     monitor = monitor_of(loss)
     first, second = epoch(monitor), epoch(monitor, seed=1)
@@ -198,14 +209,18 @@ def test_the_direction_is_the_one_that_acts():
 
 @pytest.mark.parametrize("outer", ["mdca", "mixup"])
 def test_a_gate_inside_another_loss_is_watched(outer):
-    loss = LOSSES.build(outer, {"base": {"name": "fedlas", "alpha": 0.1}}, num_classes=CLASSES, num_samples=10)
+    loss = LOSSES.build(
+        outer, {"base": {"name": "fedlas", "alpha": 0.1}}, num_classes=CLASSES, num_samples=10
+    )
     monitor = monitor_of(loss)
     assert monitor.criterion is find_gated(loss) is loss.base
     assert epoch(monitor)["gate"]["alpha"] > 0
 
 
 def test_a_replaced_indicator_without_moments_is_watched_too():
-    loss = LOSSES.build("fedlas-ablation", {"score": "constant"}, num_classes=CLASSES, num_samples=10)
+    loss = LOSSES.build(
+        "fedlas-ablation", {"score": "constant"}, num_classes=CLASSES, num_samples=10
+    )
     record = epoch(monitor_of(loss))
     assert record["indicator"]["mean"] is None
     assert record["indicator"]["pearson_confidence"] is None

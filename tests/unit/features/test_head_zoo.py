@@ -39,7 +39,14 @@ SEVERAL_HEADS = _SEVERAL_HEADS.split()
 """Their logits are a mean or a sum over heads, so no head's input is the features."""
 MAP_AFTER_HEAD = {"squeezenet1_0", "squeezenet1_1"}
 """Their head runs on a map that is pooled after it, so a sample has no feature vector."""
-FAST = {"resnet18", "inception_v3", "mobilenet_v3_small", "vit_tiny_patch16_224", "dla34", "convnext_atto"}
+FAST = {
+    "resnet18",
+    "inception_v3",
+    "mobilenet_v3_small",
+    "vit_tiny_patch16_224",
+    "dla34",
+    "convnext_atto",
+}
 
 slow = pytest.mark.long
 
@@ -114,7 +121,9 @@ def test_the_sample_is_part_of_the_whole():
     assert len(set(TIMM)) == len(TIMM)
 
 
-@pytest.mark.parametrize("name", [SEVERAL_HEADS[0], *(pytest.param(name, marks=slow) for name in SEVERAL_HEADS[1:])])
+@pytest.mark.parametrize(
+    "name", [SEVERAL_HEADS[0], *(pytest.param(name, marks=slow) for name in SEVERAL_HEADS[1:])]
+)
 def test_several_heads_are_refused(name):
     model, _ = of_timm(name)
     with pytest.raises(InputError, match=r"one head; got \w+ .*next to each other"):

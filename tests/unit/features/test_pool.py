@@ -43,7 +43,9 @@ def test_known_places(build, name):
     assert find_pool(model) is model.get_submodule(name)
 
 
-@pytest.mark.parametrize("build", [lambda: zoo.vit_b_16(), lambda: zoo.mobilenet_v2(), lambda: nn.Linear(3, 2)])
+@pytest.mark.parametrize(
+    "build", [lambda: zoo.vit_b_16(), lambda: zoo.mobilenet_v2(), lambda: nn.Linear(3, 2)]
+)
 def test_none_in_sight(build):
     with torch.device("meta"):
         model = build()
@@ -141,7 +143,9 @@ def test_nonsense(features):
 
 
 @pytest.mark.system
-@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be instantiated")
+@pytest.mark.filterwarnings(
+    "ignore:<class 'torch.autograd.function.Function'> should not be instantiated"
+)
 def test_traced_without_a_break():
     objective = Objective(small(), FedLAS(num_classes=C), features="map")
     target = torch.tensor([0, 1, 2, 3, 0])

@@ -33,12 +33,16 @@ def test_trains_bit_for_bit_like_an_objective():
     loss, objective = DropInLoss(model, criterion()), fedlas.Objective(reference, criterion())
     for part in (loss, objective):
         optimizer = torch.optim.SGD(
-            loss.param_groups(weight_decay=0.1) if part is loss else fedlas.param_groups(objective, weight_decay=0.1),
+            loss.param_groups(weight_decay=0.1)
+            if part is loss
+            else fedlas.param_groups(objective, weight_decay=0.1),
             lr=0.1,
         )
         for images, target in batches():
             optimizer.zero_grad()
-            (loss(model(images), target) if part is loss else objective(images, target)[0]).backward()
+            (
+                loss(model(images), target) if part is loss else objective(images, target)[0]
+            ).backward()
             optimizer.step()
     for a, b in ((model, reference), (loss.criterion, objective.criterion)):
         for name, value in a.state_dict().items():

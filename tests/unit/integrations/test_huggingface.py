@@ -18,19 +18,28 @@ logging.getLogger("transformers").setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()
 
 C = 5
-SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def image_model():
     torch.manual_seed(0)
-    config = transformers.ViTConfig(image_size=4, patch_size=2, num_channels=1, num_labels=C, **SIZES)
+    config = transformers.ViTConfig(
+        image_size=4, patch_size=2, num_channels=1, num_labels=C, **SIZES
+    )
     return transformers.ViTForImageClassification(config)
 
 
 def bert(kind):
     torch.manual_seed(0)
-    config = transformers.BertConfig(vocab_size=30, max_position_embeddings=12, num_labels=C, **SIZES, **STILL)
+    config = transformers.BertConfig(
+        vocab_size=30, max_position_embeddings=12, num_labels=C, **SIZES, **STILL
+    )
     return kind(config)
 
 
@@ -51,28 +60,71 @@ def texts(samples=8, tokens=False, seed=0):
     return [{"input_ids": x, "labels": y} for x, y in zip(ids, target, strict=True)]
 
 
-def trainer(folder, model, criterion, train, *, made=CriterionTrainer, metrics=None, evaluated=None, **options):
-    usual = {"num_train_epochs": 2, "learning_rate": 0.01, "per_device_train_batch_size": 8, "use_cpu": True}
-    usual |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no", "seed": 1}
+def trainer(
+    folder,
+    model,
+    criterion,
+    train,
+    *,
+    made=CriterionTrainer,
+    metrics=None,
+    evaluated=None,
+    **options,
+):
+    usual = {
+        "num_train_epochs": 2,
+        "learning_rate": 0.01,
+        "per_device_train_batch_size": 8,
+        "use_cpu": True,
+    }
+    usual |= {
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "seed": 1,
+    }
     usual |= {"lr_scheduler_type": "constant", "remove_unused_columns": False, "weight_decay": 0.1}
     args = transformers.TrainingArguments(str(folder), **usual | options)
-    return made(model, args, criterion=criterion, train_dataset=train, eval_dataset=evaluated, compute_metrics=metrics)
+    return made(
+        model,
+        args,
+        criterion=criterion,
+        train_dataset=train,
+        eval_dataset=evaluated,
+        compute_metrics=metrics,
+    )
 
 
 def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
-    whole = trainer(tmp_path / "whole", image_model(), FedLAS(num_classes=C), images(), num_train_epochs=4)
+    whole = trainer(
+        tmp_path / "whole", image_model(), FedLAS(num_classes=C), images(), num_train_epochs=4
+    )
     whole.train()
     first = trainer(
-        tmp_path / "half", image_model(), FedLAS(num_classes=C), images(), num_train_epochs=2, save_strategy="epoch"
+        tmp_path / "half",
+        image_model(),
+        FedLAS(num_classes=C),
+        images(),
+        num_train_epochs=2,
+        save_strategy="epoch",
     )
     first.train()
     model, criterion = image_model(), FedLAS(num_classes=C)
     for parameter in [*model.parameters(), *criterion.parameters()]:
         nn.init.zeros_(parameter)  # what the checkpoint must overwrite
-    rest = trainer(tmp_path / "half", model, criterion, images(), num_train_epochs=4, save_strategy="no")
+    rest = trainer(
+        tmp_path / "half", model, criterion, images(), num_train_epochs=4, save_strategy="no"
+    )
     rest.train(resume_from_checkpoint=True)
-    expected = {**whole.model.state_dict(), **{f"criterion.{k}": v for k, v in whole.criterion.state_dict().items()}}
-    found = {**rest.model.state_dict(), **{f"criterion.{k}": v for k, v in rest.criterion.state_dict().items()}}
+    expected = {
+        **whole.model.state_dict(),
+        **{f"criterion.{k}": v for k, v in whole.criterion.state_dict().items()},
+    }
+    found = {
+        **rest.model.state_dict(),
+        **{f"criterion.{k}": v for k, v in rest.criterion.state_dict().items()},
+    }
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
@@ -89,7 +141,9 @@ def test_the_gate_learns_in_a_group_of_its_own_and_the_model_keeps_its_keys(tmp_
     group = run.optimizer.param_groups[-1]
     assert {id(p) for p in group["params"]} == {id(p) for p in criterion.gate.parameters()}
     assert group["weight_decay"] == 0
-    assert all(not torch.equal(value, before[name]) for name, value in criterion.gate.state_dict().items())
+    assert all(
+        not torch.equal(value, before[name]) for name, value in criterion.gate.state_dict().items()
+    )
     run.save_model(tmp_path / "final")
     assert set(run.model.state_dict()) == keys
     again = transformers.ViTForImageClassification.from_pretrained(tmp_path / "final")
@@ -105,19 +159,28 @@ def centerd(features, valid=None):
 LOSSES = {
     "cross-entropy": lambda: nn.CrossEntropyLoss(),
     "weighted": lambda: LabelSmoothing(alpha=0.1, weight=[1.0, 2.0, 0.5, 0.0, 3.0]),
-    "fedlas": lambda: FedLAS(num_classes=C, alpha=0.2, nci=centerd),  # running moments would move with each part
+    # running moments would move with each part
+    "fedlas": lambda: FedLAS(num_classes=C, alpha=0.2, nci=centerd),
 }
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("tokens", [True, False])
 def test_accumulated_parts_are_one_batch(tmp_path, name, tokens):
-    kind = transformers.BertForTokenClassification if tokens else transformers.BertForSequenceClassification
+    kind = (
+        transformers.BertForTokenClassification
+        if tokens
+        else transformers.BertForSequenceClassification
+    )
     found = []
     for size, parts in ((8, 1), (2, 4)):
         torch.manual_seed(3)
         criterion = LOSSES[name]()
-        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "max_steps": 3}
+        options = {
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": parts,
+            "max_steps": 3,
+        }
         options |= {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
         run = trainer(tmp_path, bert(kind), criterion, texts(tokens=tokens), **options)
         run.train()
@@ -133,7 +196,13 @@ def test_one_step_is_the_gradient_of_the_mean(tmp_path):
     reference = bert(transformers.BertForTokenClassification)
     logits = reference(input_ids=batch["input_ids"]).logits
     F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten()).backward()
-    options = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "max_steps": 1, "weight_decay": 0.0}
+    options = {
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        "max_grad_norm": 0.0,
+        "max_steps": 1,
+        "weight_decay": 0.0,
+    }
     run = trainer(tmp_path, model, nn.CrossEntropyLoss(), samples, **options)
     run.train()
     with torch.no_grad():
@@ -145,7 +214,9 @@ def test_one_step_is_the_gradient_of_the_mean(tmp_path):
 @pytest.mark.parametrize("weight", [None, [1.0, 9.0, 1.0, 1.0, 1.0]])
 def test_several_labels_divide_by_how_many_are_known(tmp_path, dtype, weight):
     criterion = MultiLabel(num_labels=C, base="ce", weight=weight)
-    run = trainer(tmp_path, bert(transformers.BertForSequenceClassification), criterion, texts(tokens=False))
+    run = trainer(
+        tmp_path, bert(transformers.BertForSequenceClassification), criterion, texts(tokens=False)
+    )
     labels = torch.randint(2, (8, C)).to(dtype)
     labels[0, 0] = -100
     logits = torch.randn(8, C)
@@ -170,7 +241,9 @@ def test_metrics_of_tokens_that_count(tmp_path, batch_by_batch):
     samples = texts(tokens=True)
     labels = torch.stack([sample["labels"] for sample in samples])
     with torch.no_grad():
-        logits = model.eval()(input_ids=torch.stack([sample["input_ids"] for sample in samples])).logits
+        logits = model.eval()(
+            input_ids=torch.stack([sample["input_ids"] for sample in samples])
+        ).logits
     expected = evaluate(Predictions(logits[labels != -100], labels[labels != -100]), num_bins=10)
     for _ in range(2):  # nothing of the first is left in the second
         found = run.evaluate()
@@ -182,11 +255,18 @@ def test_the_best_checkpoint_brings_its_criterion(tmp_path):
     worse = [{**sample, "labels": (sample["labels"] + 1) % C} for sample in images()]
     options = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
     run = trainer(
-        tmp_path, image_model(), FedLAS(num_classes=C), images(), evaluated=worse, num_train_epochs=3, **options
+        tmp_path,
+        image_model(),
+        FedLAS(num_classes=C),
+        images(),
+        evaluated=worse,
+        num_train_epochs=3,
+        **options,
     )
     run.train()
     best = torch.load(f"{run.state.best_model_checkpoint}/{CRITERION_FILE}", weights_only=True)
-    assert int(best["nci.num_batches_tracked"]) < 9  # the first epochs are the best, since the labels are wrong
+    # the first epochs are the best, since the labels are wrong
+    assert int(best["nci.num_batches_tracked"]) < 9
     for name, value in run.criterion.state_dict().items():
         assert torch.equal(value, best[name]), name
 
@@ -200,7 +280,9 @@ class Learner(LabelSmoothing):
 
 def test_a_criterion_learns_from_each_evaluation_while_training(tmp_path):
     criterion = Learner()
-    run = trainer(tmp_path, image_model(), criterion, images(), evaluated=images(10, 1), eval_strategy="epoch")
+    run = trainer(
+        tmp_path, image_model(), criterion, images(), evaluated=images(10, 1), eval_strategy="epoch"
+    )
     run.train()
     run.evaluate()
     assert [seen.num_samples for seen in criterion.seen] == [10, 10]
@@ -236,24 +318,43 @@ def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(ValueError, match="a loss with reduction 'mean'"):
         trainer(tmp_path, image_model(), FedLAS(num_classes=C, reduction="sum"), images())
     with pytest.raises(ValueError, match=r"criterion .*only loss"):
-        trainer(tmp_path, image_model(), FedLAS(num_classes=C), images(), label_smoothing_factor=0.1)
+        trainer(
+            tmp_path, image_model(), FedLAS(num_classes=C), images(), label_smoothing_factor=0.1
+        )
     with pytest.raises(ValueError, match="each batch must have 'labels'"):
-        trainer(tmp_path, image_model(), FedLAS(num_classes=C), [{"pixel_values": torch.zeros(1, 4, 4)}] * 8).train()
-    run = trainer(tmp_path / "other", image_model(), nn.CrossEntropyLoss(), images(), save_strategy="epoch")
+        trainer(
+            tmp_path,
+            image_model(),
+            FedLAS(num_classes=C),
+            [{"pixel_values": torch.zeros(1, 4, 4)}] * 8,
+        ).train()
+    run = trainer(
+        tmp_path / "other", image_model(), nn.CrossEntropyLoss(), images(), save_strategy="epoch"
+    )
     run.train()
     (tmp_path / "other" / "checkpoint-6" / CRITERION_FILE).unlink()
     with pytest.raises(ValueError, match=r"criterion's state .*criterion\.pt"):
-        trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images()).train(resume_from_checkpoint=True)
+        trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images()).train(
+            resume_from_checkpoint=True
+        )
     with pytest.raises(ValueError, match="'adaptive'"):
         ComputeMetrics(["adaptive"])
     with pytest.raises(ValueError, match="target must be class indices"):
-        ComputeMetrics()(SimpleNamespace(predictions=np.zeros((3, C)), label_ids=np.zeros((4,), int)))
+        ComputeMetrics()(
+            SimpleNamespace(predictions=np.zeros((3, C)), label_ids=np.zeros((4,), int))
+        )
 
 
 def test_soft_labels_of_tokens_have_the_mean_of_hard_ones(tmp_path):
-    run = trainer(tmp_path, bert(transformers.BertForTokenClassification), nn.CrossEntropyLoss(), None)
+    run = trainer(
+        tmp_path, bert(transformers.BertForTokenClassification), nn.CrossEntropyLoss(), None
+    )
     hard = torch.randint(C, (4, 10))
-    assert int(run._normalizer(F.one_hot(hard, C).movedim(-1, 1).float())) == int(run._normalizer(hard)) == 40
+    assert (
+        int(run._normalizer(F.one_hot(hard, C).movedim(-1, 1).float()))
+        == int(run._normalizer(hard))
+        == 40
+    )
 
 
 class Plain(nn.Module):
@@ -272,7 +373,9 @@ def test_a_forward_without_labels_is_trained_and_evaluated(tmp_path, options):
     metrics = ComputeMetrics(["accuracy"])
     criterion = FedLAS(num_classes=C)
     options = {"eval_strategy": "epoch", **options}
-    run = trainer(tmp_path, Plain(), criterion, images(), metrics=metrics, evaluated=images(10, 1), **options)
+    run = trainer(
+        tmp_path, Plain(), criterion, images(), metrics=metrics, evaluated=images(10, 1), **options
+    )
     run.train()
     assert 0 <= run.evaluate()["eval_accuracy"] <= 1
 
@@ -280,9 +383,13 @@ def test_a_forward_without_labels_is_trained_and_evaluated(tmp_path, options):
 def test_samples_to_evaluate_have_no_place_in_the_training_set(tmp_path):
     criterion = OwnAverage(num_classes=C, num_samples=24)
     numbered = [{**sample, "index": torch.tensor(place)} for place, sample in enumerate(images())]
-    run = trainer(tmp_path, Plain(), criterion, numbered, evaluated=numbered, per_device_eval_batch_size=24)
+    run = trainer(
+        tmp_path, Plain(), criterion, numbered, evaluated=numbered, per_device_eval_batch_size=24
+    )
     run.train()
-    pixels, labels = (torch.stack([sample[key] for sample in images()]) for key in ("pixel_values", "labels"))
+    pixels, labels = (
+        torch.stack([sample[key] for sample in images()]) for key in ("pixel_values", "labels")
+    )
     with torch.no_grad():
         expected = F.cross_entropy(run.model.eval()(pixels)["logits"], labels)
     assert run.evaluate()["eval_loss"] == pytest.approx(expected.item(), abs=1e-5)

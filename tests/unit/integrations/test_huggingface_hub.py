@@ -33,7 +33,14 @@ def parts():
 @pytest.fixture(scope="module")
 def card(parts):
     val, test, calibration = parts
-    return make_card(val, test, calibration, model={"run": "my|net"}, data={"name": "My Data"}, risks=(0.5, 0.0001))
+    return make_card(
+        val,
+        test,
+        calibration,
+        model={"run": "my|net"},
+        data={"name": "My Data"},
+        risks=(0.5, 0.0001),
+    )
 
 
 class Model:
@@ -55,18 +62,26 @@ class Api:
         return f"https://hub/{repo_id}"
 
     def upload_folder(self, *, repo_id, folder_path, commit_message):
-        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()]
+        names = [
+            str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()
+        ]
         files = {name: (folder_path / name).read_bytes() for name in names}
         self.calls.append(("upload", repo_id, files, commit_message))
 
 
 def test_the_hub_reads_every_calibrated_metric(parts, card):
     _, test, calibration = parts
-    found = ModelCard(str(hub.model_card(card, task="text-classification", license="mit", tags=["mine"])))
+    found = ModelCard(
+        str(hub.model_card(card, task="text-classification", license="mit", tags=["mine"]))
+    )
     results = {each.metric_type: each.metric_value for each in found.data.eval_results}
     assert results == pytest.approx(evaluate(calibration.transform(test)))
     data = found.data.to_dict()
-    assert (data["license"], data["pipeline_tag"], data["library_name"]) == ("mit", "text-classification", "fedlas")
+    assert (data["license"], data["pipeline_tag"], data["library_name"]) == (
+        "mit",
+        "text-classification",
+        "fedlas",
+    )
     assert data["tags"] == ["calibration", "mine"]
     assert {each.dataset_type for each in found.data.eval_results} == {"my-data"}
 
@@ -86,7 +101,9 @@ def test_people_read_metrics_thresholds_and_limits(parts, card):
 
 
 def test_a_name_and_a_data_set_may_be_given(card):
-    found = hub.model_card({**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10")
+    found = hub.model_card(
+        {**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10"
+    )
     assert found.data.model_name == "net"
     assert {each.dataset_type for each in found.data.eval_results} == {"cifar-10"}
     assert "# net\n" in found.text
@@ -96,13 +113,20 @@ def test_a_name_and_a_data_set_may_be_given(card):
 
 def test_intervals_stand_next_to_the_numbers(card):
     entry = {"value": 0.02, "low": 0.01, "high": 0.03}
-    content = {**card, "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}}}
+    content = {
+        **card,
+        "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}},
+    }
     assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in hub.model_card(content).text
 
 
 def test_a_folder_holds_model_card_and_readme(card, tmp_path):
     folder = hub.save_pretrained(Model(), tmp_path / "hub", card=card)
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "card.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors",
+        "card.json",
+        "README.md",
+    }
     assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card))
     assert "from_pretrained(" in (folder / "README.md").read_text()
     assert hub.download(folder) == folder
@@ -126,15 +150,21 @@ def test_a_calibrated_model_comes_back(card, tmp_path):
 
 def test_an_upload_makes_the_repository_and_sends_three_files(card, tmp_path):
     api = Api()
-    assert hub.push_to_hub(Model(), "me/net", private=True, api=api, card=card, license="mit") == "https://hub/me/net"
+    assert (
+        hub.push_to_hub(Model(), "me/net", private=True, api=api, card=card, license="mit")
+        == "https://hub/me/net"
+    )
     create, upload = api.calls
     assert create == ("create", "me/net", True, True)
     _, repo_id, files, message = upload
     assert (repo_id, message) == ("me/net", "Model with its calibration card")
     assert files.keys() == {"README.md", "card.json", "model.safetensors"}
     assert 'from_pretrained("me/net",' in files["README.md"].decode()
-    with pytest.raises(InputError, match="existing file"):  # a folder may hold files that nobody meant to publish
-        hub.push_to_hub(hub.save_pretrained(Model(), tmp_path / "hub", card=card), "me/net", api=api, card=card)
+    # a folder may hold files that nobody meant to publish
+    with pytest.raises(InputError, match="existing file"):
+        hub.push_to_hub(
+            hub.save_pretrained(Model(), tmp_path / "hub", card=card), "me/net", api=api, card=card
+        )
     assert len(api.calls) == 2
 
 
@@ -161,7 +191,11 @@ def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
         (Model(), {"format": "other"}, "must be a calibration card"),
         (Model(), tmp_path / "nothing.json", "nothing.json"),
         (Model(), {"format": "fedlas.card/1"}, "KeyError: 'model'"),
-        (Model(), {**card, "metrics": {"calibrated": {"ece": {"value": 10**400}}}}, "OverflowError"),
+        (
+            Model(),
+            {**card, "metrics": {"calibrated": {"ece": {"value": 10**400}}}},
+            "OverflowError",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             hub.save_pretrained(model, place, card=given)

@@ -48,7 +48,9 @@ class Module(L.LightningModule):
     test_step = validation_step
 
     def configure_optimizers(self):
-        return torch.optim.SGD(fedlas.param_groups(self.objective, weight_decay=0.01), lr=0.1, momentum=0.9)
+        return torch.optim.SGD(
+            fedlas.param_groups(self.objective, weight_decay=0.01), lr=0.1, momentum=0.9
+        )
 
 
 def trainer(folder, callback, **options):
@@ -64,7 +66,10 @@ def loader(samples=60, seed=0):
 def state_of(module, run, callback):
     return {
         **{f"module.{name}": value for name, value in module.state_dict().items()},
-        **{f"momentum.{i}": s["momentum_buffer"] for i, s in enumerate(run.optimizers[0].state.values())},
+        **{
+            f"momentum.{i}": s["momentum_buffer"]
+            for i, s in enumerate(run.optimizers[0].state.values())
+        },
         "psi": callback.state_dict()["monitor"]["psi"],
         "before": callback.state_dict()["monitor"]["decisions"]["before"],
         "means": torch.tensor(callback.state_dict()["monitor"]["means"]),
@@ -92,7 +97,8 @@ def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
     assert int(found["module.objective.criterion.nci.num_batches_tracked"]) == 12
     assert len(resumed.records) == 2
     assert resumed.records == callback.records[2:]
-    assert resumed.records[0]["gate"]["train_flips"] is not None  # counted against the epoch before the stop
+    # counted against the epoch before the stop
+    assert resumed.records[0]["gate"]["train_flips"] is not None
 
 
 def test_logged_are_the_numbers_of_evaluate(tmp_path):
@@ -112,7 +118,9 @@ def test_logged_are_the_numbers_of_evaluate(tmp_path):
 
 
 def test_metrics_can_choose_a_checkpoint(tmp_path):
-    keeper = L.pytorch.callbacks.ModelCheckpoint(tmp_path / "best", monitor="val_nll", filename="{epoch}")
+    keeper = L.pytorch.callbacks.ModelCheckpoint(
+        tmp_path / "best", monitor="val_nll", filename="{epoch}"
+    )
     usual = {"max_epochs": 2, "logger": False, "accelerator": "cpu", "enable_progress_bar": False}
     run = L.Trainer(
         default_root_dir=tmp_path,
@@ -139,7 +147,9 @@ def test_a_criterion_learns_from_each_validation_but_not_from_others(tmp_path):
     run = trainer(tmp_path, callback, num_sanity_val_steps=2)
     run.fit(module, loader(), loader(50, 1))
     assert [seen.num_samples for seen in criterion.seen] == [50, 50]
-    assert torch.equal(criterion.seen[-1].logits, fedlas.predict(module.objective, loader(50, 1)).logits)
+    assert torch.equal(
+        criterion.seen[-1].logits, fedlas.predict(module.objective, loader(50, 1)).logits
+    )
     run.validate(module, loader(50, 1), verbose=False)
     run.test(module, loader(50, 1), verbose=False)
     assert len(criterion.seen) == 2
@@ -166,7 +176,9 @@ def test_dense_outputs_are_measured_where_they_count(tmp_path):
     run.fit(module, parts, parts)
     with torch.no_grad():
         right = module.objective.model(data(40).tensors[0]).argmax(1)[:, :4] == target[:, :4]
-    assert run.callback_metrics["val_accuracy"].item() == pytest.approx(right.double().mean().item())
+    assert run.callback_metrics["val_accuracy"].item() == pytest.approx(
+        right.double().mean().item()
+    )
     assert callback.records == []
 
 
@@ -183,7 +195,9 @@ def test_nothing_stays_behind(tmp_path):
     module = Module()
     hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
     trainer(tmp_path, CalibrationCallback(), max_epochs=1).fit(module, loader(), loader(50, 1))
-    assert hooks == [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
+    assert hooks == [
+        len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()
+    ]
 
 
 @pytest.mark.parametrize("package", ["lightning", "transformers", "timm", "skorch"])
@@ -191,14 +205,18 @@ def test_nothing_stays_behind(tmp_path):
 def test_without_the_package_the_error_says_what_to_install(package):
     extra, module = {"transformers": ("hf", "huggingface")}.get(package, (package, package))
     program = f"import sys; sys.modules[{package!r}] = None; import fedlas.integrations.{module}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert f"pip install 'fedlas[{extra}]'" in done.stderr
 
 
 def test_a_model_of_one_logit_is_measured(tmp_path):
     images, target, index = data().tensors
     two = DataLoader(TensorDataset(images, target.clamp(max=1), index), batch_size=20)
-    module = Module(OneLogit(FedLAS(num_classes=2)), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)))
+    module = Module(
+        OneLogit(FedLAS(num_classes=2)), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+    )
     run = trainer(tmp_path, CalibrationCallback(metrics=["accuracy", "nll"]))
     run.fit(module, two, two)
     with torch.no_grad():

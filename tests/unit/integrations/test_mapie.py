@@ -59,7 +59,9 @@ def test_half_precision_two_classes_and_classes_that_validation_lacks():
     narrow = Predictions(100 * val.logits.float(), val.target)
     assert prediction_sets(narrow, narrow).coverage > 0.85
     wide = Predictions(torch.cat([val.logits, torch.full((300, 1), -5.0).double()], 1), val.target)
-    other = Predictions(torch.cat([test.logits, torch.full((100, 1), -5.0).double()], 1), test.target)
+    other = Predictions(
+        torch.cat([test.logits, torch.full((100, 1), -5.0).double()], 1), test.target
+    )
     assert prediction_sets(wide, other).sets.shape == (100, 3)
 
 
@@ -67,7 +69,10 @@ def test_half_precision_two_classes_and_classes_that_validation_lacks():
 def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
     arrays = np.load(REAL)
     half = np.random.default_rng(0).permutation(10_000)
-    val, test = (Predictions(arrays["logits"][h], arrays["target"][h].astype(int)) for h in (half[:5000], half[5000:]))
+    val, test = (
+        Predictions(arrays["logits"][h], arrays["target"][h].astype(int))
+        for h in (half[:5000], half[5000:])
+    )
     scaling = TemperatureScaling().fit(val)
     for score, least in (("lac", -0.05), ("aps", 0.2)):
         sizes = [
@@ -84,9 +89,21 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
         (drawn(50), {"coverage": 1.0}, r"coverage must be a finite number in \(0, 1\)"),
         (drawn(50), {"score": "apps"}, "Did you mean 'aps'"),
         (drawn(50, classes=4), {}, "val and test must have as many classes; got 4 and 5"),
-        (drawn(18), {"coverage": 0.95}, "val must have enough samples for a coverage of 0.95; got 18"),
-        (Predictions(torch.zeros(30, 5), [0] * 29 + [1]), {"score": "raps"}, "labels of three classes for raps; got 2"),
-        (Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]), {"score": "raps"}, "ten samples of each class"),
+        (
+            drawn(18),
+            {"coverage": 0.95},
+            "val must have enough samples for a coverage of 0.95; got 18",
+        ),
+        (
+            Predictions(torch.zeros(30, 5), [0] * 29 + [1]),
+            {"score": "raps"},
+            "labels of three classes for raps; got 2",
+        ),
+        (
+            Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]),
+            {"score": "raps"},
+            "ten samples of each class",
+        ),
         ("val.npz", {}, "val must be Predictions"),
     ],
 )
@@ -98,7 +115,9 @@ def test_what_cannot_be_meant_is_said(val, options, message):
 @pytest.mark.parametrize(("classes", "each"), [(2, 40), (3, 6), (3, 10), (10, 10)])
 def test_auto_takes_a_score_that_the_samples_suffice_for(classes, each):
     target = torch.arange(classes).repeat(each)
-    val = Predictions(torch.randn(len(target), classes, generator=torch.Generator().manual_seed(0)), target)
+    val = Predictions(
+        torch.randn(len(target), classes, generator=torch.Generator().manual_seed(0)), target
+    )
     assert prediction_sets(val, val, coverage=0.8, score="auto").coverage >= 0.8
 
 
@@ -107,7 +126,9 @@ def test_sets_by_class_cover_each_class():
 
     def unequal(seed):
         random = torch.Generator().manual_seed(seed)
-        target = torch.multinomial(torch.tensor([0.45, 0.45, 0.1]), 6000, replacement=True, generator=random)
+        target = torch.multinomial(
+            torch.tensor([0.45, 0.45, 0.1]), 6000, replacement=True, generator=random
+        )
         logits = torch.randn(6000, 3, generator=random, dtype=torch.float64)
         logits[torch.arange(6000), target] += torch.tensor([3.0, 3.0, 0.5]).double()[target]
         return Predictions(logits, target)
@@ -117,7 +138,9 @@ def test_sets_by_class_cover_each_class():
     together, by_class = (prediction_sets(val, test, by_class=each) for each in (False, True))
     assert together.sets[rare, 2].double().mean() < 0.8
     for label in range(3):
-        assert by_class.sets[test.target == label, label].double().mean() == pytest.approx(0.9, abs=0.03)
+        assert by_class.sets[test.target == label, label].double().mean() == pytest.approx(
+            0.9, abs=0.03
+        )
     absent = Predictions(val.logits[val.target != 2], val.target[val.target != 2])
     assert bool(prediction_sets(absent, test, by_class=True).sets[:, 2].all())
     with pytest.raises(InputError, match="by_class"):
@@ -133,7 +156,12 @@ def test_a_threshold_keeps_its_target():
     two = drawn(3000, classes=2)
     assert (
         float(
-            (two.target[two.probs[:, 1] >= controlled_threshold(two, risk="recall", target=0.5)] == 1).double().mean()
+            (
+                two.target[two.probs[:, 1] >= controlled_threshold(two, risk="recall", target=0.5)]
+                == 1
+            )
+            .double()
+            .mean()
         )
         > 0.5
     )
@@ -151,7 +179,9 @@ def test_auto_raises_nothing_raw():
         val = Predictions(logits, torch.multinomial(shares, samples, replacement=True))
         coverage = float(random.uniform(0.05, 0.99))
         with contextlib.suppress(InputError):
-            assert prediction_sets(val, val, score="auto", coverage=coverage, seed=seed).mean_size >= 0
+            assert (
+                prediction_sets(val, val, score="auto", coverage=coverage, seed=seed).mean_size >= 0
+            )
 
 
 def test_weights_of_confidences_are_refused_too():

@@ -27,11 +27,16 @@ def test_every_position_that_counts_and_no_other(samples, dense, seed):
 
 def test_pixels_streamed_batch_by_batch_are_all_pixels_at_once():
     generator = torch.Generator().manual_seed(0)
-    logits, target = torch.randn(6, 4, 5, 7, generator=generator), torch.randint(0, 4, (6, 5, 7), generator=generator)
+    logits, target = (
+        torch.randn(6, 4, 5, 7, generator=generator),
+        torch.randint(0, 4, (6, 5, 7), generator=generator),
+    )
     target[:, :2] = 255
     streaming = StreamingMetrics(4, metrics=["accuracy", "ece", "nll"])
     for part in range(6):
-        streaming.update(*valid_positions(logits[part : part + 1], target[part : part + 1], ignore_index=255))
+        streaming.update(
+            *valid_positions(logits[part : part + 1], target[part : part + 1], ignore_index=255)
+        )
     held = sum(tensor.numel() for tensor in streaming.state_dict().values())
     expected = evaluate(Predictions(*valid_positions(logits, target, ignore_index=255)))
     assert streaming.num_samples == 6 * 3 * 7
@@ -40,7 +45,9 @@ def test_pixels_streamed_batch_by_batch_are_all_pixels_at_once():
     assert sum(tensor.numel() for tensor in streaming.state_dict().values()) == held
 
 
-@pytest.mark.parametrize("target", [torch.zeros(2, 5), torch.zeros(2, 3).long(), [0, 1], torch.zeros(2, 5, 3)])
+@pytest.mark.parametrize(
+    "target", [torch.zeros(2, 5), torch.zeros(2, 3).long(), [0, 1], torch.zeros(2, 5, 3)]
+)
 def test_other_targets_are_refused(target):
     with pytest.raises(ValueError, match=r"valid_positions: target .*\(2, 5\)"):
         valid_positions(torch.zeros(2, 3, 5), target)

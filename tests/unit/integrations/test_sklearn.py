@@ -10,7 +10,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    StratifiedKFold,
+    cross_val_score,
+    cross_validate,
+)
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,14 +26,21 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fedlas
 from fedlas.calibrators import PlattScaling, TemperatureScaling
 from fedlas.errors import CalibrationWarning, InputError
-from fedlas.integrations.sklearn import CalibratedClassifier, CalibrationScorer, calibration_scores, scorers
+from fedlas.integrations.sklearn import (
+    CalibratedClassifier,
+    CalibrationScorer,
+    calibration_scores,
+    scorers,
+)
 from wants_features import NormTemperature
 
 NAMES = np.array(["cat", "dog", "fox"])
 
 
 def data(samples=300, classes=3, seed=0):
-    return make_classification(samples, 8, n_informative=4, n_classes=classes, flip_y=0.2, random_state=seed)
+    return make_classification(
+        samples, 8, n_informative=4, n_classes=classes, flip_y=0.2, random_state=seed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +50,8 @@ def fitted():
 
 
 @pytest.mark.system
-@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")  # some checks fit on a handful of samples
+# some checks fit on a handful of samples
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @parametrize_with_checks(
     [
@@ -50,7 +64,9 @@ def fitted():
             f"check_sample_weight_equivalence_on_{kind}_data": "repeated rows are dealt to folds as others are"
             for kind in ("dense", "sparse")
         }
-        | {"check_classifiers_one_label_sample_weights": "naive Bayes gives NaN where a class has no weight"}
+        | {
+            "check_classifiers_one_label_sample_weights": "naive Bayes gives NaN where a class has no weight"
+        }
     ),
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -106,13 +122,19 @@ def test_text_labels_a_pipeline_and_sparse_rows():
     generator = np.random.default_rng(0)
     y = generator.choice(NAMES, 90)
     texts = [" ".join(generator.choice((words[name] + " the a of").split(), 4)) for name in y]
-    model = make_pipeline(TfidfVectorizer(), CalibratedClassifier(LinearSVC(random_state=0))).fit(texts, y)
+    model = make_pipeline(TfidfVectorizer(), CalibratedClassifier(LinearSVC(random_state=0))).fit(
+        texts, y
+    )
     assert set(model.predict(texts)) <= set(NAMES)
     assert model.score(texts, y) > 0.6
-    outside = CalibratedClassifier(make_pipeline(TfidfVectorizer(), LinearSVC(random_state=0))).fit(texts, y)
+    outside = CalibratedClassifier(make_pipeline(TfidfVectorizer(), LinearSVC(random_state=0))).fit(
+        texts, y
+    )
     assert outside.predict_proba(texts).sum(1) == pytest.approx(1)
     sparse = csr_matrix(data()[0])
-    assert CalibratedClassifier(LogisticRegression()).fit(sparse, data()[1]).predict(sparse).shape == (300,)
+    assert CalibratedClassifier(LogisticRegression()).fit(sparse, data()[1]).predict(
+        sparse
+    ).shape == (300,)
 
 
 def test_data_frames_keep_their_names():
@@ -124,19 +146,28 @@ def test_data_frames_keep_their_names():
     )
     assert list(model.feature_names_in_) == list(frame.columns)
     assert model.decision_function(frame).shape == (300,)
-    assert np.array_equal(model.predict(frame), model.classes_[(model.decision_function(frame) > 0).astype(int)])
+    assert np.array_equal(
+        model.predict(frame), model.classes_[(model.decision_function(frame) > 0).astype(int)]
+    )
 
 
-@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")  # some folds have few samples
+# some folds have few samples
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 def test_a_search_chooses_the_calibrator_and_options_of_the_estimator():
     X, y = data()
     grid = {"calibrator": ["temperature", PlattScaling()], "estimator__var_smoothing": [1e-9, 1.0]}
-    search = GridSearchCV(CalibratedClassifier(GaussianNB(), cv=3), grid, scoring=scorers["neg_nll"], cv=3)
+    search = GridSearchCV(
+        CalibratedClassifier(GaussianNB(), cv=3), grid, scoring=scorers["neg_nll"], cv=3
+    )
     results = search.fit(X, y).cv_results_
     assert search.best_score_ == max(results["mean_test_score"]) < 0
     assert len(set(results["mean_test_score"])) == 4
-    sigmoid = cross_val_score(CalibratedClassifier(GaussianNB()), X, y, scoring="neg_log_loss", cv=3)
-    ours = cross_val_score(CalibratedClassifier(GaussianNB()), X, y, scoring=scorers["neg_nll"], cv=3)
+    sigmoid = cross_val_score(
+        CalibratedClassifier(GaussianNB()), X, y, scoring="neg_log_loss", cv=3
+    )
+    ours = cross_val_score(
+        CalibratedClassifier(GaussianNB()), X, y, scoring=scorers["neg_nll"], cv=3
+    )
     np.testing.assert_allclose(ours, sigmoid, rtol=1e-9)
 
 
@@ -152,7 +183,9 @@ def test_calibration_improves_a_naive_model():
     X, y = data(samples=2000)
     naive = GaussianNB().fit(X[:1000], y[:1000])
     model = CalibratedClassifier(GaussianNB()).fit(X[:1000], y[:1000])
-    assert scorers["neg_nll"](model, X[1000:], y[1000:]) > scorers["neg_nll"](naive, X[1000:], y[1000:])
+    assert scorers["neg_nll"](model, X[1000:], y[1000:]) > scorers["neg_nll"](
+        naive, X[1000:], y[1000:]
+    )
 
 
 def test_scores_equal_scikit_learns(fitted):
@@ -173,7 +206,9 @@ def test_a_part_without_a_class_is_scored_and_bins_count(fitted):
     model, X, y = fitted
     some = y != "dog"
     logits = torch.from_numpy(np.log(model.predict_proba(X[some])))
-    expected = fedlas.evaluate(fedlas.Predictions(logits, np.where(y[some] == "cat", 0, 2)), num_bins=4)["ece"]
+    expected = fedlas.evaluate(
+        fedlas.Predictions(logits, np.where(y[some] == "cat", 0, 2)), num_bins=4
+    )["ece"]
     scorer = pickle.loads(pickle.dumps(CalibrationScorer("ece", num_bins=4)))
     assert scorer(model, X[some], y[some]) == pytest.approx(-expected)
     assert scorers["neg_ece"](model, X[some], y[some]) != pytest.approx(-expected)
@@ -192,7 +227,12 @@ class NoScores(ClassifierMixin, BaseEstimator):
         (GaussianNB(), "feature-clipping", None, "one that needs features"),
         (NoScores(), "temperature", None, "must have decision_function or predict_proba"),
         (GaussianNB(), "temperature", KFold(3), "fold 0 without 0"),
-        (SVC(decision_function_shape="ovo"), "temperature", 3, r"must give one column .* \(300, 6\) of 4 classes"),
+        (
+            SVC(decision_function_shape="ovo"),
+            "temperature",
+            3,
+            r"must give one column .* \(300, 6\) of 4 classes",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_said(estimator, calibrator, cv, message):
@@ -215,7 +255,9 @@ def test_labels_of_no_class_and_scores_of_no_model(fitted):
 def test_a_doubtful_fit_warns():
     X, y = data(samples=60, classes=2)
     with pytest.warns(CalibrationWarning, match="TemperatureScaling: "):
-        CalibratedClassifier(FrozenEstimator(SVC(C=1e6, gamma=10).fit(X, y)), "temperature").fit(X, y)
+        CalibratedClassifier(FrozenEstimator(SVC(C=1e6, gamma=10).fit(X, y)), "temperature").fit(
+            X, y
+        )
 
 
 def test_sample_weights_reach_the_calibrator():
@@ -247,10 +289,15 @@ def test_an_interval_holds_what_venn_abers_says(classes):
     if classes == 2:
         low, high = interval.T
         np.testing.assert_allclose(
-            probs[:, 1] / probs[:, 0], high / (1 - low + high) / (1 - high / (1 - low + high)), rtol=0.2
+            probs[:, 1] / probs[:, 0],
+            high / (1 - low + high) / (1 - high / (1 - low + high)),
+            rtol=0.2,
         )
     few = CalibratedClassifier(GaussianNB(), "temperature").fit(X[:40], y[:40])
-    assert np.ptp(few.predict_proba(X[400:], interval=True)[1], axis=1).mean() > 2 * np.ptp(interval, axis=1).mean()
+    assert (
+        np.ptp(few.predict_proba(X[400:], interval=True)[1], axis=1).mean()
+        > 2 * np.ptp(interval, axis=1).mean()
+    )
 
 
 class TestSideInformation:
@@ -269,7 +316,9 @@ class TestSideInformation:
 
     def test_numbers_as_they_are_and_a_column_a_value(self, table):
         frame, y = table
-        model = CalibratedClassifier(self.numbers_alone(), NormTemperature(), cv="prefit").fit(frame, y)
+        model = CalibratedClassifier(self.numbers_alone(), NormTemperature(), cv="prefit").fit(
+            frame, y
+        )
         made = model.side_columns_(frame).numpy()
         np.testing.assert_array_equal(made[:, :3], frame[["a", "b", "c"]])
         np.testing.assert_array_equal(made[:, 3], frame.kind == "down")
@@ -307,8 +356,12 @@ class TestSideInformation:
 
     def test_a_pipeline_gives_what_its_last_step_takes(self):
         X, y = data()
-        model = CalibratedClassifier(make_pipeline(StandardScaler(), GaussianNB()), NormTemperature()).fit(X, y)
-        np.testing.assert_allclose(model.side_columns_(X).numpy(), StandardScaler().fit_transform(X))
+        model = CalibratedClassifier(
+            make_pipeline(StandardScaler(), GaussianNB()), NormTemperature()
+        ).fit(X, y)
+        np.testing.assert_allclose(
+            model.side_columns_(X).numpy(), StandardScaler().fit_transform(X)
+        )
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
         p = fedlas.Predictions(model._scores(X), features=model.side_columns_(X))
@@ -317,7 +370,9 @@ class TestSideInformation:
 
     def test_functions_none_and_what_has_no_columns(self):
         X, y = data()
-        chosen = CalibratedClassifier(GaussianNB(), NormTemperature(), features=lambda X: X[:, :1], cv=0.4).fit(X, y)
+        chosen = CalibratedClassifier(
+            GaussianNB(), NormTemperature(), features=lambda X: X[:, :1], cv=0.4
+        ).fit(X, y)
         assert chosen.calibrator_.num_features == 1
         alone = CalibratedClassifier(GaussianNB(), NormTemperature(), features=False).fit(X, y)
         assert alone.calibrator_.num_features is None
@@ -339,8 +394,13 @@ class TestSideInformation:
 
     @pytest.mark.parametrize(
         ("calibrator", "features", "got"),
-        [("temperature", len, "a function for TemperatureScaling"), (NormTemperature(), 3, "int 3")],
+        [
+            ("temperature", len, "a function for TemperatureScaling"),
+            (NormTemperature(), 3, "int 3"),
+        ],
     )
     def test_refused_before_anything_is_fitted(self, calibrator, features, got):
-        with pytest.raises(InputError, match=f"features must be None, False or a function.*got {got}"):
+        with pytest.raises(
+            InputError, match=f"features must be None, False or a function.*got {got}"
+        ):
             CalibratedClassifier(GaussianNB(), calibrator, features=features).fit(*data())

@@ -29,7 +29,14 @@ def data(samples=40):
 
 
 def made(**options):
-    usual = {"criterion": criterion, "head": "2", "max_epochs": 3, "batch_size": 20, "lr": 0.1, "train_split": None}
+    usual = {
+        "criterion": criterion,
+        "head": "2",
+        "max_epochs": 3,
+        "batch_size": 20,
+        "lr": 0.1,
+        "train_split": None,
+    }
     usual |= {"optimizer__weight_decay": 0.1, "verbose": 0}
     return CriterionClassifier(network, **usual | options)
 
@@ -45,7 +52,10 @@ def test_trains_bit_for_bit_like_an_objective():
             optimizer.zero_grad()
             objective(torch.from_numpy(images[rows]), torch.from_numpy(target[rows]))[0].backward()
             optimizer.step()
-    for ours, reference in ((net.module_, objective.model), (net.criterion_.criterion, objective.criterion)):
+    for ours, reference in (
+        (net.module_, objective.model),
+        (net.criterion_.criterion, objective.criterion),
+    ):
         for name, value in ours.state_dict().items():
             assert torch.equal(value, reference.state_dict()[name]), name
 

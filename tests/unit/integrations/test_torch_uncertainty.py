@@ -18,7 +18,14 @@ with warnings.catch_warnings():
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:.*{text}")
-    for text in ("LeafSpec", "many workers", "val_dataloader", "log_every_n_steps", "validation_step", "no logger")
+    for text in (
+        "LeafSpec",
+        "many workers",
+        "val_dataloader",
+        "log_every_n_steps",
+        "validation_step",
+        "no logger",
+    )
 ]
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -37,8 +44,14 @@ def test_a_routine_trains_as_an_objective_does_and_keeps_gate_and_nci(tmp_path):
     objective.criterion.load_state_dict(loss.criterion.state_dict())
     recipe = torch.optim.SGD(loss.param_groups(weight_decay=0.1), lr=0.1)
     routine = ClassificationRoutine(model, num_classes=3, loss=loss, optim_recipe=recipe)
-    options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = TUTrainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, logger=False, **options)
+    options = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    trainer = TUTrainer(
+        max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, logger=False, **options
+    )
     trainer.fit(routine, loader)
 
     optimizer = torch.optim.SGD(param_groups(objective, weight_decay=0.1), lr=0.1)

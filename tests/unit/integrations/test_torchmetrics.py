@@ -66,20 +66,28 @@ def test_forward_gives_the_batch_and_keeps_the_whole():
     logits, target = data()
     metric = CalibrationMetric("ece", num_classes=C)
     for rows in torch.arange(501).split([100, 1, 400]):
-        assert metric(logits[rows], target[rows]).item() == evaluate(Predictions(logits[rows], target[rows]))["ece"]
+        assert (
+            metric(logits[rows], target[rows]).item()
+            == evaluate(Predictions(logits[rows], target[rows]))["ece"]
+        )
     assert metric.compute().item() == evaluate(Predictions(logits, target))["ece"]
 
 
 def test_in_a_collection_beside_others():
     logits, target = data()
     collection = MetricCollection(
-        {name: CalibrationMetric(name, num_classes=C) for name in ("ece", "mce", "accuracy", "top5")}
+        {
+            name: CalibrationMetric(name, num_classes=C)
+            for name in ("ece", "mce", "accuracy", "top5")
+        }
         | {"theirs": MulticlassAccuracy(C, average="micro")}
     )
     # On the first batch accuracy and top-5 accuracy agree: their sums must not be taken for the same thing.
     collection.update(10 * torch.eye(C), torch.arange(C))
     collection.update(logits, target)
-    whole = Predictions(torch.cat((10 * torch.eye(C), logits)), torch.cat((torch.arange(C), target)))
+    whole = Predictions(
+        torch.cat((10 * torch.eye(C), logits)), torch.cat((torch.arange(C), target))
+    )
     found = collection.compute()
     for name in ("ece", "mce", "accuracy", "top5"):
         assert found[name].item() == METRICS[name].value(whole), name
@@ -110,7 +118,8 @@ def test_a_checkpoint_holds_the_sums():
     other.persistent(True)
     other.load_state_dict(metric.state_dict())
     other.update(logits, target)
-    assert other.compute() == pytest.approx(metric.compute().item(), rel=1e-12)  # every sample twice
+    # every sample twice
+    assert other.compute() == pytest.approx(metric.compute().item(), rel=1e-12)
 
 
 def test_changing_the_precision_of_a_module_leaves_integers_alone():
@@ -127,7 +136,10 @@ def test_errors_are_those_of_the_library():
     metric = CalibrationMetric("ece", num_classes=3)
     with pytest.raises(ValueError, match=r"logits must be \(N, 3\)"):
         metric.update(*data())
-    with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match="there must be samples"):
+    with (
+        pytest.warns(UserWarning, match="before"),
+        pytest.raises(ValueError, match="there must be samples"),
+    ):
         CalibrationMetric("ece", num_classes=3).compute()
 
 
@@ -137,7 +149,11 @@ def test_a_refused_batch_changes_nothing(call, collected):
     """Also by ``forward``, for which torchmetrics takes the state away while it measures the batch."""
     logits, target = data()
     metric = CalibrationMetrics(C, metrics=["ece", "ace", "accuracy"])
-    owner = MetricCollection({"first": metric, "second": CalibrationByClass(C)}) if collected else metric
+    owner = (
+        MetricCollection({"first": metric, "second": CalibrationByClass(C)})
+        if collected
+        else metric
+    )
     owner.update(logits, target)
     owner.update(logits, target)
     parts = list(owner.values()) if collected else [metric]
@@ -150,7 +166,9 @@ def test_a_refused_batch_changes_nothing(call, collected):
         torch.testing.assert_close(part.metric_state, state, rtol=0, atol=0)
     torch.testing.assert_close(owner.compute(), expected, rtol=0, atol=0)
     owner(logits, target)
-    torch.testing.assert_close(metric.compute()["accuracy"], expected.get("accuracy", expected.get("first_accuracy")))
+    torch.testing.assert_close(
+        metric.compute()["accuracy"], expected.get("accuracy", expected.get("first_accuracy"))
+    )
 
 
 def test_a_batch_that_fails_while_it_is_added_is_not_taken_in(monkeypatch):
@@ -160,7 +178,9 @@ def test_a_batch_that_fails_while_it_is_added_is_not_taken_in(monkeypatch):
     before = {name: value.clone() for name, value in metric.metric_state.items()}
     whole = StreamingMetrics.state_dict
     # As if the last sum could not be brought to the device of the state.
-    monkeypatch.setattr(StreamingMetrics, "state_dict", lambda self: whole(self) | {[*whole(self)][-1]: None})
+    monkeypatch.setattr(
+        StreamingMetrics, "state_dict", lambda self: whole(self) | {[*whole(self)][-1]: None}
+    )
     with pytest.raises(AttributeError):
         metric.update(logits, target)
     monkeypatch.undo()
@@ -181,13 +201,21 @@ def test_tables_by_class_and_group():
     ):
         for other in (metric, pickle.loads(pickle.dumps(metric)), metric.half()):
             for name, column in other.compute().items():
-                assert column.tolist()[: len(table)] == [getattr(row, name) for row in table.values()], name
+                assert column.tolist()[: len(table)] == [
+                    getattr(row, name) for row in table.values()
+                ], name
                 assert column.isnan().sum() == missing
-    collection = MetricCollection({"ab": CalibrationByGroup(["a", "b"]), "ba": CalibrationByGroup(["b", "a"])})
-    collection.update(torch.zeros(2, C), torch.zeros(2, dtype=torch.long), groups=["a", "b"])  # looks alike to both
+    collection = MetricCollection(
+        {"ab": CalibrationByGroup(["a", "b"]), "ba": CalibrationByGroup(["b", "a"])}
+    )
+    # looks alike to both
+    collection.update(torch.zeros(2, C), torch.zeros(2, dtype=torch.long), groups=["a", "b"])
     collection.update(logits[:9], target[:9], groups=["a"] * 9)
     found = collection.compute()
-    assert (found["ab_num_samples"].tolist(), found["ba_num_samples"].tolist()) == ([10, 1], [1, 10])
+    assert (found["ab_num_samples"].tolist(), found["ba_num_samples"].tolist()) == (
+        [10, 1],
+        [1, 10],
+    )
     batch = by_group(logits[:9], target[:9], groups=site[:9])
     assert batch["num_samples"].tolist()[:3] == [3, 3, 3]
     assert by_group.compute()["num_samples"].nansum() == 510
@@ -198,7 +226,9 @@ def test_tables_by_class_and_group():
 @pytest.mark.system
 def test_importing_fedlas_does_not_import_torchmetrics():
     program = "import sys, fedlas, fedlas.integrations; print('torchmetrics' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -209,20 +239,25 @@ import sys
 sys.modules["torchmetrics"] = None
 import fedlas.integrations.torchmetrics
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert "pip install 'fedlas[torchmetrics]'" in done.stderr
 
 
 def worker(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
+    )
     try:
         logits, target = data()
         rows = slice(0, 137) if rank == 0 else slice(137, None)
         metric = CalibrationMetrics(C, metrics=NAMES)
         metric.update(logits[rows], target[rows])
         synced = metric.compute()
-        metric.update(logits[rows], target[rows])  # sync must not have left the others' samples here
+        # sync must not have left the others' samples here
+        metric.update(logits[rows], target[rows])
         torch.save((synced, metric.compute()), f"{folder}/{rank}.pt")
         by_class, by_group = CalibrationByClass(C), CalibrationByGroup(range(3))
         by_class.update(logits[rows], target[rows])

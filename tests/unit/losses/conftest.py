@@ -22,7 +22,9 @@ class _LargestTensor(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for each in out if isinstance(out, tuple | list) else (out,):
             if isinstance(each, torch.Tensor):
-                self.seen.numel = max(self.seen.numel, each.untyped_storage().nbytes() // each.element_size())
+                self.seen.numel = max(
+                    self.seen.numel, each.untyped_storage().nbytes() // each.element_size()
+                )
         return out
 
 

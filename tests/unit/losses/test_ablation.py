@@ -51,7 +51,9 @@ def test_against_never_smooths_more_than_alpha():
 
 def test_zero_is_label_smoothing():
     criterion, _ = strengths(direction="zero")
-    torch.testing.assert_close(criterion(LOGITS, TARGET, features=FEATURES), LabelSmoothing(alpha=0.1)(LOGITS, TARGET))
+    torch.testing.assert_close(
+        criterion(LOGITS, TARGET, features=FEATURES), LabelSmoothing(alpha=0.1)(LOGITS, TARGET)
+    )
 
 
 def test_a_frozen_gate_decides_but_does_not_learn():
@@ -83,7 +85,9 @@ def test_mean_spread():
     _, own = strengths(direction="plus")
     _, mean = strengths(direction="plus", spread="mean")
     torch.testing.assert_close(mean, own.mean().expand(16))
-    criterion = FedLASAblation(num_classes=5, alpha=0.1, direction="plus", spread="mean", reduction="none")
+    criterion = FedLASAblation(
+        num_classes=5, alpha=0.1, direction="plus", spread="mean", reduction="none"
+    )
     twin = copy.deepcopy(criterion)
     ignoring = torch.where(torch.arange(16) < 4, -100, TARGET)
     found = criterion(LOGITS, ignoring, features=FEATURES)

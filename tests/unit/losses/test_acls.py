@@ -18,7 +18,9 @@ def test_by_hand():
     # Published code's arg-max term lacks the smallest logit: (9 - 3)^2 = 36.
     assert adaptive_penalty(LOGITS, **OPTIONS, variant="reference").tolist() == [36 + 0.5 * 26.5]
     value = ACLS(alpha=0.2, **OPTIONS)(LOGITS, torch.tensor([2]))
-    torch.testing.assert_close(value, F.cross_entropy(LOGITS, torch.tensor([2])) + 0.2 * (49 + 0.5 * 26.5))
+    torch.testing.assert_close(
+        value, F.cross_entropy(LOGITS, torch.tensor([2])) + 0.2 * (49 + 0.5 * 26.5)
+    )
 
 
 def test_the_second_term_sends_no_gradient_to_the_largest_logit():
@@ -36,7 +38,8 @@ def test_only_the_paper_variant_ignores_a_shift():
 
 
 @pytest.mark.parametrize(
-    "options", [{"alpha": -1.0}, {"margin": -1.0}, {"lambda1": -1.0}, {"lambda2": -1.0}, {"variant": "papre"}]
+    "options",
+    [{"alpha": -1.0}, {"margin": -1.0}, {"lambda1": -1.0}, {"lambda2": -1.0}, {"variant": "papre"}],
 )
 def test_nonsense(options):
     with pytest.raises(InputError, match=f"ACLS: {next(iter(options))}"):

@@ -14,8 +14,13 @@ from fedlas.losses.adaface import adaptive_margin
 
 def batch(seed, samples=9, classes=4, dim=6):
     generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(samples, dim, generator=generator) * (1 + 3 * torch.rand(samples, 1, generator=generator))
-    weight, bias = torch.randn(classes, dim, generator=generator), torch.randn(classes, generator=generator)
+    features = torch.randn(samples, dim, generator=generator) * (
+        1 + 3 * torch.rand(samples, 1, generator=generator)
+    )
+    weight, bias = (
+        torch.randn(classes, dim, generator=generator),
+        torch.randn(classes, generator=generator),
+    )
     target = torch.randint(classes, (samples,), generator=generator)
     return features @ weight.T + bias, target, features, weight
 
@@ -25,7 +30,11 @@ def cosine(a, b):
 
 
 def by_hand(logits, target, features, weight, mean, std, *, margin=0.4, spread=0.333, scale=None):
-    h_all, w_all, z_all = features.double().numpy(), weight.double().numpy(), logits.double().numpy()
+    h_all, w_all, z_all = (
+        features.double().numpy(),
+        weight.double().numpy(),
+        logits.double().numpy(),
+    )
     values = []
     for h, z, y in zip(h_all, z_all, target.tolist(), strict=True):
         q = min(max((np.linalg.norm(h) - mean) / (std + 1e-3) * spread, -1), 1)
@@ -43,7 +52,9 @@ def by_hand(logits, target, features, weight, mean, std, *, margin=0.4, spread=0
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"scale": 16.0}, {"margin": 0.7, "spread": 1.0}, {"init": (20.0, 100.0)}], ids=str
+    "options",
+    [{}, {"scale": 16.0}, {"margin": 0.7, "spread": 1.0}, {"init": (20.0, 100.0)}],
+    ids=str,
 )
 @pytest.mark.parametrize("momentum", [0.01, 0.6])
 def test_several_batches_by_hand(options, momentum):
@@ -58,10 +69,15 @@ def test_several_batches_by_hand(options, momentum):
         mean, std = (
             new
             if mean is None
-            else (momentum * new[0] + (1 - momentum) * mean, momentum * new[1] + (1 - momentum) * std)
+            else (
+                momentum * new[0] + (1 - momentum) * mean,
+                momentum * new[1] + (1 - momentum) * std,
+            )
         )
         found = criterion(logits, target, features=features, head_weight=weight)
-        np.testing.assert_allclose(found, by_hand(logits, target, features, weight, mean, std, **shown), rtol=2e-4)
+        np.testing.assert_allclose(
+            found, by_hand(logits, target, features, weight, mean, std, **shown), rtol=2e-4
+        )
     assert criterion.indicator.mean.item() == pytest.approx(mean, rel=1e-5)
     assert criterion.indicator.std.item() == pytest.approx(std, rel=1e-5)
 
@@ -110,7 +126,9 @@ def test_no_margin_is_cross_entropy():
 def test_the_scaled_form_is_cross_entropy_of_cosines_without_a_margin():
     _, target, features, weight = batch(1)
     cosines = F.normalize(features, dim=1) @ F.normalize(weight, dim=1).T
-    value = AdaFace(margin=0.0, scale=16.0)(torch.zeros(9, 4), target, features=features, head_weight=weight)
+    value = AdaFace(margin=0.0, scale=16.0)(
+        torch.zeros(9, 4), target, features=features, head_weight=weight
+    )
     torch.testing.assert_close(value, F.cross_entropy(16 * cosines, target))
 
 
@@ -135,7 +153,9 @@ def test_no_gradient_through_the_quality_but_through_angle_and_norms():
     assert torch.autograd.gradcheck(loss, (features, weight))
     plain = AdaFace().eval()
     plain.load_state_dict(criterion.state_dict())
-    ours = torch.autograd.grad(plain(logits.double(), target, features=features, head_weight=weight), features)
+    ours = torch.autograd.grad(
+        plain(logits.double(), target, features=features, head_weight=weight), features
+    )
     theirs = torch.autograd.grad(loss(features, weight), features)
     torch.testing.assert_close(ours, theirs)
 
@@ -144,8 +164,13 @@ def test_zero_features_and_weights_have_finite_gradients():
     features, weight = torch.zeros(3, 4, requires_grad=True), torch.zeros(2, 4, requires_grad=True)
     for scale in (None, 8.0):
         criterion = AdaFace(scale=scale)
-        value = criterion(torch.randn(3, 2), torch.tensor([0, 1, 0]), features=features, head_weight=weight)
-        assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, (features, weight), allow_unused=True))
+        value = criterion(
+            torch.randn(3, 2), torch.tensor([0, 1, 0]), features=features, head_weight=weight
+        )
+        assert all(
+            torch.isfinite(g).all()
+            for g in torch.autograd.grad(value, (features, weight), allow_unused=True)
+        )
 
 
 def test_the_content_of_ignored_samples_has_no_effect():
@@ -158,7 +183,9 @@ def test_the_content_of_ignored_samples_has_no_effect():
     value.backward()
     assert torch.isfinite(weight.grad).all()
     kept = target != -100
-    torch.testing.assert_close(without(logits[kept], target[kept], features=features[kept], head_weight=weight), value)
+    torch.testing.assert_close(
+        without(logits[kept], target[kept], features=features[kept], head_weight=weight), value
+    )
     torch.testing.assert_close(criterion.indicator.state_dict(), without.indicator.state_dict())
 
 

@@ -42,12 +42,16 @@ def updated(gammas, found, *, rate=1.0, switch=0.2, low=-2.0, high=20.0):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"rate": 20.0}, {"switch": 0.9}, {"rate": 5.0, "low": -0.5, "high": 1.5}], ids=str
+    "options",
+    [{}, {"rate": 20.0}, {"switch": 0.9}, {"rate": 5.0, "low": -0.5, "high": 1.5}],
+    ids=str,
 )
 @pytest.mark.parametrize("bins", [1, 4, 15])
 def test_exponents_by_hand(options, bins):
     names = {"low": "gamma_min", "high": "gamma_max"}
-    criterion = AdaFocal(num_bins=bins, **{names.get(key, key): value for key, value in options.items()})
+    criterion = AdaFocal(
+        num_bins=bins, **{names.get(key, key): value for key, value in options.items()}
+    )
     gammas = [1.0] * bins
     for seed in range(6):
         found = predictions(seed)
@@ -94,9 +98,13 @@ def test_exponents_are_clipped():
 
 def test_ties_stay_together_and_an_empty_bin_keeps_its_exponent():
     criterion = AdaFocal(num_bins=4)
-    criterion.update_from_validation(confident([0.5, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9], [False] * 8))
+    criterion.update_from_validation(
+        confident([0.5, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9], [False] * 8)
+    )
     assert criterion.edges.tolist() == pytest.approx([0.8, 0.8, 0.8])
-    assert criterion.gammas.tolist() == pytest.approx([math.exp((0.5 + 6 * 0.8) / 7), 1.0, 1.0, math.exp(0.9)])
+    assert criterion.gammas.tolist() == pytest.approx(
+        [math.exp((0.5 + 6 * 0.8) / 7), 1.0, 1.0, math.exp(0.9)]
+    )
     few = AdaFocal(num_bins=15)
     few.update_from_validation(confident([0.6, 0.7, 0.8], [True, True, True]))
     assert (few.gammas != 1).sum() == 3
@@ -109,7 +117,10 @@ def test_loss_by_hand():
     criterion = AdaFocal(num_bins=3, reduction="none")
     criterion.gammas.copy_(torch.tensor([4.0, -1.5, 0.7]))
     criterion.edges.copy_(torch.tensor([0.3, 0.8]))
-    logits, target = 2 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+    logits, target = (
+        2 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0)),
+        torch.arange(40) % 3,
+    )
     expected, used = [], set()
     for z, y in zip(logits.double().numpy(), target.tolist(), strict=True):
         p = np.exp(z[y]) / np.exp(z).sum()
@@ -137,7 +148,9 @@ def test_soft_targets_use_the_exponent_of_each_class():
 
 def test_before_any_validation_it_is_focal_loss():
     logits, target = torch.randn(20, 5), torch.arange(20) % 5
-    torch.testing.assert_close(AdaFocal(gamma=2.5)(logits, target), FocalLoss(gamma=2.5)(logits, target))
+    torch.testing.assert_close(
+        AdaFocal(gamma=2.5)(logits, target), FocalLoss(gamma=2.5)(logits, target)
+    )
 
 
 def test_no_gradient_through_the_choice_and_a_finite_one_at_certainty():

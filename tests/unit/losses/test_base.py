@@ -106,7 +106,9 @@ def test_weights_are_copied_into_a_buffer():
 
 
 def test_pooling_advice_fits_the_shape():
-    with pytest.raises(InputError, match=r"\(6, D\) .*Pool them first, e.g. features.mean\(\(2, 3\)\)"):
+    with pytest.raises(
+        InputError, match=r"\(6, D\) .*Pool them first, e.g. features.mean\(\(2, 3\)\)"
+    ):
         call(Recording(), features=torch.rand(N, 4, 7, 7))
     with pytest.raises(InputError, match=r"features.mean\(2\)"):
         call(Recording(), features=torch.rand(N, 4, 7))
@@ -134,7 +136,9 @@ def test_the_base_cannot_be_built():
 
 
 class Typed(Recording):
-    def __init__(self, size, *, alpha: float = 0.5, form="sum", table=None, **options: Unpack[LossOptions]):
+    def __init__(
+        self, size, *, alpha: float = 0.5, form="sum", table=None, **options: Unpack[LossOptions]
+    ):
         super().__init__(**options)
         self.size, self.alpha, self.form, self.table = size, alpha, form, table
 

@@ -9,7 +9,9 @@ from fedlas.losses._base import prepare
 def batch(features, target, dense=(), weight=True):
     logits = torch.randn(target.shape[0], 3, *dense, dtype=torch.float64)
     extras = {"features": features, "head_weight": torch.randn(3, 4) if weight else None}
-    return prepare("test", logits, target, {name: value for name, value in extras.items() if value is not None})
+    return prepare(
+        logits, target, {name: value for name, value in extras.items() if value is not None}
+    )
 
 
 def test_plain():
@@ -70,9 +72,15 @@ def test_one_value_a_row_is_its_own_mean():
     "weight", [None, torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)], ids=["plain", "weighted"]
 )
 def test_cost_of_the_target_is_the_expectation_over_soft_targets(weight):
-    logits, soft = torch.randn(4, 3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64).softmax(1)
-    each = [prepare("test", logits, torch.full((4,), k), weight=weight).cost_of_target(torch.square) for k in range(3)]
+    logits, soft = (
+        torch.randn(4, 3, dtype=torch.float64),
+        torch.rand(4, 3, dtype=torch.float64).softmax(1),
+    )
+    each = [
+        prepare(logits, torch.full((4,), k), weight=weight).cost_of_target(torch.square)
+        for k in range(3)
+    ]
     factor = 1 if weight is None else weight
     torch.testing.assert_close(torch.stack(each, dim=1), logits.log_softmax(1).square() * factor)
-    found = prepare("test", logits, soft, weight=weight).cost_of_target(torch.square)
+    found = prepare(logits, soft, weight=weight).cost_of_target(torch.square)
     torch.testing.assert_close(found, (soft * torch.stack(each, dim=1)).sum(1))

@@ -42,7 +42,9 @@ def test_straight_through_gradient():
     gate = BidirectionalCalibrationGate(6).double()
     logits, up = torch.randn(9, 6, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
     ours = torch.autograd.grad(gate(logits), list(gate.parameters()), up)
-    torch.testing.assert_close(ours, torch.autograd.grad(by_hand(gate, logits), list(gate.parameters()), up))
+    torch.testing.assert_close(
+        ours, torch.autograd.grad(by_hand(gate, logits), list(gate.parameters()), up)
+    )
 
 
 def test_no_gradient_to_the_logits():

@@ -41,18 +41,24 @@ def test_label_smoothing_with_hard_and_soft_targets():
     logits, target = data()
     expected = F.binary_cross_entropy_with_logits(logits, target.double() * 0.8 + 0.1)
     torch.testing.assert_close(OneLogit(LabelSmoothing(alpha=0.2))(logits, target), expected)
-    torch.testing.assert_close(OneLogit(CrossEntropy())(logits, target.double() * 0.8 + 0.1), expected)
+    torch.testing.assert_close(
+        OneLogit(CrossEntropy())(logits, target.double() * 0.8 + 0.1), expected
+    )
 
 
 def test_class_weights_and_ignored_positions():
     logits, target = data()
     weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
     found = OneLogit(CrossEntropy(weight=[1.0, 3.0], reduction="sum"))(logits, target)
-    expected = F.binary_cross_entropy_with_logits(logits, target.double(), pos_weight=weights[1], reduction="sum")
+    expected = F.binary_cross_entropy_with_logits(
+        logits, target.double(), pos_weight=weights[1], reduction="sum"
+    )
     torch.testing.assert_close(found, expected)
     target[3:] = -100
     found = OneLogit(CrossEntropy())(logits, target)
-    torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(logits[:3], target[:3].double()))
+    torch.testing.assert_close(
+        found, F.binary_cross_entropy_with_logits(logits[:3], target[:3].double())
+    )
 
 
 def test_fedlas_on_one_logit_is_fedlas_on_the_pair_in_an_objective():
@@ -79,7 +85,9 @@ def test_fedlas_on_one_logit_is_fedlas_on_the_pair_in_an_objective():
 def test_gradients_and_margins():
     logits, target = data(5)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: OneLogit(MbLS(alpha=0.1, margin=1.0))(z, target), logits)
+    assert torch.autograd.gradcheck(
+        lambda z: OneLogit(MbLS(alpha=0.1, margin=1.0))(z, target), logits
+    )
 
 
 def test_nonsense_is_refused():

@@ -34,7 +34,9 @@ def test_gradients_are_autograds(soft):
     upstream = torch.linspace(-1, 2, 7, dtype=torch.float64)
     ours, theirs = (torch.autograd.grad(each @ upstream, wanted) for each in (value, plain))
     torch.testing.assert_close(ours, theirs)
-    assert torch.autograd.gradgradcheck(squared_error if soft else lambda z: squared_error(z, target), wanted)
+    assert torch.autograd.gradgradcheck(
+        squared_error if soft else lambda z: squared_error(z, target), wanted
+    )
 
 
 def test_a_prediction_equal_to_its_soft_target_costs_nothing():
@@ -55,4 +57,6 @@ def test_class_weights():
     assert value.item() == pytest.approx((3 / 8 + 3 * 7 / 6) / 4)
     soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     each = BrierLoss(weight=weight, reduction="none")(LOGITS, soft)
-    torch.testing.assert_close(each, (PROBS - soft).square().sum(1) * torch.tensor([2.0, 5.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        each, (PROBS - soft).square().sum(1) * torch.tensor([2.0, 5.0], dtype=torch.float64)
+    )

@@ -29,7 +29,10 @@ def phr(h, lam, rho):
 def penalties(logits, lam, rho, margin):
     found = []
     for z in logits.double().numpy():
-        each = [phr((z.max() - z_k) / margin - 1, a, b)[0] for z_k, a, b in zip(z, lam, rho, strict=True)]
+        each = [
+            phr((z.max() - z_k) / margin - 1, a, b)[0]
+            for z_k, a, b in zip(z, lam, rho, strict=True)
+        ]
         found.append(np.mean(each))
     return found
 
@@ -38,20 +41,31 @@ def test_penalty_by_hand():
     logits = 9 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     lam, rho = torch.tensor([1e-6, 0.3, 2.0, 0.1, 1.0]), torch.tensor([1.0, 0.5, 2.0, 4.0, 1.2])
     found = phr_penalty(logits, lam, rho, margin=6.0)
-    np.testing.assert_allclose(found, penalties(logits, lam.tolist(), rho.tolist(), 6.0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        found, penalties(logits, lam.tolist(), rho.tolist(), 6.0), rtol=1e-5, atol=1e-7
+    )
     criterion = CALS(num_classes=5, margin=6.0, reduction="none")
     criterion.multipliers.copy_(lam)
     criterion.rho.copy_(rho)
     target = torch.arange(20) % 5
-    torch.testing.assert_close(criterion(logits, target), F.cross_entropy(logits, target, reduction="none") + found)
+    torch.testing.assert_close(
+        criterion(logits, target), F.cross_entropy(logits, target, reduction="none") + found
+    )
 
 
 def test_slope_of_the_penalty():
-    lam, rho = torch.tensor([0.5, 0.2, 1.0], dtype=torch.float64), torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
-    logits = (5 * torch.randn(6, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).requires_grad_()
+    lam, rho = (
+        torch.tensor([0.5, 0.2, 1.0], dtype=torch.float64),
+        torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64),
+    )
+    logits = (
+        5 * torch.randn(6, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ).requires_grad_()
     phr_penalty(logits, lam, rho, margin=3.0).sum().backward()
     for z, gradient in zip(logits.detach().numpy(), logits.grad.numpy(), strict=True):
-        slopes = np.array([phr((z.max() - z_k) / 3 - 1, a, b)[1] for z_k, a, b in zip(z, lam, rho, strict=True)])
+        slopes = np.array(
+            [phr((z.max() - z_k) / 3 - 1, a, b)[1] for z_k, a, b in zip(z, lam, rho, strict=True)]
+        )
         expected = -slopes / (3 * 3.0)
         expected[z.argmax()] += slopes.sum() / (3 * 3.0)
         np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
@@ -76,7 +90,9 @@ def test_multipliers_by_hand(options):
         if number % every == 0:
             rows = found.logits.double().numpy()
             excess = (rows.max(axis=1, keepdims=True) - rows) / 2.0 - 1
-            slopes = np.array([[phr(h, a, b)[1] for h, a, b in zip(row, lam, rho, strict=True)] for row in excess])
+            slopes = np.array(
+                [[phr(h, a, b)[1] for h, a, b in zip(row, lam, rho, strict=True)] for row in excess]
+            )
             mean = excess.mean(axis=0)
             if number % rho_every == 0 and last is not None:
                 for k in range(4):
@@ -100,7 +116,8 @@ def test_multipliers_grow_while_a_constraint_is_violated_and_fall_when_it_holds(
         assert criterion.multipliers[1].item() == pytest.approx(expected, rel=1e-5)
     criterion.update_from_validation(Predictions([[0.5, 0.0]], [0]))
     assert criterion.multipliers[1].item() == pytest.approx(5.5, rel=1e-5)
-    assert criterion.multipliers[0].item() == pytest.approx(1e-6)  # the largest logit's own constraint always holds
+    # the largest logit's own constraint always holds
+    assert criterion.multipliers[0].item() == pytest.approx(1e-6)
 
 
 def test_a_constraint_that_holds_does_not_raise_rho():
@@ -108,7 +125,8 @@ def test_a_constraint_that_holds_does_not_raise_rho():
     for distance in (0.0, 0.9, 1.5, 1.46, 1.4):  # violations of -1, -0.1, 0.5, 0.46, 0.4
         criterion.update_from_validation(Predictions([[distance, 0.0]], [0]))
         grown = round(math.log(criterion.rho[1].item(), 1.2))
-        assert grown == {0.0: 0, 0.9: 0, 1.5: 1, 1.46: 2, 1.4: 2}[distance]  # 0.4 is below 0.9 times 0.46
+        # 0.4 is below 0.9 times 0.46
+        assert grown == {0.0: 0, 0.9: 0, 1.5: 1, 1.46: 2, 1.4: 2}[distance]
 
 
 def test_a_multiplier_weighs_its_own_class():

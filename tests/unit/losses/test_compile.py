@@ -25,7 +25,8 @@ def test_steps_compile_once_for_each_kind_of_size(name):
     compiled = torch.compile(objective, fullgraph=True, backend=counter)
     inputs, target = torch.randn(SAMPLES, 4), torch.randint(CLASSES, (SAMPLES,))
     for step in range(STEPS):
-        index = torch.arange(6 if step % 5 == 4 else 16) + 3 * (step % 10)  # each fifth batch is a last one
+        # each fifth batch is a last one
+        index = torch.arange(6 if step % 5 == 4 else 16) + 3 * (step % 10)
         loss, logits = compiled(inputs[index], target[index], index=index)
         loss.backward()
         if step % 100 == 50 and hasattr(criterion, "update_from_validation"):

@@ -16,7 +16,7 @@ def batch(*, soft=False, weight=None):
     target = torch.randint(4, (7,), generator=generator)
     if soft:
         target = torch.rand(7, 4, generator=generator, dtype=torch.float64).softmax(1)
-    return prepare("test", logits.requires_grad_(), target, weight=weight)
+    return prepare(logits.requires_grad_(), target, weight=weight)
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
@@ -30,18 +30,23 @@ def test_plain_formulas(soft, weight):
     torch.testing.assert_close(confidence, probs)
     assert torch.equal(correct, top == (given.target.argmax(1) if soft else given.target))
     assert not correct.requires_grad
-    first, second = torch.linspace(-1, 1, 7, dtype=torch.float64), torch.linspace(2, -3, 7, dtype=torch.float64)
+    first, second = (
+        torch.linspace(-1, 1, 7, dtype=torch.float64),
+        torch.linspace(2, -3, 7, dtype=torch.float64),
+    )
     ours = torch.autograd.grad(nll @ first + confidence @ second, given.logits)
     theirs = torch.autograd.grad(expected @ first + probs @ second, given.logits)
     torch.testing.assert_close(ours, theirs)
 
 
 def test_of_equal_logits_the_first_is_the_prediction():
-    *_, correct = prepare("test", torch.zeros(3, 3), torch.tensor([0, 1, 2])).nll_and_confidence()
+    *_, correct = prepare(torch.zeros(3, 3), torch.tensor([0, 1, 2])).nll_and_confidence()
     assert correct.tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("criterion", [DCA(), MDCA(), MMCE(), WeightedMMCE()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "criterion", [DCA(), MDCA(), MMCE(), WeightedMMCE()], ids=lambda c: type(c).__name__
+)
 def test_the_content_of_an_ignored_position_has_no_effect(criterion):
     logits, target = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, -100, 1])
     clean, dirty = logits.clone().requires_grad_(), logits.clone()
@@ -67,6 +72,8 @@ def test_the_term_of_the_batch_is_added_to_every_position(kind, weight):
     each = torch.ones(6) if weight is None else torch.tensor(weight)[target]
     torch.testing.assert_close(added, 3 * term * each.double())
     values = torch.linspace(0, 5, 6, dtype=torch.float64)
-    given = prepare("test", logits, target)
+    given = prepare(logits, target)
     both = kind(alpha=1.0).with_strength(given, values)
-    torch.testing.assert_close(both, F.cross_entropy(logits, target, reduction="none") + values * term)
+    torch.testing.assert_close(
+        both, F.cross_entropy(logits, target, reduction="none") + values * term
+    )

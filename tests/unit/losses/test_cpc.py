@@ -18,7 +18,11 @@ def inputs(samples=5, classes=6, *, soft=False):
     logits = 3 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
     target = torch.randint(classes, (samples,), generator=generator)
     if soft:
-        target = torch.rand(samples, classes, generator=generator, dtype=torch.float64).softmax(1).requires_grad_()
+        target = (
+            torch.rand(samples, classes, generator=generator, dtype=torch.float64)
+            .softmax(1)
+            .requires_grad_()
+        )
     return logits.requires_grad_(), target
 
 
@@ -33,7 +37,9 @@ def by_pairs(row, y, *, lambda1, lambda2):
 @pytest.mark.parametrize("classes", [2, 3, 6])
 def test_by_pairs(classes):
     logits, target = inputs(classes=classes)
-    expected = torch.stack([by_pairs(row, y, **WEIGHTS) for row, y in zip(logits, target, strict=True)])
+    expected = torch.stack(
+        [by_pairs(row, y, **WEIGHTS) for row, y in zip(logits, target, strict=True)]
+    )
     value = pairwise_constraints(logits, target, **WEIGHTS)
     torch.testing.assert_close(value, expected)
     upstream = torch.linspace(-1, 2, 5, dtype=torch.float64)
@@ -43,15 +49,20 @@ def test_by_pairs(classes):
 
 def test_one_class_has_no_pairs():
     for variant in ("paper", "reference"):
-        value = pairwise_constraints(torch.ones(2, 1), torch.tensor([0, 0]), **WEIGHTS, variant=variant)
+        value = pairwise_constraints(
+            torch.ones(2, 1), torch.tensor([0, 0]), **WEIGHTS, variant=variant
+        )
         torch.testing.assert_close(value, torch.zeros(2))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
 def test_popular_code_adds_a_constant(classes):
     logits, target = inputs(classes=classes)
-    paper, reference = (pairwise_constraints(logits, target, **WEIGHTS, variant=v) for v in ("paper", "reference"))
-    pairs = (classes - 1) * (classes - 2)  # the pairs j = k add C - 1 times log(2) / 2 to the sum over these
+    paper, reference = (
+        pairwise_constraints(logits, target, **WEIGHTS, variant=v) for v in ("paper", "reference")
+    )
+    # the pairs j = k add C - 1 times log(2) / 2 to the sum over these
+    pairs = (classes - 1) * (classes - 2)
     constant = 1.3 * (classes - 1) * math.log(2) / 2 / pairs if pairs else 0.0
     torch.testing.assert_close(reference - paper, torch.full_like(paper, constant))
 
@@ -60,7 +71,10 @@ def test_popular_code_adds_a_constant(classes):
 def test_soft_target_is_the_expectation(variant):
     logits, soft = inputs(soft=True)
     soft = soft * torch.linspace(0.5, 2, 5)[:, None]  # linear in the target, for any sum
-    each = [pairwise_constraints(logits, torch.full((5,), y), **WEIGHTS, variant=variant) for y in range(6)]
+    each = [
+        pairwise_constraints(logits, torch.full((5,), y), **WEIGHTS, variant=variant)
+        for y in range(6)
+    ]
     value = pairwise_constraints(logits, soft, **WEIGHTS, variant=variant)
     torch.testing.assert_close(value, (torch.stack(each, 1) * soft).sum(1))
 
@@ -116,10 +130,14 @@ def test_without_a_gradient():
 def test_class():
     logits, target = inputs()
     weight = torch.linspace(0.5, 2, 6)
-    each = F.cross_entropy(logits, target, reduction="none") + pairwise_constraints(logits, target, **WEIGHTS)
+    each = F.cross_entropy(logits, target, reduction="none") + pairwise_constraints(
+        logits, target, **WEIGHTS
+    )
     torch.testing.assert_close(CPC(**WEIGHTS)(logits, target), each.mean())
     share = weight[target].double()
-    torch.testing.assert_close(CPC(**WEIGHTS, weight=weight)(logits, target), (each * share).sum() / share.sum())
+    torch.testing.assert_close(
+        CPC(**WEIGHTS, weight=weight)(logits, target), (each * share).sum() / share.sum()
+    )
 
 
 @pytest.mark.parametrize("options", [{"lambda1": -1.0}, {"lambda2": -1.0}, {"variant": "papre"}])

@@ -44,7 +44,9 @@ def test_several_batches_by_hand(ignored):
     penalised = False
     for seed in range(6):
         logits, target, index = batch(seed)
-        expected = by_hand(logits, target.tolist(), index, right, visits, alpha=0.7, ignored=ignored)
+        expected = by_hand(
+            logits, target.tolist(), index, right, visits, alpha=0.7, ignored=ignored
+        )
         masked = target.clone()
         masked[list(ignored)] = -100
         logits.requires_grad_()
@@ -63,27 +65,40 @@ def test_the_penalty_ranks_confidence_like_correctness():
     penalty = ranking_penalty(confidence, torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
     assert penalty.tolist() == pytest.approx([1.2, 1.2])  # 0.4 in the wrong order, and 0.8 apart
     penalty.sum().backward()
-    assert confidence.grad.tolist() == [-2.0, 2.0]  # descent raises the one that was right more often
-    enough = ranking_penalty(torch.tensor([0.95, 0.1]), torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
+    # descent raises the one that was right more often
+    assert confidence.grad.tolist() == [-2.0, 2.0]
+    enough = ranking_penalty(
+        torch.tensor([0.95, 0.1]), torch.tensor([1.0, 0.2]), torch.tensor([1, 0])
+    )
     assert enough.tolist() == [0.0, 0.0]
 
 
 def test_equally_often_right_costs_nothing():
-    penalty = ranking_penalty(torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.5]), torch.tensor([1, 0]))
+    penalty = ranking_penalty(
+        torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.5]), torch.tensor([1, 0])
+    )
     assert penalty.tolist() == [0.0, 0.0]
 
 
 def test_history_is_used_before_it_moves():
     criterion, twin = CRL(num_samples=2), CRL(num_samples=2)
-    logits, target, index = torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1])
-    assert criterion(logits, target, index=index).item() == pytest.approx(F.cross_entropy(logits, target).item())
+    logits, target, index = (
+        torch.tensor([[2.0, 0.0], [1.0, 0.0]]),
+        torch.tensor([0, 1]),
+        torch.tensor([0, 1]),
+    )
+    assert criterion(logits, target, index=index).item() == pytest.approx(
+        F.cross_entropy(logits, target).item()
+    )
     second = criterion(logits, target, index=index)
     assert second > F.cross_entropy(logits, target)  # now sample 0 was right once, sample 1 never
     twin.load_state_dict({"right": torch.tensor([1.0, 0.0]), "visits": torch.tensor([1.0, 1.0])})
     torch.testing.assert_close(twin(logits, target, index=index), second)
 
 
-@pytest.mark.parametrize("valid", [[True] * 5, [False, True, True, False, True], [True] + [False] * 4, [False] * 4])
+@pytest.mark.parametrize(
+    "valid", [[True] * 5, [False, True, True, False, True], [True] + [False] * 4, [False] * 4]
+)
 def test_next_valid_by_hand(valid):
     places = [i for i, v in enumerate(valid) if v]
     found = next_valid(torch.tensor(valid)).tolist()
@@ -113,7 +128,9 @@ def test_dense_has_one_history_an_image():
     plain = F.cross_entropy(logits, target, reduction="none")
     for image, each in ((0, expected), (2, expected)):
         valid = target[image] != -100
-        torch.testing.assert_close((values - plain)[image][valid], torch.full((int(valid.sum()),), each))
+        torch.testing.assert_close(
+            (values - plain)[image][valid], torch.full((int(valid.sum()),), each)
+        )
     assert (values[1] == 0).all()
     share = (logits[2].argmax(0) == target[2]).float().mean().item()
     assert criterion.right.tolist() == pytest.approx([3.0, share, 2.0, 0.0])
@@ -132,7 +149,10 @@ def test_index_out_of_range_changes_nothing(bad):
 def test_class_weights_weigh_the_penalty():
     weight = torch.tensor([0.5, 1.0, 2.0, 4.0])
     logits, target, index = batch(3)
-    plain, weighted = CRL(num_samples=20, reduction="none"), CRL(num_samples=20, reduction="none", weight=weight)
+    plain, weighted = (
+        CRL(num_samples=20, reduction="none"),
+        CRL(num_samples=20, reduction="none", weight=weight),
+    )
     for criterion in (plain, weighted):
         criterion.right.copy_(torch.arange(20) % 3)
         criterion.visits.fill_(2.0)
@@ -168,5 +188,8 @@ def test_nonsense(options):
 
 def test_an_index_may_stay_on_the_cpu():
     criterion = CRL(num_samples=4).to("meta")
-    logits, target = torch.empty(2, 3, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    logits, target = (
+        torch.empty(2, 3, device="meta"),
+        torch.empty(2, dtype=torch.int64, device="meta"),
+    )
     criterion(logits, target, index=torch.tensor([0, 1]))

@@ -37,7 +37,9 @@ def test_dual_focal_gra_has_the_value_of_dual_focal_and_the_scaled_gradient():
     torch.testing.assert_close(criterion(LOGITS, TARGET), plain(LOGITS, TARGET))
     probs = LOGITS.softmax(1)
     bracket = torch.stack((1 - probs[0, 0] + probs[0, 1], 1 - probs[1, 2] + probs[1, 0])) ** 2
-    torch.testing.assert_close(gradient(criterion), bracket[:, None] * (probs - F.one_hot(TARGET, 3)) / 2)
+    torch.testing.assert_close(
+        gradient(criterion), bracket[:, None] * (probs - F.one_hot(TARGET, 3)) / 2
+    )
 
 
 def test_label_relaxation_is_the_divergence_from_the_nearest_permitted_target():
@@ -57,10 +59,14 @@ def test_comp_sum_family(tau):
     p = LOGITS.softmax(1)[[0, 1], TARGET]
     expected = -p.log() if tau == 1 else (1 - p ** (tau - 1)) / (tau - 1)
     torch.testing.assert_close(GCE(tau=tau)(LOGITS, TARGET), expected.mean())
-    assert GCE(tau=tau)(torch.tensor([[40.0, 0.0]]), torch.tensor([0])) == pytest.approx(0, abs=1e-6)
+    assert GCE(tau=tau)(torch.tensor([[40.0, 0.0]]), torch.tensor([0])) == pytest.approx(
+        0, abs=1e-6
+    )
     assert math.isfinite(GCE(tau=tau)(torch.tensor([[0.0, 40.0]]), torch.tensor([0])))
 
 
 def test_a_class_without_a_share_of_a_soft_target_adds_nothing():
     criterion = GCE(tau=0.0)
-    assert criterion(torch.tensor([[300.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.0, abs=1e-6)
+    assert criterion(
+        torch.tensor([[300.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    ).item() == pytest.approx(0.0, abs=1e-6)

@@ -67,21 +67,28 @@ def test_plain_without_modulation():
     """With beta = 0, or a gate that returns 0, it is plain label smoothing."""
     logits, target, features = batch()
     expected = LabelSmoothing(alpha=0.07)(logits, target)
-    torch.testing.assert_close(FedLAS(num_classes=C, alpha=0.07, beta=0.0)(logits, target, features=features), expected)
     torch.testing.assert_close(
-        FedLAS(num_classes=C, alpha=0.07, gate=Constant(0.0))(logits, target, features=features), expected
+        FedLAS(num_classes=C, alpha=0.07, beta=0.0)(logits, target, features=features), expected
     )
     torch.testing.assert_close(
-        FedLAS(num_classes=C, alpha=0.07, nci=Constant(0.0))(logits, target, features=features), expected
+        FedLAS(num_classes=C, alpha=0.07, gate=Constant(0.0))(logits, target, features=features),
+        expected,
+    )
+    torch.testing.assert_close(
+        FedLAS(num_classes=C, alpha=0.07, nci=Constant(0.0))(logits, target, features=features),
+        expected,
     )
 
 
 def test_fedlas_plus_without_modulation():
     logits, target, features = batch()
-    value = FedLASPlus(num_classes=C, alpha=0.2, beta=0.0, margin=1.0)(logits, target, features=features)
+    value = FedLASPlus(num_classes=C, alpha=0.2, beta=0.0, margin=1.0)(
+        logits, target, features=features
+    )
     expected = 0.8 * F.cross_entropy(logits, target) + 0.2 * margin_penalty(logits, 1.0).mean()
     torch.testing.assert_close(value, expected)
-    assert not torch.isclose(value, MbLS(alpha=0.2, margin=1.0)(logits, target))  # CE is weighed by 1 - alpha here
+    # CE is weighed by 1 - alpha here
+    assert not torch.isclose(value, MbLS(alpha=0.2, margin=1.0)(logits, target))
 
 
 @BOTH
@@ -89,7 +96,8 @@ def test_fedlas_plus_without_modulation():
 def test_shift_of_the_logits_with_a_fixed_gate(cls, psi):
     logits, target, features = batch()
     value, shifted = (
-        cls(num_classes=C, gate=Constant(psi))(given, target, features=features) for given in (logits, logits + 20)
+        cls(num_classes=C, gate=Constant(psi))(given, target, features=features)
+        for given in (logits, logits + 20)
     )
     torch.testing.assert_close(value, shifted, rtol=1e-5, atol=1e-5)
 
@@ -137,7 +145,9 @@ def test_smoothing_is_what_the_loss_used(cls):
     alpha = criterion.smoothing(logits, features)
     ce = F.cross_entropy(logits, target, reduction="none")
     other = -logits.log_softmax(1).mean(1) if cls is FedLAS else margin_penalty(logits, 6.0)
-    torch.testing.assert_close(criterion(logits, target, features=features), (1 - alpha) * ce + alpha * other)
+    torch.testing.assert_close(
+        criterion(logits, target, features=features), (1 - alpha) * ce + alpha * other
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,7 +242,9 @@ def test_replaced_parts(cls):
     assert seen == {"gate": (N, C), "nci": ((N, D), [False] + [True] * (N - 1))}
     assert criterion.nci is nci
     assert not list(criterion.parameters())
-    modules = cls(num_classes=C, nci=NormConfidenceIndicator(0.1), gate=BidirectionalCalibrationGate(C))
+    modules = cls(
+        num_classes=C, nci=NormConfidenceIndicator(0.1), gate=BidirectionalCalibrationGate(C)
+    )
     assert set(modules.state_dict()) == set(cls(num_classes=C).state_dict())
     swapped = cls(num_classes=C)
     swapped.gate = Constant(1.0)
@@ -247,7 +259,8 @@ def test_reference_starts_from_the_published_moments(cls):
     replaced = NormConfidenceIndicator(0.3)
     assert cls(num_classes=C, variant="reference", nci=replaced).nci is replaced
     logits, target, features = batch()
-    criterion(logits[:1], target[:1], features=features[:1])  # here a first batch of one sample is valid
+    # here a first batch of one sample is valid
+    criterion(logits[:1], target[:1], features=features[:1])
 
 
 @BOTH
@@ -298,7 +311,9 @@ def test_ignored_samples_that_are_not_finite_do_not_poison_the_gate(cls, what, b
     expected.backward()
     for ours, theirs in zip(criterion.gate.parameters(), clean.gate.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
-    assert_same(state(criterion)["nci.num_batches_tracked"], state(clean)["nci.num_batches_tracked"])
+    assert_same(
+        state(criterion)["nci.num_batches_tracked"], state(clean)["nci.num_batches_tracked"]
+    )
 
 
 @BOTH

@@ -10,7 +10,10 @@ from fedlas.errors import CalibrationWarning
 from fedlas.losses import CALS, MDCA, AdaFocal, Controlled, FedLAS, OneLogit, Tempered, TemperedPast
 from fedlas.predictions import Predictions
 
-LOGITS, TARGET = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+LOGITS, TARGET = (
+    torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+    torch.tensor([0, 1, 2, 0]),
+)
 
 
 def one_pass(criterion):
@@ -27,7 +30,9 @@ def test_the_third_pass_without_validation_warns_once():
     one_pass(criterion)  # warnings are errors
 
 
-@pytest.mark.parametrize("criterion", [AdaFocal(), Tempered(), Controlled(base="ls")], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "criterion", [AdaFocal(), Tempered(), Controlled(base="ls")], ids=lambda x: type(x).__name__
+)
 def test_the_second_evaluation_without_validation_warns_once(criterion):
     for epoch in range(3):
         one_pass(criterion.train())
@@ -55,7 +60,9 @@ def test_only_a_loss_around_one_that_learns_learns():
     criterion = MDCA(base=MDCA(base="adafocal"))
     before = {name: value.clone() for name, value in criterion.state_dict().items()}
     criterion.update_from_validation(Predictions(10 * LOGITS, TARGET))
-    assert any(not torch.equal(value, before[name]) for name, value in criterion.state_dict().items())
+    assert any(
+        not torch.equal(value, before[name]) for name, value in criterion.state_dict().items()
+    )
 
 
 def test_predictions_of_other_classes_than_those_of_the_base_change_nothing():

@@ -22,9 +22,13 @@ def mixed(logits, q, alpha):
 
 def test_own_average_moves_with_every_visit():
     criterion = OwnAverage(num_samples=5, num_classes=3, alpha=0.4, keep=0.75).double()
-    torch.testing.assert_close(criterion(LOGITS, TARGET, index=INDEX), F.cross_entropy(LOGITS, TARGET))
+    torch.testing.assert_close(
+        criterion(LOGITS, TARGET, index=INDEX), F.cross_entropy(LOGITS, TARGET)
+    )
     q = LOGITS.softmax(1)
-    torch.testing.assert_close(criterion(LATER, TARGET, index=INDEX), mixed(LATER, q, 0.4), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        criterion(LATER, TARGET, index=INDEX), mixed(LATER, q, 0.4), rtol=1e-3, atol=1e-3
+    )
     moved = 0.75 * q + 0.25 * LATER.softmax(1)
     torch.testing.assert_close(criterion.memory.rows[INDEX].double(), moved, rtol=2e-3, atol=1e-3)
     assert criterion.memory.visits.tolist() == [0, 2, 0, 2, 0]
@@ -38,14 +42,17 @@ def test_an_average_that_keeps_everything_never_moves():
 
 @pytest.mark.parametrize("strength", [0.4, torch.tensor([0.1, 0.7], dtype=torch.float64)])
 def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
-    criteria = [OwnAverage(num_samples=5, num_classes=3, gamma=gamma, reduction="none").double() for gamma in (0, 0.5)]
+    criteria = [
+        OwnAverage(num_samples=5, num_classes=3, gamma=gamma, reduction="none").double()
+        for gamma in (0, 0.5)
+    ]
     q, alpha = LOGITS.softmax(1), torch.as_tensor(strength).reshape(-1, 1)
     gap = (1 - alpha) * F.one_hot(TARGET, 3) + alpha * q - LATER.softmax(1)
     gradients = []
     for criterion in criteria:
         criterion(LOGITS, TARGET, index=INDEX)
         logits = LATER.clone().requires_grad_()
-        batch = prepare("test", logits, TARGET, {"index": INDEX})
+        batch = prepare(logits, TARGET, {"index": INDEX})
         criterion.with_strength(batch, strength).sum().backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(gradients[0], -gap, rtol=1e-3, atol=1e-3)
@@ -56,18 +63,26 @@ def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
 def test_ps_kd_raises_the_weight_of_the_previous_prediction():
     criterion = PSKD(num_samples=5, num_classes=3, num_epochs=4, alpha=0.8).double()
     criterion(LOGITS, TARGET, index=INDEX)
-    for epoch, (logits, before) in enumerate([(LATER, LOGITS), (LOGITS, LATER), (LATER, LOGITS), (LOGITS, LATER)], 2):
+    for epoch, (logits, before) in enumerate(
+        [(LATER, LOGITS), (LOGITS, LATER), (LATER, LOGITS), (LOGITS, LATER)], 2
+    ):
         expected = mixed(logits, before.softmax(1), 0.8 * min(epoch / 4, 1))
-        torch.testing.assert_close(criterion(logits, TARGET, index=INDEX), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            criterion(logits, TARGET, index=INDEX), expected, rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.5])
 def test_bsd_keeps_the_counts_of_a_dirichlet_distribution(discount):
-    criterion = BayesianSelfDistillation(num_samples=5, num_classes=3, prior=2.0, discount=discount).double()
+    criterion = BayesianSelfDistillation(
+        num_samples=5, num_classes=3, prior=2.0, discount=discount
+    ).double()
     counts = 2.0 * F.one_hot(TARGET, 3).double()
     for logits in (LOGITS, LATER, LATER, LOGITS):
         expected = mixed(logits, counts / counts.sum(1, keepdim=True), 1.0)
-        torch.testing.assert_close(criterion(logits, TARGET, index=INDEX), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            criterion(logits, TARGET, index=INDEX), expected, rtol=1e-3, atol=1e-3
+        )
         counts = discount * counts + logits.softmax(1)
 
 
@@ -76,7 +91,8 @@ def test_online_label_smoothing_averages_right_predictions_of_the_epoch():
     uniform = torch.full((2, 3), 1 / 3, dtype=torch.float64)
     torch.testing.assert_close(criterion(LOGITS, TARGET), mixed(LOGITS, uniform, 0.5))
     criterion(LATER, TARGET)  # sample 0 is right both times, sample 1 never
-    torch.testing.assert_close(criterion(LOGITS, TARGET), mixed(LOGITS, uniform, 0.5))  # until the epoch ends
+    # until the epoch ends
+    torch.testing.assert_close(criterion(LOGITS, TARGET), mixed(LOGITS, uniform, 0.5))
     criterion.update_from_validation(Predictions(LOGITS, TARGET))
     right = torch.stack((LOGITS[0], LATER[0], LOGITS[0])).softmax(1).mean(0)
     torch.testing.assert_close(criterion.soft_labels.double()[0], right, rtol=1e-6, atol=1e-6)

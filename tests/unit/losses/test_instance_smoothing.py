@@ -35,7 +35,8 @@ def test_a_soft_target_is_a_mixture_of_the_targets_of_its_classes(form):
     criterion = built(alpha=0.3, form=form)
     label = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]])
     mixture = sum(
-        label[:, [k]] * criterion.targets(TEACHER, F.one_hot(torch.tensor([k, k]), 3).float(), 0.3) for k in range(3)
+        label[:, [k]] * criterion.targets(TEACHER, F.one_hot(torch.tensor([k, k]), 3).float(), 0.3)
+        for k in range(3)
     )
     found = criterion.targets(TEACHER, label, 0.3)
     torch.testing.assert_close(found, mixture)
@@ -56,4 +57,6 @@ def test_a_teacher_that_is_certain_says_nothing_of_the_other_classes():
 
 def test_a_sample_without_a_teacher_has_its_label():
     criterion = InstanceSmoothing(num_samples=2, num_classes=3, alpha=0.5)
-    torch.testing.assert_close(criterion(LOGITS, TARGET, index=torch.arange(2)), CrossEntropy()(LOGITS, TARGET))
+    torch.testing.assert_close(
+        criterion(LOGITS, TARGET, index=torch.arange(2)), CrossEntropy()(LOGITS, TARGET)
+    )

@@ -52,7 +52,9 @@ def test_equals_torch(dense, kind, weight, reduction, alpha):
     value = smoothed_cross_entropy(ours, target, alpha=alpha, **given)
     torch.testing.assert_close(value, expected)
     up = torch.randn_like(expected)
-    torch.testing.assert_close(torch.autograd.grad(value, ours, up), torch.autograd.grad(expected, theirs, up))
+    torch.testing.assert_close(
+        torch.autograd.grad(value, ours, up), torch.autograd.grad(expected, theirs, up)
+    )
 
 
 @pytest.mark.parametrize("kind", ["hard", "ignored", "soft"])
@@ -75,7 +77,11 @@ def test_modules_equal_torch(kind, reduction, module):
 def test_float_and_tensor_strengths_agree():
     for alpha in (0.0, 0.3, 1.0):
         whole = smoothed_cross_entropy(logits(), hard(), alpha=alpha, reduction="none")
-        for tensor in (torch.tensor(alpha), torch.full((N,), alpha), torch.full((1,), alpha).half().double()):
+        for tensor in (
+            torch.tensor(alpha),
+            torch.full((N,), alpha),
+            torch.full((1,), alpha).half().double(),
+        ):
             each = smoothed_cross_entropy(logits(), hard(), alpha=tensor, reduction="none")
             torch.testing.assert_close(each, whole, rtol=1e-3, atol=1e-3)
 
@@ -118,7 +124,9 @@ def test_gradients_equal_autograd_on_the_definition(kind, weight):
     torch.testing.assert_close(first, expected)
     directions = [torch.randn_like(v) for v in wanted]
     second, expected_second = (
-        torch.autograd.grad(sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)), wanted)
+        torch.autograd.grad(
+            sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)), wanted
+        )
         for gradients in (first, expected)
     )
     torch.testing.assert_close(second, expected_second)
@@ -167,21 +175,31 @@ def test_backward_twice_through_a_kept_graph():
 
 
 @pytest.mark.parametrize("large", [None, 0], ids=["usual", "large"])
-@pytest.mark.parametrize("alpha", [0.0, 0.1, torch.full((64,), 0.1).requires_grad_()], ids=["zero", "float", "tensor"])
-def test_one_copy_of_the_logits_is_kept_for_backward_and_none_of_large_ones(alpha, large, monkeypatch):
+@pytest.mark.parametrize(
+    "alpha", [0.0, 0.1, torch.full((64,), 0.1).requires_grad_()], ids=["zero", "float", "tensor"]
+)
+def test_one_copy_of_the_logits_is_kept_for_backward_and_none_of_large_ones(
+    alpha, large, monkeypatch
+):
     copies = 1
     if large is not None:
         monkeypatch.setattr(label_smoothing, "_LARGE", large)
-        copies = 0 if isinstance(alpha, torch.Tensor) else 1  # one strength for all is F.cross_entropy itself
+        # one strength for all is F.cross_entropy itself
+        copies = 0 if isinstance(alpha, torch.Tensor) else 1
     z, target, kept = torch.randn(64, 32, requires_grad=True), torch.randint(32, (64,)), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
+    ):
         value = smoothed_cross_entropy(z, target, alpha=alpha)
     storages = {t.untyped_storage().data_ptr() for t in kept if t.numel() >= z.numel()}
     assert len(storages - {z.untyped_storage().data_ptr()}) == copies
     (gradient,) = torch.autograd.grad(value, z)
     monkeypatch.undo()
     torch.testing.assert_close(
-        gradient, torch.autograd.grad(smoothed_cross_entropy(z, target, alpha=alpha), z)[0], rtol=1e-5, atol=1e-8
+        gradient,
+        torch.autograd.grad(smoothed_cross_entropy(z, target, alpha=alpha), z)[0],
+        rtol=1e-5,
+        atol=1e-8,
     )
 
 
@@ -189,7 +207,10 @@ def test_minus_infinity_marks_impossible_classes():
     """A masked class has logit -inf; cross-entropy of the others stays finite, as in PyTorch."""
     ours = torch.tensor([[1.0, float("-inf"), 0.0]], requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()
-    value, expected = CrossEntropy()(ours, torch.tensor([0])), F.cross_entropy(theirs, torch.tensor([0]))
+    value, expected = (
+        CrossEntropy()(ours, torch.tensor([0])),
+        F.cross_entropy(theirs, torch.tensor([0])),
+    )
     torch.testing.assert_close(value, expected)
     value.backward()
     expected.backward()
@@ -197,7 +218,9 @@ def test_minus_infinity_marks_impossible_classes():
 
 
 def test_nan_is_not_hidden():
-    assert torch.isnan(smoothed_cross_entropy(torch.full((2, 3), float("nan")), torch.tensor([0, 1]), alpha=0.1))
+    assert torch.isnan(
+        smoothed_cross_entropy(torch.full((2, 3), float("nan")), torch.tensor([0, 1]), alpha=0.1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,7 +241,7 @@ def test_nan_is_not_hidden():
 def test_nonsense(options, match):
     with pytest.raises(InputError, match=match) as caught:
         smoothed_cross_entropy(logits(), hard(), **options)
-    assert caught.value.parts[0] == "smoothed_cross_entropy"
+    assert caught.value.owner == "smoothed_cross_entropy"
 
 
 @pytest.mark.parametrize("alpha", [-1e-9, 1.0001, float("nan"), "a", None, True])

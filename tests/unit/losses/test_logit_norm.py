@@ -20,7 +20,9 @@ def inputs():
 def test_by_hand():
     # (3, 4) has length 5: (0.6, 0.8) / 0.5 = (1.2, 1.6).
     logits = torch.tensor([[3.0, 4.0]])
-    torch.testing.assert_close(normalized_logits(logits, temperature=0.5), torch.tensor([[1.2, 1.6]]))
+    torch.testing.assert_close(
+        normalized_logits(logits, temperature=0.5), torch.tensor([[1.2, 1.6]])
+    )
     expected = -math.log(math.exp(1.2) / (math.exp(1.2) + math.exp(1.6)))
     assert LogitNorm(temperature=0.5)(logits, torch.tensor([0])).item() == pytest.approx(expected)
 
@@ -31,8 +33,12 @@ def test_gradients_are_autograds(variant, eps):
     plain = F.cross_entropy(logits / (torch.norm(logits, dim=1, keepdim=True) + eps) / 0.04, target)
     value = LogitNorm(variant=variant)(logits, target)
     torch.testing.assert_close(value, plain)
-    torch.testing.assert_close(torch.autograd.grad(value, logits), torch.autograd.grad(plain, logits))
-    assert torch.autograd.gradcheck(lambda z: normalized_logits(z, temperature=2.0, variant=variant), (logits,))
+    torch.testing.assert_close(
+        torch.autograd.grad(value, logits), torch.autograd.grad(plain, logits)
+    )
+    assert torch.autograd.gradcheck(
+        lambda z: normalized_logits(z, temperature=2.0, variant=variant), (logits,)
+    )
 
 
 def test_gradient_of_published_code_where_its_constant_matters():
@@ -45,7 +51,9 @@ def test_gradient_of_published_code_where_its_constant_matters():
 
 def test_the_variants_differ_for_short_logits():
     logits = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64)
-    paper, reference = (normalized_logits(logits, temperature=1.0, variant=v) for v in ("paper", "reference"))
+    paper, reference = (
+        normalized_logits(logits, temperature=1.0, variant=v) for v in ("paper", "reference")
+    )
     torch.testing.assert_close(paper, torch.tensor([[0.6, 0.8]], dtype=torch.float64))
     torch.testing.assert_close(reference, torch.tensor([[0.5, 4 / 6]], dtype=torch.float64))
 
@@ -55,12 +63,17 @@ def test_the_length_has_no_effect():
     value = LogitNorm()(logits, target)
     torch.testing.assert_close(LogitNorm()(1e3 * logits, target), value)
     (slope,) = torch.autograd.grad(value, logits)
-    torch.testing.assert_close((slope * logits).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        (slope * logits).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-13, 1e-30])
 def test_a_row_without_direction_is_uniform_and_stays(length):
-    logits, target = torch.tensor([[length, 0.0, 0.0], [3.0, 4.0, 0.0]], requires_grad=True), torch.tensor([0, 1])
+    logits, target = (
+        torch.tensor([[length, 0.0, 0.0], [3.0, 4.0, 0.0]], requires_grad=True),
+        torch.tensor([0, 1]),
+    )
     each = LogitNorm(reduction="none")(logits, target)
     each.sum().backward()
     assert each[0].item() == pytest.approx(math.log(3))
@@ -72,7 +85,9 @@ def test_a_row_of_zeros_in_published_code():
     """Its gradient is that of the normalized logits, (p - onehot) / 0.04, times ten million."""
     logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
     LogitNorm(variant="reference")(logits, torch.tensor([0])).backward()
-    torch.testing.assert_close(logits.grad, torch.tensor([[-0.5, 0.5]], dtype=torch.float64) / 0.04 / 1e-7)
+    torch.testing.assert_close(
+        logits.grad, torch.tensor([[-0.5, 0.5]], dtype=torch.float64) / 0.04 / 1e-7
+    )
 
 
 @pytest.mark.parametrize("variant", ["paper", "reference"])
@@ -84,7 +99,9 @@ def test_second_derivative_with_a_row_of_zeros(variant):
     assert torch.isfinite(second).all()
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": -1.0}, {"variant": "papre"}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {"temperature": -1.0}, {"variant": "papre"}]
+)
 def test_nonsense(options):
     with pytest.raises(InputError, match=f"LogitNorm: {next(iter(options))}"):
         LogitNorm(**options)

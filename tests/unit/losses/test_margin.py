@@ -25,17 +25,25 @@ def test_gradient_reaches_the_largest_logit_too():
 
 def test_within_the_margin_it_is_cross_entropy():
     logits, target = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
-    torch.testing.assert_close(MbLS(alpha=0.1, margin=100)(logits, target), F.cross_entropy(logits, target))
+    torch.testing.assert_close(
+        MbLS(alpha=0.1, margin=100)(logits, target), F.cross_entropy(logits, target)
+    )
 
 
 def test_class_weights_weigh_the_penalty_by_the_target():
-    logits, target, weight = torch.randn(6, 3) * 9, torch.tensor([0, 1, 2, 2, 0, 1]), torch.tensor([1.0, 2.0, 0.5])
+    logits, target, weight = (
+        torch.randn(6, 3) * 9,
+        torch.tensor([0, 1, 2, 2, 0, 1]),
+        torch.tensor([1.0, 2.0, 0.5]),
+    )
     each = F.cross_entropy(logits, target, reduction="none") + 0.1 * margin_penalty(logits, 6)
     value = MbLS(margin=6, weight=weight)(logits, target)
     torch.testing.assert_close(value, (each * weight[target]).sum() / weight[target].sum())
 
 
-@pytest.mark.parametrize("options", [{"alpha": -1.0}, {"margin": -0.1}, {"margin": float("inf")}, {"alpha": "1"}])
+@pytest.mark.parametrize(
+    "options", [{"alpha": -1.0}, {"margin": -0.1}, {"margin": float("inf")}, {"alpha": "1"}]
+)
 def test_nonsense(options):
     with pytest.raises(InputError, match=f"MbLS: {next(iter(options))}"):
         MbLS(**options)

@@ -13,7 +13,9 @@ def test_by_hand():
     logits = torch.tensor([[4.0, 1.0, -2.0], [0.0, 6.0, 0.0]])
     assert top_excess(logits).tolist() == [3.0, 4.0]
     target = torch.tensor([1, 1])
-    torch.testing.assert_close(MaxSup(alpha=0.2)(logits, target), F.cross_entropy(logits, target) + 0.2 * 3.5)
+    torch.testing.assert_close(
+        MaxSup(alpha=0.2)(logits, target), F.cross_entropy(logits, target) + 0.2 * 3.5
+    )
 
 
 def test_is_label_smoothing_where_the_prediction_is_right():
@@ -36,7 +38,11 @@ def test_gradient():
 
 
 def test_class_weights_weigh_the_penalty_by_the_target():
-    logits, target, weight = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 0, 1]), torch.tensor([1.0, 2.0, 0.5])
+    logits, target, weight = (
+        torch.randn(6, 3),
+        torch.tensor([0, 1, 2, 2, 0, 1]),
+        torch.tensor([1.0, 2.0, 0.5]),
+    )
     each = F.cross_entropy(logits, target, reduction="none") + 0.1 * top_excess(logits)
     value = MaxSup(weight=weight)(logits, target)
     torch.testing.assert_close(value, (each * weight[target]).sum() / weight[target].sum())

@@ -16,14 +16,16 @@ LOGITS = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(4)]], dtype=
 
 
 def gap_of(logits, target):
-    return class_gap(prepare("test", logits, target))
+    return class_gap(prepare(logits, target))
 
 
 def test_by_hand():
     gap = (abs(1 / 3 - 1 / 2) + abs(5 / 24 - 1 / 2) + abs(11 / 24 - 0)) / 3
     assert gap_of(LOGITS, torch.tensor([0, 1])).item() == pytest.approx(gap)
     target = torch.tensor([0, 1])
-    torch.testing.assert_close(MDCA(alpha=3)(LOGITS, target), F.cross_entropy(LOGITS, target) + 3 * gap)
+    torch.testing.assert_close(
+        MDCA(alpha=3)(LOGITS, target), F.cross_entropy(LOGITS, target) + 3 * gap
+    )
 
 
 def test_soft_targets_count_by_their_mean():
@@ -44,7 +46,9 @@ def test_permuted_labels_change_nothing():
 def test_around_focal_loss(base, weight):
     target = torch.tensor([2, 0])
     focal = FocalLoss(weight=weight)(LOGITS, target)
-    torch.testing.assert_close(MDCA(base=base, weight=weight)(LOGITS, target), focal + gap_of(LOGITS, target))
+    torch.testing.assert_close(
+        MDCA(base=base, weight=weight)(LOGITS, target), focal + gap_of(LOGITS, target)
+    )
 
 
 def test_options_of_the_base():
@@ -62,7 +66,8 @@ def test_needs_what_its_base_needs():
         criterion(LOGITS, target)
     value = criterion(LOGITS, target, features=features)
     assert criterion.base.nci.num_batches_tracked == 1
-    base = criterion.base.eval()(LOGITS, target, features=features)  # NCI has moved to this batch and stays there
+    # NCI has moved to this batch and stays there
+    base = criterion.base.eval()(LOGITS, target, features=features)
     torch.testing.assert_close(value, base + 2 * gap_of(LOGITS, target))
 
 

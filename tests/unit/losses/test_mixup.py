@@ -35,7 +35,8 @@ def test_cutmix_targets_follow_the_pixels(seed):
         for color in range(6):
             pixels = float((mixed.inputs[i] == color).float().mean())
             assert math.isclose(pixels, float(mixed.target[i, color]), abs_tol=1e-6)
-    assert torch.equal(images, torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7))  # unchanged
+    # unchanged
+    assert torch.equal(images, torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7))
 
 
 def test_cutmix_boxes_have_the_right_size_and_any_position():
@@ -76,8 +77,12 @@ def test_without_an_objective_it_is_the_base():
 
 def test_any_base_through_the_objective():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5))
-    objective = Objective(model, Mixup(num_classes=5, base={"name": "fedlas", "alpha": 0.1}), head="3")
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5)
+    )
+    objective = Objective(
+        model, Mixup(num_classes=5, base={"name": "fedlas", "alpha": 0.1}), head="3"
+    )
     assert objective.needs == {"features"}
     assert isinstance(objective.criterion.base, FedLAS)
     torch.manual_seed(1)
@@ -95,20 +100,30 @@ def test_any_base_through_the_objective():
 @pytest.mark.parametrize("base", ["ce", "fedlas", "own-average", "vmf", "tempered"])
 def test_every_loss_takes_mixed_targets(kind, base):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5))
-    objective = Objective(model, kind(num_classes=5, base=base, num_samples=6, num_epochs=9), head="3")
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5)
+    )
+    objective = Objective(
+        model, kind(num_classes=5, base=base, num_samples=6, num_epochs=9), head="3"
+    )
     assert objective.needs == LOSSES[base].value.needs
     for _ in range(2):
         loss, logits = objective(IMAGES, TARGET, index=torch.arange(6))
         loss.backward()
         assert torch.isfinite(loss)
-        assert not torch.isclose(loss, objective.criterion(logits, TARGET, **extras(objective, model)))
+        assert not torch.isclose(
+            loss, objective.criterion(logits, TARGET, **extras(objective, model))
+        )
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def extras(objective, model):
     """The criterion's needs for the unmixed batch."""
-    given = {"features": model[:3](IMAGES), "index": torch.arange(6), "head_weight": model[3].weight}
+    given = {
+        "features": model[:3](IMAGES),
+        "index": torch.arange(6),
+        "head_weight": model[3].weight,
+    }
     return {key: value for key, value in given.items() if key in objective.needs}
 
 

@@ -10,7 +10,11 @@ from fedlas._core.check import InputError
 from fedlas.losses import MMCE, WeightedMMCE, mmce
 from fedlas.losses.mmce import kernel_calibration_error
 
-FORMS = [{"balanced": balanced, "variant": variant} for balanced in (False, True) for variant in ("paper", "reference")]
+FORMS = [
+    {"balanced": balanced, "variant": variant}
+    for balanced in (False, True)
+    for variant in ("paper", "reference")
+]
 
 
 def predictions(count=11, seed=0):
@@ -36,8 +40,12 @@ def paper_weighted_square(confidence, correct, width=0.4, power=2):
         return torch.exp(-(a[:, None] - b[None, :]).abs() / width)
 
     both_wrong = (wrong[:, None] * wrong * kernel(wrong, wrong)).sum() / max(len(wrong), 1) ** power
-    both_right = ((1 - right)[:, None] * (1 - right) * kernel(right, right)).sum() / max(len(right), 1) ** power
-    mixed = ((1 - right)[:, None] * wrong * kernel(right, wrong)).sum() / max(len(right) * len(wrong), 1) ** (power / 2)
+    both_right = ((1 - right)[:, None] * (1 - right) * kernel(right, right)).sum() / max(
+        len(right), 1
+    ) ** power
+    mixed = ((1 - right)[:, None] * wrong * kernel(right, wrong)).sum() / max(
+        len(right) * len(wrong), 1
+    ) ** (power / 2)
     return both_wrong + both_right - 2 * mixed
 
 
@@ -45,8 +53,12 @@ def test_by_hand():
     # Residuals 0.1 and -0.7, kernel exp(-0.2 / 0.4); the weighted form divides each by 1, the plain one by 2.
     confidence, correct = torch.tensor([0.9, 0.7]), torch.tensor([True, False])
     square = 0.1**2 + 0.7**2 - 2 * 0.07 * math.exp(-0.5)
-    assert kernel_calibration_error(confidence, correct).item() == pytest.approx(math.sqrt(square) / 2, rel=1e-6)
-    assert kernel_calibration_error(confidence, correct, variant="reference").item() == pytest.approx(square / 4)
+    assert kernel_calibration_error(confidence, correct).item() == pytest.approx(
+        math.sqrt(square) / 2, rel=1e-6
+    )
+    assert kernel_calibration_error(
+        confidence, correct, variant="reference"
+    ).item() == pytest.approx(square / 4)
     weighted = kernel_calibration_error(confidence, correct, balanced=True)
     assert weighted.item() == pytest.approx(math.sqrt(square), rel=1e-6)
 
@@ -102,7 +114,8 @@ def test_no_tensor_exceeds_a_block(largest_tensor, monkeypatch):
 @pytest.mark.parametrize("kind", [MMCE, WeightedMMCE])
 @pytest.mark.parametrize("variant", ["paper", "reference"])
 def test_finite_where_the_root_is_0(kind, variant):
-    logits = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)  # confidence 1/2, one right: no error at all
+    # confidence 1/2, one right: no error at all
+    logits = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
     value = kind(variant=variant)(logits, torch.tensor([0, 1]))
     value.backward()
     assert value.item() == pytest.approx(math.log(2), abs=1e-4)
@@ -124,7 +137,9 @@ def test_one_sample(kind):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_the_only_right_or_wrong_prediction_is_ignored(form, right):
     confidence, correct = torch.tensor([0.9, 0.6, 0.7]), torch.tensor([right, not right, not right])
-    value = kernel_calibration_error(confidence, correct, valid=torch.tensor([False, True, True]), **form)
+    value = kernel_calibration_error(
+        confidence, correct, valid=torch.tensor([False, True, True]), **form
+    )
     torch.testing.assert_close(value, kernel_calibration_error(confidence[1:], correct[1:], **form))
 
 
@@ -132,7 +147,9 @@ def test_the_only_right_or_wrong_prediction_is_ignored(form, right):
 def test_only_right_or_only_wrong_predictions(right):
     confidence = torch.tensor([0.9, 0.6, 0.7], dtype=torch.float64)
     correct = torch.full((3,), right)
-    plain, weighted = (kernel_calibration_error(confidence, correct, balanced=b) for b in (False, True))
+    plain, weighted = (
+        kernel_calibration_error(confidence, correct, balanced=b) for b in (False, True)
+    )
     torch.testing.assert_close(weighted, plain)
     assert kernel_calibration_error(confidence, correct, balanced=True, variant="reference") == 0
 
@@ -148,7 +165,9 @@ def test_class_uses_its_options():
     confidence, top = logits.softmax(1).max(1)
     for kind, balanced in ((MMCE, False), (WeightedMMCE, True)):
         for variant in ("paper", "reference"):
-            term = kernel_calibration_error(confidence, top == target, width=0.2, balanced=balanced, variant=variant)
+            term = kernel_calibration_error(
+                confidence, top == target, width=0.2, balanced=balanced, variant=variant
+            )
             value = kind(alpha=4, width=0.2, variant=variant)(logits, target)
             torch.testing.assert_close(value, F.cross_entropy(logits, target) + 4 * term)
 

@@ -18,13 +18,19 @@ from fedlas.losses import (
 )
 
 BASES = [
-    entry.name for entry in LOSSES.entries() if entry.value.strength is not None and "index" not in entry.value.needs
+    entry.name
+    for entry in LOSSES.entries()
+    if entry.value.strength is not None and "index" not in entry.value.needs
 ]
 
 
 def batch(seed=0, samples=12, classes=5):
     torch.manual_seed(seed)
-    return 4 * torch.randn(samples, classes), torch.randint(classes, (samples,)), 3 * torch.rand(samples, 7)
+    return (
+        4 * torch.randn(samples, classes),
+        torch.randint(classes, (samples,)),
+        3 * torch.rand(samples, 7),
+    )
 
 
 def twin(criterion, like):
@@ -80,7 +86,9 @@ def test_the_gate_learns(name):
     logits, target, features = batch()
     criterion = Modulated(num_classes=5, base=name, beta=2.0)
     criterion(logits, target, features=features).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.gate.out.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.gate.out.parameters()
+    )
 
 
 def test_a_base_with_a_memory():
@@ -97,12 +105,18 @@ def test_fedlas_and_fedlas_plus_are_instances_of_it():
     logits, target, features = batch()
     for ours, base in (
         (FedLAS(num_classes=5, alpha=0.1, beta=3.0), LabelSmoothing(alpha=0.1)),
-        (FedLASPlus(num_classes=5, alpha=0.2, beta=3.0, margin=2.0), MbLS(alpha=0.2, margin=2.0, form="convex")),
+        (
+            FedLASPlus(num_classes=5, alpha=0.2, beta=3.0, margin=2.0),
+            MbLS(alpha=0.2, margin=2.0, form="convex"),
+        ),
     ):
         general = twin(Modulated(num_classes=5, base=base, beta=3.0), ours)
         for _ in range(2):
             torch.testing.assert_close(
-                ours(logits, target, features=features), general(logits, target, features=features), rtol=0, atol=0
+                ours(logits, target, features=features),
+                general(logits, target, features=features),
+                rtol=0,
+                atol=0,
             )
         assert isinstance(ours, Modulated)
         assert ours.state_dict().keys() == general.state_dict().keys()
@@ -128,7 +142,10 @@ def test_a_base_that_needs_more_passes_its_needs_on():
         ({"gamma": 1.0}, "base must be a loss, its name, or a mapping with its name"),
         (None, "base must be a loss, its name, or a mapping with its name"),
         (LabelSmoothing(alpha=0.6), r"alpha of the base must be a finite number in \[0, 0.5\]"),
-        (MbLS(alpha=0.6, form="convex"), r"alpha of the base must be a finite number in \[0, 0.5\]"),
+        (
+            MbLS(alpha=0.6, form="convex"),
+            r"alpha of the base must be a finite number in \[0, 0.5\]",
+        ),
         (ACLS(reduction="sum"), "base must leave reduction"),
         (FocalLoss(weight=[1.0] * 5), "base must leave reduction"),
         (EntropyPenalty(ignore_index=3), "base must leave reduction"),

@@ -32,18 +32,25 @@ def test_cross_entropy_is_pytorchs_own(reduction, weighted):
     weights = {"weight": torch.rand(L), "pos_weight": 1 + torch.rand(L)} if weighted else {}
     criterion = MultiLabel(num_labels=L, base="ce", reduction=reduction, **weights)
     expected = F.binary_cross_entropy_with_logits(
-        logits, target.double(), reduction=reduction, **{name: w.double() for name, w in weights.items()}
+        logits,
+        target.double(),
+        reduction=reduction,
+        **{name: w.double() for name, w in weights.items()},
     )
     torch.testing.assert_close(criterion(logits, target), expected)
     torch.testing.assert_close(criterion(logits, target.double()), expected)
-    torch.testing.assert_close(criterion(logits.half().float(), target), expected.float(), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(
+        criterion(logits.half().float(), target), expected.float(), atol=0.02, rtol=0.02
+    )
 
 
 def test_smoothing_and_soft_targets():
     logits, target = data()
     soft = target.double() * 0.8 + 0.1
     expected = F.binary_cross_entropy_with_logits(logits, soft)
-    torch.testing.assert_close(MultiLabel(num_labels=L, base={"name": "ls", "alpha": 0.2})(logits, target), expected)
+    torch.testing.assert_close(
+        MultiLabel(num_labels=L, base={"name": "ls", "alpha": 0.2})(logits, target), expected
+    )
     torch.testing.assert_close(MultiLabel(num_labels=L, base="ce")(logits, soft), expected)
 
 
@@ -74,7 +81,9 @@ def test_fedlas_by_hand():
     psi = torch.sign(two.softmax(1)[:, 1] - two.softmax(1)[:, 0])
     alpha = 0.4 * torch.sigmoid(2.0 * psi * z)
     soft = target * (1 - alpha[:, None]) + alpha[:, None] / 2
-    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits, soft), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(
+        loss, F.binary_cross_entropy_with_logits(logits, soft), atol=1e-7, rtol=1e-6
+    )
     strength = criterion.eval().smoothing(logits, features())
     torch.testing.assert_close(strength, alpha, atol=1e-7, rtol=1e-6, check_dtype=False)
 
@@ -94,7 +103,9 @@ def test_in_an_objective_the_gate_learns():
 def test_gradients():
     logits, target = data(3)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: MultiLabel(num_labels=L, pos_weight=[1.0, 2, 3, 4])(z, target), logits)
+    assert torch.autograd.gradcheck(
+        lambda z: MultiLabel(num_labels=L, pos_weight=[1.0, 2, 3, 4])(z, target), logits
+    )
 
 
 def test_pairs_for_metrics():
@@ -105,7 +116,9 @@ def test_pairs_for_metrics():
     found = evaluate(Predictions(rows, labels))
     right = ((logits[1:] > 0) == target[1:].bool()).double().mean()
     assert found["accuracy"] == pytest.approx(right.item())
-    assert found["nll"] == pytest.approx(F.binary_cross_entropy_with_logits(logits[1:], target[1:].double()).item())
+    assert found["nll"] == pytest.approx(
+        F.binary_cross_entropy_with_logits(logits[1:], target[1:].double()).item()
+    )
 
 
 def test_nonsense_is_refused_and_moves_nothing():

@@ -33,11 +33,16 @@ def test_running_moments_by_hand(init, momentum, p):
         mean, std = (
             new
             if mean is None
-            else (momentum * new[0] + (1 - momentum) * mean, momentum * new[1] + (1 - momentum) * std)
+            else (
+                momentum * new[0] + (1 - momentum) * mean,
+                momentum * new[1] + (1 - momentum) * std,
+            )
         )
         scores = nci(batch)  # the moments move first, then they are used
         assert state(nci)[:2] == pytest.approx((mean, std), rel=1e-5)
-        np.testing.assert_allclose(scores.numpy(), (norms - mean) / (std + 1e-3), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            scores.numpy(), (norms - mean) / (std + 1e-3), rtol=1e-4, atol=1e-5
+        )
     assert state(nci)[2] == len(BATCHES)
 
 
@@ -60,7 +65,9 @@ def test_eval_uses_the_stored_moments():
     before = state(nci)
     scores = nci.eval()(BATCHES[1])
     assert state(nci) == before
-    np.testing.assert_allclose(scores, (norm(BATCHES[1], 1) - before[0]) / (before[1] + 1e-3), rtol=1e-5)
+    np.testing.assert_allclose(
+        scores, (norm(BATCHES[1], 1) - before[0]) / (before[1] + 1e-3), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -101,7 +108,9 @@ def test_masked_samples_do_not_touch_the_moments(masked):
 
 def test_all_valid_equals_no_mask():
     with_mask, without = NormConfidenceIndicator(), NormConfidenceIndicator()
-    torch.testing.assert_close(with_mask(BATCHES[0], valid=torch.ones(5, dtype=torch.bool)), without(BATCHES[0]))
+    torch.testing.assert_close(
+        with_mask(BATCHES[0], valid=torch.ones(5, dtype=torch.bool)), without(BATCHES[0])
+    )
     assert state(with_mask) == pytest.approx(state(without))
 
 

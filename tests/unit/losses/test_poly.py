@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from fedlas._core.check import InputError
 from fedlas.losses import PolyLoss
 
-LOGITS = torch.tensor([[math.log(3), 0.0], [0.0, math.log(4)]], dtype=torch.float64)  # p = (3/4, 1/4), (1/5, 4/5)
+# p = (3/4, 1/4), (1/5, 4/5)
+LOGITS = torch.tensor([[math.log(3), 0.0], [0.0, math.log(4)]], dtype=torch.float64)
 
 
 def test_by_hand():

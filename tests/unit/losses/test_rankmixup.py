@@ -18,18 +18,27 @@ SHARE = torch.tensor([[0.6, 0.9], [0.9, 0.6], [1.0, 0.6], [1.0, 1.0]])
 
 
 def test_margin_ranking_by_hand():
-    each = RankMixupMRL(alpha=0.3, margin=0.5, reduction="none")(LOGITS, TARGET, mixed=MIXED, mixed_share=SHARE)
+    each = RankMixupMRL(alpha=0.3, margin=0.5, reduction="none")(
+        LOGITS, TARGET, mixed=MIXED, mixed_share=SHARE
+    )
     for i in range(4):
         costs = [max(0.0, float(MIXED[i, k].max() - LOGITS[i].max()) + 0.5) for k in range(2)]
         penalty = sum(cost for cost, share in zip(costs, SHARE[i], strict=True) if share < 1) / 2
-        assert math.isclose(float(each[i]), float(F.cross_entropy(LOGITS[i], TARGET[i])) + 0.3 * penalty, rel_tol=1e-5)
+        assert math.isclose(
+            float(each[i]),
+            float(F.cross_entropy(LOGITS[i], TARGET[i])) + 0.3 * penalty,
+            rel_tol=1e-5,
+        )
 
 
 def test_ndcg_by_hand():
     found = ndcg_penalty(LOGITS, MIXED, SHARE)
     for i in range(4):
         raw = float(LOGITS[i].softmax(0).max())
-        views = sorted(zip(SHARE[i].tolist(), MIXED[i].softmax(1).amax(1).tolist(), strict=True), key=lambda v: -v[0])
+        views = sorted(
+            zip(SHARE[i].tolist(), MIXED[i].softmax(1).amax(1).tolist(), strict=True),
+            key=lambda v: -v[0],
+        )
         dcg = raw + sum(confidence / math.log2(j + 3) for j, (_, confidence) in enumerate(views))
         ideal = 1 + sum(share / math.log2(j + 3) for j, (share, _) in enumerate(views))
         assert math.isclose(float(found[i]), 1 - min(dcg / ideal, ideal / dcg), abs_tol=1e-6)
@@ -38,7 +47,9 @@ def test_ndcg_by_hand():
 def test_ndcg_in_numbers():
     """Confidences 0.8 (raw) and 0.6, share 0.9: 1 - (0.8 + 0.6 / log2 3) / (1 + 0.9 / log2 3), computed by hand."""
     raw, mixed = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([[[0.6, 0.4]]]).log()
-    torch.testing.assert_close(ndcg_penalty(raw, mixed, torch.tensor([[0.9]])), torch.tensor([0.248291]))
+    torch.testing.assert_close(
+        ndcg_penalty(raw, mixed, torch.tensor([[0.9]])), torch.tensor([0.248291])
+    )
 
 
 @pytest.mark.parametrize(("share", "pull"), [(0.9, "up"), (0.5, "down")])
@@ -68,7 +79,9 @@ def test_through_the_objective(kind):
     mixed = objective.criterion.mix(images, TARGET)
     assert len(mixed.views) == 3
     stacked = torch.stack([model(view) for view in mixed.views], dim=1)
-    torch.testing.assert_close(loss, objective.criterion(logits, TARGET, mixed=stacked, mixed_share=mixed.shares))
+    torch.testing.assert_close(
+        loss, objective.criterion(logits, TARGET, mixed=stacked, mixed_share=mixed.shares)
+    )
     objective.eval()
     torch.testing.assert_close(objective(images, TARGET)[0], F.cross_entropy(model(images), TARGET))
 
@@ -95,7 +108,8 @@ def test_dense_targets_have_a_share_at_each_position():
     assert ((shares[:, :, 1] < 1) | (shares[:, :, 1] == shares[:, :, 1].amax())).all()
     logits, mixed = torch.randn(2, 3, 3), torch.randn(2, 1, 3, 3)
     each = RankMixupMRL(reduction="none")(logits, target, mixed=mixed, mixed_share=shares)
-    torch.testing.assert_close(each[:, 0], F.cross_entropy(logits, target, reduction="none")[:, 0])  # one class
+    # one class
+    torch.testing.assert_close(each[:, 0], F.cross_entropy(logits, target, reduction="none")[:, 0])
 
 
 def test_training_without_mixed_samples_is_an_error():

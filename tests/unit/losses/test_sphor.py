@@ -42,7 +42,9 @@ def test_penalty_by_hand():
     pairs = [math.exp(cosine**2 / 0.2) for cosine in (0.6, 0.0, 0.8)]
     expected = math.log(sum(pairs) / 3)
     assert float(orthogonality_penalty(vectors, 0.2)) == pytest.approx(expected, rel=1e-12)
-    assert float(orthogonality_penalty(orthonormal_rows(4, 9).double(), 0.07)) == pytest.approx(0, abs=1e-12)
+    assert float(orthogonality_penalty(orthonormal_rows(4, 9).double(), 0.07)) == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_loss_by_hand():
@@ -101,12 +103,18 @@ def test_it_mixes_as_mixup_does():
 
 
 def test_gradient_by_finite_differences():
-    criterion = SpHOR(num_classes=3, num_features=4, projection=5, temperature=0.3, probe=0).double()
+    criterion = SpHOR(
+        num_classes=3, num_features=4, projection=5, temperature=0.3, probe=0
+    ).double()
     features = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     head = torch.zeros(3, 4, dtype=torch.float64)
 
     def loss(features, vectors, weight):
-        parameters = {"vectors": vectors, "projector.weight": weight, "projector.bias": torch.ones(5).double()}
+        parameters = {
+            "vectors": vectors,
+            "projector.weight": weight,
+            "projector.bias": torch.ones(5).double(),
+        }
         given = {"features": features, "head_weight": head}
         return torch.func.functional_call(criterion, parameters, (features @ head.T, TARGET), given)
 
@@ -141,7 +149,9 @@ def test_a_step_pulls_features_toward_their_embedding():
     call(criterion, features, TARGET).backward()
     rows = orthonormal_rows(3, 6)
     moved = features.detach() - 0.01 * features.grad
-    before, after = (F.cosine_similarity(points, rows[TARGET]) for points in (features.detach(), moved))
+    before, after = (
+        F.cosine_similarity(points, rows[TARGET]) for points in (features.detach(), moved)
+    )
     assert (after > before).all()
     # On a sphere, the length of the features is free.
     assert float((features.detach() * features.grad).sum(1).abs().max()) < 1e-5
@@ -159,7 +169,9 @@ def test_features_without_a_direction():
 def test_learned_embeddings_become_orthogonal():
     criterion = SpHOR(num_classes=4, num_features=5, projection=6, probe=0)
     with torch.no_grad():
-        criterion.vectors.copy_(torch.ones(4, 6) + 0.1 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
+        criterion.vectors.copy_(
+            torch.ones(4, 6) + 0.1 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+        )
     optimizer = torch.optim.SGD([criterion.vectors], lr=0.5)
     start = float(orthogonality_penalty(criterion.vectors.detach(), 0.07))
     for _ in range(200):
@@ -180,7 +192,11 @@ def test_state_is_saved_and_loaded(embeddings):
     features = torch.rand(4, 6)
     assert torch.equal(call(first, features, TARGET), call(second, features, TARGET))
     learned = {name for name, _ in first.named_parameters()}
-    assert learned == {"projector.weight", "projector.bias", *(["vectors"] if embeddings == "learned" else [])}
+    assert learned == {
+        "projector.weight",
+        "projector.bias",
+        *(["vectors"] if embeddings == "learned" else []),
+    }
 
 
 def test_two_halves_with_averaged_gradients_are_the_whole():
@@ -200,7 +216,10 @@ def test_two_halves_with_averaged_gradients_are_the_whole():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_features": 6, "projection": 2}, "a dimension for each of 3 orthogonal embeddings; got 2 dimensions"),
+        (
+            {"num_features": 6, "projection": 2},
+            "a dimension for each of 3 orthogonal embeddings; got 2 dimensions",
+        ),
         ({"smoothing": 0.7}, "smoothing"),
         ({"embeddings": "frozen"}, "embeddings"),
         ({"num_features": 0}, "num_features"),

@@ -37,7 +37,10 @@ def test_it_is_the_base_at_that_temperature_with_a_gradient_of_the_same_size():
     criterion.update_from_validation(over_confident(1.1))
     temperature = criterion.temperature.item()
     assert 0.85 < temperature < 0.95
-    logits, target = torch.randn(6, 5, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 4, 0, 2, 3])
+    logits, target = (
+        torch.randn(6, 5, dtype=torch.float64, requires_grad=True),
+        torch.tensor([0, 1, 4, 0, 2, 3]),
+    )
     loss = criterion(logits, target)
     assert loss.item() == pytest.approx(
         temperature * F.cross_entropy(logits / temperature, target, label_smoothing=0.1).item()
@@ -51,7 +54,9 @@ def test_it_moves_by_a_share_of_what_is_wanted_and_never_far():
     criterion = Tempered(rate=0.25)
     predictions = over_confident(1.2)
     criterion.update_from_validation(predictions)
-    assert criterion.log_temperature.item() == pytest.approx(-0.25 * log_temperature_step(predictions))
+    assert criterion.log_temperature.item() == pytest.approx(
+        -0.25 * log_temperature_step(predictions)
+    )
     before = criterion.log_temperature.item()
     criterion.update_from_validation(over_confident(30.0))
     assert criterion.log_temperature.item() == pytest.approx(before - 0.2)
@@ -95,7 +100,9 @@ def shifted(bias, samples=4000):
 def test_the_class_bias_step_is_what_each_class_lacks():
     found = class_bias_step(shifted([0.2, -0.2, 0.0, 0.0, 0.0], samples=200_000))
     # Each class for itself: by C / (C - 1) too far, as if the others stood still.
-    torch.testing.assert_close(found[:2], torch.tensor([0.25, -0.25], dtype=torch.float64), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        found[:2], torch.tensor([0.25, -0.25], dtype=torch.float64), atol=0.02, rtol=0
+    )
     assert found[2:].abs().max() < 0.02
 
 
@@ -103,14 +110,19 @@ def test_between_two_classes_the_step_is_twice_as_long():
     logits = torch.tensor([[0.1, 0.0]], dtype=torch.float64).repeat(20_000, 1)
     target = torch.arange(20_000) % 2
     torch.testing.assert_close(
-        class_bias_step(Predictions(logits, target)), torch.tensor([-0.1, 0.1], dtype=torch.float64), atol=3e-3, rtol=0
+        class_bias_step(Predictions(logits, target)),
+        torch.tensor([-0.1, 0.1], dtype=torch.float64),
+        atol=3e-3,
+        rtol=0,
     )
 
 
 def test_a_class_that_is_never_expected_lacks_much():
     never = Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([1]))
     assert class_bias_step(never)[1] > 100
-    assert class_bias_step(Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([0]))).tolist() == [0, 0]
+    assert class_bias_step(
+        Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([0]))
+    ).tolist() == [0, 0]
 
 
 def weighted_and_copied():
@@ -162,7 +174,10 @@ def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced(
             optimizer.step()
         criterion.update_from_validation(Predictions(model(others).detach(), labels))
     torch.testing.assert_close(
-        criterion.bias - criterion.bias.mean(), (shares.log() - shares.log().mean()), atol=0.15, rtol=0
+        criterion.bias - criterion.bias.mean(),
+        (shares.log() - shares.log().mean()),
+        atol=0.15,
+        rtol=0,
     )
     assert model(others).softmax(1).mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
 
@@ -185,7 +200,9 @@ def test_the_average_of_ps_kd_is_a_mean_at_first():
     criterion = PSKD(num_samples=1, num_classes=2, num_epochs=9, keep=0.75)
     said = [0.2, 0.4, 0.9, 0.5, 0.6, 0.1]
     for p in said:
-        criterion(torch.tensor([[math.log(p / (1 - p)), 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
+        criterion(
+            torch.tensor([[math.log(p / (1 - p)), 0.0]]), torch.tensor([0]), index=torch.tensor([0])
+        )
     mean = sum(said[:4]) / 4
     expected = 0.75 * (0.75 * mean + 0.25 * said[4]) + 0.25 * said[5]
     assert criterion.memory.rows[0, 0].item() == pytest.approx(expected, abs=2e-3)

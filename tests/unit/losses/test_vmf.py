@@ -29,8 +29,12 @@ def sphere(steps=400):
     weights = torch.tensor(np.polynomial.legendre.leggauss(steps)[1])
     around = 2 * math.pi * torch.arange(steps, dtype=torch.float64) / steps
     flat = (1 - heights**2).sqrt()[:, None]
-    points = torch.stack((flat * around.cos(), flat * around.sin(), heights[:, None].expand(-1, steps)), dim=-1)
-    return points.reshape(-1, 3), (weights[:, None] * (2 * math.pi / steps)).expand(-1, steps).reshape(-1)
+    points = torch.stack(
+        (flat * around.cos(), flat * around.sin(), heights[:, None].expand(-1, steps)), dim=-1
+    )
+    return points.reshape(-1, 3), (weights[:, None] * (2 * math.pi / steps)).expand(
+        -1, steps
+    ).reshape(-1)
 
 
 def expectations(features, concentration):
@@ -46,28 +50,41 @@ def expectations(features, concentration):
 @pytest.mark.parametrize("concentration", [0.3, 2.0, 10.0])
 def test_the_mean_of_the_random_embedding_is_the_features(concentration):
     features = problem()[2]
-    for h, (_, _, radius, mean) in zip(features, expectations(features, concentration), strict=True):
+    for h, (_, _, radius, mean) in zip(
+        features, expectations(features, concentration), strict=True
+    ):
         torch.testing.assert_close(radius * mean, h)
         square = (concentration * h.norm()).square()
-        assert 1 / (concentration * resultant_rate(square, dim=3).item()) == pytest.approx(radius, rel=3e-6)
+        assert 1 / (concentration * resultant_rate(square, dim=3).item()) == pytest.approx(
+            radius, rel=3e-6
+        )
 
 
 @pytest.mark.parametrize("concentration", [0.3, 2.0, 10.0])
 def test_it_bounds_the_expected_cross_entropy(concentration):
     logits, target, features, weight, bias = problem()
     nll, excess = uncertain_cross_entropy(
-        logits, target, bias=bias, features=features, head_weight=weight, concentration=concentration
+        logits,
+        target,
+        bias=bias,
+        features=features,
+        head_weight=weight,
+        concentration=concentration,
     )
     for i, (points, probability, radius, _) in enumerate(expectations(features, concentration)):
         y = target[i]
         # The target's expected score is exact ...
         scores = torch.log(probability @ torch.exp(radius * points @ weight.T))
-        assert excess[i].item() == pytest.approx((scores[y] - weight[y] @ features[i]).item(), rel=1e-4, abs=1e-6)
+        assert excess[i].item() == pytest.approx(
+            (scores[y] - weight[y] @ features[i]).item(), rel=1e-4, abs=1e-6
+        )
         # ... all classes' together are bounded by the tangent ...
         partition = torch.logsumexp(scores + bias, dim=0) - logits[i, y]
         assert nll[i] + excess[i] >= partition - 1e-6
         # ... and that bounds the expected cross-entropy, which is above that of the mean.
-        each = F.cross_entropy(radius * points @ weight.T + bias, y.expand(len(points)), reduction="none")
+        each = F.cross_entropy(
+            radius * points @ weight.T + bias, y.expand(len(points)), reduction="none"
+        )
         assert partition >= probability @ each >= F.cross_entropy(logits[i], y)
 
 
@@ -77,14 +94,18 @@ def test_certainty_is_cross_entropy():
     expected = F.cross_entropy(logits, target, reduction="none")
     found = criterion(logits, target, features=features, head_weight=weight)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    less = VMF(concentration=1.0, reduction="none")(logits, target, features=features, head_weight=weight)
+    less = VMF(concentration=1.0, reduction="none")(
+        logits, target, features=features, head_weight=weight
+    )
     assert (less > expected).all()
 
 
 @pytest.mark.parametrize("dim", [3, 40])
 def test_by_hand(dim):
     logits, target, features, weight, bias = problem(dim=dim)
-    found = VMF(concentration=2.0, reduction="none")(logits, target, features=features, head_weight=weight)
+    found = VMF(concentration=2.0, reduction="none")(
+        logits, target, features=features, head_weight=weight
+    )
     for i in range(len(target)):
         h, y = features[i], int(target[i])
         kappa = 2.0 * h.norm().item()
@@ -98,9 +119,13 @@ def test_by_hand(dim):
         s = h.norm().item() / (rate(kappa**2) * kappa)
         lengths = [(kappa * h / h.norm() + s * w).square().sum().item() for w in weight]
         tangents = [
-            mgf(lengths[y]) + rate(lengths[y]) / 2 * (length - lengths[y]) - mgf(kappa**2) for length in lengths
+            mgf(lengths[y]) + rate(lengths[y]) / 2 * (length - lengths[y]) - mgf(kappa**2)
+            for length in lengths
         ]
-        expected = math.log(sum(math.exp(t + b) for t, b in zip(tangents, bias.tolist(), strict=True))) - logits[i, y]
+        expected = (
+            math.log(sum(math.exp(t + b) for t, b in zip(tangents, bias.tolist(), strict=True)))
+            - logits[i, y]
+        )
         assert found[i].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -111,7 +136,9 @@ def test_the_bias_is_computed_from_the_batch():
     nll, excess = uncertain_cross_entropy(
         logits, target, bias=bias, features=features, head_weight=weight, concentration=1.0
     )
-    torch.testing.assert_close(criterion(logits, target, features=features, head_weight=weight), nll + excess)
+    torch.testing.assert_close(
+        criterion(logits, target, features=features, head_weight=weight), nll + excess
+    )
     masked = target.clone()
     masked[2] = -100
     values = criterion(logits, masked, features=features, head_weight=weight)
@@ -144,7 +171,9 @@ def test_short_features_cost_more_than_long_ones_of_the_same_logits():
     """The same logits, from short features under large weights or from long ones under small weights."""
     logits, target, features, weight, _ = problem(dim=16, samples=20)
     losses = [
-        VMF(concentration=1.0)(logits, target, features=features * size, head_weight=weight / size).item()
+        VMF(concentration=1.0)(
+            logits, target, features=features * size, head_weight=weight / size
+        ).item()
         for size in (0.5, 1.0, 4.0, 100.0)
     ]
     assert losses == sorted(losses, reverse=True)
@@ -160,7 +189,9 @@ def test_the_first_batch_sets_the_concentration(confidence):
     criterion = VMF(confidence=confidence)
     criterion(logits, target, features=features, head_weight=weight)
     kappa = criterion.concentration * features.norm(dim=1).mean()
-    assert (kappa * resultant_rate(kappa.square(), dim=64)).item() == pytest.approx(confidence, rel=0.02)
+    assert (kappa * resultant_rate(kappa.square(), dim=64)).item() == pytest.approx(
+        confidence, rel=0.02
+    )
     first = criterion.concentration.clone()
     criterion(logits, target, features=10 * features, head_weight=weight)
     assert criterion.concentration.equal(first)
@@ -177,7 +208,9 @@ def test_ignored_samples_do_not_touch_the_concentration():
     value.backward()
     assert torch.isfinite(weight.grad).all()
     kept = target != -100
-    torch.testing.assert_close(without(logits[kept], target[kept], features=features[kept], head_weight=weight), value)
+    torch.testing.assert_close(
+        without(logits[kept], target[kept], features=features[kept], head_weight=weight), value
+    )
     torch.testing.assert_close(masked.concentration, without.concentration)
 
 
@@ -213,7 +246,9 @@ def test_through_the_objective():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("options", [{"confidence": 0}, {"confidence": 1}, {"confidence": 1.5}, {"concentration": 0}])
+@pytest.mark.parametrize(
+    "options", [{"confidence": 0}, {"confidence": 1}, {"confidence": 1.5}, {"concentration": 0}]
+)
 def test_nonsense(options):
     with pytest.raises(InputError, match=f"VMF: {next(iter(options))}"):
         VMF(**options)

@@ -38,7 +38,8 @@ def test_scipys_bessel_function(dim):
 def test_ratio_of_scipys_bessel_functions(dim):
     order, lengths = dim / 2 - 1, np.array(LENGTHS)
     expected = np.exp(bessel(order + 1, lengths) - bessel(order, lengths)) / lengths
-    known = np.isfinite(expected) & (lengths < 1e5)  # beyond, the difference of two large logarithms is not exact
+    # beyond, the difference of two large logarithms is not exact
+    known = np.isfinite(expected) & (lengths < 1e5)
     assert known.sum() >= (1 if dim == 2048 else 3)
     found = resultant_rate(squares(LENGTHS), dim=dim).numpy()
     np.testing.assert_allclose(found[known], expected[known], rtol=4e-7)
@@ -61,18 +62,25 @@ def test_integral_over_the_sphere(dim, relative):
 
     above = integral(lambda angle: math.exp(exponent(angle) - peak))
     mean = integral(lambda angle: math.cos(angle) * math.exp(exponent(angle) - peak)) / above
-    whole = math.log(math.pi) / 2 + math.lgamma((dim - 1) / 2) - math.lgamma(dim / 2)  # integral of sin^(D - 2)
+    # integral of sin^(D - 2)
+    whole = math.log(math.pi) / 2 + math.lgamma((dim - 1) / 2) - math.lgamma(dim / 2)
     square = squares([length])
-    assert log_mgf(square, dim=dim).item() == pytest.approx(math.log(above) + peak - whole, rel=1e-8, abs=2e-7)
+    assert log_mgf(square, dim=dim).item() == pytest.approx(
+        math.log(above) + peak - whole, rel=1e-8, abs=2e-7
+    )
     assert resultant_rate(square, dim=dim).item() * length == pytest.approx(mean, rel=5e-7)
 
 
 def test_closed_forms():
     a = torch.tensor([0.01, 0.5, 2.0, 20.0, 300.0], dtype=torch.float64)
     torch.testing.assert_close(log_mgf(a**2, dim=1), torch.log(torch.cosh(a)), rtol=1e-8, atol=2e-7)
-    torch.testing.assert_close(log_mgf(a**2, dim=3), torch.log(torch.sinh(a) / a), rtol=1e-8, atol=2e-7)
+    torch.testing.assert_close(
+        log_mgf(a**2, dim=3), torch.log(torch.sinh(a) / a), rtol=1e-8, atol=2e-7
+    )
     torch.testing.assert_close(resultant_rate(a**2, dim=1) * a, torch.tanh(a), rtol=5e-7, atol=0)
-    torch.testing.assert_close(resultant_rate(a**2, dim=3) * a, 1 / torch.tanh(a) - 1 / a, rtol=2e-6, atol=1e-12)
+    torch.testing.assert_close(
+        resultant_rate(a**2, dim=3) * a, 1 / torch.tanh(a) - 1 / a, rtol=2e-6, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("dim", [42, 43, 64, 512])
@@ -96,9 +104,13 @@ def test_at_zero(dim, dtype):
 @pytest.mark.parametrize("dim", DIMS)
 def test_float32_has_the_accuracy_of_float32(dim):
     lengths = [0.0, *LENGTHS]
-    single, double = (log_mgf(squares(lengths, dtype), dim=dim) for dtype in (torch.float32, torch.float64))
+    single, double = (
+        log_mgf(squares(lengths, dtype), dim=dim) for dtype in (torch.float32, torch.float64)
+    )
     torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=1e-6)
-    single, double = (resultant_rate(squares(lengths, dtype), dim=dim) for dtype in (torch.float32, torch.float64))
+    single, double = (
+        resultant_rate(squares(lengths, dtype), dim=dim) for dtype in (torch.float32, torch.float64)
+    )
     torch.testing.assert_close(single.double(), double, rtol=2e-6, atol=0)
 
 

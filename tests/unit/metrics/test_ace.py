@@ -24,9 +24,12 @@ def test_is_the_papers_formula_where_bins_have_equal_counts(num_bins):
     errors = [
         abs((target[rows] == label).mean() - probs[rows, label].mean())
         for label in range(p.num_classes)
-        for rows in np.array_split(np.argsort(probs[:, label]), num_bins)  # 120 samples: as many in every bin
+        # 120 samples: as many in every bin
+        for rows in np.array_split(np.argsort(probs[:, label]), num_bins)
     ]
-    assert classwise_adaptive_calibration_error(p, num_bins=num_bins) == pytest.approx(np.mean(errors), rel=1e-9)
+    assert classwise_adaptive_calibration_error(p, num_bins=num_bins) == pytest.approx(
+        np.mean(errors), rel=1e-9
+    )
 
 
 def test_is_neither_adaptive_nor_classwise_ece():
@@ -54,5 +57,7 @@ def test_underflowed_probabilities_stay_together():
 
 @pytest.mark.parametrize("num_bins", [0, 2.5])
 def test_num_bins_must_be_a_count(num_bins):
-    with pytest.raises(ValueError, match=r"classwise_adaptive_calibration_error: num_bins .*whole number"):
+    with pytest.raises(
+        ValueError, match=r"classwise_adaptive_calibration_error: num_bins .*whole number"
+    ):
         classwise_adaptive_calibration_error(sampled(), num_bins=num_bins)

@@ -18,8 +18,12 @@ from fedlas.metrics.scan import chunks
 def two_class(confidences, correct=None):
     """Predictions of class 0 with the given confidences (>= 0.5), labeled 0 where correct."""
     confidences = torch.tensor(confidences, dtype=torch.float64)
-    correct = torch.ones(len(confidences), dtype=torch.bool) if correct is None else torch.tensor(correct)
-    logits = torch.stack([confidences.logit(), torch.zeros(len(confidences), dtype=torch.float64)], 1)
+    correct = (
+        torch.ones(len(confidences), dtype=torch.bool) if correct is None else torch.tensor(correct)
+    )
+    logits = torch.stack(
+        [confidences.logit(), torch.zeros(len(confidences), dtype=torch.float64)], 1
+    )
     return Predictions(logits, (~correct).long())
 
 
@@ -36,7 +40,9 @@ def test_every_edge_belongs_to_the_bin_below_it_in_its_own_precision(dtype, num_
 
 
 def test_uniform_predictions_lie_on_an_edge_and_not_above_it():
-    bins = reliability_bins(Predictions(torch.zeros(4, 5), torch.zeros(4, dtype=torch.long)), num_bins=15)
+    bins = reliability_bins(
+        Predictions(torch.zeros(4, 5), torch.zeros(4, dtype=torch.long)), num_bins=15
+    )
     assert bins.count.nonzero().flatten().tolist() == [2]  # 1/5 is the upper edge 3/15
 
 
@@ -76,7 +82,9 @@ def test_bins_reproduce_both_errors():
         assert (bins.confidence[filled] > bins.edges[:-1][filled]).all()
 
 
-@pytest.mark.parametrize(("samples", "num_bins"), [(37, 15), (15, 15), (4, 15), (1, 15), (16, 15), (1000, 15), (7, 1)])
+@pytest.mark.parametrize(
+    ("samples", "num_bins"), [(37, 15), (15, 15), (4, 15), (1, 15), (16, 15), (1000, 15), (7, 1)]
+)
 def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
     confidence = np.sort(np.random.default_rng(0).uniform(0.5, 1, samples))
     sizes = [len(part) for part in np.array_split(confidence, num_bins)]
@@ -97,7 +105,10 @@ def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
 )
 def test_ties_stay_together_at_the_nearer_end(ordered, num_bins, counts):
     ordered = torch.tensor(ordered)
-    assert equal_mass_bins(ordered, torch.zeros(len(ordered)).bool(), num_bins)[1].count.tolist() == counts
+    assert (
+        equal_mass_bins(ordered, torch.zeros(len(ordered)).bool(), num_bins)[1].count.tolist()
+        == counts
+    )
 
 
 def test_more_samples_than_are_binned_at_a_time():
@@ -106,7 +117,9 @@ def test_more_samples_than_are_binned_at_a_time():
     sums.add(confidence, confidence > 0.5)
     table = sums.table()
     assert int(table.count.sum()) == 2**16 + 3
-    assert float((table.gaps + table.outcome).sum()) == pytest.approx(float(confidence.double().sum()), rel=1e-9)
+    assert float((table.gaps + table.outcome).sum()) == pytest.approx(
+        float(confidence.double().sum()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("num_bins", [0, -1, 2.5, True, "15", None])
@@ -123,7 +136,9 @@ def test_a_misspelt_scheme_names_the_right_one():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_probabilities_on_an_edge_lie_on_it(dtype):
     """As logits, 0.6 of (0.1, 0.3, 0.6) becomes the next float above it; 482 of 15,000 such rows changed their bin."""
-    tenths = torch.tensor([(a, b, 10 - a - b) for a in range(11) for b in range(11 - a)], dtype=dtype)
+    tenths = torch.tensor(
+        [(a, b, 10 - a - b) for a in range(11) for b in range(11 - a)], dtype=dtype
+    )
     target = torch.zeros(len(tenths), dtype=torch.int64)
     given = Predictions.from_probs(tenths / 10, target)
     bins = (tenths.amax(1) - 1).long()
@@ -133,4 +148,6 @@ def test_probabilities_on_an_edge_lie_on_it(dtype):
     assert torch.equal(given.probs, tenths / 10)
     assert torch.equal(given.confidence, (tenths / 10).amax(1))
     assert torch.equal(torch.cat([chunk.confidence for chunk in chunks(given)]), given.confidence)
-    torch.testing.assert_close(given.logits, (tenths / 10).clamp(min=torch.finfo(torch.float32).tiny).log())
+    torch.testing.assert_close(
+        given.logits, (tenths / 10).clamp(min=torch.finfo(torch.float32).tiny).log()
+    )

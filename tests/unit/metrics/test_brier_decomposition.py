@@ -16,14 +16,20 @@ def sampled(samples=500, classes=4, over=1.5, seed=0):
 def literal(p, num_bins):
     probs, labels = p.probs.numpy(), np.eye(p.num_classes)[p.target.numpy()]
     bins = np.clip(np.ceil(probs * num_bins) - 1, 0, num_bins - 1)
-    parts = np.zeros(4)  # calibration, refinement, variance of p, covariance of p and y; all within bins
+    # calibration, refinement, variance of p, covariance of p and y; all within bins
+    parts = np.zeros(4)
     for k in range(p.num_classes):
         for b in range(num_bins):
             inside = bins[:, k] == b
             if inside.any():
                 x, y = probs[inside, k], labels[inside, k]
                 parts += inside.sum() * np.array(
-                    [(x.mean() - y.mean()) ** 2, y.mean() * (1 - y.mean()), x.var(), ((x - x.mean()) * y).mean()]
+                    [
+                        (x.mean() - y.mean()) ** 2,
+                        y.mean() * (1 - y.mean()),
+                        x.var(),
+                        ((x - x.mean()) * y).mean(),
+                    ]
                 )
     return parts / p.num_samples
 
@@ -37,7 +43,9 @@ def test_is_the_definition_and_adds_up_to_the_score(num_bins):
     assert parts.refinement == pytest.approx(refinement, rel=1e-9)
     assert parts.within_bins == pytest.approx(variance - 2 * covariance, rel=1e-7)
     assert parts.brier == brier_score(p)
-    assert parts.calibration + parts.refinement + parts.within_bins == pytest.approx(parts.brier, rel=1e-12)
+    assert parts.calibration + parts.refinement + parts.within_bins == pytest.approx(
+        parts.brier, rel=1e-12
+    )
     assert brier_calibration(p, num_bins=num_bins) == parts.calibration
     assert brier_refinement(p, num_bins=num_bins) == parts.refinement
 
@@ -56,13 +64,18 @@ def test_the_bias_is_as_large_as_said():
     parts = [brier_decomposition(p) for p in sets]
     calibration = np.array([each.calibration for each in parts])
     bias = np.array([each.calibration_bias for each in parts])
-    large = np.mean([brier_decomposition(sampled(50_000, over=1.0, seed=seed)).calibration for seed in range(3)])
+    large = np.mean(
+        [brier_decomposition(sampled(50_000, over=1.0, seed=seed)).calibration for seed in range(3)]
+    )
     error = calibration.std() / 300**0.5
     assert large < 0.05 * calibration.mean()
     assert bias.mean() == pytest.approx(calibration.mean() - large, abs=6 * error)
 
 
 def test_overconfidence_is_in_calibration_and_not_in_refinement():
-    calibrated, over = brier_decomposition(sampled(20_000, over=1.0)), brier_decomposition(sampled(20_000, over=3.0))
+    calibrated, over = (
+        brier_decomposition(sampled(20_000, over=1.0)),
+        brier_decomposition(sampled(20_000, over=3.0)),
+    )
     assert over.calibration > 20 * calibrated.calibration
     assert over.refinement == pytest.approx(calibrated.refinement, rel=0.1)

@@ -20,8 +20,12 @@ def test_against_torchmetrics(classes, num_bins):
     keep = p.confidence < 1
     p = Predictions(p.logits[keep], p.target[keep])
     for norm, metric in (("l1", expected_calibration_error), ("max", maximum_calibration_error)):
-        expected = multiclass_calibration_error(p.logits, p.target, classes, n_bins=num_bins, norm=norm)
-        assert metric(p, num_bins=num_bins) == pytest.approx(float(expected), rel=1e-4, abs=1e-6), norm
+        expected = multiclass_calibration_error(
+            p.logits, p.target, classes, n_bins=num_bins, norm=norm
+        )
+        assert metric(p, num_bins=num_bins) == pytest.approx(float(expected), rel=1e-4, abs=1e-6), (
+            norm
+        )
 
 
 def test_confidence_one_shares_the_last_bin_where_torchmetrics_separates_it():

@@ -9,7 +9,8 @@ def drawn(confidence, accuracy, samples, seed):
     generator = torch.Generator().manual_seed(seed)
     right = torch.rand(samples, generator=generator) < accuracy
     return Predictions(
-        torch.tensor([[confidence, 1 - confidence]] * samples, dtype=torch.float64).log(), (~right).long()
+        torch.tensor([[confidence, 1 - confidence]] * samples, dtype=torch.float64).log(),
+        (~right).long(),
     )
 
 

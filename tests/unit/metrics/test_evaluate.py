@@ -23,7 +23,16 @@ def test_agrees_with_every_single_metric_to_the_last_bit(shape, dtype):
 def test_num_bins_reaches_the_binned_metrics():
     p = predictions()
     scores = evaluate(p, num_bins=4)
-    for name in ("ece", "adaptive_ece", "classwise_ece", "mce", "o_ece", "u_ece", "debiased_ece2", "true_ece"):
+    for name in (
+        "ece",
+        "adaptive_ece",
+        "classwise_ece",
+        "mce",
+        "o_ece",
+        "u_ece",
+        "debiased_ece2",
+        "true_ece",
+    ):
         assert scores[name] == METRICS[name].value(p, num_bins=4), name
     assert scores["mce"] != evaluate(p)["mce"]
 
@@ -57,7 +66,9 @@ def test_a_metric_registered_by_a_user_is_computed_and_an_optional_one_is_not(mo
         """Number of samples."""
         return predictions.num_samples
 
-    @METRICS.register("slow", title="slow", higher_is_better=True, percent=False, paper="none", default=False)
+    @METRICS.register(
+        "slow", title="slow", higher_is_better=True, percent=False, paper="none", default=False
+    )
     def slow(predictions):
         """Never called."""
         raise AssertionError
@@ -81,7 +92,8 @@ def test_arrays_are_refused_with_the_way_out():
 def test_another_default_device_or_inference_mode_changes_nothing():
     p = predictions()
     expected = evaluate(p)
-    with torch.device("meta"):  # stands for an accelerator made the default: tensors without a device land there
+    # stands for an accelerator made the default: tensors without a device land there
+    with torch.device("meta"):
         assert evaluate(p) == expected
     with torch.inference_mode():
         assert evaluate(predictions()) == expected

@@ -32,7 +32,9 @@ def filled(confidence, correct):
 def test_cells_ascend_with_confidence_and_are_all_reached(dtype):
     even = torch.arange(2**WIDTH_BITS + 1, dtype=torch.float64) / 2**WIDTH_BITS
     crowd = 1 - 2.0 ** -torch.linspace(7, 24, 200_001, dtype=torch.float64)
-    values = torch.cat((even, crowd, torch.rand(100_000, dtype=torch.float64))).to(dtype).sort().values
+    values = (
+        torch.cat((even, crowd, torch.rand(100_000, dtype=torch.float64))).to(dtype).sort().values
+    )
     cells = confidence_cell(values)
     assert (cells.diff() >= 0).all()
     assert int(cells[0]) == 0
@@ -43,7 +45,12 @@ def test_cells_ascend_with_confidence_and_are_all_reached(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_cells_are_narrow_and_within_one_step(dtype):
-    values = torch.cat((torch.rand(300_000), 1 - torch.rand(300_000) ** 8 * 2**-6)).to(dtype).sort().values
+    values = (
+        torch.cat((torch.rand(300_000), 1 - torch.rand(300_000) ** 8 * 2**-6))
+        .to(dtype)
+        .sort()
+        .values
+    )
     cells = confidence_cell(values)
     first = torch.searchsorted(cells, torch.arange(NUM_CELLS))
     last = torch.searchsorted(cells, torch.arange(NUM_CELLS), right=True) - 1
@@ -68,9 +75,15 @@ def test_ranking_and_masses_hold_the_samples():
     runs, (position, gap, num_samples) = grid.ranking(), grid.masses()
     assert runs.num_samples == num_samples == 3000
     assert float(runs.right.sum()) == int(correct.sum())
-    assert float(runs.right_confidence.sum()) == pytest.approx(float(confidence[correct].double().sum()), rel=1e-12)
-    assert float(runs.wrong_confidence.sum()) == pytest.approx(float(confidence[~correct].double().sum()), rel=1e-12)
-    assert float(gap.sum()) == pytest.approx(float((confidence.double() - correct.double()).sum()), rel=1e-12)
+    assert float(runs.right_confidence.sum()) == pytest.approx(
+        float(confidence[correct].double().sum()), rel=1e-12
+    )
+    assert float(runs.wrong_confidence.sum()) == pytest.approx(
+        float(confidence[~correct].double().sum()), rel=1e-12
+    )
+    assert float(gap.sum()) == pytest.approx(
+        float((confidence.double() - correct.double()).sum()), rel=1e-12
+    )
     assert (position.sort().values.diff() >= 0).all()
 
 
@@ -85,14 +98,18 @@ def test_where_cells_hold_one_value_each_the_ranking_is_that_of_the_samples():
 @pytest.mark.parametrize("bits", [5, 7, 10])
 def test_cells_ascend_with_the_probability_and_are_narrow(bits):
     small = 2.0 ** -torch.linspace(1, 30, 300_001, dtype=torch.float64)
-    values = torch.cat((small, 1 - small, torch.rand(100_000, dtype=torch.float64), torch.tensor([0.0, 0.5, 1.0])))
+    values = torch.cat(
+        (small, 1 - small, torch.rand(100_000, dtype=torch.float64), torch.tensor([0.0, 0.5, 1.0]))
+    )
     values = values.sort().values
     cells = probability_cell(values, bits=bits)
     assert (cells.diff() >= 0).all()
     assert int(cells[0]) == 0
     assert int(cells[-1]) == num_cells(bits) - 1
     told_apart = (values > 2.0**-24) & (values < 1 - 2.0**-20)
-    for cell, inside in ((c, values[told_apart & (cells == c)]) for c in cells.unique()[:: 97 if bits > 5 else 7]):
+    for cell, inside in (
+        (c, values[told_apart & (cells == c)]) for c in cells.unique()[:: 97 if bits > 5 else 7]
+    ):
         if len(inside):
             low, high = float(inside[0]), float(inside[-1])
             assert high - low <= 2.0**-bits * min(high, 1 - low) + 2.0**-23, cell
@@ -121,8 +138,12 @@ def test_rankings_hold_the_samples():
         probs, own = class_probs(logits)[:, label], p.target == label
         assert found.num_samples == 400
         assert float(found.right.sum()) == int(own.sum())
-        assert float(found.right_confidence.sum()) == pytest.approx(float(probs[own].sum()), abs=1e-7)
-        assert float(found.wrong_confidence.sum()) == pytest.approx(float(probs[~own].sum()), abs=1e-7)
+        assert float(found.right_confidence.sum()) == pytest.approx(
+            float(probs[own].sum()), abs=1e-7
+        )
+        assert float(found.wrong_confidence.sum()) == pytest.approx(
+            float(probs[~own].sum()), abs=1e-7
+        )
         position = (found.right_confidence + found.wrong_confidence) / found.count
         assert (np.diff(position) > 0).all()
         assert found.num_samples == ranking(probs, own).num_samples
@@ -136,10 +157,14 @@ def test_equals_the_exact_one_where_a_cell_holds_one_value():
     streaming = StreamingMetrics(5, metrics=["ace"])
     for rows in torch.arange(300).split(70):
         streaming.update(p.logits[rows], p.target[rows])
-    assert streaming.compute()["ace"] == pytest.approx(classwise_adaptive_calibration_error(p), rel=1e-9)
+    assert streaming.compute()["ace"] == pytest.approx(
+        classwise_adaptive_calibration_error(p), rel=1e-9
+    )
 
 
 def test_columns_and_rows_give_the_same_probabilities(monkeypatch):
     monkeypatch.setattr(ace, "_ELEMENTS", 130)
-    p = Predictions(torch.tensor([1e4, 0, 1]) + torch.randn(50, 3), torch.zeros(50, dtype=torch.long))
+    p = Predictions(
+        torch.tensor([1e4, 0, 1]) + torch.randn(50, 3), torch.zeros(50, dtype=torch.long)
+    )
     assert torch.equal(torch.stack(list(ace._columns(p)), dim=1), class_probs(p.logits))

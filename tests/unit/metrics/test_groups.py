@@ -18,7 +18,9 @@ from fedlas.metrics import (
 def sampled(samples=600, classes=5):
     torch.manual_seed(0)
     logits = torch.randn(samples, classes) * 2
-    return Predictions(logits, torch.multinomial((logits / 1.5).softmax(1), 1).squeeze(1) % (classes - 1))
+    return Predictions(
+        logits, torch.multinomial((logits / 1.5).softmax(1), 1).squeeze(1) % (classes - 1)
+    )
 
 
 def test_classes():
@@ -32,7 +34,9 @@ def test_classes():
         assert row.label == label
         assert row.num_labels == int((p.target == label).sum())
         assert row.frequency == row.num_labels / 600
-        assert row.mean_probability == pytest.approx(float(p.probs[:, label].double().mean()), rel=1e-9)
+        assert row.mean_probability == pytest.approx(
+            float(p.probs[:, label].double().mean()), rel=1e-9
+        )
         assert row.gap == pytest.approx(row.mean_probability - row.frequency)
     assert table[4].num_labels == 0
     assert table[4].ece == pytest.approx(table[4].mean_probability, rel=1e-9)
@@ -46,7 +50,9 @@ def test_groups_are_their_samples_alone(kind):
         "numbers": number.numpy(), "tensor": number, "predicted": number, "text": [f"site {n}" for n in number],
     }[kind]  # fmt: skip
     table = calibration_by_group(p, groups, num_bins=6)
-    assert list(table) == sorted({f"site {n}" for n in number.tolist()} if kind == "text" else set(number.tolist()))
+    assert list(table) == sorted(
+        {f"site {n}" for n in number.tolist()} if kind == "text" else set(number.tolist())
+    )
     assert sum(row.num_samples for row in table.values()) == 600
     for name, row in table.items():
         inside = number == int(str(name).split()[-1])
@@ -68,7 +74,13 @@ def test_one_group_for_each_sample(groups):
 
 @pytest.mark.parametrize(
     "groups",
-    [torch.rand(600), torch.rand(600).bfloat16(), torch.rand(600, requires_grad=True), np.arange(600.0), [0.5] * 600],
+    [
+        torch.rand(600),
+        torch.rand(600).bfloat16(),
+        torch.rand(600, requires_grad=True),
+        np.arange(600.0),
+        [0.5] * 600,
+    ],
     ids=str,
 )
 def test_measurements_are_no_groups(groups):

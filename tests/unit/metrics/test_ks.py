@@ -9,7 +9,8 @@ def literal(p):
     """Over every threshold, sample by sample."""
     confidence, correct = p.confidence.double().tolist(), p.correct.tolist()
     return max(
-        abs(sum(c - r for c, r in zip(confidence, correct, strict=True) if c <= t)) / len(confidence)
+        abs(sum(c - r for c, r in zip(confidence, correct, strict=True) if c <= t))
+        / len(confidence)
         for t in confidence
     )
 
@@ -29,7 +30,8 @@ def test_ties_enter_together():
 
 
 def test_everywhere_overconfident_is_the_gap():
-    confidence = torch.tensor([0.6, 0.7, 0.8, 0.9], dtype=torch.float64).repeat(10)  # right half of the time
+    # right half of the time
+    confidence = torch.tensor([0.6, 0.7, 0.8, 0.9], dtype=torch.float64).repeat(10)
     p = Predictions(torch.stack([confidence, 1 - confidence], 1).log(), [0] * 20 + [1] * 20)
     assert confidence_gap(p) == pytest.approx(0.25, rel=1e-9)
     assert ks_calibration_error(p) == pytest.approx(confidence_gap(p), rel=1e-9)
@@ -37,6 +39,7 @@ def test_everywhere_overconfident_is_the_gap():
 
 def test_opposite_errors_at_different_confidences_do_not_cancel():
     logits = torch.tensor([[0.6, 0.4]] * 10 + [[0.9, 0.1]] * 10, dtype=torch.float64).log()
-    p = Predictions(logits, [0] * 9 + [1] + [0] * 6 + [1] * 4)  # 0.6 is right 9 in 10, 0.9 is right 6 in 10
+    # 0.6 is right 9 in 10, 0.9 is right 6 in 10
+    p = Predictions(logits, [0] * 9 + [1] + [0] * 6 + [1] * 4)
     assert confidence_gap(p) == pytest.approx(0.0, abs=1e-9)
     assert ks_calibration_error(p) == pytest.approx(0.15, rel=1e-9)

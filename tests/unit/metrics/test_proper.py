@@ -22,7 +22,9 @@ def test_extremes_are_finite():
 
 def test_many_equal_rows_do_not_drift():
     # A running float32 sum of so many terms would be off in the fourth digit.
-    p = Predictions(torch.tensor([[0.1, 0.0]]).expand(2_000_000, 2), torch.zeros(2_000_000, dtype=torch.long))
+    p = Predictions(
+        torch.tensor([[0.1, 0.0]]).expand(2_000_000, 2), torch.zeros(2_000_000, dtype=torch.long)
+    )
     assert negative_log_likelihood(p) == pytest.approx(math.log1p(math.exp(-0.1)), rel=1e-6)
 
 

@@ -47,9 +47,18 @@ def test_the_order_of_classes_moves_no_metric_of_whole_logits(dtype):
     random = torch.Generator().manual_seed(0)
     for _ in range(60):
         logits = torch.randint(-4, 5, (200, 7), generator=random).to(dtype)
-        target, order = torch.randint(7, (200,), generator=random), torch.randperm(7, generator=random)
-        unique = (logits == logits.amax(1, keepdim=True)).sum(1) == 1  # of equal logits the first class is predicted
-        p, turned = Predictions(logits, target), Predictions(logits[:, order], order.argsort()[target])
+        target, order = (
+            torch.randint(7, (200,), generator=random),
+            torch.randperm(7, generator=random),
+        )
+        # of equal logits the first class is predicted
+        unique = (logits == logits.amax(1, keepdim=True)).sum(1) == 1
+        p, turned = (
+            Predictions(logits, target),
+            Predictions(logits[:, order], order.argsort()[target]),
+        )
         p, turned = (rows_of(each, unique.nonzero().squeeze(1)) for each in (p, turned))
         for name in ("aurc", "ks", "adaptive_ece", "ace", "ece"):
-            assert METRICS[name].value(p) == pytest.approx(METRICS[name].value(turned), abs=1e-6), name
+            assert METRICS[name].value(p) == pytest.approx(METRICS[name].value(turned), abs=1e-6), (
+                name
+            )

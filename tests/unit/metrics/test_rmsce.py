@@ -15,7 +15,9 @@ from fedlas.metrics import (
 
 def test_by_hand():
     p = Predictions(torch.tensor([[0.9, 0.1], [0.8, 0.2]]).log(), [0, 1])
-    assert root_mean_square_calibration_error(p, num_bins=10) == pytest.approx(math.sqrt((0.01 + 0.64) / 2), rel=1e-6)
+    assert root_mean_square_calibration_error(p, num_bins=10) == pytest.approx(
+        math.sqrt((0.01 + 0.64) / 2), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -31,7 +33,11 @@ def test_against_torchmetrics(classes, num_bins):
 def test_lies_between_ece_and_mce():
     torch.manual_seed(0)
     p = Predictions(torch.randn(200, 5), torch.randint(5, (200,)))
-    assert expected_calibration_error(p) < root_mean_square_calibration_error(p) < maximum_calibration_error(p)
+    assert (
+        expected_calibration_error(p)
+        < root_mean_square_calibration_error(p)
+        < maximum_calibration_error(p)
+    )
     bins = reliability_bins(p)
     square = (bins.count.double() / 200 * (bins.confidence - bins.accuracy) ** 2).nansum()
     assert root_mean_square_calibration_error(p) == pytest.approx(float(square.sqrt()), rel=1e-12)

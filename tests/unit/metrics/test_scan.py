@@ -20,7 +20,9 @@ def every(predictions, name):
 
 def random_predictions(samples=101, classes=9, dtype=torch.float32):
     torch.manual_seed(3)
-    return Predictions((torch.randn(samples, classes) * 4).to(dtype), torch.randint(classes, (samples,)))
+    return Predictions(
+        (torch.randn(samples, classes) * 4).to(dtype), torch.randint(classes, (samples,))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -51,9 +53,13 @@ def test_row_quantities_against_their_formulas(small_chunks):
     nll = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     torch.testing.assert_close(every(predictions, "nll"), nll, rtol=1e-6, atol=1e-6)
     squared_error = (probs - onehot).square().sum(1)
-    torch.testing.assert_close(every(predictions, "squared_error"), squared_error, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        every(predictions, "squared_error"), squared_error, rtol=1e-6, atol=1e-7
+    )
     order = logits.argsort(dim=1, descending=True, stable=True)
-    assert torch.equal(every(predictions, "rank").long(), (order == target[:, None]).long().argmax(1))
+    assert torch.equal(
+        every(predictions, "rank").long(), (order == target[:, None]).long().argmax(1)
+    )
 
 
 def test_probs_are_unharmed_by_the_squared_error():
@@ -64,9 +70,15 @@ def test_probs_are_unharmed_by_the_squared_error():
 
 
 def test_of_equal_logits_the_first_stands_first():
-    predictions = Predictions([[1.0, 2.0, 2.0, 2.0], [1.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]], [3, 1, 2])
+    predictions = Predictions(
+        [[1.0, 2.0, 2.0, 2.0], [1.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]], [3, 1, 2]
+    )
     assert every(predictions, "rank").tolist() == [2, 0, 2]
-    assert every(predictions, "correct").tolist() == predictions.correct.tolist() == [False, True, False]
+    assert (
+        every(predictions, "correct").tolist()
+        == predictions.correct.tolist()
+        == [False, True, False]
+    )
 
 
 def test_nll_is_finite_where_the_probability_underflows():

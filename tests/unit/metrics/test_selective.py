@@ -29,13 +29,18 @@ def predictions(confidence, correct):
 def test_by_hand():
     p = predictions([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
     assert area_under_risk_coverage(p) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4, rel=1e-12)
-    assert excess_area_under_risk_coverage(p) == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 - 1 / 3 - 1 / 2) / 4, rel=1e-12)
+    assert excess_area_under_risk_coverage(p) == pytest.approx(
+        (1 / 2 + 1 / 3 + 1 / 2 - 1 / 3 - 1 / 2) / 4, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
-    "confidence", [[0.9, 0.8, 0.8, 0.8, 0.6], [0.7] * 5, [0.9, 0.9, 0.8, 0.7, 0.7], [0.6, 0.9, 0.8, 0.75, 0.7]]
+    "confidence",
+    [[0.9, 0.8, 0.8, 0.8, 0.6], [0.7] * 5, [0.9, 0.9, 0.8, 0.7, 0.7], [0.6, 0.9, 0.8, 0.75, 0.7]],
 )
-@pytest.mark.parametrize("correct", [[1, 0, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+@pytest.mark.parametrize(
+    "correct", [[1, 0, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
+)
 def test_ties_are_the_mean_over_all_their_orders(confidence, correct):
     orders = [
         area([not correct[i] for i in order])
@@ -43,7 +48,9 @@ def test_ties_are_the_mean_over_all_their_orders(confidence, correct):
         if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order))
     ]
     expected = sum(orders) / len(orders)
-    assert area_under_risk_coverage(predictions(confidence, correct)) == pytest.approx(float(expected), rel=1e-12)
+    assert area_under_risk_coverage(predictions(confidence, correct)) == pytest.approx(
+        float(expected), rel=1e-12
+    )
     least = min(area(list(order)) for order in itertools.permutations([not c for c in correct]))
     excess = excess_area_under_risk_coverage(predictions(confidence, correct))
     assert excess == pytest.approx(float(expected - least), abs=1e-12)
@@ -57,9 +64,13 @@ def test_confidence_that_says_nothing_has_the_error_rate():
 def test_large_groups_are_summed_as_exactly_as_single_samples():
     torch.manual_seed(0)
     wrong = (torch.rand(20_000) < torch.linspace(0.0, 0.5, 20_000)).double()
-    assert area_of(np.ones(20_000), wrong.numpy()) == pytest.approx(float(area(wrong.int().tolist())), rel=1e-13)
+    assert area_of(np.ones(20_000), wrong.numpy()) == pytest.approx(
+        float(area(wrong.int().tolist())), rel=1e-13
+    )
     count, errors = np.array([700.0, 300.0]), np.array([7.0, 30.0])
-    rates = [7 * k / 700 / k for k in range(1, 701)] + [(7 + 30 * j / 300) / (700 + j) for j in range(1, 301)]
+    rates = [7 * k / 700 / k for k in range(1, 701)] + [
+        (7 + 30 * j / 300) / (700 + j) for j in range(1, 301)
+    ]
     assert area_of(count, errors) == pytest.approx(sum(rates) / 1000, rel=1e-12)
 
 
@@ -113,6 +124,8 @@ def test_generalized_risk_is_the_area_by_trapezoids(seed, levels):
 def test_generalized_risk_of_the_worst_and_the_best_order(wrong_first, expected):
     correct = [False] * 30 + [True] * 70
     confidence = np.linspace(0.9, 0.6, 100) if wrong_first else np.linspace(0.6, 0.9, 100)
-    assert area_under_generalized_risk_coverage(predictions(confidence, correct)) == pytest.approx(expected, rel=1e-12)
+    assert area_under_generalized_risk_coverage(predictions(confidence, correct)) == pytest.approx(
+        expected, rel=1e-12
+    )
     nothing = predictions([0.7] * 100, correct)
     assert area_under_generalized_risk_coverage(nothing) == pytest.approx(0.15, rel=1e-12)

@@ -23,7 +23,9 @@ def test_parts_add_up_to_ece_and_their_difference_is_the_gap(num_bins):
     p = mixed()
     over = overconfident_calibration_error(p, num_bins=num_bins)
     under = underconfident_calibration_error(p, num_bins=num_bins)
-    assert over + under == pytest.approx(expected_calibration_error(p, num_bins=num_bins), rel=1e-12)
+    assert over + under == pytest.approx(
+        expected_calibration_error(p, num_bins=num_bins), rel=1e-12
+    )
     assert over - under == pytest.approx(confidence_gap(p), rel=1e-9, abs=1e-12)
 
 
@@ -31,13 +33,17 @@ def test_each_part_has_its_own_bins():
     p, bins = mixed(), reliability_bins(mixed())
     gap = bins.count.double() / 400 * (bins.confidence - bins.accuracy)
     assert overconfident_calibration_error(p) == pytest.approx(float(gap[gap > 0].sum()), rel=1e-12)
-    assert underconfident_calibration_error(p) == pytest.approx(-float(gap[gap < 0].sum()), rel=1e-12)
+    assert underconfident_calibration_error(p) == pytest.approx(
+        -float(gap[gap < 0].sum()), rel=1e-12
+    )
     assert min(overconfident_calibration_error(p), underconfident_calibration_error(p)) > 0
 
 
 def test_gap_is_mean_confidence_minus_accuracy():
     p = mixed()
-    assert confidence_gap(p) == pytest.approx(float(p.confidence.double().mean() - p.correct.double().mean()), rel=1e-9)
+    assert confidence_gap(p) == pytest.approx(
+        float(p.confidence.double().mean() - p.correct.double().mean()), rel=1e-9
+    )
     assert confidence_gap(Predictions(p.logits * 100, p.target)) > 0.3
     assert confidence_gap(Predictions(p.logits * 0.01, p.target)) < -0.2
 
@@ -47,4 +53,8 @@ def test_parts_of_ece_have_a_direction_and_no_best():
     for name in ("o_ece", "u_ece"):
         assert METRICS[name].metadata["ranked"] is False
         assert METRICS[name].metadata["higher_is_better"] is False
-    assert all(entry.metadata.get("ranked", True) for entry in METRICS.entries() if entry.name in ("ece", "smooth_ece"))
+    assert all(
+        entry.metadata.get("ranked", True)
+        for entry in METRICS.entries()
+        if entry.name in ("ece", "smooth_ece")
+    )

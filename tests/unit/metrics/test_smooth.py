@@ -61,7 +61,10 @@ def test_the_ends_of_the_axis_reflect(scale):
     """With confidences of exactly 1, wrong and right, beside others that pull the other way."""
     others = sampled(100, over=0.6)
     sure = torch.tensor([[500.0, 0.0, 0.0, 0.0, 0.0]] * 12)
-    p = Predictions(torch.cat((others.logits, sure)), torch.cat((others.target, torch.tensor([1] * 8 + [0] * 4))))
+    p = Predictions(
+        torch.cat((others.logits, sure)),
+        torch.cat((others.target, torch.tensor([1] * 8 + [0] * 4))),
+    )
     smoothed = smoothed_gap(p)
     assert smoothed(scale) == pytest.approx(definition(p, scale), abs=bound(p, scale) + 2e-7)
 
@@ -106,7 +109,9 @@ def test_what_lies_on_a_node_keeps_its_gap(logits):
     p = Predictions(torch.tensor([logits] * 4), [1, 1, 1, 1])
     assert smooth_calibration_error(p) == pytest.approx(float(p.confidence[0]), abs=2e-12)
     both = Predictions(torch.tensor([logits] * 4 + [[1.0, 0.0]] * 4), [1] * 8)
-    assert smooth_calibration_error(both) == pytest.approx(float(both.confidence.double().mean()), abs=2e-12)
+    assert smooth_calibration_error(both) == pytest.approx(
+        float(both.confidence.double().mean()), abs=2e-12
+    )
 
 
 def test_the_scale_is_found_in_few_steps():
@@ -126,7 +131,9 @@ def test_the_scale_is_found_in_few_steps():
 def test_a_small_move_of_a_confidence_across_an_edge_moves_it_little():
     # Bins of width 1/2 have an edge at 0.5: ECE jumps there, this does not.
     def at(confidence):
-        logits = torch.tensor([[confidence, 1 - confidence], [0.55, 0.45]], dtype=torch.float64).log()
+        logits = torch.tensor(
+            [[confidence, 1 - confidence], [0.55, 0.45]], dtype=torch.float64
+        ).log()
         return smooth_calibration_error(Predictions(logits, [1, 0]))
 
     assert at(0.5001) == pytest.approx(at(0.5003), abs=2e-4)
@@ -134,10 +141,14 @@ def test_a_small_move_of_a_confidence_across_an_edge_moves_it_little():
 
 def test_against_the_true_error_where_it_is_known():
     """Confidence 0.8 that is right 70 % of the time, and 0.6 that is right 70 %: errors 0.1 far apart."""
-    logits = torch.cat((torch.tensor([[0.8, 0.2]]).repeat(1000, 1), torch.tensor([[0.6, 0.4]]).repeat(1000, 1))).log()
+    logits = torch.cat(
+        (torch.tensor([[0.8, 0.2]]).repeat(1000, 1), torch.tensor([[0.6, 0.4]]).repeat(1000, 1))
+    ).log()
     p = Predictions(logits, ([0] * 7 + [1] * 3) * 200)
     assert 0.05 < smooth_calibration_error(p) < 0.1
-    assert smooth_calibration_error(p) == pytest.approx(definition(p, smooth_calibration_error(p)), abs=1e-6)
+    assert smooth_calibration_error(p) == pytest.approx(
+        definition(p, smooth_calibration_error(p)), abs=1e-6
+    )
 
 
 def test_conventions_differ_as_documented():

@@ -31,7 +31,9 @@ def drawn(samples=200, classes=4, **options):
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
     votes = torch.randint(0, 20, (samples, classes), generator=generator).double() + 0.5
-    return Predictions(logits, logits.argmax(1), label_probs=votes / votes.sum(1, keepdim=True), **options)
+    return Predictions(
+        logits, logits.argmax(1), label_probs=votes / votes.sum(1, keepdim=True), **options
+    )
 
 
 def test_against_scikit_learn():
@@ -45,7 +47,9 @@ def test_against_scikit_learn():
         assert soft_accuracy(p) == pytest.approx(right, abs=1e-12)
         expected = sklearn.metrics.log_loss(target, probs, **options)
         assert soft_negative_log_likelihood(p) == pytest.approx(expected, abs=1e-12)
-        brier = sum(sklearn.metrics.brier_score_loss(target == k, probs[:, k], **options) for k in range(4))
+        brier = sum(
+            sklearn.metrics.brier_score_loss(target == k, probs[:, k], **options) for k in range(4)
+        )
         assert soft_brier_score(p) == pytest.approx(brier, abs=1e-12)
 
 
@@ -53,7 +57,9 @@ def test_one_label_for_sure_is_the_plain_score():
     p = drawn()
     certain = Predictions(p.logits, p.target.flip(0), label_probs=torch.eye(4)[p.target.flip(0)])
     assert soft_accuracy(certain) == accuracy(certain)
-    assert soft_negative_log_likelihood(certain) == pytest.approx(negative_log_likelihood(certain), abs=1e-12)
+    assert soft_negative_log_likelihood(certain) == pytest.approx(
+        negative_log_likelihood(certain), abs=1e-12
+    )
     assert soft_brier_score(certain) == pytest.approx(brier_score(certain), abs=1e-12)
 
 
@@ -64,7 +70,9 @@ def test_the_distribution_itself_has_the_best_scores():
     assert soft_negative_log_likelihood(best) == pytest.approx(float(entropy), abs=1e-12)
     spread = (p.label_probs * (1 - p.label_probs)).sum(1).mean()
     assert soft_brier_score(best) == pytest.approx(float(spread), abs=1e-12)
-    assert soft_brier_score(p) - float(spread) == pytest.approx(float(((p.probs - p.label_probs) ** 2).sum(1).mean()))
+    assert soft_brier_score(p) - float(spread) == pytest.approx(
+        float(((p.probs - p.label_probs) ** 2).sum(1).mean())
+    )
     assert true_calibration_error(best) == pytest.approx(0, abs=1e-12)
 
 
@@ -93,7 +101,9 @@ def test_intervals_hold_the_value_and_floors_draw_from_the_model(name):
     assert interval.low < interval.value < interval.high
     # The model's own distribution is the best there can be for its probabilities.
     best = Predictions(p.logits, p.target, label_probs=p.probs)
-    assert noise_floor(p, metric=name, replicates=9).mean == pytest.approx(METRICS[name].value(best), abs=1e-9)
+    assert noise_floor(p, metric=name, replicates=9).mean == pytest.approx(
+        METRICS[name].value(best), abs=1e-9
+    )
 
 
 def test_people_disagree_more_than_a_network_on_cifar10():

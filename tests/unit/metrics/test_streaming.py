@@ -54,7 +54,9 @@ def test_every_split_and_order_gives_the_same_bits():
     expected = filled(logits, target, metrics=NAMES).compute()
     for seed, sizes in enumerate(([900], [1, 899], [300, 300, 300], [7] * 128 + [4])):
         torch.manual_seed(seed)
-        parts = [filled(logits[r], target[r], metrics=NAMES) for r in torch.randperm(900).split(sizes)]
+        parts = [
+            filled(logits[r], target[r], metrics=NAMES) for r in torch.randperm(900).split(sizes)
+        ]
         merged = parts[0]
         for part in parts[1:]:
             merged.merge(part)
@@ -67,7 +69,9 @@ def every_metric():
     return StreamingMetrics(C, metrics=[*NAMES, "true_ece"])
 
 
-@pytest.mark.parametrize("lay", [lambda t: t.t().contiguous().t(), lambda t: t.repeat(2, 2)[::2, :C]])
+@pytest.mark.parametrize(
+    "lay", [lambda t: t.t().contiguous().t(), lambda t: t.repeat(2, 2)[::2, :C]]
+)
 def test_the_layout_in_memory_does_not_matter(lay):
     logits, target = data(60)
     known, mine = (logits / 2).softmax(1), torch.arange(120)[::2] % 60
@@ -132,7 +136,8 @@ def test_the_stated_error_is_needed(name, wrong_first):
     options = {"num_bins": 2} if name == "adaptive_ece" else {}
     difference = abs(value - METRICS[name].value(Predictions(logits, target), **options))
     assert difference <= bound + 1e-12
-    if (name, wrong_first) != ("ks", False):  # the sum falls before it rises, and stays within what the cells show
+    # the sum falls before it rises, and stays within what the cells show
+    if (name, wrong_first) != ("ks", False):
         assert difference > bound / 4 > 0.01
 
 
@@ -154,7 +159,12 @@ def test_small_batches_wait_and_every_result_has_them():
     waiting.update(logits[:3], target[:3])
     waiting.merge(other)
     assert waiting.num_samples == 912
-    for wrong in (logits[:2] * torch.nan, logits[:2, :3], logits[:2] + 1e31, logits[:2] - torch.inf):
+    for wrong in (
+        logits[:2] * torch.nan,
+        logits[:2, :3],
+        logits[:2] + 1e31,
+        logits[:2] - torch.inf,
+    ):
         with pytest.raises(InputError, match="logits"):
             waiting.update(wrong, 0 * target[:2])
     with pytest.raises(InputError, match="target"):
@@ -183,14 +193,20 @@ def test_batches_of_every_precision_wait(dtype):
     streaming = StreamingMetrics(C)
     for _ in range(2):
         streaming.update(logits[:3].to(dtype), target[:3])
-    assert streaming.compute() == filled(logits[:3].to(dtype).repeat(2, 1), target[:3].repeat(2)).compute()
+    assert (
+        streaming.compute()
+        == filled(logits[:3].to(dtype).repeat(2, 1), target[:3].repeat(2)).compute()
+    )
 
 
 def test_memory_does_not_grow_with_the_samples():
     """Two million samples in shards: the state is what it was after the first, and so is what it weighs."""
     streaming = StreamingMetrics(4)
     streaming.update(*data(1000, 4))
-    shapes, size = {k: v.shape for k, v in streaming.state_dict().items()}, number_of_bytes(streaming)
+    shapes, size = (
+        {k: v.shape for k, v in streaming.state_dict().items()},
+        number_of_bytes(streaming),
+    )
     logits, target = data(100_000, 4)
     for shift in range(20):
         streaming.update(logits.roll(shift, 1), target)
@@ -252,7 +268,12 @@ def test_merging_with_itself_counts_every_sample_twice():
 def test_what_does_not_belong_together_is_refused_and_changes_nothing():
     streaming = filled(*data())
     before = streaming.state_dict()
-    for other in (StreamingMetrics(C, num_bins=9), StreamingMetrics(C, metrics=["ece"]), StreamingMetrics(C + 1), 3):
+    for other in (
+        StreamingMetrics(C, num_bins=9),
+        StreamingMetrics(C, metrics=["ece"]),
+        StreamingMetrics(C + 1),
+        3,
+    ):
         with pytest.raises(ValueError, match=r"StreamingMetrics: .*same can be merged"):
             streaming.merge(other)
     for state in (
@@ -282,7 +303,14 @@ def test_options_are_checked():
 
 def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch):
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
-    METRICS.add("mine", lambda predictions: 0.0, title="mine", higher_is_better=True, percent=False, paper="none")
+    METRICS.add(
+        "mine",
+        lambda predictions: 0.0,
+        title="mine",
+        higher_is_better=True,
+        percent=False,
+        paper="none",
+    )
     assert "mine" not in StreamingMetrics(3).metrics
     with pytest.raises(ValueError, match=r"sums are enough .*got 'mine'"):
         StreamingMetrics(3, metrics=["mine"])
@@ -290,7 +318,9 @@ def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch
 
 def worker(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
+    )
     try:
         logits, target = data()
         rows = slice(0, 100) if rank == 0 else slice(100, None)
@@ -338,7 +368,9 @@ def with_entry(state, name, value):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("make", [StreamingMetrics, StreamingClasses, lambda *_, **o: StreamingGroups([0, 1], **o)])
+@pytest.mark.parametrize(
+    "make", [StreamingMetrics, StreamingClasses, lambda *_, **o: StreamingGroups([0, 1], **o)]
+)
 def test_a_state_that_no_samples_give_is_refused_and_changes_nothing(make, weighted):
     logits, target = data()
     streaming = make(C, weighted=weighted)
@@ -349,7 +381,10 @@ def test_a_state_that_no_samples_give_is_refused_and_changes_nothing(make, weigh
     before, expected = streaming.state_dict(), streaming.compute()
     streaming.load_state_dict(before)
     for name, tensor in before.items():
-        for value in (-1, *([float("nan"), float("inf")] if tensor.is_floating_point() else [2**60])):
+        for value in (
+            -1,
+            *([float("nan"), float("inf")] if tensor.is_floating_point() else [2**60]),
+        ):
             if weighted and (name, value) == ("num_samples", 2**60):
                 continue  # all others may have weight 0
             with pytest.raises(InputError, match="the state must be of samples"):

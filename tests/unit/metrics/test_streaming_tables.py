@@ -7,7 +7,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fedlas import Predictions
-from fedlas.metrics import StreamingClasses, StreamingGroups, calibration_by_class, calibration_by_group
+from fedlas.metrics import (
+    StreamingClasses,
+    StreamingGroups,
+    calibration_by_class,
+    calibration_by_group,
+)
 
 C, RANKS = 5, 2
 SITES = ["north", "south", "east", "empty"]
@@ -17,7 +22,14 @@ def data(samples=700, seed=0):
     generator = torch.Generator("cpu").manual_seed(seed)
     logits = 2 * torch.randn(samples, C, generator=generator, device="cpu")
     target = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
-    return logits, target, [SITES[i] for i in torch.randint(3, (samples,), generator=generator, device="cpu").tolist()]
+    return (
+        logits,
+        target,
+        [
+            SITES[i]
+            for i in torch.randint(3, (samples,), generator=generator, device="cpu").tolist()
+        ],
+    )
 
 
 def classes(rows, *, num_bins=15):
@@ -81,7 +93,15 @@ def test_groups_may_be_tensors_numbers_or_mixed_orders():
 
 @pytest.mark.parametrize(
     "names",
-    [[1, "a"], [None, "a"], [("x", 1), ("x", 2)], [True, False], np.array(["b", "a"]), torch.arange(2), [1.5, 2]],
+    [
+        [1, "a"],
+        [None, "a"],
+        [("x", 1), ("x", 2)],
+        [True, False],
+        np.array(["b", "a"]),
+        torch.arange(2),
+        [1.5, 2],
+    ],
     ids=["mixed", "none", "tuples", "bools", "numpy", "tensor", "floats"],
 )
 def test_names_may_be_whatever_hashes(names):
@@ -159,7 +179,9 @@ def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(streaming._by_group if kind is groups else streaming._statistic, name, fails)
+    monkeypatch.setattr(
+        streaming._by_group if kind is groups else streaming._statistic, name, fails
+    )
     monkeypatch.setattr("fedlas.metrics.scan.CHUNK_ROWS", 20)
     with pytest.raises(KeyboardInterrupt):
         streaming.update(logits[:40], target[:40], **extra)
@@ -168,11 +190,16 @@ def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
 
 def worker(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
+    )
     try:
         rows = torch.arange(0, 100) if rank == 0 else torch.arange(100, 700)
         found = [kind(rows).sum_across_ranks().compute() for kind in (classes, groups)]
-        torch.save([{name: vars(row) for name, row in table.items()} for table in found], f"{folder}/{rank}.pt")
+        torch.save(
+            [{name: vars(row) for name, row in table.items()} for table in found],
+            f"{folder}/{rank}.pt",
+        )
     finally:
         dist.destroy_process_group()
 
@@ -182,6 +209,8 @@ def test_ranks_add_up_to_one_process(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")
     mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
-    wanted = [{name: vars(row) for name, row in expected()[kind].items()} for kind in (classes, groups)]
+    wanted = [
+        {name: vars(row) for name, row in expected()[kind].items()} for kind in (classes, groups)
+    ]
     for rank in range(RANKS):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == wanted

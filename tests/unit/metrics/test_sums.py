@@ -16,13 +16,20 @@ def test_totals_are_exact_for_terms_of_any_size(scale):
     limbs = torch.zeros(LIMBS, dtype=torch.int64)
     for part in np.array_split(terms, [1, 100, 350]):
         add_total(limbs, exact_total(part))
-    assert total_of(limbs) == exact_total(terms) == sum(round(Fraction(term) * 2**52) for term in terms.tolist())
+    assert (
+        total_of(limbs)
+        == exact_total(terms)
+        == sum(round(Fraction(term) * 2**52) for term in terms.tolist())
+    )
 
 
 @pytest.mark.parametrize("size", [7, 5000])  # both ways in which cells are added
 def test_cells_add_up_in_any_order(size):
     random = np.random.default_rng(0)
-    cell, terms = torch.from_numpy(random.integers(0, size, 999)), torch.from_numpy(random.random(999))
+    cell, terms = (
+        torch.from_numpy(random.integers(0, size, 999)),
+        torch.from_numpy(random.random(999)),
+    )
     whole, parts, weighted = CellSums(size, False), CellSums(size, False), CellSums(size, True)
     whole.add(cell, terms)
     for rows in torch.from_numpy(random.permutation(999)).split(100):

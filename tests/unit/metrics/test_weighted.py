@@ -36,7 +36,9 @@ ENTRIES = METRICS.entries()
 
 def rows_of(predictions, index):
     fields = ("logits", "target", "label_probs", "weights")
-    return Predictions(**{name: None if (v := getattr(predictions, name)) is None else v[index] for name in fields})
+    return Predictions(
+        **{name: None if (v := getattr(predictions, name)) is None else v[index] for name in fields}
+    )
 
 
 def drawn(samples, classes, *, ties=False, seed=0):
@@ -50,7 +52,13 @@ def drawn(samples, classes, *, ties=False, seed=0):
     return Predictions(logits, target, label_probs=known, weights=weights)
 
 
-CASES = [drawn(6, 3), drawn(200, 4), drawn(200, 4, ties=True), drawn(501, 10), drawn(60, 2, ties=True)]
+CASES = [
+    drawn(6, 3),
+    drawn(200, 4),
+    drawn(200, 4, ties=True),
+    drawn(501, 10),
+    drawn(60, 2, ties=True),
+]
 
 
 def values(predictions):
@@ -60,7 +68,9 @@ def values(predictions):
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_whole_weights_are_repeated_rows(case):
     p = CASES[case]
-    repeated = rows_of(replace(p, weights=None), torch.arange(p.num_samples).repeat_interleave(p.weights.long()))
+    repeated = rows_of(
+        replace(p, weights=None), torch.arange(p.num_samples).repeat_interleave(p.weights.long())
+    )
     weighted, expected = values(p), values(repeated)
     for name in weighted.keys() - COUNTED:
         assert weighted[name] == pytest.approx(expected[name], abs=1e-9), name
@@ -101,7 +111,9 @@ def test_streaming_adds_up(case):
     names = [entry.name for entry in ENTRIES]
     parts = [StreamingMetrics(p.num_classes, metrics=names, weighted=True) for _ in range(2)]
     for streaming, rows in zip(parts, (slice(0, 5), slice(5, None)), strict=True):
-        streaming.update(p.logits[rows], p.target[rows], label_probs=p.label_probs[rows], weights=p.weights[rows])
+        streaming.update(
+            p.logits[rows], p.target[rows], label_probs=p.label_probs[rows], weights=p.weights[rows]
+        )
     parts[0].merge(parts[1])
     whole = parts[0].sum_across_ranks()
     bounds, expected = whole.error_bounds(), values(p)
@@ -116,10 +128,15 @@ def test_streaming_adds_up(case):
 def test_streaming_tables_equal_those_of_all_samples():
     p = CASES[3]
     groups = np.array(["a", "b", "c"])[p.target.numpy() % 3]
-    classes, by_group = StreamingClasses(10, weighted=True), StreamingGroups(["a", "b", "c"], weighted=True)
+    classes, by_group = (
+        StreamingClasses(10, weighted=True),
+        StreamingGroups(["a", "b", "c"], weighted=True),
+    )
     for rows in (slice(0, 100), slice(100, None)):
         classes.update(p.logits[rows], p.target[rows], weights=p.weights[rows])
-        by_group.update(p.logits[rows], p.target[rows], groups=groups[rows], weights=p.weights[rows])
+        by_group.update(
+            p.logits[rows], p.target[rows], groups=groups[rows], weights=p.weights[rows]
+        )
     for found, expected in (
         (classes.compute(), calibration_by_class(p)),
         (by_group.compute(), calibration_by_group(p, groups)),
@@ -140,7 +157,9 @@ def test_tables_by_class_and_group_are_those_of_repeated_rows():
     ):
         for name, row in found.items():
             for field in vars(row).keys() - {"num_labels", "num_samples"}:
-                assert getattr(row, field) == pytest.approx(getattr(expected[name], field), abs=1e-9)
+                assert getattr(row, field) == pytest.approx(
+                    getattr(expected[name], field), abs=1e-9
+                )
     kept = p.weights > 0
     assert calibration_by_class(p)[2].num_labels == int((p.target[kept] == 2).sum())
     assert calibration_by_group(p, groups)[2].num_samples == int((groups[kept.numpy()] == 2).sum())
@@ -154,9 +173,13 @@ def test_against_scikit_learn():
     target, probs, weights = p.target.numpy(), p.probs.numpy(), p.weights.numpy()
     found = evaluate(p)
     options = {"sample_weight": weights}
-    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(target, probs.argmax(1), **options))
+    assert found["accuracy"] == pytest.approx(
+        sklearn.metrics.accuracy_score(target, probs.argmax(1), **options)
+    )
     assert found["nll"] == pytest.approx(sklearn.metrics.log_loss(target, probs, **options))
-    assert found["brier"] == pytest.approx(2 * sklearn.metrics.brier_score_loss(target, probs[:, 1], **options))
+    assert found["brier"] == pytest.approx(
+        2 * sklearn.metrics.brier_score_loss(target, probs[:, 1], **options)
+    )
     augrc, r = METRICS["augrc"].value(p), 1 - found["accuracy"]
     auroc = sklearn.metrics.roc_auc_score(p.correct.numpy(), p.confidence.numpy(), **options)
     assert augrc == pytest.approx((1 - auroc) * r * (1 - r) + r**2 / 2)
@@ -186,7 +209,9 @@ def test_aurc_by_hand():
 
 def test_cuts_of_equal_mass_by_hand():
     # Weights 3, 1, 1, 1 of 6: two bins of 3 each, so the first sample is alone.
-    p = Predictions(log([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]]), [1, 0, 0, 1], weights=[3, 1, 1, 1])
+    p = Predictions(
+        log([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]]), [1, 0, 0, 1], weights=[3, 1, 1, 1]
+    )
     bins = reliability_bins(p, num_bins=2, scheme="equal-mass")
     assert bins.count.tolist() == pytest.approx([2, 2])
     assert bins.confidence.tolist() == pytest.approx([0.6, 0.8])
@@ -199,7 +224,8 @@ def test_debiased_square_is_unbiased_with_weights():
     weights = torch.tensor([5.0, 3, 2, 2, 1, 1, 1, 1, 0.5, 0.5])
     logits = log([[0.9, 0.1]] * 10)
     sets = [
-        Predictions(logits, (torch.rand(10, generator=generator) > 0.7).long(), weights=weights) for _ in range(1500)
+        Predictions(logits, (torch.rand(10, generator=generator) > 0.7).long(), weights=weights)
+        for _ in range(1500)
     ]
     found = torch.tensor([debiased_squared_calibration_error(p) for p in sets])
     assert float(found.mean()) == pytest.approx(0.04, abs=4 * float(found.std()) / 1500**0.5)
@@ -210,7 +236,9 @@ def test_debiased_square_is_unbiased_with_weights():
 def test_brier_decomposition_adds_up_and_its_bias_has_the_effective_number():
     p = CASES[1]
     parts = brier_decomposition(p)
-    repeated = rows_of(replace(p, weights=None), torch.arange(200).repeat_interleave(p.weights.long()))
+    repeated = rows_of(
+        replace(p, weights=None), torch.arange(200).repeat_interleave(p.weights.long())
+    )
     expected = brier_decomposition(repeated)
     for name in ("brier", "calibration", "refinement", "within_bins"):
         assert getattr(parts, name) == pytest.approx(getattr(expected, name), abs=1e-9)
@@ -220,7 +248,9 @@ def test_brier_decomposition_adds_up_and_its_bias_has_the_effective_number():
     assert equal.calibration_bias == pytest.approx(plain.calibration_bias, abs=1e-9)
 
 
-@pytest.mark.parametrize("metric", [adaptive_ece, classwise_calibration_error, smooth_calibration_error])
+@pytest.mark.parametrize(
+    "metric", [adaptive_ece, classwise_calibration_error, smooth_calibration_error]
+)
 def test_published_conventions_know_of_no_weights(metric):
     with pytest.raises(InputError, match='no weights with variant="reference"'):
         metric(CASES[1], variant="reference")
@@ -234,14 +264,22 @@ class _Ignorant:
 
 def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
     p, plain = CASES[0], replace(CASES[0], weights=None)
-    one_pass = OnePass("mine", lambda _p, _b: _Ignorant(), lambda _: 0.5)
+    one_pass = OnePass(lambda _p, _b: _Ignorant(), lambda _: 0.5)
     with pytest.raises(InputError, match=r"mine: .*no weights"):
         one_pass(p)
     assert one_pass(plain) == 0.5
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries), raising=True)
-    options = {"title": "t", "higher_is_better": False, "percent": False, "paper": "none", "default": False}
+    options = {
+        "title": "t",
+        "higher_is_better": False,
+        "percent": False,
+        "paper": "none",
+        "default": False,
+    }
     METRICS.register("ignorant", **options)(lambda predictions: 0.25)
-    METRICS.register("heedful", weighted=True, **options)(lambda predictions: float(predictions.weights.sum()))
+    METRICS.register("heedful", weighted=True, **options)(
+        lambda predictions: float(predictions.weights.sum())
+    )
     with pytest.raises(InputError, match=r"ignorant: .*no weights"):
         values_of(p, [METRICS["ignorant"]], 15)
     assert values_of(plain, [METRICS["ignorant"]], 15) == {"ignorant": 0.25}

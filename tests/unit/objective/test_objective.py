@@ -71,7 +71,9 @@ def test_torchvision(name):
     objective.eval()  # the same features from both passes, whatever the drop-out
     loss, logits = objective(images, target)
     features = {}
-    handle = model.get_submodule(head).register_forward_pre_hook(lambda _, args: features.update(seen=args[0]))
+    handle = model.get_submodule(head).register_forward_pre_hook(
+        lambda _, args: features.update(seen=args[0])
+    )
     torch.testing.assert_close(model(images), logits)
     handle.remove()
     torch.testing.assert_close(objective.criterion(logits, target, features=features["seen"]), loss)
@@ -84,7 +86,9 @@ def test_torchvision(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains(name):
     torch.manual_seed(0)
-    objective = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64, num_epochs=100), head="2")
+    objective = fedlas.Objective(
+        mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64, num_epochs=100), head="2"
+    )
     inputs, target = data(64)
     optimizer = torch.optim.SGD(fedlas.param_groups(objective), lr=0.2, momentum=0.9)
     before = (objective.model(inputs).argmax(1) == target).float().mean()
@@ -100,7 +104,8 @@ def test_every_loss_trains(name):
 def test_any_criterion_will_do():
     inputs, target = data()
     for criterion in (nn.CrossEntropyLoss(), LabelSmoothing(alpha=0.0)):
-        objective = fedlas.Objective(mlp(), criterion)  # no head is looked for: nothing here needs features
+        # no head is looked for: nothing here needs features
+        objective = fedlas.Objective(mlp(), criterion)
         loss, logits = objective(inputs, target)
         torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, target))
         assert not objective.model[2]._forward_pre_hooks
@@ -130,7 +135,9 @@ def test_an_unknown_need_is_refused():
         fedlas.Objective(mlp(), Needs())
 
 
-@pytest.mark.parametrize("pair", [("model", "ce"), (mlp, nn.CrossEntropyLoss()), (mlp(), "fedlas"), (mlp(), None)])
+@pytest.mark.parametrize(
+    "pair", [("model", "ce"), (mlp, nn.CrossEntropyLoss()), (mlp(), "fedlas"), (mlp(), None)]
+)
 def test_what_is_not_a_module_is_refused(pair):
     with pytest.raises(InputError, match=r"must be an nn\.Module"):
         fedlas.Objective(*pair)
@@ -140,7 +147,8 @@ def test_heads():
     three = nn.Sequential(nn.Linear(6, C), nn.ReLU(), nn.Linear(C, C))
     assert fedlas.Objective(three, FedLAS(num_classes=C)).head_in(three) is three[2]
     model = mlp()
-    assert fedlas.Objective(model, FedLAS(num_classes=C))._tap is not None  # the only layer with C outputs
+    # the only layer with C outputs
+    assert fedlas.Objective(model, FedLAS(num_classes=C))._tap is not None
     fedlas.Objective(model, FedLAS(num_classes=C), head=model[2])
     named = nn.ModuleDict({"encoder": nn.Linear(4, 4), "final": nn.Linear(4, C)})
     with pytest.raises(InputError, match="Did you mean 'final'"):
@@ -170,7 +178,9 @@ class TwoInputs(nn.Module):
         return self.fc((images * masks).flatten(1)) * scale
 
 
-@pytest.mark.parametrize("criterion", [FedLAS, lambda **_: nn.CrossEntropyLoss()], ids=["features", "none"])
+@pytest.mark.parametrize(
+    "criterion", [FedLAS, lambda **_: nn.CrossEntropyLoss()], ids=["features", "none"]
+)
 def test_models_of_two_inputs(criterion):
     model = TwoInputs()
     objective = fedlas.Objective(model, criterion(num_classes=C))
@@ -181,7 +191,9 @@ def test_models_of_two_inputs(criterion):
         assert torch.equal(objective(inputs, target)[1], expected)
     assert torch.equal(objective(images, target, masks=masks)[1], expected)
     assert torch.equal(objective((images, masks), target, scale=2.0)[1], 2 * expected)
-    with pytest.raises(InputError, match=r"^Objective: .*TwoInputs\.forward .*\(images, masks, scale=\); got one"):
+    with pytest.raises(
+        InputError, match=r"^Objective: .*TwoInputs\.forward .*\(images, masks, scale=\); got one"
+    ):
         objective(images, target)
 
 
@@ -294,14 +306,20 @@ class Wrapped(nn.Module):
 
 def test_outputs_with_logits():
     inputs, target = data()
-    objective = fedlas.Objective(Wrapped(lambda z: SimpleNamespace(logits=z)), FedLAS(num_classes=C))
+    objective = fedlas.Objective(
+        Wrapped(lambda z: SimpleNamespace(logits=z)), FedLAS(num_classes=C)
+    )
     loss, logits = objective(inputs, target)
     assert isinstance(logits, torch.Tensor)
     assert loss.requires_grad
 
 
-@pytest.mark.parametrize("wrap", [lambda z: (z,), lambda z: {"a": z}, lambda z: None], ids=["tuple", "dict", "None"])
-@pytest.mark.parametrize("criterion", [FedLAS(num_classes=C), nn.CrossEntropyLoss()], ids=["fedlas", "ce"])
+@pytest.mark.parametrize(
+    "wrap", [lambda z: (z,), lambda z: {"a": z}, lambda z: None], ids=["tuple", "dict", "None"]
+)
+@pytest.mark.parametrize(
+    "criterion", [FedLAS(num_classes=C), nn.CrossEntropyLoss()], ids=["fedlas", "ce"]
+)
 def test_other_outputs_are_refused(wrap, criterion):
     objective = fedlas.Objective(Wrapped(wrap), criterion)
     with pytest.raises(InputError, match="the model must return logits"):
@@ -330,7 +348,9 @@ def test_modes_and_devices_follow():
     assert objective(inputs.double(), target)[0].dtype == torch.float64
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"]
+)
 def test_copies_are_on_their_own(copied):
     objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     objective(*data())
@@ -345,7 +365,10 @@ def test_copies_are_on_their_own(copied):
 
 def test_two_objectives_on_one_model():
     model = mlp()
-    first, second = fedlas.Objective(model, FedLAS(num_classes=C)), fedlas.Objective(model, FedLAS(num_classes=C))
+    first, second = (
+        fedlas.Objective(model, FedLAS(num_classes=C)),
+        fedlas.Objective(model, FedLAS(num_classes=C)),
+    )
     first(*data())
     second(*data())
     assert first.criterion.nci.mean == second.criterion.nci.mean
@@ -365,12 +388,16 @@ def test_no_grad_and_autocast():
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("name", ["ce", "fedlas", "own-average", "rankmixup-mrl", "sphor"])  # one of each need
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
+# one of each need
+@pytest.mark.parametrize("name", ["ce", "fedlas", "own-average", "rankmixup-mrl", "sphor"])
+# PyTorch's own, while it traces
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_equals_eager(name):
     torch._dynamo.reset()
     torch.manual_seed(0)
-    eager = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64, num_epochs=100), head="2")
+    eager = fedlas.Objective(
+        mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64, num_epochs=100), head="2"
+    )
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     index = torch.arange(5)
@@ -381,7 +408,9 @@ def test_compiled_equals_eager(name):
             batch = data()  # which seeds the generator too
             loss, logits = function(*batch, index=index)
             loss.backward()
-            runs.append((loss, logits, [p.grad for p in owner.parameters()], dict(owner.state_dict())))
+            runs.append(
+                (loss, logits, [p.grad for p in owner.parameters()], dict(owner.state_dict()))
+            )
         torch.testing.assert_close(runs[0], runs[1])
     assert twin._tap is None or twin._tap._traced.captured is None
 
@@ -406,7 +435,9 @@ def test_param_groups():
 
 @pytest.fixture
 def one_process():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 
@@ -416,12 +447,18 @@ def test_what_is_wrapped_for_processes_is_an_objective_too(one_process):
     objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     images, target = data()
     expected = fedlas.predict(objective, [(images, target)]).logits
-    for wrap in (nn.parallel.DistributedDataParallel, nn.DataParallel, partial(torch.compile, backend="eager")):
+    for wrap in (
+        nn.parallel.DistributedDataParallel,
+        nn.DataParallel,
+        partial(torch.compile, backend="eager"),
+    ):
         wrapped = wrap(objective)
         assert torch.equal(fedlas.predict(wrapped, [(images, target)]).logits, expected)
         groups = fedlas.param_groups(wrapped, weight_decay=0.1)
         assert [len(group["params"]) for group in groups] == [4, 4]
-    inside = fedlas.Objective(nn.parallel.DistributedDataParallel(mlp()), FedLAS(num_classes=C), head="module.2")
+    inside = fedlas.Objective(
+        nn.parallel.DistributedDataParallel(mlp()), FedLAS(num_classes=C), head="module.2"
+    )
     assert torch.equal(fedlas.predict(inside, [(images, target)]).logits, expected)
 
 
@@ -439,7 +476,9 @@ def test_a_shared_parameter_is_in_one_group():
     torch.optim.SGD(groups, lr=0.1)
 
 
-@pytest.mark.parametrize("options", [{"weight_decay": -1.0}, {"weight_decay": "1e-4"}, {"lr": -0.1}, {"lr": "fast"}])
+@pytest.mark.parametrize(
+    "options", [{"weight_decay": -1.0}, {"weight_decay": "1e-4"}, {"lr": -0.1}, {"lr": "fast"}]
+)
 def test_param_groups_refuses_nonsense(options):
     with pytest.raises(InputError, match=f"param_groups: {next(iter(options))}"):
         fedlas.param_groups(fedlas.Objective(mlp(), FedLAS(num_classes=C)), **options)
@@ -479,7 +518,12 @@ def test_head_weight_of_a_head_without_one():
 
 def test_a_criterion_that_mixes():
     def mix(inputs, target):
-        return Mixed(inputs=inputs + 1, target=target.flip(0), views=(inputs * 2, inputs * 3), shares=inputs[:, :2])
+        return Mixed(
+            inputs=inputs + 1,
+            target=target.flip(0),
+            views=(inputs * 2, inputs * 3),
+            shares=inputs[:, :2],
+        )
 
     model = nn.Linear(4, 3)
     objective = Objective(model, Recorder("mixed", "mixed_share", "index", mix=mix))

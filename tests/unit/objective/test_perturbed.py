@@ -58,7 +58,9 @@ def test_the_clean_level_is_what_predict_says(world):
 def test_each_level_is_the_model_on_noisy_inputs(world):
     model, loader = world
     levels = []
-    union = drifted_predictions(model, loader, levels=4, seed=3, on_level=lambda *level: levels.append(level))
+    union = drifted_predictions(
+        model, loader, levels=4, seed=3, on_level=lambda *level: levels.append(level)
+    )
     assert [number for number, *_ in levels] == [0, 1, 2, 3]
     noises = [noise for _, noise, _ in levels]
     assert noises == sorted(noises)
@@ -78,7 +80,9 @@ def test_noise_is_in_units_of_each_channel_and_cut_to_its_range(world):
     clean = torch.cat([x for x, _ in loader])
     noisy = torch.cat([x for x, _ in _noisy(loader, 0.5, 0, channels)])
     for channel, size in enumerate((1.0, 0.1)):
-        torch.testing.assert_close(channels.deviation[0, channel].item(), clean[:, channel].std(correction=0).item())
+        torch.testing.assert_close(
+            channels.deviation[0, channel].item(), clean[:, channel].std(correction=0).item()
+        )
         assert (noisy - clean)[:, channel].std().item() == pytest.approx(0.5 * size, rel=0.05)
         wild = torch.cat([x for x, _ in _noisy(loader, 100.0, 0, channels)])[:, channel]
         assert (wild.min(), wild.max()) == (clean[:, channel].min(), clean[:, channel].max())
@@ -87,7 +91,9 @@ def test_noise_is_in_units_of_each_channel_and_cut_to_its_range(world):
 def test_deterministic_and_the_seed_matters(world):
     model, loader = world
     state = torch.get_rng_state()
-    first, again, other = (drifted_predictions(model, loader, levels=3, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        drifted_predictions(model, loader, levels=3, seed=seed) for seed in (0, 0, 1)
+    )
     assert torch.equal(first.logits, again.logits)
     assert not torch.equal(first.logits[1500:], other.logits[1500:])
     assert torch.equal(first.logits[:1500], other.logits[:1500])
@@ -105,7 +111,9 @@ def test_features_a_data_loader_and_an_objective(world):
     model, loader = world
     images, target = (torch.cat(part) for part in zip(*loader, strict=True))
     batches = DataLoader(TensorDataset(images, target), batch_size=500)
-    union = drifted_predictions(Objective(model, nn.CrossEntropyLoss()), batches, levels=3, features=True)
+    union = drifted_predictions(
+        Objective(model, nn.CrossEntropyLoss()), batches, levels=3, features=True
+    )
     assert union.features.shape == (4500, 18)
     torch.testing.assert_close(model[1](union.features).detach(), union.logits)
     assert torch.equal(union.logits, drifted_predictions(model, loader, levels=3).logits)
@@ -126,7 +134,9 @@ def test_it_makes_temperature_scaling_right_under_drift():
     noisiest = Predictions(test.logits[-6000:], test.target[-6000:])
     by_drift, by_clean = (calibrator.transform(test) for calibrator in (drift, clean))
     assert negative_log_likelihood(by_drift) < 0.8 * negative_log_likelihood(by_clean)
-    errors = [expected_calibration_error(calibrator.transform(noisiest)) for calibrator in (drift, clean)]
+    errors = [
+        expected_calibration_error(calibrator.transform(noisiest)) for calibrator in (drift, clean)
+    ]
     assert errors[0] < 0.7 * errors[1]
 
 
@@ -146,7 +156,9 @@ def test_a_model_that_says_one_class_under_noise():
 def test_a_model_no_better_than_chance(levels):
     images, _, weight = data(samples=300)
     target = torch.arange(300) % 5
-    with pytest.raises(InputError, match=rf"lower the accuracy, .* {levels} levels; got .*% without"):
+    with pytest.raises(
+        InputError, match=rf"lower the accuracy, .* {levels} levels; got .*% without"
+    ):
         drifted_predictions(linear(0 * weight), [(images, target)], levels=levels)
 
 
@@ -196,7 +208,9 @@ def test_the_search(goal):
 
 def test_the_search_where_the_accuracy_jumps_and_where_it_rises():
     known = {0.0: 1.0, 32.0: 0.1}
-    jump = _noise_for(0.5, lambda n: known.setdefault(n, 0.9 if n < 1.3 else 0.2), known, close=0.01)
+    jump = _noise_for(
+        0.5, lambda n: known.setdefault(n, 0.9 if n < 1.3 else 0.2), known, close=0.01
+    )
     assert known[jump] in (0.9, 0.2)
     known = {0.0: 1.0, 2.0: 0.3, 4.0: 0.6, 32.0: 0.1}
     noise = _noise_for(0.5, lambda n: known.setdefault(n, 1 - 0.35 * n), known, close=0.02)

@@ -34,7 +34,8 @@ def test_plain_loader_objective_and_batches_agree(model):
     whole = predict(model, [(X, Y)])
     loader = predict(model, DataLoader(TensorDataset(X, Y), batch_size=3))
     wrapped = predict(
-        Objective(model, FedLAS(num_classes=3), head="3"), [(X[:7], Y[:7], torch.arange(7)), (X[7:], Y[7:], None)]
+        Objective(model, FedLAS(num_classes=3), head="3"),
+        [(X[:7], Y[:7], torch.arange(7)), (X[7:], Y[7:], None)],
     )
     for other in (loader, wrapped):
         torch.testing.assert_close(other.logits, whole.logits)
@@ -122,11 +123,18 @@ class Either(nn.Module):
     """Takes a whole batch as one argument."""
 
     def forward(self, batch):
-        return batch["left"][:, :3] + batch["right"][:, :3] if isinstance(batch, dict) else batch[0][:, :3]
+        return (
+            batch["left"][:, :3] + batch["right"][:, :3]
+            if isinstance(batch, dict)
+            else batch[0][:, :3]
+        )
 
 
 def as_dicts(**columns):
-    return [{name: column[start : start + 4] for name, column in columns.items()} for start in range(0, 10, 4)]
+    return [
+        {name: column[start : start + 4] for name, column in columns.items()}
+        for start in range(0, 10, 4)
+    ]
 
 
 LOADERS = {
@@ -182,11 +190,15 @@ def test_a_model_of_one_argument_gets_the_batch_as_it_is():
 
 def test_hugging_face_batches():
     transformers = pytest.importorskip("transformers")
-    config = transformers.DistilBertConfig(vocab_size=50, dim=8, hidden_dim=16, n_layers=1, n_heads=2, num_labels=3)
+    config = transformers.DistilBertConfig(
+        vocab_size=50, dim=8, hidden_dim=16, n_layers=1, n_heads=2, num_labels=3
+    )
     model = transformers.DistilBertForSequenceClassification(config)
     ids = torch.arange(20).reshape(4, 5)
     encoded = {"input_ids": ids, "attention_mask": (ids % 5 < 3).long()}
-    labeled = predict(model, [transformers.BatchEncoding({**encoded, "labels": Y[:4]})], features=True)
+    labeled = predict(
+        model, [transformers.BatchEncoding({**encoded, "labels": Y[:4]})], features=True
+    )
     torch.testing.assert_close(labeled.logits, model.eval()(**encoded).logits.detach())
     assert torch.equal(labeled.target, Y[:4])
     torch.testing.assert_close(model.classifier(labeled.features), labeled.logits)
@@ -196,15 +208,31 @@ def test_hugging_face_batches():
 @pytest.mark.parametrize(
     ("batch", "options", "message"),
     [
-        ((X, X + 1, Y), {}, r"labels of a batch of 10 must be integers \(10,\); got \(10, 4\) torch.float32.*label=2"),
-        ((X, X + 1), {}, r"must be integers \(10,\); got \(10, 4\).*inputs without labels as \(inputs,\)"),
+        (
+            (X, X + 1, Y),
+            {},
+            r"labels of a batch of 10 must be integers \(10,\); got \(10, 4\) torch.float32.*label=2",
+        ),
+        (
+            (X, X + 1),
+            {},
+            r"must be integers \(10,\); got \(10, 4\).*inputs without labels as \(inputs,\)",
+        ),
         ((X, nn.functional.one_hot(Y)), {}, r"must be integers \(10,\); got \(10, 3\) torch.int64"),
         ((X, Y[:9]), {}, r"must be integers \(10,\); got \(9,\)"),
         ((X, Y.float()), {}, r"must be integers \(10,\); got \(10,\) torch.float32"),
         ((X, ["cat"] * 10), {}, r"must be integers \(10,\); got list \['cat'"),
-        ({"x": X, "label": Y, "target": Y}, {}, "labels under one key; got a mapping with 'x', 'label', 'target'"),
+        (
+            {"x": X, "label": Y, "target": Y},
+            {},
+            "labels under one key; got a mapping with 'x', 'label', 'target'",
+        ),
         ({"x": X}, {"label": "y"}, "must hold 'y'; got a mapping with 'x'"),
-        ((X, Y), {"label": 2}, "position of the labels in a batch; got 2. Name a position from 0 to 1"),
+        (
+            (X, Y),
+            {"label": 2},
+            "position of the labels in a batch; got 2. Name a position from 0 to 1",
+        ),
         ((X, Y), {"label": "y"}, "position of the labels in a batch; got 'y'"),
         (X, {"label": 1}, "must hold 1; got"),
         ("text", {}, r"a batch must be inputs, \(inputs, target\) or a mapping; got str 'text'"),
@@ -246,7 +274,9 @@ def test_dense_outputs_are_a_row_a_position_and_a_cluster_an_image():
     model, batches = nn.Conv2d(2, 3, 1), dense()
     p = predict(model, batches, ignore_index=255)
     images, target = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    torch.testing.assert_close(p.logits, model(images).detach().movedim(1, -1)[:, 1:].reshape(-1, 3))
+    torch.testing.assert_close(
+        p.logits, model(images).detach().movedim(1, -1)[:, 1:].reshape(-1, 3)
+    )
     assert torch.equal(p.target, target[:, 1:].reshape(-1))
     assert torch.equal(p.clusters, torch.arange(5).repeat_interleave(9))
     unlabeled = predict(model, [part for part, _ in batches])
@@ -260,7 +290,10 @@ def test_dense_outputs_are_a_row_a_position_and_a_cluster_an_image():
 
 def test_a_random_sample_of_the_positions(monkeypatch):
     model, batches = nn.Conv2d(2, 3, 1), dense()
-    whole, some = predict(model, batches, ignore_index=255), predict(model, batches, ignore_index=255, max_rows=13)
+    whole, some = (
+        predict(model, batches, ignore_index=255),
+        predict(model, batches, ignore_index=255, max_rows=13),
+    )
     assert some.num_samples == 13
     places = [int((whole.logits == row).all(dim=1).nonzero()) for row in some.logits]
     assert places == sorted(places)
@@ -274,14 +307,19 @@ def test_a_random_sample_of_the_positions(monkeypatch):
 @pytest.mark.parametrize("clusters", [["p1", "p0", "p1", "p1"], torch.tensor([4, 2, 4, 4])])
 def test_weights_and_clusters_of_a_batch(clusters):
     model = nn.Linear(4, 3)
-    batches = [(X[:4], Y[:4], clusters, torch.arange(4.0)), (X[4:8], Y[4:8], clusters, torch.ones(4))]
+    batches = [
+        (X[:4], Y[:4], clusters, torch.arange(4.0)),
+        (X[4:8], Y[4:8], clusters, torch.ones(4)),
+    ]
     p = predict(model, batches, clusters=2, weights=3)
     assert p.weights.tolist() == [0, 1, 2, 3, 1, 1, 1, 1]
     numbers = p.clusters.tolist()
     assert numbers[:4] == numbers[4:]
     assert numbers[0] == numbers[2] == numbers[3] != numbers[1]
     named = [{"x": x, "y": y, "who": who, "w": w} for x, y, who, w in batches]
-    assert torch.equal(predict(model, named, label="y", clusters="who", weights="w").clusters, p.clusters)
+    assert torch.equal(
+        predict(model, named, label="y", clusters="who", weights="w").clusters, p.clusters
+    )
     moved = predict(model, [(who, x, y) for x, y, who, _ in batches], label=2, clusters=0)
     assert torch.equal(moved.logits, p.logits)
 
@@ -289,8 +327,16 @@ def test_weights_and_clusters_of_a_batch(clusters):
 @pytest.mark.parametrize(
     ("batch", "options", "message"),
     [
-        ((X, Y), {"clusters": 2}, "clusters must be the position of the clusters in a batch; got 2"),
-        ({"x": X, "label": Y}, {"clusters": "who"}, "must hold 'who'; got a mapping with 'x', 'label'"),
+        (
+            (X, Y),
+            {"clusters": 2},
+            "clusters must be the position of the clusters in a batch; got 2",
+        ),
+        (
+            {"x": X, "label": Y},
+            {"clusters": "who"},
+            "must hold 'who'; got a mapping with 'x', 'label'",
+        ),
         (X, {"weights": 1}, "must hold 1; got"),
         ((X, Y, [1, 2]), {"clusters": 2}, r"clusters of a batch must be \(10,\)"),
         ((X, Y, [object()] * 10), {"weights": 2}, "weights of a batch must be a tensor or a list"),
@@ -307,7 +353,8 @@ compiled = partial(torch.compile, backend="eager")
 
 
 @pytest.mark.parametrize(
-    "wrap", [nn.DataParallel, compiled, lambda model: Objective(compiled(model), nn.CrossEntropyLoss())]
+    "wrap",
+    [nn.DataParallel, compiled, lambda model: Objective(compiled(model), nn.CrossEntropyLoss())],
 )
 def test_wrapped_models(model, wrap):
     wrapped = wrap(model)

@@ -13,21 +13,33 @@ from fedlas.plots import DARK, decision_curve, positive_reliability_diagram
 def predictions(samples=300, sharp=1.5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(samples, 2, generator=generator)
-    return Predictions(sharp * logits, torch.bernoulli(logits.softmax(1)[:, 1], generator=generator).long())
+    return Predictions(
+        sharp * logits, torch.bernoulli(logits.softmax(1)[:, 1], generator=generator).long()
+    )
 
 
 def test_points_curve_band_and_strip():
     p = predictions()
     axes = positive_reliability_diagram(p, num_bins=7, replicates=39)
-    bins, curve = binary.positive_bins(p, num_bins=7), binary.integrated_calibration(p, replicates=39)
+    bins, curve = (
+        binary.positive_bins(p, num_bins=7),
+        binary.integrated_calibration(p, replicates=39),
+    )
     _, intervals, points = axes.collections
-    np.testing.assert_allclose(points.get_offsets(), np.stack([bins.probability, bins.frequency], 1))
+    np.testing.assert_allclose(
+        points.get_offsets(), np.stack([bins.probability, bins.frequency], 1)
+    )
     ends = np.array(intervals.get_segments())[:, :, 1]
     np.testing.assert_allclose(ends, np.stack([bins.low, bins.high], 1))
     np.testing.assert_allclose(axes.lines[1].get_ydata(), curve.frequency.clip(0, 1))
     slope = binary.logistic_recalibration(p).slope.value
-    assert axes.texts[0].get_text() == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.3g} %\nn = 300"
-    positives, others = (np.array([bar.get_height() for bar in c]) for c in axes.child_axes[0].containers)
+    assert (
+        axes.texts[0].get_text()
+        == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.3g} %\nn = 300"
+    )
+    positives, others = (
+        np.array([bar.get_height() for bar in c]) for c in axes.child_axes[0].containers
+    )
     assert (positives**2).sum() == pytest.approx(p.target.sum())
     assert (others**2).sum() == pytest.approx(300 - p.target.sum())
     assert (others <= 0).all()
@@ -45,11 +57,19 @@ def test_decision_curves_are_net_benefits():
     models = {"one": predictions(), "two": predictions(sharp=-1.0)}
     axes = decision_curve(models, thresholds=[0.1, 0.2, 0.6])
     for line, p in zip(axes.lines, models.values(), strict=False):
-        np.testing.assert_array_equal(line.get_ydata(), binary.net_benefit(p, thresholds=[0.1, 0.2, 0.6]).model)
+        np.testing.assert_array_equal(
+            line.get_ydata(), binary.net_benefit(p, thresholds=[0.1, 0.2, 0.6]).model
+        )
     np.testing.assert_array_equal(
-        axes.lines[2].get_ydata(), binary.net_benefit(models["one"], thresholds=[0.1, 0.2, 0.6]).treat_all
+        axes.lines[2].get_ydata(),
+        binary.net_benefit(models["one"], thresholds=[0.1, 0.2, 0.6]).treat_all,
     )
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two", "act on all", "act on none"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "one",
+        "two",
+        "act on all",
+        "act on none",
+    ]
     assert not axes.collections  # intervals of several models would hide each other
     assert len(decision_curve(models["one"]).collections) == 1
 

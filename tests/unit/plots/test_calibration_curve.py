@@ -33,7 +33,9 @@ def test_isotonic_is_that_of_scikit_learn():
     top = sample(300)
     theirs = IsotonicRegression().fit_transform(top.confidence.numpy(), top.correct.numpy())
     curve = calibration_curve(top, "isotonic")
-    assert np.interp(top.confidence.numpy(), curve.confidence, curve.accuracy) == pytest.approx(theirs, abs=1e-9)
+    assert np.interp(top.confidence.numpy(), curve.confidence, curve.accuracy) == pytest.approx(
+        theirs, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("estimator", ["bins", "smooth", "isotonic"])

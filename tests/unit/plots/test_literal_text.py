@@ -33,7 +33,9 @@ LABELED = {
     "log": lambda text: training_curves({"ls": [{"epoch": 1, text: 1.0}]}, metric=text).yaxis.label,
 }
 LEGENDS = {
-    "log": lambda: training_curves({name: [{"epoch": 1, "lr": 1.0}] for name in NAMES}, metric="lr"),
+    "log": lambda: training_curves(
+        {name: [{"epoch": 1, "lr": 1.0}] for name in NAMES}, metric="lr"
+    ),
     "roc": lambda: roc_curves(RATES),
 }
 
@@ -52,7 +54,8 @@ def drawn(text):
 @pytest.mark.parametrize("plot", TITLED)
 def test_titles(plot, name):
     axes = TITLED[plot](name)
-    title = axes.set_title(axes.get_title(loc="left"), loc="left")  # the artist: there is no getter for the left one
+    # the artist: there is no getter for the left one
+    title = axes.set_title(axes.get_title(loc="left"), loc="left")
     assert " ".join(drawn(title).split()) == name
 
 

@@ -22,7 +22,9 @@ def predictions(scale=2.0, samples=300, classes=4, truth=1.0):
     """Logits of standard deviation ``scale``, for labels drawn as if it had been ``truth``."""
     generator = torch.Generator().manual_seed(0)
     logits = scale * torch.randn(samples, classes, generator=generator)
-    return Predictions(logits, torch.multinomial((truth / scale * logits).softmax(1), 1, generator=generator)[:, 0])
+    return Predictions(
+        logits, torch.multinomial((truth / scale * logits).softmax(1), 1, generator=generator)[:, 0]
+    )
 
 
 def png(axes):
@@ -65,8 +67,12 @@ def test_points_bars_and_strip_are_accuracy_gap_and_share(num_bins):
     intervals, gaps, points = axes.collections
     np.testing.assert_allclose(points.get_offsets(), np.stack([confidence, accuracy], 1))
     ends = np.array(gaps.get_segments())
-    np.testing.assert_allclose(ends[:, 0], np.stack([confidence, np.minimum(confidence, accuracy)], 1))
-    np.testing.assert_allclose(ends[:, 1], np.stack([confidence, np.maximum(confidence, accuracy)], 1))
+    np.testing.assert_allclose(
+        ends[:, 0], np.stack([confidence, np.minimum(confidence, accuracy)], 1)
+    )
+    np.testing.assert_allclose(
+        ends[:, 1], np.stack([confidence, np.maximum(confidence, accuracy)], 1)
+    )
     low, high = np.array(intervals.get_segments())[:, :, 1].T
     assert (low <= accuracy + 1e-12).all()
     assert (accuracy <= high + 1e-12).all()
@@ -81,7 +87,9 @@ def test_points_bars_and_strip_are_accuracy_gap_and_share(num_bins):
 def test_the_interval_of_the_accuracy_is_wilsons():
     """Of 9 right predictions in 10: 0.596 to 0.982 (Wilson 1927; Brown, Cai and DasGupta 2001)."""
     p = Predictions([[2.0, 0.0]] * 10, [0] * 9 + [1])
-    ((low, high),) = np.array(reliability_diagram(p, num_bins=1).collections[0].get_segments())[:, :, 1]
+    ((low, high),) = np.array(reliability_diagram(p, num_bins=1).collections[0].get_segments())[
+        :, :, 1
+    ]
     assert (low, high) == (pytest.approx(0.5958, abs=1e-4), pytest.approx(0.9821, abs=1e-4))
 
 
@@ -97,7 +105,10 @@ def test_over_and_under_confidence_differ_in_color_and_lightness():
     assert kind(8.0) == LIGHT.over
     assert kind(0.5) == LIGHT.under
     for theme in (LIGHT, DARK):
-        gray = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
+        gray = [
+            np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114))
+            for c in (theme.over, theme.under)
+        ]
         assert abs(gray[0] - gray[1]) > 0.15
 
 
@@ -106,7 +117,9 @@ def test_extreme_predictions_draw():
     png(reliability_diagram(Predictions([[0.0]], [0]), num_bins=1, title="one class", legend=False))
 
 
-@pytest.mark.parametrize("bad", [{"theme": "drak"}, {"num_bins": 0}, {"num_bins": 2.5}, {"num_bins": True}], ids=str)
+@pytest.mark.parametrize(
+    "bad", [{"theme": "drak"}, {"num_bins": 0}, {"num_bins": 2.5}, {"num_bins": True}], ids=str
+)
 def test_diagram_refuses(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         reliability_diagram(predictions(), **bad)
@@ -145,11 +158,16 @@ def test_the_band_of_a_single_run_is_its_interval():
 
     assert ends({"one": lines}) == (0.4, 0.8)
     assert ends({"two": lines + lines}) == (0.5, 0.6)
-    assert ends({"no interval": [{"epoch": 1, "nci": {"rho": 0.5}}, {"epoch": 2, "nci": {"rho": 0.6}}]}) == (0.5, 0.6)
+    assert ends(
+        {"no interval": [{"epoch": 1, "nci": {"rho": 0.5}}, {"epoch": 2, "nci": {"rho": 0.6}}]}
+    ) == (0.5, 0.6)
 
 
 def test_units_follow_the_registry():
-    assert training_curves({"ce": log([0.5], "nll")}, metric="val.nll").get_ylabel() == "Validation NLL"
+    assert (
+        training_curves({"ce": log([0.5], "nll")}, metric="val.nll").get_ylabel()
+        == "Validation NLL"
+    )
     assert training_curves({"ce": [{"epoch": 1, "lr": 0.1}]}, metric="lr").get_ylabel() == "lr"
 
 
@@ -161,7 +179,9 @@ def test_holes_in_a_log_are_left_out():
 
 
 def test_the_last_epochs_set_the_scale():
-    axes = training_curves({"ce": log([9.0] + [0.1 + 0.001 * i for i in range(20)], "nll")}, metric="val.nll")
+    axes = training_curves(
+        {"ce": log([9.0] + [0.1 + 0.001 * i for i in range(20)], "nll")}, metric="val.nll"
+    )
     assert axes.get_ylim()[1] < 0.2
     flat = training_curves({"ce": log([0.0] * 5)}, metric="val.ece")
     assert flat.get_ylim() == (0.0, 0.5)
@@ -197,7 +217,9 @@ def test_a_figure_made_for_its_legend_shows_all_of_it(methods, width):
     axes = new_axes(LIGHT, size=(width, 2.7 + legend_height(names, width)))
     training_curves({name: log([0.1, 0.2]) for name in names}, metric="val.ece", ax=axes)
     axes.figure.draw_without_rendering()
-    legend, across, up = (part.get_window_extent() for part in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label))
+    legend, across, up = (
+        part.get_window_extent() for part in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label)
+    )
     whole = axes.figure.bbox
     assert legend.y1 < across.y0
     assert legend.y0 >= 0

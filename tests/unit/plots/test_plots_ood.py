@@ -41,7 +41,9 @@ def test_bars_are_shares_and_nothing_is_lost_beyond_the_ends():
     assert axes.get_xlim()[1] < 100
     left = axes.patches[0].get_x()
     right = axes.patches[9].get_x() + axes.patches[9].get_width()
-    np.testing.assert_allclose(heights[0], np.histogram(KNOWN.clip(left, right), 10, (left, right))[0] / 400)
+    np.testing.assert_allclose(
+        heights[0], np.histogram(KNOWN.clip(left, right), 10, (left, right))[0] / 400
+    )
 
 
 def test_the_line_is_what_95_percent_are_below_or_at():
@@ -56,7 +58,13 @@ def test_it_draws_on_the_axes_it_is_given():
 
 
 def test_refuses():
-    for bad in ({}, {"a": ([0, 2], [0, 1])}, {"a": ([0, 1], [1, 0])}, {"a": ([0, 1], [0, 0.5, 1])}, {"a": ([0], [0])}):
+    for bad in (
+        {},
+        {"a": ([0, 2], [0, 1])},
+        {"a": ([0, 1], [1, 0])},
+        {"a": ([0, 1], [0, 0.5, 1])},
+        {"a": ([0], [0])},
+    ):
         with pytest.raises(InputError, match="roc_curves"):
             roc_curves(bad)
     for bad in (([], [1.0]), ([1.0], [np.inf])):
@@ -71,7 +79,11 @@ def test_curves_are_named_where_there_is_room(size, below):
     axes = new_axes(LIGHT, size=size)
     roc_curves({f"score {i}": roc_points(KNOWN, UNKNOWN) for i in range(3)}, ax=axes)
     axes.figure.draw_without_rendering()
-    legend, frame, whole = axes.get_legend().get_window_extent(), axes.get_window_extent(), axes.figure.bbox
+    legend, frame, whole = (
+        axes.get_legend().get_window_extent(),
+        axes.get_window_extent(),
+        axes.figure.bbox,
+    )
     assert (legend.y1 < frame.y0) == below
     assert (legend.x0 > frame.x1) != below
     assert 0 <= legend.x0 < legend.x1 <= whole.x1

@@ -14,10 +14,19 @@ def lines(ax, label):
 
 
 def test_dots_mean_and_interval_of_each_row():
-    values = {"fedlas": [1.7, 1.2, 2.1], "ls": [3.9, math.nan, 4.1], "one": [2.0], "none": [math.nan]}
+    values = {
+        "fedlas": [1.7, 1.2, 2.1],
+        "ls": [3.9, math.nan, 4.1],
+        "one": [2.0],
+        "none": [math.nan],
+    }
     ax = seed_values(values, label="ECE %", floors={"fedlas": 0.7})
     assert [tick.get_text() for tick in ax.get_yticklabels()] == list(values)
-    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[1.7, 1.2, 2.1], [3.9, 4.1], [2.0]]
+    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [
+        [1.7, 1.2, 2.1],
+        [3.9, 4.1],
+        [2.0],
+    ]
     assert tuple(lines(ax, "95 % interval").get_xdata()) == mean_interval(values["fedlas"])
     assert lines(ax, "mean").get_xdata()[0] == pytest.approx(5 / 3)
     assert list(lines(ax, "noise floor").get_xdata()) == [0.7]
@@ -35,7 +44,9 @@ def test_dots_mean_and_interval_of_each_row():
 
 def test_differences_are_colored_where_the_interval_leaves_zero_out():
     ax = seed_values(
-        {"up": [1.0, 1.1], "down": [-1.0, -1.1], "confidence_level": [-1.0, 1.0]}, label="A - B", zero=True
+        {"up": [1.0, 1.1], "down": [-1.0, -1.1], "confidence_level": [-1.0, 1.0]},
+        label="A - B",
+        zero=True,
     )
     means = [line for line in ax.lines if line.get_marker() == "D"]
     assert [line.get_color() for line in means] == [LIGHT.lines[1], LIGHT.lines[2], LIGHT.ink]

@@ -23,7 +23,9 @@ from fedlas.predictions import Predictions
 def predictions(samples=400, classes=4, seed=0, sharp=1.0):
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(samples, classes, generator=generator)
-    return Predictions(sharp * logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0])
+    return Predictions(
+        sharp * logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    )
 
 
 DRAW = [risk_coverage_curve]
@@ -107,7 +109,10 @@ def test_a_calibrated_model_lies_within_the_band_as_often_as_it_says():
     inside = []
     for seed in range(60):
         p = predictions(samples=500, seed=seed)
-        bins, band = reliability_bins(p, num_bins=8), consistency_band(p, num_bins=8, replicates=300)
+        bins, band = (
+            reliability_bins(p, num_bins=8),
+            consistency_band(p, num_bins=8, replicates=300),
+        )
         filled = (bins.count >= 10).numpy()
         accuracy = bins.accuracy.numpy()[filled]
         inside += ((band.low[filled] <= accuracy) & (accuracy <= band.high[filled])).tolist()
@@ -117,7 +122,11 @@ def test_a_calibrated_model_lies_within_the_band_as_often_as_it_says():
 def test_the_band_is_drawn_when_asked_for():
     p = predictions()
     plain, banded = reliability_diagram(p), reliability_diagram(p, band=True)
-    (drawn,) = [each for each in banded.collections if len(each.get_paths()[0].vertices) > 2 and each.get_alpha()]
+    (drawn,) = [
+        each
+        for each in banded.collections
+        if len(each.get_paths()[0].vertices) > 2 and each.get_alpha()
+    ]
     assert len(banded.collections) == len(plain.collections) + 1
     band = consistency_band(p)
     ends = drawn.get_paths()[0].vertices[:, 1]
@@ -126,7 +135,13 @@ def test_the_band_is_drawn_when_asked_for():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"confidence_level": 0.0}, {"confidence_level": 1.0}, {"replicates": 1}, {"num_bins": 0}, {"seed": -1}],
+    [
+        {"confidence_level": 0.0},
+        {"confidence_level": 1.0},
+        {"replicates": 1},
+        {"num_bins": 0},
+        {"seed": -1},
+    ],
     ids=str,
 )
 def test_the_band_refuses(bad):

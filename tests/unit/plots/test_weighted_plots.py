@@ -21,11 +21,16 @@ REPEATED = Predictions(LOGITS[INDEX], TARGET[INDEX])
 
 
 def test_the_reliability_diagram_has_the_points_of_repeated_rows_and_wider_intervals():
-    ours, theirs = reliability_diagram(WEIGHTED, num_bins=5), reliability_diagram(REPEATED, num_bins=5)
+    ours, theirs = (
+        reliability_diagram(WEIGHTED, num_bins=5),
+        reliability_diagram(REPEATED, num_bins=5),
+    )
     (wide, _, points), (narrow, _, expected) = ours.collections, theirs.collections
     np.testing.assert_allclose(points.get_offsets(), expected.get_offsets())
     np.testing.assert_allclose(points.get_sizes(), expected.get_sizes())
-    length, other = (np.ptp(np.array(each.get_segments())[:, :, 1], axis=1) for each in (wide, narrow))
+    length, other = (
+        np.ptp(np.array(each.get_segments())[:, :, 1], axis=1) for each in (wide, narrow)
+    )
     assert (length > other).all()
     assert [b.get_height() for b in ours.child_axes[0].patches] == pytest.approx(
         [b.get_height() for b in theirs.child_axes[0].patches]
@@ -36,7 +41,9 @@ def test_the_reliability_diagram_has_the_points_of_repeated_rows_and_wider_inter
 
 def test_the_consistency_band_is_that_of_as_many_samples_as_the_weights_are_worth():
     heavy = replace(WEIGHTED, weights=torch.where(torch.arange(300) < 30, 100.0, 1.0))
-    ours, plain = (consistency_band(p, num_bins=2) for p in (heavy, replace(WEIGHTED, weights=None)))
+    ours, plain = (
+        consistency_band(p, num_bins=2) for p in (heavy, replace(WEIGHTED, weights=None))
+    )
     # Worth 3270**2 / 300270 = 35.6 of 300, so 2.9 times as wide.
     width, other = (np.nanmax(band.high - band.low) for band in (ours, plain))
     assert width / other == pytest.approx(2.9, rel=0.35)

@@ -12,16 +12,37 @@ from fedlas.predictions import p_true, read_predictions, token_confidence
 
 TOKENS = [-0.1, -0.3]
 CONTENT = [
-    {"token": "Par", "logprob": -0.1, "bytes": [80], "top_logprobs": [{"token": "Par", "logprob": -0.1}]},
+    {
+        "token": "Par",
+        "logprob": -0.1,
+        "bytes": [80],
+        "top_logprobs": [{"token": "Par", "logprob": -0.1}],
+    },
     {"token": "is", "logprob": -0.3, "bytes": [105], "top_logprobs": []},
 ]
-CHAT = {"choices": [{"message": {"content": "Paris"}, "logprobs": {"content": CONTENT, "refusal": None}}]}
-LEGACY = {"choices": [{"text": "Paris", "logprobs": {"tokens": ["Par", "is"], "token_logprobs": TOKENS}}]}
+CHAT = {
+    "choices": [
+        {"message": {"content": "Paris"}, "logprobs": {"content": CONTENT, "refusal": None}}
+    ]
+}
+LEGACY = {
+    "choices": [{"text": "Paris", "logprobs": {"tokens": ["Par", "is"], "token_logprobs": TOKENS}}]
+}
 POSITIONS = [
-    {"464": {"logprob": -0.1, "rank": 1, "decoded_token": "Par"}, "9": {"logprob": -2.5, "rank": 2}},
-    {"11": {"logprob": -0.05, "rank": 1}, "12": {"logprob": -0.3, "rank": 2, "decoded_token": "is"}},
+    {
+        "464": {"logprob": -0.1, "rank": 1, "decoded_token": "Par"},
+        "9": {"logprob": -2.5, "rank": 2},
+    },
+    {
+        "11": {"logprob": -0.05, "rank": 1},
+        "12": {"logprob": -0.3, "rank": 2, "decoded_token": "is"},
+    },
 ]
-VLLM = {"outputs": [{"text": "Paris", "token_ids": [464, 12], "cumulative_logprob": -0.4, "logprobs": POSITIONS}]}
+VLLM = {
+    "outputs": [
+        {"text": "Paris", "token_ids": [464, 12], "cumulative_logprob": -0.4, "logprobs": POSITIONS}
+    ]
+}
 ONE_EACH = [{"464": {"logprob": -0.1, "rank": 1}}, {"12": {"logprob": -0.3, "rank": 2}}]
 
 
@@ -52,7 +73,16 @@ def test_logprobs_are_read_as_servers_write_them(tmp_path, row, path):
 
 
 def test_logprobs_in_python():
-    for value in (CHAT, CHAT["choices"][0], LEGACY, VLLM, CONTENT, ONE_EACH, TOKENS, np.array(TOKENS)):
+    for value in (
+        CHAT,
+        CHAT["choices"][0],
+        LEGACY,
+        VLLM,
+        CONTENT,
+        ONE_EACH,
+        TOKENS,
+        np.array(TOKENS),
+    ):
         assert token_confidence([value], "sum").tolist() == pytest.approx([math.exp(-0.4)])
     with pytest.raises(InputError, match=r"which of 2 tokens.*token_ids"):
         token_confidence([POSITIONS])
@@ -67,7 +97,11 @@ TOP = [{"token": " True", "logprob": math.log(0.6)}, {"token": "true", "logprob"
 @pytest.mark.parametrize(
     "value",
     [
-        {"choices": [{"logprobs": {"content": [{"token": "True", "logprob": -0.1, "top_logprobs": TOP}]}}]},
+        {
+            "choices": [
+                {"logprobs": {"content": [{"token": "True", "logprob": -0.1, "top_logprobs": TOP}]}}
+            ]
+        },
         {"top_logprobs": [{" True": math.log(0.6), "true": math.log(0.1), "False": math.log(0.2)}]},
         [math.log(0.7), math.log(0.2)],
     ],
@@ -97,8 +131,14 @@ def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
     assert table.predictions.correct.tolist() == [True, False]
     assert (table.refusals, table.unread) == (2, 3)
     notes = " ".join(table.notes)
-    assert "3 of 5 answers state no confidence that can be read and were left out: rows 2, 3, 5." in notes
-    assert '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and counts.' in notes
+    assert (
+        "3 of 5 answers state no confidence that can be read and were left out: rows 2, 3, 5."
+        in notes
+    )
+    assert (
+        '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and counts.'
+        in notes
+    )
 
 
 def test_all_answers_are_refusals(tmp_path):
@@ -107,7 +147,11 @@ def test_all_answers_are_refusals(tmp_path):
 
 
 def test_missing_logprobs_are_counted_and_wrong_ones_named(tmp_path):
-    rows = [{"v": TOKENS, "right": 1}, {"v": None, "right": 1}, {"v": {"content": None, "refusal": []}, "right": 0}]
+    rows = [
+        {"v": TOKENS, "right": 1},
+        {"v": None, "right": 1},
+        {"v": {"content": None, "refusal": []}, "right": 0},
+    ]
     table = read(write(tmp_path, rows), "v", "mean", drop_missing=True)
     assert (len(table.predictions.confidence), table.unread) == (1, 2)
     with pytest.raises(InputError, match=r"2 of 3 answers.*rows 2, 3"):
@@ -143,6 +187,13 @@ def test_paths_to_numbers_and_lists(tmp_path):
 
 def test_the_command_reads_a_log_of_a_server(tmp_path, capsys):
     file = write(tmp_path, [CHAT | {"right": n % 2} for n in range(20)])
-    options = ["--confidence", "choices.0.logprobs.content", "--confidence-as", "mean", "--correct", "right"]
+    options = [
+        "--confidence",
+        "choices.0.logprobs.content",
+        "--confidence-as",
+        "mean",
+        "--correct",
+        "right",
+    ]
     assert main(["evaluate", str(file), *options, "--replicates", "0"]) == 0
     assert "50.0" in capsys.readouterr().out

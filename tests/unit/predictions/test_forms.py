@@ -46,12 +46,22 @@ def test_a_separator_and_percent_may_be_named(tmp_path):
         read(tmp_path, text, probs=["a,1", "b"], target="y")
     with pytest.raises(InputError, match="one character"):
         Columns(probs="a,b", separator=";;")
-    confidence = read(tmp_path, "c,ok\n90,1\n30,0\n", confidence="c", correct="ok", percent=True).predictions
+    confidence = read(
+        tmp_path, "c,ok\n90,1\n30,0\n", confidence="c", correct="ok", percent=True
+    ).predictions
     assert confidence.confidence.tolist() == pytest.approx([0.9, 0.3])
 
 
 @pytest.mark.parametrize(
-    "words", [("yes", "No"), ("Y", "n"), ("Correct", "incorrect"), ("TRUE", "F"), ("right", "wrong"), ("1.0", "0")]
+    "words",
+    [
+        ("yes", "No"),
+        ("Y", "n"),
+        ("Correct", "incorrect"),
+        ("TRUE", "F"),
+        ("right", "wrong"),
+        ("1.0", "0"),
+    ],
 )
 def test_words_for_right_and_wrong(tmp_path, words):
     right, wrong = words
@@ -67,12 +77,15 @@ def test_names_with_commas(tmp_path):
                 read(tmp_path, text, probs=names, target="y")
             continue
         assert read(tmp_path, text, probs=names, target="y").predictions.num_classes == 2
-    assert read(tmp_path, "p_a,p_b,last,y\n0.5,0.2,0.3,last\n", probs="p_*,last", target="y").classes == (
+    assert read(
+        tmp_path, "p_a,p_b,last,y\n0.5,0.2,0.3,last\n", probs="p_*,last", target="y"
+    ).classes == (
         "a",
         "b",
         "last",
     )
-    assert read(tmp_path, text, probs="a, b", target="y").predictions.num_classes == 2  # one column of two classes
+    # one column of two classes
+    assert read(tmp_path, text, probs="a, b", target="y").predictions.num_classes == 2
 
 
 def test_rows_that_lack_a_group_alone_stay(tmp_path):
@@ -87,7 +100,13 @@ def test_rows_that_lack_a_group_alone_stay(tmp_path):
 def test_json_lines_whose_first_lacks_values(tmp_path):
     rows = '{"c": null, "ok": null, "g": null, "w": null}\n{"c": 0.3, "ok": 0, "g": "a", "w": 1}\n'
     last = '{"c": 1, "ok": 1, "g": "b", "w": 2.5}\n{"c": 0.5, "ok": 1, "g": null, "w": null}\n'
-    named = {"confidence": "c", "correct": "ok", "groups": "g", "weights": "w", "drop_missing": True}
+    named = {
+        "confidence": "c",
+        "correct": "ok",
+        "groups": "g",
+        "weights": "w",
+        "drop_missing": True,
+    }
     table = read(tmp_path, rows + last, "t.jsonl", **named)
     assert table.predictions.confidence.tolist() == [0.3, 1]
     assert table.predictions.weights.tolist() == [1, 2.5]
@@ -97,7 +116,9 @@ def test_json_lines_whose_first_lacks_values(tmp_path):
         read(tmp_path, '{"c": null, "ok": 1}\n' * 2, "t.jsonl", confidence="c", correct="ok")
 
 
-@pytest.mark.parametrize(("name", "fix"), [("t.xlsx", "Save it as CSV"), ("t.json", ".jsonl"), ("t.pt", "savez")])
+@pytest.mark.parametrize(
+    ("name", "fix"), [("t.xlsx", "Save it as CSV"), ("t.json", ".jsonl"), ("t.pt", "savez")]
+)
 def test_other_files_say_what_to_do(tmp_path, name, fix):
     with pytest.raises(InputError, match=fix):
         read(tmp_path, "", name, probs="a,b")
@@ -108,7 +129,9 @@ def test_other_files_say_what_to_do(tmp_path, name, fix):
 
 
 def frames():
-    frame = pandas.DataFrame({"p_cat": [0.9, 0.3, 0.56], "p_dog": [0.1, 0.7, 0.44], "y": ["cat", "dog", "cat"]})
+    frame = pandas.DataFrame(
+        {"p_cat": [0.9, 0.3, 0.56], "p_dog": [0.1, 0.7, 0.44], "y": ["cat", "dog", "cat"]}
+    )
     yield frame
     yield frame.set_index(np.array([7, 3, 9]))
     yield frame.astype({"p_cat": "Float64", "y": "category"})
@@ -128,7 +151,10 @@ def test_frames_give_predictions_and_get_results():
     lists = pandas.DataFrame({"l": [[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]], "g": ["a", None]})
     assert Predictions.from_frame(lists, logits="l").predicted.tolist() == [1, 2]
     table = read_predictions(
-        pandas.DataFrame({"c": [0.9, 0.2], "ok": [True, False], "g": [1, 2]}), confidence="c", correct="ok", groups="g"
+        pandas.DataFrame({"c": [0.9, 0.2], "ok": [True, False], "g": [1, 2]}),
+        confidence="c",
+        correct="ok",
+        groups="g",
     )
     assert isinstance(table.predictions, TopLabel)
     assert table.groups == ("1", "2")
@@ -153,14 +179,18 @@ def test_frames_that_cannot_be_used(frame, columns, message):
         Predictions.from_frame(frame, **columns)
 
 
-@pytest.mark.parametrize("target", [[0, 1, 0], [0.0, 1.0, 0.0], [False, True, False], torch.tensor([0, 1, 0]).int()])
+@pytest.mark.parametrize(
+    "target", [[0, 1, 0], [0.0, 1.0, 0.0], [False, True, False], torch.tensor([0, 1, 0]).int()]
+)
 def test_labels_of_other_types(target):
     assert Predictions.from_probs(PROBS, target).target.tolist() == [0, 1, 0]
     assert Predictions(np.log(PROBS), target).target.tolist() == [0, 1, 0]
 
 
 def test_labels_may_be_names_of_classes():
-    assert Predictions.from_probs(PROBS, ["cat", "dog", "cat"], classes=["cat", "dog"]).target.tolist() == [0, 1, 0]
+    assert Predictions.from_probs(
+        PROBS, ["cat", "dog", "cat"], classes=["cat", "dog"]
+    ).target.tolist() == [0, 1, 0]
     with pytest.raises(InputError, match="classes="):
         Predictions(PROBS, ["cat", "dog", "cat"])
     for target, classes, message in (
@@ -190,7 +220,9 @@ def test_probabilities_stay_as_they_are():
 @pytest.mark.parametrize("decimals", [2, 3, 4, 6])
 @pytest.mark.parametrize("classes", [2, 10])
 def test_rounded_probabilities_given_as_logits_are_noticed(decimals, classes):
-    probs = torch.randn(50, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
+    probs = torch.randn(
+        50, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).softmax(1)
     with pytest.warns(CalibrationWarning, match="from_probs") as caught:
         Predictions(probs.numpy().round(decimals))
     assert caught[0].filename == __file__  # the user's line
@@ -206,13 +238,27 @@ def test_arrays_that_are_no_predictions_say_what_to_pass():
 def test_the_command_takes_the_same_options(tmp_path, capsys):
     path = tmp_path / "t.csv"
     path.write_text('"a, b";c;y;g\n' + '90;10;"a, b";x\n30;70;c;\n' * 20)
-    columns = ["--probs", "a, b", "--probs", "c", "--target", "y", "--percent", "--sep", ";", "--replicates", "0"]
+    columns = [
+        "--probs",
+        "a, b",
+        "--probs",
+        "c",
+        "--target",
+        "y",
+        "--percent",
+        "--sep",
+        ";",
+        "--replicates",
+        "0",
+    ]
     assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
     shown = capsys.readouterr().out
     assert "missing" in shown
 
 
-@pytest.mark.parametrize("wrong", [None, True, 1.5, b"x", {"a": 1}, object(), torch.zeros(2), pandas.Series(["a"])])
+@pytest.mark.parametrize(
+    "wrong", [None, True, 1.5, b"x", {"a": 1}, object(), torch.zeros(2), pandas.Series(["a"])]
+)
 def test_wrong_types_are_refused_with_a_remedy(wrong, tmp_path):
     predictions = Predictions(np.log(PROBS), [0, 1, 0])
     (tmp_path / "t.csv").write_text("a,b,y\n0.5,0.5,0\n")

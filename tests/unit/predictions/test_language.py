@@ -13,13 +13,25 @@ from fedlas.predictions import p_true, read_predictions, stated_confidence, toke
 CHOICES = [" A", " B", " C"]
 
 
-def sample(number, logliks, target, *, correct=None, subject="law", text=False, choices=CHOICES, **others):
+def sample(
+    number, logliks, target, *, correct=None, subject="law", text=False, choices=CHOICES, **others
+):
     """A line as lm-evaluation-harness writes it for multiple choice."""
     requests = {f"gen_args_{n}": {"arg_0": "Q", "arg_1": choices[n]} for n in range(len(logliks))}
     answers = [[str(value), str(value == max(logliks))] for value in logliks]
     target = choices[target].strip() if text else str(target)
-    line = {"doc_id": number, "doc": {"subject": subject, "q": "?"}, "target": target, "arguments": requests}
-    line |= {"resps": [[each] for each in answers], "filtered_resps": answers, "filter": "none", "metrics": ["acc"]}
+    line = {
+        "doc_id": number,
+        "doc": {"subject": subject, "q": "?"},
+        "target": target,
+        "arguments": requests,
+    }
+    line |= {
+        "resps": [[each] for each in answers],
+        "filtered_resps": answers,
+        "filter": "none",
+        "metrics": ["acc"],
+    }
     return line | ({} if correct is None else {"acc": float(correct)}) | others
 
 
@@ -40,18 +52,32 @@ def test_multiple_choice_has_logits(tmp_path, text):
 
 
 def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_path):
-    several = [sample(0, [-1.0, -2.0, -3.0], 0, correct=True), sample(1, [-1.0, -3.0], 1, correct=False)]
-    renumbered = [sample(0, [-1.0, -2.0, -3.0], 1, correct=True), sample(1, [-1.0, -2.0, -3.0], 2, correct=False)]
-    unnamed = [sample(0, [-1.0, -2.0], 0, correct=True) | {"target": "Z"}, sample(1, [-1.0, -3.0], 1, correct=False)]
+    several = [
+        sample(0, [-1.0, -2.0, -3.0], 0, correct=True),
+        sample(1, [-1.0, -3.0], 1, correct=False),
+    ]
+    renumbered = [
+        sample(0, [-1.0, -2.0, -3.0], 1, correct=True),
+        sample(1, [-1.0, -2.0, -3.0], 2, correct=False),
+    ]
+    unnamed = [
+        sample(0, [-1.0, -2.0], 0, correct=True) | {"target": "Z"},
+        sample(1, [-1.0, -3.0], 1, correct=False),
+    ]
     unnamed[1]["target"] = "Z"
     assert read_predictions(write(tmp_path, unnamed)).predictions.correct.tolist() == [True, False]
     for samples in (several, renumbered):
         table = read_predictions(write(tmp_path, samples))
         assert isinstance(table.predictions, TopLabel)
         assert table.predictions.correct.tolist() == [True, False]
-        assert table.predictions.confidence[0] == pytest.approx(np.exp(-1) / np.exp([-1, -2, -3]).sum())
+        assert table.predictions.confidence[0] == pytest.approx(
+            np.exp(-1) / np.exp([-1, -2, -3]).sum()
+        )
     without_outcome = [sample(0, [-1.0, -2.0], 0), sample(1, [-1.0, -2.0, -3.0], 1)]
-    assert read_predictions(write(tmp_path, without_outcome)).predictions.correct.tolist() == [True, False]
+    assert read_predictions(write(tmp_path, without_outcome)).predictions.correct.tolist() == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,10 +95,18 @@ def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_p
 )
 def test_choices_that_are_numbers_are_not_their_places(tmp_path, target, best, correct, right):
     line = sample(
-        0, [0.0 if n == best else -2.0 - n for n in range(4)], 0, correct=correct, choices=[" 3", " 2", " 1", " 0"]
+        0,
+        [0.0 if n == best else -2.0 - n for n in range(4)],
+        0,
+        correct=correct,
+        choices=[" 3", " 2", " 1", " 0"],
     )
     predictions = read_predictions(write(tmp_path, [line | {"target": target}])).predictions
-    assert predictions.target.tolist() == [right] if right is not None else isinstance(predictions, TopLabel)
+    assert (
+        predictions.target.tolist() == [right]
+        if right is not None
+        else isinstance(predictions, TopLabel)
+    )
     assert predictions.correct.tolist() == [best == right]
 
 
@@ -148,7 +182,9 @@ def test_columns_of_words_and_log_probabilities(tmp_path, kind, cells, confidenc
     table = read_predictions(path, confidence="c", correct="ok", confidence_as=kind)
     assert table.predictions.confidence.tolist() == pytest.approx(confidence)
     with pytest.raises(InputError, match=r"column 'c'.*row"):
-        read_predictions(path, confidence="c", correct="ok", confidence_as="sum" if kind == "words" else "words")
+        read_predictions(
+            path, confidence="c", correct="ok", confidence_as="sum" if kind == "words" else "words"
+        )
 
 
 def test_the_command_notices_a_log(tmp_path, capsys):
@@ -157,10 +193,26 @@ def test_the_command_notices_a_log(tmp_path, capsys):
     for number in range(60):
         logliks, target = random.normal(0, 3, 3).tolist(), int(random.integers(3))
         right = int(np.argmax(logliks)) == target
-        samples.append(sample(number, logliks, target, correct=right, subject="law" if number % 2 else "logic"))
+        samples.append(
+            sample(number, logliks, target, correct=right, subject="law" if number % 2 else "logic")
+        )
     path, val = write(tmp_path, samples[:30]), write(tmp_path, samples[30:], "val.jsonl")
     assert main(["evaluate", str(path), "--groups", "subject", "--replicates", "0"]) == 0
     found = capsys.readouterr()
     assert "logic" in found.out
     assert "log-likelihoods of the choices" in found.err
-    assert main(["evaluate", str(path), "--on", str(val), "--calibrate", "temperature", "--replicates", "0"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(path),
+                "--on",
+                str(val),
+                "--calibrate",
+                "temperature",
+                "--replicates",
+                "0",
+            ]
+        )
+        == 0
+    )

@@ -16,7 +16,13 @@ def read(frame, **columns):
 
 
 @pytest.mark.parametrize(
-    "labels", [["TRUE", "FALSE", "TRUE"], [True, False, True], ["True", "False", "true"], np.array([True, False, True])]
+    "labels",
+    [
+        ["TRUE", "FALSE", "TRUE"],
+        [True, False, True],
+        ["True", "False", "true"],
+        np.array([True, False, True]),
+    ],
 )
 def test_truth_values_name_classes_without_case(labels):
     """Position 1 stood for "True", which inverted columns p_true, p_false."""
@@ -26,11 +32,16 @@ def test_truth_values_name_classes_without_case(labels):
     upper = {"p_TRUE": TRUTH["p_true"], "p_FALSE": TRUTH["p_false"], "y": labels}
     assert read(upper, probs="p_*").correct.all()
     listed = [TRUTH["p_true"], TRUTH["p_false"]]
-    assert Predictions.from_probs(np.array(listed).T, labels, classes=["true", "false"]).correct.all()
+    assert Predictions.from_probs(
+        np.array(listed).T, labels, classes=["true", "false"]
+    ).correct.all()
 
 
 def test_json_booleans_name_classes(tmp_path):
-    lines = ['{"p_true": 0.9, "p_false": 0.1, "y": true}', '{"p_true": 0.2, "p_false": 0.8, "y": false}']
+    lines = [
+        '{"p_true": 0.9, "p_false": 0.1, "y": true}',
+        '{"p_true": 0.2, "p_false": 0.8, "y": false}',
+    ]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     assert read_predictions(tmp_path / "t.jsonl", probs="p_*", target="y").predictions.correct.all()
 
@@ -55,7 +66,9 @@ def sorted_by_name(prefix, start=0, stop=12):
     names = sorted(f"{prefix}{number}" for number in range(start, stop))
     rows = np.eye(stop)[start:, start:] * 0.9 + 0.1 / (stop - start)
     rows = rows / rows.sum(1, keepdims=True)
-    return {name: rows[:, int(name.removeprefix(prefix)) - start] for name in names} | {"y": np.arange(start, stop)}
+    return {name: rows[:, int(name.removeprefix(prefix)) - start] for name in names} | {
+        "y": np.arange(start, stop)
+    }
 
 
 @pytest.mark.parametrize("prefix", ["p_class_", "p_"])
@@ -74,7 +87,10 @@ def test_columns_sorted_by_name_are_refused(prefix, form):
 
 
 def test_columns_that_end_alike_are_numbered_too():
-    frame = {f"{number}_prob": [0.1] for number in sorted(map(str, range(10)))} | {"10_prob": [0.0], "y": [0]}
+    frame = {f"{number}_prob": [0.1] for number in sorted(map(str, range(10)))} | {
+        "10_prob": [0.0],
+        "y": [0],
+    }
     order = ["0_prob", "1_prob", "10_prob", *(f"{number}_prob" for number in range(2, 10))]
     with pytest.raises(InputError, match="numbered from 0 or 1"):
         read({name: frame[name] for name in [*order, "y"]}, probs="*_prob")
@@ -88,12 +104,16 @@ def test_columns_numbered_from_one_take_labels_from_one():
         assert read(frame, probs=names).correct.all()
         with pytest.raises(InputError, match=r"0 in row 1 .*--classes"):
             read(frame | {"y": [0, 1, 2]}, probs=names)
-    assert read(frame | {"y": ["class_1", "class_2", "class_3"]}, probs="class_1,class_2,class_3").correct.all()
+    assert read(
+        frame | {"y": ["class_1", "class_2", "class_3"]}, probs="class_1,class_2,class_3"
+    ).correct.all()
 
 
 @pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__"])
 def test_a_pattern_never_takes_an_index(index, tmp_path):
-    frame = pandas.DataFrame({index: [0, 1, 2], "a": [2.0, 0.1, 3.0], "b": [0.5, 1.0, 0.2], "y": ["a", "b", "a"]})
+    frame = pandas.DataFrame(
+        {index: [0, 1, 2], "a": [2.0, 0.1, 3.0], "b": [0.5, 1.0, 0.2], "y": ["a", "b", "a"]}
+    )
     frame.to_csv(tmp_path / "t.csv", index=False)
     for source in (frame, tmp_path / "t.csv"):
         predictions = read_predictions(source, logits="*", target="y").predictions

@@ -37,12 +37,17 @@ def written(tmp_path, arrow):
 def test_a_list_column_with_a_dot_in_its_name_is_measured_too(written, arrow):
     """900 bytes took 3.6 GB: the parts of a path were compared with the name."""
     zeros = arrow.array(np.zeros(2 * 10**7, dtype=np.float32))
-    path = written({"a.b": arrow.ListArray.from_arrays([0, len(zeros)], zeros), "y": ["u"]}, data_page_size=2**30)
+    path = written(
+        {"a.b": arrow.ListArray.from_arrays([0, len(zeros)], zeros), "y": ["u"]},
+        data_page_size=2**30,
+    )
     with pytest.raises(InputError, match="at most 1,000 times"):
         read_predictions(path, logits="a.b", target="y")
 
 
-@pytest.mark.parametrize("columns", [{"logits": "a,b", "target": "y"}, {"logits": "a,y", "target": "b"}])
+@pytest.mark.parametrize(
+    "columns", [{"logits": "a,b", "target": "y"}, {"logits": "a,y", "target": "b"}]
+)
 def test_a_long_text_of_a_dictionary_is_refused(written, arrow, columns):
     """As a score it was repeated in every row: 8 GB of a file of 2 kB."""
     text = arrow.DictionaryArray.from_arrays(np.zeros(4096, dtype=np.int32), ["x" * 2_000_000])
@@ -55,7 +60,9 @@ def test_a_name_has_a_thousand_characters_at_most(written, arrow):
     """NumPy padded 4,096 names of 300 kB to 5 GB."""
     names = arrow.DictionaryArray.from_arrays(np.zeros(4096, dtype=np.int32), ["x" * 1001])
     path = written({"c": np.zeros(4096), "ok": np.zeros(4096, dtype=int), "g": names})
-    with pytest.raises(InputError, match=r"column 'g' must have at most 1,000 characters; got 1,001 in row 1"):
+    with pytest.raises(
+        InputError, match=r"column 'g' must have at most 1,000 characters; got 1,001 in row 1"
+    ):
         read_predictions(path, confidence="c", correct="ok", groups="g")
 
 
@@ -64,7 +71,9 @@ def test_names_of_groups_are_not_padded(monkeypatch):
     dtypes = []
     unique = np.unique
     monkeypatch.setattr(
-        np, "unique", lambda values, **options: dtypes.append(values.dtype) or unique(values, **options)
+        np,
+        "unique",
+        lambda values, **options: dtypes.append(values.dtype) or unique(values, **options),
     )
     groups = ["a" * 1000, "b", "b", "b"]
     top = Predictions(np.eye(4)[:, :2], [0, 1, 0, 0])
@@ -77,7 +86,9 @@ def test_a_damaged_footer_does_not_end_the_process(written):
     path = written({"l": np.ones((50, 3)).tolist(), "y": [0] * 50})
     content = path.read_bytes()
     outcomes = set()
-    for place in range(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content), 3):
+    for place in range(
+        len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content), 3
+    ):
         path.write_bytes(content[:place] + bytes([content[place] ^ 24]) + content[place + 1 :])
         try:
             outcomes.add(read_predictions(path, logits="l", target="y").predictions.num_samples)
@@ -107,9 +118,16 @@ def test_a_column_without_rows(value, name):
 
 
 def test_tensors_that_require_gradients():
-    frame = {name: torch.tensor(values, dtype=torch.float64, requires_grad=True) for name, values in ROWS.items()}
+    frame = {
+        name: torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        for name, values in ROWS.items()
+    }
     assert read_predictions(frame, **TWO).predictions.correct.all()
-    half = {"a": torch.tensor([1.0, 2.0], dtype=torch.bfloat16), "b": torch.tensor([2.0, 1.0]), "y": [1, 0]}
+    half = {
+        "a": torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+        "b": torch.tensor([2.0, 1.0]),
+        "y": [1, 0],
+    }
     assert read_predictions(half, **TWO).predictions.correct.all()
 
 
@@ -143,7 +161,8 @@ def test_blanks_behind_the_commas_of_a_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("predicted", "target"), [(["CAT", "DOG"], ["cat", "dog"]), (["new york", "rome"], ["new_york", " Rome"])]
+    ("predicted", "target"),
+    [(["CAT", "DOG"], ["cat", "dog"]), (["new york", "rome"], ["new_york", " Rome"])],
 )
 def test_names_that_differ_by_case_or_blanks_never_agree(predicted, target):
     frame = {"c": [0.9, 0.8], "p": predicted, "y": target}
@@ -158,7 +177,12 @@ def test_names_that_never_agree_are_said():
     frame |= {"p": ["cat", "1", "Dog"], "y": ["1", "1", "dog"]}
     notes = read_predictions(frame, confidence="c", predicted="p", target="y").notes
     assert "'Dog' and 'dog' count as different names." in notes
-    one = read_predictions({"c": [0.9], "p": ["cat"], "y": ["dog"]}, confidence="c", predicted="p", target="y")
-    assert not any("never" in note or "is ever" in note for note in one.notes)  # a single wrong answer is common
+    one = read_predictions(
+        {"c": [0.9], "p": ["cat"], "y": ["dog"]}, confidence="c", predicted="p", target="y"
+    )
+    # a single wrong answer is common
+    assert not any("never" in note or "is ever" in note for note in one.notes)
     truths = {"c": [0.9, 0.8], "p": ["True", "false"], "y": [True, False]}
-    assert read_predictions(truths, Columns(confidence="c", predicted="p", target="y")).predictions.correct.all()
+    assert read_predictions(
+        truths, Columns(confidence="c", predicted="p", target="y")
+    ).predictions.correct.all()

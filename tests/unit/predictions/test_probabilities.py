@@ -51,9 +51,13 @@ def test_rows_rounded_to_three_decimals_are_divided_by_their_sum_and_it_is_said(
     found = read(table(tmp_path, np.round(probs, 3), target))
     kept = np.round(probs, 3)
     divided = int((np.abs(kept.sum(1) - 1) > 1e-6).sum())
-    assert found.predictions.probs.numpy() == pytest.approx(kept / kept.sum(1, keepdims=True), abs=1e-9)
+    assert found.predictions.probs.numpy() == pytest.approx(
+        kept / kept.sum(1, keepdims=True), abs=1e-9
+    )
     if classes > 2:
-        assert any(f"{divided} of 200 rows were divided by their sums" in note for note in found.notes)
+        assert any(
+            f"{divided} of 200 rows were divided by their sums" in note for note in found.notes
+        )
         assert any("rounded to 3 decimals" in note for note in found.notes)
     lost = np.abs(kept.sum(1) - 1).max()
     assert any("write more decimals" in note for note in found.notes) is bool(lost > 0.01)
@@ -65,14 +69,16 @@ def test_rows_that_miss_one_a_little_are_divided_and_it_is_said(miss, tmp_path):
     found = read(table(tmp_path, probs * (1 + miss), target))
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-8)
     assert any(
-        f"200 of 200 rows were divided by their sums, which miss 1 by {miss:.2g} at most." in n for n in found.notes
+        f"200 of 200 rows were divided by their sums, which miss 1 by {miss:.2g} at most." in n
+        for n in found.notes
     )
 
 
 def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
     probs, target = probs_of(classes=4)
     kept = np.round(probs, 3)
-    kept[7] = [0.5, 0.25, 0.125, 0.122]  # 0.003 less than 1, where rounding four numbers loses 0.002 at most
+    # 0.003 less than 1, where rounding four numbers loses 0.002 at most
+    kept[7] = [0.5, 0.25, 0.125, 0.122]
     with pytest.raises(InputError, match=r"sum to 1; got 0\.997 in row 8 .*--normalize"):
         read(table(tmp_path, kept, target))
     kept[7] = [0.0, 0.0, 0.5, 0.502]  # two numbers above 0 add 0.001 at most
@@ -85,9 +91,13 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
     probs, target = probs_of()
     found = read(table(tmp_path, probs * scale, target), normalize=True)
     assert found.predictions.probs.numpy() == pytest.approx(probs, abs=1e-7)
-    assert any("200 of 200 rows were divided by their sums, which are from" in note for note in found.notes)
+    assert any(
+        "200 of 200 rows were divided by their sums, which are from" in note for note in found.notes
+    )
     with pytest.raises(InputError, match=r"negative; got -1 in row 3.*'p_1'.*logits"):
-        read(table(tmp_path, np.where(np.arange(40).reshape(4, 10) == 21, -1.0, 1.0)), normalize=True)
+        read(
+            table(tmp_path, np.where(np.arange(40).reshape(4, 10) == 21, -1.0, 1.0)), normalize=True
+        )
     with pytest.raises(InputError, match="positive number; got 0 in row 2"):
         read(table(tmp_path, np.array([[1.0, 1.0], [0.0, 0.0]])), normalize=True)
 
@@ -101,7 +111,10 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
         ),
         (np.log, r"must be in \[0, 1\]; got .*These look like logits: name them with --logits"),
         (lambda p: 5 * p, r"must be in \[0, 1\]; got .*name them with --logits. Add --normalize"),
-        (lambda p: 0.5 * p, r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*Add --normalize"),
+        (
+            lambda p: 0.5 * p,
+            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*Add --normalize",
+        ),
     ],
 )
 def test_what_is_no_probability_is_recognized(change, message, tmp_path):
@@ -118,10 +131,15 @@ def test_percentages_of_two_classes(tmp_path):
 
 
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
-    (tmp_path / "t.csv").write_text("p_0,p_1,y\n0.5,0.5,0\n,0.5,1\n0.2,NA,1\n0.9,0.1,\n0.1,0.9,1\n0.3,nan,0\n")
+    (tmp_path / "t.csv").write_text(
+        "p_0,p_1,y\n0.5,0.5,0\n,0.5,1\n0.2,NA,1\n0.9,0.1,\n0.1,0.9,1\n0.3,nan,0\n"
+    )
     found = read(tmp_path / "t.csv", drop_missing=True)
     assert found.predictions.target.tolist() == [0, 1]
-    assert found.notes[0] == "4 of 6 rows lack a value and were left out: 'p_1' (2), 'p_0' (1), 'y' (1)."
+    assert (
+        found.notes[0]
+        == "4 of 6 rows lack a value and were left out: 'p_1' (2), 'p_0' (1), 'y' (1)."
+    )
     with pytest.raises(InputError, match=r"numbers; got 'NA' in row 3.*'p_1'.*--drop-missing"):
         read(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n0.5,0.4,1\n")
@@ -141,10 +159,15 @@ def test_from_probs():
     probs, target = probs_of(classes=3)
     p = Predictions.from_probs(probs, target)
     assert p.probs.numpy() == pytest.approx(probs)
-    assert Predictions.from_probs(torch.tensor(probs, dtype=torch.float16), target).logits.dtype == torch.float32
+    assert (
+        Predictions.from_probs(torch.tensor(probs, dtype=torch.float16), target).logits.dtype
+        == torch.float32
+    )
     binary = Predictions.from_probs(probs[:, 1], target % 2)
     assert binary.probs[:, 1].numpy() == pytest.approx(probs[:, 1])
-    assert Predictions.from_probs(10 * probs, target, normalize=True).probs.numpy() == pytest.approx(probs)
+    assert Predictions.from_probs(
+        10 * probs, target, normalize=True
+    ).probs.numpy() == pytest.approx(probs)
     assert torch.isfinite(Predictions.from_probs([[1.0, 0.0]], [1]).logits).all()
     bfloat = torch.tensor(probs, dtype=torch.bfloat16)
     assert Predictions.from_probs(bfloat, target).num_samples == 200

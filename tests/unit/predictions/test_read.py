@@ -35,7 +35,8 @@ def write_csv(path, values, labels, *, prefix="p_", names=NAMES, label="label", 
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["id", *(f"{prefix}{name}" for name in names), label])
         writer.writerows(
-            [i, *map(repr, map(float, row)), y] for i, (row, y) in enumerate(zip(values, labels, strict=True))
+            [i, *map(repr, map(float, row)), y]
+            for i, (row, y) in enumerate(zip(values, labels, strict=True))
         )
     return path
 
@@ -53,13 +54,16 @@ def write(form, folder, values, labels):
         pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
-        np.savez(path, **{f"p_{n}": values[:, i] for i, n in enumerate(NAMES)}, label=np.array(labels))
+        np.savez(
+            path, **{f"p_{n}": values[:, i] for i, n in enumerate(NAMES)}, label=np.array(labels)
+        )
     return path
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.sources.ROWS", 16)  # several blocks, the last a short one
+    # several blocks, the last a short one
+    monkeypatch.setattr("fedlas.predictions.sources.ROWS", 16)
     monkeypatch.setattr("fedlas.predictions.tables.BYTES", 1024)
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
@@ -68,7 +72,9 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     assert read.predictions.target.tolist() == target.tolist()
     np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), rtol=1e-12)
     assert any("Labels name classes: cat, dog, owl" in note for note in read.notes)
-    listed = read_predictions(path, Columns(probs="p_owl, p_cat,p_dog", target="label", classes=("owl", "cat", "dog")))
+    listed = read_predictions(
+        path, Columns(probs="p_owl, p_cat,p_dog", target="label", classes=("owl", "cat", "dog"))
+    )
     assert listed.predictions.target.tolist() == [(y + 1) % 3 for y in target]
     assert torch.equal(listed.predictions.logits[:, [1, 2, 0]], read.predictions.logits)
 
@@ -84,7 +90,9 @@ def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
     assert not read.predictions.has_target
     np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), atol=1e-6)
     assert read.classes == NAMES
-    assert read_predictions(path, Columns(probs="p_*", target="label"), labels=False).predictions.has_target
+    assert read_predictions(
+        path, Columns(probs="p_*", target="label"), labels=False
+    ).predictions.has_target
 
 
 def test_saved_logits_are_read_without_columns_named(tmp_path):
@@ -100,16 +108,25 @@ def test_saved_logits_are_read_without_columns_named(tmp_path):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_and_lists_are_all_classes_at_once(order, tmp_path):
     logits, target = scores()
-    np.savez(tmp_path / "a.npz", probs=np.asarray(softmax(logits), order=order), y=np.array(NAMES)[target])
+    np.savez(
+        tmp_path / "a.npz",
+        probs=np.asarray(softmax(logits), order=order),
+        y=np.array(NAMES)[target],
+    )
     read = read_predictions(tmp_path / "a.npz", Columns(probs="probs", target="y", classes=NAMES))
     np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits))
     assert read.predictions.target.tolist() == target.tolist()
-    lines = [json.dumps({"logits": row.tolist(), "y": int(y)}) for row, y in zip(logits, target, strict=True)]
+    lines = [
+        json.dumps({"logits": row.tolist(), "y": int(y)})
+        for row, y in zip(logits, target, strict=True)
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     from_lines = read_predictions(tmp_path / "a.jsonl", Columns(logits="logits", target="y"))
     assert torch.equal(from_lines.predictions.logits, torch.from_numpy(logits))
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"logits": logits.tolist(), "y": target}), tmp_path / "a.parquet")
+    parquet.write_table(
+        pyarrow.table({"logits": logits.tolist(), "y": target}), tmp_path / "a.parquet"
+    )
     from_parquet = read_predictions(tmp_path / "a.parquet", Columns(logits="logits", target="y"))
     assert torch.equal(from_parquet.predictions.logits, from_lines.predictions.logits)
     assert torch.equal(from_parquet.predictions.target, from_lines.predictions.target)
@@ -128,7 +145,9 @@ def test_scikit_learn_itself(tmp_path):
     assert float(nll) == pytest.approx(metrics.log_loss(np.array(NAMES)[target], probs), rel=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "labels"), [("probs", [0, 1, 1]), ("logits", ["False", "True", "true"])])
+@pytest.mark.parametrize(
+    ("kind", "labels"), [("probs", [0, 1, 1]), ("logits", ["False", "True", "true"])]
+)
 def test_one_column_is_the_second_of_two_classes(kind, labels, tmp_path):
     values = np.array([0.2, 0.9, 0.5])
     raw = values if kind == "probs" else np.log(values / (1 - values))
@@ -143,10 +162,16 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     write_csv(tmp_path / "z.csv", [[1, 0, 0], [0, 0.5, 0.5]], ["cat", "cat"])
     read = read_predictions(tmp_path / "z.csv", Columns(probs="p_*", target="label"))
     assert torch.isfinite(read.predictions.logits).all()
-    np.testing.assert_allclose(read.predictions.probs.numpy(), [[1, 0, 0], [0, 0.5, 0.5]], atol=1e-30)
-    nll = torch.nn.functional.cross_entropy(read.predictions.logits, read.predictions.target, reduction="sum")
+    np.testing.assert_allclose(
+        read.predictions.probs.numpy(), [[1, 0, 0], [0, 0.5, 0.5]], atol=1e-30
+    )
+    nll = torch.nn.functional.cross_entropy(
+        read.predictions.logits, read.predictions.target, reduction="sum"
+    )
     assert float(nll) == pytest.approx(-np.log(FLOOR), rel=1e-6)
-    assert any("3 probabilities are exactly 0" in note and "1 of them" in note for note in read.notes)
+    assert any(
+        "3 probabilities are exactly 0" in note and "1 of them" in note for note in read.notes
+    )
 
 
 @given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 999))
@@ -265,7 +290,10 @@ def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
     names = ["--logits", "p_*", "--target", "label"]
     assert main(["evaluate", str(files["test"]), "--on", str(files["val"]), *names, *options]) == 0
     from_table = capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "test.npz"), "--on", str(tmp_path / "val.npz"), *options]) == 0
+    assert (
+        main(["evaluate", str(tmp_path / "test.npz"), "--on", str(tmp_path / "val.npz"), *options])
+        == 0
+    )
     assert json.loads(from_table.out) == json.loads(capsys.readouterr().out)
     assert "note: val.csv: Labels name classes: cat, dog, owl" in from_table.err
     assert main(["evaluate", str(tmp_path), *names]) == 2
@@ -282,7 +310,9 @@ VERBS = {
     "estimates": lambda table: fedlas.estimates(table, replicates=39),
     "compare": lambda table: fedlas.compare(table, table, replicates=39),
     "report": lambda table: str(fedlas.report(table, replicates=39)),
-    "report on": lambda table: str(fedlas.report(FLIPPED, on=table, calibrate="temperature", replicates=39)),
+    "report on": lambda table: str(
+        fedlas.report(FLIPPED, on=table, calibrate="temperature", replicates=39)
+    ),
     "card": lambda table: str(fedlas.card(table, FLIPPED, "temperature", replicates=39)),
     "calibrator": fitted,
     "metric": fedlas.metrics.expected_calibration_error,
@@ -292,7 +322,9 @@ VERBS = {
     "calibration slope": fedlas.binary.measures,
     "Spiegelhalter": fedlas.stats.spiegelhalter_test,
 }
-PLAIN = Predictions(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.2, 0.9]]).repeat(30, 1), [0, 1, 1, 0] * 30)
+PLAIN = Predictions(
+    torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.2, 0.9]]).repeat(30, 1), [0, 1, 1, 0] * 30
+)
 FLIPPED = Predictions(PLAIN.logits.flip(0) + 0.1, PLAIN.target.flip(0))
 
 

@@ -93,18 +93,24 @@ def test_an_unclear_phrase_states_nothing(phrase):
 
 
 def test_numbers_are_as_good_as_texts():
-    assert stated_confidence([0.4, 1e-5, np.float32(0.5), 85, 1]).tolist() == pytest.approx([0.4, 1e-5, 0.5, 0.85, 1.0])
+    assert stated_confidence([0.4, 1e-5, np.float32(0.5), 85, 1]).tolist() == pytest.approx(
+        [0.4, 1e-5, 0.5, 0.85, 1.0]
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["confidence ", "9/", "likely unlikely ", "confidence 300-", "1,000", "not ", "<", "80% to "]
+    "text",
+    ["confidence ", "9/", "likely unlikely ", "confidence 300-", "1,000", "not ", "<", "80% to "],
 )
 def test_a_text_that_repeats_takes_no_time_that_grows_with_its_square(text):
     assert np.isnan(stated_confidence([text * (200_000 // len(text))])).all()
 
 
 def test_words_may_have_other_probabilities():
-    assert stated_confidence(["quite sure", "sure"], {"sure": 0.9, "quite sure": 0.8}).tolist() == [0.8, 0.9]
+    assert stated_confidence(["quite sure", "sure"], {"sure": 0.9, "quite sure": 0.8}).tolist() == [
+        0.8,
+        0.9,
+    ]
 
 
 @pytest.mark.parametrize(

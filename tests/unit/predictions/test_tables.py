@@ -40,8 +40,11 @@ def test_text_keeps_its_meaning(table):
 
 
 def test_what_people_write_in_a_csv(table):
-    assert targets(table("t.csv", b"\xef\xbb\xbfa,b,y\r\n\r\n1, 2,0\r\n\r\n+1,2e0,1\r\n")) == [0, 1]  # BOM, empty lines
-    assert targets(table("t.csv", 'y,"a",b,said\n1,"1",2,"so, ""she"" said\nyesterday"\n0,1,2,5" by 4"\n')) == [1, 0]
+    # BOM, empty lines
+    assert targets(table("t.csv", b"\xef\xbb\xbfa,b,y\r\n\r\n1, 2,0\r\n\r\n+1,2e0,1\r\n")) == [0, 1]
+    assert targets(
+        table("t.csv", 'y,"a",b,said\n1,"1",2,"so, ""she"" said\nyesterday"\n0,1,2,5" by 4"\n')
+    ) == [1, 0]
     assert targets(table("t.tsv", "a\tb\ty\tsaid\n1\t2\t1\ta, b\n")) == [1]
     assert targets(table("t.csv", "a,b,y,caf\xe9\n1,2,1,\xe9\n".encode())) == [1]
 
@@ -144,8 +147,12 @@ def test_parquet_of_other_types(table, tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     scores = pyarrow.array([[1.0, 2.0], [3.0, 4.0]], pyarrow.list_(pyarrow.float32(), 2))
     labels = pyarrow.array(["u", "v"]).dictionary_encode()
-    parquet.write_table(pyarrow.table({"l": scores, "y": labels, "a.b": [1, None]}), tmp_path / "t.parquet")
-    read = read_predictions(tmp_path / "t.parquet", Columns(logits="l", target="y", classes=("v", "u")))
+    parquet.write_table(
+        pyarrow.table({"l": scores, "y": labels, "a.b": [1, None]}), tmp_path / "t.parquet"
+    )
+    read = read_predictions(
+        tmp_path / "t.parquet", Columns(logits="l", target="y", classes=("v", "u"))
+    )
     assert read.predictions.logits.tolist() == [[1, 2], [3, 4]]
     assert str(read.predictions.logits.dtype) == "torch.float32"
     assert targets(read) == [1, 0]
@@ -155,7 +162,10 @@ def test_parquet_of_other_types(table, tmp_path):
 
 def test_without_pyarrow_the_extra_is_named(table, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    for name, content in (("t.csv", "a,b,y\n1,2,0\n"), ("t.jsonl", json.dumps({"a": 1, "b": 2, "y": 0}))):
+    for name, content in (
+        ("t.csv", "a,b,y\n1,2,0\n"),
+        ("t.jsonl", json.dumps({"a": 1, "b": 2, "y": 0})),
+    ):
         with pytest.raises(MissingExtraError, match=r"fedlas\[tables\]"):
             table(name, content)
 
@@ -167,7 +177,9 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
     zeros = pyarrow.array(np.zeros(10**6))
     scores = pyarrow.ListArray.from_arrays([0, 10**6], zeros) if kind == "lists" else zeros[:rows]
     target = ["x" * 10**7] if kind == "texts" else np.zeros(rows, dtype=np.int64)
-    parquet.write_table(pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd")
+    parquet.write_table(
+        pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd"
+    )
     monkeypatch.setattr(tables, "_FREE", 2**20)
     with pytest.raises(InputError, match=r"1,000 times .*got [\d,]+ bytes"):
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
@@ -177,9 +189,14 @@ def test_a_parquet_file_is_not_held_while_it_is_read(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     values = np.random.default_rng(0).normal(size=400_000)
     columns = pyarrow.table({"a": values, "b": values, "y": np.zeros(400_000, dtype=np.int64)})
-    parquet.write_table(columns, tmp_path / "t.parquet", row_group_size=10_000, use_dictionary=False)
+    parquet.write_table(
+        columns, tmp_path / "t.parquet", row_group_size=10_000, use_dictionary=False
+    )
     before = pyarrow.total_allocated_bytes()
-    most = max(pyarrow.total_allocated_bytes() - before for _ in open_table(tmp_path / "t.parquet", TWO).blocks())
+    most = max(
+        pyarrow.total_allocated_bytes() - before
+        for _ in open_table(tmp_path / "t.parquet", TWO).blocks()
+    )
     assert most < 0.5 * (tmp_path / "t.parquet").stat().st_size
 
 
@@ -187,7 +204,9 @@ def test_a_long_label_of_a_dictionary_is_held_once_and_cut_in_messages(tmp_path)
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     label = pyarrow.DictionaryArray.from_arrays(np.zeros(5000, dtype=np.int32), ["x" * 10**6])
     numbers = np.random.default_rng(0).normal(size=5000)
-    parquet.write_table(pyarrow.table({"a": numbers, "b": numbers, "y": label}), tmp_path / "t.parquet")
+    parquet.write_table(
+        pyarrow.table({"a": numbers, "b": numbers, "y": label}), tmp_path / "t.parquet"
+    )
     tracemalloc.start()
     with pytest.raises(InputError, match="x…") as caught:
         read_predictions(tmp_path / "t.parquet", TWO)
@@ -230,7 +249,9 @@ def test_a_parquet_footer_that_claims_too_little_is_not_believed(tmp_path, claim
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path, many = tmp_path / "t.parquet", 3 * 10**7
     scores = pyarrow.ListArray.from_arrays([0, many], pyarrow.array(np.zeros(many)))
-    parquet.write_table(pyarrow.table({"a": scores, "y": [0]}), path, compression="zstd", data_page_size=2**30)
+    parquet.write_table(
+        pyarrow.table({"a": scores, "y": [0]}), path, compression="zstd", data_page_size=2**30
+    )
     content = path.read_bytes()
     size = int.from_bytes(content[-8:-4], "little")
     body, footer = content[: -8 - size], content[-8 - size : -8]

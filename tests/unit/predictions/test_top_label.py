@@ -5,7 +5,9 @@ import torch
 from fedlas import TopLabel, read_predictions
 
 
-@pytest.mark.parametrize("correct", [[True, False, True], [1, 0, 1], [1.0, 0.0, 1.0], np.array([1, 0, 1], np.uint8)])
+@pytest.mark.parametrize(
+    "correct", [[True, False, True], [1, 0, 1], [1.0, 0.0, 1.0], np.array([1, 0, 1], np.uint8)]
+)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_what_it_takes(correct, dtype):
     given = np.array([0.9, 0.5, 1.0], dtype)
@@ -60,7 +62,9 @@ def test_plots_take_it():
     pytest.importorskip("matplotlib")
     from fedlas import plots
 
-    top = TopLabel(torch.rand(200, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 3 > 0)
+    top = TopLabel(
+        torch.rand(200, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 3 > 0
+    )
     for draw in (plots.reliability_diagram, plots.risk_coverage_curve):
         draw(top)
 

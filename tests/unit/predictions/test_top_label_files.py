@@ -21,7 +21,9 @@ def write(folder, form, columns):
     path = folder / f"top.{form}"
     if form == "csv":
         rows = zip(*columns.values(), strict=True)
-        path.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]) + "\n")
+        path.write_text(
+            "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]) + "\n"
+        )
     elif form == "jsonl":
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         path.write_text("\n".join(map(json.dumps, rows)))
@@ -36,7 +38,11 @@ def write(folder, form, columns):
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     monkeypatch.setattr("fedlas.predictions.sources.ROWS", 3)
-    path = write(tmp_path, form, {"c": CONFIDENCE, "p": PREDICTED, "y": TARGET, "ok": RIGHT, "site": [1, 2, 1, 2]})
+    path = write(
+        tmp_path,
+        form,
+        {"c": CONFIDENCE, "p": PREDICTED, "y": TARGET, "ok": RIGHT, "site": [1, 2, 1, 2]},
+    )
     named = read_predictions(path, NAMED)
     assert isinstance(named.predictions, TopLabel)
     assert named.predictions.confidence.tolist() == CONFIDENCE
@@ -53,15 +59,26 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [["1", "0", "1.0", "0"], ["true", "False", "TRUE", "false"]])
 def test_outcomes_as_people_write_them(words, tmp_path):
     path = write(tmp_path, "csv", {"c": CONFIDENCE, "ok": words})
-    assert read_predictions(path, Columns(confidence="c", correct="ok")).predictions.correct.tolist() == RIGHT
+    assert (
+        read_predictions(path, Columns(confidence="c", correct="ok")).predictions.correct.tolist()
+        == RIGHT
+    )
 
 
 def test_classes_are_compared_as_what_they_say(tmp_path):
-    path = write(tmp_path, "jsonl", {"c": CONFIDENCE, "p": [3, 7, 10, 1], "y": ["3", "007", "10.0", "one"]})
+    path = write(
+        tmp_path, "jsonl", {"c": CONFIDENCE, "p": [3, 7, 10, 1], "y": ["3", "007", "10.0", "one"]}
+    )
     assert read_predictions(path, NAMED).predictions.correct.tolist() == [True, False, True, False]
 
 
-APART = [("1_1", "11"), (2**53, 2**53 + 1), (str(2**53), str(2**53 + 1)), (-(2**63), 1 - 2**63), ("1e3", "1000")]
+APART = [
+    ("1_1", "11"),
+    (2**53, 2**53 + 1),
+    (str(2**53), str(2**53 + 1)),
+    (-(2**63), 1 - 2**63),
+    ("1e3", "1000"),
+]
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz", "frame"])
@@ -79,7 +96,9 @@ def test_names_that_differ_stay_apart(form, names, tmp_path):
 @pytest.mark.parametrize("form", ["jsonl", "npz"])
 def test_whole_numbers_that_a_float_has_rounded_are_refused(form, tmp_path):
     path = write(tmp_path, form, {"c": CONFIDENCE, "ok": RIGHT, "g": [1.5, 2.0, 2.0**53, 2.0**53]})
-    with pytest.raises(InputError, match=r"column 'g' must be whole, or text; got 9007199254740992.0 in row 3"):
+    with pytest.raises(
+        InputError, match=r"column 'g' must be whole, or text; got 9007199254740992.0 in row 3"
+    ):
         read_predictions(path, Columns(confidence="c", correct="ok", groups="g"))
 
 
@@ -101,7 +120,9 @@ def test_arrays_that_need_no_naming(tmp_path):
     path = write(tmp_path, "npz", {"confidence": CONFIDENCE, "correct": RIGHT})
     assert read_predictions(path).predictions.correct.tolist() == RIGHT
     path = write(
-        tmp_path, "npz", {"confidence": CONFIDENCE, "predicted": [1, 2, 3, 4], "target": [1, 2, 3, 0], "g": TARGET}
+        tmp_path,
+        "npz",
+        {"confidence": CONFIDENCE, "predicted": [1, 2, 3, 4], "target": [1, 2, 3, 0], "g": TARGET},
     )
     found = read_predictions(path, Columns(groups="g"))
     assert found.predictions.correct.tolist() == [True, True, True, False]
@@ -114,7 +135,13 @@ def test_arrays_that_need_no_naming(tmp_path):
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
 def test_weights_are_read(form, tmp_path):
-    columns = {"c": CONFIDENCE, "ok": RIGHT, "l": [0.5, -1.0, 2.0, 0.0], "y": [0, 1, 1, 0], "weight": [1, 0, 2.5, 3]}
+    columns = {
+        "c": CONFIDENCE,
+        "ok": RIGHT,
+        "l": [0.5, -1.0, 2.0, 0.0],
+        "y": [0, 1, 1, 0],
+        "weight": [1, 0, 2.5, 3],
+    }
     path = write(tmp_path, form, columns)
     for named in (
         Columns(confidence="c", correct="ok", weights="weight"),
@@ -127,13 +154,21 @@ def test_weights_are_read(form, tmp_path):
 
 def test_annotators_distributions(tmp_path):
     votes = np.array([[8, 2], [0, 10], [5, 5]])
-    columns = {"a": [1.0, 0.0, 0.5], "b": [0.0, 1.0, 0.5], "y": [0, 1, 1], "v_0": votes[:, 0], "v_1": votes[:, 1]}
+    columns = {
+        "a": [1.0, 0.0, 0.5],
+        "b": [0.0, 1.0, 0.5],
+        "y": [0, 1, 1],
+        "v_0": votes[:, 0],
+        "v_1": votes[:, 1],
+    }
     named = Columns(probs="a,b", target="y", label_probs="v_*", normalize=True)
     found = read_predictions(write(tmp_path, "csv", columns), named)
     assert found.predictions.label_probs.tolist() == (votes / 10).tolist()
     assert any("Label distributions: 3 of 3 rows were divided" in note for note in found.notes)
     np.savez(tmp_path / "a.npz", probs=[[1.0, 0.0]], y=[0], human=[[0.75, 0.25]])
-    found = read_predictions(tmp_path / "a.npz", Columns(probs="probs", target="y", label_probs="human"))
+    found = read_predictions(
+        tmp_path / "a.npz", Columns(probs="probs", target="y", label_probs="human")
+    )
     assert found.predictions.label_probs.tolist() == [[0.75, 0.25]]
 
 
@@ -160,11 +195,17 @@ def test_refusals_name_row_and_column(columns, named, message, tmp_path):
     [
         ({"confidence": "c", "probs": "p"}, "only one of --logits, --probs and --confidence"),
         ({"confidence": "c", "correct": "k", "target": "y"}, "outcomes must be named once"),
-        ({"confidence": "c", "classes": ("a", "b")}, "--classes goes with --logits or --probs; got --confidence"),
+        (
+            {"confidence": "c", "classes": ("a", "b")},
+            "--classes goes with --logits or --probs; got --confidence",
+        ),
         ({"confidence": "c", "label_probs": "v"}, "--label-probs goes with --logits"),
         ({"logits": "l", "correct": "k"}, "--correct goes with --confidence; got --logits"),
         ({"probs": "p", "predicted": "k"}, "--predicted goes with --confidence; got --probs"),
-        ({"logits": "l", "normalize": True}, "--normalize goes with --probs or --label-probs; got --logits"),
+        (
+            {"logits": "l", "normalize": True},
+            "--normalize goes with --probs or --label-probs; got --logits",
+        ),
     ],
 )
 def test_columns_that_contradict_each_other(named, message):

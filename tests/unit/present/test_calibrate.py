@@ -29,7 +29,12 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    run = plan(load_recipe("synthetic", TINY), losses=["ce"], seeds=[0], out=tmp_path_factory.mktemp("bench"))[0]
+    run = plan(
+        load_recipe("synthetic", TINY),
+        losses=["ce"],
+        seeds=[0],
+        out=tmp_path_factory.mktemp("bench"),
+    )[0]
     execute(run)
     return run.folder
 
@@ -42,7 +47,9 @@ def test(folder):
 @pytest.fixture(scope="module")
 def everything(folder):
     """All calibrators on the run."""
-    return calibrated(ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder))
+    return calibrated(
+        ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder)
+    )
 
 
 @pytest.fixture
@@ -125,7 +132,11 @@ def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
 def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry):
     val = folder / "predictions" / "val.npz"
     bare = Predictions(test.logits, test.target)
-    add(registry, "lacking", _fit=lambda self, val: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")))
+    add(
+        registry,
+        "lacking",
+        _fit=lambda self, val: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")),
+    )
     outcome = calibrated(ALL, bare, HeldOut(Predictions.load(val)))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
     assert set(outcome.errors) == needy | {entry.name for entry in made_entries()} | {"lacking"}
@@ -136,7 +147,9 @@ def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry)
         assert "predictions of the part 'val-drift'" in str(outcome.errors[entry.name])
     assert str(outcome.errors["lacking"]) == "fedlas[x]: needs y"
     lines = outcome.remarks()
-    assert all(any(line.startswith(f"{name} did not run. ") for line in lines) for name in outcome.errors)
+    assert all(
+        any(line.startswith(f"{name} did not run. ") for line in lines) for name in outcome.errors
+    )
 
 
 def test_if_none_can_run_the_first_reason_is_the_error(folder, test):
@@ -159,7 +172,11 @@ def test_names(folder, test):
 
 
 def test_warnings_become_notes(folder, test, registry):
-    add(registry, "doubtful", _fit=lambda self, val: setattr(self, "_temperature", 1.0) or "look at it.")
+    add(
+        registry,
+        "doubtful",
+        _fit=lambda self, val: setattr(self, "_temperature", 1.0) or "look at it.",
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
         outcome = calibrated("doubtful", test, run_held_out(folder))
@@ -173,7 +190,9 @@ def table_of(measured, stages, width=80):
 
 
 def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
-    stages = {"as predicted": test} | {f"after {name}": each for name, each in everything.predictions.items()}
+    stages = {"as predicted": test} | {
+        f"after {name}": each for name, each in everything.predictions.items()
+    }
     measured = {stage: evaluate(predictions) for stage, predictions in stages.items()}
     lines = table_of(measured, stages).splitlines()
     assert max(map(len, lines)) <= 80
@@ -181,11 +200,16 @@ def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
         name, scores = stage.removeprefix("after "), measured[stage]
         (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
         new = 100 * float((predictions.predicted != test.predicted).double().mean())
-        shown = [f"{100 * scores['accuracy']:.2f}", f"{scores['nll']:.4f}", f"{scores['brier']:.4f}"]
+        shown = [
+            f"{100 * scores['accuracy']:.2f}",
+            f"{scores['nll']:.4f}",
+            f"{scores['brier']:.4f}",
+        ]
         shown += [f"{100 * scores['ece']:.2f}", f"{new:.2f}" if new else "kept"]
         assert [word for word in row.removeprefix(f" {name}").split() if word != "!"] == shown
     nll = {stage: scores["nll"] for stage, scores in measured.items()}
-    assert [place.stage for place in rank_stages(measured, stages)] == sorted(nll, key=nll.get)  # the best first
+    # the best first
+    assert [place.stage for place in rank_stages(measured, stages)] == sorted(nll, key=nll.get)
 
 
 def test_lower_ece_with_higher_nll_is_marked(test):
@@ -204,7 +228,10 @@ def test_lower_ece_with_higher_nll_is_marked(test):
     assert [row[0].extra for row in table.rows] == ["", "", "!", ""]
     assert signs(measured, stages, {}) == "! lower ECE, but higher NLL than as predicted."
     assert max(len(f"{WITHIN}. {TRADES}."), len(SELECTION)) <= 80  # a line each
-    assert signs({stage: measured[stage] for stage in ("as predicted", "after better")}, stages, {}) == ""
+    assert (
+        signs({stage: measured[stage] for stage in ("as predicted", "after better")}, stages, {})
+        == ""
+    )
 
 
 def test_nothing_to_remark():

@@ -53,7 +53,8 @@ def test_an_over_confident_model_and_its_temperature(sharp):
     temperature = sharp.outcome.fitted["temperature"].temperature
     after = sharp.measured["after temperature"]
     assert (
-        f"A temperature of {temperature:.3g} repairs it: NLL {values['nll']:.4f} -> {after['nll']:.4f}, ECE " in second
+        f"A temperature of {temperature:.3g} repairs it: NLL {values['nll']:.4f} -> {after['nll']:.4f}, ECE "
+        in second
     )
     assert f"(joint p = {sharp.verdicts['after temperature'].joint_p:.2g})" in second
 
@@ -84,7 +85,9 @@ def test_two_classes_are_judged_by_the_event():
     """The ECE of the top label is within noise, and the probability of class 1 is too high by a third."""
     found = report(drawn(2000, 2, shift=0.5), replicates=199, classes=("no", "yes"))
     assert found.estimates["as predicted"]["ece"].p > 0.05
-    assert re.match(r"Expects 'yes' in [\d.]+ % and [\d.]+ % occur: over-predicted", found.verdict[0])
+    assert re.match(
+        r"Expects 'yes' in [\d.]+ % and [\d.]+ % occur: over-predicted", found.verdict[0]
+    )
     other = report(drawn(2000, 2, shift=0.5), replicates=199, top_label=True)
     assert "it claims " in other.verdict[0]
     assert other.positive == {}
@@ -102,13 +105,20 @@ def test_groups_of_an_event_are_ranked_by_evidence():
     worse = torch.where((group == 1) & (torch.arange(3000) % 2 == 0), 1, test.target)
     found = report(Predictions(test.logits, worse), groups=["abc"[k] for k in group], replicates=39)
     assert next(iter(found.groups["as predicted"])) == "b"
-    assert found.verdict[-1].startswith("Groups: 'b' is under-predicted most clearly: expects class 1 in ")
-    assert list(json.loads(found.json())["groups"]["as predicted"]["b"])[:2] == ["num_samples", "events"]
+    assert found.verdict[-1].startswith(
+        "Groups: 'b' is under-predicted most clearly: expects class 1 in "
+    )
+    assert list(json.loads(found.json())["groups"]["as predicted"]["b"])[:2] == [
+        "num_samples",
+        "events",
+    ]
     assert "pooled slope" in found.text(details=True)
 
 
 @pytest.mark.parametrize(("classes", "measure"), [(2, "ICI"), (4, "ECE")])
-@pytest.mark.parametrize(("nll", "error", "verb"), [(-1, -1, "helps"), (-1, 1, ""), (1, -1, ""), (1, 1, "")])
+@pytest.mark.parametrize(
+    ("nll", "error", "verb"), [(-1, -1, "helps"), (-1, 1, ""), (1, -1, ""), (1, 1, "")]
+)
 def test_a_verb_needs_both_numbers_to_fall(classes, measure, nll, error, verb):
     """The stages are made up: equal predictions have no paired difference, so the sums decide."""
     test = drawn(classes=classes)
@@ -125,7 +135,9 @@ def test_a_verb_needs_both_numbers_to_fall(classes, measure, nll, error, verb):
 def tables(draw):
     """Estimates of metrics with p-values of any size, and a joint one."""
     share = st.floats(0, 1)
-    names = draw(st.sets(st.sampled_from(["ece", "adaptive_ece", "classwise_ece", "smooth_ece"]), min_size=1))
+    names = draw(
+        st.sets(st.sampled_from(["ece", "adaptive_ece", "classwise_ece", "smooth_ece"]), min_size=1)
+    )
     values = dict.fromkeys(METRICS, 0.0) | {"accuracy": draw(share), "o_ece": 0.0, "u_ece": 0.0}
     p = draw(st.floats(1e-3, 1))
     known = {name: Estimate(0.1, 0.0, 0.2, 0.05, p, 1e-3, 999) for name in names}
@@ -159,7 +171,9 @@ def test_a_calibrator_that_makes_it_worse_is_named():
 
 
 def test_python_words_in_python_and_options_on_the_command_line():
-    with pytest.raises(InputError, match=r"^report: calibrate= needs held-out predictions; got no on=\. Pass on="):
+    with pytest.raises(
+        InputError, match=r"^report: calibrate= needs held-out predictions; got no on=\. Pass on="
+    ):
         report(drawn(), calibrate="temperature")
     with pytest.raises(TypeError, match="unexpected keyword argument 'clases'"):
         report(drawn(), clases=["a"])
@@ -170,7 +184,8 @@ def test_held_out_predictions_that_look_like_training_data_are_noted():
     found = report(drawn(seed=2), on=training, replicates=0)
     assert any("if they are of training data" in note for note in found.notes)
     assert report(drawn(seed=2), on=drawn(), replicates=0).notes == ()
-    mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())  # what is wrong does not count
+    # what is wrong does not count
+    mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())
     assert report(mixed, on=training, replicates=0).notes == ()
 
 
@@ -182,7 +197,9 @@ def test_the_same_predictions_twice_are_refused():
 
 
 def test_weights_keep_the_event():
-    weighted = Predictions(drawn(classes=2).logits, drawn(classes=2).target, weights=torch.ones(1000))
+    weighted = Predictions(
+        drawn(classes=2).logits, drawn(classes=2).target, weights=torch.ones(1000)
+    )
     found = report(weighted, replicates=0)
     assert found.positive["as predicted"]["slope"].value > 0
     assert found.notes == ()
@@ -199,14 +216,19 @@ def test_confidences_alone_and_groups():
 def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
     val, test, live, worse = (
         TopLabel(each.confidence, each.correct)
-        for each in (drawn(sharpness=3, seed=seed) if seed < 3 else drawn(4000, sharpness=9) for seed in range(4))
+        for each in (
+            drawn(sharpness=3, seed=seed) if seed < 3 else drawn(4000, sharpness=9)
+            for seed in range(4)
+        )
     )
     card = fedlas.card(val, test, calibrator, replicates=0, name="net")
     card.save(tmp_path / "net.json")
     assert "confidences of the predicted class only" in (tmp_path / "net.html").read_text()
     stages = card.content["metrics"]
     assert "nll" not in stages["calibrated"]
-    assert (stages["calibrated"]["ece"]["value"] < stages["as predicted"]["ece"]["value"]) == (calibrator != "none")
+    assert (stages["calibrated"]["ece"]["value"] < stages["as predicted"]["ece"]["value"]) == (
+        calibrator != "none"
+    )
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert not monitor.update(live, raw=True)
     assert monitor.update(worse, raw=True)
@@ -217,7 +239,10 @@ def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
 
 
 def test_confidences_alone_are_calibrated():
-    test, val = (TopLabel(each.confidence, each.correct) for each in (drawn(sharpness=3), drawn(sharpness=3, seed=1)))
+    test, val = (
+        TopLabel(each.confidence, each.correct)
+        for each in (drawn(sharpness=3), drawn(sharpness=3, seed=1))
+    )
     found = report(test, on=val, calibrate="isotonic", reject=[0.2], replicates=99)
     expected = IsotonicCalibration().fit(val).transform(test)
     assert torch.equal(found.stages["after isotonic"].confidence, expected.confidence)
@@ -225,26 +250,36 @@ def test_confidences_alone_are_calibrated():
     assert found.verdict[1].startswith("Isotonic repairs it: NLL ")
     assert set(found.rejected) == set(found.stages)
     assert "repairs it" in found.html()
-    (worse,) = report(TopLabel(drawn().confidence, drawn().correct), on=val, calibrate="platt", replicates=99).verdict[
-        1:
-    ]
+    (worse,) = report(
+        TopLabel(drawn().confidence, drawn().correct), on=val, calibrate="platt", replicates=99
+    ).verdict[1:]
     assert "makes it worse (NLL" in worse
     with pytest.raises(InputError, match="other predictions"):
         report(test, on=test)
 
 
 def test_a_card_and_a_monitor_in_python(tmp_path):
-    card = fedlas.card(drawn(sharpness=3), drawn(sharpness=3, seed=1), replicates=0, name="net", classes=list("abcd"))
+    card = fedlas.card(
+        drawn(sharpness=3),
+        drawn(sharpness=3, seed=1),
+        replicates=0,
+        name="net",
+        classes=list("abcd"),
+    )
     assert repr(card) == card.text()
     assert "What may be accepted" in card._repr_html_()
-    assert list(card.to_frame()["risk"]) == [row["risk"] for row in card.content["selective"]["thresholds"]]
+    assert list(card.to_frame()["risk"]) == [
+        row["risk"] for row in card.content["selective"]["thresholds"]
+    ]
     assert card.save(tmp_path / "net.json").name == "net.html"
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)
     assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
     assert monitor.update(drawn(4000, sharpness=3, seed=3), raw=False)
     assert "ALARM" in repr(monitor)
-    assert "class a" in {each["name"] for each in monitor.content["watches"]["classes"]["statistics"]}
+    assert "class a" in {
+        each["name"] for each in monitor.content["watches"]["classes"]["statistics"]
+    }
 
 
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -252,9 +287,15 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
 def test_wrong_types_give_an_error_or_a_result(value):
     options = {"calibrator": "none", "replicates": 0}
     test, val = drawn(50), drawn(50, seed=1)
-    calls = [partial(report, value), partial(fedlas.card, value, val), partial(fedlas.deploy.Card.read, value)]
+    calls = [
+        partial(report, value),
+        partial(fedlas.card, value, val),
+        partial(fedlas.deploy.Card.read, value),
+    ]
     reported = ("on", "calibrate", "reject", "groups", "num_bins", "replicates", "name")
-    calls += [partial(report, test, **{"on": val, "replicates": 0, name: value}) for name in reported]
+    calls += [
+        partial(report, test, **{"on": val, "replicates": 0, name: value}) for name in reported
+    ]
     carded = ("calibrator", "name", "data", "risks", "replicates", "classes", "num_bins")
     calls += [partial(fedlas.card, test, val, **{**options, name: value}) for name in carded]
     for call in calls:

@@ -30,7 +30,12 @@ def draw(samples=400, classes=5, sharpness=1.0, seed=0):
     ("metric", "quantity"),
     [
         ("accuracy", lambda p: p.correct.double()),
-        ("nll", lambda p: torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none")),
+        (
+            "nll",
+            lambda p: torch.nn.functional.cross_entropy(
+                p.logits.double(), p.target, reduction="none"
+            ),
+        ),
     ],
 )
 def test_agrees_with_scipy_where_the_metric_is_a_mean(metric, quantity, method):
@@ -38,7 +43,12 @@ def test_agrees_with_scipy_where_the_metric_is_a_mean(metric, quantity, method):
     ours = bootstrap_interval(p, metric=metric, replicates=9999, method=method)
     values = (quantity(p).numpy(),)
     theirs = scipy_stats.bootstrap(
-        values, np.mean, n_resamples=9999, vectorized=True, method=method, rng=np.random.default_rng(0)
+        values,
+        np.mean,
+        n_resamples=9999,
+        vectorized=True,
+        method=method,
+        rng=np.random.default_rng(0),
     )
     low, high = theirs.confidence_interval
     width = high - low
@@ -55,7 +65,9 @@ def test_agrees_with_a_loop_written_by_hand():
     random = np.random.default_rng(7)
     rows = [torch.from_numpy(random.integers(0, 400, 400)) for _ in range(2000)]
     theirs = [expected_calibration_error(Predictions(p.logits[i], p.target[i])) for i in rows]
-    assert ours.value + ours.bias == pytest.approx(np.mean(theirs), abs=4 * ours.standard_error / 2000**0.5)
+    assert ours.value + ours.bias == pytest.approx(
+        np.mean(theirs), abs=4 * ours.standard_error / 2000**0.5
+    )
     assert ours.standard_error == pytest.approx(np.std(theirs), rel=0.08)
     low, high = np.quantile(theirs, [0.025, 0.975])
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.25 * ours.standard_error)
@@ -110,14 +122,17 @@ def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
     assert bootstrap_interval(sharp).low > 0.1
     for method in ("basic", "percentile"):
         assert bootstrap_interval(calibrated, method=method).low != 0.0
-    assert bootstrap_interval(calibrated, method="basic", confidence_level=0.3).high < calibrated_value
+    assert (
+        bootstrap_interval(calibrated, method="basic", confidence_level=0.3).high < calibrated_value
+    )
     assert bootstrap_interval(calibrated, confidence_level=0.3).high > calibrated_value
     assert bootstrap_interval(calibrated, metric="nll").low > 0.0
 
 
 def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level():
     """Also where p equals the level but for rounding: 1 - 0.9 is a little less than 1/10."""
-    above = {k / 20: [] for k in range(1, 21)}  # whether the lower end is, by p-value of 19 replicates
+    # whether the lower end is, by p-value of 19 replicates
+    above = {k / 20: [] for k in range(1, 21)}
     for seed in range(60):
         p = draw(300, sharpness=1.2, seed=seed)
         above[noise_floor(p, replicates=19).p_value].append(
@@ -135,7 +150,8 @@ def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level(
 def test_intervals_of_calibration_errors_hold_the_truth_near_calibration_too(metric, sharpness):
     """Where the reflected ones go from too high a lower end (classwise ECE) to too low an upper one (KS)."""
     large = draw(300_000, classes=10, sharpness=sharpness, seed=10**6)
-    truth = {"ks": "true_ece", "ece": "true_ece"}.get(metric, metric)  # KS: too sharp at all confidences, so the same
+    # KS: too sharp at all confidences, so the same
+    truth = {"ks": "true_ece", "ece": "true_ece"}.get(metric, metric)
     truth = METRICS[truth].value(large)
     held = 0
     for seed in range(60):
@@ -202,7 +218,9 @@ def test_a_metric_registered_by_a_user_is_resampled_one_by_one(monkeypatch):
         return predictions.logits.max() + num_bins
 
     p = draw(50)
-    interval = bootstrap_interval(p, metric="largest", replicates=199, num_bins=3, method="percentile")
+    interval = bootstrap_interval(
+        p, metric="largest", replicates=199, num_bins=3, method="percentile"
+    )
     assert interval.value == pytest.approx(float(p.logits.max()) + 3)
     assert interval.high == interval.value
     assert interval.low < interval.high

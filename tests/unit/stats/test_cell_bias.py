@@ -29,8 +29,14 @@ def truth(classes):
     p = draw(2_000_000 // classes, classes, seed=10**6)
     probs, known = p.probs.double().flatten(), p.label_probs.flatten()
     cell = (probs * 15).ceil().long().clamp(1, 15) - 1
-    gaps, count = (torch.zeros(15, dtype=torch.float64).index_add_(0, cell, v) for v in (probs - known, probs * 0 + 1))
-    classwise, brier = gaps.abs().sum() / len(probs), (gaps**2 / count.clamp(min=1)).sum() / p.num_samples
+    gaps, count = (
+        torch.zeros(15, dtype=torch.float64).index_add_(0, cell, v)
+        for v in (probs - known, probs * 0 + 1)
+    )
+    classwise, brier = (
+        gaps.abs().sum() / len(probs),
+        (gaps**2 / count.clamp(min=1)).sum() / p.num_samples,
+    )
     return {"classwise_ece": float(classwise), "brier_calibration": float(brier)}
 
 
@@ -40,7 +46,9 @@ def test_intervals_hold_the_truth_where_cells_hold_few_samples():
     true = truth(classes=100)
     held = dict.fromkeys(true, 0)
     for seed in range(30):
-        found = bootstrap_intervals(draw(1000, 100, seed), metrics=list(held), replicates=79, seed=seed)
+        found = bootstrap_intervals(
+            draw(1000, 100, seed), metrics=list(held), replicates=79, seed=seed
+        )
         for name, interval in found.items():
             held[name] += interval.low <= true[name] <= interval.high
     assert min(held.values()) >= 26, held  # binomial(30, 0.95): mean 28.5, sd 1.2
@@ -49,7 +57,11 @@ def test_intervals_hold_the_truth_where_cells_hold_few_samples():
 @pytest.mark.parametrize("metric", ["classwise_ece", "brier_calibration", "ace"])
 def test_of_a_calibrated_model_is_the_metrics_mean_over_labels(metric, monkeypatch):
     """Labels drawn sample by sample, and the metric's own function of each set, against binomial numbers of cells."""
-    monkeypatch.setattr(module, "expected_labels", lambda table, closer=0.0: table.probs.reshape(table.num_classes, -1))
+    monkeypatch.setattr(
+        module,
+        "expected_labels",
+        lambda table, closer=0.0: table.probs.reshape(table.num_classes, -1),
+    )
     p = draw(400, 6, seed=1, sharpness=1.0)
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(p.probs, 300, replacement=True, generator=generator).T
@@ -67,7 +79,9 @@ def test_of_cells_of_one_sample_by_hand():
     assert expected_labels(table).ravel() == pytest.approx(0.6)
     assert expected_labels(table, closer=1.0).ravel() == pytest.approx(0.6 + error)
     # Chance adds 0.4 times the share of labels, which may be two of its standard errors higher.
-    assert table_bias(table, mean_over_classes)[1] == pytest.approx(0.4 * (0.6 + 2 * error), rel=0.02)
+    assert table_bias(table, mean_over_classes)[1] == pytest.approx(
+        0.4 * (0.6 + 2 * error), rel=0.02
+    )
     # The variance falls from 0.6 upwards, so that nothing is added.
     assert table_bias(table, calibration_part)[1] == pytest.approx(1000 * 0.6 * 0.4, rel=0.02)
     by_class = table_bias(table, errors_by_class)[1]
@@ -101,12 +115,15 @@ def test_the_interval_of_ace_holds_the_truth_at_half_a_sample_a_class():
     """1,000 classes and 500 samples: the lower end was above the truth in 9 of 52 sets."""
     table = Rows(draw(500, 1000, seed=5), 15).table(module._mass_cells)
     bias = float(table_bias(table, mean_over_classes)[1])
-    assert float(mean_over_classes(table)) - bias < 0.000465  # the truth, from 2e7 probabilities without labels
+    # the truth, from 2e7 probabilities without labels
+    assert float(mean_over_classes(table)) - bias < 0.000465
 
 
 def test_is_nothing_for_metrics_without_such_cells_and_where_labels_are_certain():
     p = draw(200, 4, seed=0)
-    assert [cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")] == [(0.0, 0.0)] * 3
+    assert [
+        cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")
+    ] == [(0.0, 0.0)] * 3
     sure = Predictions(1e6 * torch.eye(3)[torch.arange(60) % 3], torch.arange(60) % 3)
     for name in ("classwise_ece", "brier_calibration", "ace"):
         assert cell_bias(METRICS[name], Rows(sure, 15)) == (0.0, 0.0)
@@ -115,7 +132,9 @@ def test_is_nothing_for_metrics_without_such_cells_and_where_labels_are_certain(
 
 def test_estimates_take_it_off_the_lower_end():
     p = draw(500, 100, seed=3)
-    interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=79)["brier_calibration"]
+    interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=79)[
+        "brier_calibration"
+    ]
     estimate = estimates(p, ["brier_calibration"], replicates=79)["brier_calibration"]
     assert (estimate.low, estimate.high) == (interval.low, interval.high)
     bias = cell_bias(METRICS["brier_calibration"], Rows(p, 15))[1]
@@ -130,6 +149,8 @@ def test_the_upper_end_of_brier_calibration_takes_off_the_chance_that_is_sure():
     p = Predictions(1.5 * logits, target)
     least, most = cell_bias(METRICS["brier_calibration"], Rows(p, 15))
     assert 0 < least < most
-    interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=99)["brier_calibration"]
+    interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=99)[
+        "brier_calibration"
+    ]
     assert interval.low < 0.05 < interval.high < interval.value
     assert cell_bias(METRICS["classwise_ece"], Rows(p, 15))[0] == 0.0

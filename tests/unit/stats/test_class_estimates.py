@@ -61,8 +61,14 @@ def test_only_what_is_miscalibrated_is_told():
 @pytest.mark.system
 def test_false_alarms_are_at_the_level():
     """200 calibrated models of 4 classes: 5 % of the 800 p-values are below 0.05, to 3 standard errors."""
-    p_values = [e.p for seed in range(200) for e in class_estimates(model(300, seed=seed), replicates=99).values()]
-    assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 800) + 0.005)
+    p_values = [
+        e.p
+        for seed in range(200)
+        for e in class_estimates(model(300, seed=seed), replicates=99).values()
+    ]
+    assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(
+        0.05, abs=3 * np.sqrt(0.05 * 0.95 / 800) + 0.005
+    )
 
 
 def test_the_same_seed_and_other_seeds():

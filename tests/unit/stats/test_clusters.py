@@ -9,7 +9,13 @@ import torch
 from fedlas import Predictions, TopLabel, binary, compare
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.stats import bootstrap_interval, estimates, group_estimates, noise_floor, spiegelhalter_test
+from fedlas.stats import (
+    bootstrap_interval,
+    estimates,
+    group_estimates,
+    noise_floor,
+    spiegelhalter_test,
+)
 from fedlas.stats.estimates import is_calibration_error, measurable
 
 
@@ -27,7 +33,9 @@ NAMES = measurable(list(METRICS), drawn())
 
 
 def test_copies_in_a_cluster_add_nothing():
-    plain = estimates(drawn(clusters=False), ["accuracy", "nll", "ece", "classwise_ece"], replicates=399)
+    plain = estimates(
+        drawn(clusters=False), ["accuracy", "nll", "ece", "classwise_ece"], replicates=399
+    )
     copied = estimates(drawn(copies=5), ["accuracy", "nll", "ece", "classwise_ece"], replicates=399)
     for name, each in copied.items():
         one = plain[name]
@@ -58,7 +66,9 @@ def test_the_turned_gaps_have_the_spread_of_drawn_labels():
 
 def test_copies_do_not_make_a_calibrated_model_miscalibrated():
     copied = drawn(200, copies=10)
-    assert spiegelhalter_test(copied).p_value == pytest.approx(spiegelhalter_test(drawn(200)).p_value)
+    assert spiegelhalter_test(copied).p_value == pytest.approx(
+        spiegelhalter_test(drawn(200)).p_value
+    )
     assert noise_floor(copied, metric="ece", replicates=199).p_value > 0.05
     assert noise_floor(replace(copied, clusters=None), metric="ece", replicates=199).p_value < 0.05
 
@@ -67,7 +77,9 @@ def test_pairs_and_groups():
     a = drawn(200, copies=4)
     b = a.with_logits(1.05 * a.logits)
     with_clusters = compare(a, b, ["nll"], replicates=199)["nll"]
-    without = compare(replace(a, clusters=None), replace(b, clusters=None), ["nll"], replicates=199)["nll"]
+    without = compare(
+        replace(a, clusters=None), replace(b, clusters=None), ["nll"], replicates=199
+    )["nll"]
     assert with_clusters.high - with_clusters.low > 1.5 * (without.high - without.low)
     with pytest.raises(InputError, match="the same clusters"):
         compare(a, replace(b, clusters=None), ["nll"])
@@ -86,7 +98,16 @@ def test_all_right_in_few_clusters_is_no_certainty():
 def test_the_event_with_copies():
     plain = binary.measures(drawn(400, 2, clusters=False), replicates=199)
     copied = binary.measures(drawn(400, 2, copies=4), replicates=199)
-    for name in ("slope", "intercept", "in_the_large", "brier", "brier_skill", "expected", "observed", "ici"):
+    for name in (
+        "slope",
+        "intercept",
+        "in_the_large",
+        "brier",
+        "brier_skill",
+        "expected",
+        "observed",
+        "ici",
+    ):
         one, each = plain[name], copied[name]
         assert each.value == pytest.approx(one.value, rel=1e-2, abs=1e-9), name
         assert each.high - each.low == pytest.approx(one.high - one.low, rel=0.25), name

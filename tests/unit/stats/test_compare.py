@@ -21,7 +21,9 @@ def test_t_test_agrees_with_scipy_wherever_there_is_spread(pairs):
     assert ours.n == len(pairs)
     differences = np.subtract(a, b)
     if differences.std() > 1e-6 * max(1.0, np.abs([a, b]).max()):
-        assert ours.p_value == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue, rel=1e-6, abs=1e-12)
+        assert ours.p_value == pytest.approx(
+            scipy_stats.ttest_rel(a, b).pvalue, rel=1e-6, abs=1e-12
+        )
         assert ours.reason == ""
     else:
         assert ours.p_value is None or 0.0 <= ours.p_value <= 1.0
@@ -75,7 +77,9 @@ def test_holm_keeps_order_and_is_between_raw_and_bonferroni(p_values):
         assert p <= q <= 1.0
     pairs = sorted(zip(p_values, adjusted, strict=True))
     assert [q for _, q in pairs] == sorted(adjusted)
-    assert adjusted[int(np.argmin(p_values))] == pytest.approx(min(1.0, len(p_values) * min(p_values)))
+    assert adjusted[int(np.argmin(p_values))] == pytest.approx(
+        min(1.0, len(p_values) * min(p_values))
+    )
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
@@ -105,7 +109,11 @@ def test_every_method_is_in_exactly_one_set():
 
 def test_exact_ties_keep_the_order_and_are_not_distinguishable():
     result = compare_to_best({"b": [1.0, 2.0], "a": [1.0, 2.0]}, higher_is_better=True)
-    assert (result.best, result.not_distinguishable, dict(result.p_values)) == ("b", {"a"}, {"a": 1.0})
+    assert (result.best, result.not_distinguishable, dict(result.p_values)) == (
+        "b",
+        {"a"},
+        {"a": 1.0},
+    )
 
 
 def test_one_seed_tests_nothing_and_says_so():
@@ -162,13 +170,18 @@ def test_the_test_errs_as_often_as_it_says():
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("means", [(0, 0), (0, 0, 0, 0, 0, 0), (0, 0, 0, -9, -9, -9), (0.5, 0, 0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "means", [(0, 0), (0, 0, 0, 0, 0, 0), (0, 0, 0, -9, -9, -9), (0.5, 0, 0, 0, 0, 0)]
+)
 def test_the_truly_best_method_is_set_apart_less_often_than_the_level(means):
     rng = np.random.default_rng(1)
     repeats = 600
     draws = rng.normal(size=(repeats, len(means), 3)) + np.asarray(means)[:, None]
     lost = sum(
-        0 in compare_to_best(dict(enumerate(draw.tolist())), higher_is_better=True, alpha=0.05).distinguishable
+        0
+        in compare_to_best(
+            dict(enumerate(draw.tolist())), higher_is_better=True, alpha=0.05
+        ).distinguishable
         for draw in draws
     )
     assert lost <= 0.05 * repeats
@@ -178,6 +191,7 @@ def test_among_equal_methods_few_are_set_apart():
     rng = np.random.default_rng(2)
     draws = rng.normal(size=(600, 6, 3))
     wrong = sum(
-        bool(compare_to_best(dict(enumerate(draw.tolist())), higher_is_better=True).distinguishable) for draw in draws
+        bool(compare_to_best(dict(enumerate(draw.tolist())), higher_is_better=True).distinguishable)
+        for draw in draws
     )
     assert 0.04 < wrong / 600 < 0.12  # the docstring says about 8 of 100

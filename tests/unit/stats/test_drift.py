@@ -21,7 +21,9 @@ def stream(seed, size, gap=0.0):
 def test_sums_add_up_and_come_back():
     confidence, correct = stream(0, 500)
     whole = GapSums.of(EDGES, confidence, correct)
-    parts = GapSums.of(EDGES, confidence[:100], correct[:100]) + GapSums.of(EDGES, confidence[100:], correct[100:])
+    parts = GapSums.of(EDGES, confidence[:100], correct[:100]) + GapSums.of(
+        EDGES, confidence[100:], correct[100:]
+    )
     np.testing.assert_allclose(parts.products, whole.products)
     assert whole.count.tolist() == [500, *np.histogram(confidence, EDGES)[0]]
     assert whole.gap[0] == pytest.approx(correct.mean() - confidence.mean())
@@ -59,7 +61,10 @@ def test_sums_add_up_and_come_back():
 )
 def test_sums_that_no_samples_have_are_refused(name, damage):
     plain = GapSums.of(EDGES, *stream(0, 500)).plain()
-    for broken in ({**plain, name: damage(plain[name])}, {n: v for n, v in plain.items() if n != name}):
+    for broken in (
+        {**plain, name: damage(plain[name])},
+        {n: v for n, v in plain.items() if n != name},
+    ):
         with pytest.raises(InputError, match="sums of confidences"):
             GapSums.read(broken)
 
@@ -71,7 +76,8 @@ def test_bounds_hold_and_narrow():
         inside += bool((low <= -0.05).all() and (high >= -0.05).all())
     assert inside >= 54
     widths = [
-        np.subtract(*GapSums.of(EDGES, *stream(0, size)).bounds(confidence_level=0.9)[::-1])[0] for size in (100, 10**4)
+        np.subtract(*GapSums.of(EDGES, *stream(0, size)).bounds(confidence_level=0.9)[::-1])[0]
+        for size in (100, 10**4)
     ]
     assert widths[1] < widths[0] / 4
     empty = GapSums.of(EDGES, np.zeros(0), np.zeros(0, dtype=bool)).bounds(confidence_level=0.9)
@@ -100,13 +106,16 @@ def test_bounds_of_confidences_that_are_all_the_same():
         sums = GapSums.of(np.array([0.0, 1.0]), np.full(100, value), np.ones(100, dtype=bool))
         low, high = sums.confidence_bounds(confidence_level=0.9)
         assert low <= value <= high
-        assert high - low == pytest.approx(math.log(4 / 0.1) / 100, rel=0.02)  # -log(1 - width) = log(4 / 0.1) / n
+        # -log(1 - width) = log(4 / 0.1) / n
+        assert high - low == pytest.approx(math.log(4 / 0.1) / 100, rel=0.02)
 
 
 def shares(low, high, **kwargs):
     """A test of the share of ones."""
     ends = [np.atleast_1d(np.asarray(end, dtype=float)) for end in (low, high)]
-    return MeanDrift(*ends, np.zeros_like(ends[0]), np.ones_like(ends[0]), **{"false_alarm": 0.01, **kwargs})
+    return MeanDrift(
+        *ends, np.zeros_like(ends[0]), np.ones_like(ends[0]), **{"false_alarm": 0.01, **kwargs}
+    )
 
 
 def ones(seed, size, share):
@@ -162,7 +171,8 @@ def test_a_change_is_found_soon_after_it_begins_however_late():
         assert 20 < test.observe(*ones(1, 2000, 0.75)) < 250
         better = shares(0.9, 0.95)
         better.observe(*ones(0, good, 0.93))
-        assert better.observe(*ones(1, 2000, 0.999)) is not None  # a change for the better is one too
+        # a change for the better is one too
+        assert better.observe(*ones(1, 2000, 0.999)) is not None
 
 
 def test_a_change_of_one_among_many_is_found_and_named():
@@ -172,7 +182,9 @@ def test_a_change_of_one_among_many_is_found_and_named():
     values = (hit[:, None] == np.arange(10)).astype(float)
     assert test.observe(values, np.ones_like(values, dtype=bool)) is not None
     assert test.evidence_by_statistic.argmax() == 7
-    assert test.evidence == pytest.approx(test.evidence_by_statistic.mean() + 0.5 / (1 + math.log1p(20)))
+    assert test.evidence == pytest.approx(
+        test.evidence_by_statistic.mean() + 0.5 / (1 + math.log1p(20))
+    )
 
 
 def test_only_samples_that_have_a_statistic_count():

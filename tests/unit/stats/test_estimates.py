@@ -8,7 +8,14 @@ import fedlas
 from fedlas import Predictions, evaluate
 from fedlas.metrics import METRICS, OnePass
 from fedlas.metrics.ece import EqualWidth
-from fedlas.stats import Estimate, bootstrap_interval, class_estimates, draws, estimates, noise_floor
+from fedlas.stats import (
+    Estimate,
+    bootstrap_interval,
+    class_estimates,
+    draws,
+    estimates,
+    noise_floor,
+)
 from fedlas.stats.estimates import estimated, is_calibration_error
 from fedlas.stats.rows import Rows
 from fedlas.stats.tables import replicate_values
@@ -48,8 +55,11 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
 
     monkeypatch.setattr(draws, "_uniforms", counted)
     names = [entry.name for entry in METRICS.entries() if not entry.metadata.get("needs")]
-    table, classes = estimated("test", sampled(), names, num_bins=15, replicates=100, by_class=True)
-    assert sorted(purposes) == [(draws.DrawPurpose.BOOTSTRAP, 100), (draws.DrawPurpose.NOISE_FLOOR, 100)]
+    table, classes = estimated(sampled(), names, num_bins=15, replicates=100, by_class=True)
+    assert sorted(purposes) == [
+        (draws.DrawPurpose.BOOTSTRAP, 100),
+        (draws.DrawPurpose.NOISE_FLOOR, 100),
+    ]
     assert list(table) == names
     assert classes == class_estimates(sampled(), replicates=100)
 
@@ -57,7 +67,7 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
 def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
     monkeypatch.setattr(draws, "BLOCK", 3000)
     done = []
-    estimated("test", sampled(), ["ece", "smooth_ece"], num_bins=15, replicates=120, advance=done.append)
+    estimated(sampled(), ["ece", "smooth_ece"], num_bins=15, replicates=120, advance=done.append)
     assert len(done) > 10
     assert sum(done) == pytest.approx(1.0)
 
@@ -65,15 +75,21 @@ def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
 def test_groups_of_many_rows_vary_as_the_rows_do(monkeypatch):
     """Ends, floors and p-values agree with those of rows drawn one by one, up to the chance of 1,000 replicates."""
     p = sampled(4000, 4, 1.5)
-    names = [e.name for e in METRICS.entries() if not e.metadata.get("needs") and e.name not in ("ace", "top5")]
-    rows, rows_by_class = estimated("test", p, names, num_bins=15, by_class=True)
+    names = [
+        e.name
+        for e in METRICS.entries()
+        if not e.metadata.get("needs") and e.name not in ("ace", "top5")
+    ]
+    rows, rows_by_class = estimated(p, names, num_bins=15, by_class=True)
     monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", 1000)
-    groups, groups_by_class = estimated("test", p, names, num_bins=15, by_class=True)
+    groups, groups_by_class = estimated(p, names, num_bins=15, by_class=True)
     for name, expected in (*rows.items(), *rows_by_class.items()):
         each = groups[name] if isinstance(name, str) else groups_by_class[name]
         width = expected.high - expected.low
         assert each.value == expected.value, name
-        assert (each.low, each.high) == pytest.approx((expected.low, expected.high), abs=0.15 * width), name
+        assert (each.low, each.high) == pytest.approx(
+            (expected.low, expected.high), abs=0.15 * width
+        ), name
         if expected.floor is not None:
             assert each.floor == pytest.approx(expected.floor, rel=0.1, abs=0.001), name
             assert each.p == pytest.approx(expected.p, abs=0.1), name
@@ -88,7 +104,9 @@ def test_groups_draw_the_same_whatever_the_block(monkeypatch):
     assert estimates(p, replicates=60, seed=1) != whole
     monkeypatch.setattr(draws, "BLOCK", 3000)
     for name, each in estimates(p, replicates=60).items():
-        assert (each.low, each.high) == pytest.approx((whole[name].low, whole[name].high), rel=1e-9, abs=1e-12), name
+        assert (each.low, each.high) == pytest.approx(
+            (whole[name].low, whole[name].high), rel=1e-9, abs=1e-12
+        ), name
 
 
 def test_results_are_a_table_in_a_notebook_and_a_data_frame():
@@ -103,7 +121,13 @@ def test_results_are_a_table_in_a_notebook_and_a_data_frame():
 
 def test_as_json_and_back():
     found = estimates(sampled(), ["accuracy", "ece"], replicates=39)
-    assert set(found["accuracy"].plain()) == {"value", "low", "high", "replicates", "confidence_level"}
+    assert set(found["accuracy"].plain()) == {
+        "value",
+        "low",
+        "high",
+        "replicates",
+        "confidence_level",
+    }
     assert set(found["ece"].plain()) == {
         "value", "low", "high", "floor", "p", "least_p", "replicates", "confidence_level", "test",
     }  # fmt: skip
@@ -116,9 +140,11 @@ def test_as_json_and_back():
 
 def test_a_formula_that_knows_of_no_replicates_is_called_for_each(monkeypatch):
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
-    one_pass = OnePass("largest_sum", EqualWidth, lambda bins: bins.table().gaps.max())
+    one_pass = OnePass(EqualWidth, lambda bins: bins.table().gaps.max())
 
-    @METRICS.register("largest", title="L", higher_is_better=False, percent=False, paper="none", one_pass=one_pass)
+    @METRICS.register(
+        "largest", title="L", higher_is_better=False, percent=False, paper="none", one_pass=one_pass
+    )
     def largest(predictions, *, num_bins=15):
         """Largest sum of gaps."""
         return one_pass(predictions, num_bins=num_bins)

@@ -46,7 +46,8 @@ def test_weights_count_within_groups():
     found = group_estimates(weighted, groups, replicates=60)["b"]
     rows = np.flatnonzero(groups == "b")
     alone = TopLabel(top.confidence[rows], top.correct[rows], weighted.weights[rows])
-    assert found.ece == estimates(alone, ["ece"], replicates=120)["ece"]  # 40 for each of three groups
+    # 40 for each of three groups
+    assert found.ece == estimates(alone, ["ece"], replicates=120)["ece"]
 
 
 @pytest.mark.parametrize("replicates", [0, 60])
@@ -89,7 +90,10 @@ def test_single_samples_and_no_replicates_are_not_tested():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (np.arange(900).astype(str), "two samples on average; got 900 groups of 900 samples. Cut measurements"),
+        (
+            np.arange(900).astype(str),
+            "two samples on average; got 900 groups of 900 samples. Cut measurements",
+        ),
         (np.linspace(0, 1, 900), "groups must be labels"),
         (["a", "b"], r"groups must be \(900,\)"),
     ],

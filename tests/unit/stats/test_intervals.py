@@ -36,13 +36,17 @@ def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
 
 def test_the_floor_bounds_the_bias_of_a_calibration_error():
     replicates = np.arange(1.0, 100.0) - 50 + 240  # mean 240, the ends of level 0.9 are 45 from it
-    far, none = (floor_interval(200.0, replicates, floor=floor, confidence_level=0.9) for floor in (100.0, 0.0))
+    far, none = (
+        floor_interval(200.0, replicates, floor=floor, confidence_level=0.9)
+        for floor in (100.0, 0.0)
+    )
     assert far.high == none.high == 200 + 45  # no bias taken off
     assert none.low == 200 - 40 - 45  # the replicates' own
     # on the line from 100 at an error of 0 to 40 at an error of 200, the bias at 1000 / 7 is 400 / 7
     assert far.low == pytest.approx(200 - 400 / 7 - 45)
     assert pytest.approx(400 / 7) == 100 - (100 - 40) * (1000 / 7) / 200
-    assert floor_interval(200.0, replicates, floor=250.0, confidence_level=0.9).low == -45  # nothing may be left
+    # nothing may be left
+    assert floor_interval(200.0, replicates, floor=250.0, confidence_level=0.9).low == -45
     assert floor_interval(200.0, replicates, floor=20.0, confidence_level=0.9).low == none.low
     assert (far.method, far.bias, far.value) == ("floor", 40.0, 200.0)
     constant = floor_interval(0.0, np.zeros(99), floor=0.0, confidence_level=0.9)
@@ -67,12 +71,17 @@ def test_equal_replicates_give_a_point():
 @pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
 def test_fewest_replicates_are_just_enough(confidence_level):
     fewest = fewest_replicates(confidence_level)
-    check_bootstrap("test", confidence_level=confidence_level, replicates=fewest, seed=0, method="auto")
+    check_bootstrap(confidence_level=confidence_level, replicates=fewest, seed=0, method="auto")
     assert (
-        interval_from(0.0, np.arange(float(fewest)), confidence_level=confidence_level, method="percentile").low == 0.0
+        interval_from(
+            0.0, np.arange(float(fewest)), confidence_level=confidence_level, method="percentile"
+        ).low
+        == 0.0
     )
     with pytest.raises(InputError, match=rf"replicates .*at least {fewest} for"):
-        check_bootstrap("test", confidence_level=confidence_level, replicates=fewest - 1, seed=0, method="auto")
+        check_bootstrap(
+            confidence_level=confidence_level, replicates=fewest - 1, seed=0, method="auto"
+        )
     # as many as a distribution-free interval of this level between the extremes would need
     assert fewest == round(2 / scipy_stats.uniform.sf(confidence_level)) - 1
 
@@ -96,5 +105,5 @@ def test_fewest_replicates_are_just_enough(confidence_level):
 def test_refuses(options):
     with pytest.raises(InputError, match=rf"owner: {next(iter(options))}"):
         check_bootstrap(
-            "owner", **({"confidence_level": 0.95, "replicates": 100, "seed": 0, "method": "auto"} | options)
+            **({"confidence_level": 0.95, "replicates": 100, "seed": 0, "method": "auto"} | options)
         )

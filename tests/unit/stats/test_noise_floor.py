@@ -38,7 +38,9 @@ def draw(samples=300, classes=5, sharpness=1.0, seed=0):
 )
 def test_p_values_of_calibrated_models_are_uniform(metric, alternative):
     found = [
-        noise_floor(draw(seed=seed), metric=metric, replicates=99, seed=seed, alternative=alternative).p_value
+        noise_floor(
+            draw(seed=seed), metric=metric, replicates=99, seed=seed, alternative=alternative
+        ).p_value
         for seed in range(200)
     ]
     assert scipy_stats.kstest(found, "uniform").pvalue > 0.01
@@ -50,12 +52,18 @@ def test_the_mean_is_that_of_calibrated_test_sets():
     found = noise_floor(p, replicates=2000)
     probs, generator = p.logits.double().softmax(1), torch.Generator().manual_seed(9)
     by_hand = [
-        METRICS["ece"].value(Predictions(p.logits, torch.multinomial(probs, 1, generator=generator).squeeze(1)))
+        METRICS["ece"].value(
+            Predictions(p.logits, torch.multinomial(probs, 1, generator=generator).squeeze(1))
+        )
         for _ in range(500)
     ]
-    assert found.mean == pytest.approx(np.mean(by_hand), abs=5 * found.standard_deviation / 500**0.5)
+    assert found.mean == pytest.approx(
+        np.mean(by_hand), abs=5 * found.standard_deviation / 500**0.5
+    )
     assert found.standard_deviation == pytest.approx(np.std(by_hand), rel=0.15)
-    assert found.quantiles[0.5] == pytest.approx(np.median(by_hand), abs=0.3 * found.standard_deviation)
+    assert found.quantiles[0.5] == pytest.approx(
+        np.median(by_hand), abs=0.3 * found.standard_deviation
+    )
     assert found.excess == found.value - found.mean
 
 
@@ -63,8 +71,13 @@ def test_the_floor_of_accuracy_is_the_mean_confidence_and_that_of_nll_the_mean_e
     p = draw(2000)
     probs = p.logits.double().softmax(1)
     accuracy, nll = (noise_floor(p, metric=name, replicates=400) for name in ("accuracy", "nll"))
-    for found, expected in ((accuracy, p.confidence.double().mean()), (nll, -(probs * probs.log()).sum(1).mean())):
-        assert found.mean == pytest.approx(float(expected), abs=5 * found.standard_deviation / 400**0.5)
+    for found, expected in (
+        (accuracy, p.confidence.double().mean()),
+        (nll, -(probs * probs.log()).sum(1).mean()),
+    ):
+        assert found.mean == pytest.approx(
+            float(expected), abs=5 * found.standard_deviation / 400**0.5
+        )
 
 
 @pytest.mark.system
@@ -72,7 +85,10 @@ def test_the_floor_of_accuracy_is_the_mean_confidence_and_that_of_nll_the_mean_e
     "metric", ["ece", long("adaptive_ece"), long("classwise_ece"), "nll", long("brier"), "accuracy"]
 )
 def test_overconfident_models_are_found(metric):
-    found = [noise_floor(draw(1000, sharpness=2.0, seed=seed), metric=metric, replicates=99) for seed in range(20)]
+    found = [
+        noise_floor(draw(1000, sharpness=2.0, seed=seed), metric=metric, replicates=99)
+        for seed in range(20)
+    ]
     assert sum(f.p_value <= 0.05 for f in found) >= 19
     better = METRICS[metric].metadata["higher_is_better"]
     assert all((f.value < f.mean) == better for f in found)
@@ -132,7 +148,9 @@ def test_the_least_p_value_is_that_of_a_value_no_replicate_reaches():
     wrong = Predictions(torch.eye(3) * 1e4, [1, 2, 0])
     for metric, expected in (("ece", 0.01), ("debiased_ece2", 0.02), ("confidence_gap", 0.02)):
         found = noise_floor(
-            Predictions(wrong.logits.repeat(9, 1), wrong.target.repeat(9)), metric=metric, replicates=99
+            Predictions(wrong.logits.repeat(9, 1), wrong.target.repeat(9)),
+            metric=metric,
+            replicates=99,
         )
         assert (found.p_value, found.least_p) == (expected, expected)
     assert noise_floor(draw(), replicates=99).least_p < noise_floor(draw(), replicates=99).p_value

@@ -24,7 +24,13 @@ def test_a_model_of_noise_is_corrected_to_about_chance():
 
 def test_a_constant_has_none():
     inputs, labels = noise()
-    found = optimism(lambda X, y: lambda X: np.full(len(X), 0.5), inputs, labels, metrics=["brier"], replicates=39)
+    found = optimism(
+        lambda X, y: lambda X: np.full(len(X), 0.5),
+        inputs,
+        labels,
+        metrics=["brier"],
+        replicates=39,
+    )
     assert found["brier"].optimism == 0
     assert found["brier"].corrected == found["brier"].apparent == 0.5
 
@@ -44,7 +50,9 @@ def test_clusters_are_drawn_whole_and_frames_are_rows():
     assert len({len(size) for size in sizes}) > 1
 
 
-@pytest.mark.parametrize("change", [{"y": [0.5] * 80}, {"y": [0] * 79}, {"clusters": [1] * 5}, {"replicates": 5}])
+@pytest.mark.parametrize(
+    "change", [{"y": [0.5] * 80}, {"y": [0] * 79}, {"clusters": [1] * 5}, {"replicates": 5}]
+)
 def test_nonsense(change):
     inputs, labels = noise()
     with pytest.raises(ValueError, match="^optimism: "):

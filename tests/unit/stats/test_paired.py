@@ -22,7 +22,9 @@ def pair(samples=400, classes=4, noise=0.5, sharpness=(1.0, 1.0), seed=0):
     logits = 2 * torch.randn(samples, classes, generator=generator)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
     return [
-        Predictions(factor * (logits + noise * torch.randn(logits.shape, generator=generator)), target)
+        Predictions(
+            factor * (logits + noise * torch.randn(logits.shape, generator=generator)), target
+        )
         for factor in sharpness
     ]
 
@@ -38,20 +40,31 @@ def test_values_are_the_metrics_own(metric):
 def test_of_means_it_is_the_bootstrap_of_the_mean_difference():
     a, b = pair(sharpness=(1.0, 1.3))
     found = paired_bootstrap(a, b, metric="nll", replicates=9999, method="percentile")
-    nll = [torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy() for p in (a, b)]
+    nll = [
+        torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy()
+        for p in (a, b)
+    ]
     theirs = scipy_stats.bootstrap(
-        (nll[0] - nll[1],), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(0)
+        (nll[0] - nll[1],),
+        np.mean,
+        n_resamples=9999,
+        method="percentile",
+        rng=np.random.default_rng(0),
     )
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     assert found.interval.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * width)
     assert found.interval.high == pytest.approx(theirs.confidence_interval.high, abs=0.05 * width)
-    assert found.p_value == pytest.approx(scipy_stats.ttest_1samp(nll[0] - nll[1], 0).pvalue, abs=0.02)
+    assert found.p_value == pytest.approx(
+        scipy_stats.ttest_1samp(nll[0] - nll[1], 0).pvalue, abs=0.02
+    )
 
 
 def test_pairing_makes_the_interval_narrower():
     a, b = pair(noise=0.2)
     alone = [bootstrap_interval(p, metric="nll").standard_error for p in (a, b)]
-    assert paired_bootstrap(a, b, metric="nll").interval.standard_error < 0.5 * float(np.hypot(*alone))
+    assert paired_bootstrap(a, b, metric="nll").interval.standard_error < 0.5 * float(
+        np.hypot(*alone)
+    )
 
 
 def test_the_other_way_round_everything_is_negative():
@@ -67,7 +80,10 @@ def test_p_value_by_hand():
     found = paired_bootstrap(a, b, metric="nll", replicates=99, seed=3)
     rows = [Rows(p, 15) for p in (a, b)]
     (weights,) = resampled_weights(*rows, replicates=99, seed=3)
-    nll = [torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy() for p in (a, b)]
+    nll = [
+        torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy()
+        for p in (a, b)
+    ]
     differences = weights @ (nll[0] - nll[1]) / 100
     moved = np.abs(differences - differences.mean())
     assert 0.05 < found.p_value < 0.95
@@ -77,7 +93,9 @@ def test_p_value_by_hand():
 def test_interval_and_p_value_of_a_mean_say_nearly_the_same():
     both = []
     for seed in range(60):
-        found = paired_bootstrap(*pair(200, sharpness=(1.0, 1.0 + 0.01 * seed), seed=seed), metric="nll", seed=seed)
+        found = paired_bootstrap(
+            *pair(200, sharpness=(1.0, 1.0 + 0.01 * seed), seed=seed), metric="nll", seed=seed
+        )
         both.append((not found.interval.low <= 0.0 <= found.interval.high, found.p_value <= 0.05))
     assert {True, False} == {excludes for excludes, _ in both}
     assert sum(excludes != significant for excludes, significant in both) <= 3
@@ -85,20 +103,28 @@ def test_interval_and_p_value_of_a_mean_say_nearly_the_same():
 
 @pytest.mark.parametrize("metric", [long("accuracy"), long("nll"), "ece"])
 def test_equally_good_models_differ_as_seldom_as_the_level_says(metric):
-    found = [paired_bootstrap(*pair(300, seed=seed), metric=metric, replicates=199, seed=seed) for seed in range(200)]
+    found = [
+        paired_bootstrap(*pair(300, seed=seed), metric=metric, replicates=199, seed=seed)
+        for seed in range(200)
+    ]
     # binomial(200, 0.05): mean 10, sd 3.1
     assert sum(f.p_value <= 0.05 for f in found) <= 20
 
 
 def test_a_clear_difference_is_found():
-    found = [paired_bootstrap(*pair(sharpness=(2.5, 1.0), seed=seed), replicates=199) for seed in range(10)]
+    found = [
+        paired_bootstrap(*pair(sharpness=(2.5, 1.0), seed=seed), replicates=199)
+        for seed in range(10)
+    ]
     assert all(f.p_value <= 0.02 and f.interval.low > 0.02 for f in found)
 
 
 def test_models_may_differ_in_everything_but_the_samples():
     target = torch.tensor([0, 1, 1, 0])
     small = Predictions(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), target)
-    large = Predictions(torch.randn(4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64), target)
+    large = Predictions(
+        torch.randn(4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64), target
+    )
     assert paired_bootstrap(small, large, metric="nll", replicates=39).interval.value < 0
 
 

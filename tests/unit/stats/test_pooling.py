@@ -16,7 +16,8 @@ def test_the_spread_solves_its_equation_and_values_lie_between():
     low = np.minimum(values, pooled.mean)
     high = np.maximum(values, pooled.mean)
     assert ((low <= pooled.values) & (pooled.values <= high)).all()
-    assert np.abs(pooled.values - values)[3] > np.abs(pooled.values - values)[2]  # the larger error moves more
+    # the larger error moves more
+    assert np.abs(pooled.values - values)[3] > np.abs(pooled.values - values)[2]
 
 
 def test_equal_groups_share_one_mean():

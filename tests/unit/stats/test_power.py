@@ -29,13 +29,18 @@ def test_the_power_is_that_of_statsmodels_where_that_has_one(effect, alpha):
     """``TTestPower().power`` is the noncentral t distribution of scipy, as here."""
     for n in (3, 10, 50, 1000):
         critical, shift = scipy_stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
-        tails = (scipy_stats.nct.sf(critical, n - 1, shift), scipy_stats.nct.cdf(-critical, n - 1, shift))
+        tails = (
+            scipy_stats.nct.sf(critical, n - 1, shift),
+            scipy_stats.nct.cdf(-critical, n - 1, shift),
+        )
         if np.isfinite(tails).all():
             assert t_test_power(effect, n, alpha) == pytest.approx(sum(tails), abs=3e-6)
         assert 0 <= t_test_power(effect, n, alpha) <= t_test_power(effect, n + 1, alpha) <= 1 + 1e-9
 
 
-@pytest.mark.parametrize(("effect", "wanted", "alpha"), [(0.7, 0.8, 0.05), (1.0, 0.8, 0.05), (1.6, 0.9, 0.1)])
+@pytest.mark.parametrize(
+    ("effect", "wanted", "alpha"), [(0.7, 0.8, 0.05), (1.0, 0.8, 0.05), (1.6, 0.9, 0.1)]
+)
 def test_number_of_seeds_gives_the_power_and_fewer_do_not(effect, wanted, alpha):
     def power(n):
         draws = np.random.default_rng(n).normal(effect, 1.0, (20_000, n))

@@ -22,7 +22,11 @@ def predictions(correct):
 
 
 @pytest.mark.parametrize("sides", [1, 2])
-@given(samples=st.integers(1, 300), share=st.floats(0, 1), confidence_level=st.sampled_from([0.8, 0.95, 0.999]))
+@given(
+    samples=st.integers(1, 300),
+    share=st.floats(0, 1),
+    confidence_level=st.sampled_from([0.8, 0.95, 0.999]),
+)
 def test_clopper_pearson_is_that_of_scipy(sides, samples, share, confidence_level):
     successes = round(share * samples)
     found = clopper_pearson(successes, samples, confidence_level=confidence_level, sides=sides)
@@ -60,7 +64,9 @@ def test_twenty_of_twenty_leave_room_for_mistakes(method):
     interval = bootstrap_interval(p, metric="accuracy", replicates=99, method=method)
     assert interval.low == pytest.approx(0.025 ** (1 / 20))
     assert (interval.value, interval.high, interval.method) == (1.0, 1.0, "exact")
-    none = bootstrap_interval(predictions([False] * 20), metric="accuracy", replicates=99, method=method)
+    none = bootstrap_interval(
+        predictions([False] * 20), metric="accuracy", replicates=99, method=method
+    )
     assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
     found = estimates(p, ["accuracy"], replicates=99)["accuracy"]
     assert (found.low, found.high) == (interval.low, interval.high)
@@ -72,17 +78,25 @@ def test_twenty_of_twenty_leave_room_for_mistakes(method):
 def test_intervals_of_accuracy_hold_any_truth(truth, samples):
     """Summed over all numbers of right answers there can be, not simulated."""
     ends = [
-        bootstrap_interval(predictions([i < right for i in range(samples)]), metric="accuracy", replicates=39)
+        bootstrap_interval(
+            predictions([i < right for i in range(samples)]), metric="accuracy", replicates=39
+        )
         for right in range(samples + 1)
     ]
-    held = sum(binom.pmf(k, samples, truth) for k, each in enumerate(ends) if each.low <= truth <= each.high)
+    held = sum(
+        binom.pmf(k, samples, truth)
+        for k, each in enumerate(ends)
+        if each.low <= truth <= each.high
+    )
     assert 0.95 <= held <= 1.0
 
 
 def test_wilson_is_that_of_scipy():
     for right in (0, 7, 20):
         expected = binomtest(right, 20).proportion_ci(0.9, "wilson")
-        assert wilson(right / 20, 20, confidence_level=0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert wilson(right / 20, 20, confidence_level=0.9) == pytest.approx(
+            (expected.low, expected.high), abs=1e-12
+        )
 
 
 def test_paired_shares_against_the_published_example():
@@ -96,7 +110,9 @@ def test_two_models_that_are_always_right_may_still_differ():
     p = predictions([True] * 20)
     same = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
     assert (same.low, same.high) == (0.0, 0.0)
-    interval = paired_bootstrap(p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99).interval
+    interval = paired_bootstrap(
+        p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99
+    ).interval
     width = 1 - wilson(1.0, 20, confidence_level=0.95)[0]
     assert (interval.low, interval.high) == pytest.approx((-width, width))
     assert math.isclose(interval.value, 0.0)

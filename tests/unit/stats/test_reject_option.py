@@ -17,7 +17,9 @@ def drawn(samples, seed=0):
 def test_the_threshold_is_of_validation_and_the_numbers_are_of_test():
     val, test = drawn(3000), drawn(2000, seed=1)
     found = reject_option(val, test, risk=0.1, confidence_level=0.9)
-    chosen = risk_threshold(val.confidence.numpy(), val.correct.numpy(), risk=0.1, num_classes=3, confidence_level=0.9)
+    chosen = risk_threshold(
+        val.confidence.numpy(), val.correct.numpy(), risk=0.1, num_classes=3, confidence_level=0.9
+    )
     assert found.chosen == chosen
     accepted = test.confidence >= chosen.threshold
     wrong = int((accepted & ~test.correct).sum())
@@ -30,7 +32,13 @@ def test_the_threshold_is_of_validation_and_the_numbers_are_of_test():
 
 def test_without_a_threshold_nothing_is_accepted():
     found = reject_option(drawn(20), drawn(20, seed=1), risk=0.001)
-    assert (found.threshold, found.accepted, found.coverage, found.risk, found.upper) == (None, 0, 0.0, None, 1.0)
+    assert (found.threshold, found.accepted, found.coverage, found.risk, found.upper) == (
+        None,
+        0,
+        0.0,
+        None,
+        1.0,
+    )
     assert "test" not in found.plain()
 
 

@@ -18,7 +18,9 @@ def rows(samples=50, classes=4, seed=0, num_bins=15, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     logits = (torch.randn(samples, classes, generator=generator) * 4).round() / 2
     target = torch.randint(0, classes, (samples,), generator=generator)
-    return Rows(Predictions(logits.to(dtype), target, label_probs=logits.softmax(1).flip(1)), num_bins)
+    return Rows(
+        Predictions(logits.to(dtype), target, label_probs=logits.softmax(1).flip(1)), num_bins
+    )
 
 
 def all_weights(given, **options):
@@ -66,8 +68,14 @@ def test_a_seed_gives_the_same_whatever_the_block_and_the_number_of_replicates(d
 def test_frozen_draws():
     """A published seed keeps its meaning: these come from NumPy's frozen RandomState."""
     given = rows(6)
-    assert all_weights(given, replicates=2, seed=0).tolist() == [[2, 1, 1, 2, 0, 0], [0, 1, 0, 4, 1, 0]]
-    assert all_labels(given, replicates=2, seed=0).tolist() == [[2, 1, 2, 1, 2, 1], [2, 0, 2, 1, 1, 0]]
+    assert all_weights(given, replicates=2, seed=0).tolist() == [
+        [2, 1, 1, 2, 0, 0],
+        [0, 1, 0, 4, 1, 0],
+    ]
+    assert all_labels(given, replicates=2, seed=0).tolist() == [
+        [2, 1, 2, 1, 2, 1],
+        [2, 0, 2, 1, 1, 0],
+    ]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 4, 7, 16, 17])
@@ -109,7 +117,9 @@ def test_the_same_rows_are_drawn_for_every_model():
     one, other = rows(30, 3), rows(30, 900, seed=4)
     expected = all_weights(one, replicates=100, seed=0)
     assert np.array_equal(all_weights(other, replicates=100, seed=0), expected)
-    assert np.array_equal(np.concatenate(list(resampled_weights(one, other, replicates=100, seed=0))), expected)
+    assert np.array_equal(
+        np.concatenate(list(resampled_weights(one, other, replicates=100, seed=0))), expected
+    )
 
 
 def by_counting(probs, target, weights, num_bins):
@@ -118,7 +128,9 @@ def by_counting(probs, target, weights, num_bins):
     edges = [np.float32(b / num_bins) for b in range(1, num_bins)]
     for row, label, weight in zip(probs, target, weights, strict=True):
         for c, p in enumerate(row):
-            sums[:, c, sum(p > edge for edge in edges)] += weight * np.array([float(p), 1.0, label == c])
+            sums[:, c, sum(p > edge for edge in edges)] += weight * np.array(
+                [float(p), 1.0, label == c]
+            )
     return sums.reshape(3, -1)
 
 
@@ -146,14 +158,19 @@ def test_class_sums_do_not_depend_on_the_order_of_summation():
     order = np.random.default_rng(0).permutation(3000)
     other = Rows(Predictions(given.predictions.logits[order], given.predictions.target[order]), 15)
     weights = all_weights(given, replicates=5, seed=0)
-    ours, theirs = (ClassCells(g)._class_sums(w) for g, w in ((given, weights), (other, weights[:, order])))
+    ours, theirs = (
+        ClassCells(g)._class_sums(w) for g, w in ((given, weights), (other, weights[:, order]))
+    )
     assert np.array_equal(ours, theirs)
 
 
 def test_resampled_predictions_keep_what_belongs_to_a_row():
     given = rows(6)
     p = Predictions(
-        given.predictions.logits, given.predictions.target, torch.arange(12.0).view(6, 2), given.predictions.label_probs
+        given.predictions.logits,
+        given.predictions.target,
+        torch.arange(12.0).view(6, 2),
+        given.predictions.label_probs,
     )
     (one,) = Resampled(Rows(p, 15), np.array([[0.0, 2.0, 0.0, 1.0, 3.0, 0.0]])).predictions()
     index = [1, 1, 3, 4, 4, 4]
@@ -164,8 +181,8 @@ def test_resampled_predictions_keep_what_belongs_to_a_row():
 def test_checks():
     p = rows(3).predictions
     with pytest.raises(InputError, match=r"owner: .*at least 2 samples; got 1"):
-        rows_for("owner", Predictions(p.logits[:1], p.target[:1]), 15)
+        rows_for(Predictions(p.logits[:1], p.target[:1]), 15)
     with pytest.raises(InputError, match="owner: num_bins"):
-        rows_for("owner", p, 0)
+        rows_for(p, 0)
     with pytest.raises(InputError, match="owner: predictions must be Predictions"):
-        rows_for("owner", p.logits, 15)
+        rows_for(p.logits, 15)

@@ -18,7 +18,9 @@ EACH = pytest.mark.parametrize("test", [wilcoxon_test, sign_test], ids=lambda te
 def counted_signed_rank(differences):
     """P-value over all assignments of signs, written as the definition is."""
     d = [x for x in differences if x != 0]
-    ranks = [sum(abs(y) < abs(x) for y in d) + (sum(abs(y) == abs(x) for y in d) + 1) / 2 for x in d]
+    ranks = [
+        sum(abs(y) < abs(x) for y in d) + (sum(abs(y) == abs(x) for y in d) + 1) / 2 for x in d
+    ]
     center = sum(ranks) / 2
     observed = abs(sum(r for r, x in zip(ranks, d, strict=True) if x > 0) - center)
     cases = list(itertools.product([0, 1], repeat=len(d)))
@@ -31,15 +33,22 @@ def test_wilcoxon_with_ties_and_zeros_is_counted_out(differences):
     found = wilcoxon_test([float(d) for d in differences], [0.0] * len(differences))
     expected = counted_signed_rank(differences) if any(differences) else 1.0
     assert found.p_value == pytest.approx(expected, rel=1e-12)
-    assert (found.n, found.mean_difference) == (len(differences), pytest.approx(np.mean(differences)))
+    assert (found.n, found.mean_difference) == (
+        len(differences),
+        pytest.approx(np.mean(differences)),
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 17, 40, 60])
 def test_wilcoxon_without_ties_is_scipys(n):
     differences = np.random.default_rng(n).normal(0.3, 1, n)
-    assert wilcoxon_test(differences, np.zeros(n)).p_value == scipy_stats.wilcoxon(differences).pvalue
+    assert (
+        wilcoxon_test(differences, np.zeros(n)).p_value == scipy_stats.wilcoxon(differences).pvalue
+    )
     if n <= 10:
-        assert wilcoxon_test(differences, np.zeros(n)).p_value == pytest.approx(counted_signed_rank(differences))
+        assert wilcoxon_test(differences, np.zeros(n)).p_value == pytest.approx(
+            counted_signed_rank(differences)
+        )
 
 
 @given(st.lists(st.integers(-2, 2), min_size=1, max_size=30))
@@ -106,7 +115,9 @@ def test_the_interval_of_a_mean_is_scipys():
     error = float(scipy_stats.sem(values))
     for confidence_level in (0.9, 0.95):
         expected = scipy_stats.t.interval(confidence_level, 3, loc=np.mean(values), scale=error)
-        assert mean_interval(values, confidence_level=confidence_level) == pytest.approx(expected, rel=1e-12)
+        assert mean_interval(values, confidence_level=confidence_level) == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 def test_without_a_spread_there_is_no_interval():

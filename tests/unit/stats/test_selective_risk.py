@@ -19,12 +19,15 @@ def sample(seed, size=400):
 def test_the_risk_is_kept_as_often_as_promised():
     wanted, confidence_level, repeats = 0.1, 0.8, 300
     found = [
-        risk_threshold(*sample(seed, 2000), risk=wanted, num_classes=2, confidence_level=confidence_level)
+        risk_threshold(
+            *sample(seed, 2000), risk=wanted, num_classes=2, confidence_level=confidence_level
+        )
         for seed in range(repeats)
     ]
     broken = sum(f.threshold is not None and (1 - f.threshold) / 2 > wanted for f in found)
     assert broken <= repeats * 0.2 + 3 * math.sqrt(repeats * 0.2 * 0.8)
-    assert sum(f.threshold is not None for f in found) > 0.9 * repeats  # it does not refuse everything
+    # it does not refuse everything
+    assert sum(f.threshold is not None for f in found) > 0.9 * repeats
 
 
 def test_the_risk_is_kept_where_confidence_says_nothing():
@@ -35,17 +38,24 @@ def test_the_risk_is_kept_where_confidence_says_nothing():
         rng = np.random.default_rng(seed)
         confidence, correct = rng.uniform(0.5, 1, 300), rng.random(300) >= wanted * 1.0001
         given_out += (
-            risk_threshold(confidence, correct, risk=wanted, num_classes=2, confidence_level=0.8).threshold is not None
+            risk_threshold(
+                confidence, correct, risk=wanted, num_classes=2, confidence_level=0.8
+            ).threshold
+            is not None
         )
     assert given_out <= repeats * 0.2 + 3 * math.sqrt(repeats * 0.2 * 0.8)
 
 
 @given(
-    seed=st.integers(0, 10**6), size=st.integers(1, 600), risks=st.tuples(st.floats(0.01, 0.4), st.floats(0.01, 0.4))
+    seed=st.integers(0, 10**6),
+    size=st.integers(1, 600),
+    risks=st.tuples(st.floats(0.01, 0.4), st.floats(0.01, 0.4)),
 )
 def test_counts_are_true_and_a_smaller_risk_accepts_no_more(seed, size, risks):
     confidence, correct = sample(seed, size)
-    small, large = (risk_threshold(confidence, correct, risk=risk, num_classes=2) for risk in sorted(risks))
+    small, large = (
+        risk_threshold(confidence, correct, risk=risk, num_classes=2) for risk in sorted(risks)
+    )
     for found in (small, large):
         if found.threshold is not None:
             chosen = confidence >= found.threshold
@@ -68,12 +78,17 @@ def test_how_many_samples_are_needed_is_exact():
 def test_the_grid_ends_where_all_is_accepted():
     assert threshold_grid(4)[-1] == 0.25
     assert (np.diff(threshold_grid(1000)) < 0).all()
-    below = np.full(2000, np.float32(1 / 3), dtype=np.float64) - 1e-8  # float32 uniform probabilities lie below a third
+    # float32 uniform probabilities lie below a third
+    below = np.full(2000, np.float32(1 / 3), dtype=np.float64) - 1e-8
     assert risk_threshold(below, np.ones(2000), risk=0.1, num_classes=3).selected == 2000
 
 
 def test_nonsense():
-    for confidence, correct in ((np.ones(3), np.ones(2)), (np.ones((2, 2)), np.ones((2, 2))), ([], [])):
+    for confidence, correct in (
+        (np.ones(3), np.ones(2)),
+        (np.ones((2, 2)), np.ones((2, 2))),
+        ([], []),
+    ):
         with pytest.raises(InputError, match="confidence and correct"):
             risk_threshold(np.array(confidence), np.array(correct), risk=0.1, num_classes=2)
     for risk in (0.0, 1.0, float("nan")):

@@ -35,7 +35,12 @@ def test_who_is_better_in_what():
     assert {each.p for each in same.values()} == {1.0}
     for name, each in found.items():
         alone = paired_bootstrap(a, b, metric=name, replicates=199)
-        assert (each.a, each.b, each.low, each.high) == (alone.a, alone.b, alone.interval.low, alone.interval.high)
+        assert (each.a, each.b, each.low, each.high) == (
+            alone.a,
+            alone.b,
+            alone.interval.low,
+            alone.interval.high,
+        )
         assert each.a == METRICS[name].value(a)
         assert name == "accuracy" or each.p_value == alone.p_value
     assert [each.p for each in found.values()] == holm([each.p_value for each in found.values()])
@@ -66,7 +71,9 @@ def test_other_samples_are_refused():
         fedlas.compare(a, "b.npz")
 
 
-@pytest.mark.parametrize(("alone", "other"), [(0, 0), (1, 0), (6, 2), (30, 41), (300, 340), (900, 2)])
+@pytest.mark.parametrize(
+    ("alone", "other"), [(0, 0), (1, 0), (6, 2), (30, 41), (300, 340), (900, 2)]
+)
 def test_mcnemar_by_hand(alone, other):
     a = np.array([True] * alone + [False] * other + [True] * 5)
     b = np.array([False] * alone + [True] * other + [True] * 5)

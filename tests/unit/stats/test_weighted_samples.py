@@ -10,7 +10,13 @@ from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
-from fedlas.stats import bootstrap_interval, bootstrap_intervals, class_estimates, estimates, noise_floor
+from fedlas.stats import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    class_estimates,
+    estimates,
+    noise_floor,
+)
 from fedlas.stats.bootstrap import plain_interval
 from fedlas.stats.draws import redrawn, resampled, rows_for
 from fedlas.stats.proportion import weighted_share, wilson
@@ -37,7 +43,7 @@ def drawn(samples, classes, *, sharpness=1.0, ties=False, zeros=False, seed=0):
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_many_replicates_are_each_what_the_metric_says(entry, draw):
     for p in (drawn(40, 3, sharpness=1.5), drawn(60, 4, ties=True, zeros=True)):
-        (block,) = draw(rows_for("test", p, 15), replicates=12, seed=1)
+        (block,) = draw(rows_for(p, 15), replicates=12, seed=1)
         found = replicate_values(entry, block)
         expected = [values_of(one, [entry], 15)[entry.name] for one in block.predictions()]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
@@ -51,7 +57,9 @@ def test_only_ratios_of_weights_matter_and_a_sample_of_weight_0_is_not_there():
     for other in (replace(p, weights=1e-6 * p.weights), rows_of(p, p.weights.nonzero().squeeze(1))):
         for name, estimate in estimates(other, **options).items():
             assert estimate.plain() == pytest.approx(found[name].plain(), rel=1e-6, abs=1e-9), name
-    by_class, scaled = (class_estimates(replace(p, weights=c * p.weights), replicates=99) for c in (1, 3))
+    by_class, scaled = (
+        class_estimates(replace(p, weights=c * p.weights), replicates=99) for c in (1, 3)
+    )
     for label, estimate in by_class.items():
         assert scaled[label].plain() == pytest.approx(estimate.plain(), rel=1e-6, abs=1e-9)
 
@@ -60,12 +68,18 @@ def test_equal_weights_are_no_weights():
     p = drawn(90, 3, sharpness=1.5)
     names = [entry.name for entry in ENTRIES if entry.name not in ("accuracy", "top5")]
     plain = bootstrap_intervals(replace(p, weights=None), metrics=names, replicates=99)
-    equal = bootstrap_intervals(replace(p, weights=torch.full((90,), 0.3)), metrics=names, replicates=99)
+    equal = bootstrap_intervals(
+        replace(p, weights=torch.full((90,), 0.3)), metrics=names, replicates=99
+    )
     for name in names:
         numbers = {**vars(equal[name]), "method": 0}
-        assert numbers == pytest.approx({**vars(plain[name]), "method": 0}, rel=1e-6, abs=1e-9), name
+        assert numbers == pytest.approx({**vars(plain[name]), "method": 0}, rel=1e-6, abs=1e-9), (
+            name
+        )
         assert equal[name].method == plain[name].method
-    floor, other = (noise_floor(replace(p, weights=w), replicates=99) for w in (None, torch.full((90,), 0.3)))
+    floor, other = (
+        noise_floor(replace(p, weights=w), replicates=99) for w in (None, torch.full((90,), 0.3))
+    )
     assert other.mean == pytest.approx(floor.mean)
     assert other.p_value == floor.p_value
 
@@ -75,7 +89,9 @@ def test_unequal_weights_widen_the_interval_and_raise_the_floor():
     uneven = replace(p, weights=torch.where(torch.arange(2000) % 10 == 0, 9.0, 1.0))
     assert effective_samples(uneven.weights) == pytest.approx(3600**2 / (200 * 81 + 1800))
     for metric in ("nll", "accuracy"):
-        wide, narrow = (bootstrap_interval(each, metric=metric) for each in (uneven, replace(p, weights=None)))
+        wide, narrow = (
+            bootstrap_interval(each, metric=metric) for each in (uneven, replace(p, weights=None))
+        )
         # The standard error grows by the root of 2000 / 720.
         assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(1.67, abs=0.25)
     assert noise_floor(uneven).mean > 1.2 * noise_floor(replace(p, weights=None)).mean
@@ -97,7 +113,12 @@ def test_the_interval_of_a_weighted_share():
     assert all_right[0] < 0.5
     p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=weights)
     found = plain_interval(
-        METRICS["accuracy"], rows_for("t", p, 15), 0.5, np.linspace(0, 1, 99), confidence_level=0.9, method="auto"
+        METRICS["accuracy"],
+        rows_for(p, 15),
+        0.5,
+        np.linspace(0, 1, 99),
+        confidence_level=0.9,
+        method="auto",
     )
     assert found.method == "wilson"
 
@@ -130,7 +151,10 @@ def test_paired_comparison_of_weighted_samples():
     error = (share**2 * (nll[0] - nll[1] - found.interval.value) ** 2).sum().sqrt()
     assert found.interval.standard_error == pytest.approx(float(error), rel=0.2)
     other = Predictions(-a.logits, a.target, weights=a.weights)
-    assert paired_bootstrap(a, other, metric="accuracy", replicates=199).interval.method in ("percentile", "basic")
+    assert paired_bootstrap(a, other, metric="accuracy", replicates=199).interval.method in (
+        "percentile",
+        "basic",
+    )
     with pytest.raises(InputError, match="the same weights"):
         paired_bootstrap(a, replace(b, weights=None))
     with pytest.raises(InputError, match="the same weights"):
@@ -139,7 +163,13 @@ def test_paired_comparison_of_weighted_samples():
 
 def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(monkeypatch):
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
-    options = {"title": "t", "higher_is_better": False, "percent": False, "paper": "none", "default": False}
+    options = {
+        "title": "t",
+        "higher_is_better": False,
+        "percent": False,
+        "paper": "none",
+        "default": False,
+    }
     METRICS.register("ignorant", **options)(lambda predictions: float(predictions.confidence[0]))
     p = drawn(20, 3)
     with pytest.raises(InputError, match=r"ignorant: .*no weights"):

@@ -90,7 +90,9 @@ class Cells:
         changed[self._inside(log_odds, members, update)] += update.shift
         return changed
 
-    def path(self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int) -> Iterator[Update]:
+    def path(
+        self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int
+    ) -> Iterator[Update]:
         """Yield corrections, each of the worst cell after the previous ones, until no cell needs one; at most ``most``.
 
         Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
@@ -110,7 +112,9 @@ class Cells:
         return (confidence * self.num_levels).long().clamp(0, self.num_levels - 1)
 
 
-def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Tensor, folds: Tensor, most: int) -> int:
+def held_out_length(
+    cells: Cells, log_odds: Tensor, correct: Tensor, groups: Tensor, folds: Tensor, most: int
+) -> int:
     """Return how many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
 
     Args:
@@ -126,15 +130,21 @@ def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Ten
         standard error.
     """
     # The log-loss of each held-out fold after each correction learned on the other folds.
-    paths, losses = [], []
+    paths = []
+    losses = []
     for fold in range(int(folds.max()) + 1):
-        test, train = folds == fold, folds != fold
-        paths.append(list(cells.path(log_odds[train], correct[train], groups[train].nonzero(), most)))
+        test = folds == fold
+        train = folds != fold
+        paths.append(
+            list(cells.path(log_odds[train], correct[train], groups[train].nonzero(), most))
+        )
         steps = _replay(cells, log_odds[test], groups[test].nonzero(), paths[-1])
         losses.append([float(_log_loss(step, correct[test]).sum()) for step in steps])
     longest = max(len(loss) for loss in losses)
     total = torch.tensor(
-        [loss + [loss[-1]] * (longest - len(loss)) for loss in losses], dtype=torch.float64, device="cpu"
+        [loss + [loss[-1]] * (longest - len(loss)) for loss in losses],
+        dtype=torch.float64,
+        device="cpu",
     ).sum(dim=0)
     best = int(total.argmin())
 
@@ -149,7 +159,9 @@ def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Ten
     return best if certain else 0
 
 
-def _replay(cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update]) -> Iterator[Tensor]:
+def _replay(
+    cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update]
+) -> Iterator[Tensor]:
     """Return log-odds before the first correction and after each."""
     yield log_odds
     for update in path:
@@ -165,7 +177,8 @@ def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
 def _shift_to(log_odds: Tensor, share: float) -> float:
     """Return the shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
     # At these ends all confidences are within 1e-26 of 0 or of 1, so the wanted share lies between them.
-    low, high = -_MOST_SHIFT - float(log_odds.max()), _MOST_SHIFT - float(log_odds.min())
+    low = -_MOST_SHIFT - float(log_odds.max())
+    high = _MOST_SHIFT - float(log_odds.min())
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if float((log_odds + middle).sigmoid().mean()) < share:
@@ -204,7 +217,9 @@ def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
     for _ in range(_MOST_STEPS):
         others = (scale.unsqueeze(1) * behind).scatter(1, top, -torch.inf)
         slope = -(others.softmax(dim=1) * behind).sum(dim=1)
-        step = ((goal + others.logsumexp(dim=1)) / slope.clamp(min=torch.finfo(torch.float64).tiny)).clamp(min=0)
+        step = (
+            (goal + others.logsumexp(dim=1)) / slope.clamp(min=torch.finfo(torch.float64).tiny)
+        ).clamp(min=0)
         scale = (scale + step).clamp(max=1)
         if bool((step <= _TOLERANCE * scale).all()):
             break

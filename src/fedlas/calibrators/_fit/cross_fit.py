@@ -50,14 +50,19 @@ class CrossFit:
         """Return the samples without a fold; for dear members a part of them."""
         rows = (self.folds != fold) & (self.thinned if dear else True)
         weights = None if self.val.weights is None else self.val.weights[rows]
-        return Predictions(self.val.logits.cpu()[rows], self.val.target.cpu()[rows], weights=weights)
+        return Predictions(
+            self.val.logits.cpu()[rows], self.val.target.cpu()[rows], weights=weights
+        )
 
     def whole(self, dear: bool) -> Predictions:
         """Return all samples; for dear members a part of them."""
         return self.val.rows(self.thinned) if dear and not bool(self.thinned.all()) else self.val
 
     def log_probs(
-        self, members: Mapping[str, Member | None], maps: Mapping[str, nn.Module], dear: frozenset[str]
+        self,
+        members: Mapping[str, Member | None],
+        maps: Mapping[str, nn.Module],
+        dear: frozenset[str],
     ) -> Tensor:
         """Return log-probabilities ``(K, n, C)`` of each member for the rows that are held out.
 
@@ -66,15 +71,20 @@ class CrossFit:
             maps: Their maps of all samples.
             dear: Names of the members that are fitted on a part of the rows.
         """
-        logits, parts = self.val.logits.cpu(), []
+        logits = self.val.logits.cpu()
+        parts = []
         for fold, rows in enumerate(self.held_out):
             train = {kind: self.train(fold, kind) for kind in {name in dear for name in members}}
             # A copy, so that what a member remembers of its fit is that of all samples.
             fits = [
-                nn.Identity() if member is None else copy.copy(member).fit_map(train[name in dear], maps[name])
+                nn.Identity()
+                if member is None
+                else copy.copy(member).fit_map(train[name in dear], maps[name])
                 for name, member in members.items()
             ]
-            chunks = [torch.stack([fit(each) for fit in fits]) for _, each in double_rows(logits[rows])]
+            chunks = [
+                torch.stack([fit(each) for fit in fits]) for _, each in double_rows(logits[rows])
+            ]
             parts.append(torch.cat(chunks, dim=1).log_softmax(dim=2))
         return torch.cat(parts, dim=1)
 

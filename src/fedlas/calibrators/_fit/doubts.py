@@ -52,7 +52,10 @@ def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | No
         objective: Name of what was minimized.
         check: What to do about it.
     """
-    return when(ends, f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip())
+    return when(
+        ends,
+        f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip(),
+    )
 
 
 def unchanged(
@@ -70,7 +73,9 @@ def unchanged(
             if isinstance(calibrated, Tensor):
                 after = calibrated[part].cpu().double()
             else:
-                after = calibrated(rows, *(() if features is None else (features[part].cpu().double(),)))
+                after = calibrated(
+                    rows, *(() if features is None else (features[part].cpu().double(),))
+                )
             if bool(((softmax(after) - softmax(rows)).abs() >= _UNCHANGED).any()):
                 return None
     return "no validation probability changes by 1e-4 or more, so predictions stay as they are. Nothing need be done."
@@ -84,9 +89,11 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
         calibrated: Their calibrated logits ``(N, C)``, float64 on the CPU.
         advice: Why that is, and what to do about it.
     """
-    before, target = val.correct.cpu(), val.target.cpu()
+    before = val.correct.cpu()
+    target = val.target.cpu()
     after = calibrated.argmax(dim=1) == target
-    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    lost = int((before & ~after).sum())
+    gained = int((after & ~before).sum())
     if lost - gained <= math.sqrt(lost + gained):
         return None
     nll = [float(cross_entropy(rows, target)) for rows in (val.logits.cpu().double(), calibrated)]
@@ -98,7 +105,10 @@ def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | No
 
 def unconverged(converged: bool) -> str | None:
     """Return a doubt if a search ended before the gradient vanished."""
-    return when(not converged, "the fit stopped before the gradient vanished. Check the logits for extreme values.")
+    return when(
+        not converged,
+        "the fit stopped before the gradient vanished. Check the logits for extreme values.",
+    )
 
 
 def absent_classes(val: Predictions) -> str | None:

@@ -36,7 +36,9 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
     return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
 
 
-def sample_numbers(logits: Tensor, target: Tensor, features: Tensor | None = None) -> NDArray[np.int64]:
+def sample_numbers(
+    logits: Tensor, target: Tensor, features: Tensor | None = None
+) -> NDArray[np.int64]:
     """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
 
     Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
@@ -97,7 +99,11 @@ def worth(number: NDArray[np.int64], weights: Tensor) -> float:
 
 
 def stratified_folds(
-    logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None, features: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    count: int,
+    weights: Tensor | None = None,
+    features: Tensor | None = None,
 ) -> Tensor:
     """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one.
 
@@ -131,7 +137,11 @@ def _shuffled(
     """
     label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
     np.minimum.at(label, number, labels)
-    found = _scores(logits) if features is None else np.concatenate([_scores(features)[:1], _scores(logits)])
+    found = (
+        _scores(logits)
+        if features is None
+        else np.concatenate([_scores(features)[:1], _scores(logits)])
+    )
     scores = np.empty((len(found), len(label)))
     scores[:, number] = found
     order = np.lexsort((*scores, label))
@@ -177,5 +187,8 @@ def _checksums(rows: Tensor) -> NDArray[np.int64]:
 
     Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
     """
-    numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)  # + 0.0 turns -0.0 into 0.0
-    return np.fromiter((zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers))
+    # + 0.0 turns -0.0 into 0.0
+    numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)
+    return np.fromiter(
+        (zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers)
+    )

@@ -44,7 +44,10 @@ class HeldOutLoss:
         weights: Tensor,
         problem: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
     ) -> None:
-        self._inputs, self._target, self._weights, self._problem = inputs, target, weights, problem
+        self._inputs = inputs
+        self._target = target
+        self._weights = weights
+        self._problem = problem
         self._folds = [folds == fold for fold in range(int(folds.max()) + 1)]
         self._last: list[AffineMap | None] = [None] * len(self._folds)
         self._kept: list[SoftmaxRegression] = []
@@ -56,7 +59,9 @@ class HeldOutLoss:
             losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
             for fold, test in enumerate(self._folds):
                 problem = self._penalized(fold, penalties)
-                self._last[fold] = affine = problem.solve(self._last[fold], tolerance=_SEARCH_TOLERANCE)
+                self._last[fold] = affine = problem.solve(
+                    self._last[fold], tolerance=_SEARCH_TOLERANCE
+                )
                 losses[test] = nll(self._inputs[test], self._target[test], affine)
             self._losses[penalties] = losses
         return self._losses[penalties]
@@ -67,19 +72,23 @@ class HeldOutLoss:
             self._kept[fold].penalize(penalties)
             return self._kept[fold]
         train = ~self._folds[fold]
-        problem = self._problem(self._inputs[train], self._target[train], self._weights[train], penalties)
+        problem = self._problem(
+            self._inputs[train], self._target[train], self._weights[train], penalties
+        )
         if self._inputs.numel() <= _KEPT:
             self._kept.append(problem)
         return problem
 
     def first_best(self, values: Sequence[Penalties]) -> Penalties:
         """Return the value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
-        best, lowest = values[0], float(self._weights @ self.losses(values[0]))
+        best = values[0]
+        lowest = float(self._weights @ self.losses(values[0]))
         for value in values[1:]:
             following = float(self._weights @ self.losses(value))
             if following > lowest - _GAIN * float(self._weights.sum()):
                 break
-            best, lowest = value, following
+            best = value
+            lowest = following
         return best
 
     def beats(self, scaled: AffineMap, penalties: Penalties) -> bool:
@@ -95,5 +104,8 @@ class HeldOutLoss:
 
 def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
     """Return ``-log softmax(W x + b)[y]`` of each row of ``inputs (N, C)``, float64."""
-    parts = [cross_entropy(affine(rows), target[part], reduction="none") for part, rows in double_rows(inputs)]
+    parts = [
+        cross_entropy(affine(rows), target[part], reduction="none")
+        for part, rows in double_rows(inputs)
+    ]
     return torch.cat(parts)

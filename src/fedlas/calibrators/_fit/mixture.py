@@ -13,7 +13,12 @@ _SHORTEST = 1e-3
 
 @torch.no_grad()
 def mixture_weights(
-    parts: Tensor, counts: Tensor, prior: Tensor | None = None, *, start: Tensor | None = None, most_steps: int = 10_000
+    parts: Tensor,
+    counts: Tensor,
+    prior: Tensor | None = None,
+    *,
+    start: Tensor | None = None,
+    most_steps: int = 10_000,
 ) -> tuple[Tensor, bool]:
     """Return the weights ``w`` that maximize ``sum_i counts_i log sum_k w_k parts_ik + sum_k prior_k log w_k``.
 
@@ -32,7 +37,9 @@ def mixture_weights(
     Returns:
         Weights ``(K,)``, float64, summing to 1; and whether the bound was reached.
     """
-    prior = torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
+    prior = (
+        torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
+    )
     weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
     total = float(counts.sum() + prior.sum())
     if start is None and len(prior) <= _FEW:
@@ -54,7 +61,9 @@ def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total
     barrier = prior + _GAP / 4 / len(prior)
 
     def loss(weights: Tensor) -> float:
-        return total * float(weights.sum()) - float(counts @ (parts @ weights).log() + barrier @ weights.log())
+        return total * float(weights.sum()) - float(
+            counts @ (parts @ weights).log() + barrier @ weights.log()
+        )
 
     value = loss(weights)
     for _ in range(_MOST_STEPS):
@@ -67,5 +76,6 @@ def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total
             size /= 2
         if not value - lower > _GAP / 100:
             break
-        weights, value = weights - size * step, lower
+        weights = weights - size * step
+        value = lower
     return weights / weights.sum()

@@ -93,7 +93,10 @@ def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) 
         new_norm = _norm(problem, new_gradient)
         if new_value >= value and new_norm >= norm:  # rounding prevents any further progress
             break
-        point, value, gradient, norm = new_point, new_value, new_gradient, new_norm
+        point = new_point
+        value = new_value
+        gradient = new_gradient
+        norm = new_norm
     return Minimum(point, value, norm, norm <= tolerance)
 
 
@@ -125,7 +128,9 @@ def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
     return direction
 
 
-def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+def golden_section(
+    function: Callable[[float], float], low: float, high: float, tolerance: float
+) -> float:
     """Return where ``function`` is lowest in ``[low, high]``, if it falls and then rises there.
 
     Args:
@@ -135,15 +140,18 @@ def golden_section(function: Callable[[float], float], low: float, high: float, 
         tolerance: Width of the last bracket, of which the middle is returned.
     """
     values: dict[float, float] = {}
-    lower, upper = high - _SHRINK * (high - low), low + _SHRINK * (high - low)
+    lower = high - _SHRINK * (high - low)
+    upper = low + _SHRINK * (high - low)
     while high - low > tolerance:
         for point in (lower, upper):
             if point not in values:
                 values[point] = function(point)
         if values[lower] <= values[upper]:
-            high, upper = upper, lower
+            high = upper
+            upper = lower
             lower = high - _SHRINK * (high - low)
         else:
-            low, lower = lower, upper
+            low = lower
+            lower = upper
             upper = low + _SHRINK * (high - low)
     return (low + high) / 2

@@ -65,13 +65,16 @@ def separated_classes(val: Predictions) -> list[int]:
     """Return classes whose every sample has a higher probability of the class than any sample of the others."""
     lowest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device="cpu")
     highest = -lowest
-    target, classes = val.target.cpu(), torch.arange(val.num_classes, device="cpu")
+    target = val.target.cpu()
+    classes = torch.arange(val.num_classes, device="cpu")
     for part, rows in double_rows(val.logits):
         of_class = target[part].unsqueeze(1) == classes
         scores = log_odds(rows)
         lowest = torch.minimum(lowest, scores.masked_fill(~of_class, torch.inf).amin(dim=0))
         highest = torch.maximum(highest, scores.masked_fill(of_class, -torch.inf).amax(dim=0))
-    return ((lowest > highest) & lowest.isfinite() & highest.isfinite()).nonzero().squeeze(1).tolist()
+    return (
+        ((lowest > highest) & lowest.isfinite() & highest.isfinite()).nonzero().squeeze(1).tolist()
+    )
 
 
 def smallest_probability(samples: float, classes: int) -> float:
@@ -150,14 +153,28 @@ class OneVsRestLogistic:
         hold: Tensor | None = None,
         anchor: Tensor | None = None,
     ) -> None:
-        self._logits, self._target, self._features = logits, target.cpu(), features
-        self._classes, self._positive, self._negative = classes, positive, negative
-        self._weights = torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
+        self._logits = logits
+        self._target = target.cpu()
+        self._features = features
+        self._classes = classes
+        self._positive = positive
+        self._negative = negative
+        self._weights = (
+            torch.ones(len(logits), dtype=torch.float64, device="cpu")
+            if weights is None
+            else weights
+        )
         self._samples = float(self._weights.sum())
-        self._mean, self._deviation = column_moments(logits, lambda rows: features(rows)[:, classes], self._weights)
+        self._mean, self._deviation = column_moments(
+            logits, lambda rows: features(rows)[:, classes], self._weights
+        )
         self._free = free.double()
         self._shape = (len(classes), len(free) + 1)
-        self._hold = torch.full((self._shape[1],), HOLD, dtype=torch.float64, device="cpu") if hold is None else hold
+        self._hold = (
+            torch.full((self._shape[1],), HOLD, dtype=torch.float64, device="cpu")
+            if hold is None
+            else hold
+        )
         self._anchor = torch.zeros(self._shape, dtype=torch.float64, device="cpu")
         if anchor is not None:
             self._anchor = self.to_standard(anchor.expand(self._shape)).view(self._shape)
@@ -209,7 +226,8 @@ class OneVsRestLogistic:
             weighted = (probs * (1 - probs) * weights.unsqueeze(1)).unsqueeze(2) * design
             # A product of matrices for each class: all at once would take an array (n, K, F + 1, F + 1).
             hessian += torch.bmm(weighted.permute(1, 2, 0), design.transpose(0, 1))
-        ridge, away = self._hold / samples, parameters - self._anchor
+        ridge = self._hold / samples
+        away = parameters - self._anchor
         self._hessian = hessian / samples + ridge.diag()
         self._factor = torch.linalg.cholesky(self._hessian)
         value = value / samples + 0.5 * float((ridge * away.square()).sum())
@@ -232,7 +250,9 @@ class OneVsRestLogistic:
 
     def _computed(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for part, rows in double_rows(self._logits):
-            standard = (self._features(rows)[:, self._classes] - self._mean) / self._deviation * self._free
+            standard = (
+                (self._features(rows)[:, self._classes] - self._mean) / self._deviation * self._free
+            )
             of_class = self._target[part].unsqueeze(1) == self._classes
             yield (
                 torch.cat([standard, torch.ones_like(standard[..., :1])], dim=2),

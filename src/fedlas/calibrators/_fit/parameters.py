@@ -12,14 +12,16 @@ from fedlas._core.check import InputError
 T = TypeVar("T")
 
 
-def fitted(owner: str, parameters: T | None) -> T:
+def fitted(parameters: T | None) -> T:
     """Return ``parameters``, which are None before a fit.
 
     Raises:
         InputError: If they are None.
     """
     if parameters is None:
-        raise InputError(owner, "the calibrator must be fitted first", "an unfitted one", "Call fit(val) before.")
+        raise InputError(
+            "the calibrator must be fitted first", "an unfitted one", "Call fit(val) before."
+        )
     return parameters
 
 
@@ -39,7 +41,11 @@ def read_numbers(state: dict[str, Any], name: str, *shape: int | None) -> Tensor
         numbers = torch.tensor(state[name], dtype=torch.float64, device="cpu")
     except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from error
-    fits = len(shape) == numbers.ndim and all(n is None or n == m for n, m in zip(shape, numbers.shape, strict=True))
+    fits = len(shape) == numbers.ndim and all(
+        n is None or n == m for n, m in zip(shape, numbers.shape, strict=True)
+    )
     if not fits or not bool(torch.isfinite(numbers).all()):
-        raise ValueError(f"{name} must be finite numbers of shape {shape}, got {tuple(numbers.shape)}")
+        raise ValueError(
+            f"{name} must be finite numbers of shape {shape}, got {tuple(numbers.shape)}"
+        )
     return numbers

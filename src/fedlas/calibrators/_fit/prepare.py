@@ -24,12 +24,11 @@ def least_log(dtype: torch.dtype) -> Tensor:
 
 
 def prepared(
-    owner: str, val: Predictions, *, repeat: bool, floor: bool
+    val: Predictions, *, repeat: bool, floor: bool
 ) -> tuple[Predictions, float | None, str | None]:
     """Return the samples of a fit, the least log-probability of them if there are zeros, and what to warn about.
 
     Args:
-        owner: Named in errors.
         val: With labels.
         repeat: Turn weights into repeated samples.
         floor: Raise probabilities of exactly 0.
@@ -37,7 +36,7 @@ def prepared(
     Raises:
         InputError: If weights that are not whole numbers are to be turned into repeated samples.
     """
-    val = counted(owner, val, repeat=repeat)
+    val = counted(val, repeat=repeat)
     least = _floor(val) if floor else None
     if least is None:
         return val, None, None
@@ -72,7 +71,7 @@ def _floor(val: Predictions) -> float | None:
     return least if alike and zero and float(lowest) < least else None
 
 
-def counted(owner: str, val: Predictions, *, repeat: bool = False) -> Predictions:
+def counted(val: Predictions, *, repeat: bool = False) -> Predictions:
     """Return the samples with weights that count them, or none where all are 1 or rows are repeated instead.
 
     Raises:
@@ -80,14 +79,16 @@ def counted(owner: str, val: Predictions, *, repeat: bool = False) -> Prediction
     """
     if val.weights is None:
         return val
-    weights, whole = val.weights, bool((val.weights == val.weights.round()).all())
+    weights = val.weights
+    whole = bool((val.weights == val.weights.round()).all())
     if repeat and not whole:
         fix = "Pass whole numbers, which count samples, or choose temperature, vector, structured or auto."
-        raise InputError(owner, "weights must be whole numbers for this calibrator", "others", fix)
+        raise InputError("weights must be whole numbers for this calibrator", "others", fix)
     used = weights > 0
     counts = weights[used] if whole else weights[used] / weights[used].mean()
     rows = used.nonzero().squeeze(1)
     if repeat:
-        rows, counts = rows.repeat_interleave(counts.long()), torch.ones(0)
+        rows = rows.repeat_interleave(counts.long())
+        counts = torch.ones(0)
     plain = repeat or bool((counts == 1).all())
     return val.rows(rows)._replaced(weights=None if plain else counts)

@@ -39,7 +39,10 @@ def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance
         going = ~stuck & (0.5 * (slope.square() / curvature[left]).sum(dim=1) > tolerance)
         if not bool(going.all()):
             result[left] = point
-            left, point, value, slope = left[going], point[going], value[going], slope[going]
+            left = left[going]
+            point = point[going]
+            value = value[going]
+            slope = slope[going]
             past = [(step[going], change[going], product[going]) for step, change, product in past]
         if not len(left):
             return result
@@ -58,15 +61,24 @@ def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance
             new_point[high] = point[high] + size[high].unsqueeze(1) * direction[high]
             new_value[high], new_slope[high] = evaluate(left[high], new_point[high])
         stuck = ~(new_value <= value)
-        new_point[stuck], new_value[stuck], new_slope[stuck] = point[stuck], value[stuck], slope[stuck]
-        step, change = new_point - point, new_slope - slope
+        new_point[stuck], new_value[stuck], new_slope[stuck] = (
+            point[stuck],
+            value[stuck],
+            slope[stuck],
+        )
+        step = new_point - point
+        change = new_slope - slope
         past = [*past[1 - _MEMORY :], (step, change, (step * change).sum(dim=1))]
-        point, value, slope = new_point, new_value, new_slope
+        point = new_point
+        value = new_value
+        slope = new_slope
     result[left] = point
     return result
 
 
-def _direction(slope: Tensor, curvature: Tensor, past: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _direction(
+    slope: Tensor, curvature: Tensor, past: list[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
     """Return minus the inverse Hessian times the gradient, by the two loops of Nocedal 1980."""
     direction = -slope
     factors = []

@@ -70,10 +70,15 @@ class ResidualProblem:
         """Return the regressions at their minima; problem ``(f K + k) L + l`` is part f, offset k and ridge l."""
         which = self.problems()
         part, offset, ridge = which
-        classes, rank = self.log_probs.shape[1], self.inputs.shape[1]
-        start = torch.zeros(len(part), 1 + classes + rank * classes, dtype=torch.float64, device="cpu")
+        classes = self.log_probs.shape[1]
+        rank = self.inputs.shape[1]
+        start = torch.zeros(
+            len(part), 1 + classes + rank * classes, dtype=torch.float64, device="cpu"
+        )
         curvature = self._curvature(part, offset, ridge)
-        point = minimize_all(lambda left, point: self._evaluate(which[:, left], point), start, curvature, _NEAR)
+        point = minimize_all(
+            lambda left, point: self._evaluate(which[:, left], point), start, curvature, _NEAR
+        )
         return self._split(point)
 
     def problems(self) -> Tensor:
@@ -99,18 +104,28 @@ class ResidualProblem:
         ridges = self.ridges[ridge].unsqueeze(2)
 
         # The penalties.
-        slope_u, slope_c, slope_a = ridges * fits.weight, self.bias_ridge * fits.bias, fits.factor.clone()
-        value = (fits.weight * slope_u).sum(dim=(1, 2)) + (fits.bias * slope_c).sum(dim=1) + fits.factor.square()
+        slope_u = ridges * fits.weight
+        slope_c = self.bias_ridge * fits.bias
+        slope_a = fits.factor.clone()
+        value = (
+            (fits.weight * slope_u).sum(dim=(1, 2))
+            + (fits.bias * slope_c).sum(dim=1)
+            + fits.factor.square()
+        )
         value /= 2
 
         # The likelihood.
         for rows in self.chunks(len(point)):
-            inputs, offsets = self.inputs[rows], self._offsets(rows, part, offset)
-            weights, target = self.weights[part, rows].T, self.target[rows]
+            inputs = self.inputs[rows]
+            offsets = self._offsets(rows, part, offset)
+            weights = self.weights[part, rows].T
+            target = self.target[rows]
             log_probs = fits.scores(inputs, offsets).log_softmax(dim=2)
             index = target.view(-1, 1, 1).expand(-1, len(point), 1)
             value -= (log_probs.gather(2, index).squeeze(2) * weights).sum(dim=0)
-            error = log_probs.exp_().scatter_add_(2, index, -torch.ones_like(index, dtype=torch.float64))
+            error = log_probs.exp_().scatter_add_(
+                2, index, -torch.ones_like(index, dtype=torch.float64)
+            )
             error *= weights.unsqueeze(2)
             product = inputs.T @ error.view(len(error), -1)
             slope_u += product.view(len(product), *fits.bias.shape).transpose(0, 1)
@@ -126,10 +141,13 @@ class ResidualProblem:
         """Return a rough diagonal of the Hessian at 0, as if inputs and probabilities were independent."""
         # The parts hardly differ in this: the first one, of all samples, stands for them.
         first = torch.arange(self.factors.shape[1], device="cpu")
-        spread_c = torch.zeros(len(first), self.log_probs.shape[1], dtype=torch.float64, device="cpu")
+        spread_c = torch.zeros(
+            len(first), self.log_probs.shape[1], dtype=torch.float64, device="cpu"
+        )
         spread_a = torch.zeros(len(first), dtype=torch.float64, device="cpu")
         for rows in self.chunks(len(first)):
-            offsets, weights = self._offsets(rows, 0 * first, first), self.weights[0, rows]
+            offsets = self._offsets(rows, 0 * first, first)
+            weights = self.weights[0, rows]
             probs = offsets.softmax(dim=2)
             spread_c += torch.tensordot(weights, probs * (1 - probs), dims=1)
             mean = (probs * offsets).sum(dim=2, keepdim=True)

@@ -40,7 +40,8 @@ class Columns:
     """
 
     def __init__(self, logits: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-        self._logits, self._change = logits, change
+        self._logits = logits
+        self._change = change
         self._kept: list[tuple[slice, Tensor]] | None = None
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
@@ -56,10 +57,16 @@ class Columns:
 
 def weights_of(val: Predictions) -> Tensor:
     """Return the weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
-    return torch.ones(val.num_samples, dtype=torch.float64, device="cpu") if val.weights is None else val.weights
+    return (
+        torch.ones(val.num_samples, dtype=torch.float64, device="cpu")
+        if val.weights is None
+        else val.weights
+    )
 
 
-def map_rows(logits: Tensor, function: Callable[..., Tensor], features: Tensor | None = None) -> Tensor:
+def map_rows(
+    logits: Tensor, function: Callable[..., Tensor], features: Tensor | None = None
+) -> Tensor:
     """Return ``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
 
     Args:
@@ -79,7 +86,9 @@ def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
     total = 0.0
     weights = weights_of(val)
     for part, rows in double_rows(val.logits):
-        total += float(weights[part] @ cross_entropy(function(rows), val.target[part].cpu(), reduction="none"))
+        total += float(
+            weights[part] @ cross_entropy(function(rows), val.target[part].cpu(), reduction="none")
+        )
     return total
 
 
@@ -96,10 +105,15 @@ def column_moments(
     Returns:
         Two float64 tensors of the shape of one row of the result.
     """
-    weights = torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
+    weights = (
+        torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
+    )
 
     def average(of: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = [torch.tensordot(weights[part], of(function(rows)), dims=1) for part, rows in double_rows(logits)]
+        parts = [
+            torch.tensordot(weights[part], of(function(rows)), dims=1)
+            for part, rows in double_rows(logits)
+        ]
         return torch.stack(parts).sum(dim=0) / weights.sum()
 
     mean = average(lambda rows: rows)

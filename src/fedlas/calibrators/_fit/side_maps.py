@@ -101,9 +101,13 @@ class Offsets(nn.Module):
     deviation: Tensor
     coefficients: Tensor
 
-    def __init__(self, temperature: Tensor, mean: Tensor, deviation: Tensor, coefficients: Tensor) -> None:
+    def __init__(
+        self, temperature: Tensor, mean: Tensor, deviation: Tensor, coefficients: Tensor
+    ) -> None:
         super().__init__()
-        _buffers(self, temperature=temperature, mean=mean, deviation=deviation, coefficients=coefficients)
+        _buffers(
+            self, temperature=temperature, mean=mean, deviation=deviation, coefficients=coefficients
+        )
 
     def scaled(self, rows: Tensor) -> Tensor:
         """Return log-probabilities at the one temperature ``(n, C)``."""
@@ -172,11 +176,17 @@ class ResidualStack(nn.Module):
     def forward(self, inputs: Tensor, log_probs: Tensor, factors: Tensor) -> Tensor:
         """Return log-probabilities ``(n, K, C)`` of inputs ``(n, R)``, log-probabilities ``(n, C)`` and factors."""
         offsets = log_probs.unsqueeze(1) * factors.index_select(1, self.offset).unsqueeze(2)
-        return Regressions(self.factor, self.weight, self.bias).scores(inputs, offsets).log_softmax(dim=2)
+        return (
+            Regressions(self.factor, self.weight, self.bias)
+            .scores(inputs, offsets)
+            .log_softmax(dim=2)
+        )
 
     def only(self, chosen: list[int]) -> ResidualStack:
         """Return the stack of these regressions alone."""
-        return ResidualStack(self.factor[chosen], self.weight[chosen], self.bias[chosen], self.offset[chosen])
+        return ResidualStack(
+            self.factor[chosen], self.weight[chosen], self.bias[chosen], self.offset[chosen]
+        )
 
 
 class SideInformation(nn.Module):
@@ -203,7 +213,11 @@ class SideInformation(nn.Module):
         stacks: Mapping[str, ResidualStack],
     ) -> None:
         super().__init__()
-        self.names, self.linear, self.kernel, self.offsets, self.gate = names, linear, kernel, offsets, gate
+        self.names = names
+        self.linear = linear
+        self.kernel = kernel
+        self.offsets = offsets
+        self.gate = gate
         self.stacks = nn.ModuleDict(stacks)
 
     def forward(self, rows: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,7 +251,8 @@ class SideInformation(nn.Module):
             for name in ("linear", "kernel")
             if f"stacks.{name}" in numbers
         }
-        linear, offsets = LinearBasis(**numbers["linear"]), Offsets(**numbers["offsets"])
+        linear = LinearBasis(**numbers["linear"])
+        offsets = Offsets(**numbers["offsets"])
         side = cls(tuple(state["names"]), linear, kernel, offsets, Gate(**numbers["gate"]), stacks)
         log_probs, gate = side(torch.zeros(2, classes).double(), torch.zeros(2, columns).double())
         if log_probs.shape != (2, len(side.names), classes) or gate.shape != (2, 1):
@@ -246,7 +261,8 @@ class SideInformation(nn.Module):
 
     def only(self, chosen: list[int]) -> SideInformation:
         """Return the module with these regressions alone."""
-        stacks, first = {}, 0
+        stacks = {}
+        first = 0
         for name, stack in self.stacks.items():
             last = first + len(stack.factor)
             part = [number - first for number in chosen if first <= number < last]

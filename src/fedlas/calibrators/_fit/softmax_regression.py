@@ -60,7 +60,11 @@ class LogAffineMap(AffineMap):
 
 def apply_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return ``W x`` of each column ``x`` of ``(C, n)``, or of one ``x (C,)``; ``W`` is a matrix or its diagonal."""
-    return weight @ columns if weight.ndim == 2 else weight.reshape(-1, *[1] * (columns.ndim - 1)) * columns
+    return (
+        weight @ columns
+        if weight.ndim == 2
+        else weight.reshape(-1, *[1] * (columns.ndim - 1)) * columns
+    )
 
 
 @dataclass(frozen=True)
@@ -123,16 +127,23 @@ class SoftmaxRegression:
         width: float | None = None,
         diagonal_penalty: float | None = None,
     ) -> None:
-        self._inputs, self._target = inputs.cpu(), target.cpu()
-        self._weights = torch.ones(len(inputs), dtype=torch.float64, device="cpu") if weights is None else weights
+        self._inputs = inputs.cpu()
+        self._target = target.cpu()
+        self._weights = (
+            torch.ones(len(inputs), dtype=torch.float64, device="cpu")
+            if weights is None
+            else weights
+        )
         self._probs: list[Tensor] = []
         self._small = diagonal and inputs.shape[1] <= _SMALL
         mean, self._deviation = column_moments(self._inputs, lambda rows: rows, self._weights)
-        self._samples, self._mean = float(self._weights.sum()), mean
+        self._samples = float(self._weights.sum())
+        self._mean = mean
         self._columns = Columns(self._inputs, lambda columns: columns.sub_(mean.unsqueeze(1)))
         ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
-        self._width, self._diagonal_penalty = scale if width is None else width, diagonal_penalty
+        self._width = scale if width is None else width
+        self._diagonal_penalty = diagonal_penalty
         self._point = torch.empty(0, device="cpu")  # until the first evaluation
         self._solution: tuple[AffineMap | None, Tensor] = None, self._point
         self.penalize(penalties)
@@ -164,7 +175,9 @@ class SoftmaxRegression:
 
     def to_point(self, fitted: AffineMap) -> Tensor:
         """Return the point of a map."""
-        return torch.cat([fitted.weight.flatten(), fitted.bias + apply_weight(fitted.weight, self._mean)])
+        return torch.cat(
+            [fitted.weight.flatten(), fitted.bias + apply_weight(fitted.weight, self._mean)]
+        )
 
     def solve(self, start: AffineMap | None = None, *, tolerance: float = 1e-8) -> AffineMap:
         """Return the map at the minimum.
@@ -174,7 +187,8 @@ class SoftmaxRegression:
             tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.newton.minimize`.
         """
         first = self.start if start is None else self.to_point(start)
-        if start is not None and start is self._solution[0]:  # there the sums over the samples are known
+        # there the sums over the samples are known
+        if start is not None and start is self._solution[0]:
             first = self._solution[1]
         minimum = minimize(self, first, tolerance=tolerance)
         self._solution = self.to_map(minimum.point, converged=minimum.converged), minimum.point
@@ -189,30 +203,42 @@ class SoftmaxRegression:
         if self._small:
             bias_of = torch.cat([-self._mean.diag(), torch.ones_like(centered).diag()], dim=1)
             ridge = torch.cat([self._weight_penalty, torch.full_like(centered, self._hold)])
-            self._curvature = self._hessian / self._samples + ridge.diag() + self._intercept * bias_of.T @ bias_of
+            self._curvature = (
+                self._hessian / self._samples + ridge.diag() + self._intercept * bias_of.T @ bias_of
+            )
             self._factor = torch.linalg.cholesky(self._curvature)
         one = torch.ones_like(curve_c)
-        self.diagonal = self._with_penalties(curve, curve_c, one, one, self._mean.square(), one, sign=1.0)
-        away, away_c = weight - self._anchor, centered - apply_weight(self._anchor, self._mean)
+        self.diagonal = self._with_penalties(
+            curve, curve_c, one, one, self._mean.square(), one, sign=1.0
+        )
+        away = weight - self._anchor
+        away_c = centered - apply_weight(self._anchor, self._mean)
         bias = centered - apply_weight(weight, self._mean)
         value = value / self._samples + 0.5 * float(
             (self._weight_penalty * away.square()).sum()
             + self._hold * away_c.square().sum()
             + self._intercept * bias.square().sum()
         )
-        return value, self._with_penalties(slope, slope_c, away, away_c, self._mean, bias, sign=-1.0)
+        return value, self._with_penalties(
+            slope, slope_c, away, away_c, self._mean, bias, sign=-1.0
+        )
 
     def _summed(self, point: Tensor) -> tuple[float, Tensor, Tensor, Tensor, Tensor]:
         """Return sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner."""
         weight, centered = self._split(point)
         value = 0.0
-        slope, curve = torch.zeros_like(weight), torch.zeros_like(weight)
-        slope_c, curve_c = torch.zeros_like(centered), torch.zeros_like(centered)
+        slope = torch.zeros_like(weight)
+        curve = torch.zeros_like(weight)
+        slope_c = torch.zeros_like(centered)
+        curve_c = torch.zeros_like(centered)
         self._probs.clear()
-        self._hessian = torch.zeros(2 * len(self._mean) if self._small else 0, dtype=torch.float64, device="cpu").diag()
+        self._hessian = torch.zeros(
+            2 * len(self._mean) if self._small else 0, dtype=torch.float64, device="cpu"
+        ).diag()
         for part, columns in self._columns:
             log_probs = apply_weight(weight, columns).add_(centered.unsqueeze(1)).log_softmax(dim=0)
-            index, weights = self._target[part].unsqueeze(0), self._weights[part]
+            index = self._target[part].unsqueeze(0)
+            weights = self._weights[part]
             value -= float(log_probs.gather(0, index).squeeze(0) @ weights)
             probs = log_probs.exp_()
             self._probs.append(probs)
@@ -234,7 +260,8 @@ class SoftmaxRegression:
         if self._small:
             return self._curvature @ direction
         weight, centered = self._split(direction)
-        product, product_c = torch.zeros_like(weight), torch.zeros_like(centered)
+        product = torch.zeros_like(weight)
+        product_c = torch.zeros_like(centered)
         for (part, columns), probs in zip(self._columns, self._probs, strict=True):
             change = apply_weight(weight, columns).add_(centered.unsqueeze(1))
             # These two lines multiply by diag(p) - p p^T without the (C, C) matrix of each sample.
@@ -244,7 +271,9 @@ class SoftmaxRegression:
             product += _outer(change, columns, weight)
             product_c += change.sum(dim=1)
         bias = centered - apply_weight(weight, self._mean)
-        return self._with_penalties(product, product_c, weight, centered, self._mean, bias, sign=-1.0)
+        return self._with_penalties(
+            product, product_c, weight, centered, self._mean, bias, sign=-1.0
+        )
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return ``vector`` divided by the diagonal of the Hessian, or by the Hessian itself if it is small."""
@@ -257,13 +286,23 @@ class SoftmaxRegression:
         return point[:weights].view_as(self._anchor), point[weights:]
 
     def _with_penalties(
-        self, weight: Tensor, centered: Tensor, away: Tensor, away_c: Tensor, mean: Tensor, bias: Tensor, *, sign: float
+        self,
+        weight: Tensor,
+        centered: Tensor,
+        away: Tensor,
+        away_c: Tensor,
+        mean: Tensor,
+        bias: Tensor,
+        *,
+        sign: float,
     ) -> Tensor:
         """Return sums over samples as means, plus the penalties; the mean enters through ``b = c - W m``."""
         weight = weight / self._samples + self._weight_penalty * away
         centered = centered / self._samples + self._hold * away_c
         if self._intercept:
-            weight = weight + sign * self._intercept * _outer(bias.unsqueeze(1), mean.unsqueeze(1), weight)
+            weight = weight + sign * self._intercept * _outer(
+                bias.unsqueeze(1), mean.unsqueeze(1), weight
+            )
             centered = centered + self._intercept * bias
         return torch.cat([weight.flatten(), centered])
 
@@ -271,7 +310,9 @@ class SoftmaxRegression:
 def _diagonal_hessian(probs: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
     """Return the Hessian ``(2C, 2C)`` of the negative log-likelihood in a diagonal weight and in the intercepts."""
     moments = torch.cat([probs * columns, probs])
-    square, product, plain = ((each @ weights).diag() for each in (moments[: len(probs)] * columns, *moments.chunk(2)))
+    square, product, plain = (
+        (each @ weights).diag() for each in (moments[: len(probs)] * columns, *moments.chunk(2))
+    )
     alone = torch.cat([torch.cat([square, product]), torch.cat([product, plain])], dim=1)
     return alone - (moments * weights) @ moments.T
 
@@ -282,7 +323,13 @@ def _outer(x: Tensor, y: Tensor, like: Tensor) -> Tensor:
 
 
 def bias_corrected_temperature(
-    logits: Tensor, target: Tensor, weights: Tensor | None = None, *, scale: float, width: float, prior: float = 0.0
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    *,
+    scale: float,
+    width: float,
+    prior: float = 0.0,
 ) -> AffineMap:
     """Return the map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
 
@@ -319,7 +366,8 @@ class _OneFactor:
     """A regression with a factor for each class, on the points where all factors are equal; a ``ConvexProblem``."""
 
     def __init__(self, regression: SoftmaxRegression, classes: int) -> None:
-        self._regression, self._classes = regression, classes
+        self._regression = regression
+        self._classes = classes
 
     def expand(self, point: Tensor) -> Tensor:
         """Map ``(1 + C,)`` to ``(C + C,)``."""

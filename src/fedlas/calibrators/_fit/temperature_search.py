@@ -72,7 +72,9 @@ def nll_temperature(val: Predictions) -> BestTemperature:
     if nll.spread == 0:
         return BestTemperature(1.0)
     scale, doubt = _best_scale(nll)
-    return BestTemperature(nll.temperature(scale), doubt and doubt.format(nll.temperature(scale)), nll.spread)
+    return BestTemperature(
+        nll.temperature(scale), doubt and doubt.format(nll.temperature(scale)), nll.spread
+    )
 
 
 def nearby_temperature(val: Predictions, near: BestTemperature) -> BestTemperature:
@@ -107,7 +109,9 @@ def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     if start.mistakes < LEAST_MISTAKES or start.slope == 0:
         return nll.spread, too_few if start.mistakes < LEAST_MISTAKES else None
     low, high = _bracket(
-        nll.with_mistakes, nll.spread, lambda point: point.slope > 0 or point.mistakes < LEAST_MISTAKES
+        nll.with_mistakes,
+        nll.spread,
+        lambda point: point.slope > 0 or point.mistakes < LEAST_MISTAKES,
     )
     if nll.at(high).slope > 0:
         high = _minimum(nll.at, low, high, low)
@@ -137,14 +141,20 @@ class _ScaledNLL:
     """
 
     def __init__(self, val: Predictions) -> None:
-        self.val, self._target, self._weights = val, val.target.cpu(), weights_of(val)
+        self.val = val
+        self._target = val.target.cpu()
+        self._weights = weights_of(val)
         self._total = float(self._weights.sum())
         self._last = math.nan, _Point(math.nan, math.nan)
         centered = Columns(val.logits, lambda columns: columns.sub_(columns.mean(dim=0)))
-        square = sum(float(self._weights[part] @ columns.square().mean(dim=0)) for part, columns in centered)
+        square = sum(
+            float(self._weights[part] @ columns.square().mean(dim=0)) for part, columns in centered
+        )
         self.spread = math.sqrt(square / self._total)
         # The distances of each row from its largest logit.
-        self._columns = Columns(val.logits, lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread))
+        self._columns = Columns(
+            val.logits, lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread)
+        )
 
     def temperature(self, scale: float) -> float:
         """Return the temperature that belongs to a scale, within the range of the logits' dtype."""
@@ -168,13 +178,19 @@ class _ScaledNLL:
             weights = self._weights[part]
             probs = (columns * scale).softmax(dim=0)
             mean = (probs * columns).sum(dim=0)
-            slope += float(weights @ (mean - columns.gather(0, self._target[part].unsqueeze(0)).squeeze(0)))
+            slope += float(
+                weights @ (mean - columns.gather(0, self._target[part].unsqueeze(0)).squeeze(0))
+            )
             # The variance of z under p comes from centered values: a difference of two moments would cancel.
             curvature += float(weights @ (columns - mean).square_().mul_(probs).sum(dim=0))
             if tie is not None:
                 gap = self._gaps[part]
-                mistakes += float(weights @ (1 - probs.amax(dim=0)).where((gap > 0) & (gap >= tie), 0.0))
-        return _Point(slope / self._total, curvature / self._total, math.nan if tie is None else mistakes)
+                mistakes += float(
+                    weights @ (1 - probs.amax(dim=0)).where((gap > 0) & (gap >= tie), 0.0)
+                )
+        return _Point(
+            slope / self._total, curvature / self._total, math.nan if tie is None else mistakes
+        )
 
     @cached_property
     def _tie(self) -> float:
@@ -190,18 +206,25 @@ class _ScaledNLL:
         return torch.cat([columns.topk(2, dim=0).values[1].abs() for _, columns in self._columns])
 
 
-def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
+def _bracket(
+    at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]
+) -> tuple[float, float]:
     """Return two scales from the given one on, at the second of which ``passed`` is true for the first time."""
     # The factor is squared each time, so that about ten passes reach any scale that float64 has.
-    low, high, factor = scale, 4.0 * scale, 16.0
+    low = scale
+    high = 4.0 * scale
+    factor = 16.0
     while high < sys.float_info.max and not passed(at(high)):
-        low, high, factor = high, min(high * factor, sys.float_info.max), factor * factor
+        low = high
+        high = min(high * factor, sys.float_info.max)
+        factor = factor * factor
     return low, high
 
 
 def _minimum(at: Callable[[float], _Point], low: float, high: float, start: float) -> float:
     """Return the scale from ``low`` to ``high`` with slope 0, or ``low``; the slope is above 0 at ``high``."""
-    scale, last_step = start, high - low
+    scale = start
+    last_step = high - low
     while high - low > _TOLERANCE * scale:
         point = at(scale)
         low, high = (low, scale) if point.slope > 0 else (scale, high)
@@ -211,7 +234,8 @@ def _minimum(at: Callable[[float], _Point], low: float, high: float, start: floa
         # A Newton step that leaves the bracket, or fails to halve the one before, gives way to the geometric middle.
         newton = low < scale - step < high and abs(step) <= 0.5 * last_step
         following = scale - step if newton else math.sqrt(low) * math.sqrt(high)
-        last_step, scale = abs(following - scale), following
+        last_step = abs(following - scale)
+        scale = following
     return scale
 
 
@@ -225,8 +249,10 @@ def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
 
 
 def _too_few_mistakes(val: Predictions) -> str:
-    wrong, samples = val.num_samples - int(val.correct.sum()), val.num_samples
+    wrong = val.num_samples - int(val.correct.sum())
+    samples = val.num_samples
     return (
         f"{wrong} of {samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "
-        "to show how sure the model may be. The temperature is held at {:.4g}, though the NLL falls below. " + CHECK
+        "to show how sure the model may be. The temperature is held at {:.4g}, though the NLL falls below. "
+        + CHECK
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds
 from fedlas.deploy.card import Card
-from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked_state, read_state
+from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
@@ -44,7 +44,7 @@ class Monitor:
 
     def __init__(self, card: Card | str | Path, *, false_alarm: float = 0.01) -> None:
         self.card = card if isinstance(card, Card) else Card.read(card)
-        self.false_alarm = check_level(OWNER, false_alarm, name="false_alarm")
+        self.false_alarm = check_level(false_alarm, name="false_alarm")
         self._watches = watches_of(self.card, false_alarm=false_alarm)
         self._stream = Watched.nothing(self._watches)
         self._raw = self.card.raw
@@ -70,7 +70,7 @@ class Monitor:
         for batch in batches:
             self._stream.observe(batch)
         if self._stream.samples == before:
-            raise InputError(OWNER, "there must be at least one sample", "none", "Check the files.")
+            raise InputError("there must be at least one sample", "none", "Check the files.")
         self._stream.looks += 1
 
     @property
@@ -81,7 +81,8 @@ class Monitor:
     @property
     def content(self) -> dict[str, Any]:
         """Samples, alarms and what each watch shows, as plain values for JSON."""
-        stream, watches = self._stream, {watch.name: watch for watch in self._watches}
+        stream = self._stream
+        watches = {watch.name: watch for watch in self._watches}
         return {
             "card": self.card.name,
             "card_samples": int(self.card.gaps.count[0]),
@@ -103,8 +104,11 @@ class Monitor:
     def summary(self) -> str:
         """Number of samples and what they are compared with, as a sentence."""
         content = self.content
-        samples, labeled = content["samples"], content["labeled"]
-        with_labels = {0: "without labels", samples: "with labels"}.get(labeled, f"{labeled:,} of them with labels")
+        samples = content["samples"]
+        labeled = content["labeled"]
+        with_labels = {0: "without labels", samples: "with labels"}.get(
+            labeled, f"{labeled:,} of them with labels"
+        )
         test = f"{content['card_samples']:,} test samples"
         taken = "raw, so the card's calibration is applied" if self._raw else "calibrated"
         return f"{samples:,} live samples, {with_labels}, taken as {taken}; card of {content['card']}, {test}"
@@ -176,35 +180,45 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[tuple[Tensor, Tenso
     table = open_table(file, columns)
     if table.columns.weights is not None:
         raise InputError(
-            OWNER, "samples must have no weights", f"{table.columns.weights!r} in {file}", "Leave them out."
+            "samples must have no weights",
+            f"{table.columns.weights!r} in {file}",
+            "Leave them out.",
         )
     return table.blocks()
 
 
 def _scores(predictions: Predictions | TopLabel) -> tuple[Tensor, Tensor | None]:
-    check_takes_weights(OWNER, predictions, takes_weights=False)
+    check_takes_weights(predictions, takes_weights=False)
     if isinstance(predictions, Predictions):
         return predictions.logits.cpu(), predictions.target if predictions.has_target else None
     return predictions.confidence.cpu(), predictions.correct
 
 
-def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> LiveBatch:
+def _batch(
+    card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str
+) -> LiveBatch:
     """Return confidences and outcomes from confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
         if raw and card.num_classes:
-            fix = "Pass the scores of all classes, or --calibrated if the confidences are calibrated."
-            raise InputError(OWNER, "raw predictions need the scores of all classes", f"confidences in {source}", fix)
+            fix = (
+                "Pass the scores of all classes, or --calibrated if the confidences are calibrated."
+            )
+            raise InputError(
+                "raw predictions need the scores of all classes", f"confidences in {source}", fix
+            )
         if raw:
             # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
             unknown = torch.zeros(len(scores), dtype=torch.bool)
             scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
-        return LiveBatch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
+        return LiveBatch(
+            scores.double().numpy(), None if outcome is None else outcome.numpy(), None
+        )
     if scores.shape[1] != card.num_classes:
         fix = "Pass predictions of the model that the card is about."
         expected = f"predictions must have the card's {card.num_classes} classes"
         if not card.num_classes:
             expected = "predictions must be confidences, as the card's"
-        raise InputError(OWNER, expected, f"{scores.shape[1]} in {source}", fix)
+        raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
     logits = card.calibration(scores.double()) if raw else scores.double()
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
@@ -212,7 +226,8 @@ def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, sou
 
 
 def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
-    test, history = watch.test, stream.histories[watch.name]
+    test = watch.test
+    history = stream.histories[watch.name]
     columns = {
         "live": history.means,
         "card": watch.card,
@@ -223,7 +238,9 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
     }
     statistics = [
         {"name": name, **dict(zip(columns, row, strict=True))}
-        for name, *row in zip(watch.statistics, *(each.tolist() for each in columns.values()), strict=True)
+        for name, *row in zip(
+            watch.statistics, *(each.tolist() for each in columns.values()), strict=True
+        )
     ]
     return {
         "watched": test.samples > 0,
@@ -233,5 +250,8 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
         "samples": test.samples,
         "evidence": test.evidence,
         "threshold": test.threshold,
-        "statistics": [{**each, "live": None if math.isnan(each["live"]) else each["live"]} for each in statistics],
+        "statistics": [
+            {**each, "live": None if math.isnan(each["live"]) else each["live"]}
+            for each in statistics
+        ],
     }

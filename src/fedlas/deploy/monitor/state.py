@@ -18,11 +18,11 @@ from fedlas.deploy.monitor.watches import LiveBatch, Watch
 from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 
-OWNER = "fedlas monitor"
 FORMAT = "fedlas.monitor/2"
 
 
-ROWS, FIRST_WIDTH = 64, 50
+ROWS = 64
+FIRST_WIDTH = 50
 """Most rows of a history, and samples in a row at first: when all rows are full, each two become one."""
 
 
@@ -45,13 +45,21 @@ class History:
         """Return a history of no samples."""
         return cls(np.zeros((0, statistics)), np.zeros((0, statistics)), np.zeros(0))
 
-    def after(self, row: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float) -> History:
+    def after(
+        self, row: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
+    ) -> History:
         """Return it with more samples in its last row or a new one; ``batch`` is values and which samples have them."""
-        count, total, last = self.count, self.total, self.evidence
+        count = self.count
+        total = self.total
+        last = self.evidence
         if row == len(last):
             none = np.zeros((1, count.shape[1]))
-            count, total, last = np.concatenate([count, none]), np.concatenate([total, none]), np.append(last, 0.0)
-        count, total, last = count.copy(), total.copy(), last.copy()
+            count = np.concatenate([count, none])
+            total = np.concatenate([total, none])
+            last = np.append(last, 0.0)
+        count = count.copy()
+        total = total.copy()
+        last = last.copy()
         if batch is not None:
             values, has = batch
             count[-1] += has.sum(axis=0)
@@ -61,7 +69,9 @@ class History:
 
     def merged(self) -> History:
         """Return it with each two rows as one; their number is even."""
-        count, total = (each.reshape(-1, 2, each.shape[1]).sum(axis=1) for each in (self.count, self.total))
+        count, total = (
+            each.reshape(-1, 2, each.shape[1]).sum(axis=1) for each in (self.count, self.total)
+        )
         return History(count, total, self.evidence[1::2])
 
     @property
@@ -72,7 +82,11 @@ class History:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"count": self.count.tolist(), "total": self.total.tolist(), "evidence": self.evidence.tolist()}
+        return {
+            "count": self.count.tolist(),
+            "total": self.total.tolist(),
+            "evidence": self.evidence.tolist(),
+        }
 
     @classmethod
     def read(cls, content: Mapping[str, Any], least: Floats, most: Floats) -> History:
@@ -82,8 +96,14 @@ class History:
             KeyError: If a part is missing.
             ValueError: If no samples have these sums.
         """
-        count, total, evidence = (read_array(content, name) for name in ("count", "total", "evidence"))
-        if count.shape != (len(evidence), len(least)) or total.shape != count.shape or (evidence < 0).any():
+        count, total, evidence = (
+            read_array(content, name) for name in ("count", "total", "evidence")
+        )
+        if (
+            count.shape != (len(evidence), len(least))
+            or total.shape != count.shape
+            or (evidence < 0).any()
+        ):
             raise ValueError(f"a history of {count.shape}, {total.shape} and {evidence.shape}")
         read_counts({"count": count.ravel().tolist()}, "count")
         slack = 1e-9 * np.maximum(count, 1)  # sums of floats are a little off
@@ -132,7 +152,9 @@ class Watched:
             # Rows of the histories end at whole multiples of their width, however the stream is cut into files.
             row = self.samples // self.width
             if row == ROWS:
-                self.histories = {name: history.merged() for name, history in self.histories.items()}
+                self.histories = {
+                    name: history.merged() for name, history in self.histories.items()
+                }
                 self.width *= 2
                 continue
             part = batch[start : start + self.width - self.samples % self.width]
@@ -152,7 +174,9 @@ class Watched:
         Raises:
             InputError: If it cannot be written; what was there before is still there then.
         """
-        content = {name: getattr(self, name) for name in ("samples", "labeled", "looks", "width", "alarms")}
+        content = {
+            name: getattr(self, name) for name in ("samples", "labeled", "looks", "width", "alarms")
+        }
         content["watches"] = {
             name: {
                 "samples": watch.test.samples,
@@ -180,7 +204,9 @@ def locked_state(state: Path) -> Iterator[None]:
         state.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except (OSError, NotImplementedError) as error:  # the latter where the file system has no locks
-        raise not_writable(state.parent, error if isinstance(error, OSError) else OSError(str(error))) from error
+        raise not_writable(
+            state.parent, error if isinstance(error, OSError) else OSError(str(error))
+        ) from error
     try:
         yield
     finally:
@@ -202,39 +228,61 @@ def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]
             return _watched(content, watches)
     except (OSError, KeyError, TypeError, ValueError) as error:
         got = f"{path} ({reason(error)})"
-        raise InputError(OWNER, "the state must be a file that it wrote", got, fix) from error
+        raise InputError("the state must be a file that it wrote", got, fix) from error
     if other == "format":
         got = f"{path} of {content[other]!r}, whose tests were others" + (
             ", with an alarm" if content.get("alarm") is not None else ""
         )
-        raise InputError(OWNER, f"the state must be of this version, {FORMAT!r}", got, fix)
+        raise InputError(f"the state must be of this version, {FORMAT!r}", got, fix)
     got = f"{path} with {other} {content[other]!r} instead of {identity[other]!r}"
-    raise InputError(OWNER, "the state must be of the same card and false-alarm rate", got, fix)
+    raise InputError("the state must be of the same card and false-alarm rate", got, fix)
 
 
 def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
     state = Watched.nothing(watches)
     state.samples, state.looks, state.width = (
-        check_count(OWNER, name, content[name]) for name in ("samples", "looks", "width")
+        check_count(name, content[name]) for name in ("samples", "looks", "width")
     )
-    state.labeled = check_count(OWNER, "labeled", content["labeled"], low=0)
-    state.alarms = {name: check_count(OWNER, "alarm", sample) for name, sample in dict(content["alarms"]).items()}
+    state.labeled = check_count("labeled", content["labeled"], low=0)
+    state.alarms = {
+        name: check_count("alarm", sample) for name, sample in dict(content["alarms"]).items()
+    }
     if set(content["watches"]) != set(state.watches) or not set(state.alarms) <= set(state.watches):
-        raise ValueError(f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}")
+        raise ValueError(
+            f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}"
+        )
     if max(state.labeled, *state.alarms.values(), 0) > state.samples:
-        raise ValueError(f"{state.labeled} labels and alarms after {state.alarms} of {state.samples} samples")
+        raise ValueError(
+            f"{state.labeled} labels and alarms after {state.alarms} of {state.samples} samples"
+        )
     for name, watch in state.watches.items():
-        each, test = content["watches"][name], watch.test
+        each = content["watches"][name]
+        test = watch.test
         active = read_array(each, "active")
         if active.shape != test.active.shape or not (active >= 0).all():
             raise ValueError(f"active {active.shape} of {name}")
-        test.samples, test.active = check_count(OWNER, "samples", each["samples"], low=0), active
+        test.samples = check_count("samples", each["samples"], low=0)
+        test.active = active
         history = state.histories[name] = History.read(each["history"], test.least, test.most)
         # A label, or a class, that some samples lack is missing in the watch too; confidences are never.
-        expected = {"calibration": state.labeled, "accuracy": state.labeled, "confidence": state.samples}
-        if not history.count[:, 0].sum() == test.samples == expected.get(name, test.samples) <= state.samples:
-            raise ValueError(f"{history.count[:, 0].sum():g} and {test.samples} of {state.samples} samples in {name}")
-        if len(history.evidence) != -(-state.samples // state.width) or len(history.evidence) > ROWS:
+        expected = {
+            "calibration": state.labeled,
+            "accuracy": state.labeled,
+            "confidence": state.samples,
+        }
+        if (
+            not history.count[:, 0].sum()
+            == test.samples
+            == expected.get(name, test.samples)
+            <= state.samples
+        ):
+            raise ValueError(
+                f"{history.count[:, 0].sum():g} and {test.samples} of {state.samples} samples in {name}"
+            )
+        if (
+            len(history.evidence) != -(-state.samples // state.width)
+            or len(history.evidence) > ROWS
+        ):
             raise ValueError(f"{len(history.evidence)} rows of {state.width} samples in {name}")
         if bool(np.any(history.evidence >= test.threshold)) and name not in state.alarms:
             raise ValueError(f"no alarm in {name} in spite of its evidence")

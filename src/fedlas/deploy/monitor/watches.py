@@ -101,17 +101,25 @@ def _calibration(card: Card, half: float) -> Watch:
         return np.repeat((batch.correct - batch.confidence)[:, None], len(low), axis=1), has
 
     whole = "accuracy less confidence"
-    names = (whole, *(f"{whole}, {start:.5g}-{end:.5g}" for start, end in itertools.pairwise(gaps.edges)))
+    names = (
+        whole,
+        *(f"{whole}, {start:.5g}-{end:.5g}" for start, end in itertools.pairwise(gaps.edges)),
+    )
     count = np.maximum(gaps.count, 1)
-    variance = (gaps.right - 2 * gaps.products + gaps.squares) / count - ((gaps.right - gaps.confidence) / count) ** 2
+    variance = (gaps.right - 2 * gaps.products + gaps.squares) / count - (
+        (gaps.right - gaps.confidence) / count
+    ) ** 2
     test = MeanDrift(low, high, -highest, 1 - lowest, false_alarm=half)
     means = np.where(gaps.count > 0, (gaps.right - gaps.confidence) / count, 0.0)
-    return Watch("calibration", names, means, np.sqrt(np.maximum(variance, 0)), test, "no labels", values)
+    return Watch(
+        "calibration", names, means, np.sqrt(np.maximum(variance, 0)), test, "no labels", values
+    )
 
 
 def _accuracy(card: Card, half: float) -> Watch:
     """Return the watch of accuracy, and of errors among the samples that the card's thresholds accept."""
-    count, right = int(card.gaps.count[0]), round(card.gaps.right[0])
+    count = int(card.gaps.count[0])
+    right = round(card.gaps.right[0])
     rows = [row for row in card.thresholds if row.accepted]
     cuts = np.array([row.threshold for row in rows])
     miss = half / (1 + len(rows))
@@ -136,11 +144,15 @@ def _accuracy(card: Card, half: float) -> Watch:
 
 def _confidence(card: Card, half: float) -> Watch:
     """Return the watch of the mean confidence, and of the shares of samples below some confidences."""
-    count, sums = int(card.gaps.count[0]), card.gaps
+    count = int(card.gaps.count[0])
+    sums = card.gaps
     # By number and not by what lies below: the points must not depend on the samples that are counted.
     places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
-    places = places[(places > 0) & (places < len(card.bin_counts)) & (1 - card.bin_edges[places] > _SATURATED)]
-    points, below = card.bin_edges[places], card.bin_counts.cumsum()[places - 1]
+    places = places[
+        (places > 0) & (places < len(card.bin_counts)) & (1 - card.bin_edges[places] > _SATURATED)
+    ]
+    points = card.bin_edges[places]
+    below = card.bin_counts.cumsum()[places - 1]
     miss = half / (1 + len(points))
     mean = float(sums.confidence[0] / count)
     ends = [
@@ -149,7 +161,9 @@ def _confidence(card: Card, half: float) -> Watch:
     ]
 
     def values(batch: LiveBatch) -> Values:
-        statistics = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
+        statistics = np.concatenate(
+            [batch.confidence[:, None], batch.confidence[:, None] < points], axis=1
+        )
         return statistics, np.ones_like(statistics, dtype=bool)
 
     names = ("mean confidence", *(f"confidences below {point:.6g}" for point in points))
@@ -161,7 +175,9 @@ def _confidence(card: Card, half: float) -> Watch:
 def _classes(card: Card, counts: Floats, half: float) -> Watch:
     """Return the watch of the shares of the predicted classes, or of groups of classes that follow each other."""
     groups = np.array_split(np.arange(len(counts)), min(GROUPS, len(counts)))
-    group_of = np.concatenate([np.full(len(members), number) for number, members in enumerate(groups)])
+    group_of = np.concatenate(
+        [np.full(len(members), number) for number, members in enumerate(groups)]
+    )
     samples = int(counts.sum())
     grouped = [int(counts[members].sum()) for members in groups]
     ends = [clopper_pearson(n, samples, confidence_level=1 - half / len(groups)) for n in grouped]
@@ -174,7 +190,8 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
 
     called = card.classes or tuple(map(str, range(len(counts))))
     names = tuple(
-        f"class {called[g[0]]}" if len(g) == 1 else f"classes {called[g[0]]} to {called[g[-1]]}" for g in groups
+        f"class {called[g[0]]}" if len(g) == 1 else f"classes {called[g[0]]} to {called[g[-1]]}"
+        for g in groups
     )
     shares = [n / samples for n in grouped]
     return _of_shares("classes", names, shares, ends, half, "no classes", values)

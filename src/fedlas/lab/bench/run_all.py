@@ -9,7 +9,14 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
-from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Task, TaskResult, attempt
+from fedlas.lab.bench.executors import (
+    Executor,
+    JointProgress,
+    LocalExecutor,
+    Task,
+    TaskResult,
+    attempt,
+)
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective, threads_for
 from fedlas.lab.runs.claim import check_bench_folder, check_claim, check_data, is_run, run_folders
@@ -25,7 +32,9 @@ from fedlas.lab.runs.intervals import lacks_estimates
 def notes_of(runs: Sequence[Run]) -> list[str]:
     """Return a line if fits of finished runs warned; none without warnings."""
     names = [run.name for run in runs if RunFolder(run.folder).metrics.get("notes")]
-    return [f"A fit warned in {counted(names)}; the report lists it under the runs."] if names else []
+    return (
+        [f"A fit warned in {counted(names)}; the report lists it under the runs."] if names else []
+    )
 
 
 @dataclass
@@ -45,7 +54,9 @@ class BenchOutcome:
     pending: list[str]
 
 
-def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None) -> BenchOutcome:
+def run_all(
+    runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None
+) -> BenchOutcome:
     """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
 
     Args:
@@ -69,7 +80,8 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         build_objective(run, splits)
         threads = threads_for(run)
         for folder in _siblings(runs):
-            with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
+            # a run of the plan fails by itself; another is no part of the report
+            with suppress(UnreadableError):
                 check_data(folder, data_fingerprint(run))
     if new:
         say(*_of_other_code(_siblings(runs)), style="yellow", wrap=True, stderr=True, on=console)
@@ -79,9 +91,11 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         results[result.name] = result
         text = str(result.line)
         if result.busy is not None:
-            text, style = f"skipped: {result.busy}", "yellow"
+            text = f"skipped: {result.busy}"
+            style = "yellow"
         elif result.error is not None:
-            text, style = f"failed: {result.error.removeprefix('InputError: ')}", "red"
+            text = f"failed: {result.error.removeprefix('InputError: ')}"
+            style = "red"
         text = f"[{len(results)}/{len(runs)}] {result.name}  {text}"
         say(*text.split("\n"), style=style, stderr=True, on=console)
 
@@ -97,10 +111,22 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             for result in ended:
                 progress.ended(result)
                 note(result)
-        ended_well = [run for run in todo if run.name in results and results[run.name].line is not None]
+        ended_well = [
+            run for run in todo if run.name in results and results[run.name].line is not None
+        ]
         # Whichever process did the first run decided the precision of all.
-        starts = [start for run in new[:1] for start in RunFolder(run.folder).starts[-1:] if "precision" in start]
-        say(*(f"  precision {start['precision']}" for start in starts), style="dim", stderr=True, on=console)
+        starts = [
+            start
+            for run in new[:1]
+            for start in RunFolder(run.folder).starts[-1:]
+            if "precision" in start
+        ]
+        say(
+            *(f"  precision {start['precision']}" for start in starts),
+            style="dim",
+            stderr=True,
+            on=console,
+        )
         lines = [*notes_of(ended_well), *alarms_of(ended_well, runs[0].folder.parent)]
         say(*lines, style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)
@@ -151,7 +177,6 @@ def _check_folders(runs: Sequence[Run]) -> None:
     siblings = [folder for folder in _siblings(runs) if folder.path not in planned]
     others = [(f.name, f.config) for f in siblings if is_run(f) and f.config and not f.is_derived]
     check_alike(
-        "bench",
         [*others, *((run.name, run.config()) for run in runs)],
         "Use the old settings, or another --out for the new ones.",
     )
@@ -159,4 +184,8 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
     """Return the run folders of the bench, those of other losses and seeds included."""
-    return [folder for bench in dict.fromkeys(run.folder.parent for run in runs) for folder in run_folders(bench)]
+    return [
+        folder
+        for bench in dict.fromkeys(run.folder.parent for run in runs)
+        for folder in run_folders(bench)
+    ]

@@ -51,12 +51,17 @@ class Group:
             InputError: As :func:`fedlas.lab.recipes.plan.plan`.
         """
         return [
-            (recipe, plan(recipe, losses=losses, seeds=seeds, out=self.folder(recipe, out))) for recipe in self.recipes
+            (recipe, plan(recipe, losses=losses, seeds=seeds, out=self.folder(recipe, out)))
+            for recipe in self.recipes
         ]
 
 
 def load_group(
-    name: str, overrides: Iterable[str] = (), *, data: str | None = None, trackers: Sequence[str] = ()
+    name: str,
+    overrides: Iterable[str] = (),
+    *,
+    data: str | None = None,
+    trackers: Sequence[str] = (),
 ) -> Group:
     """Return a group of recipes, or one recipe as a group of its own.
 
@@ -77,18 +82,31 @@ def load_group(
         return Group(name, recipe.title, (recipe.with_data_root(data).with_trackers(trackers),))
     for key in content:
         if key not in _KEYS:
-            raise InputError("recipe", f"a group may have {', '.join(_KEYS)}", repr(key), suggestion(str(key), _KEYS))
+            raise InputError(
+                f"a group may have {', '.join(_KEYS)}", repr(key), suggestion(str(key), _KEYS)
+            )
     for key in ("recipes", "methods", "seeds", "then"):
         if key in content and not (isinstance(content[key], list) and content[key]):
-            raise InputError("recipe", f"{key} of a group must be a list", content[key], f"Write e.g. {key}: [...].")
+            raise InputError(
+                f"{key} of a group must be a list", content[key], f"Write e.g. {key}: [...]."
+            )
     # The command line counts more than the group, and the group more than its recipes.
     overridden = {override.partition("=")[0].strip() for override in overrides}
-    changes = {key: content[key] for key in ("methods", "seeds") if key in content and key not in overridden}
+    changes = {
+        key: content[key]
+        for key in ("methods", "seeds")
+        if key in content and key not in overridden
+    }
     # A file is relative to the group's folder, like the file that a recipe extends.
-    names = [str(Path(name).parent / m) if m.endswith((".yaml", ".yml")) else m for m in map(str, content["recipes"])]
+    names = [
+        str(Path(name).parent / m) if m.endswith((".yaml", ".yml")) else m
+        for m in map(str, content["recipes"])
+    ]
     loaded = (replace(load_recipe(member, overrides), **changes) for member in names)
     recipes = tuple(each.with_data_root(data).with_trackers(trackers) for each in loaded)
-    return Group(name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ()))))
+    return Group(
+        name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ())))
+    )
 
 
 def dry_run_bench(
@@ -107,9 +125,15 @@ def dry_run_bench(
     forecasts: list[Forecast] = []
     for recipe, runs in group.plan(losses=losses, seeds=seeds, out=out):
         check_bench_folder(runs[0].folder.parent)
-        ahead, images = [forecast(run) for run in runs], train_size(runs[0])
-        size = "images that are not there to be counted" if images is None else f"about {images:,} images"
-        train, weights = recipe.train, recipe.model.weights
+        ahead = [forecast(run) for run in runs]
+        images = train_size(runs[0])
+        size = (
+            "images that are not there to be counted"
+            if images is None
+            else f"about {images:,} images"
+        )
+        train = recipe.train
+        weights = recipe.model.weights
         missing = f"missing: {weights}, the pre-trained weights; --set model.weights=FILE says where they are"
         say(
             "",
@@ -124,7 +148,10 @@ def dry_run_bench(
 
 
 def _table(forecasts: Sequence[Forecast]) -> list[str]:
-    rows = [(f.run.name, "?" if f.steps is None else f"{f.steps:,}", f.state, str(f.run.folder)) for f in forecasts]
+    rows = [
+        (f.run.name, "?" if f.steps is None else f"{f.steps:,}", f.state, str(f.run.folder))
+        for f in forecasts
+    ]
     rows = [("run", "steps", "state", "folder"), *rows]
     name, steps, state = (max(len(row[column]) for row in rows) for column in range(3))
     return [f"{row[0]:{name}}  {row[1]:>{steps}}  {row[2]:{state}}  {row[3]}" for row in rows]
@@ -132,7 +159,8 @@ def _table(forecasts: Sequence[Forecast]) -> list[str]:
 
 def _totals(forecasts: Sequence[Forecast]) -> str:
     counted = [f for f in forecasts if f.steps is not None and f.left is not None]
-    steps, rest = sum(f.steps or 0 for f in counted), sum(f.left or 0 for f in counted)
+    steps = sum(f.steps or 0 for f in counted)
+    rest = sum(f.left or 0 for f in counted)
     finished = sum(f.state == "finished" for f in forecasts)
     unknown = len(forecasts) - len(counted)
     parts = [f"{len(forecasts)} runs, {finished} of them finished"]

@@ -18,10 +18,10 @@ from fedlas.lab.data.files import Files
 Flip = bool | Literal["alternating"]
 
 
-def expect(owner: str, holds: bool, expected: str, got: object, fix: str) -> None:
+def expect(holds: bool, expected: str, got: object, fix: str) -> None:
     """Raise InputError unless a condition ``holds``."""
     if not holds:
-        raise InputError(owner, expected, got, fix)
+        raise InputError(expected, got, fix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +47,26 @@ class Images:
     label_probs: Tensor | None = None
 
     def __post_init__(self) -> None:
-        images, target, probs = self.images, self.target, self.label_probs
+        images = self.images
+        target = self.target
+        probs = self.label_probs
         for name, value in (("images", images), ("target", target), ("label_probs", probs)):
             tensor = isinstance(value, Tensor) or (value is None and name == "label_probs")
-            expect("Images", tensor, f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy.")
+            expect(
+                tensor, f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy."
+            )
         shaped = images.ndim == 4 and images.dtype == torch.uint8 and 0 not in images.shape
         expected = "images must be uint8 (N, channels, H, W) with at least one image"
         fix = "Scale to 0..255, convert to uint8, and put the channels second."
-        expect("Images", shaped, expected, describe(images), fix)
+        expect(shaped, expected, describe(images), fix)
         count = len(images)
         fits = target.shape == (count,) and target.dtype == torch.int64
         expected = f"target must be int64 ({count},) like the {count} images"
-        expect("Images", fits, expected, describe(target), "Pass one class index per image.")
+        expect(fits, expected, describe(target), "Pass one class index per image.")
         if probs is not None:
             fits = probs.ndim == 2 and len(probs) == count and probs.dtype == torch.float32
             fix = "Pass one row of class probabilities per image."
-            expect("Images", fits, f"label_probs must be float32 ({count}, C)", describe(probs), fix)
+            expect(fits, f"label_probs must be float32 ({count}, C)", describe(probs), fix)
 
     def __len__(self) -> int:
         return int(self.target.shape[0])
@@ -91,7 +95,9 @@ class Images:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
         probs = self.label_probs
-        return Images(change(self.images), change(self.target), None if probs is None else change(probs))
+        return Images(
+            change(self.images), change(self.target), None if probs is None else change(probs)
+        )
 
 
 Part = Images | Files
@@ -152,36 +158,49 @@ class Source:
         (channels, height, width), count = self.train.shape, len(self.classes)
         fix = "Add images of another class: with one class there is nothing to classify."
         got = f"{count} ({', '.join(self.classes)})"
-        expect(self.name, count >= 2, "a data set needs at least two classes", got, fix)
+        expect(count >= 2, "a data set needs at least two classes", got, fix)
         alike = height == width and self.test.shape == self.train.shape
         got = f"train {self.train.shape}, test {self.test.shape}"
         fix = "Crop or resize them first (the folder loader does it with image_size)."
-        expect(self.name, alike, "all images must be square and of one shape", got, fix)
+        expect(alike, "all images must be square and of one shape", got, fix)
         # Labels.
         for part, images in (("train", self.train), ("test", self.test)):
-            low, high = int(images.target.min()), int(images.target.max())
+            low = int(images.target.min())
+            high = int(images.target.max())
             expected = f"{part} labels must be in [0, {count}) for {count} classes"
             fix = "Number the classes from 0, or name all of them."
-            expect(self.name, 0 <= low <= high < count, expected, f"values from {low} to {high}", fix)
+            expect(0 <= low <= high < count, expected, f"values from {low} to {high}", fix)
             probs = images.label_probs
             expected = f"{part} label_probs must have {count} columns, one per class"
             named = probs is None or probs.shape[1] == count
-            expect(self.name, named, expected, describe(probs), "Name all classes.")
-        absent = (torch.bincount(self.train.target, minlength=count) == 0).nonzero().flatten().tolist()
-        got = f"none for {len(absent)} of {count} classes, the first {self.classes[absent[0]]!r}" if absent else ""
+            expect(named, expected, describe(probs), "Name all classes.")
+        absent = (
+            (torch.bincount(self.train.target, minlength=count) == 0).nonzero().flatten().tolist()
+        )
+        got = (
+            f"none for {len(absent)} of {count} classes, the first {self.classes[absent[0]]!r}"
+            if absent
+            else ""
+        )
         fix = "Add images of these classes, or number the labels without gaps."
-        expect(self.name, not absent, "every class must have training images", got, fix)
+        expect(not absent, "every class must have training images", got, fix)
         # Augmentation and normalization.
-        check_count(self.name, "crop_padding", self.crop_padding, low=0)
+        check_count("crop_padding", self.crop_padding, low=0)
         if isinstance(self.train, Files):
             choice = self.flip if self.flip == "alternating" else self.crop_padding
             expected = "images on disk must have no crop_padding and no alternating flips"
-            expect(self.name, not choice, expected, choice, "Choose resize, crop and train_crop, and flip=true.")
+            expect(
+                not choice, expected, choice, "Choose resize, crop and train_crop, and flip=true."
+            )
         usable = self.mean is None and self.std is None
         usable = usable or usable_statistics(self.mean or (), self.std or (), channels)
-        expected = f"mean and std must both be None or hold {channels} numbers, finite and std above 0"
-        fix = "Give one number per channel in [0, 1] units, or leave both out to have them computed."
-        expect(self.name, usable, expected, f"mean {self.mean}, std {self.std}", fix)
+        expected = (
+            f"mean and std must both be None or hold {channels} numbers, finite and std above 0"
+        )
+        fix = (
+            "Give one number per channel in [0, 1] units, or leave both out to have them computed."
+        )
+        expect(usable, expected, f"mean {self.mean}, std {self.std}", fix)
 
     @property
     def num_classes(self) -> int:
@@ -199,7 +218,10 @@ without it needs no files."""
 
 def option_names(name: str) -> list[str]:
     """Return the names of the options of a data set, those that every data set has included."""
-    return [*(each for each in inspect.signature(DATASETS[name].value).parameters if each != "root"), *COMMON_OPTIONS]
+    return [
+        *(each for each in inspect.signature(DATASETS[name].value).parameters if each != "root"),
+        *COMMON_OPTIONS,
+    ]
 
 
 def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
@@ -221,28 +243,28 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     """
     for option in options:
         if option not in (names := option_names(name)):
-            raise InputError(name, "options must be its own", repr(option), suggestion(option, names))
+            raise InputError("options must be its own", repr(option), suggestion(option, names))
     # Augmentation and statistics are checked before anything is read, which may take minutes.
     common = {key: options.pop(key) for key in COMMON_OPTIONS if key in options}
     flip = common.get("flip", False)
-    flips, expected = flip in (True, False, "alternating"), "flip must be true, false or alternating"
-    expect(name, flips, expected, describe(flip), "Choose one.")
-    check_count(name, "crop_padding", common.get("crop_padding", 0), low=0)
+    flips = flip in (True, False, "alternating")
+    expected = "flip must be true, false or alternating"
+    expect(flips, expected, describe(flip), "Choose one.")
+    check_count("crop_padding", common.get("crop_padding", 0), low=0)
     for key in ("mean", "std"):
         if common.get(key) is not None:
-            common[key] = check_statistic(name, key, common[key])
+            common[key] = check_statistic(key, common[key])
     stored = "files" in DATASETS[name].metadata
     fix = "Leave root out."
-    expect(name, stored or root is None, "this data set needs no files, so no root", repr(root), fix)
+    expect(stored or root is None, "this data set needs no files, so no root", repr(root), fix)
     source: Source = DATASETS.build(name, options, root=root)
     return replace(source, **common)
 
 
-def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
+def check_statistic(name: str, value: Any) -> tuple[float, ...]:
     """Return ``value`` as a tuple of means or of standard deviations of the channels.
 
     Args:
-        owner: Named in the error.
         name: Name of the option; if it ends in ``std``, the numbers must be above 0.
         value: A list of numbers.
 
@@ -250,10 +272,12 @@ def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
         InputError: If it is not a list, is empty, or a number is not finite or not above 0.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise InputError(owner, f"{name} must be a list of numbers", describe(value), "Give one per channel.")
+        raise InputError(
+            f"{name} must be a list of numbers", describe(value), "Give one per channel."
+        )
     above_0 = name.endswith("std")
     low = 0.0 if above_0 else float("-inf")
-    return tuple(check_number(owner, name, number, low=low, low_open=above_0) for number in value)
+    return tuple(check_number(name, number, low=low, low_open=above_0) for number in value)
 
 
 COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")

@@ -58,21 +58,29 @@ class Epochs:
         world_size: int = 1,
     ) -> None:
         self._part = part
-        self.batch_size = check_count("Batches", "batch_size", batch_size)
-        self.seed = check_count("Batches", "seed", seed, low=0)
-        self.world_size = check_count("Batches", "world_size", world_size)
-        self.rank = check_count("Batches", "rank", rank, low=0)
+        self.batch_size = check_count("batch_size", batch_size)
+        self.seed = check_count("seed", seed, low=0)
+        self.world_size = check_count("world_size", world_size)
+        self.rank = check_count("rank", rank, low=0)
         if rank >= world_size:
-            raise InputError("Batches", f"rank must be below world_size {world_size}", rank, "Count ranks from 0.")
+            raise InputError(
+                f"rank must be below world_size {world_size}", rank, "Count ranks from 0."
+            )
         if batch_size < world_size:
             expected = f"batch_size must be at least one sample for each of {world_size} processes"
             fix = "batch_size counts the samples of all processes together: choose a larger one."
-            raise InputError("Batches", expected, batch_size, fix)
+            raise InputError(expected, batch_size, fix)
         if drop_last and len(part) < batch_size:
             expected = f"with drop_last there must be at least batch_size={batch_size} images"
-            raise InputError("Batches", expected, len(part), "Choose a smaller batch_size, or drop_last=False.")
-        self.flip, self.shuffle, self.drop_last = flip, shuffle, drop_last
-        self._scale, self._shift = multiply_add(mean, std, channels=part.shape[0], device=part.target.device)
+            raise InputError(
+                expected, len(part), "Choose a smaller batch_size, or drop_last=False."
+            )
+        self.flip = flip
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self._scale, self._shift = multiply_add(
+            mean, std, channels=part.shape[0], device=part.target.device
+        )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same on every rank."""
@@ -84,7 +92,10 @@ class Epochs:
         for step in range(len(self)):
             start = step * self.batch_size
             size = min(self.batch_size, len(self._part) - start)
-            yield slice(start + size * self.rank // self.world_size, start + size * (self.rank + 1) // self.world_size)
+            yield slice(
+                start + size * self.rank // self.world_size,
+                start + size * (self.rank + 1) // self.world_size,
+            )
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Return ``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32."""
@@ -97,7 +108,7 @@ class Epochs:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, a whole number >= 0, of the iterations that start after this call."""
-        self._epoch = check_count("Batches.set_epoch", "epoch", epoch, low=0)
+        self._epoch = check_count("epoch", epoch, low=0)
 
 
 class Batches(Epochs):
@@ -134,7 +145,7 @@ class Batches(Epochs):
     def __init__(self, images: Images, *, crop_padding: int = 0, **options: Any) -> None:
         super().__init__(images, **options)
         self.images = images
-        self.crop_padding = check_count("Batches", "crop_padding", crop_padding, low=0)
+        self.crop_padding = check_count("crop_padding", crop_padding, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         plan = self._plan()
@@ -144,7 +155,9 @@ class Batches(Epochs):
             if self.crop_padding:
                 pixels = _crop(pixels, plan["top"][mine], plan["left"][mine], self.crop_padding)
             if self.flip:
-                pixels = torch.where(plan["mirrored"][mine, None, None, None], pixels.flip(3), pixels)
+                pixels = torch.where(
+                    plan["mirrored"][mine, None, None, None], pixels.flip(3), pixels
+                )
             yield self.normalized(pixels), self.images.target[index], index
 
     def _plan(self) -> dict[str, Tensor]:
@@ -152,7 +165,8 @@ class Batches(Epochs):
 
         All random numbers are drawn, used or not, so that options do not affect each other.
         """
-        random, count = stream(Purpose.EPOCH, self.seed, self._epoch), len(self.images)
+        random = stream(Purpose.EPOCH, self.seed, self._epoch)
+        count = len(self.images)
         shuffled = random.permutation(count)
         order = shuffled.astype(np.int64) if self.shuffle else np.arange(count)
         mirrored = random.random_sample(count) < 0.5
@@ -163,15 +177,20 @@ class Batches(Epochs):
         # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
         rows, columns = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
         arrays = {"order": order, "mirrored": mirrored, "top": rows, "left": columns}
-        return {name: torch.from_numpy(array).to(self.images.target.device) for name, array in arrays.items()}
+        return {
+            name: torch.from_numpy(array).to(self.images.target.device)
+            for name, array in arrays.items()
+        }
 
 
 def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
     """Pad ``pixels (B, channels, H, W)`` with black, then crop to the old size at ``row, column (B,)``."""
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
-    padded[:, :, padding:-padding, padding:-padding] = pixels  # several times faster than F.pad for uint8
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, channels, places, places, H, W), a view
+    # several times faster than F.pad for uint8
+    padded[:, :, padding:-padding, padding:-padding] = pixels
+    # (B, channels, places, places, H, W), a view
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(batch, device=pixels.device), :, row, column]
 
 
@@ -203,11 +222,16 @@ class StreamedBatches(Epochs):
         The epoch, which :meth:`set_epoch` sets. Workers of shuffled batches live as long as the object.
     """
 
-    def __init__(self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Any
+    ) -> None:
         super().__init__(files, **options)
-        self.files, self.augment = files, augment
+        self.files = files
+        self.augment = augment
         self.workers = (
-            _default_workers(self.world_size) if workers is None else check_count("data", "workers", workers, low=0)
+            _default_workers(self.world_size)
+            if workers is None
+            else check_count("workers", workers, low=0)
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -231,7 +255,8 @@ class StreamedBatches(Epochs):
             collate_fn=partial(_collate, self.files.shape),
             pin_memory=self.files.target.device.type == "cuda",
             persistent_workers=self.workers > 0 and self.shuffle,
-            generator=torch.Generator(),  # DataLoader draws from it in each iteration, not from the global generator
+            # DataLoader draws from it in each iteration, not from the global generator
+            generator=torch.Generator(),
         )
 
 
@@ -245,18 +270,23 @@ class _BatchSampler:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[_Place]]:
-        batches, count = self.batches, len(self.batches.files)
+        batches = self.batches
+        count = len(self.batches.files)
         random = stream(Purpose.EPOCH, batches.seed, batches.epoch)
         order = random.permutation(count).tolist()
         seeds = random.randint(0, 2**62, count).tolist()
         for mine in batches.slices():
             places = range(mine.start, mine.stop)
-            yield [(order[i] if batches.shuffle else i, seeds[i] if batches.augment else None) for i in places]
+            yield [
+                (order[i] if batches.shuffle else i, seeds[i] if batches.augment else None)
+                for i in places
+            ]
 
 
 class _Rows(Dataset[Any]):
     def __init__(self, files: Files, pipeline: Callable[[Any], Tensor]) -> None:
-        self.files, self.pipeline = files, pipeline
+        self.files = files
+        self.pipeline = pipeline
 
     def __getitem__(self, place: _Place) -> tuple[Tensor, int] | InputError:
         (row, seed), files = place, self.files
@@ -284,5 +314,7 @@ def _collate(shape: tuple[int, int, int], items: list[Any]) -> tuple[Tensor | In
 
 
 def _default_workers(world_size: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(8, cores // world_size))

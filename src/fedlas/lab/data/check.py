@@ -91,7 +91,9 @@ def check_dataset(
     return checked
 
 
-def _decode(part: Files, quick: bool, advance: Callable[[], None]) -> tuple[Counter[tuple[int, int]], list[str]]:
+def _decode(
+    part: Files, quick: bool, advance: Callable[[], None]
+) -> tuple[Counter[tuple[int, int]], list[str]]:
     """Return the counts of the sizes of readable images, and a line for each unreadable one."""
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []
@@ -104,7 +106,7 @@ def _decode(part: Files, quick: bool, advance: Callable[[], None]) -> tuple[Coun
         try:
             image = part.open(row)
         except InputError as error:
-            return error.parts[2]
+            return error.parts[1]
         return int(image.height), int(image.width)
 
     for result in in_parallel(look, range(len(part))):
@@ -117,16 +119,23 @@ def _decode(part: Files, quick: bool, advance: Callable[[], None]) -> tuple[Coun
 
 
 def _differences(checked: Checked, expected: Expected) -> list[str]:
-    source, problems = checked.source, []
+    source = checked.source
+    problems = []
     if source.num_classes != expected.classes:
-        problems.append(f"There are {source.num_classes:,} classes; the published data set has {expected.classes:,}.")
+        problems.append(
+            f"There are {source.num_classes:,} classes; the published data set has {expected.classes:,}."
+        )
     for label, published in (("train", expected.train), ("test", expected.test)):
         if (images := int(checked.counts(label).sum())) != published:
-            problems.append(f"There are {images:,} images in {label}; the published data set has {published:,}.")
+            problems.append(
+                f"There are {images:,} images in {label}; the published data set has {published:,}."
+            )
     if expected.per_class is not None:
         counts, (low, high) = checked.counts("train"), expected.per_class
         if outside := torch.nonzero((counts < low) | (counts > high)).flatten().tolist():
-            named = ", ".join(f"{source.classes[label]} {int(counts[label]):,}" for label in outside[:_MOST])
+            named = ", ".join(
+                f"{source.classes[label]} {int(counts[label]):,}" for label in outside[:_MOST]
+            )
             more = f" and {len(outside) - _MOST} more" if len(outside) > _MOST else ""
             published_counts = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             what = f"{len(outside):,} classes have another number of training images than {published_counts}"

@@ -13,7 +13,9 @@ from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.disk import required_root
 from fedlas.lab.data.splits import hold_out
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 """Suffixes of image files."""
 
 Listed = Sequence[tuple[str, int]]
@@ -36,11 +38,12 @@ def image_names(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if is_image_name(entry.name))
 
 
-def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images as PART/CLASS/*.") -> list[Path]:
+def class_folders(
+    place: Path, *, layout: str = "Arrange the images as PART/CLASS/*."
+) -> list[Path]:
     """Return the folders in ``place``, sorted by name, without hidden ones.
 
     Args:
-        owner: Data set, named in the error.
         place: The folder.
         layout: A sentence that says how the folders should be arranged.
 
@@ -52,12 +55,12 @@ def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images 
         got = f"{', '.join(path.name for path in folders) or 'none'} in {place}"
         inner = folders[0] if folders and len(_folders(folders[0])) > 1 else None
         fix = f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first."
-        raise InputError(owner, "there must be at least two class folders", got, fix)
+        raise InputError("there must be at least two class folders", got, fix)
     return folders
 
 
 def divided_images(
-    owner: str, root: str | None, *, layout: str, deep: bool
+    root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, tuple[Listed, Listed], tuple[str, ...]]:
     """Return the user's own images: root, training and test part, and class names.
 
@@ -65,7 +68,6 @@ def divided_images(
     such folders, a stratified fifth of all images is the test part, the same for every seed.
 
     Args:
-        owner: Data set, named in errors.
         root: Folder from the user.
         layout: A sentence that says how the folders should be arranged.
         deep: Look for images in folders below the class folders too.
@@ -73,28 +75,31 @@ def divided_images(
     Raises:
         InputError: As :func:`images_by_part`.
     """
-    place, parts = images_by_part(owner, root, layout=layout, deep=deep)
+    place, parts = images_by_part(root, layout=layout, deep=deep)
     classes = tuple(next(iter(parts.values())))
     first, *rest = (
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
         for by_class in parts.values()
     )
     if rest:
-        return place, ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]), classes
+        return (
+            place,
+            ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]),
+            classes,
+        )
     # With one set, a stratified part of it is the test part: the same for every seed.
     target = np.array([label for _, label in first], dtype=np.int64)
     size = round(_TEST_FRACTION * len(target))
-    train, test = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
+    train, test = hold_out(target, size, classes, stream(Purpose.FIXED_TEST))
     return place, ([first[row] for row in train], [first[row] for row in test]), classes
 
 
 def images_by_part(
-    owner: str, root: str | None, *, layout: str, deep: bool
+    root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
     """Return the root, and by part (``""`` without parts) and class the sorted paths of images below it.
 
     Args:
-        owner: As :func:`divided_images`.
         root: As there.
         layout: As there.
         deep: As there.
@@ -103,46 +108,59 @@ def images_by_part(
         InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
             their classes.
     """
-    place = required_root(owner, root, "a folder of images")
+    place = required_root(root, "a folder of images")
     if not place.is_dir():
-        raise InputError(owner, "root must be a folder", f"the file {place}", layout)
+        raise InputError("root must be a folder", f"the file {place}", layout)
     try:
         # A folder without folders in it is a class of that name, not a part.
         names = [part for part in _PARTS if (place / part).is_dir() and _folders(place / part)]
-        others = [each.name for each in _folders(place) if each.name.lower() in _PARTS and each.name not in _PARTS]
+        others = [
+            each.name
+            for each in _folders(place)
+            if each.name.lower() in _PARTS and each.name not in _PARTS
+        ]
         if others and not names:
             fix = f"Rename it to {others[0].lower()}."
-            raise InputError(owner, "parts must be named in lower case", f"{others[0]} in {place}", fix)
+            raise InputError("parts must be named in lower case", f"{others[0]} in {place}", fix)
         if names and ("train" not in names or len(names) == 1):
             expected = "root must hold train and val or test"
-            fix = f"Add one, or pass {place / names[0]}, of which a fifth is held out." if len(names) == 1 else layout
-            raise InputError(owner, expected, f"only {' and '.join(names)} in {place}", fix)
-        parts = {part: _by_class(owner, place, part, layout, deep) for part in names or [""]}
+            fix = (
+                f"Add one, or pass {place / names[0]}, of which a fifth is held out."
+                if len(names) == 1
+                else layout
+            )
+            raise InputError(expected, f"only {' and '.join(names)} in {place}", fix)
+        parts = {part: _by_class(place, part, layout, deep) for part in names or [""]}
     except OSError as error:
-        raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error
+        raise InputError(
+            "every folder must be readable", error, "Change its permissions."
+        ) from error
     classes = tuple(next(iter(parts.values())))
     for part, by_class in parts.items():
         if differing := sorted(set(classes) ^ set(by_class)):
             where = "train" if differing[0] in classes else part
             got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
             fix = "Rename, add or remove class folders until both agree."
-            raise InputError(owner, f"train and {part} must have the same classes", got, fix)
+            raise InputError(f"train and {part} must have the same classes", got, fix)
     return place, parts
 
 
 def _folders(place: Path) -> list[Path]:
     with os.scandir(place) as entries:
-        return [place / name for name in sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))]
+        return [
+            place / name
+            for name in sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        ]
 
 
-def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
+def _by_class(root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
     """Return the sorted paths of images by class, relative to ``root``."""
 
     def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error
 
     images: dict[str, list[str]] = {}
-    for folder in class_folders(owner, root / part, layout=layout):
+    for folder in class_folders(root / part, layout=layout):
         names = []
         for inner, _, files in os.walk(folder, onerror=refuse):
             below = Path(inner).relative_to(root).as_posix()
@@ -152,6 +170,6 @@ def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dic
         if not names:
             expected = f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})"
             fix = "Add images, or remove the folder if it is not a class; archives in it must be extracted first."
-            raise InputError(owner, expected, f"none in {folder}", fix)
+            raise InputError(expected, f"none in {folder}", fix)
         images[folder.name] = sorted(names)
     return images

@@ -28,11 +28,10 @@ def data_folder(root: str | None) -> Path | None:
     return Path(place).expanduser() if place else None
 
 
-def required_root(owner: str, root: str | None, what: str) -> Path:
+def required_root(root: str | None, what: str) -> Path:
     """Return ``root`` as a path that exists.
 
     Args:
-        owner: Data set, named in errors.
         root: Path from the user.
         what: Kind of file that the path must lead to, e.g. ``"an .npz file"``.
 
@@ -41,22 +40,23 @@ def required_root(owner: str, root: str | None, what: str) -> Path:
     """
     expected = f"root must be the path of {what}"
     if root is None:
-        raise InputError(owner, expected, "no root", f"Pass root=PATH of {what} (--data PATH on the command line).")
+        raise InputError(
+            expected, "no root", f"Pass root=PATH of {what} (--data PATH on the command line)."
+        )
     path = Path(root).expanduser()
     try:
         problem = "" if path.exists() else ", which does not exist"
     except OSError as error:  # a folder on the way cannot be entered
         problem = f" ({error.strerror})"
     if problem:
-        raise InputError(owner, expected, f"{path}{problem}", "Check the path.")
+        raise InputError(expected, f"{path}{problem}", "Check the path.")
     return path
 
 
-def located(owner: str, root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
+def located(root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
     """Return the folder of a published data set: ``root`` (None: ``$FEDLAS_DATA``), or one of ``names`` below it.
 
     Args:
-        owner: Data set, named in errors.
         root: Path from the user.
         names: Usual names of the folder, the published one first.
         marks: Files and folders that it must hold.
@@ -65,27 +65,30 @@ def located(owner: str, root: str | None, names: Sequence[str], marks: Sequence[
     Raises:
         InputError: If it is not there; what an incomplete one lacks is named.
     """
-    folder, expected = data_folder(root), f"its folder must hold {', '.join(marks)}"
+    folder = data_folder(root)
+    expected = f"its folder must hold {', '.join(marks)}"
     if folder is None:
         got = f"no root, and ${ENVIRONMENT} is not set"
-        raise InputError(owner, expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}. {source}")
+        raise InputError(expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}. {source}")
     places = [folder, *(folder / name for name in names)]
-    lacking = {place: [mark for mark in marks if not os.path.exists(place / mark)] for place in places}  # noqa: PTH110
+    lacking = {
+        place: [mark for mark in marks if not os.path.exists(place / mark)]  # noqa: PTH110
+        for place in places
+    }
     best = min(places, key=lambda place: len(lacking[place]))
     if len(lacking[best]) == len(marks):
         fix = f"Check the path, and extract archives first. {source}"
-        raise InputError(owner, expected, f"none of them in {folder}", fix)
+        raise InputError(expected, f"none of them in {folder}", fix)
     if lacking[best]:
         fix = f"The archive was extracted only in part: extract it again. {source}"
-        raise InputError(owner, expected, f"{best} without {', '.join(lacking[best])}", fix)
+        raise InputError(expected, f"{best} without {', '.join(lacking[best])}", fix)
     return best
 
 
-def require_listed(owner: str, folder: Path, names: Sequence[str], listing: str) -> None:
+def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
     """Check that every image that a data set lists exists.
 
     Args:
-        owner: Data set, named in errors.
         folder: Folder that the names are relative to.
         names: Relative paths.
         listing: Name of the list.
@@ -96,7 +99,7 @@ def require_listed(owner: str, folder: Path, names: Sequence[str], listing: str)
     if missing := [name for name in names if not os.path.isfile(folder / name)]:  # noqa: PTH113 - as is_file of files
         got = f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}"
         fix = "The archive was extracted only in part, or images were moved: extract it again."
-        raise InputError(owner, f"every image that {listing} lists must be there", got, fix)
+        raise InputError(f"every image that {listing} lists must be there", got, fix)
 
 
 def damage(path: Path) -> tuple[str, str]:
@@ -117,14 +120,15 @@ def damage(path: Path) -> tuple[str, str]:
         return "", ""
     if not head:
         return "it is empty", "The download or the extraction was cut off: do it again."
-    return next((kind for start, kind in _BEGINNINGS.items() if head.lower().startswith(start)), ("", ""))
+    return next(
+        (kind for start, kind in _BEGINNINGS.items() if head.lower().startswith(start)), ("", "")
+    )
 
 
-def unreadable(owner: str, expected: str, path: Path, error: Exception, fix: str) -> InputError:
+def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputError:
     """Make the error for a file that could not be read, with the kind of damage if it is recognized.
 
     Args:
-        owner: Data set, named in the error.
         expected: Kind of file that is expected.
         path: The file.
         error: Error of reading it.
@@ -132,14 +136,15 @@ def unreadable(owner: str, expected: str, path: Path, error: Exception, fix: str
     """
     what, better_fix = damage(path)
     reason = str(error).replace(f" {str(path)!r}", "")  # Pillow and the system name the file again
-    return InputError(owner, expected, f"{path} ({what or f'{type(error).__name__}: {reason}'})", better_fix or fix)
+    return InputError(
+        expected, f"{path} ({what or f'{type(error).__name__}: {reason}'})", better_fix or fix
+    )
 
 
-def read_table(owner: str, path: Path, columns: int = 1, *, separator: str | None = None) -> list[list[str]]:
+def read_table(path: Path, columns: int = 1, *, separator: str | None = None) -> list[list[str]]:
     """Read the lines of a small text file as cells, without empty lines; more separators stay in the last cell.
 
     Args:
-        owner: Data set, named in errors.
         path: The file.
         columns: Number of cells in each line.
         separator: Separator of the cells; None is white space.
@@ -151,12 +156,18 @@ def read_table(owner: str, path: Path, columns: int = 1, *, separator: str | Non
         text = path.read_text(encoding="utf-8")
         if what := damage(path)[0]:
             raise ValueError(what)
-        rows = [line.strip().split(separator, columns - 1) for line in text.splitlines() if line.strip()]
+        rows = [
+            line.strip().split(separator, columns - 1) for line in text.splitlines() if line.strip()
+        ]
         if short := next((row for row in rows if len(row) != columns), None):
-            raise ValueError(f"{len(short)} of {columns} columns in the line {' '.join(short)[:80]!r}")
+            raise ValueError(
+                f"{len(short)} of {columns} columns in the line {' '.join(short)[:80]!r}"
+            )
     except (OSError, ValueError) as error:
         fix = "The data set is incomplete: extract its archive again."
-        raise unreadable(owner, f"{path.name} must be the text file of the data set", path, error, fix) from error
+        raise unreadable(
+            f"{path.name} must be the text file of the data set", path, error, fix
+        ) from error
     return rows
 
 
@@ -168,11 +179,10 @@ _READABLE = "every file with an image suffix must be a readable image"
 _SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
 
 
-def open_image(owner: str, file: Path, *, channels: int = 3, upright: bool = True) -> Any:
+def open_image(file: Path, *, channels: int = 3, upright: bool = True) -> Any:
     """Decode one image file into a PIL image of mode RGB or L.
 
     Args:
-        owner: Data set, named in errors.
         file: The file.
         channels: 3 for color, 1 for gray.
         upright: Apply the EXIF rotation.
@@ -183,35 +193,43 @@ def open_image(owner: str, file: Path, *, channels: int = 3, upright: bool = Tru
     pil: Any = require("PIL.Image", extra="data")
     fix = "Repair or remove the file."
     if os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
-        raise InputError(owner, _READABLE, f"{file}, which is no file", fix)
+        raise InputError(_READABLE, f"{file}, which is no file", fix)
     try:
         with pil.open(file, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
                 got = f"{file} of {opened.width:,} x {opened.height:,}"
-                raise InputError(owner, f"an image must have at most {_MOST_PIXELS:,} pixels", got, "Make it smaller.")
-            if opened.mode.startswith(("I", "F")):  # Pillow would clip such values to 255, not scale them
+                raise InputError(
+                    f"an image must have at most {_MOST_PIXELS:,} pixels", got, "Make it smaller."
+                )
+            # Pillow would clip such values to 255, not scale them
+            if opened.mode.startswith(("I", "F")):
                 convert = "Convert it to 8 bits, and choose which value becomes white."
-                raise InputError(owner, "images must have 8 bits a channel", f"{file} in mode {opened.mode}", convert)
-            turned = require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
+                raise InputError(
+                    "images must have 8 bits a channel", f"{file} in mode {opened.mode}", convert
+                )
+            turned = (
+                require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
+            )
             return turned.convert("RGB" if channels == 3 else "L")
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
-        raise unreadable(owner, _READABLE, file, error, fix) from error
+        raise unreadable(_READABLE, file, error, fix) from error
 
 
-def check_channels(owner: str, channels: object) -> None:
+def check_channels(channels: object) -> None:
     """Refuse another number of channels than 1 or 3.
 
     Raises:
         InputError: For any other value.
     """
     if channels not in (1, 3):
-        raise InputError(owner, "channels must be 1 (gray) or 3 (color)", repr(channels), "Choose one of them.")
+        raise InputError(
+            "channels must be 1 (gray) or 3 (color)", repr(channels), "Choose one of them."
+        )
 
 
 def read_images(
-    owner: str,
     files: Sequence[Path],
     *,
     image_size: int | None = None,
@@ -222,7 +240,6 @@ def read_images(
     """Decode all files into memory, on every core.
 
     Args:
-        owner: Data set, named in errors.
         files: At least one.
         image_size: Resize the shorter side to this many pixels and crop the center square; None keeps the size.
         channels: 3 for color, 1 for gray.
@@ -237,10 +254,12 @@ def read_images(
     """
 
     def read(file: Path) -> NDArray[np.uint8]:
-        image = open_image(owner, file, channels=channels, upright=upright)
+        image = open_image(file, channels=channels, upright=upright)
         if image_size is not None:
             bilinear = require("PIL.Image", extra="data").Resampling.BILINEAR
-            image = require("PIL.ImageOps", extra="data").fit(image, (image_size, image_size), bilinear)
+            image = require("PIL.ImageOps", extra="data").fit(
+                image, (image_size, image_size), bilinear
+            )
         pixels = np.asarray(image, dtype=np.uint8)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -250,7 +269,7 @@ def read_images(
     if gib > max_gib:
         got = f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB"
         fix = "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice)."
-        raise InputError(owner, f"the images must fit into max_gib={max_gib:g} GiB of memory", got, fix)
+        raise InputError(f"the images must fit into max_gib={max_gib:g} GiB of memory", got, fix)
     # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
@@ -259,10 +278,10 @@ def read_images(
         height, width = image.shape[1:]
         if height != width:
             got = f"{files[row]} with {height} x {width}"
-            raise InputError(owner, "without image_size all images must be square", got, _SET_SIZE)
+            raise InputError("without image_size all images must be square", got, _SET_SIZE)
         if image.shape != first.shape:
             got = f"{files[row]} with {height} x {width} and {files[0]} with {first.shape[1]} x {first.shape[2]}"
-            raise InputError(owner, "without image_size all images must be of one size", got, _SET_SIZE)
+            raise InputError("without image_size all images must be of one size", got, _SET_SIZE)
         images[row] = image
 
     for _ in in_parallel(fill, range(len(files))):

@@ -58,15 +58,15 @@ class View:
     upright: bool = False
 
     def __post_init__(self) -> None:
-        check_count("data", "crop", self.crop)
-        check_count("data", "resize", self.resize)
+        check_count("crop", self.crop)
+        check_count("resize", self.resize)
         if self.resize < self.crop:
             fix = "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop."
-            raise InputError("data", f"resize must be at least crop={self.crop}", self.resize, fix)
-        check_choice("data", "train_crop", self.train_crop, get_args(TrainCrop))
-        check_choice("data", "interpolation", self.interpolation, get_args(Interpolation))
-        check_number("data", "min_area", self.min_area, low=0, high=1, low_open=True)
-        check_count("data", "cut_bottom", self.cut_bottom, low=0)
+            raise InputError(f"resize must be at least crop={self.crop}", self.resize, fix)
+        check_choice("train_crop", self.train_crop, get_args(TrainCrop))
+        check_choice("interpolation", self.interpolation, get_args(Interpolation))
+        check_number("min_area", self.min_area, low=0, high=1, low_open=True)
+        check_count("cut_bottom", self.cut_bottom, low=0)
 
     def pipeline(self, *, augment: bool, flip: bool) -> Callable[[Any], Tensor]:
         """Return a transform from a PIL image to uint8 ``(channels, crop, crop)``, made of torchvision's v2.
@@ -84,11 +84,15 @@ class View:
         resized = v2.Resize(size, interpolation=mode)
         # Held-out images are cut in the middle, whatever training does.
         cut = {
-            "random-resized": [v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)],
+            "random-resized": [
+                v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)
+            ],
             "random": [resized, v2.RandomCrop(self.crop)],
             "center": [resized, v2.CenterCrop(self.crop)],
         }[self.train_crop if augment else "center"]
-        steps = v2.Compose([*cut, *([v2.RandomHorizontalFlip()] if augment and flip else []), v2.PILToTensor()])
+        steps = v2.Compose(
+            [*cut, *([v2.RandomHorizontalFlip()] if augment and flip else []), v2.PILToTensor()]
+        )
 
         def view(image: Any) -> Tensor:
             # The strip is removed before anything is resized, because its height is in pixels of the file.
@@ -116,7 +120,10 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
             return load(root, view=replace(default, **chosen), **options)
 
         others = [each for each in signature(load).parameters.values() if each.name != "view"]
-        views = [Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(default, name)) for name in names]
+        views = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(default, name))
+            for name in names
+        ]
         loader.__signature__ = Signature([*others, *views])  # type: ignore[attr-defined]  # inspect reads it
         return loader
 
@@ -147,12 +154,24 @@ class Files:
     corruption: Corruption | None = None
 
     def __post_init__(self) -> None:
-        if self.target.shape != (len(self.names),) or self.target.dtype != torch.int64 or not len(self.names):
+        if (
+            self.target.shape != (len(self.names),)
+            or self.target.dtype != torch.int64
+            or not len(self.names)
+        ):
             expected = f"target must be int64 ({len(self.names)},) like the names, at least one"
-            raise InputError("Files", expected, describe(self.target), "Pass one class index per file.")
+            raise InputError(expected, describe(self.target), "Pass one class index per file.")
 
     @classmethod
-    def of(cls, folder: Path, names: Sequence[str], target: Sequence[int], view: View, *, channels: int = 3) -> Files:
+    def of(
+        cls,
+        folder: Path,
+        names: Sequence[str],
+        target: Sequence[int],
+        view: View,
+        *,
+        channels: int = 3,
+    ) -> Files:
         """Return files from plain lists."""
         encoded = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(folder, encoded, torch.tensor(target, dtype=torch.int64), view, channels)
@@ -180,7 +199,7 @@ class Files:
         Raises:
             InputError: If it cannot be read; the message names the file.
         """
-        return open_image("data", self.path(row), channels=self.channels, upright=self.view.upright)
+        return open_image(self.path(row), channels=self.channels, upright=self.view.upright)
 
     def image(self, row: int) -> Tensor:
         """Return one image, cropped as for testing and not normalized, uint8 ``(channels, H, W)``.
@@ -194,7 +213,9 @@ class Files:
     def take(self, indices: Tensor) -> Files:
         """Return the files at ``indices`` (int64), in that order."""
         rows = indices.cpu()  # names are on the CPU, labels maybe not
-        return replace(self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)])
+        return replace(
+            self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)]
+        )
 
     def to(self, device: torch.device | str) -> Files:
         """Return the same part with labels, and so batches, on ``device``."""
@@ -211,6 +232,10 @@ class Files:
             InputError: If a file is missing.
         """
         try:
-            return np.array([self.path(row).stat().st_size for row in range(len(self))], dtype=np.int64)
+            return np.array(
+                [self.path(row).stat().st_size for row in range(len(self))], dtype=np.int64
+            )
         except OSError as error:
-            raise InputError("data", "every image must be there", error, "Extract the archive again.") from error
+            raise InputError(
+                "every image must be there", error, "Extract the archive again."
+            ) from error

@@ -45,26 +45,35 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
         step = 1 if missing > 0 else -1
         movable = chosen < high if step > 0 else chosen > low
         distortion = np.where(movable, step * (chosen * total - exact), np.iinfo(np.int64).max)
-        chosen[np.argsort(distortion, kind="stable")[: min(abs(missing), int(movable.sum()))]] += step
+        chosen[np.argsort(distortion, kind="stable")[: min(abs(missing), int(movable.sum()))]] += (
+            step
+        )
     return chosen.astype(np.int64)
 
 
-def shuffled_classes(target: IntArray, num_classes: int, random: np.random.RandomState) -> list[IntArray]:
+def shuffled_classes(
+    target: IntArray, num_classes: int, random: np.random.RandomState
+) -> list[IntArray]:
     """Return the positions of each class in ``target (N,)``, each class in random order."""
     order = np.argsort(target, kind="stable")
     groups = np.split(order, np.cumsum(np.bincount(target, minlength=num_classes))[:-1])
     return [random.permutation(group) for group in groups]
 
 
-def choose_positions(groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None) -> IntArray:
+def choose_positions(
+    groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None
+) -> IntArray:
     """Return ``amounts[c]`` sorted positions of each class after its first ``skip[c]``, ``(amounts.sum(),)``."""
     starts = np.zeros(len(groups), dtype=np.int64) if skip is None else skip
-    parts = [group[start : start + amount] for group, start, amount in zip(groups, starts, amounts, strict=True)]
+    parts = [
+        group[start : start + amount]
+        for group, start, amount in zip(groups, starts, amounts, strict=True)
+    ]
     return np.sort(np.concatenate(parts)).astype(np.int64)
 
 
 def hold_out(
-    owner: str, target: IntArray, size: int, classes: tuple[str, ...], random: np.random.RandomState
+    target: IntArray, size: int, classes: tuple[str, ...], random: np.random.RandomState
 ) -> tuple[IntArray, IntArray]:
     """Divide positions into a part to keep and a stratified part of about ``size``, both with every class.
 
@@ -79,12 +88,16 @@ def hold_out(
         scarce = int(counts.argmin())
         expected = "each class needs at least two images, one to train and one to test on"
         got = f"{counts[scarce]} of {classes[scarce]!r}"
-        raise InputError(owner, expected, got, "Add images of this class, or provide the test part yourself.")
+        raise InputError(
+            expected, got, "Add images of this class, or provide the test part yourself."
+        )
     size = min(max(size, len(classes)), len(target) - len(classes))
     ones = np.ones_like(counts)
     amounts = allocate(counts, size, low=ones, high=counts - 1)
     groups = shuffled_classes(target, len(classes), random)
-    return choose_positions(groups, counts - amounts, skip=amounts), choose_positions(groups, amounts)
+    return choose_positions(groups, counts - amounts, skip=amounts), choose_positions(
+        groups, amounts
+    )
 
 
 FEWEST_VALIDATION = 200
@@ -142,7 +155,9 @@ class Splits:
 
     def to(self, device: torch.device | str) -> Splits:
         """Return the same splits with all three parts on ``device``."""
-        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+        return replace(
+            self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device)
+        )
 
     def save_indices(self, path: str | Path) -> Path:
         """Write ``indices`` to ``path`` (``.npz`` with arrays ``train``, ``val``, ``test``) atomically and return it.
@@ -155,7 +170,10 @@ class Splits:
         """
         arrays = {part: self.indices[part] for part in ("train", "val", "test")}
         if self.clean_target is not None:
-            arrays |= {"train_target": self.train.target.cpu().numpy(), "train_clean_target": self.clean_target}
+            arrays |= {
+                "train_target": self.train.target.cpu().numpy(),
+                "train_clean_target": self.clean_target,
+            }
         return write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are plain
 
     def training_batches(self, **options: Any) -> Batches | StreamedBatches:
@@ -178,12 +196,19 @@ class Splits:
         """
         if isinstance(part, Images):
             return Batches(part, mean=self.mean, std=self.std, batch_size=max(batch_size, 256))
-        return StreamedBatches(part, mean=self.mean, std=self.std, batch_size=batch_size, workers=self.workers)
+        return StreamedBatches(
+            part, mean=self.mean, std=self.std, batch_size=batch_size, workers=self.workers
+        )
 
 
 @check_kinds
 def split(
-    source: Source, *, seed: int, val_size: int | float, train_size: int | None = None, test_size: int | None = None
+    source: Source,
+    *,
+    seed: int,
+    val_size: int | float,
+    train_size: int | None = None,
+    test_size: int | None = None,
 ) -> Splits:
     """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
 
@@ -208,21 +233,29 @@ def split(
         (100, 60, 2000)
     """
     # How many images each part gets.
-    check_count("split", "seed", seed, low=0)
-    available, num_classes = len(source.train), source.num_classes
+    check_count("seed", seed, low=0)
+    available = len(source.train)
+    num_classes = source.num_classes
     val_count = _val_count(val_size, available)
-    largest, rest = available - num_classes, available - val_count
+    largest = available - num_classes
+    rest = available - val_count
     expected = f"val_size must leave an image of each of the {num_classes} classes to train on: at most {largest} of "
     expect(
-        "split", val_count <= largest, f"{expected}{available} training images", val_size, "Choose a smaller val_size."
+        val_count <= largest,
+        f"{expected}{available} training images",
+        val_size,
+        "Choose a smaller val_size.",
     )
-    train_count = rest if train_size is None else check_count("split", "train_size", train_size, low=num_classes)
+    train_count = (
+        rest if train_size is None else check_count("train_size", train_size, low=num_classes)
+    )
     expected = f"train_size must be at most {rest}: {available} training images less {val_count} for validation"
-    expect("split", train_count <= rest, expected, train_size, "Choose a smaller train_size or val_size.")
+    expect(train_count <= rest, expected, train_size, "Choose a smaller train_size or val_size.")
     most = len(source.test)
-    test_count = most if test_size is None else check_count("split", "test_size", test_size)
-    expected, fix = f"test_size must be at most {most}, the images in the test part", "Choose a smaller test_size."
-    expect("split", test_count <= most, expected, test_size, fix)
+    test_count = most if test_size is None else check_count("test_size", test_size)
+    expected = f"test_size must be at most {most}, the images in the test part"
+    fix = "Choose a smaller test_size."
+    expect(test_count <= most, expected, test_size, fix)
 
     # Which ones: validation first, so that it does not depend on the size of the training part.
     groups, counts = _draw(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)
@@ -233,7 +266,9 @@ def split(
     indices = {
         "train": choose_positions(groups, for_train, skip=for_val),
         "val": choose_positions(groups, for_val),
-        "test": choose_positions(tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)),
+        "test": choose_positions(
+            tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)
+        ),
     }
     # The parts stay on the device of the source.
     parts: dict[str, Any] = {
@@ -242,7 +277,9 @@ def split(
         )
         for name, rows in indices.items()
     }
-    mean, std = (source.mean, source.std) if source.mean and source.std else _moments(source.name, parts["train"])
+    mean, std = (
+        (source.mean, source.std) if source.mean and source.std else _moments(parts["train"])
+    )
     return Splits(
         source.name, **parts, indices=indices, mean=mean, std=std, classes=source.classes, flip=source.flip,
         crop_padding=source.crop_padding, mistaken_for=source.mistaken_for,
@@ -266,7 +303,8 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
     deviation 1 instead of 0.
     """
     values = torch.arange(256, dtype=torch.float64)
-    mean, std = [], []
+    mean = []
+    std = []
     for channel in range(images.shape[1]):
         # Counts of the 256 values are exact integers on every device; sums of floats are not.
         share = torch.bincount(images[:, channel].flatten(), minlength=256).cpu().double()
@@ -278,25 +316,35 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(mean), tuple(std)
 
 
-def _moments(name: str, part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _moments(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if isinstance(part, Images):
         return channel_moments(part.images)
-    expected = "images on disk must come with mean and std, since reading all of them takes too long"
-    raise InputError(name, expected, "none", "Pass one number in [0, 1] per channel for each.")
+    expected = (
+        "images on disk must come with mean and std, since reading all of them takes too long"
+    )
+    raise InputError(expected, "none", "Pass one number in [0, 1] per channel for each.")
 
 
 def _val_count(val_size: object, available: int) -> int:
     if isinstance(val_size, float):
         if not 0 < val_size < 1 or round(val_size * available) < 1:
             expected = f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images"
-            raise InputError("split", expected, val_size, "Choose a fraction such as 0.1, or a whole number of images.")
+            raise InputError(
+                expected, val_size, "Choose a fraction such as 0.1, or a whole number of images."
+            )
         return round(val_size * available)
     if isinstance(val_size, int) and not isinstance(val_size, bool):
-        return check_count("split", "val_size", val_size)
-    raise InputError("split", "val_size must be a whole number or a fraction", describe(val_size), "Pass e.g. 0.1.")
+        return check_count("val_size", val_size)
+    raise InputError(
+        "val_size must be a whole number or a fraction", describe(val_size), "Pass e.g. 0.1."
+    )
 
 
-def _draw(part: Part, purpose: Purpose, seed: int, num_classes: int) -> tuple[list[IntArray], IntArray]:
+def _draw(
+    part: Part, purpose: Purpose, seed: int, num_classes: int
+) -> tuple[list[IntArray], IntArray]:
     """Return the positions of each class of a part in random order, and how many each class has."""
     target = part.target.cpu().numpy()
-    return shuffled_classes(target, num_classes, stream(purpose, seed)), np.bincount(target, minlength=num_classes)
+    return shuffled_classes(target, num_classes, stream(purpose, seed)), np.bincount(
+        target, minlength=num_classes
+    )

@@ -17,8 +17,9 @@ from fedlas._core.check import InputError
 from fedlas.lab.data.class_folders import images_by_part, is_image_name
 from fedlas.lab.data.disk import in_parallel, open_image
 
-_OWNER = "fedlas init"
-_LAYOUT = "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."
+_LAYOUT = (
+    "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."
+)
 _GRID = 64
 """Pixels a side that are looked at for color: a photograph in color shows it there."""
 
@@ -69,15 +70,25 @@ class Survey:
     @property
     def per_class(self) -> dict[str, int]:
         """Images of each class in all parts together."""
-        return {name: sum(by_class[name] for by_class in self.counts.values()) for name in self.classes}
+        return {
+            name: sum(by_class[name] for by_class in self.counts.values()) for name in self.classes
+        }
 
     def between_parts(self) -> list[tuple[str, str]]:
         """Return copies of which one is in another part than the other: a test image that was trained on."""
-        return [pair for pair in self.copies if _part(self.counts, pair[0]) != _part(self.counts, pair[1])]
+        return [
+            pair
+            for pair in self.copies
+            if _part(self.counts, pair[0]) != _part(self.counts, pair[1])
+        ]
 
     def between_classes(self) -> list[tuple[str, str]]:
         """Return copies in different classes: at least one label is wrong."""
-        return [pair for pair in self.copies if _class(self.counts, pair[0]) != _class(self.counts, pair[1])]
+        return [
+            pair
+            for pair in self.copies
+            if _class(self.counts, pair[0]) != _class(self.counts, pair[1])
+        ]
 
 
 def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = None) -> Survey:
@@ -91,7 +102,7 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         InputError: If folders or images are missing, there is only one class, or the parts differ in their classes;
             or if images cannot be read: the first are named, with the reasons.
     """
-    place, parts = images_by_part(_OWNER, str(root), layout=_LAYOUT, deep=True)
+    place, parts = images_by_part(str(root), layout=_LAYOUT, deep=True)
     place = place.resolve()
     # Every image is decoded once: a damaged one would otherwise stop training in the middle of an epoch.
     names = [name for by_class in parts.values() for listed in by_class.values() for name in listed]
@@ -102,9 +113,9 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
     # Height and width of an image and whether it is gray, or why it cannot be read.
     def look(name: str) -> tuple[tuple[int, int], bool] | str:
         try:
-            image = open_image(_OWNER, place / name)
+            image = open_image(place / name)
         except InputError as error:
-            return error.parts[2]
+            return error.parts[1]
         return (image.height, image.width), _is_gray(image)
 
     for done, result in enumerate(in_parallel(look, names), start=1):
@@ -116,11 +127,16 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         if on_image is not None:
             on_image(done, len(names))
     if broken:
-        shown = "; ".join(broken[:5]) + (f"; and {len(broken) - 5:,} more" if len(broken) > 5 else "")
+        shown = "; ".join(broken[:5]) + (
+            f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
+        )
         expected = "every file with an image suffix must be a readable image"
         got = f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}"
-        raise InputError(_OWNER, expected, got, "Repair or remove them: training refuses them, too.")
-    counts = {part: {name: len(listed) for name, listed in by_class.items()} for part, by_class in parts.items()}
+        raise InputError(expected, got, "Repair or remove them: training refuses them, too.")
+    counts = {
+        part: {name: len(listed) for name, listed in by_class.items()}
+        for part, by_class in parts.items()
+    }
     deepest = {part: len(Path(part).parts) + 2 for part in parts}
     nested = any(len(Path(name).parts) > deepest[_part(counts, name)] for name in names)
     return Survey(place, counts, sizes, gray, nested, _others(place), _copies(place, names, counts))
@@ -132,7 +148,9 @@ def _is_gray(image: Any) -> bool:
     return bool((pixels == pixels[..., :1]).all())
 
 
-def _copies(place: Path, names: list[str], counts: dict[str, dict[str, int]]) -> tuple[tuple[str, str], ...]:
+def _copies(
+    place: Path, names: list[str], counts: dict[str, dict[str, int]]
+) -> tuple[tuple[str, str], ...]:
     """Return each later copy with the first file of its content."""
     by_size: dict[int, list[str]] = {}
     for name in names:
@@ -147,7 +165,9 @@ def _copies(place: Path, names: list[str], counts: dict[str, dict[str, int]]) ->
 
     def rank(pair: tuple[str, str]) -> tuple[bool, bool]:
         one, other = pair
-        return _part(counts, one) == _part(counts, other), _class(counts, one) == _class(counts, other)
+        return _part(counts, one) == _part(counts, other), _class(counts, one) == _class(
+            counts, other
+        )
 
     return tuple(sorted(pairs, key=rank))
 
@@ -166,6 +186,8 @@ def _others(place: Path) -> Counter[str]:
     for _, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]
         suffixes.update(
-            Path(name).suffix.lower() or name for name in files if not name.startswith(".") and not is_image_name(name)
+            Path(name).suffix.lower() or name
+            for name in files
+            if not name.startswith(".") and not is_image_name(name)
         )
     return suffixes

@@ -60,7 +60,8 @@ class AirNet(nn.Module):
         self.groups = nn.Sequential()
         for group, (width, out) in enumerate(pairwise(channels)):
             self.groups.append(_group(width, out, pool=(image_size - 1) >> group > 1))
-        self.pool, self.feature_scale = nn.AdaptiveMaxPool2d(1), feature_scale
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.feature_scale = feature_scale
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(channels[-1], num_classes)
 
@@ -79,7 +80,9 @@ class AirNet(nn.Module):
         """
         patches = F.unfold(images.float(), 2).transpose(1, 2).flatten(0, 1)
         patches = patches - patches.mean(0)
-        variances, directions = torch.linalg.eigh(patches.T.double() @ patches.double() / len(patches))
+        variances, directions = torch.linalg.eigh(
+            patches.T.double() @ patches.double() / len(patches)
+        )
         filters = (directions / (variances + _LEAST_VARIANCE).sqrt()).T
         self.whitening.copy_(_both_signs(filters.to(self.whitening), images.shape[1]))
 
@@ -99,7 +102,13 @@ def _group(width: int, out: int, *, pool: bool) -> nn.Sequential:
         for norm in norms:
             norm.weight.requires_grad_(False)
     return nn.Sequential(
-        first, nn.MaxPool2d(2) if pool else nn.Identity(), norms[0], nn.GELU(), second, norms[1], nn.GELU()
+        first,
+        nn.MaxPool2d(2) if pool else nn.Identity(),
+        norms[0],
+        nn.GELU(),
+        second,
+        norms[1],
+        nn.GELU(),
     )
 
 
@@ -126,10 +135,19 @@ def build_airnet(
     Raises:
         InputError: For other than three widths, or a number out of range.
     """
-    check_count("airnet", "image_size", image_size, low=2)
+    check_count("image_size", image_size, low=2)
     if not isinstance(widths, list | tuple) or len(widths) != 3:
-        raise InputError("airnet", "widths must be three numbers", repr(widths), "Write e.g. widths=[64,192,192].")
-    widths = [check_count("airnet", "widths", width) for width in widths]
-    rate = check_dropout("airnet", dropout)
-    scale = check_number("airnet", "feature_scale", feature_scale, low=0, low_open=True)
-    return AirNet(num_classes, in_channels, image_size=image_size, widths=widths, dropout=rate, feature_scale=scale)
+        raise InputError(
+            "widths must be three numbers", repr(widths), "Write e.g. widths=[64,192,192]."
+        )
+    widths = [check_count("widths", width) for width in widths]
+    rate = check_dropout(dropout)
+    scale = check_number("feature_scale", feature_scale, low=0, low_open=True)
+    return AirNet(
+        num_classes,
+        in_channels,
+        image_size=image_size,
+        widths=widths,
+        dropout=rate,
+        feature_scale=scale,
+    )

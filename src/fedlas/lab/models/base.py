@@ -35,7 +35,9 @@ def builder_of(name: str) -> Builder:
 
 
 @check_kinds
-def build_model(name: str, *, num_classes: int, in_channels: int, image_size: int = 32, **options: Any) -> nn.Module:
+def build_model(
+    name: str, *, num_classes: int, in_channels: int, image_size: int = 32, **options: Any
+) -> nn.Module:
     """Build a new model, initialized from torch's global generator.
 
     Args:
@@ -55,22 +57,30 @@ def build_model(name: str, *, num_classes: int, in_channels: int, image_size: in
         >>> build_model("mlp", num_classes=3, in_channels=1, image_size=8, hidden=(16,)).fc
         Linear(in_features=16, out_features=3, bias=True)
     """
-    for argument, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
-        check_count(name, argument, value)
+    for argument, value in (
+        ("num_classes", num_classes),
+        ("in_channels", in_channels),
+        ("image_size", image_size),
+    ):
+        check_count(argument, value)
     registry: Registry[Builder] = Registry("model")
     registry.add(name.lower(), builder_of(name))
-    size: dict[str, int] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    size: dict[str, int] = {
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "image_size": image_size,
+    }
     model: nn.Module = registry.build(name.lower(), options, **size)
     return model
 
 
-def check_dropout(name: str, dropout: object, *, option: str = "dropout") -> float:
+def check_dropout(dropout: object, *, option: str = "dropout") -> float:
     """Return ``dropout`` if it is a rate in [0, 1).
 
     Raises:
         InputError: If it is not.
     """
-    return check_number(name, option, dropout, low=0, high=1, high_open=True)
+    return check_number(option, dropout, low=0, high=1, high_open=True)
 
 
 class GlobalMean(nn.Module):
@@ -91,7 +101,9 @@ class PooledClassifier(nn.Module):
         dropout: Rate of dropout on the pooled features.
     """
 
-    def __init__(self, features: nn.Module, width: int, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, features: nn.Module, width: int, num_classes: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.features = features
         self.pool = GlobalMean()

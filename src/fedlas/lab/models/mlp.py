@@ -20,12 +20,18 @@ class MLP(nn.Module):
         dropout: Rate of dropout after each hidden layer.
     """
 
-    def __init__(self, num_inputs: int, num_classes: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(
+        self, num_inputs: int, num_classes: int, hidden: Sequence[int], dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_inputs = num_inputs
         layers: list[nn.Module] = [nn.Flatten()]
         for size in hidden:
-            layers += [nn.Linear(num_inputs, size), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+            layers += [
+                nn.Linear(num_inputs, size),
+                nn.ReLU(),
+                *([nn.Dropout(dropout)] if dropout else []),
+            ]
             num_inputs = size
         self.body = nn.Sequential(*layers)
         self.fc = nn.Linear(num_inputs, num_classes)
@@ -39,7 +45,7 @@ class MLP(nn.Module):
         if images.shape[1:].numel() != self.num_inputs:
             expected = f"each image must have the {self.num_inputs} numbers the model was built for"
             fix = "Build the model with the image_size and in_channels of the data."
-            raise InputError("mlp", expected, describe(images), fix)
+            raise InputError(expected, describe(images), fix)
         logits: Tensor = self.fc(self.body(images))
         return logits
 
@@ -67,9 +73,13 @@ def build_mlp(
             without a hidden layer.
     """
     if not isinstance(hidden, list | tuple):
-        raise InputError("mlp", "hidden must be a sequence of layer sizes", describe(hidden), "Pass e.g. [256, 256].")
-    sizes = [check_count("mlp", "each size in hidden", size) for size in hidden]
-    rate = check_dropout("mlp", dropout)
+        raise InputError(
+            "hidden must be a sequence of layer sizes", describe(hidden), "Pass e.g. [256, 256]."
+        )
+    sizes = [check_count("each size in hidden", size) for size in hidden]
+    rate = check_dropout(dropout)
     if rate and not sizes:
-        raise InputError("mlp", "dropout needs a hidden layer", f"dropout {rate} and hidden []", "Leave it out.")
+        raise InputError(
+            "dropout needs a hidden layer", f"dropout {rate} and hidden []", "Leave it out."
+        )
     return MLP(in_channels * image_size**2, num_classes, sizes, rate)

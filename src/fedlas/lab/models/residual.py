@@ -27,7 +27,8 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.stride, self.new_channels = stride, width - in_width
+        self.stride = stride
+        self.new_channels = width - in_width
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
@@ -57,7 +58,13 @@ class SmallResNet(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, *, blocks: int, width: int = 16, dropout: float = 0.0
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        blocks: int,
+        width: int = 16,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
@@ -68,7 +75,11 @@ class SmallResNet(nn.Module):
             out_width = width * 2**stage
             in_width = width if stage == 0 else out_width // 2
             first = BasicBlock(in_width, out_width, stride=1 if stage == 0 else 2)
-            stages.append(nn.Sequential(first, *(BasicBlock(out_width, out_width, 1) for _ in range(blocks - 1))))
+            stages.append(
+                nn.Sequential(
+                    first, *(BasicBlock(out_width, out_width, 1) for _ in range(blocks - 1))
+                )
+            )
         self.stages = nn.Sequential(*stages)
         self.pool = GlobalMean()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
@@ -88,9 +99,14 @@ class SmallResNet(nn.Module):
 def _register(depth: int, size: str) -> None:
     name = f"resnet{depth}"
 
-    def build(num_classes: int, in_channels: int, *, width: int = 16, dropout: float = 0.0) -> nn.Module:
-        width, rate = check_count(name, "width", width), check_dropout(name, dropout)
-        return SmallResNet(num_classes, in_channels, blocks=(depth - 2) // 6, width=width, dropout=rate)
+    def build(
+        num_classes: int, in_channels: int, *, width: int = 16, dropout: float = 0.0
+    ) -> nn.Module:
+        width = check_count("width", width)
+        rate = check_dropout(dropout)
+        return SmallResNet(
+            num_classes, in_channels, blocks=(depth - 2) // 6, width=width, dropout=rate
+        )
 
     build.__name__ = f"build_{name}"
     build.__doc__ = f"""Residual network of {depth} layers for small images ({size} million parameters at width 16).
@@ -137,7 +153,9 @@ class WideBlock(nn.Module):
         return residual + (x if self.shortcut is None else self.shortcut(activated))
 
 
-@MODELS.register("wide-resnet", paper="Zagoruyko & Komodakis 2016", url="https://arxiv.org/abs/1605.07146")
+@MODELS.register(
+    "wide-resnet", paper="Zagoruyko & Komodakis 2016", url="https://arxiv.org/abs/1605.07146"
+)
 def build_wide_resnet(
     num_classes: int,
     in_channels: int,
@@ -160,13 +178,12 @@ def build_wide_resnet(
     Raises:
         InputError: If ``depth`` is not 6 n + 4, or a number is out of range.
     """
-    name = "wide-resnet"
-    check_count(name, "width", width)
-    blocks, rest = divmod(check_count(name, "depth", depth) - 4, 6)
+    check_count("width", width)
+    blocks, rest = divmod(check_count("depth", depth) - 4, 6)
     if rest or blocks < 1:
         below = max(10, 6 * blocks + 4)
-        raise InputError(name, "depth must be 6 n + 4", depth, f"Choose {below} or {below + 6}.")
-    inside = check_dropout(name, block_dropout, option="block_dropout")
+        raise InputError("depth must be 6 n + 4", depth, f"Choose {below} or {below + 6}.")
+    inside = check_dropout(block_dropout, option="block_dropout")
     # Three stages of blocks; the first block of stages 2 and 3 halves the image.
     channels = 16
     stack: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
@@ -180,4 +197,4 @@ def build_wide_resnet(
     for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return PooledClassifier(features, channels, num_classes, check_dropout(name, dropout))
+    return PooledClassifier(features, channels, num_classes, check_dropout(dropout))

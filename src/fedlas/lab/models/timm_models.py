@@ -44,10 +44,9 @@ def timm_builder(name: str) -> Builder:
             global_pool: Pooling of the last map or the tokens, e.g. ``avg`` or ``token``; null is the model's own.
         """
         # drop_path, global_pool and img_size are passed only if needed, since many models lack them.
-        owner = f"timm:{name}"
-        options: dict[str, Any] = {"drop_rate": check_dropout(owner, dropout)}
+        options: dict[str, Any] = {"drop_rate": check_dropout(dropout)}
         if drop_path:
-            options["drop_path_rate"] = check_dropout(owner, drop_path, option="drop_path")
+            options["drop_path_rate"] = check_dropout(drop_path, option="drop_path")
         if global_pool is not None:
             options["global_pool"] = global_pool
         timm = require("timm", extra="timm")
@@ -61,7 +60,9 @@ def timm_builder(name: str) -> Builder:
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             expected = f"timm must accept in_chans={in_channels}, {', '.join(f'{k}={v}' for k, v in options.items())}"
-            raise InputError(owner, expected, reason, "Choose another image_size or leave the option out.") from error
+            raise InputError(
+                expected, reason, "Choose another image_size or leave the option out."
+            ) from error
         return model
 
     return build
@@ -76,4 +77,6 @@ def _checked_name(name: str) -> str:
     names = timm.list_pretrained(f"{model}*") if dot else timm.list_models()
     head = re.split(r"[_.]", name)[0]
     near = [each for each in names if each.startswith(head)] or names
-    raise InputError("model", "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near))
+    raise InputError(
+        "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near)
+    )

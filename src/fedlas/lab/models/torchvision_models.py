@@ -15,11 +15,10 @@ Stem = Literal["small", "imagenet"]
 before the first block. ``imagenet``: 7 x 7 with stride 2, then a max-pool of stride 2."""
 
 
-def first_convolution(name: str, stem: Stem, in_channels: int, original: nn.Conv2d) -> nn.Conv2d:
+def first_convolution(stem: Stem, in_channels: int, original: nn.Conv2d) -> nn.Conv2d:
     """Return the first convolution of a stem.
 
     Args:
-        name: Model, named in the error.
         stem: Kind of stem.
         in_channels: Channels of an image.
         original: Convolution of the network, 7 x 7 for three channels; returned if it fits.
@@ -27,16 +26,20 @@ def first_convolution(name: str, stem: Stem, in_channels: int, original: nn.Conv
     Raises:
         InputError: For an unknown stem.
     """
-    check_choice(name, "stem", stem, get_args(Stem))
+    check_choice("stem", stem, get_args(Stem))
     if stem == "imagenet" and original.in_channels == in_channels:
         return original
     size, stride = (3, 1) if stem == "small" else (7, 2)
-    conv = nn.Conv2d(in_channels, original.out_channels, size, stride=stride, padding=size // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as torchvision initializes the others
+    conv = nn.Conv2d(
+        in_channels, original.out_channels, size, stride=stride, padding=size // 2, bias=False
+    )
+    # as torchvision initializes the others
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
-_SIZES = {18: "11.2", 34: "21.3", 50: "23.5", 101: "42.5"}  # million parameters with the small stem and 10 classes
+# million parameters with the small stem and 10 classes
+_SIZES = {18: "11.2", 34: "21.3", 50: "23.5", 101: "42.5"}
 
 
 def _register(depth: int) -> None:
@@ -50,10 +53,13 @@ def _register(depth: int) -> None:
         pool_size: int = 1,
         dropout: float = 0.0,
     ) -> nn.Module:
-        rate, cells = check_dropout(name, dropout), check_count(name, "pool_size", pool_size)
+        rate = check_dropout(dropout)
+        cells = check_count("pool_size", pool_size)
         # The stem.
-        model: Any = getattr(require("torchvision.models", extra="models"), name)(num_classes=num_classes)
-        model.conv1 = first_convolution(name, stem, in_channels, model.conv1)
+        model: Any = getattr(require("torchvision.models", extra="models"), name)(
+            num_classes=num_classes
+        )
+        model.conv1 = first_convolution(stem, in_channels, model.conv1)
         if stem == "small":
             model.maxpool = nn.Identity()
         # Pooling, and a classifier of the matching size.
@@ -61,7 +67,8 @@ def _register(depth: int) -> None:
             model.avgpool = nn.AdaptiveAvgPool2d(cells)
             model.fc = nn.Linear(model.fc.in_features * cells**2, num_classes)
         if rate:
-            model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(rate))  # so that ``fc`` stays one linear layer
+            # so that ``fc`` stays one linear layer
+            model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(rate))
         return model
 
     build.__name__ = f"build_{name}"
@@ -84,7 +91,9 @@ for _depth in _SIZES:
 
 
 @MODELS.register("densenet121", paper="Huang et al. 2016", url="https://arxiv.org/abs/1608.06993")
-def build_densenet121(num_classes: int, in_channels: int, *, stem: Stem = "small", dropout: float = 0.0) -> nn.Module:
+def build_densenet121(
+    num_classes: int, in_channels: int, *, stem: Stem = "small", dropout: float = 0.0
+) -> nn.Module:
     """DenseNet-121, growth rate 32 (7.0 million parameters).
 
     Args:
@@ -94,11 +103,10 @@ def build_densenet121(num_classes: int, in_channels: int, *, stem: Stem = "small
             stride 2 and a max-pool.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
-    name = "densenet121"
-    rate = check_dropout(name, dropout)
+    rate = check_dropout(dropout)
     built: Any = require("torchvision.models", extra="models").densenet121(num_classes=num_classes)
     features = built.features
-    features.conv0 = first_convolution(name, stem, in_channels, features.conv0)
+    features.conv0 = first_convolution(stem, in_channels, features.conv0)
     if stem == "small":
         features.pool0 = nn.Identity()
     return PooledClassifier(features, built.classifier.in_features, num_classes, rate)

@@ -48,16 +48,24 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     if clean is not None:
         try:
             weights = clean(dict(weights), model)
-        except Exception as error:  # it trusts the keys, and may raise anything for those of another model
-            raise _misfit(model, path, f"keys such as {', '.join(list(weights)[:5])} ({error!r})") from error
-    state, notes = model.state_dict(), []
+        except (
+            Exception
+        ) as error:  # it trusts the keys, and may raise anything for those of another model
+            raise _misfit(
+                model, path, f"keys such as {', '.join(list(weights)[:5])} ({error!r})"
+            ) from error
+    state = model.state_dict()
+    notes = []
     name = next(name for name, module in model.named_modules() if module is find_head(model))
     weights = _with_head(weights, state, name)
     # Leave out a head with another number of classes.
-    key, head = f"{name}.weight", {f"{name}.weight", f"{name}.bias"}
-    classes, rows = len(state[key]), weights.get(key)
+    key = f"{name}.weight"
+    head = {f"{name}.weight", f"{name}.bias"}
+    classes = len(state[key])
+    rows = weights.get(key)
     if rows is not None and rows.shape[1:] == state[key].shape[1:] and len(rows) != classes:
-        weights, expected = {k: v for k, v in weights.items() if k not in head}, state.keys() - head
+        weights = {k: v for k, v in weights.items() if k not in head}
+        expected = state.keys() - head
         note = f"the head {name!r} of {len(rows)} classes was left out; the one of {classes} classes starts untrained"
         notes.append(f"{Path(path).name}: {note}")
     else:
@@ -91,15 +99,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         expected = "it must be a safetensors file, or one of torch.save with nothing but tensors"
         got = f"{path} ({' '.join(str(error).split())[:160] or type(error).__name__})"
         fix = "Load it where you trust it, and save model.state_dict()."
-        raise InputError("model.weights", expected, got, fix) from error
+        raise InputError(expected, got, fix) from error
     # Checkpoints nest: the weights may lie two levels deep, under keys of this list.
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]
-    tensors = isinstance(content, Mapping) and {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = isinstance(content, Mapping) and {
+        str(k): v for k, v in content.items() if isinstance(v, Tensor)
+    }
     if not tensors:
         got = f"{path} with {type(content).__name__}"
-        raise InputError("model.weights", "the file must hold a state dict", got, "Save model.state_dict().")
+        raise InputError("the file must hold a state dict", got, "Save model.state_dict().")
     return tensors
 
 
@@ -115,14 +125,14 @@ def weights_digest(path: str | Path) -> str:
 
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise InputError("model.weights", "the file must exist", path, "Download it first, and check the path.")
+        raise InputError("the file must exist", path, "Download it first, and check the path.")
     return Path(path)
 
 
 def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
     expected = f"the file must hold the weights of this {type(model).__name__}"
     fix = "Choose the model (and its options, and in_channels) that the file was saved from."
-    return InputError("model.weights", expected, f"{path} with {got}", fix)
+    return InputError(expected, f"{path} with {got}", fix)
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -130,18 +140,24 @@ def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
     names = model.state_dict()
 
     def foreign(prefix: str) -> bool:
-        return all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in names)
+        return all(key.startswith(prefix) for key in weights) and not any(
+            key.startswith(prefix) for key in names
+        )
 
     while prefix := next(filter(foreign, _PREFIXES), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def _with_head(weights: dict[str, Tensor], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def _with_head(
+    weights: dict[str, Tensor], state: Mapping[str, Tensor], name: str
+) -> dict[str, Tensor]:
     """Return the weights with the head renamed as in the model, if the file has it under another name."""
     if f"{name}.weight" in weights:
         return weights
-    other = next((h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in state), None)
+    other = next(
+        (h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in state), None
+    )
     if other is None:
         return weights
     ours = {f"{other}.{part}": f"{name}.{part}" for part in ("weight", "bias")}
@@ -156,7 +172,8 @@ def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expecte
         dense = value.layout == torch.strided and value.device.type == "cpu"
         return dense and not (value.is_complex() or value.is_quantized)
 
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old PyTorch
+    # absent in files of old PyTorch
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
     problems = {
         "missing": sorted(expected - counters - weights.keys()),
         "unknown": sorted(weights.keys() - state.keys()),
@@ -175,4 +192,6 @@ def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expecte
     def listed(keys: list[str]) -> str:
         return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
-    return "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)
+    return "; ".join(
+        f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys
+    )

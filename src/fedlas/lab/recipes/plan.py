@@ -84,17 +84,29 @@ class Run:
         return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
 
 
-_OPTIONAL_DATA = "split_seed hold_out_classes long_tail label_noise cross_fit corruption test_mean test_std"
+_OPTIONAL_DATA = (
+    "split_seed hold_out_classes long_tail label_noise cross_fit corruption test_mean test_std"
+)
 _UNUSED: dict[str, dict[str, Any]] = {
     "model": dict.fromkeys(("bayesian", "weights")),
     "data": dict.fromkeys(_OPTIONAL_DATA.split()),
-    "train": {"accumulate": 1, "channels_last": False, "average": "none", "average_decay": ..., "average_start": ...},
+    "train": {
+        "accumulate": 1,
+        "channels_last": False,
+        "average": "none",
+        "average_decay": ...,
+        "average_start": ...,
+    },
 }
 """Keys that a configuration leaves out at these values; those of an average, if there is none."""
 
 
 def plan(
-    recipe: Recipe, *, losses: Sequence[str] = (), seeds: Iterable[int] = (), out: Path | None = None
+    recipe: Recipe,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Iterable[int] = (),
+    out: Path | None = None,
 ) -> list[Run]:
     """Return all runs of a bench, seed by seed, so that every method has a first result early.
 
@@ -110,16 +122,20 @@ def plan(
     """
     names = list(losses) or recipe.methods
     if names == ["all"]:
-        names = [name for name in LOSSES if recipe.data.cross_fit or not hasattr(LOSSES[name].value, "set_targets")]
+        names = [
+            name
+            for name in LOSSES
+            if recipe.data.cross_fit or not hasattr(LOSSES[name].value, "set_targets")
+        ]
     chosen = list(seeds) or recipe.seeds
     # A name that is given twice would be two runs in one folder.
     for kind, values in (("losses", names), ("seeds", chosen)):
         if len(set(values)) != len(values):
-            raise InputError("bench", f"{kind} must differ from each other", values, "Name each once.")
+            raise InputError(f"{kind} must differ from each other", values, "Name each once.")
     if not names:
-        raise InputError("bench", "there must be a loss to run", "none", "Name one with --losses.")
+        raise InputError("there must be a loss to run", "none", "Name one with --losses.")
     for seed in chosen:
-        check_count("bench", "seeds", seed, low=0)
+        check_count("seeds", seed, low=0)
     # Check all that needs no data: an error in the last loss must not show after hours of the others.
     model = builder_of(recipe.model.name)
     _check_options("data", recipe.data, set(option_names(recipe.data.name)))
@@ -128,8 +144,11 @@ def plan(
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
     # The seed is the outer loop, so that a bench that is stopped early has a comparison over complete seeds.
-    runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
-    for loss in dict.fromkeys([*names, *recipe.losses]):  # options of losses that are not run are checked too
+    runs = [
+        Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names
+    ]
+    # options of losses that are not run are checked too
+    for loss in dict.fromkeys([*names, *recipe.losses]):
         run = Run(recipe, loss, chosen[0], folder)
         built = build_loss(run, num_classes=10, num_samples=1000)
         if loss in names:
@@ -142,14 +161,18 @@ def _check_options(section: str, config: DataConfig | ModelConfig, options: set[
     for key in config.options:
         if key not in options:
             names = sorted(options | {field.name for field in fields(config)} - {"options"})
-            raise InputError("recipe", "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names))
+            raise InputError(
+                "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names)
+            )
 
 
 _SIZES = {"num_classes", "in_channels", "image_size"}
 """Parameters of models that the data decides."""
 
 
-def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: int | None = None) -> torch.nn.Module:
+def build_loss(
+    run: Run, *, num_classes: int, num_samples: int, num_features: int | None = None
+) -> torch.nn.Module:
     """Return the loss of a run.
 
     Args:
@@ -165,12 +188,17 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
     """
     name = run.registered_loss
     if name not in LOSSES:
-        names = [*LOSSES, *(variant for variant, options in run.recipe.losses.items() if "loss" in options)]
-        raise InputError("loss", "the name must be a registered loss", repr(name), suggestion(name, names))
+        names = [
+            *LOSSES,
+            *(variant for variant, options in run.recipe.losses.items() if "loss" in options),
+        ]
+        raise InputError("the name must be a registered loss", repr(name), suggestion(name, names))
     # The name of a variant becomes that of a folder and must not hide a registered loss.
-    if name != run.loss and (run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)):
+    if name != run.loss and (
+        run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)
+    ):
         expected = "a variant must have a new name of lower-case letters, digits and + . _ -"
-        raise InputError("recipe", expected, f"{run.loss!r} for {name!r}", f"Call it e.g. {name}-variant.")
+        raise InputError(expected, f"{run.loss!r} for {name!r}", f"Call it e.g. {name}-variant.")
     offered: dict[str, Any] = {
         "num_classes": num_classes,
         "num_samples": num_samples,
@@ -181,10 +209,10 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
         expected = "features can be chosen for a loss that needs them"
-        raise InputError(f"loss {run.loss}", expected, f"features={run.features!r} for {name}", "Leave it out.")
+        raise InputError(expected, f"features={run.features!r} for {name}", "Leave it out.")
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         expected = "reduction must be 'mean', because training needs one number per batch, for batches of any size"
-        raise InputError(f"loss {run.loss}", expected, repr(reduction), "Leave it out.")
+        raise InputError(expected, repr(reduction), "Leave it out.")
     return loss
 
 
@@ -197,7 +225,7 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
     taker = taker_of_targets(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
         fix = "Add --set data.cross_fit=2; the models together cost one more training, with 3 two."
-        raise InputError(f"loss {run.loss}", "data.cross_fit must say how many models make its targets", "none", fix)
+        raise InputError("data.cross_fit must say how many models make its targets", "none", fix)
     return taker
 
 

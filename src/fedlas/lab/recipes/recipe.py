@@ -67,19 +67,23 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name, low in (("split_seed", 0), ("cross_fit", 2), ("workers", 0)):
             if (value := getattr(self, name)) is not None:
-                check_count("data", name, value, low=low)
-        if check_number("data", "val_size", self.val_size) <= 0:
+                check_count(name, value, low=low)
+        if check_number("val_size", self.val_size) <= 0:
             expected = "val_size must be above 0, since epochs and temperature are never chosen on the test part"
-            raise InputError("data", expected, self.val_size, "Hold out e.g. 0.1 of the training part.")
+            raise InputError(expected, self.val_size, "Hold out e.g. 0.1 of the training part.")
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
-            raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
+            raise InputError(
+                "test_mean and test_std must both be given", "one of them", "Give the other too."
+            )
         values = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
         for name in ("mean", "std", "test_mean", "test_std"):
             if values.get(name) is not None:
-                check_statistic("data", name, values[name])
-        if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:
-            raise InputError("data", "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1.")
+                check_statistic(name, values[name])
+        if self.long_tail is not None and check_number("long_tail", self.long_tail) < 1:
+            raise InputError(
+                "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,17 @@ def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]
     for key in content:
         full = f"{section}.{key}" if section else str(key)
         if full not in names:
-            raise InputError("recipe", "every key must be known", repr(full), suggestion(full, names))
+            raise InputError("every key must be known", repr(full), suggestion(full, names))
 
 
 def typed(kind: type[T], content: Any, section: str) -> T:
     """Convert a mapping to a dataclass: check types, and convert numbers in strings."""
     if not isinstance(content, Mapping):
-        raise InputError("recipe", f"{section} must be a section", content, f"Write {section}: {{key: value}}.")
+        raise InputError(
+            f"{section} must be a section", content, f"Write {section}: {{key: value}}."
+        )
     refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
-    check_literals(section, kind, content)  # names the nearest choice, which msgspec does not
+    check_literals(kind, content)  # names the nearest choice, which msgspec does not
     msgspec = require("msgspec", extra="bench")
     try:
         instance: T = msgspec.convert(dict(content), kind, strict=False)
@@ -124,7 +130,7 @@ def typed(kind: type[T], content: Any, section: str) -> T:
             raise error.__cause__ from None
         reason = str(error).replace("`$", f"`{section}")
         raise InputError(
-            "recipe", f"{section} must hold values of the right types", reason, "Correct the value."
+            f"{section} must hold values of the right types", reason, "Correct the value."
         ) from error
     return instance
 
@@ -153,7 +159,9 @@ class Recipe:
     title: str
     data: DataConfig
     model: ModelConfig
-    methods: list[str] = field(default_factory=lambda: ["ce", "ls", "mbls", "acls", "fedlas", "fedlas+"])
+    methods: list[str] = field(
+        default_factory=lambda: ["ce", "ls", "mbls", "acls", "fedlas", "fedlas+"]
+    )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     losses: dict[str, dict[str, Any]] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -167,7 +175,11 @@ class Recipe:
 
     def loss_options(self, loss: str) -> dict[str, Any]:
         """Return options of a loss, from its entry."""
-        return {key: value for key, value in self.losses.get(loss, {}).items() if key not in ("loss", "features")}
+        return {
+            key: value
+            for key, value in self.losses.get(loss, {}).items()
+            if key not in ("loss", "features")
+        }
 
     def with_data_root(self, root: str | None) -> Recipe:
         """Return the same recipe with its data in ``root``; None changes nothing."""
@@ -206,7 +218,9 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
     short, content = read_content(name)
     if is_group(content):
         got = f"the group {name!r} of {len(content['recipes'])}"
-        raise InputError("recipe", "it must be one recipe", got, "Run it with fedlas bench, or name one of them.")
+        raise InputError(
+            "it must be one recipe", got, "Run it with fedlas bench, or name one of them."
+        )
     for override in overrides:
         apply_override(content, override)
     return short, content
@@ -228,7 +242,11 @@ def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
     return options
 
 
-_SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "train": TrainConfig}
+_SECTIONS: dict[str, type] = {
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "train": TrainConfig,
+}
 _DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corruption}
 
 
@@ -243,11 +261,11 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
         InputError: As :func:`load_recipe`.
     """
     for part in name.split("/"):
-        check_name("recipe", "the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
+        check_name("the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
     refuse_unknown("", content, [f.name for f in fields(Recipe) if f.name != "name"])
     for needed in ("title", "data", "model"):
         if needed not in content:
-            raise InputError("recipe", f"it must have a section {needed!r}", sorted(content), "Add it.")
+            raise InputError(f"it must have a section {needed!r}", sorted(content), "Add it.")
     ready: dict[str, Any] = {"title": str(content["title"])}
     for section, kind in _SECTIONS.items():
         ready[section] = typed(kind, content.get(section) or {}, section)
@@ -268,7 +286,9 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     if "methods" in content:
         ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
     if "seeds" in content:
-        ready["seeds"] = [check_count("recipe", "seeds", s, low=0) for s in _listed(content["seeds"], "seeds")]
+        ready["seeds"] = [
+            check_count("seeds", s, low=0) for s in _listed(content["seeds"], "seeds")
+        ]
     ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
     ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
 
@@ -276,28 +296,40 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     recipe = Recipe(name=name, **ready)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
-        expected = "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place"
-        raise InputError("recipe", expected, recipe.optimizer.weight_decay, "Write --set optimizer.weight_decay=0.")
+        expected = (
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place"
+        )
+        raise InputError(
+            expected, recipe.optimizer.weight_decay, "Write --set optimizer.weight_decay=0."
+        )
     return recipe
 
 
-def _options_by_name(content: dict[str, Any], section: str, example: str) -> dict[str, dict[str, Any]]:
+def _options_by_name(
+    content: dict[str, Any], section: str, example: str
+) -> dict[str, dict[str, Any]]:
     named = content.get(section) or {}
-    if not isinstance(named, dict) or not all(isinstance(options, dict | None) for options in named.values()):
-        raise InputError("recipe", f"{section} must map names to options", named, f"Write e.g. {section}: {example}.")
+    if not isinstance(named, dict) or not all(
+        isinstance(options, dict | None) for options in named.values()
+    ):
+        raise InputError(
+            f"{section} must map names to options", named, f"Write e.g. {section}: {example}."
+        )
     return {str(name): dict(options or {}) for name, options in named.items()}
 
 
 def _listed(value: Any, name: str) -> list[Any]:
     if isinstance(value, list) and value:
         return value
-    raise InputError("recipe", f"{name} must be a list of at least one", value, f"Write e.g. {name}: [...].")
+    raise InputError(f"{name} must be a list of at least one", value, f"Write e.g. {name}: [...].")
 
 
 def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
     """Return the section with every key that is not a field of ``kind`` in its ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
-        raise InputError("recipe", f"{name} must be a section with a name", section, "See the recipes of the package.")
+        raise InputError(
+            f"{name} must be a section with a name", section, "See the recipes of the package."
+        )
     names = {f.name for f in fields(kind)} - {"options"}
     values = {key: value for key, value in section.items() if key in names}
     return {**values, "options": {key: value for key, value in section.items() if key not in names}}

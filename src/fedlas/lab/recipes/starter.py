@@ -60,11 +60,25 @@ def choose_settings(contents: Survey) -> Starter:
 
 def starter_recipe(contents: Survey, chosen: Starter) -> str:
     """Return the recipe as YAML, with a comment at each choice."""
-    parts = ", ".join(f"{part} {sum(by_class.values()):,}" for part, by_class in contents.counts.items() if part)
+    parts = ", ".join(
+        f"{part} {sum(by_class.values()):,}" for part, by_class in contents.counts.items() if part
+    )
     data = [
-        ("root", _quoted(str(contents.root)), f"{contents.images:,} images{f': {parts}' if parts else ''}"),
-        ("channels", str(contents.channels), "gray" if contents.channels == 1 else "color; 1 for gray"),
-        ("val_size", str(chosen.val), "of the training images, drawn by the seed: chooses epoch and temperature"),
+        (
+            "root",
+            _quoted(str(contents.root)),
+            f"{contents.images:,} images{f': {parts}' if parts else ''}",
+        ),
+        (
+            "channels",
+            str(contents.channels),
+            "gray" if contents.channels == 1 else "color; 1 for gray",
+        ),
+        (
+            "val_size",
+            str(chosen.val),
+            "of the training images, drawn by the seed: chooses epoch and temperature",
+        ),
         ("flip", "false", "true if a mirrored image keeps its class"),
     ]
     if chosen.streamed:
@@ -82,7 +96,11 @@ def starter_recipe(contents: Survey, chosen: Starter) -> str:
     train = [
         ("epochs", str(chosen.epochs), f"of {chosen.train:,} images to train on"),
         ("batch_size", str(chosen.batch), ""),
-        ("precision", TrainConfig().precision, "bf16 is faster where the GPU or processor computes it"),
+        (
+            "precision",
+            TrainConfig().precision,
+            "bf16 is faster where the GPU or processor computes it",
+        ),
         ("select", "accuracy", "on validation images: which epoch is kept"),
     ]
     return f"""\
@@ -110,7 +128,9 @@ def _lines(entries: list[tuple[str, str, str]]) -> str:
     """Return keys, values and aligned comments; a long value does not push the others' comments away."""
     texts = [(f"  {key}: {value}", comment) for key, value, comment in entries]
     width = max(len(text) for text, _ in texts if len(text) < 30)
-    return "\n".join(f"{text:<{width}}  # {comment}" if comment else text for text, comment in texts)
+    return "\n".join(
+        f"{text:<{width}}  # {comment}" if comment else text for text, comment in texts
+    )
 
 
 def _quoted(text: str) -> str:

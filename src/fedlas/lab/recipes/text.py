@@ -47,7 +47,7 @@ def read_content(name: str) -> tuple[str, dict[str, Any]]:
     names = shipped_names()
     if name not in names:
         expected = "it must be a recipe of the package or the path of a .yaml file"
-        raise InputError("recipe", expected, repr(name), suggestion(name, names))
+        raise InputError(expected, repr(name), suggestion(name, names))
     if name in _shipped():
         return name, copy.deepcopy(_contents(name)[0])
     content, published = _contents(name.removesuffix(PUBLISHED))
@@ -64,7 +64,9 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        result[key] = (
+            merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        )
     return result
 
 
@@ -77,14 +79,16 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InputError(
-            "--set", "an override must be key=value", repr(override), "Write e.g. --set optimizer.lr=0.05 (no spaces)."
+            "an override must be key=value",
+            repr(override),
+            "Write e.g. --set optimizer.lr=0.05 (no spaces).",
         )
     *parents, last = key.split(".")
     place = content
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise InputError("--set", f"{parent} must be a section", repr(override), "Check the key.")
+            raise InputError(f"{parent} must be a section", repr(override), "Check the key.")
     place[last] = parse_value(value, override)
 
 
@@ -97,7 +101,7 @@ def parse_value(text: str, where: str) -> Any:
     try:
         return yaml_text.parse_yaml(text)
     except ValueError as error:
-        raise InputError("recipe", "it must be valid YAML", f"{where}: {error}", "Correct it.") from error
+        raise InputError("it must be valid YAML", f"{where}: {error}", "Correct it.") from error
 
 
 @cache
@@ -114,23 +118,30 @@ def _shipped() -> dict[str, Traversable]:
     return below(files("fedlas.lab.recipes") / "presets", "")
 
 
-def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _contents(
+    name: str, children: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return content with the recipe that it extends, and the changes of the published variant (None without one).
 
     The published variant is inherited too, unless ``published: null`` removes it.
     """
     # A chain that returns to itself would never end.
     if name in children:
-        raise InputError("recipe", "it must not extend itself", " -> ".join([*children, name]), "Correct extends.")
+        raise InputError(
+            "it must not extend itself", " -> ".join([*children, name]), "Correct extends."
+        )
     content = _read(name)
-    base, changes = content.pop("extends", None), content.pop("published", ...)
+    base = content.pop("extends", None)
+    changes = content.pop("published", ...)
     published = None
     if base is not None:
         if not isinstance(base, str):
-            raise InputError("recipe", "extends must name a recipe", repr(base), "Write e.g. extends: cifar10.")
+            raise InputError(
+                "extends must name a recipe", repr(base), "Write e.g. extends: cifar10."
+            )
         # A recipe of the package must not depend on a file that only one machine has.
         if _is_path(base) and not _is_path(name):
-            raise InputError("recipe", "extends must name a recipe of the package", repr(base), "Correct it.")
+            raise InputError("extends must name a recipe of the package", repr(base), "Correct it.")
         place = str(Path(name).parent / base) if _is_path(base) else base
         inherited, published = _contents(place, (*children, name))
         content = merged(inherited, content)
@@ -139,7 +150,9 @@ def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any]
     if isinstance(changes, Mapping):
         return content, merged(published or {}, changes)
     if changes is not ...:
-        raise InputError("recipe", "published must be a section", f"{changes!r} in {name}", "See the paper's recipes.")
+        raise InputError(
+            "published must be a section", f"{changes!r} in {name}", "See the paper's recipes."
+        )
     return content, published
 
 
@@ -150,11 +163,11 @@ def _is_path(name: str) -> bool:
 def _read(name: str) -> dict[str, Any]:
     if _is_path(name):
         if not Path(name).is_file():
-            raise InputError("recipe", "the file must exist", name, "Check the path.")
+            raise InputError("the file must exist", name, "Check the path.")
         return _parsed(Path(name))
     if name not in _shipped():
         expected = "extends must name a recipe of the package"
-        raise InputError("recipe", expected, repr(name), suggestion(name, _shipped()))
+        raise InputError(expected, repr(name), suggestion(name, _shipped()))
     return copy.deepcopy(_read_shipped(name))
 
 
@@ -168,9 +181,11 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            "recipe", "it must be a readable text file", f"{source} ({error})", "Check the path and its permissions."
+            "it must be a readable text file",
+            f"{source} ({error})",
+            "Check the path and its permissions.",
         ) from error
     content = parse_value(text, str(source))
     if not isinstance(content, dict):
-        raise InputError("recipe", "the file must hold a mapping", source, "See the recipes of the package.")
+        raise InputError("the file must hold a mapping", source, "See the recipes of the package.")
     return content

@@ -70,8 +70,14 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    except (KeyError, AttributeError, TypeError) as error:  # tags whose text is no such value, such as !!bool x
-        raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})") from error
+    except (
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:  # tags whose text is no such value, such as !!bool x
+        raise ValueError(
+            f"a value does not fit its tag ({type(error).__name__}: {error})"
+        ) from error
 
 
 @cache
@@ -85,33 +91,46 @@ def _loader() -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             mark = self.peek_event().start_mark
             if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
-                what = f"more than {_MOST_LEVELS} levels" if self.levels == _MOST_LEVELS else "an alias: write it out"
+                what = (
+                    f"more than {_MOST_LEVELS} levels"
+                    if self.levels == _MOST_LEVELS
+                    else "an alias: write it out"
+                )
                 raise yaml.composer.ComposerError(None, None, what, mark)
             self.levels += 1
             node = super().compose_node(parent, index)
             self.levels -= 1
             if node.tag not in _PLAIN:
                 kind = node.tag.removeprefix(_TAG)
-                raise yaml.composer.ComposerError(None, None, f"a value of kind {kind!r}: text needs quotes", mark)
+                raise yaml.composer.ComposerError(
+                    None, None, f"a value of kind {kind!r}: text needs quotes", mark
+                )
             if node.tag.endswith((":int", ":float")) and len(node.value) > _MOST_DIGITS:
-                raise yaml.composer.ComposerError(None, None, f"a number of {len(node.value):,} characters", mark)
+                raise yaml.composer.ComposerError(
+                    None, None, f"a number of {len(node.value):,} characters", mark
+                )
             return node
 
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
             first: dict[tuple[str, str], int] = {}
             for key, _ in node.value:
-                mark, name = key.start_mark, (key.tag, str(key.value))
+                mark = key.start_mark
+                name = (key.tag, str(key.value))
                 if name in first:
                     lines = f"lines {first[name] + 1} and {mark.line + 1}"
-                    raise yaml.composer.ComposerError(None, None, f"{key.value!r:.60} twice, in {lines}", mark)
+                    raise yaml.composer.ComposerError(
+                        None, None, f"{key.value!r:.60} twice, in {lines}", mark
+                    )
                 first[name] = mark.line
             return node
 
     Loader.yaml_implicit_resolvers = {}
     _add_core_schema(Loader)
     Loader.add_constructor(f"{_TAG}int", lambda loader, node: _int(loader.construct_scalar(node)))
-    Loader.add_constructor(f"{_TAG}float", lambda loader, node: _float(loader.construct_scalar(node)))
+    Loader.add_constructor(
+        f"{_TAG}float", lambda loader, node: _float(loader.construct_scalar(node))
+    )
     return Loader
 
 

@@ -41,7 +41,9 @@ def with_auto(summary: Summary) -> Summary:
     return replace(summary, runs=tuple(runs))
 
 
-def after_auto(run: FinishedRun, show: Callable[[str], None] = lambda _: None) -> Mapping[str, float] | None:
+def after_auto(
+    run: FinishedRun, show: Callable[[str], None] = lambda _: None
+) -> Mapping[str, float] | None:
     """Return metrics after auto, from the run's file or computed and kept there; None without file and predictions."""
     folder = run.folder
     about, metrics = _stored(folder)
@@ -61,7 +63,8 @@ def after_auto(run: FinishedRun, show: Callable[[str], None] = lambda _: None) -
         values = recorded(calibrator.transform(test), folder.num_bins)
     except InputError:  # none, damaged or unlabeled ones: the report lists such runs elsewhere
         return None
-    with suppress(InputError, ValueError):  # read-only folders and infinite values: computed again each time
+    # read-only folders and infinite values: computed again each time
+    with suppress(InputError, ValueError):
         # A run's folder may itself be a link that leads out of the bench.
         write_json(path_inside(folder.path.parent, folder.auto_path), {**now, "metrics": values})
     return values

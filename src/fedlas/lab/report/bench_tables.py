@@ -22,7 +22,12 @@ from fedlas.stats.estimates import is_calibration_error
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
-_DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
+_DATA = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny-imagenet": "Tiny-ImageNet",
+    "imagenet": "ImageNet",
+}
 _MODELS = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
 _METRICS = ("accuracy", "ece", "adaptive_ece")
 _LONG = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
@@ -35,10 +40,17 @@ def results_table(summary: Summary) -> Table:
     and ``_p``, its noise floor and the p-value of the calibration test.
     """
     about = ("temperature", "best_epoch", "epochs", "seconds", "parameters")
-    columns = [*HEAD, *about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
+    columns = [
+        *HEAD,
+        *about,
+        *(name for metric in summary.metrics for name in _csv_columns(metric)),
+    ]
     rows = []
     for run in summary.runs:
-        entries = {"run": run.name, **{name: getattr(run, name) for name in ("recipe", "loss", "seed", *about)}}
+        entries = {
+            "run": run.name,
+            **{name: getattr(run, name) for name in ("recipe", "loss", "seed", *about)},
+        }
         for stage, word in STAGES.items():
             if values := run.measured[stage]:
                 row: dict[str, Any] = {**entries, "stage": word, **values}
@@ -64,7 +76,8 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
         aurc: Show AURC too, for which a terminal has no room.
     """
     accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
-    ranking, after = column("aurc", places=places + 1), model.after
+    ranking = column("aurc", places=places + 1)
+    after = model.after
     word = "auto" if after == AUTO else "after T"
     shown = [
         (accuracy, "test", accuracy),
@@ -76,7 +89,11 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
         (ece, "test", replace(ece, title="ECE raw", unit="% (floor)")),
         (ece, after, replace(ece, title=f"ECE {word}")),
     ]
-    shown = [each for each in shown if any(model.values(m, each[0].metric, each[1]) for m in model.methods)]
+    shown = [
+        each
+        for each in shown
+        if any(model.values(m, each[0].metric, each[1]) for m in model.methods)
+    ]
     rows = [
         (Cell(method), *(_short_cell(model, method, about, stage) for about, stage, _ in shown))
         for method in model.methods
@@ -91,7 +108,8 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
 
 def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> Cell:
     """Return the mean, deviation and one mark: of the comparison, or ``~`` for a calibration error within noise."""
-    cell, noise = model.cell(method, about, stage), model.noise(method, about, stage)
+    cell = model.cell(method, about, stage)
+    noise = model.noise(method, about, stage)
     if not noise.floor:
         return cell
     cell = replace(cell, mark="calibrated" if noise.calibrated else cell.mark)
@@ -117,11 +135,22 @@ def runs_table(summary: Summary) -> Table:
     shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_calibrated")]
     columns = [replace(column(metric), title=column(metric).title + " after T" * (stage != "test"))
                for metric, stage in shown]  # fmt: skip
-    heads: list[str | Column] = ["Run", "Method", "Seed", *columns, "Temperature", "Best epoch", "Seconds", "Files"]
+    heads: list[str | Column] = [
+        "Run",
+        "Method",
+        "Seed",
+        *columns,
+        "Temperature",
+        "Best epoch",
+        "Seconds",
+        "Files",
+    ]
     rows = []
     for run in summary.runs:
         cells = [run_cell(run, column(metric), stage) for metric, stage in shown]
-        epoch = _number(run.best_epoch, ".0f") + ("" if run.epochs is None else f" / {run.epochs:.0f}")
+        epoch = _number(run.best_epoch, ".0f") + (
+            "" if run.epochs is None else f" / {run.epochs:.0f}"
+        )
         about = [_number(run.temperature, ".3f"), epoch, _number(run.seconds, ".0f")]
         rows.append([_run_link(run), run.loss, run.seed, *cells, *about, Cell(links=_files(run))])
     return table_of(heads, rows, title="Runs", text=(0, 1, len(heads) - 1))
@@ -130,7 +159,10 @@ def runs_table(summary: Summary) -> Table:
 def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
     """Return the software and hardware of the runs; several values where the runs or their starts differ."""
     several = " (differs between runs or their starts)"
-    rows = [[key, "; ".join(values) + several * (len(values) > 1)] for key, values in environment.items()]
+    rows = [
+        [key, "; ".join(values) + several * (len(values) > 1)]
+        for key, values in environment.items()
+    ]
     return table_of(["key", "value"], rows, title="Environment", text=(0, 1))
 
 
@@ -142,7 +174,9 @@ def link(*parts: str) -> str:
 def _run_link(run: FinishedRun) -> Cell:
     if run.folder.is_packed:
         return Cell(run.name, link=link(RUNS))
-    return Cell(run.name, link=link(run.name, PAGE) if (run.path / PAGE).is_file() else f"{link(run.name)}/")
+    return Cell(
+        run.name, link=link(run.name, PAGE) if (run.path / PAGE).is_file() else f"{link(run.name)}/"
+    )
 
 
 def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
@@ -172,14 +206,37 @@ def published_table(summary: Summary) -> Table | None:
     config = next(filter(None, configs), None)
     if config is None or "model" not in config:
         return None
-    data, model = _DATA.get(str(config["data"]["name"])), _MODELS.get(str(config["model"]["name"]))
-    rows = [row for row in published_numbers() if row["data"] == data and row["method"] in summary.methods]
+    data = _DATA.get(str(config["data"]["name"]))
+    model = _MODELS.get(str(config["model"]["name"]))
+    rows = [
+        row
+        for row in published_numbers()
+        if row["data"] == data and row["method"] in summary.methods
+    ]
     rows = [row for row in rows if row["model"] == model] or rows
     if not rows:
         return None
     cells = [
-        (row["method"], row["source"], row["protocol"], row["model"], *(row[m] or DASH for m in _METRICS), row["note"])
+        (
+            row["method"],
+            row["source"],
+            row["protocol"],
+            row["model"],
+            *(row[m] or DASH for m in _METRICS),
+            row["note"],
+        )
         for row in sorted(rows, key=lambda row: summary.methods.index(row["method"]))
     ]
-    heads = ("method", "source", "protocol", "model", "accuracy %", "ECE %", "adaptive ECE %", "note")
-    return table_of(heads, cells, title=f"Published numbers on {data}, test set", text=(0, 1, 2, 3, 7))
+    heads = (
+        "method",
+        "source",
+        "protocol",
+        "model",
+        "accuracy %",
+        "ECE %",
+        "adaptive ECE %",
+        "note",
+    )
+    return table_of(
+        heads, cells, title=f"Published numbers on {data}, test set", text=(0, 1, 2, 3, 7)
+    )

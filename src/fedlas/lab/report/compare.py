@@ -92,16 +92,21 @@ def compare_methods(
     summary = with_auto(collect(folder)) if stage == "auto" else collect(folder)
     if stage == "auto" and not any(run.measured.get(AUTO) for run in summary.runs):
         fix = "Keep the runs' predictions, or use --stage temperature."
-        raise InputError("fedlas compare", "--stage auto needs predictions of every run", str(folder), fix)
+        raise InputError("--stage auto needs predictions of every run", str(folder), fix)
     names = [metric.lower() for metric in metrics]
-    by_metric = {name: method_differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names}
+    by_metric = {
+        name: method_differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names
+    }
     if plot is not None:
         write_picture(differences_figure(by_metric), plot)
     blocks: list[Block] = []
     for metric, each in by_metric.items():
         when = "as trained" if stage == "raw" else f"after {stage}"
         table = differences_table(each, metric, f"{when}, {summary.recipe}")
-        blocks += [*(sentence(difference, metric) for difference in each), table if details else table.where(NARROW)]
+        blocks += [
+            *(sentence(difference, metric) for difference in each),
+            table if details else table.where(NARROW),
+        ]
     blocks.append(CAPTION)
     return blocks
 
@@ -109,7 +114,9 @@ def compare_methods(
 def differences_table(rows: Sequence[Difference], metric: str, about: str) -> Table:
     """Return a row for each pair; ``about`` follows the metric's name in the title."""
     title = f"{f'{column(metric).title} {column(metric).unit}'.strip()}, {about}"
-    return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in rows], title=title)
+    return table_of(
+        ["A - B", *_HEADS], [_cells(difference, metric) for difference in rows], title=title
+    )
 
 
 def sentence(difference: Difference, metric: str) -> str:
@@ -121,15 +128,23 @@ def sentence(difference: Difference, metric: str) -> str:
     if difference.holm is None:
         return f"{first} - {second}: {n} seed{'s' * (n != 1)} without a spread cannot test the difference of {size}."
     if difference.holm > LEVEL:
-        more = "" if difference.needed is None else f" About {difference.needed} seeds would show one of this size."
+        more = (
+            ""
+            if difference.needed is None
+            else f" About {difference.needed} seeds would show one of this size."
+        )
         return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
     way = "lower" if difference.mean < 0 else "higher"
     p = _p(difference.holm)
     p = f"p {p}" if p.startswith("<") else f"p = {p}"
-    return f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
+    return (
+        f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
+    )
 
 
-def method_differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
+def method_differences(
+    summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test"
+) -> list[Difference]:
     """Return the differences of pairs of methods, as numbers.
 
     Args:
@@ -144,9 +159,16 @@ def method_differences(summary: Summary, pairs: Sequence[str], *, metric: str, s
     metric = METRICS[metric].name if metric in METRICS else metric
     if metric not in summary.metrics:
         measured = list(summary.metrics)
-        fix = suggestion(metric, measured) if metric not in METRICS else f"They measured {', '.join(measured)}."
-        raise InputError("fedlas compare", "the runs must have measured the metric", repr(metric), fix)
-    every = [_difference(summary, _methods(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)]
+        fix = (
+            suggestion(metric, measured)
+            if metric not in METRICS
+            else f"They measured {', '.join(measured)}."
+        )
+        raise InputError("the runs must have measured the metric", repr(metric), fix)
+    every = [
+        _difference(summary, _methods(summary, pair), metric, stage)
+        for pair in dict.fromkeys(pairs)
+    ]
     adjusted = iter(holm([difference.t for difference in every if difference.t is not None]))
     return [d if d.t is None else replace(d, holm=next(adjusted)) for d in every]
 
@@ -155,12 +177,11 @@ def _methods(summary: Summary, pair: str) -> tuple[str, str]:
     first, colon, second = pair.partition(":")
     if not colon or not first or not second or first == second:
         raise InputError(
-            "fedlas compare", "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
+            "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
         )
     for method in (first, second):
         if method not in summary.methods:
             raise InputError(
-                "fedlas compare",
                 "a method must have a finished run",
                 f"{method!r} in {summary.folder}",
                 suggestion(method, summary.methods),
@@ -169,12 +190,14 @@ def _methods(summary: Summary, pair: str) -> tuple[str, str]:
 
 
 def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str) -> Difference:
-    values = zip(summary.seeds, *(summary.values(method, metric, stage) for method in pair), strict=True)
+    values = zip(
+        summary.seeds, *(summary.values(method, metric, stage) for method in pair), strict=True
+    )
     # The tests are paired, so a seed counts only if both methods have a value.
     both = [(seed, a, b) for seed, a, b in values if not (math.isnan(a) or math.isnan(b))]
     if not both:
         raise InputError(
-            "fedlas compare", "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
+            "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
         )
     seeds, first, second = (tuple(column) for column in zip(*both, strict=True))
     gaps = [a - b for a, b in zip(first, second, strict=True)]
@@ -182,7 +205,8 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     spread = stdev(gaps) if len(gaps) > 1 else 0.0
     test = paired_t_test(first, second)
     # Without spread the test has nothing to divide by, and there is no interval.
-    interval, needed = None, None
+    interval = None
+    needed = None
     if test.p_value is not None and spread > 0:
         interval = mean_interval(gaps, confidence_level=1 - LEVEL)
         needed = _needed(mean, spread)
@@ -220,7 +244,8 @@ def _cells(difference: Difference, metric: str) -> list[str]:
         " - ".join(difference.pair),
         str(len(difference.seeds)),
         *(form(fmean(values)) for values in difference.values),
-        signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
+        signed(difference.mean)
+        + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
         *(_p(value) for value in (difference.t, difference.holm)),
         DASH if difference.needed is None else str(difference.needed),
     ]
@@ -233,13 +258,20 @@ def differences_figure(by_metric: Mapping[str, Sequence[Difference]]) -> Any:
         by_metric: For each metric the differences, the same pairs in the same order.
     """
     rows = max(map(len, by_metric.values()))
-    axes = new_axes(LIGHT, size=(1.1 + 2.6 * len(by_metric), 1.1 + 0.26 * rows), panels=len(by_metric))
+    axes = new_axes(
+        LIGHT, size=(1.1 + 2.6 * len(by_metric), 1.1 + 0.26 * rows), panels=len(by_metric)
+    )
     for ax, (metric, rows_of_metric) in zip(axes, by_metric.items(), strict=True):
         scale = 100 if column(metric).unit == "%" else 1
-        values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in rows_of_metric}
+        values = {
+            " - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)]
+            for d in rows_of_metric
+        }
         unit = " (points)" if scale == 100 else ""
         first = ax is axes[0]
-        seed_values(values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, legend=False)
+        seed_values(
+            values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, legend=False
+        )
         ax.tick_params(axis="y", labelleft=first)
     legend_outside(axes[0], LIGHT, most=3)
     return axes[0].figure

@@ -50,15 +50,24 @@ def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str
         groups: At least one.
         data: Where the runs' data is, for the images.
     """
-    sections = [_section(group.name_of(study), study, data) for group in groups for study in group.studies]
-    history = {group.name: [record for study in group.studies for record in study.history] for group in groups}
+    sections = [
+        _section(group.name_of(study), study, data) for group in groups for study in group.studies
+    ]
+    history = {
+        group.name: [record for study in group.studies for record in study.history]
+        for group in groups
+    }
     courses = [
         (title, _course(history, path, title))
         for path, title in _COURSES.items()
         if any(_has(record, path) for records in history.values() for record in records)
     ]
     return render(
-        "diagnose.html.j2", room="fedlas.lab.report", sections=sections, courses=courses, several=len(sections) > 1
+        "diagnose.html.j2",
+        room="fedlas.lab.report",
+        sections=sections,
+        courses=courses,
+        several=len(sections) > 1,
     )
 
 
@@ -74,7 +83,8 @@ def _course(history: dict[str, list[dict[str, Any]]], path: str, title: str) -> 
 
 
 def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
-    test, b = study.predictions, study.bins
+    test = study.predictions
+    b = study.bins
     scatter = score_scatter(study.score, test.confidence, test.correct, ax=axes())
     bins = score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=axes())
     pictures = [
@@ -166,7 +176,9 @@ def thumbnail(part: Part, row: int) -> str:
     """
     image = part.image(row).cpu()
     pixels = (image if len(image) == 3 else image[:1]).permute(1, 2, 0).numpy()
-    picture = require("PIL.Image", extra="data").fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    picture = require("PIL.Image", extra="data").fromarray(
+        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    )
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)

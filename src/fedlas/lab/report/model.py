@@ -43,16 +43,23 @@ class ReportModel:
     @property
     def after(self) -> str:
         """The stage after calibration: auto, or a temperature where there are no predictions."""
-        return AUTO if any(run.measured.get(AUTO) for run in self.summary.runs) else "test_calibrated"
+        return (
+            AUTO if any(run.measured.get(AUTO) for run in self.summary.runs) else "test_calibrated"
+        )
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
         """Return one value for each of the method's seeds that has it."""
-        by_seed = dict(zip(self.summary.seeds, self.summary.values(method, metric, stage), strict=True))
+        by_seed = dict(
+            zip(self.summary.seeds, self.summary.values(method, metric, stage), strict=True)
+        )
         return [value for seed in self.seeds[method] if not isnan(value := by_seed[seed])]
 
     def noise(self, method: str, about: Column, stage: str = "test") -> NoiseText:
         """Return the interval, noise floor and calibration test over the same runs."""
-        return noise_text(self.summary.estimates(method, about.metric, stage, seeds=self.seeds[method]), about.format)
+        return noise_text(
+            self.summary.estimates(method, about.metric, stage, seeds=self.seeds[method]),
+            about.format,
+        )
 
     def mark(self, method: str, metric: str, stage: str = "test") -> Mark:
         """Return the mark of a method; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
@@ -61,7 +68,9 @@ class ReportModel:
             return ""
         if len(self.summary.tested) == 1:  # it has nothing to be compared with
             return ""
-        apart = method in self.summary.incomplete(metric, stage) and bool(self.values(method, metric, stage))
+        apart = method in self.summary.incomplete(metric, stage) and bool(
+            self.values(method, metric, stage)
+        )
         return "untested" if apart else mark_of(method, comparison)
 
     def cell(self, method: str, about: Column, stage: str = "test") -> Cell:
@@ -81,7 +90,12 @@ class ReportModel:
         )
 
     def table(
-        self, stage: str = "test", metrics: Sequence[str] | None = None, *, title: str = "", places: int = 4
+        self,
+        stage: str = "test",
+        metrics: Sequence[str] | None = None,
+        *,
+        title: str = "",
+        places: int = 4,
     ) -> Table:
         """Return a row for each method, a column for each metric.
 
@@ -92,12 +106,20 @@ class ReportModel:
             places: Decimals of numbers that are not in percent.
         """
         if metrics is None:
-            shown = (name for name in self.summary.metrics if name != "top5" or self.classes >= FEWEST_CLASSES)
+            shown = (
+                name
+                for name in self.summary.metrics
+                if name != "top5" or self.classes >= FEWEST_CLASSES
+            )
             metrics = sorted(shown, key=is_detail)
         columns = [column(name, shown=not is_detail(name)) for name in metrics]
         columns = [about if about.unit else replace(about, places=places) for about in columns]
         rows = [
-            (Cell(method), Cell(str(len(self.seeds[method]))), *(self.cell(method, about, stage) for about in columns))
+            (
+                Cell(method),
+                Cell(str(len(self.seeds[method]))),
+                *(self.cell(method, about, stage) for about in columns),
+            )
             for method in self.methods
         ]
         return Table((Column("Method", words=True), Column("Seeds"), *columns), tuple(rows), title)
@@ -105,7 +127,11 @@ class ReportModel:
     @cached_property
     def classes(self) -> float:
         """Number of classes, as far as the intervals say it; infinite where they do not."""
-        counts = (len(run.estimates.classes) for run in self.summary.runs if run.estimates and run.estimates.classes)
+        counts = (
+            len(run.estimates.classes)
+            for run in self.summary.runs
+            if run.estimates and run.estimates.classes
+        )
         return min(counts, default=float("inf"))
 
     @cached_property
@@ -120,7 +146,9 @@ class ReportModel:
     @cached_property
     def marks(self) -> frozenset[Mark]:
         """Marks that some table shows."""
-        return frozenset(cell.mark for _, table in self.tables for row in table.rows for cell in row)
+        return frozenset(
+            cell.mark for _, table in self.tables for row in table.rows for cell in row
+        )
 
     @cached_property
     def all_noise(self) -> tuple[NoiseText, ...]:
@@ -157,7 +185,13 @@ def mark_of(method: str, comparison: Comparison) -> Mark:
         return "leading" if comparison.not_distinguishable or comparison.untested else "best"
     if method in comparison.not_distinguishable:
         return "same"
-    return "worse" if method in comparison.distinguishable else "untested" if method in comparison.untested else ""
+    return (
+        "worse"
+        if method in comparison.distinguishable
+        else "untested"
+        if method in comparison.untested
+        else ""
+    )
 
 
 def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
@@ -174,9 +208,15 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
     What is made of other runs has fewer, where it represents several seeds at once.
     """
     common = summary.common_seeds
-    every = {m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods}
-    derived = {m: tuple(seed for seed in every[m] if seed in common) or every[m] for m in summary.derived}
-    return {method: derived.get(method) or tuple(common) or every[method] for method in summary.methods}
+    every = {
+        m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods
+    }
+    derived = {
+        m: tuple(seed for seed in every[m] if seed in common) or every[m] for m in summary.derived
+    }
+    return {
+        method: derived.get(method) or tuple(common) or every[method] for method in summary.methods
+    }
 
 
 def _samples(run: FinishedRun) -> int | None:

@@ -61,12 +61,16 @@ class OodSummary:
     @property
     def common_seeds(self) -> set[int]:
         """Seeds that every loss has."""
-        return set.intersection(*({run.seed for run in self.runs if run.loss == method} for method in self.methods))
+        return set.intersection(
+            *({run.seed for run in self.runs if run.loss == method} for method in self.methods)
+        )
 
     def runs_of(self, method: str) -> list[RunResult]:
         """Return the runs behind a loss's numbers: of the seeds that all losses have, or all if there is no such."""
         common = self.common_seeds
-        return [run for run in self.runs if run.loss == method and (not common or run.seed in common)]
+        return [
+            run for run in self.runs if run.loss == method and (not common or run.seed in common)
+        ]
 
     def intervals(self, method: str, data: str, row: Row, metric: str) -> list[Interval]:
         """Return a metric of each of the loss's runs that has it."""
@@ -97,7 +101,9 @@ class OodSummary:
 
     def ranked(self, method: str, data: str) -> list[Row]:
         """Return scores with the stages at which some run has them, the best by mean AUROC first."""
-        rows = dict.fromkeys((score, stage) for run in self.runs for _, score, stage in run.detected)
+        rows = dict.fromkeys(
+            (score, stage) for run in self.runs for _, score, stage in run.detected
+        )
         return sorted(rows, key=lambda row: -(self.cell(method, data, row, MAIN[0]).number or 0.0))
 
 
@@ -109,7 +115,10 @@ def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> l
     for data in summary.data:
         for method in summary.methods:
             rows = tuple(
-                (Cell(title_of(*row)), *(summary.cell(method, data, row, metric) for metric in names))
+                (
+                    Cell(title_of(*row)),
+                    *(summary.cell(method, data, row, metric) for metric in names),
+                )
                 for row in summary.ranked(method, data)
             )
             n = len(summary.runs_of(method))
@@ -127,7 +136,9 @@ def method_tables(summary: OodSummary) -> list[Table]:
             rows = []
             for row in summary.ranked(summary.methods[0], data):
                 marks = summary.marks(data, row, metric)
-                cells = (summary.cell(m, data, row, metric, marks.get(m, "")) for m in summary.methods)
+                cells = (
+                    summary.cell(m, data, row, metric, marks.get(m, "")) for m in summary.methods
+                )
                 rows.append((Cell(title_of(*row)), *cells))
             heading = f"{column_of(metric).head}: {summary.runs[0].data} vs {data}"
             tables.append(Table(heads, tuple(rows), heading))
@@ -142,7 +153,9 @@ def verdicts(summary: OodSummary) -> list[str]:
             row = summary.ranked(method, data)[0]
             cell = summary.cell(method, data, row, MAIN[0])
             spread = f" {cell.extra}" if cell.extra else ""
-            lines.append(f"{data}, {method}: {title_of(*row)} has the highest AUROC, {cell.text} %{spread}.")
+            lines.append(
+                f"{data}, {method}: {title_of(*row)} has the highest AUROC, {cell.text} %{spread}."
+            )
     return lines
 
 
@@ -204,7 +217,10 @@ def warnings(summary: OodSummary) -> list[str]:
         notes = dict.fromkeys(note for run in summary.runs for note in run.notes[label])
         lines += [f"{label}: {note}." for note in notes]
     for run in summary.runs:
-        lines += [f"{run.folder.name}: {score} was not computed. {reason}" for score, reason in run.not_run.items()]
+        lines += [
+            f"{run.folder.name}: {score} was not computed. {reason}"
+            for score, reason in run.not_run.items()
+        ]
     return lines + list(summary.skipped)
 
 
@@ -219,7 +235,8 @@ def write_files(folder: Path, summary: OodSummary, *, command: str) -> tuple[Pat
     Raises:
         InputError: If the folder cannot be written to.
     """
-    table, text = table_csv(summary), page(summary, command)
+    table = table_csv(summary)
+    text = page(summary, command)
     return write_text(folder / "ood.csv", table), write_text(folder / "ood.html", text)
 
 
@@ -229,10 +246,31 @@ def table_csv(summary: OodSummary) -> str:
     rows = []
     for run in summary.runs:
         for (data, score, stage), metrics in run.detected.items():
-            ends = [end for name in DETECTION for i in [metrics[name]] for end in (i.value, i.low, i.high)]
+            ends = [
+                end
+                for name in DETECTION
+                for i in [metrics[name]]
+                for end in (i.value, i.low, i.high)
+            ]
             temperature = None if stage == BEFORE else run.temperature
-            rows.append([run.folder.name, run.loss, run.seed, run.data, data, score, stage, temperature, *ends])
-    return csv_text(table_of([*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))], rows))
+            rows.append(
+                [
+                    run.folder.name,
+                    run.loss,
+                    run.seed,
+                    run.data,
+                    data,
+                    score,
+                    stage,
+                    temperature,
+                    *ends,
+                ]
+            )
+    return csv_text(
+        table_of(
+            [*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))], rows
+        )
+    )
 
 
 def sections(summary: OodSummary) -> list[tuple[str, Sequence[Table]]]:
@@ -252,7 +290,10 @@ def page(summary: OodSummary, command: str) -> str:
         statement=statement(summary),
         sections=sections(summary),
         figures_of=[(label, _figures(summary, label)) for label in summary.data],
-        metrics=[(column_of(entry.name).head, plain_summary(entry.summary)) for entry in DETECTION.entries()],
+        metrics=[
+            (column_of(entry.name).head, plain_summary(entry.summary))
+            for entry in DETECTION.entries()
+        ],
         scores=[OOD_SCORES[name] for name in summary.chosen.names],
         options={name: _options(summary, name) for name in OOD_SCORES},
         plain=plain_summary,
@@ -261,7 +302,9 @@ def page(summary: OodSummary, command: str) -> str:
 
 def _options(summary: OodSummary, score: str) -> str:
     """Return the options of a score; one without a value is left to the score."""
-    return ", ".join(f"{key} {value}" for key, value in summary.chosen.of(score).items() if value is not None)
+    return ", ".join(
+        f"{key} {value}" for key, value in summary.chosen.of(score).items() if value is not None
+    )
 
 
 def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:

@@ -42,7 +42,15 @@ from fedlas.plots import seed_values, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
 from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, render
-from fedlas.present.table import bullets, code_block, column, csv_text, markdown, plain, plain_summary
+from fedlas.present.table import (
+    bullets,
+    code_block,
+    column,
+    csv_text,
+    markdown,
+    plain,
+    plain_summary,
+)
 from fedlas.stats.estimates import REPLICATES
 
 __all__ = ["Report", "collect", "write_report"]
@@ -80,7 +88,9 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
         "report.html": html_report(model),
         RESULTS: csv_text(results_table(summary)),
     }
-    markdown, html, results = (write_text(summary.folder / name, text) for name, text in texts.items())
+    markdown, html, results = (
+        write_text(summary.folder / name, text) for name, text in texts.items()
+    )
     return Report(markdown, html, results, model)
 
 
@@ -96,7 +106,11 @@ def markdown_report(model: ReportModel) -> str:
     ]
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
-    parts.append(bullets([spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]))
+    parts.append(
+        bullets(
+            [spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]
+        )
+    )
     if published := published_table(summary):
         parts += [f"## {published.title}", markdown(published)]
     runs = runs_table(summary)
@@ -135,7 +149,11 @@ def html_report(model: ReportModel) -> str:
         notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],
         missing=missing_notes(model),
         published=published_table(summary),
-        columns=[(c.title, c.about or "not a registered metric, shown as recorded") for c in first.columns if c.metric],
+        columns=[
+            (c.title, c.about or "not a registered metric, shown as recorded")
+            for c in first.columns
+            if c.metric
+        ],
         methods=_methods(summary),
         diagrams=diagrams,
         diagram_notes=diagram_notes,
@@ -152,15 +170,21 @@ def html_report(model: ReportModel) -> str:
 
 def _by_seed(model: ReportModel, stage: str) -> list[Any]:
     """Draw ECE and NLL, method by method and seed by seed, with noise floors; leave out a metric without values."""
-    pictures, when = [], "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
+    pictures = []
+    when = "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
     for about in (column("ece"), column("nll")):
         scale = 100 if about.unit else 1
-        values = {m: [scale * value for value in model.values(m, about.metric, stage)] for m in model.methods}
+        values = {
+            m: [scale * value for value in model.values(m, about.metric, stage)]
+            for m in model.methods
+        }
         floors = {m: model.noise(m, about, stage).floor_value for m in model.methods if values[m]}
         if floors:
             shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
             ax = seed_values(values, floors=shown, label=f"{about.head}, {when}")
-            pictures.append(figure(ax, f"{about.title} {when}, one row per method with a dot for each seed"))
+            pictures.append(
+                figure(ax, f"{about.title} {when}, one row per method with a dot for each seed")
+            )
     return pictures
 
 
@@ -177,7 +201,8 @@ def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
     """Return a diagram for each method at the first seed that all have, notes on those not drawn, and the seed."""
     summary = model.summary
     seed = summary.common_seeds[0] if summary.common_seeds else None
-    pictures, notes = [], []
+    pictures = []
+    notes = []
     for method in model.methods:
         runs = [r for r in summary.runs if r.loss == method]
         run = next((r for r in runs if r.seed == seed), runs[0])

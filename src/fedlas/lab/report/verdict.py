@@ -32,19 +32,30 @@ def title(summary: Summary) -> str:
 
 def what_was_run(summary: Summary) -> str:
     """Return one or two sentences that let a stranger read the tables."""
-    methods, seeds = summary.methods, summary.seeds
+    methods = summary.methods
+    seeds = summary.seeds
     derived = summary.derived
     trained = [method for method in methods if method not in derived]
     losses = "1 loss" if len(trained) == 1 else f"{len(trained)} losses"
-    shown = trained if len(trained) <= _MOST_NAMES else [*trained[:_MOST_NAMES], f"{len(trained) - _MOST_NAMES} more"]
+    shown = (
+        trained
+        if len(trained) <= _MOST_NAMES
+        else [*trained[:_MOST_NAMES], f"{len(trained) - _MOST_NAMES} more"]
+    )
     parts = [f"{losses} ({', '.join(shown)})"] if trained else []
     if derived:
-        parts.append(f"{len(derived)} method{'s' * (len(derived) != 1)} on top of finished runs ({', '.join(derived)})")
+        parts.append(
+            f"{len(derived)} method{'s' * (len(derived) != 1)} on top of finished runs ({', '.join(derived)})"
+        )
     word = "seed" if len(seeds) == 1 else "seeds"
     text = f"{' and '.join(parts)} with {word} {', '.join(map(str, seeds))}: "
     text += f"{len(summary.runs)} finished run{'s' * (len(summary.runs) != 1)}"
     # Runs that are missing from the means are counted, so that a gap is visible in the first sentence.
-    others = {"failed": summary.failed, "unfinished": summary.unfinished, "unreadable": summary.unreadable}
+    others = {
+        "failed": summary.failed,
+        "unfinished": summary.unfinished,
+        "unreadable": summary.unreadable,
+    }
     text += "".join(f", {len(runs)} {kind}" for kind, runs in others.items() if runs) + ". "
     chosen = sorted({run.selected_by for run in summary.runs if run.selected_by})
     epoch = f" at the epoch with the best validation {' or '.join(chosen)}" if chosen else ""
@@ -56,7 +67,8 @@ def answers(model: ReportModel) -> list[Answer]:
 
     They are the texts of the table, so that sentence and table never round differently.
     """
-    nll, calibrator = column("nll", places=3), "auto" if model.after == AUTO else "temperature"
+    nll = column("nll", places=3)
+    calibrator = "auto" if model.after == AUTO else "temperature"
     sentences = [
         ("Lowest NLL", _best(model, nll)),
         (f"After {calibrator}", _best(model, nll, model.after)),
@@ -88,7 +100,13 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
         return f"{best}; not tested against {listed(sorted(comparison.untested), 3)}."
     if not equal:
         return f"{best}, beyond chance{over}."
-    others = listed(equal, 3) if len(equal) < len(comparison.tests) else "any other" if len(equal) > 1 else equal[0]
+    others = (
+        listed(equal, 3)
+        if len(equal) < len(comparison.tests)
+        else "any other"
+        if len(equal) > 1
+        else equal[0]
+    )
     return f"{best}; not distinguishable from {others}{over}."
 
 
@@ -113,8 +131,15 @@ def _noise(model: ReportModel, name: str) -> str:
     rejected = [t.title for t in tests if (n := model.noise(name, t)).floor and not n.calibrated]
     if not rejected:
         return "within the noise of a calibrated model"
-    signs = {o > u for o, u in zip(*(model.values(name, metric) for metric in ("o_ece", "u_ece")), strict=False)}
-    direction = "" if len(signs) != 1 else "over-confident, " if True in signs else "under-confident, "
+    signs = {
+        o > u
+        for o, u in zip(
+            *(model.values(name, metric) for metric in ("o_ece", "u_ece")), strict=False
+        )
+    }
+    direction = (
+        "" if len(signs) != 1 else "over-confident, " if True in signs else "under-confident, "
+    )
     # The table marks ECE's own test with ~, so the reader must learn which other test rejects calibration.
     by = "" if column("ece").title in rejected else f" by {listed(rejected)}"
     return f"{direction}beyond chance{by}"
@@ -125,7 +150,8 @@ def _against_baseline(model: ReportModel, calibrator: str) -> str:
 
     After auto both sides are calibrated. Where only a temperature is known, the other losses are as trained.
     """
-    seeds, ours = model.summary.common_seeds, model.after if model.after == AUTO else "test"
+    seeds = model.summary.common_seeds
+    ours = model.after if model.after == AUTO else "test"
     if _BASELINE not in model.summary.tested or len(seeds) < FEWEST_SEEDS:
         return ""
     at = [model.summary.seeds.index(seed) for seed in seeds]
@@ -135,15 +161,25 @@ def _against_baseline(model: ReportModel, calibrator: str) -> str:
         return [values[index] for index in at]
 
     scaled = nll(_BASELINE, model.after)
-    others = [name for name in model.summary.tested if name != _BASELINE and not any(map(isnan, nll(name, ours)))]
+    others = [
+        name
+        for name in model.summary.tested
+        if name != _BASELINE and not any(map(isnan, nll(name, ours)))
+    ]
     if any(map(isnan, scaled)) or not others:
         return ""
     tests = {name: paired_t_test(nll(name, ours), scaled) for name in others}
     p_values = holm([1.0 if test.p_value is None else test.p_value for test in tests.values()])
-    lower = {name for name, p in zip(others, p_values, strict=True) if p < ALPHA and tests[name].mean_difference < 0}
+    lower = {
+        name
+        for name, p in zip(others, p_values, strict=True)
+        if p < ALPHA and tests[name].mean_difference < 0
+    }
     names = [name for name in model.methods if name in lower]
     subject = (
-        f"{listed(names)} {'has' if len(names) == 1 else 'have'} a lower NLL" if names else "no loss has a lower NLL"
+        f"{listed(names)} {'has' if len(names) == 1 else 'have'} a lower NLL"
+        if names
+        else "no loss has a lower NLL"
     )
     when = f"after {calibrator}" if ours == AUTO else "as trained"
     limit = column("nll", places=3).format(fmean(scaled))
@@ -168,11 +204,19 @@ def spread_note(model: ReportModel) -> str:
 def short_legend(model: ReportModel) -> list[str]:
     """Explain the short table, in at most three lines."""
     n = len(model.summary.common_seeds)
-    spread = f"Mean ± sd over {n} seeds" if n > 1 else "One seed" if n else "Mean over each method's own seeds"
+    spread = (
+        f"Mean ± sd over {n} seeds"
+        if n > 1
+        else "One seed"
+        if n
+        else "Mean over each method's own seeds"
+    )
     after = "Auto: calibrated" if model.after == AUTO else "After T: temperature scaling"
     lines = [f"{spread}, lowest NLL first. Raw: as trained. {after}."]
     if any(noise.floor for noise in model.all_noise):
-        lines.append("(floor): ECE of a calibrated model by chance. ~ within noise of it: no evidence.")
+        lines.append(
+            "(floor): ECE of a calibrated model by chance. ~ within noise of it: no evidence."
+        )
     if len(model.summary.tested) > 1:
         few = f"Fewer than {FEWEST_SEEDS} seeds: none is marked as best."
         stars = f"★ best, ☆ best mean, ≈ not distinguishable from it ({TEST}, Holm)."
@@ -183,11 +227,14 @@ def short_legend(model: ReportModel) -> list[str]:
 def table_legend(model: ReportModel) -> dict[Mark, str]:
     """Explain each mark that occurs, in the order to print them."""
     summary = model.summary
-    n, others = len(summary.common_seeds), len(summary.tested) - 1
+    n = len(summary.common_seeds)
+    others = len(summary.tested) - 1
     if others == 0 or n == 0:
         return {}
     if n == 1:
-        return {"": "One seed cannot show whether a difference is more than chance, so no method is marked as best"}
+        return {
+            "": "One seed cannot show whether a difference is more than chance, so no method is marked as best"
+        }
     comparisons = f"{others} comparison{'s' * (others != 1)}"
     texts: dict[Mark, str] = {
         "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {ALPHA:g} after Holm's "
@@ -210,8 +257,12 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
             "an error falls when the other rises"
         )
     if "untested" in model.marks:
-        apart = "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
-        texts["untested"] = f"not tested: {apart}differs from the best by the same amount at every seed"
+        apart = (
+            "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
+        )
+        texts["untested"] = (
+            f"not tested: {apart}differs from the best by the same amount at every seed"
+        )
     return texts
 
 
@@ -239,7 +290,9 @@ def missing_notes(model: ReportModel) -> list[str]:
         seeds = sorted({run.seed for run in trained})
         missing = [str(seed) for seed in seeds if summary.run(method, seed) is None]
         if missing:
-            notes.append(f"{method} has no finished run for seed{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+            notes.append(
+                f"{method} has no finished run for seed{'s' * (len(missing) > 1)} {', '.join(missing)}."
+            )
     if notes and summary.common_seeds:
         common = ", ".join(map(str, summary.common_seeds))
         notes.append(

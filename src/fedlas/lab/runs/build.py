@@ -36,7 +36,9 @@ _FIRST_IMAGES = 5_000
 """Training images that a model with ``fit_inputs`` gets before it is trained."""
 
 
-def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True) -> Objective:
+def build_objective(
+    run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True
+) -> Objective:
     """Return the model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
 
     Args:
@@ -61,13 +63,17 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
     if run.recipe.train.save_features:
         find_head(model)  # an error after the last epoch would come too late
     # Weights are loaded before the conversion, because their names are those of the plain layers.
-    bayesian, penalty = run.recipe.model.bayesian, None
+    bayesian = run.recipe.model.bayesian
+    penalty = None
     if bayesian is not None:
         model = to_bayesian(model, bayesian)
         penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
     seed_everything(derive(run.seed, "criterion"))
     loss = build_loss(
-        run, num_classes=splits.num_classes, num_samples=len(splits.train), num_features=_head_inputs(model)
+        run,
+        num_classes=splits.num_classes,
+        num_samples=len(splits.train),
+        num_features=_head_inputs(model),
     )
     objective = Objective(model, loss, features=run.features, penalty=penalty)
     # Processes must draw different numbers, or each would augment and drop out alike.
@@ -76,17 +82,24 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
 
 
 def _plain_model(run: Run, splits: Splits) -> nn.Module:
-    size = {"num_classes": splits.num_classes, "in_channels": splits.in_channels, "image_size": splits.image_size}
+    size = {
+        "num_classes": splits.num_classes,
+        "in_channels": splits.in_channels,
+        "image_size": splits.image_size,
+    }
     return build_model(run.recipe.model.name, **size, **run.recipe.model.options)
 
 
 def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
     """Refuse a model larger than its checkpoint: the configuration of a stranger may ask for any memory."""
     with torch.device("meta"):
-        size = sum(each.numel() * each.element_size() for each in _plain_model(run, splits).parameters())
+        size = sum(
+            each.numel() * each.element_size() for each in _plain_model(run, splits).parameters()
+        )
     if size > checkpoint.stat().st_size:
-        expected, got = "its model must fit into its checkpoint", f"{size:,} bytes of weights for {checkpoint}"
-        raise InputError("run", expected, got, "Use the configuration that it was trained with.")
+        expected = "its model must fit into its checkpoint"
+        got = f"{size:,} bytes of weights for {checkpoint}"
+        raise InputError(expected, got, "Use the configuration that it was trained with.")
 
 
 def _head_inputs(model: nn.Module) -> int | None:
@@ -121,7 +134,11 @@ def threads_for(run: Run) -> int | None:
     classes, channels, size = image_shape(run)
     with torch.random.fork_rng(devices=[]):
         model = build_model(
-            recipe.model.name, num_classes=classes, in_channels=channels, image_size=size, **recipe.model.options
+            recipe.model.name,
+            num_classes=classes,
+            in_channels=channels,
+            image_size=size,
+            **recipe.model.options,
         )
         operations = recipe.train.batch_size * forward_operations(model, channels, size)
     return 1 if operations < SMALL else None
@@ -198,11 +215,12 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
             trained on.
     """
     folder = _opened(folder, data)
-    metrics = must_be_finished("run", folder)
+    metrics = must_be_finished(folder)
     folder = _with_data(folder)
     run = folder.run
     check_data(folder, data_fingerprint(run))
-    splits, path = prepare_data(run), folder.checkpoint_path
+    splits = prepare_data(run)
+    path = folder.checkpoint_path
     if is_file(path):  # else reading it says so
         _check_size(run, splits, path)
     objective = build_objective(run, splits, pretrained=False)
@@ -210,7 +228,9 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
     return Trained(run, objective.eval(), splits, metrics)
 
 
-def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tuple[Splits | None, str]:
+def splits_at_hand(
+    folder: Path | RunFolder, *, data: str | None = None
+) -> tuple[Splits | None, str]:
     """Return the data of a run, for what is better shown than not, such as images and names of classes.
 
     Args:
@@ -250,6 +270,9 @@ def _with_data(folder: RunFolder) -> RunFolder:
     try:
         data_fingerprint(folder.run)
     except InputError as error:
-        expected, got = "its data must be where it was trained on", f"{root}, which does not exist"
-        raise InputError("run", expected, got, "Say where it is now: --data PATH, or data=PATH in Python.") from error
+        expected = "its data must be where it was trained on"
+        got = f"{root}, which does not exist"
+        raise InputError(
+            expected, got, "Say where it is now: --data PATH, or data=PATH in Python."
+        ) from error
     return folder

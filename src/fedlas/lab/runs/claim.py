@@ -13,7 +13,15 @@ from typing import Any, Protocol
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import foreign, not_writable, refuse_links, remove, remove_parts, write_json, write_text
+from fedlas._core.files import (
+    foreign,
+    not_writable,
+    refuse_links,
+    remove,
+    remove_parts,
+    write_json,
+    write_text,
+)
 from fedlas._core.ranks import on_main
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError, packed_names
@@ -21,7 +29,10 @@ from fedlas.lab.runs.summary import NUMBERS
 from fedlas.lab.train.checkpoint import differences
 
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
-_FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
+_FIRST = [
+    str(name)
+    for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)
+]
 """Files allowed in the folder of a run that was stopped before it wrote ``config.yaml``."""
 _NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
 
@@ -63,7 +74,9 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
             raise ValueError(f"{', '.join(missing)} missing")
     except ValueError as error:
         fix = "Use the release that wrote it, or remove it to measure the run again."
-        raise InputError("run", "metrics.json must be whole", f"{folder.metrics_path} ({error})", fix) from error
+        raise InputError(
+            "metrics.json must be whole", f"{folder.metrics_path} ({error})", fix
+        ) from error
     return metrics
 
 
@@ -88,7 +101,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
         raise ValueError("notes are not texts")
 
 
-def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:
+def must_be_finished(folder: RunFolder) -> dict[str, Any]:
     """Return contents of ``metrics.json`` of a trained run.
 
     Raises:
@@ -96,7 +109,9 @@ def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:
     """
     metrics = finished(folder.run, folder)
     if metrics is None:
-        raise InputError(owner, "a run must be finished", folder.path, "Rerun its fedlas command: it resumes.")
+        raise InputError(
+            "a run must be finished", folder.path, "Rerun its fedlas command: it resumes."
+        )
     return metrics
 
 
@@ -111,25 +126,32 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
     folder = folder or RunFolder(run.folder)
     if folder.config is None:
         # Results without a configuration may be of any settings, so they are not built upon.
-        results = [path.name for path in (folder.metrics_path, folder.checkpoint_path) if folder.holds(path)]
+        results = [
+            path.name
+            for path in (folder.metrics_path, folder.checkpoint_path)
+            if folder.holds(path)
+        ]
         if results:
             expected = f"a folder with {results[0]} must say in config.yaml what it was made with"
             got = f"{folder.path}, where it is missing or empty"
-            raise InputError("run", expected, got, "Choose another --out, or remove the folder to start over.")
-        check_vacant("run", folder.path, _FIRST)
+            raise InputError(
+                expected, got, "Choose another --out, or remove the folder to start over."
+            )
+        check_vacant(folder.path, _FIRST)
         return
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
     if changes := differences(folder.config, run.config()):
         expected = "its folder must hold the same configuration"
         got = f"{folder.path}, which differs in {'; '.join(changes)}"
-        raise InputError("run", expected, got, "Use the old settings to resume, or another --out to start over.")
+        raise InputError(
+            expected, got, "Use the old settings to resume, or another --out to start over."
+        )
 
 
-def check_vacant(owner: str, folder: Path, allowed: Collection[str] = ()) -> None:
+def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
     """Refuse a folder with files of something else, some of which could be replaced or removed; only reads.
 
     Args:
-        owner: Who complains.
         folder: Where something new is to be put.
         allowed: Names that may lie there.
 
@@ -144,7 +166,9 @@ def check_vacant(owner: str, folder: Path, allowed: Collection[str] = ()) -> Non
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         fix = "Choose another --out, such as a new folder in it."
-        raise InputError(owner, "the output folder must be new, empty or its own", f"{folder} with {shown}", fix)
+        raise InputError(
+            "the output folder must be new, empty or its own", f"{folder} with {shown}", fix
+        )
 
 
 def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
@@ -163,7 +187,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     if changes := differences({key: old[key] for key in data if key in old}, data):
         expected = "its folder must hold a run on the same data"
         fix = "Use the old data (--data) to resume, or another --out to start over."
-        raise InputError("run", expected, f"{folder.path}, which differs in {'; '.join(changes)}", fix)
+        raise InputError(expected, f"{folder.path}, which differs in {'; '.join(changes)}", fix)
 
 
 @contextmanager
@@ -180,7 +204,6 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise BusyError(
-                "run",
                 "its folder must not be in use",
                 f"{folder}, which another process is working on",
                 "Wait for it, or choose another --out.",
@@ -215,7 +238,9 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
     metrics = finished(run, folder)
     check_data(folder, data)
     if metrics is None:
-        remove_parts(folder.path, folder.predictions_path, folder.work_path, *folder.work_path.glob("*"))
+        remove_parts(
+            folder.path, folder.predictions_path, folder.work_path, *folder.work_path.glob("*")
+        )
         remove(folder.error_path, inside=folder.path)  # what it says was true of an earlier start
         if folder.config is None:
             write_text(folder.config_path, dump_yaml(run.config(), sort_keys=False))
@@ -229,7 +254,10 @@ def run_folders(bench: Path) -> list[RunFolder]:
     if not bench.is_dir():
         return []
     folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [RunFolder(path) for path in sorted({*folders, *(bench / name for name in packed_names(bench))})]
+    return [
+        RunFolder(path)
+        for path in sorted({*folders, *(bench / name for name in packed_names(bench))})
+    ]
 
 
 def leave_out(name: str, reason: object) -> str:
@@ -245,7 +273,6 @@ def left_out(name: str, reason: object) -> str:
 
 
 def find_runs(
-    owner: str,
     folders: Sequence[Path],
     why_not: Callable[[RunFolder], str | None],
     *,
@@ -255,7 +282,6 @@ def find_runs(
     """Return the runs that were named, and those in bench folders that can be used.
 
     Args:
-        owner: Who complains.
         folders: Run folders, taken without a look into them, or folders of benches.
         why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
             that it raises leaves the run out, with a warning.
@@ -268,7 +294,8 @@ def find_runs(
     Raises:
         InputError: If a folder is neither a run's nor a bench's, or no run is found.
     """
-    expected, fix = f"a folder must be a run, or hold {content}", "Pass one that fedlas train or bench made."
+    expected = f"a folder must be a run, or hold {content}"
+    fix = "Pass one that fedlas train or bench made."
     runs: list[RunFolder] = []
     notes: list[str] = []
     for folder in folders:
@@ -287,9 +314,9 @@ def find_runs(
                 runs += [run] if reason == "" else []
                 notes += [left_out(run.name, reason)] if reason else []
         if len(runs) + len(notes) == before:
-            raise InputError(owner, expected, folder, fix)
+            raise InputError(expected, folder, fix)
     if not runs:
-        raise InputError(owner, expected, f"{', '.join(map(str, folders))}: {'; '.join(notes)}", fix)
+        raise InputError(expected, f"{', '.join(map(str, folders))}: {'; '.join(notes)}", fix)
     return runs, notes
 
 
@@ -319,7 +346,9 @@ def check_bench_folder(folder: Path) -> None:
     itself = RunFolder(folder)
     if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
         fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
-        raise InputError("fedlas bench", "--out must be a folder for runs", f"{folder}, which is a run or a study", fix)
+        raise InputError(
+            "--out must be a folder for runs", f"{folder}, which is a run or a study", fix
+        )
     try:
         children = run_folders(folder)
     except OSError:
@@ -327,7 +356,9 @@ def check_bench_folder(folder: Path) -> None:
     table = folder / RESULTS
     if any(_RUN.fullmatch(child.name) or is_run(child) for child in children):
         return
-    if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(",".join(HEAD)):
+    if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(
+        ",".join(HEAD)
+    ):
         return
     recipes = [path.name for pattern in ("*.yaml", "*.yml") for path in folder.glob(pattern)]
-    check_vacant("fedlas bench", folder, (".slurm", ".trackers", ".workers", *recipes))
+    check_vacant(folder, (".slurm", ".trackers", ".workers", *recipes))

@@ -34,9 +34,8 @@ def collect(folder: str | Path) -> Summary:
             those in the folder, a note says so.
     """
     folder = Path(folder)
-    owner = "bench folder"
     if not folder.is_dir():
-        raise InputError(owner, "the folder must exist", folder, "Pass the --out of a fedlas bench.")
+        raise InputError("the folder must exist", folder, "Pass the --out of a fedlas bench.")
     # Sort the runs. One that cannot be read is listed, so that it does not hide the results of the others.
     runs: list[FinishedRun] = []
     failed: list[Problem] = []
@@ -56,33 +55,45 @@ def collect(folder: str | Path) -> Summary:
                 runs.append(run)
             else:
                 same = "name and lowest seed" if run.made_by else "loss and seed"
-                unreadable.append(Problem(child.name, f"not counted: {twin.name} has the same {same}"))
+                unreadable.append(
+                    Problem(child.name, f"not counted: {twin.name} has the same {same}")
+                )
         elif isinstance(run, Problem):
             failed.append(run)
         elif run:
             unfinished.append(child.name)
     if not runs:
-        raise _nothing_finished(owner, folder, failed, unfinished, unreadable)
+        raise _nothing_finished(folder, failed, unfinished, unreadable)
     # Runs share a table only if they differ in nothing but loss and seed.
     recipes = {run.recipe: run.name for run in runs if not run.made_by}
     if len(recipes) > 1:
         expected = "all runs of one folder must come from the same recipe"
         got = ", ".join(f"{recipe} ({name})" for recipe, name in recipes.items())
-        raise InputError(owner, expected, got, "Move the runs of each recipe into a folder of their own.")
+        raise InputError(expected, got, "Move the runs of each recipe into a folder of their own.")
     fix = "Move the runs of each configuration into a folder of their own."
     counted = [run.folder for run in runs]
     trained = [(each.name, each.config) for each in counted if each.config and not each.is_derived]
     derived = [(each.name, each.config) for each in counted if each.config and each.is_derived]
-    check_alike(owner, trained, fix)
-    check_data_alike(owner, [*trained, *derived], fix)
+    check_alike(trained, fix)
+    check_data_alike([*trained, *derived], fix)
     # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
-    check_alike(owner, [(each.name, {"data": {**each.data, "split": None}}) for each in counted if each.data], fix)
+    check_alike(
+        [(each.name, {"data": {**each.data, "split": None}}) for each in counted if each.data], fix
+    )
     for place, run in enumerate(runs):
         config = run.folder.config
-        if config and trained and run.folder.is_derived and (note := settings_note(config, *trained[0])):
+        if (
+            config
+            and trained
+            and run.folder.is_derived
+            and (note := settings_note(config, *trained[0]))
+        ):
             runs[place] = replace(run, notes=(*run.notes, note))
     # The table has the order in which papers print losses, not that of the names of the folders.
-    order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
+    order = {
+        method: i
+        for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))
+    }
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
 
@@ -99,13 +110,23 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
         run = read_run(folder)
         check_config(folder.config or {})
         _ = folder.data  # read now, so that a damaged one is found here
-        if denied := [name for name in folder.files if name in names and not os.access(folder.path / name, os.R_OK)]:
+        if denied := [
+            name
+            for name in folder.files
+            if name in names and not os.access(folder.path / name, os.R_OK)
+        ]:
             raise ValueError(f"{denied[0]} cannot be read (Permission denied)")
         return run
     if folder.error_path.name in names:
         text = no_device(folder.error_path).read_text(encoding="utf-8", errors="replace").strip()
         return Problem(folder.name, text.splitlines()[-1].strip() if text else "no message")
-    signs = (folder.config_path, folder.environment_path, folder.log_path, folder.checkpoint_path, folder.lock_path)
+    signs = (
+        folder.config_path,
+        folder.environment_path,
+        folder.log_path,
+        folder.checkpoint_path,
+        folder.lock_path,
+    )
     return not names or any(path.name in names for path in signs)
 
 
@@ -121,10 +142,13 @@ def _ordered(methods: list[str]) -> list[str]:
 
 
 def _nothing_finished(
-    owner: str, folder: Path, failed: list[Problem], unfinished: list[str], unreadable: list[Problem]
+    folder: Path, failed: list[Problem], unfinished: list[str], unreadable: list[Problem]
 ) -> InputError:
     counts = {"failed": len(failed), "unfinished": len(unfinished), "unreadable": len(unreadable)}
-    got = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no run folder at all"
+    got = (
+        ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        or "no run folder at all"
+    )
     fix = "Rerun the same fedlas bench command: it resumes."
     if RunFolder(folder).metrics_path.exists():
         fix = f"This is a run folder; pass its parent, {folder.resolve().parent}."
@@ -132,7 +156,7 @@ def _nothing_finished(
         fix = f"Read {RunFolder(folder / failed[0].name).error_path} ({failed[0].reason}). {fix}"
     elif unreadable:
         fix = f"{unreadable[0].name}: {unreadable[0].reason}. Delete that folder. {fix}"
-    return InputError(owner, "the folder must hold at least one finished run", f"{folder} with {got}", fix)
+    return InputError("the folder must hold at least one finished run", f"{folder} with {got}", fix)
 
 
 def read_run(folder: RunFolder) -> FinishedRun:
@@ -141,22 +165,37 @@ def read_run(folder: RunFolder) -> FinishedRun:
         raise ValueError("metrics.json is missing")
     content = folder.metrics
     check_metrics(content)
-    loss, seed, recipe = content.get("loss"), content.get("seed"), content.get("recipe", "")
+    loss = content.get("loss")
+    seed = content.get("seed")
+    recipe = content.get("recipe", "")
     if not (isinstance(loss, str) and loss and type(seed) is int and isinstance(recipe, str)):
         raise ValueError("metrics.json lacks the loss, the seed or the recipe")
     measured = {
-        stage: {name: value for name, value in content.get(stage, {}).items() if _finite(value) is not None}
+        stage: {
+            name: value
+            for name, value in content.get(stage, {}).items()
+            if _finite(value) is not None
+        }
         for stage in ("val", *STAGES)
     }
     if not measured["test"]:
         raise ValueError("metrics.json holds no test metrics")
     selected_by, made_by = (
-        value if isinstance(value := content.get(key), str) else None for key in ("selected_by", "uncertainty")
+        value if isinstance(value := content.get(key), str) else None
+        for key in ("selected_by", "uncertainty")
     )
     numbers: dict[str, Any] = {name: _finite(content.get(name)) for name in NUMBERS}
     notes = tuple(content.get("notes", ()))
     return FinishedRun(
-        folder, recipe, loss, seed, measured, selected_by=selected_by, notes=notes, made_by=made_by, **numbers
+        folder,
+        recipe,
+        loss,
+        seed,
+        measured,
+        selected_by=selected_by,
+        notes=notes,
+        made_by=made_by,
+        **numbers,
     )
 
 

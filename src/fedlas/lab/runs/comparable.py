@@ -31,11 +31,10 @@ def check_config(config: Config) -> None:
             raise ValueError("config.yaml is not the configuration of a run")
 
 
-def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
+def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
     """Refuse runs that cannot share a table: they may differ in loss and seed, the runs of one loss in seed only.
 
     Args:
-        owner: Who complains.
         configs: Name and configuration of each run.
         fix: Fix to suggest.
 
@@ -50,17 +49,20 @@ def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fi
         for group, part in (("", shared), (f"loss {of_loss}", {"loss": loss})):
             other, settings = first.setdefault(group, (name, part))
             if changes := differences(settings, part):
-                expected = "all runs of one folder must have the same configuration but for loss and seed"
-                raise InputError(owner, expected, f"{name}, which differs from {other} in {'; '.join(changes)}", fix)
+                expected = (
+                    "all runs of one folder must have the same configuration but for loss and seed"
+                )
+                raise InputError(
+                    expected, f"{name}, which differs from {other} in {'; '.join(changes)}", fix
+                )
 
 
-def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str) -> None:
+def check_data_alike(configs: Iterable[tuple[str, Config]], fix: str) -> None:
     """Refuse folders whose runs, or the runs they are made of, were given other data.
 
     In all else they may differ, as that may be the point: a hyper-ensemble, a network with dropout.
 
     Args:
-        owner: Who complains.
         configs: Name and configuration of each folder.
         fix: Fix to suggest.
 
@@ -72,9 +74,10 @@ def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str
         for run in _runs(config):
             data = dict(run.get("data") or {})
             if data.get("test_size") is None:
-                data.pop("split_seed", None)  # the test set is the same whatever the validation part
+                # the test set is the same whatever the validation part
+                data.pop("split_seed", None)
             sections.append((name, {"data": data}))
-    check_alike(owner, sections, fix)
+    check_alike(sections, fix)
 
 
 def settings_note(config: Config, other: str, trained: Config) -> str | None:
@@ -87,7 +90,9 @@ def settings_note(config: Config, other: str, trained: Config) -> str | None:
     """
     changes: dict[str, None] = {}
     for run in _runs(config):
-        changes |= dict.fromkeys(differences(_settings(trained), _settings(run), words=("there", "here")))
+        changes |= dict.fromkeys(
+            differences(_settings(trained), _settings(run), words=("there", "here"))
+        )
     return f"its runs differ from {other} in {'; '.join(changes)}" if changes else None
 
 
@@ -125,7 +130,9 @@ def as_begun(run: Run) -> Run:
         except UnreadableError:
             continue  # its use will say what is wrong with it
         section = config.get("train")
-        if isinstance(section, Mapping) and (folder.path == run.folder or _fixed(config) == _fixed(run.config())):
+        if isinstance(section, Mapping) and (
+            folder.path == run.folder or _fixed(config) == _fixed(run.config())
+        ):
             decided = {key: section.get(key, BEFORE_AUTO[key]) for key in undecided}
             return replace(run, recipe=replace(run.recipe, train=replace(train, **decided)))
     return run

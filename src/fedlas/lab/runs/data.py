@@ -18,7 +18,13 @@ from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.disk import data_folder
-from fedlas.lab.data.shift.variants import OpenSet, corrupted, long_tailed, open_set, with_label_noise
+from fedlas.lab.data.shift.variants import (
+    OpenSet,
+    corrupted,
+    long_tailed,
+    open_set,
+    with_label_noise,
+)
 from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.models.weights import weights_digest
 from fedlas.lab.recipes.plan import Run
@@ -31,10 +37,15 @@ HELD_OUT = "held-out"
 
 def prepare_data(run: Run) -> Splits:
     """Return the three parts of a run's data; they depend on the seed, or on ``data.split_seed``, not on the loss."""
-    data, source = run.recipe.data, _source(*_source_key(run))
+    data = run.recipe.data
+    source = _source(*_source_key(run))
     seed = run.seed if data.split_seed is None else data.split_seed
     splits = split(
-        source, seed=derive(seed, "split"), val_size=data.val_size, train_size=data.train_size, test_size=data.test_size
+        source,
+        seed=derive(seed, "split"),
+        val_size=data.val_size,
+        train_size=data.train_size,
+        test_size=data.test_size,
     )
     if data.long_tail is not None:
         splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
@@ -85,19 +96,23 @@ def as_tested(run: Run, splits: Splits) -> Splits:
     Raises:
         InputError: If it does not fit the images.
     """
-    mean, std = run.recipe.data.test_mean, run.recipe.data.test_std
+    mean = run.recipe.data.test_mean
+    std = run.recipe.data.test_std
     if mean is None or std is None:
         return splits
     if not usable_statistics(mean, std, splits.in_channels):
-        expected = f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0"
-        raise InputError("data", expected, f"{mean} and {std}", "Give one per channel.")
+        expected = (
+            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0"
+        )
+        raise InputError(expected, f"{mean} and {std}", "Give one per channel.")
     return replace(splits, mean=tuple(mean), std=tuple(std))
 
 
 @lru_cache(maxsize=1)
 def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
     """Return the data set, kept from run to run: reading it can take longer than an epoch."""
-    source, classes = load_dataset(name, root, **json.loads(options)), json.loads(held_out)
+    source = load_dataset(name, root, **json.loads(options))
+    classes = json.loads(held_out)
     return open_set(source, classes) if classes else source
 
 
@@ -116,7 +131,9 @@ def unknown_images(run: Run) -> Part:
     source = _open_set(*_source_key(run))
     if isinstance(source, OpenSet):
         return source.unknown
-    raise InputError("run", "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...].")
+    raise InputError(
+        "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...]."
+    )
 
 
 def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
@@ -128,7 +145,12 @@ def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
 
 def _source_key(run: Run) -> tuple[str, str | None, str, str]:
     data = run.recipe.data
-    return data.name, data.root, json.dumps(data.options, sort_keys=True), json.dumps(data.hold_out_classes)
+    return (
+        data.name,
+        data.root,
+        json.dumps(data.options, sort_keys=True),
+        json.dumps(data.hold_out_classes),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +164,10 @@ def source_fingerprint(source: Source) -> dict[str, Any]:
         >>> first["train"]["samples"], first == source_fingerprint(load_dataset("synthetic", **small))
         (300, True)
     """
-    return {name: _part_fingerprint(part) for name, part in (("train", source.train), ("test", source.test))}
+    return {
+        name: _part_fingerprint(part)
+        for name, part in (("train", source.train), ("test", source.test))
+    }
 
 
 def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
@@ -156,7 +181,9 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
         with no_device(path).open("rb") as file:
             weights = file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError("run", "its checkpoint must be readable", f"{path} ({error})", "Train it again.") from error
+        raise InputError(
+            "its checkpoint must be readable", f"{path} ({error})", "Train it again."
+        ) from error
     unlabeled = part.with_target(torch.zeros_like(part.target))
     return {"images": _part_fingerprint(unlabeled), "weights": weights}
 
@@ -178,8 +205,16 @@ def _part_fingerprint(part: Part) -> dict[str, Any]:
     if not isinstance(part, Images):  # reading ImageNet would take an hour: names and sizes instead
         for array in (part.names, part.sizes(), part.target.cpu().numpy()):
             digest.update(array.tobytes())
-        return {"samples": len(part), "shape": list(part.shape), "sha256 of names, sizes, labels": digest.hexdigest()}
+        return {
+            "samples": len(part),
+            "shape": list(part.shape),
+            "sha256 of names, sizes, labels": digest.hexdigest(),
+        }
     for tensor in (part.images, part.target, part.label_probs):
         if tensor is not None:
             digest.update(tensor.cpu().contiguous().numpy().data)
-    return {"samples": len(part), "shape": list(part.images.shape[1:]), "sha256": digest.hexdigest()}
+    return {
+        "samples": len(part),
+        "shape": list(part.images.shape[1:]),
+        "sha256": digest.hexdigest(),
+    }

@@ -51,7 +51,8 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def note_start(folder: Path, device: torch.device | str, **more: Any) -> None:
     """Add a start to ``environment.json`` of a folder: the environment, and whatever ``more`` there is to say."""
-    run, now = RunFolder(folder), {**environment(device), **more}
+    run = RunFolder(folder)
+    now = {**environment(device), **more}
     if changes := code_changes(run, now):
         warn_once(f"{run.name} resumes with other code: {changes}. Its epochs are of both.")
     write_json(run.environment_path, [*run.starts, now])
@@ -103,12 +104,15 @@ def _commit() -> tuple[str | None, bool | None]:
         if tracked is None:
             return None, None
         changed = _git(here.parent, "status", "--porcelain", "-uno")
-        unknown = _git(here.parents[1], "ls-files", "--others", "--exclude-standard")  # of the package: may be imported
+        # of the package: may be imported
+        unknown = _git(here.parents[1], "ls-files", "--others", "--exclude-standard")
         return _git(here.parent, "rev-parse", "HEAD"), bool(changed or unknown)
     except OSError:  # git is not installed
         return None, None
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *command], cwd=folder, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else None

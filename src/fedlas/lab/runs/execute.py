@@ -55,10 +55,14 @@ from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs
 
 
-def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool) -> Predictions:
+def predictions_of(
+    model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool
+) -> Predictions:
     """Predict one part of the data, with the label probabilities where they are known."""
     predictions = predict(model, splits.batches(part, batch_size=batch_size), features=features)
-    return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())
+    return replace(
+        predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu()
+    )
 
 
 def held_out_predictions(
@@ -67,12 +71,15 @@ def held_out_predictions(
     """Predict the validation and the test part of a run, each under its own normalization."""
     size = run.recipe.train.batch_size
     val, test = (
-        predictions_of(model, by, part, batch_size=size, features=features) for by, part in held_out(run, splits)
+        predictions_of(model, by, part, batch_size=size, features=features)
+        for by, part in held_out(run, splits)
     )
     return val, test
 
 
-def unknown_predictions(run: Run, splits: Splits, model: nn.Module, *, features: bool = False) -> Predictions:
+def unknown_predictions(
+    run: Run, splits: Splits, model: nn.Module, *, features: bool = False
+) -> Predictions:
     """Predict the test images of the classes that a run holds out; their targets are all 0.
 
     Raises:
@@ -94,7 +101,12 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
         None, and ``val`` and ``test_calibrated`` are empty.
     """
     if val is None:
-        unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
+        unknown: dict[str, Any] = {
+            "temperature": None,
+            "temperature_ece": None,
+            "notes": [],
+            "val": {},
+        }
         return {**unknown, "test": recorded(test, num_bins), "test_calibrated": {}}
     scaling, notes = fit_with_notes(TemperatureScaling(), val)
     grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
@@ -121,15 +133,21 @@ LEFT_OUT = "left-out"
 
 def fold_runs(run: Run) -> list[Run]:
     """Return the runs of the folds, in folders inside the run's; none for a loss that takes no targets."""
-    loss, folds = build_loss(run, num_classes=10, num_samples=1000), run.recipe.data.cross_fit
+    loss = build_loss(run, num_classes=10, num_samples=1000)
+    folds = run.recipe.data.cross_fit
     if folds is None or taker_of_targets(loss) is None:
         return []
     plain = replace(run.recipe, data=replace(run.recipe.data, cross_fit=None))
     names = [f"fold-{number + 1}-of-{folds}" for number in range(folds)]
-    return [replace(run, recipe=plain, loss=FOLD_LOSS, folder=run.folder / "cross-fit" / name) for name in names]
+    return [
+        replace(run, recipe=plain, loss=FOLD_LOSS, folder=run.folder / "cross-fit" / name)
+        for name in names
+    ]
 
 
-def folds_of(target: NDArray[np.int64], num_classes: int, folds: int, *, seed: int) -> NDArray[np.int64]:
+def folds_of(
+    target: NDArray[np.int64], num_classes: int, folds: int, *, seed: int
+) -> NDArray[np.int64]:
     """Return the fold of each sample ``(N,)``: folds of equal size, with classes divided as equally as possible."""
     order = np.concatenate(shuffled_classes(target, num_classes, stream(Purpose.CROSS_FIT, seed)))
     fold = np.empty_like(order)
@@ -155,13 +173,18 @@ def cross_fitted_probs(
         again. The global generators are as they were.
     """
     runs = fold_runs(run)
-    target, device = splits.train.target.cpu(), splits.train.target.device
-    folds = folds_of(target.numpy(), splits.num_classes, len(runs), seed=derive(run.seed, "cross-fit"))
+    target = splits.train.target.cpu()
+    device = splits.train.target.device
+    folds = folds_of(
+        target.numpy(), splits.num_classes, len(runs), seed=derive(run.seed, "cross-fit")
+    )
     fold = torch.from_numpy(folds).to(device)
     logits = torch.empty(len(target), splits.num_classes)
     random = rng_state()
     for number, each in enumerate(runs):
-        rest, left_out = (chosen.nonzero().squeeze(1) for chosen in (fold != number, fold == number))
+        rest, left_out = (
+            chosen.nonzero().squeeze(1) for chosen in (fold != number, fold == number)
+        )
         path = RunFolder(each.folder).part_path(LEFT_OUT)
         if not on_main(accelerator, path.exists):
             part = replace(splits, train=splits.train.take(rest), clean_target=None)
@@ -240,12 +263,13 @@ def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches
     Raises:
         InputError: If the last batch has fewer samples than there are processes.
     """
-    train, processes = run.recipe.train, int(accelerator.num_processes)
+    train = run.recipe.train
+    processes = int(accelerator.num_processes)
     last = len(splits.train) % train.batch_size
     if 0 < last < processes and not train.drop_last:
         expected = f"the last batch must have a sample for each of {processes} processes"
         got = f"{last} of {len(splits.train)} training samples in it"
-        raise InputError("run", expected, got, "Set train.drop_last=true, or another train.batch_size.")
+        raise InputError(expected, got, "Set train.drop_last=true, or another train.batch_size.")
     return splits.training_batches(
         batch_size=train.batch_size,
         drop_last=train.drop_last,
@@ -255,7 +279,9 @@ def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches
     )
 
 
-def execute(run: Run, *, label: str | None = None, show: ShowProgress = TrainingProgress) -> dict[str, Any]:
+def execute(
+    run: Run, *, label: str | None = None, show: ShowProgress = TrainingProgress
+) -> dict[str, Any]:
     """Train, predict and measure; resume an earlier start, or return the metrics of a finished run.
 
     Args:
@@ -286,7 +312,9 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
         warn_of_small_validation(len(splits.val))
     as_tested(run, splits)
     objective = build_objective(run, splits, rank=accelerator.process_index)
-    job = training_job(run, objective, splits, accelerator, watch_norms=run.recipe.train.save_features)
+    job = training_job(
+        run, objective, splits, accelerator, watch_norms=run.recipe.train.save_features
+    )
     job = replace(job, name=label or run.name, show=show)
     with locked(run.folder, accelerator):
         # Another process may have finished the run before this one got the lock.
@@ -302,12 +330,18 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
                 say(f"precision {used}", style="dim", stderr=True)
             note_start(run.folder, accelerator.device, precision=used)
         trackers = run.recipe.trackers if accelerator.is_main_process else {}
-        with Tracking(trackers, run.folder, project=run.recipe.name, name=run.name, config=run.config()) as tracking:
+        with Tracking(
+            trackers, run.folder, project=run.recipe.name, name=run.name, config=run.config()
+        ) as tracking:
             return _train_and_measure(run, splits, replace(job, on_record=tracking.epoch), tracking)
 
 
-def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tracking) -> dict[str, Any]:
-    train, objective, accelerator = run.recipe.train, job.objective, job.accelerator
+def _train_and_measure(
+    run: Run, splits: Splits, job: TrainingJob, tracking: Tracking
+) -> dict[str, Any]:
+    train = run.recipe.train
+    objective = job.objective
+    accelerator = job.accelerator
     fitted = train_run(run, splits, job)
     started = time.monotonic()
     # Predict with the weights of the best epoch, which are now in the objective.
@@ -324,7 +358,8 @@ def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tra
         "parameters": sum(p.numel() for p in objective.model.parameters()),
         **measure(val, test, num_bins=train.num_bins),
     }
-    trained = sum(record["seconds"] for record in fitted.history)  # of all starts, not of this one alone
+    # of all starts, not of this one alone
+    trained = sum(record["seconds"] for record in fitted.history)
     metrics["seconds"] = round(trained + time.monotonic() - started, 2)
     if accelerator.is_main_process:
         folder = RunFolder(run.folder)
@@ -342,7 +377,9 @@ def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tra
 
 def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
     """Save the outputs for the classes that the model never saw, where ``fedlas ood`` looks for them."""
-    predictions = unknown_predictions(run, splits, objective, features=run.recipe.train.save_features)
+    predictions = unknown_predictions(
+        run, splits, objective, features=run.recipe.train.save_features
+    )
     path = RunFolder(run.folder).part_path(f"ood-{HELD_OUT}")
     Outputs.of(predictions).save(path, about=outputs_fingerprint(run.folder, unknown_images(run)))
 
@@ -356,11 +393,16 @@ def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
     """
     names = []
     for run in runs:
-        epochs, warmup = run.recipe.train.epochs, run.recipe.schedule.warmup_epochs
+        epochs = run.recipe.train.epochs
+        warmup = run.recipe.schedule.warmup_epochs
         if alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
             names.append(run.name)
     command = shlex.join(["fedlas", "diagnose", str(folder), "--details"])
-    return [f"Gate or indicator raised alarms in {counted(names)}; look at them: {command}"] if names else []
+    return (
+        [f"Gate or indicator raised alarms in {counted(names)}; look at them: {command}"]
+        if names
+        else []
+    )
 
 
 def counted(names: Sequence[str]) -> str:

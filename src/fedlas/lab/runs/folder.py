@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.files import check_name, is_file, no_device, parse_json, path_inside, write_atomically
+from fedlas._core.files import (
+    check_name,
+    is_file,
+    no_device,
+    parse_json,
+    path_inside,
+    write_atomically,
+)
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.recipes.yaml_text import parse_yaml
@@ -31,7 +38,10 @@ BEFORE_AUTO = {"precision": "fp32", "channels_last": False}
 """Values of the section ``train`` in a ``config.yaml`` that lacks them."""
 _DEFAULT_BINS = 15
 _LONGEST_PATH = 4096
-_NEVER = {"": ("trackers", "methods", "seeds", "losses", "title"), "data": ("root", "workers", "download")}
+_NEVER = {
+    "": ("trackers", "methods", "seeds", "losses", "title"),
+    "data": ("root", "workers", "download"),
+}
 """Keys that no run writes into its ``config.yaml``: where data lies, whether it is fetched, who is shown the run."""
 
 
@@ -101,7 +111,10 @@ class RunFolder:
     @property
     def name(self) -> str:
         """Label, or name of the folder."""
-        return self.label or (self.path if self.path.name not in ("", "..") else self.path.resolve()).name
+        return (
+            self.label
+            or (self.path if self.path.name not in ("", "..") else self.path.resolve()).name
+        )
 
     @property
     def is_packed(self) -> bool:
@@ -157,7 +170,9 @@ class RunFolder:
                 raise ValueError(f"it holds {describe(content)}")
         except (OSError, ValueError) as error:
             fix = "Choose another --out to start over."
-            raise UnreadableError("run", f"{path.name} must be readable YAML", f"{path} ({error})", fix) from error
+            raise UnreadableError(
+                f"{path.name} must be readable YAML", f"{path} ({error})", fix
+            ) from error
         return content
 
     @cached_property
@@ -197,9 +212,11 @@ class RunFolder:
             text = self.text(path)
             content = None if text is None else parse_json(text)
         except (OSError, ValueError) as error:
-            raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
+            raise UnreadableError(
+                f"{path.name} must be readable JSON", f"{path} ({error})", fix
+            ) from error
         if content is not None and not isinstance(content, dict):
-            raise UnreadableError("run", f"{path.name} must hold an object", path, fix)
+            raise UnreadableError(f"{path.name} must hold an object", path, fix)
         return content
 
     @cached_property
@@ -209,7 +226,11 @@ class RunFolder:
             content = parse_json(self.text(self.environment_path) or "[]", finite=False)
         except (OSError, ValueError):
             return []
-        return [start for start in content if isinstance(start, dict)] if isinstance(content, list) else []
+        return (
+            [start for start in content if isinstance(start, dict)]
+            if isinstance(content, list)
+            else []
+        )
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
@@ -230,7 +251,7 @@ class RunFolder:
                 return {part: splits[part] for part in ("train", "val", "test")}
         except (OSError, ValueError) as error:
             raise UnreadableError(
-                "run", f"{path.name} must be readable", f"{path} ({error})", "Train the run again."
+                f"{path.name} must be readable", f"{path} ({error})", "Train the run again."
             ) from error
 
     def predictions(self, part: str) -> Predictions:
@@ -265,7 +286,11 @@ class RunFolder:
         """Bins of the metrics; 15, the default, where the configuration does not say. Raises as :attr:`config`."""
         train = (self.config or {}).get("train")
         value = train.get("num_bins") if isinstance(train, dict) else None
-        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else _DEFAULT_BINS
+        return (
+            value
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0
+            else _DEFAULT_BINS
+        )
 
     @cached_property
     def run(self) -> Run:
@@ -278,28 +303,40 @@ class RunFolder:
         config = self.config if self.path.is_dir() or self.is_packed else None
         if config and is_derived(config):
             made_of = f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}"
-            raise InputError("run", "it must be one that was trained", made_of, "Pass one of these.")
+            raise InputError("it must be one that was trained", made_of, "Pass one of these.")
         sections = [(config or {}).get(section) for section in ("loss", "data", "model")]
-        sections += [section.get("options", {}) for section in sections[1:] if isinstance(section, dict)]
-        if not config or not {"recipe", "seed"} <= config.keys() or not all(isinstance(s, dict) for s in sections):
+        sections += [
+            section.get("options", {}) for section in sections[1:] if isinstance(section, dict)
+        ]
+        if (
+            not config
+            or not {"recipe", "seed"} <= config.keys()
+            or not all(isinstance(s, dict) for s in sections)
+        ):
             fix = "Pass one that fedlas train or bench made."
-            raise InputError("run", "it must be the folder of a run", self.path, fix)
+            raise InputError("it must be the folder of a run", self.path, fix)
         # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
         fix = f"Check {self.config_path}, or train the run again."
-        name = check_name("run", "the loss", config["loss"].get("name"), fix)
-        seed = check_count("run", "seed", config["seed"], low=0)
-        content = {key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")}
+        name = check_name("the loss", config["loss"].get("name"), fix)
+        seed = check_count("seed", config["seed"], low=0)
+        content = {
+            key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")
+        }
         for section in ("data", "model"):
             values = {key: value for key, value in content[section].items() if key != "options"}
             content[section] = values | content[section].get("options", {})
         for section, keys in _NEVER.items():
             if strange := sorted((content[section] if section else content).keys() & set(keys)):
                 expected = "config.yaml must not say where data lies, how it is fetched or who is shown the run"
-                raise InputError("run", expected, f"{section or 'the key'} {strange[0]} in {self.config_path}", fix)
+                raise InputError(
+                    expected, f"{section or 'the key'} {strange[0]} in {self.config_path}", fix
+                )
         if isinstance(train := content.get("train") or {}, dict):
             content["train"] = BEFORE_AUTO | train
         options = {key: value for key, value in config["loss"].items() if key != "name"}
-        recipe = recipe_from(str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}})
+        recipe = recipe_from(
+            str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}}
+        )
         return Run(recipe.with_data_root(self.data_root), name, seed, self.path)
 
 
@@ -333,16 +370,21 @@ def packed_text(folder: Path, file: str) -> str | None:
     Raises:
         InputError: If the pack cannot be read.
     """
-    path, key = folder.parent / RUNS, (folder.name, file)
+    path = folder.parent / RUNS
+    key = (folder.name, file)
     if key not in _entries(folder.parent):
         return None
     archive, entries = _read(path, *_version(path))
     if entries[key].file_size > _MOST_BYTES:
-        raise InputError("pack", f"a file must have at most {_MOST_BYTES:,} bytes", f"{'/'.join(key)} in {path}", _FIX)
+        raise InputError(
+            f"a file must have at most {_MOST_BYTES:,} bytes", f"{'/'.join(key)} in {path}", _FIX
+        )
     try:
         return archive.read(entries[key]).decode()
     except Exception as error:  # the decompressors raise anything for damaged bytes
-        raise InputError("pack", "it must be a whole zip", f"{path}: {'/'.join(key)} ({error})", _FIX) from error
+        raise InputError(
+            "it must be a whole zip", f"{path}: {'/'.join(key)} ({error})", _FIX
+        ) from error
 
 
 Entries = Mapping[tuple[str, str], zipfile.ZipInfo]
@@ -365,17 +407,22 @@ def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise InputError("pack", "it must be a readable zip", f"{path} ({error})", _FIX) from error
+        raise InputError("it must be a readable zip", f"{path} ({error})", _FIX) from error
     entries: dict[tuple[str, str], zipfile.ZipInfo] = {}
     for about in archive.infolist() if archive.comment == PACK_MARK else ():
         run, _, file = about.filename.partition("/")
         # Names become parts of paths, so a file from elsewhere must not choose them freely.
-        names = check_name("pack", "the name of a run", run, _FIX), check_name("pack", "the name of a file", file, _FIX)
+        names = (
+            check_name("the name of a run", run, _FIX),
+            check_name("the name of a file", file, _FIX),
+        )
         if names in entries:
-            raise InputError("pack", "each file must be in it once", f"{about.filename} twice in {path}", _FIX)
+            raise InputError(
+                "each file must be in it once", f"{about.filename} twice in {path}", _FIX
+            )
         entries[names] = about
     total = sum(about.file_size for about in entries.values())
     if total > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):
         got = f"{path} with {total:,} in {path.stat().st_size:,}"
-        raise InputError("pack", f"its bytes must be compressed at most {_MOST_RATIO} times", got, _FIX)
+        raise InputError(f"its bytes must be compressed at most {_MOST_RATIO} times", got, _FIX)
     return archive, entries

@@ -51,27 +51,32 @@ def train_size(run: Run) -> int | None:
 
 def forecast(run: Run) -> Forecast:
     """Return what is known of a run before it starts, from its folder and the size of its data."""
-    train, images = run.recipe.train, train_size(run)
+    train = run.recipe.train
+    images = train_size(run)
     # A size that is not known before the data is read leaves the steps open.
     each = None if images is None else _steps(images, train)
     folder = RunFolder(run.folder)
     done = _epochs_done(folder, train.checkpoint_every)
     if folder.is_finished:
-        state, done = "finished", train.epochs
+        state = "finished"
+        done = train.epochs
     elif done:
         state = f"resumes after epoch {done}"
     else:
         state = "failed before" if is_file(folder.error_path) else "new"
     if images is None or each is None:
         return Forecast(run, None, None, state)
-    total, rest = each * train.epochs, each * max(0, train.epochs - done)
+    total = each * train.epochs
+    rest = each * max(0, train.epochs - done)
     # Models of folds come first; where the run itself has begun, they are done.
     folds = fold_runs(run)
     for fold in folds:
         steps = _steps(images - images // len(folds), train)
         total += steps * train.epochs
         if not done and not is_file(RunFolder(fold.folder).part_path(LEFT_OUT)):
-            rest += steps * max(0, train.epochs - _epochs_done(RunFolder(fold.folder), train.checkpoint_every))
+            rest += steps * max(
+                0, train.epochs - _epochs_done(RunFolder(fold.folder), train.checkpoint_every)
+            )
     return Forecast(run, total, rest, state)
 
 

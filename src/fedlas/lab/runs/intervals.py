@@ -15,7 +15,14 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
 from fedlas.present.stages import SEED, progress_bar
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, check_replicates, estimated, measurable
+from fedlas.stats.estimates import (
+    CONFIDENCE_LEVEL,
+    REPLICATES,
+    Estimate,
+    check_replicates,
+    estimated,
+    measurable,
+)
 
 FILE = RunFolder.intervals_path.name
 FORMAT = 3
@@ -23,7 +30,9 @@ _TOLERANCE = 1e-4
 """Difference up to which a recomputed metric is the recorded one: another machine rounds otherwise."""
 
 
-def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: Any = None) -> Summary:
+def with_estimates(
+    summary: Summary, *, replicates: int = REPLICATES, console: Any = None
+) -> Summary:
     """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 
     Args:
@@ -39,11 +48,17 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
         predictions, the temperature, the bins and ``replicates`` are the same; without predictions it is
         used unchanged, and what disagrees with ``metrics.json`` is left out.
     """
-    check_replicates("intervals", replicates)
+    check_replicates(replicates)
     stored = {run.name: _stored(run) for run in summary.runs}
-    todo = {run.name for run in summary.runs if replicates and _is_stale(run, stored[run.name], replicates)}
+    todo = {
+        run.name
+        for run in summary.runs
+        if replicates and _is_stale(run, stored[run.name], replicates)
+    }
     runs = []
-    with progress_bar(sum(len(_stages(run)) for run in summary.runs if run.name in todo), console) as advance:
+    with progress_bar(
+        sum(len(_stages(run)) for run in summary.runs if run.name in todo), console
+    ) as advance:
         for run in summary.runs:
             content = stored[run.name]
             unsaved: tuple[str, ...] = ()
@@ -51,7 +66,9 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
                 content = _computed(run, replicates, advance) or content
                 unsaved = _save(run, content, summary.folder)
             checked = _checked(run, content, computed=replicates > 0)
-            runs.append(replace(run, estimates=replace(checked, reasons=(*checked.reasons, *unsaved))))
+            runs.append(
+                replace(run, estimates=replace(checked, reasons=(*checked.reasons, *unsaved)))
+            )
     return replace(summary, runs=tuple(runs))
 
 
@@ -79,8 +96,13 @@ def failure_reasons(summary: Summary) -> list[str]:
     for run in summary.runs:
         for reason in run.estimates.reasons if run.estimates else ():
             about.setdefault(reason, []).append(run.name)
-    more = {reason: [f"{len(names) - 6} more"] if len(names) > 6 else [] for reason, names in about.items()}
-    return [f"{', '.join([*names[:6], *more[reason]])}: {reason}" for reason, names in about.items()]
+    more = {
+        reason: [f"{len(names) - 6} more"] if len(names) > 6 else []
+        for reason, names in about.items()
+    }
+    return [
+        f"{', '.join([*names[:6], *more[reason]])}: {reason}" for reason, names in about.items()
+    ]
 
 
 def _stages(run: FinishedRun) -> list[str]:
@@ -114,30 +136,44 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
     if not is_file(run.folder.part_path("test")):
         return False
     # Intervals of other predictions, another temperature or another setting do not describe this run.
-    if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
+    if content is None or any(
+        content.get(key) != value for key, value in _about(run, replicates).items()
+    ):
         return True
     if "classes" not in content:
         return True
     stages = content["stages"]
     # Metrics that cannot be measured are listed in the file; otherwise they would be computed again each time.
-    omitted = {stage: names for stage, names in _dict(content.get("left_out")).items() if isinstance(names, list)}
-    stored = {stage: {*_dict(stages.get(stage)), *map(str, omitted.get(stage, []))} for stage in STAGES}
+    omitted = {
+        stage: names
+        for stage, names in _dict(content.get("left_out")).items()
+        if isinstance(names, list)
+    }
+    stored = {
+        stage: {*_dict(stages.get(stage)), *map(str, omitted.get(stage, []))} for stage in STAGES
+    }
     return any(not stored[stage].issuperset(run.measured.get(stage, {})) for stage in STAGES)
 
 
-def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float], None]) -> dict[str, Any] | None:
+def _computed(
+    run: FinishedRun, replicates: int, advance: Callable[[str, float], None]
+) -> dict[str, Any] | None:
     """Return contents of the file, freshly computed; None if the predictions cannot be read or are too few."""
     predictions = run.folder.test_predictions()
     if not isinstance(predictions, Predictions) or predictions.num_samples < 2:
         advance(run.name, len(_stages(run)))
         return None
-    content = {**_about(run, replicates), "samples": predictions.num_samples, "left_out": {}, "stages": {}}
+    content = {
+        **_about(run, replicates),
+        "samples": predictions.num_samples,
+        "left_out": {},
+        "stages": {},
+    }
     for stage, each in (("test", predictions), ("test_calibrated", scaled(run, predictions))):
         # A recorded metric may be one that this installation lacks, or that the saved predictions do not allow.
         recorded = list(run.measured.get(stage, {}))
         names = [] if each is None else measurable(recorded, each)
         estimates, classes = estimated(
-            "intervals",
             each or predictions,
             names,
             num_bins=run.folder.num_bins,
@@ -149,7 +185,9 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
         content["left_out"][stage] = [name for name in recorded if name not in names]
         content["stages"][stage] = {name: estimate.plain() for name, estimate in estimates.items()}
         if stage == "test":
-            content["classes"] = {str(label): estimate.plain() for label, estimate in classes.items()}
+            content["classes"] = {
+                str(label): estimate.plain() for label, estimate in classes.items()
+            }
     return content
 
 
@@ -165,11 +203,17 @@ def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tup
     return ()
 
 
-def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, computed: bool) -> RunEstimates:
+def _checked(
+    run: FinishedRun, content: Mapping[str, Any] | None, *, computed: bool
+) -> RunEstimates:
     """Return the estimates of the file whose values agree with ``metrics.json``."""
     if content is None:
         predictions = run.folder.test_predictions()
-        why = predictions.partition(": ")[2] if isinstance(predictions, str) else "it has fewer than 2 test samples"
+        why = (
+            predictions.partition(": ")[2]
+            if isinstance(predictions, str)
+            else "it has fewer than 2 test samples"
+        )
         if isinstance(predictions, Predictions) and not computed:
             why = "none were computed, as no replicates were asked for"
         return RunEstimates(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
@@ -186,10 +230,18 @@ def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, computed: b
                 apart[name] = None
             else:
                 stages[stage][name] = estimate
-    reasons = [f"its predictions give other values than metrics.json for {', '.join(apart)}"] if apart else []
+    reasons = (
+        [f"its predictions give other values than metrics.json for {', '.join(apart)}"]
+        if apart
+        else []
+    )
     if superseded := _dict(content.get("superseded")):
-        reasons.append(f"its {FILE} is of an earlier version, whose intervals of {', '.join(superseded)} are not used")
-    classes = {int(label): estimate for label, estimate in _estimates(content.get("classes")).items()}
+        reasons.append(
+            f"its {FILE} is of an earlier version, whose intervals of {', '.join(superseded)} are not used"
+        )
+    classes = {
+        int(label): estimate for label, estimate in _estimates(content.get("classes")).items()
+    }
     return RunEstimates(stages, tuple(reasons), classes)
 
 

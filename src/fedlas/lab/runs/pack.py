@@ -38,8 +38,16 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
     texts: dict[str, dict[str, str]] = {}
     for folder in (run.folder for run in summary.runs):
         small = (folder.config_path, folder.data_path, folder.environment_path, folder.metrics_path)
-        paths = (*small, folder.intervals_path, folder.auto_path, folder.shift_path, folder.log_path)
-        texts[folder.name] = {path.name: text for path in paths if (text := folder.text(path)) is not None}
+        paths = (
+            *small,
+            folder.intervals_path,
+            folder.auto_path,
+            folder.shift_path,
+            folder.log_path,
+        )
+        texts[folder.name] = {
+            path.name: text for path in paths if (text := folder.text(path)) is not None
+        }
     return write_pack(bench, texts), summary
 
 

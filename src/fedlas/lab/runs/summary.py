@@ -106,7 +106,9 @@ class Summary:
     failed: tuple[Problem, ...] = ()
     unfinished: tuple[str, ...] = ()
     unreadable: tuple[Problem, ...] = ()
-    _by_key: dict[tuple[str, int], FinishedRun] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _by_key: dict[tuple[str, int], FinishedRun] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         self._by_key.update({(run.loss, run.seed): run for run in self.runs})
@@ -120,7 +122,11 @@ class Summary:
     def commands(self) -> list[str]:
         """Distinct commands of the starts, in their order."""
         commands = [start.get("command") for start in self.starts]
-        return list(dict.fromkeys(each.strip() for each in commands if isinstance(each, str) and each.strip()))
+        return list(
+            dict.fromkeys(
+                each.strip() for each in commands if isinstance(each, str) and each.strip()
+            )
+        )
 
     @property
     def environment(self) -> dict[str, list[str]]:
@@ -137,7 +143,10 @@ class Summary:
         """Name of the first run of each method, and the text of its ``config.yaml``, where there is one."""
         texts: dict[str, tuple[str, str]] = {}
         for run in self.runs:
-            if run.loss not in texts and (text := run.folder.text(run.folder.config_path)) is not None:
+            if (
+                run.loss not in texts
+                and (text := run.folder.text(run.folder.config_path)) is not None
+            ):
                 texts[run.loss] = (run.name, text.rstrip())
         return texts
 
@@ -174,7 +183,9 @@ class Summary:
         """Seeds that every method finished; one made of other runs counts only if there is nothing else."""
         derived = self.derived
         methods = [method for method in self.methods if method not in derived] or derived
-        return [seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)]
+        return [
+            seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)
+        ]
 
     def incomplete(self, metric: str, stage: str = "test") -> list[str]:
         """Return methods made of other runs that have no value at some common seed, and so are not tested."""
@@ -190,12 +201,18 @@ class Summary:
     def tested(self) -> list[str]:
         """Methods with a run at every common seed."""
         common = self.common_seeds
-        return [method for method in self.methods if all((method, seed) in self._by_key for seed in common)]
+        return [
+            method
+            for method in self.methods
+            if all((method, seed) in self._by_key for seed in common)
+        ]
 
     @property
     def metrics(self) -> list[str]:
         """Metrics that some run measured, in the order of the registry; unknown ones last."""
-        names = dict.fromkeys(m for run in self.runs for stage in STAGES for m in run.measured.get(stage, {}))
+        names = dict.fromkeys(
+            m for run in self.runs for stage in STAGES for m in run.measured.get(stage, {})
+        )
         return [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
 
     def run(self, method: str, seed: int) -> FinishedRun | None:
@@ -205,7 +222,10 @@ class Summary:
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
         """Return one value per entry of ``seeds``, in that order; NaN where there is none."""
         runs = (self.run(method, seed) for seed in self.seeds)
-        return [math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan) for run in runs]
+        return [
+            math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan)
+            for run in runs
+        ]
 
     def estimates(
         self, method: str, metric: str, stage: str = "test", *, seeds: Sequence[int] | None = None
@@ -223,7 +243,9 @@ class Summary:
         """
         every = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
         runs = [run for run in every if run is not None and metric in run.measured.get(stage, {})]
-        estimates = [each for run in runs if run.estimates and (each := run.estimates.get(metric, stage))]
+        estimates = [
+            each for run in runs if run.estimates and (each := run.estimates.get(metric, stage))
+        ]
         return estimates if len(estimates) == len(runs) else []
 
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:
@@ -238,11 +260,17 @@ class Summary:
         if not is_ranked(metric):
             return None
         left_out = self.incomplete(metric, stage)
-        values = {method: self.values(method, metric, stage) for method in self.methods if method not in left_out}
+        values = {
+            method: self.values(method, metric, stage)
+            for method in self.methods
+            if method not in left_out
+        }
         values = {method: v for method, v in values.items() if not all(map(math.isnan, v))}
         if not values:
             return None
-        return compare_to_best(values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), alpha=ALPHA)
+        return compare_to_best(
+            values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), alpha=ALPHA
+        )
 
 
 def is_ranked(metric: str) -> bool:

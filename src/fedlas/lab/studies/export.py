@@ -14,7 +14,7 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.export import OWNER, Exported, export_model
+from fedlas.deploy.export import Exported, export_model
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.models import build_model
 from fedlas.lab.runs.build import Trained, load_trained, splits_at_hand
@@ -28,7 +28,13 @@ from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
 def export_run(
-    folder: Path, out: Path, *, form: str, calibrate: str, data: str | None = None, replicates: int = REPLICATES
+    folder: Path,
+    out: Path,
+    *,
+    form: str,
+    calibrate: str,
+    data: str | None = None,
+    replicates: int = REPLICATES,
 ) -> tuple[str, Calibration, Exported, CalibrationCard]:
     """Write a run's model to a file, its calibration inside, and make the card of that file.
 
@@ -51,7 +57,9 @@ def export_run(
     trained = load_trained(run)
     if trained.run.recipe.model.bayesian is not None:
         fix = "Export a run without model.bayesian."
-        raise InputError(OWNER, "the model must say the same each time", f"{run.path}, which draws weights", fix)
+        raise InputError(
+            "the model must say the same each time", f"{run.path}, which draws weights", fix
+        )
     calibration = fit_calibration(calibrate, run.predictions("val"))
     # The graph takes raw pixels, so the normalization goes into it.
     tested = as_tested(trained.run, trained.splits)
@@ -68,14 +76,18 @@ def export_run(
     )
     # The card describes the exported file, whose calibration may not be that of the run.
     classes = trained.splits.classes
-    card = run_card(run, calibration, replicates=replicates, classes=classes, exported=exported.plain())
+    card = run_card(
+        run, calibration, replicates=replicates, classes=classes, exported=exported.plain()
+    )
     return trained.run.name, calibration, exported, card
 
 
 def test_images(trained: Trained) -> Iterator[Tensor]:
     """Yield the test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
     splits = trained.splits
-    scale, shift = multiply_add(splits.mean, splits.std, channels=splits.in_channels, device=torch.device("cpu"))
+    scale, shift = multiply_add(
+        splits.mean, splits.std, channels=splits.in_channels, device=torch.device("cpu")
+    )
     for images, *_ in splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size):
         yield ((images.cpu() - shift) / scale).round().clamp(0, 255).to(torch.uint8)
 
@@ -83,13 +95,16 @@ def test_images(trained: Trained) -> Iterator[Tensor]:
 def _plain_model(trained: Trained) -> nn.Module:
     """Build the run's model again, so that it has none of the hooks that a loss may have added."""
     with torch.random.fork_rng(devices=[]):
-        model = build_model(trained.run.recipe.model.name, **_shape(trained), **trained.run.recipe.model.options).eval()
+        model = build_model(
+            trained.run.recipe.model.name, **_shape(trained), **trained.run.recipe.model.options
+        ).eval()
     model.load_state_dict(trained.objective.model.state_dict())
     return model
 
 
 def _description(folder: RunFolder, trained: Trained) -> dict[str, Any]:
-    run, last = trained.run, folder.starts[-1] if folder.starts else {}
+    run = trained.run
+    last = folder.starts[-1] if folder.starts else {}
     return {
         "run": run.name,
         "recipe": run.recipe.name,
@@ -98,16 +113,26 @@ def _description(folder: RunFolder, trained: Trained) -> dict[str, Any]:
         **{key: last.get(key) for key in ("commit", "dirty")},
         "fedlas": fedlas.__version__,
         "classes": list(trained.splits.classes),
-        "model": {"name": run.recipe.model.name, **_shape(trained), "options": dict(run.recipe.model.options)},
+        "model": {
+            "name": run.recipe.model.name,
+            **_shape(trained),
+            "options": dict(run.recipe.model.options),
+        },
     }
 
 
 def _shape(trained: Trained) -> dict[str, int]:
     splits = trained.splits
-    return {"num_classes": splits.num_classes, "in_channels": splits.in_channels, "image_size": splits.image_size}
+    return {
+        "num_classes": splits.num_classes,
+        "in_channels": splits.in_channels,
+        "image_size": splits.image_size,
+    }
 
 
-def card_of_run(folder: Path, *, calibrate: str, data: str | None = None, **options: Any) -> CalibrationCard:
+def card_of_run(
+    folder: Path, *, calibrate: str, data: str | None = None, **options: Any
+) -> CalibrationCard:
     """Return the calibration card of a finished run whose calibration is yet to be fitted.
 
     Args:
@@ -152,17 +177,23 @@ def run_card(
         run = read_run(folder)
     except ValueError as error:
         fix = "Rerun its fedlas command: it resumes."
-        raise InputError("card", "it must be the folder of a finished run", f"{folder.path}: {error}", fix) from error
+        raise InputError(
+            "it must be the folder of a finished run", f"{folder.path}: {error}", fix
+        ) from error
     # The run's own files hold the card's facts about the model and its data.
     test = folder.predictions("test")
-    config, last = folder.config or {}, folder.starts[-1] if folder.starts else {}
+    config = folder.config or {}
+    last = folder.starts[-1] if folder.starts else {}
     content = make_card(
         folder.predictions("val"),
         test,
         calibration,
         model={
             "run": run.name,
-            **{key: getattr(run, key) for key in ("recipe", "loss", "seed", "parameters", "best_epoch", "selected_by")},
+            **{
+                key: getattr(run, key)
+                for key in ("recipe", "loss", "seed", "parameters", "best_epoch", "selected_by")
+            },
             "architecture": config.get("model"),
             **{key: last.get(key) for key in ("commit", "dirty", "fedlas")},
             "classes": list(classes) if classes is not None else None,

@@ -32,12 +32,16 @@ def test_part(folder: Path) -> Predictions:
     run = RunFolder(folder)
     if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
         fix = f"Run fedlas report {folder}, or name one of its runs."
-        raise InputError("fedlas evaluate", "it must be the folder of one run", f"the bench {folder}", fix)
+        raise InputError("it must be the folder of one run", f"the bench {folder}", fix)
     return run.predictions("test")
 
 
 def run_held_out(
-    folder: Path, *, val: AnyPredictions | None = None, data: str | None = None, show: Show = lambda _text: None
+    folder: Path,
+    *,
+    val: AnyPredictions | None = None,
+    data: str | None = None,
+    show: Show = lambda _text: None,
 ) -> HeldOut:
     """Return what calibrators of a run are fitted on: its validation part, and parts that its model makes.
 
@@ -67,10 +71,13 @@ def _drifted(folder: Path, data: str | None, show: Show, needs: frozenset[str]) 
         if all(getattr(saved, name) is not None for name in needs):
             return saved
     trained = load_trained(folder, data=data).to(new_accelerator().device)
-    splits, train = trained.splits, trained.run.recipe.train
+    splits = trained.splits
+    train = trained.run.recipe.train
 
     def on_level(level: int, noise: float, accuracy: float) -> None:
-        show(f"{path.name}: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
+        show(
+            f"{path.name}: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}"
+        )
 
     predictions = drifted_predictions(
         trained.objective,

@@ -54,10 +54,16 @@ def measure_shift(
     measured = [_Measured(trained, replicates) for trained in runs]
     results = [each.without_corruption() for each in measured]
     tests = [each.trained.splits.test for each in measured]
-    first = [next(i for i, other in enumerate(tests) if _same_images(other, test)) for test in tests]
+    first = [
+        next(i for i, other in enumerate(tests) if _same_images(other, test)) for test in tests
+    ]
     for corruption in corruptions:
         changed: dict[int, Part] = {}
-        about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
+        about = {
+            "corruption": corruption.name,
+            "severity": corruption.severity,
+            "seed": corruption.seed,
+        }
         for place, (source, each, result) in enumerate(zip(first, measured, results, strict=True)):
             if source not in changed:
                 changed[source] = corrupted(tests[source], corruption)
@@ -72,7 +78,8 @@ def measure_shift(
 
 def _same_images(first: Part, second: Part) -> bool:
     if not (isinstance(first, Images) and isinstance(second, Images)):
-        return first is second  # images on disk are corrupted when they are read, so nothing is shared
+        # images on disk are corrupted when they are read, so nothing is shared
+        return first is second
     return torch.equal(first.images, second.images) and torch.equal(first.target, second.target)
 
 
@@ -83,7 +90,9 @@ class _Measured:
         run = trained.run
         if run.recipe.data.corruption is not None:
             got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
-            raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
+            raise InputError(
+                "the run must be one on clean test images", got, "Train one without it."
+            )
         self.trained = trained.to(new_accelerator().device)
         self._replicates = replicates
         self._tested = as_tested(run, trained.splits)
@@ -92,7 +101,9 @@ class _Measured:
 
     def _predictions(self, by: Splits, part: Part) -> Predictions:
         batch_size = self.trained.run.recipe.train.batch_size
-        return predictions_of(self.trained.objective, by, part, batch_size=batch_size, features=False)
+        return predictions_of(
+            self.trained.objective, by, part, batch_size=batch_size, features=False
+        )
 
     def predicted(self, part: Part) -> Predictions:
         """Return the predictions of test images."""

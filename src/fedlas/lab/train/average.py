@@ -83,7 +83,9 @@ class ExponentialAverage(_Average):
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        super().__init__(model, config, AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True))
+        super().__init__(
+            model, config, AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True)
+        )
         self.decay = config.average_decay
 
     def step(self, epoch: int) -> None:
@@ -93,7 +95,8 @@ class ExponentialAverage(_Average):
 
     def _mix(self, averages: Any, weights: Any, _: Any) -> None:
         if averages[0].is_floating_point():
-            steps = int(self.averaged.n_averaged)  # kept on the CPU: reading an accelerator would stall it
+            # kept on the CPU: reading an accelerator would stall it
+            steps = int(self.averaged.n_averaged)
             decay = min(self.decay, (1 + steps) / (10 + steps))
             get_ema_multi_avg_fn(decay)(averages, weights, steps)
         else:
@@ -151,6 +154,9 @@ def estimate_batch_norms(model: nn.Module, batches: Iterable[Any], accelerator: 
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum
             if accelerator.num_processes > 1:
-                for statistic in (torch.as_tensor(layer.running_mean), torch.as_tensor(layer.running_var)):
+                for statistic in (
+                    torch.as_tensor(layer.running_mean),
+                    torch.as_tensor(layer.running_var),
+                ):
                     statistic.copy_(accelerator.reduce(statistic, reduction="mean"))
     model.eval()

@@ -35,7 +35,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], config: Mapping[str, A
     Raises:
         InputError: If the folder is not writable.
     """
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, "config": dict(config), **state}, file))
+    write_atomically(
+        path, lambda file: torch.save({"format": FORMAT, "config": dict(config), **state}, file)
+    )
 
 
 def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -52,25 +54,36 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     Note:
         Nothing in the file is executed: only tensors and plain values are read.
     """
-    owner = "checkpoint"
     try:
         state = load_tensors(path)
     except FileNotFoundError as error:
-        raise InputError(owner, "the file must exist", path, "Check the path.") from error
+        raise InputError("the file must exist", path, "Check the path.") from error
     except (OSError, ValueError) as error:
-        got, fix = f"{path} ({error})", "Remove the file to start the run again; nothing else was changed."
-        raise InputError(owner, "the file must be a whole checkpoint of plain tensors", got, fix) from error
+        got = f"{path} ({error})"
+        fix = "Remove the file to start the run again; nothing else was changed."
+        raise InputError(
+            "the file must be a whole checkpoint of plain tensors", got, fix
+        ) from error
     # The format is checked first, because the fields below are those of this format.
-    if not isinstance(state, dict) or _differ(state.get("format"), FORMAT) or not isinstance(state.get("config"), dict):
-        raise InputError(owner, f"the file must be of format {FORMAT}", path, "Use the release that wrote it.")
+    if (
+        not isinstance(state, dict)
+        or _differ(state.get("format"), FORMAT)
+        or not isinstance(state.get("config"), dict)
+    ):
+        raise InputError(
+            f"the file must be of format {FORMAT}", path, "Use the release that wrote it."
+        )
     # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
     if config is not None and (changes := differences(state["config"], config)):
-        expected, got = "it must come from the same configuration", f"{path}, which differs in {'; '.join(changes)}"
-        raise InputError(owner, expected, got, "Use the old settings to resume, or another --out to start over.")
+        expected = "it must come from the same configuration"
+        got = f"{path}, which differs in {'; '.join(changes)}"
+        raise InputError(
+            expected, got, "Use the old settings to resume, or another --out to start over."
+        )
     # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
         fix = "Use the release that wrote it, or train again with another --out."
-        raise InputError(owner, "it must hold a whole run", f"{path}, where {wrong}", fix)
+        raise InputError("it must hold a whole run", f"{path}, where {wrong}", fix)
     return state
 
 
@@ -89,7 +102,10 @@ def _wrong(state: Mapping[str, Any]) -> str:
                 return f"{place}{name} is missing"
             if not isinstance(holder[name], kind) or isinstance(holder[name], bool):
                 return f"{place}{name} is {describe(holder[name])}"
-    for place, weights in (("objective", state["objective"]), ("best.objective", state["best"]["objective"])):
+    for place, weights in (
+        ("objective", state["objective"]),
+        ("best.objective", state["best"]["objective"]),
+    ):
         for name, value in weights.items():
             if not isinstance(name, str) or not isinstance(value, Tensor):
                 return f"{place}: {describe(name)} is {describe(value)}"
@@ -99,7 +115,11 @@ def _wrong(state: Mapping[str, Any]) -> str:
 
 
 def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", *, words: tuple[str, str] = ("before", "now")
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    prefix: str = "",
+    *,
+    words: tuple[str, str] = ("before", "now"),
 ) -> list[str]:
     """Return differences of two nested configurations, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
 
@@ -109,7 +129,8 @@ def differences(
     """
     changes: list[str] = []
     for key in dict.fromkeys([*old, *new]):
-        before, now = old.get(key), new.get(key)
+        before = old.get(key)
+        now = new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             changes += differences(before, now, f"{prefix}{key}.", words=words)
         elif _differ(before, now) or (key in old) != (key in new):
@@ -171,8 +192,12 @@ def restore(
         InputError: If any part does not fit; the objective is unchanged then.
     """
     # Compare everything that can be compared first: a refused checkpoint leaves the weights unchanged.
-    path, like, hooks = job.folder / CHECKPOINT, job.objective.state_dict(), job.hooks
-    wrong = misfit(like, saved["objective"], "weights") or misfit(like, saved["best"]["objective"], "best weights")
+    path = job.folder / CHECKPOINT
+    like = job.objective.state_dict()
+    hooks = job.hooks
+    wrong = misfit(like, saved["objective"], "weights") or misfit(
+        like, saved["best"]["objective"], "best weights"
+    )
     if not wrong and saved["epoch"] > job.config.epochs:
         wrong = f"epoch {saved['epoch']} of {job.config.epochs}"
     if not wrong and len(saved["hooks"]) != len(hooks):
@@ -194,7 +219,9 @@ def restore(
         # A run that resumes with more processes than it began with reuses the states in turn.
         restore_rng_state(saved["rng"][int(job.accelerator.process_index) % len(saved["rng"])])
     except Exception as error:  # what is loaded may be anything, and so may what its loader raises
-        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+        reason = (
+            f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+        )
         if part == "hook":
             raise _unusable(path, f"the state of a hook {reason}") from error
         raise _unusable(path, f"{part}: {reason}") from error
@@ -212,7 +239,11 @@ def misfit(like: Any, value: Any, name: str) -> str:
         "group.lr is str 'fast'"
     """
     if isinstance(like, Tensor):
-        fits = isinstance(value, Tensor) and value.layout == like.layout and value.device.type != "meta"
+        fits = (
+            isinstance(value, Tensor)
+            and value.layout == like.layout
+            and value.device.type != "meta"
+        )
         if fits and value.shape == like.shape and value.dtype == like.dtype:
             return ""
         return f"{name} is {describe(value)}, not {describe(like)}"
@@ -220,21 +251,30 @@ def misfit(like: Any, value: Any, name: str) -> str:
     if isinstance(like, Mapping):
         if not isinstance(value, Mapping):
             return f"{name} is {describe(value)}"
-        for word, keys in ("lacks", like.keys() - value.keys()), ("has", value.keys() - like.keys()):
+        for word, keys in (
+            ("lacks", like.keys() - value.keys()),
+            ("has", value.keys() - like.keys()),
+        ):
             if keys:
                 more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
                 return f"{name} {word} {', '.join(sorted(map(str, keys))[:5])}{more}"
-        return next(filter(None, (misfit(like[key], value[key], f"{name}.{key}") for key in like)), "")
+        return next(
+            filter(None, (misfit(like[key], value[key], f"{name}.{key}") for key in like)), ""
+        )
     if isinstance(like, list | tuple):
         if not isinstance(value, list | tuple) or len(value) != len(like):
             return f"{name} is {describe(value)}"
         pairs = enumerate(zip(like, value, strict=True))
-        return next(filter(None, (misfit(one, other, f"{name}[{at}]") for at, (one, other) in pairs)), "")
+        return next(
+            filter(None, (misfit(one, other, f"{name}[{at}]") for at, (one, other) in pairs)), ""
+        )
     # In Python True is a number, so truth values are compared by their type.
     if isinstance(like, bool | str):
         fits = type(value) is type(like)
     else:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        number = (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        )
         fits = number or (like is None and value is None)
     return "" if fits else f"{name} is {describe(value)}"
 
@@ -246,7 +286,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
     wrong = misfit(like, optimizer.state_dict()["param_groups"], "groups")
     names = _BUFFERS[type(optimizer).__name__]
     for parameter, buffers in optimizer.state.items():
-        if not isinstance(parameter, Tensor) or not isinstance(buffers, dict) or not buffers.keys() <= names:
+        if (
+            not isinstance(parameter, Tensor)
+            or not isinstance(buffers, dict)
+            or not buffers.keys() <= names
+        ):
             wrong = wrong or f"it keeps {describe(buffers)} of a parameter"
             break
         if len(names) > 1 and buffers and buffers.keys() != names:  # AdamW keeps none or all
@@ -265,9 +309,11 @@ def _restore_schedule(schedule: LRScheduler, state: Any, epoch: int) -> None:
     now = schedule.state_dict()
     wrong = misfit(like, {name: now[name] for name in like}, "schedule")
     if wrong or state.get("last_epoch") != epoch:
-        raise ValueError(wrong or f"it is at epoch {describe(state.get('last_epoch'))}, not {epoch}")
+        raise ValueError(
+            wrong or f"it is at epoch {describe(state.get('last_epoch'))}, not {epoch}"
+        )
 
 
 def _unusable(path: Path, reason: str) -> InputError:
     fix = "Use the release that wrote it, or train again with another --out."
-    return InputError("checkpoint", "it must hold the state of this model and loss", f"{path}: {reason}", fix)
+    return InputError("it must hold the state of this model and loss", f"{path}: {reason}", fix)

@@ -17,19 +17,23 @@ REFINED = "refined_nll"
 """Selects by :func:`refined_nll`; it is no metric of a test set, because it fits what it measures."""
 
 
-def check_select(metric: str, owner: str = "train.select") -> str:
+def check_select(metric: str) -> str:
     """Return ``metric`` if it can choose the best epoch: computed from logits and target alone, or ``refined_nll``.
 
     Raises:
         InputError: Otherwise; the message names the nearest one that can.
     """
-    able = [e.name for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
+    able = [
+        e.name
+        for e in METRICS.entries()
+        if e.metadata.get("default", True) and not e.metadata.get("needs")
+    ]
     able.append(REFINED)
     if (name := str(metric).lower()) in able:
         return name
     fix = f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able)
     expected = f"it must be a registered metric of logits and target alone, or {REFINED}"
-    raise InputError(owner, expected, repr(metric), fix)
+    raise InputError(expected, repr(metric), fix)
 
 
 def merit(metric: str, value: float) -> float:
@@ -61,11 +65,10 @@ AverageName = Literal["none", "ema", "swa"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-def check_literals(owner: str, kind: type, values: Mapping[str, Any]) -> None:
+def check_literals(kind: type, values: Mapping[str, Any]) -> None:
     """Check that fields of a dataclass that are declared as ``Literal`` have one of the declared values.
 
     Args:
-        owner: Owner of the error, such as ``optimizer``.
         kind: The dataclass.
         values: Values by field; missing fields are not checked.
 
@@ -74,7 +77,7 @@ def check_literals(owner: str, kind: type, values: Mapping[str, Any]) -> None:
     """
     for name, hint in get_type_hints(kind).items():
         if get_origin(hint) is Literal and name in values:
-            check_choice(owner, name, values[name], get_args(hint))
+            check_choice(name, values[name], get_args(hint))
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,15 @@ class OptimizerConfig:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        check_literals("optimizer", type(self), vars(self))
+        check_literals(type(self), vars(self))
         for name in ("lr", "weight_decay", "criterion_lr"):
             if (value := getattr(self, name)) is not None:
-                check_number("optimizer", name, value, low=0)
-        check_number("optimizer", "momentum", self.momentum, low=0, high=1)
+                check_number(name, value, low=0)
+        check_number("momentum", self.momentum, low=0, high=1)
         if self.nesterov and self.momentum == 0:
-            raise InputError("optimizer", "nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9.")
+            raise InputError("nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9.")
         if self.clip_norm is not None:
-            check_number("optimizer", "clip_norm", self.clip_norm, low=0, low_open=True)
+            check_number("clip_norm", self.clip_norm, low=0, low_open=True)
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,16 @@ class ScheduleConfig:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        check_literals("schedule", type(self), vars(self))
-        check_number("schedule", "factor", self.factor, low=0, high=1, low_open=True)
-        check_count("schedule", "warmup_epochs", self.warmup_epochs, low=0)
+        check_literals(type(self), vars(self))
+        check_number("factor", self.factor, low=0, high=1, low_open=True)
+        check_count("warmup_epochs", self.warmup_epochs, low=0)
         for milestone in self.milestones:
-            check_number("schedule", "milestones", milestone, low=0, low_open=True)
+            check_number("milestones", milestone, low=0, low_open=True)
         if self.name == "swa" and len(self.milestones) != 2:
             raise InputError(
-                "schedule", "swa needs two milestones", self.milestones, "Write e.g. schedule.milestones=[0.4,0.7]."
+                "swa needs two milestones",
+                self.milestones,
+                "Write e.g. schedule.milestones=[0.4,0.7].",
             )
 
     def milestone_epochs(self, epochs: int) -> list[int]:
@@ -150,12 +155,18 @@ class ScheduleConfig:
             InputError: If a milestone is not before the end of the run, or those of ``swa`` are in the wrong order.
         """
         resolved = [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
-        late = [m for m, epoch in zip(self.milestones, resolved, strict=True) if m >= 1 and epoch >= epochs]
+        late = [
+            m
+            for m, epoch in zip(self.milestones, resolved, strict=True)
+            if m >= 1 and epoch >= epochs
+        ]
         if self.name in ("milestones", "swa") and late:
             expected = f"milestones must come before the last epoch ({epochs})"
-            raise InputError("schedule", expected, late, "Write them as fractions such as 0.5, or train longer.")
+            raise InputError(
+                expected, late, "Write them as fractions such as 0.5, or train longer."
+            )
         if self.name == "swa" and resolved[0] > resolved[1]:
-            raise InputError("schedule", "milestones of swa must rise", self.milestones, "Swap them.")
+            raise InputError("milestones of swa must rise", self.milestones, "Swap them.")
         return resolved
 
 
@@ -210,14 +221,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_bins", "checkpoint_every", "accumulate"):
-            check_count("train", name, getattr(self, name))
+            check_count(name, getattr(self, name))
         if self.accumulate > self.batch_size:
             expected = f"accumulate must be at most batch_size {self.batch_size}"
-            raise InputError("train", expected, self.accumulate, "Choose fewer parts.")
-        check_literals("train", type(self), vars(self))
-        check_number("train", "average_decay", self.average_decay, low=0, high=1)
+            raise InputError(expected, self.accumulate, "Choose fewer parts.")
+        check_literals(type(self), vars(self))
+        check_number("average_decay", self.average_decay, low=0, high=1)
         if self.average_start is not None:
-            check_number("train", "average_start", self.average_start, low=0, high=1)
+            check_number("average_start", self.average_start, low=0, high=1)
 
     @property
     def first_average(self) -> int:

@@ -36,10 +36,16 @@ def native_precision(device: torch.device) -> tuple[Precision, str]:
         with torch.cuda.device(device):
             native = torch.cuda.is_bf16_supported(including_emulation=False)
             name = torch.cuda.get_device_name()
-        return ("bf16", f"{name} computes bf16 natively") if native else ("fp32", f"{name} only emulates bf16")
+        return (
+            ("bf16", f"{name} computes bf16 natively")
+            if native
+            else ("fp32", f"{name} only emulates bf16")
+        )
     if device.type == "cpu":
         # Releases of torch that lack one of these questions get fp32, which is never slow.
-        units = [unit for question, unit in _CPU_UNITS.items() if getattr(torch.cpu, question, bool)()]
+        units = [
+            unit for question, unit in _CPU_UNITS.items() if getattr(torch.cpu, question, bool)()
+        ]
         if units:
             return "bf16", f"the processor has {' and '.join(units)}"
         return "fp32", f"the processor has neither {' nor '.join(_CPU_UNITS.values())}"
@@ -52,12 +58,16 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
     Raises:
         InputError: For bf16 on a device for which torch has no autocast: it would be fp32 without a word.
     """
-    precision: Precision = native_precision(device)[0] if config.precision == "auto" else config.precision
+    precision: Precision = (
+        native_precision(device)[0] if config.precision == "auto" else config.precision
+    )
     if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
         expected = "bf16 needs a device with autocast"
         fix = "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out."
-        raise InputError("train.precision", expected, f"{device.type}, for which this torch has none", fix)
-    layout = device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
+        raise InputError(expected, f"{device.type}, for which this torch has none", fix)
+    layout = (
+        device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
+    )
     return replace(config, precision=precision, channels_last=layout)
 
 
@@ -90,14 +100,21 @@ _RISE = 0.25
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
     groups = param_groups(
-        objective, weight_decay=config.weight_decay, lr=config.criterion_lr, decay_criterion=config.decay_criterion
+        objective,
+        weight_decay=config.weight_decay,
+        lr=config.criterion_lr,
+        decay_criterion=config.decay_criterion,
     )
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov
+        )
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int) -> LambdaLR:
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int
+) -> LambdaLR:
     """Return a schedule to step once per epoch.
 
     Raises:
@@ -149,9 +166,12 @@ class Engine:
     optimizer: torch.optim.Optimizer
 
     def __init__(self, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
-        self.objective, self.config, self.accelerator = objective, suited(config, accelerator.device), accelerator
+        self.objective = objective
+        self.config = suited(config, accelerator.device)
+        self.accelerator = accelerator
         self.processes = int(accelerator.num_processes)
-        precision, device = self.config.precision, accelerator.device
+        precision = self.config.precision
+        device = accelerator.device
         emulated = emulation_warning(precision, device)
         if emulated is not None and accelerator.is_main_process:
             warn_once(emulated)
@@ -166,16 +186,21 @@ class Engine:
             a few of them torch would stop compiling and run the others uncompiled.
         """
         # Accelerate's own optimizer and backward pass look for packages at each step, which takes a small model's time.
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective), optimizer
+        self.wrapped = self.accelerator.prepare(self.objective)
+        self.optimizer = optimizer
         if self.config.compile:
             torch._dynamo.reset()
             self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]  # a module in, a module out
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context for the forward pass, in the configuration's precision."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        )
 
-    def parts(self, inputs: Any, target: Tensor, index: Any) -> Iterator[tuple[Any, Tensor, Any, Any]]:
+    def parts(
+        self, inputs: Any, target: Tensor, index: Any
+    ) -> Iterator[tuple[Any, Tensor, Any, Any]]:
         """Cut a batch of this process into parts ``(inputs, target, index, share)``, the same number on every process.
 
         Args:
@@ -191,26 +216,35 @@ class Engine:
             process than ``accumulate`` has fewer parts.
         """
         # Every process needs the same number of parts, so the smallest slice of the batch decides it.
-        pieces, fewest = self.config.accumulate, len(target)
+        pieces = self.config.accumulate
+        fewest = len(target)
         total: Any = len(target)
         if self.processes > 1:
             each = self.accelerator.gather(torch.tensor([len(target)], device=target.device))
             total = each.sum()
-            if pieces > 1:  # read only if there is something to cut, because reading stalls an accelerator
+            # read only if there is something to cut, because reading stalls an accelerator
+            if pieces > 1:
                 fewest = int(each.min())
         pieces = max(1, min(pieces, fewest))
         if pieces > 1 and not isinstance(inputs, Tensor):
             expected = "inputs must be one tensor to be cut by train.accumulate"
-            raise InputError("training", expected, describe(inputs), "Set train.accumulate=1.")
+            raise InputError(expected, describe(inputs), "Set train.accumulate=1.")
         if self.config.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
 
         # DDP averages over processes: times their number, the sum of the weighted losses is the mean over all samples.
         if pieces == 1:
-            yield inputs, target, index, None if self.processes == 1 else len(target) * self.processes / total
+            yield (
+                inputs,
+                target,
+                index,
+                None if self.processes == 1 else len(target) * self.processes / total,
+            )
             return
         indices = [None] * pieces if index is None else index.tensor_split(pieces)
-        for part in zip(inputs.tensor_split(pieces), target.tensor_split(pieces), indices, strict=True):
+        for part in zip(
+            inputs.tensor_split(pieces), target.tensor_split(pieces), indices, strict=True
+        ):
             yield *part, len(part[1]) * self.processes / total
 
     def collecting(self, last: bool) -> AbstractContextManager[Any]:

@@ -32,7 +32,9 @@ class Hook(Protocol):
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:
         """Called for a validation batch of the model in ``eval()``: ``logits (B, C)`` and ``features (B, D)``."""
 
-    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]]) -> Mapping[str, Any]:
+    def on_epoch(
+        self, predictions: Predictions, gather: Callable[[Any], list[Any]]
+    ) -> Mapping[str, Any]:
         """Called after an epoch; returns what is added to its record in the log, as JSON can hold it.
 
         Args:

@@ -74,7 +74,9 @@ WARM_UP = 0.1
 """Share of the epochs in which running statistics, which start from nothing, settle: an alarm then says nothing."""
 
 
-def alarm_epochs(history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_epochs: int = 0) -> dict[str, list[int]]:
+def alarm_epochs(
+    history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_epochs: int = 0
+) -> dict[str, list[int]]:
     """Return epochs with an alarm after the warm-up, by kind of alarm.
 
     Args:
@@ -101,7 +103,9 @@ def warn_once(text: str) -> None:
     logging.getLogger("fedlas").warning("%s", printable(text))
 
 
-def leaves(values: Mapping[str, Any], separator: str = ".", above: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(
+    values: Mapping[str, Any], separator: str = ".", above: str = ""
+) -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings, each under the keys that lead to it.
 
     Example:
@@ -150,11 +154,22 @@ class TrainingProgress(Bar):
     """
 
     def __init__(
-        self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False, console: Any = None
+        self,
+        name: str,
+        *,
+        epochs: int,
+        steps: int,
+        done: int = 0,
+        quiet: bool = False,
+        console: Any = None,
     ) -> None:
         super().__init__(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
-        self.name, self.quiet, self.metrics = name, quiet, ""
-        self.epochs, self.steps, self.done = epochs, steps, done
+        self.name = name
+        self.quiet = quiet
+        self.metrics = ""
+        self.epochs = epochs
+        self.steps = steps
+        self.done = done
         self.started = self.shown = time.monotonic()
 
     def due(self) -> bool:
@@ -170,7 +185,8 @@ class TrainingProgress(Bar):
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Show that an epoch is done; ``record`` is its line of the log."""
-        val, number = record["val"], record["epoch"]
+        val = record["val"]
+        number = record["epoch"]
         self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}"
         text = f"epoch {number}/{self.epochs}  loss {record['train']['loss']:.3f}  {self.metrics}"
         self.update(done=number * self.steps, text=text)

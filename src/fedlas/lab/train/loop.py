@@ -67,8 +67,11 @@ def fit(job: TrainingJob) -> Fitted:
         a smaller batch.
     """
     training = _Training(job)
-    epochs, quiet = job.config.epochs, not training.is_main
-    with job.show(job.name, epochs=epochs, steps=len(job.train), done=training.done, quiet=quiet) as bar:
+    epochs = job.config.epochs
+    quiet = not training.is_main
+    with job.show(
+        job.name, epochs=epochs, steps=len(job.train), done=training.done, quiet=quiet
+    ) as bar:
         for epoch in range(training.done + 1, epochs + 1):
             record = training.epoch(epoch, bar)
             # Log, then save a checkpoint: a kill between the two repeats the epoch, and its line is replaced.
@@ -95,7 +98,9 @@ class _Training:
     """
 
     def __init__(self, job: TrainingJob) -> None:
-        self.job, config, accelerator = job, job.config, job.accelerator
+        self.job = job
+        config = job.config
+        accelerator = job.accelerator
         self.is_main = bool(accelerator.is_main_process)
         # Check everything before anything is changed: an error after an epoch would come late.
         self.select = check_select(config.select)
@@ -114,13 +119,17 @@ class _Training:
         self.best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
         if saved is not None:
             restore(saved, job, self.optimizer, self.schedule, self.weights)
-            self.done, self.best = saved["epoch"], saved["best"]
+            self.done = saved["epoch"]
+            self.best = saved["best"]
         self.history = on_main(accelerator, lambda: truncate_log(job.folder / LOG, self.done))
 
     def epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         """Train and validate an epoch, counted from 1; returns its record for the log."""
-        job, config, weights = self.job, self.job.config, self.weights
-        started, lr = time.monotonic(), self.optimizer.param_groups[0]["lr"]
+        job = self.job
+        config = self.job.config
+        weights = self.weights
+        started = time.monotonic()
+        lr = self.optimizer.param_groups[0]["lr"]
         job.train.set_epoch(epoch - 1)
         trained = self._train(epoch, bar)
         self.schedule.step()
@@ -134,11 +143,16 @@ class _Training:
         scores = evaluate(predictions, num_bins=config.num_bins)
         if self.select == REFINED:
             scores[REFINED] = refined_nll(predictions)
-        value, best = scores[self.select], self.best
+        value = scores[self.select]
+        best = self.best
         # The first average replaces the best epoch before, which was no average. Among equals the last epoch wins.
         better = not best["epoch"] or merit(self.select, value) >= merit(self.select, best["value"])
         if epoch == weights.first or better:
-            self.best = {"epoch": epoch, "value": value, "objective": _snapshot(job.objective, weights.model)}
+            self.best = {
+                "epoch": epoch,
+                "value": value,
+                "objective": _snapshot(job.objective, weights.model),
+            }
         record = {
             "epoch": epoch,
             "lr": lr,
@@ -169,10 +183,13 @@ class _Training:
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, float]:
         """Train on one pass over the data; return mean loss and accuracy of each batch before its step."""
-        engine, accelerator, hooks = self.engine, self.job.accelerator, self.job.hooks
+        engine = self.engine
+        accelerator = self.job.accelerator
+        hooks = self.job.hooks
         objective = engine.wrapped
         objective.train()
-        totals = torch.zeros(3, device=accelerator.device)  # loss, hits, samples: read once, at the end
+        # loss, hits, samples: read once, at the end
+        totals = torch.zeros(3, device=accelerator.device)
         for step, batch in enumerate(self.job.train, start=1):
             # A step averages the gradient over its parts; only the last part makes the processes exchange theirs.
             parts = list(engine.parts(*batch))
@@ -181,15 +198,19 @@ class _Training:
                     try:
                         with engine.autocast():
                             loss, logits = objective(inputs, target, index=index)
-                    except NonFiniteError as error:  # a loss refuses logits of -inf before any sum of it is NaN
-                        raise _diverged(f"{error.parts[2]} in epoch {epoch}") from error
+                    except (
+                        NonFiniteError
+                    ) as error:  # a loss refuses logits of -inf before any sum of it is NaN
+                        raise _diverged(f"{error.parts[1]} in epoch {epoch}") from error
                     for hook in hooks:
                         hook.on_batch(logits, index)
                     engine.backward(loss, share)
                 # The sums stay on the device: reading a number after each step would stall an accelerator.
                 with torch.no_grad():
                     hits = (logits.argmax(1) == target).sum()
-                    totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
+                    totals += torch.stack(
+                        (loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target)))
+                    )
             engine.step(self.job.optimizer.clip_norm)
             self.weights.step(epoch)
             bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
@@ -201,7 +222,9 @@ class _Training:
 
     def _validate(self) -> tuple[Predictions, dict[str, Any]]:
         """Predict validation with the model or its average; return predictions and the hooks' additions to the log."""
-        job, model, device = self.job, self.weights.model, self.job.accelerator.device
+        job = self.job
+        model = self.weights.model
+        device = self.job.accelerator.device
         if not job.hooks:
             return predict(model, job.val, device=device), {}
 
@@ -219,7 +242,7 @@ class _Training:
 
 def _diverged(got: str) -> DivergedError:
     fix = "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN."
-    return DivergedError("training", "loss and logits must stay finite", got, fix)
+    return DivergedError("loss and logits must stay finite", got, fix)
 
 
 def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
@@ -230,5 +253,7 @@ def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
 
 def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the objective's state with the weights of ``model``."""
-    state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
+    state = objective.state_dict() | {
+        f"model.{key}": value for key, value in model.state_dict().items()
+    }
     return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}

@@ -38,12 +38,14 @@ def check_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
         InputError: Otherwise.
     """
     for name in trackers:
-        check_choice("trackers", "a tracker", name, list(TRACKERS))
+        check_choice("a tracker", name, list(TRACKERS))
         try:
             require(name, extra="trackers")
         except MissingExtraError as error:
             fix = f"Run: pip install {name.replace('_', '-')}"
-            raise InputError("trackers", f"the package of {name} must be installed", "no such package", fix) from error
+            raise InputError(
+                f"the package of {name} must be installed", "no such package", fix
+            ) from error
 
 
 class Tracking:
@@ -65,9 +67,19 @@ class Tracking:
     """
 
     def __init__(
-        self, trackers: Mapping[str, Mapping[str, Any]], folder: Path, *, project: str, name: str, config: Any
+        self,
+        trackers: Mapping[str, Mapping[str, Any]],
+        folder: Path,
+        *,
+        project: str,
+        name: str,
+        config: Any,
     ) -> None:
-        self.options, self.folder, self.project, self.name, self.config = trackers, folder, project, name, config
+        self.options = trackers
+        self.folder = folder
+        self.project = project
+        self.name = name
+        self.config = config
         self._trackers: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -78,14 +90,19 @@ class Tracking:
             except Exception as error:
                 self._close()
                 got = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                fix = f"See the documentation of {name}, or train without it: the log has everything."
-                raise InputError(f"tracker {name}", "it must open", got, fix) from error
+                fix = (
+                    f"See the documentation of {name}, or train without it: the log has everything."
+                )
+                raise InputError("it must open", got, fix) from error
         for record in read_log(self.folder / LOG):
             self.epoch(record)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._close()
 
@@ -95,13 +112,16 @@ class Tracking:
 
     def final(self, metrics: Mapping[str, Any]) -> None:
         """Show the metrics of the finished run."""
-        values = {key: metrics[key] for key in ("test", "test_calibrated", "temperature", "best_epoch")}
+        values = {
+            key: metrics[key] for key in ("test", "test_calibrated", "temperature", "best_epoch")
+        }
         self._log(values, int(metrics["epochs"]))
 
     def _start(self, name: str, options: dict[str, Any]) -> Any:
         """Return the started tracker of accelerate."""
         kind = require("accelerate.tracking", extra="bench").LOGGER_TYPE_TO_CLASS[name]
-        project = str(options.pop("project", self.project)).replace("/", "-")  # tools allow no slash in it
+        # tools allow no slash in it
+        project = str(options.pop("project", self.project)).replace("/", "-")
         if TRACKERS[name]:
             options.setdefault(TRACKERS[name], self.name)
         else:
@@ -114,7 +134,10 @@ class Tracking:
         else:
             tracker = kind(project, **options)
         tracker.start()
-        plain = {key: v if isinstance(v, bool | int | float | str) else str(v) for key, v in leaves(self.config)}
+        plain = {
+            key: v if isinstance(v, bool | int | float | str) else str(v)
+            for key, v in leaves(self.config)
+        }
         tracker.store_init_configuration(plain)
         return tracker
 
@@ -132,7 +155,8 @@ class Tracking:
             with redirect_stdout(stderr):
                 action()
         except Exception as error:  # noqa: BLE001 - training must survive the failure of a tool
-            with suppress(Exception):  # or the tool would take the next run of this process for the same one
+            # or the tool would take the next run of this process for the same one
+            with suppress(Exception):
                 self._trackers.pop(name).finish()
             logging.getLogger("fedlas").warning(
                 "tracker %s of %s failed and is dropped: %s: %s. The run continues; its log has everything.",

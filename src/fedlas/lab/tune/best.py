@@ -39,14 +39,19 @@ def outcome_table(tuning: Tuning, ranked: Ranked) -> Table:
         rows.append(
             [
                 method.name,
-                *(_number(trial) for trial in (next(t for t in trials if t.number == 0), trials[0])),
+                *(
+                    _number(trial)
+                    for trial in (next(t for t in trials if t.number == 0), trials[0])
+                ),
                 params_text(method.params(trials[0])) or "nothing to tune",
                 f"{len(trials)}" + (f", {diverged} diverged" if diverged else ""),
             ]
         )
     better = "higher" if tuning.maximize else "lower"
     title = f"{tuning.title} of the validation part, {better} is better"
-    return table_of(("method", "preset", "best", "best parameters", "trials"), rows, title=title, text=(0, 3, 4))
+    return table_of(
+        ("method", "preset", "best", "best parameters", "trials"), rows, title=title, text=(0, 3, 4)
+    )
 
 
 def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
@@ -66,7 +71,11 @@ def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
         files = []
         for method, trial in best:
             files.append(f"best-{method.name}.yaml")
-            _write(tuning, files[-1], _with_best({**content, "title": f"{title}: {method.name}"}, method, trial))
+            _write(
+                tuning,
+                files[-1],
+                _with_best({**content, "title": f"{title}: {method.name}"}, method, trial),
+            )
         return _write(tuning, "best.yaml", {"title": title, "recipes": files})
     for method, trial in best:
         if trial.number:
@@ -84,7 +93,9 @@ def _with_best(content: dict[str, Any], method: Method, trial: Any) -> dict[str,
 
 def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
     head = f"# Written by fedlas tune from the recipe {tuning.recipe.name}, with seeds that tuning did not use.\n"
-    text = dump_yaml(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    text = dump_yaml(
+        content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+    )
     return write_text(tuning.folder / name, head + text)
 
 

@@ -54,7 +54,9 @@ def distribution_of(text: str, where: str) -> Any:
             parts = text.split(",")
             if "" in parts:
                 raise ValueError("a value is missing")
-            return distributions.CategoricalDistribution([parse_value(part, where) for part in parts])
+            return distributions.CategoricalDistribution(
+                [parse_value(part, where) for part in parts]
+            )
         low, high, *flags = text.split(":")
         if not set(flags) <= {"log", "int"}:
             raise ValueError("unknown ending")
@@ -63,8 +65,10 @@ def distribution_of(text: str, where: str) -> Any:
         return distributions.FloatDistribution(float(low), float(high), log="log" in flags)
     except ValueError as error:
         expected = "a range must have two numbers, the lower one first, and lie above 0 for :log"
-        fix = "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces)."
-        raise InputError("--space", expected, f"{where!r} ({error})", fix) from error
+        fix = (
+            "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces)."
+        )
+        raise InputError(expected, f"{where!r} ({error})", fix) from error
 
 
 def tuned_rows() -> list[dict[str, str]]:
@@ -94,12 +98,19 @@ class Method:
     @property
     def space(self) -> dict[str, Any]:
         """Optuna's distribution of each parameter."""
-        return {key: distribution_of(text, f"{self.name}.{key}={text}") for key, text in self.ranges.items()}
+        return {
+            key: distribution_of(text, f"{self.name}.{key}={text}")
+            for key, text in self.ranges.items()
+        }
 
     @property
     def inside(self) -> dict[str, Any]:
         """The preset's values that lie in their ranges; from others optuna cannot learn."""
-        return {key: self.preset[key] for key, domain in self.space.items() if contains(domain, self.preset[key])}
+        return {
+            key: self.preset[key]
+            for key, domain in self.space.items()
+            if contains(domain, self.preset[key])
+        }
 
     def params(self, trial: Any) -> Mapping[str, Any]:
         """Return the parameters of one of optuna's trials; the first is the preset's."""
@@ -109,7 +120,10 @@ class Method:
         """Return settings that a loss must accept if it accepts the whole space."""
         values = {key: _ends(domain) for key, domain in self.space.items()}
         longest = max(map(len, values.values()), default=0)
-        return [{key: each[min(number, len(each) - 1)] for key, each in values.items()} for number in range(longest)]
+        return [
+            {key: each[min(number, len(each) - 1)] for key, each in values.items()}
+            for number in range(longest)
+        ]
 
     def grid(self, budget: int) -> list[dict[str, Any]] | None:
         """Return every setting but the preset; None if a budget does not cover them and the preset."""
@@ -156,7 +170,8 @@ def is_recipe_key(parameter: str) -> bool:
 def params_text(params: Mapping[str, Any]) -> str:
     """Return parameters as text, such as ``alpha 0.05, beta 4``."""
     return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in params.items()
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in params.items()
     )
 
 
@@ -178,18 +193,26 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
         >>> ls.ranges, ls.preset, ls.trials(20), ce.trials(20)
         ({'alpha': '0.05,0.1'}, {'alpha': 0.05}, 2, 1)
     """
-    methods, names, used = [], [], set()
+    methods = []
+    names = []
+    used = set()
     for loss in losses:
         options = _options(recipe.registered_loss(loss), recipe.loss_options(loss))
         names += [key for key, (value, _) in options.items() if isinstance(value, float)]
-        ranges = {key: text for key, (value, text) in options.items() if text and isinstance(value, int | float)}
+        ranges = {
+            key: text
+            for key, (value, text) in options.items()
+            if text and isinstance(value, int | float)
+        }
         for spec in specs:
             key, _, text = spec.partition("=")
             key = key.removeprefix(f"{loss}.")
             if key in options or is_recipe_key(key):
                 ranges[key] = text
                 used.add(spec)
-        preset = {key: options[key][0] if key in options else _recipe_value(recipe, key) for key in ranges}
+        preset = {
+            key: options[key][0] if key in options else _recipe_value(recipe, key) for key in ranges
+        }
         methods.append(Method(loss, ranges, preset))
     for spec in specs:
         if spec not in used:
@@ -198,7 +221,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
                 f"{key} must be an option of {' or '.join(losses)}, a key of optimizer, schedule or model, or "
                 f"{', '.join(_TRAIN_KEYS)}"
             )
-            raise InputError("--space", expected, repr(spec), suggestion(key, names))
+            raise InputError(expected, repr(spec), suggestion(key, names))
     return methods
 
 
@@ -220,12 +243,19 @@ def _recipe_value(recipe: Recipe, key: str) -> Any:
 
 def _defaults(loss: str) -> dict[str, Any]:
     parameters = inspect.signature(LOSSES[loss].value).parameters.values()
-    return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return {
+        p.name: None if p.default is p.empty else p.default
+        for p in parameters
+        if p.kind is not p.VAR_KEYWORD
+    }
 
 
-def _options(loss: str, changed: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, str | None]]:
+def _options(
+    loss: str, changed: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, str | None]]:
     """Return value and declared range of each option of a loss and of the loss inside it."""
-    values, ranges = {**_defaults(loss), **changed}, LOSSES[loss].metadata.get("tune", {})
+    values = {**_defaults(loss), **changed}
+    ranges = LOSSES[loss].metadata.get("tune", {})
     options = {prefix + key: (value, ranges.get(key)) for key, value in values.items()}
     if base := values.get("base"):
         inside = {"name": base} if isinstance(base, str) else dict(base)

@@ -31,7 +31,15 @@ from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
 from fedlas.metrics import METRICS, evaluate
 
-__all__ = ["STORAGE", "Tuning", "dry_run_study", "load_studies", "plan_tuning", "run_study", "with_variant"]
+__all__ = [
+    "STORAGE",
+    "Tuning",
+    "dry_run_study",
+    "load_studies",
+    "plan_tuning",
+    "run_study",
+    "with_variant",
+]
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
@@ -64,7 +72,11 @@ class Tuning:
     @property
     def title(self) -> str:
         """The objective in tables."""
-        return "refined NLL" if self.objective == REFINED else str(METRICS[self.objective].metadata["title"])
+        return (
+            "refined NLL"
+            if self.objective == REFINED
+            else str(METRICS[self.objective].metadata["title"])
+        )
 
     @property
     def maximize(self) -> bool:
@@ -79,23 +91,34 @@ class Tuning:
         value = evaluate(val, num_bins=self.recipe.train.num_bins)[self.objective]
         return abs(value) if METRICS[self.objective].metadata["higher_is_better"] is None else value
 
-    def runs(self, method: Method, number: int = 0, params: Mapping[str, Any] | None = None) -> list[Run]:
+    def runs(
+        self, method: Method, number: int = 0, params: Mapping[str, Any] | None = None
+    ) -> list[Run]:
         """Return the runs of a trial, one per seed; without parameters those of the preset.
 
         Raises:
             InputError: If the recipe or the loss does not accept these parameters.
         """
         name = f"{method.name}-trial-{number}"
-        recipe = recipe_from(self.recipe.name, with_variant(self.content, method.name, name, params or {}))
+        recipe = recipe_from(
+            self.recipe.name, with_variant(self.content, method.name, name, params or {})
+        )
         return plan(recipe, losses=[name], seeds=self.seeds, out=self.folder / "trials")
 
     def config(self, method: Method) -> dict[str, Any]:
         """Return plain values in which a resumed study of a method must not differ."""
         config = Run(self.recipe, method.name, self.seeds[0], self.folder).config()
-        return {**config, "seed": list(self.seeds), "objective": self.objective, "space": dict(method.ranges)}
+        return {
+            **config,
+            "seed": list(self.seeds),
+            "objective": self.objective,
+            "space": dict(method.ranges),
+        }
 
 
-def with_variant(content: Mapping[str, Any], loss: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def with_variant(
+    content: Mapping[str, Any], loss: str, name: str, params: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the content of a recipe with a variant of a loss that has other parameters; the preset stays."""
     changed = copy.deepcopy(dict(content))
     losses = changed["losses"] = changed.get("losses") or {}
@@ -137,8 +160,8 @@ def plan_tuning(
     Raises:
         InputError: For an argument that cannot be used, including a range with values that its loss does not accept.
     """
-    check_count("fedlas tune", "trials", trials)
-    objective = check_select(objective, "--objective")
+    check_count("trials", trials)
+    objective = check_select(objective)
     name, content = recipe_content(source, overrides)
     recipe = recipe_from(name, content).with_data_root(data)
     if data is not None:
@@ -156,13 +179,14 @@ def plan_tuning(
                 expected = f"every value of {method.name}'s ranges must be accepted"
                 got = f"{params_text(params)}: {str(error).rstrip('.')}"
                 fix = "Narrow the range with --space; whole numbers are low:high:int."
-                raise InputError("--space", expected, got, fix) from error
+                raise InputError(expected, got, fix) from error
     return tuning
 
 
 def dry_run_study(tuning: Tuning) -> None:
     """Print what a study would do: the space, trials, runs and steps of every method."""
-    seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
+    seeds = len(tuning.seeds)
+    epochs = tuning.recipe.train.epochs
     counts = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds != 1)} x {epochs} epochs"
     say(f"{tuning.recipe.name}: {counts} for each method, {tuning.title}")
     for method in tuning.methods:
@@ -170,7 +194,12 @@ def dry_run_study(tuning: Tuning) -> None:
         steps = forecast(tuning.runs(method)[0]).steps
         ahead = "" if steps is None else f", about {runs * steps:,} steps"
         say(f"  {method.name}: {runs} run{'s' * (runs != 1)}{ahead}")
-        say(*(f"    {key}: {text}, preset {method.preset[key]}" for key, text in method.ranges.items()))
+        say(
+            *(
+                f"    {key}: {text}, preset {method.preset[key]}"
+                for key, text in method.ranges.items()
+            )
+        )
     say(f"results in {tuning.folder}")
 
 
@@ -189,15 +218,19 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
         ``tuning.folder`` gets optuna's journal and the folders of all runs. After a stop, the same call resumes the
         study, and each run that was stopped from its checkpoint.
     """
-    executor, example = executor or LocalExecutor(workers=1), tuning.runs(tuning.methods[0])[0]
+    executor = executor or LocalExecutor(workers=1)
+    example = tuning.runs(tuning.methods[0])[0]
     executor.ready(Task.of(example, ""))  # refuses to be one of several processes
-    data, threads = data_fingerprint(example), threads_for(example)  # an error in the data shows here
+    data = data_fingerprint(example)
+    threads = threads_for(example)  # an error in the data shows here
     if not (tuning.folder / STORAGE).exists():
-        check_vacant("fedlas tune", tuning.folder, [RunFolder.lock_path.name])
+        check_vacant(tuning.folder, [RunFolder.lock_path.name])
     with locked(tuning.folder, new_accelerator()):
         studies = load_studies(tuning)
         for method in tuning.methods:
-            _prepare(studies[method.name], tuning, method, {**tuning.config(method), "images": data})
+            _prepare(
+                studies[method.name], tuning, method, {**tuning.config(method), "images": data}
+            )
         while trials := _next_round(tuning, studies):
             _run_round(tuning, trials, executor, threads)
 
@@ -208,16 +241,20 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it prints a line for each study
     direction = "maximize" if tuning.maximize else "minimize"
     try:
-        backend = optuna.storages.journal.JournalFileBackend(str(no_device(tuning.folder / STORAGE)))
+        backend = optuna.storages.journal.JournalFileBackend(
+            str(no_device(tuning.folder / STORAGE))
+        )
         storage = optuna.storages.JournalStorage(backend)
         return {
-            m.name: optuna.create_study(storage=storage, study_name=m.name, direction=direction, load_if_exists=True)
+            m.name: optuna.create_study(
+                storage=storage, study_name=m.name, direction=direction, load_if_exists=True
+            )
             for m in tuning.methods
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = f"{tuning.folder / STORAGE} ({error})"
         fix = "Choose another --out."
-        raise InputError("fedlas tune", f"{STORAGE} must be a journal of optuna", got, fix) from error
+        raise InputError(f"{STORAGE} must be a journal of optuna", got, fix) from error
 
 
 def _prepare(study: Any, tuning: Tuning, method: Method, config: Mapping[str, Any]) -> None:
@@ -225,7 +262,7 @@ def _prepare(study: Any, tuning: Tuning, method: Method, config: Mapping[str, An
     if changes := differences(study.user_attrs.get("config", config), config):
         got = f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}"
         fix = "Use the old settings to resume (--trials and --losses may grow), or another --out."
-        raise InputError("fedlas tune", "its folder must hold the same study", got, fix)
+        raise InputError("its folder must hold the same study", got, fix)
     study.set_user_attr("config", config)
     for setting in [method.inside, *(method.grid(tuning.budget) or [])]:
         study.enqueue_trial(setting, skip_if_exists=True)
@@ -238,15 +275,20 @@ def _next_round(tuning: Tuning, studies: Mapping[str, Any]) -> list[tuple[Method
     trials = []
     for method in tuning.methods:
         study = studies[method.name]
-        trials += [(method, study, t) for t in study.get_trials(deepcopy=False, states=(states.RUNNING,))]
+        trials += [
+            (method, study, t) for t in study.get_trials(deepcopy=False, states=(states.RUNNING,))
+        ]
     if trials:
         return trials
     for method in tuning.methods:
-        study, space = studies[method.name], method.space
+        study = studies[method.name]
+        space = method.space
         count = len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
         # A seed for each round, so that a resumed study does not repeat the settings of its first start.
         seed = derive(0, f"tune/{method.name}/{count}")
-        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_ROUND, constant_liar=True)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_ROUND, constant_liar=True
+        )
         for number in range(count, min(count + _ROUND, method.trials(tuning.budget))):
             # The preset comes first; a value outside its range is nothing that optuna could suggest.
             domains = space if number else {key: space[key] for key in method.inside}
@@ -255,7 +297,9 @@ def _next_round(tuning: Tuning, studies: Mapping[str, Any]) -> list[tuple[Method
     return sorted(trials, key=lambda each: each[2].number)
 
 
-def _run_round(tuning: Tuning, trials: Sequence[Any], executor: Executor, threads: int | None) -> None:
+def _run_round(
+    tuning: Tuning, trials: Sequence[Any], executor: Executor, threads: int | None
+) -> None:
     """Do the runs of some trials, and tell optuna the value of each trial when its runs have ended."""
     tasks: list[Task] = []
     owners: dict[str, Any] = {}
@@ -271,24 +315,32 @@ def _run_round(tuning: Tuning, trials: Sequence[Any], executor: Executor, thread
             reason = result.error or result.busy
             if reason is not None and not reason.startswith(DivergedError.__name__):
                 fix = "See its error.txt; the same command resumes, with fewer --workers if memory was short."
-                raise InputError("fedlas tune", "every run must finish", f"{result.name}: {reason}", fix)
+                raise InputError("every run must finish", f"{result.name}: {reason}", fix)
             errors[result.name] = reason
             method, study, trial, runs = owners[result.name]
             if all(run.name in errors for run in runs):
                 error = next(filter(None, (errors[run.name] for run in runs)), None)
                 _tell(tuning, method, study, trial, runs, error)
     if len(errors) < len(tasks):
-        got, fix = f"{len(errors)} results of {len(tasks)} runs", "Leave out wait=false."
-        raise InputError("fedlas tune", "the executor must wait for its runs", got, fix)
+        got = f"{len(errors)} results of {len(tasks)} runs"
+        fix = "Leave out wait=false."
+        raise InputError("the executor must wait for its runs", got, fix)
 
 
-def _tell(tuning: Tuning, method: Method, study: Any, trial: Any, runs: Sequence[Run], error: str | None) -> None:
+def _tell(
+    tuning: Tuning, method: Method, study: Any, trial: Any, runs: Sequence[Run], error: str | None
+) -> None:
     """Give the value of a trial to optuna, print it, and remove its checkpoints."""
     states = require("optuna.trial", extra="tune").TrialState
     value = math.nan if error else fmean(tuning.value(run) for run in runs)
     finite = math.isfinite(value)
-    study.tell(trial.number, value if finite else None, state=states.COMPLETE if finite else states.PRUNED)
+    study.tell(
+        trial.number, value if finite else None, state=states.COMPLETE if finite else states.PRUNED
+    )
     for run in runs:
         remove(run.folder / RunFolder.checkpoint_path, inside=tuning.folder)
     outcome = error or f"{tuning.title} {value:.4f}"
-    say(f"{method.name} trial {trial.number}  {outcome}  {params_text(method.params(trial))}".rstrip(), stderr=True)
+    say(
+        f"{method.name} trial {trial.number}  {outcome}  {params_text(method.params(trial))}".rstrip(),
+        stderr=True,
+    )

@@ -4,7 +4,15 @@ In: the arguments of a loss. Out: a ``Batch`` of positions, then the reduced los
 what other packages and users need.
 """
 
-from fedlas.losses._base.batch import LEAST, Batch, Reduction, can_look, cross_entropy, prepare, reduce
+from fedlas.losses._base.batch import (
+    LEAST,
+    Batch,
+    Reduction,
+    can_look,
+    cross_entropy,
+    prepare,
+    reduce,
+)
 from fedlas.losses._base.blocks import in_blocks
 from fedlas.losses._base.composite import Base, BaseOptions, OnBase
 from fedlas.losses._base.held_out import LearnsFromValidation

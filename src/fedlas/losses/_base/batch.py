@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_logits, describe, is_dense
+from fedlas._core.errors import public_name
 from fedlas.losses._base.refusals import check_masked, soft_target, unless_weightless
 
 Reduction = Literal["mean", "sum", "none"]
@@ -23,16 +24,30 @@ Reduction = Literal["mean", "sum", "none"]
 LEAST = -1e30
 """Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
 
-_ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
+_ONE_OUTPUT = (
+    "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
+)
 
 _WHOLE = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 EXTRAS = {
     "features": ("the classifier head's input, (N, D)", "Pass the input of the classifier head."),
-    "index": ("positions in the training set, (N,)", "Pass each sample's position in the data set."),
-    "mixed": ("logits of mixed samples, (N, K, C)", "Stack the logits of K mixed versions: torch.stack(views, dim=1)."),
-    "mixed_share": ("the main class's share of each, (N, K)", "Pass the shares that mix(inputs, target) returns."),
-    "head_weight": ("the classifier head's weight, (C, D)", "Pass the weight of the linear layer behind the logits."),
+    "index": (
+        "positions in the training set, (N,)",
+        "Pass each sample's position in the data set.",
+    ),
+    "mixed": (
+        "logits of mixed samples, (N, K, C)",
+        "Stack the logits of K mixed versions: torch.stack(views, dim=1).",
+    ),
+    "mixed_share": (
+        "the main class's share of each, (N, K)",
+        "Pass the shares that mix(inputs, target) returns.",
+    ),
+    "head_weight": (
+        "the classifier head's weight, (C, D)",
+        "Pass the weight of the linear layer behind the logits.",
+    ),
 }
 """The tensors that only some losses need: a description, and how to pass one."""
 
@@ -42,7 +57,6 @@ class Batch:
     """One checked batch, flattened to ``M`` independent positions.
 
     Attributes:
-        owner: Name of the loss, for errors.
         logits: ``(M, C)``, float32 or float64. ``M = N`` for plain classification, ``N * d1 * ...`` for dense inputs.
         target: ``(M,)`` int64 in ``[0, C)`` (0 where ignored), or soft ``(M, C)`` in the dtype of ``logits``.
         valid: ``(M,)`` bool, False at ignored positions; None if every position counts.
@@ -56,7 +70,6 @@ class Batch:
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
     """
 
-    owner: str
     logits: Tensor
     target: Tensor
     valid: Tensor | None
@@ -87,7 +100,7 @@ class Batch:
         """
         value: Tensor | None = getattr(self, name)
         if value is None:
-            raise missing(self.owner, name)
+            raise missing(name)
         return value
 
     def cross_entropy(self, log_probs: Tensor | None = None) -> Tensor:
@@ -129,7 +142,11 @@ class Batch:
 
     def probabilities(self) -> Tensor:
         """Return the target as probabilities ``(M, C)`` in the dtype of the logits: hard ones as one-hot rows."""
-        return self.target if self.soft else F.one_hot(self.target, self.logits.shape[1]).to(self.logits.dtype)
+        return (
+            self.target
+            if self.soft
+            else F.one_hot(self.target, self.logits.shape[1]).to(self.logits.dtype)
+        )
 
     def valid_rows(self, rows: int) -> Tensor | None:
         """Return which of ``rows`` samples have a valid position ``(rows,)`` bool; None if all positions count."""
@@ -164,7 +181,6 @@ class Batch:
         """Refuse logits with another number of classes than the loss was built for; None accepts any."""
         if num_classes is not None and self.logits.shape[1] != num_classes:
             raise InputError(
-                self.owner,
                 f"logits must have num_classes = {num_classes} columns",
                 tuple(self.logits.shape),
                 "Build the loss with the number of classes of the model.",
@@ -205,11 +221,11 @@ def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
     return values.sum() / batch.normalizer()
 
 
-def missing(owner: str, need: str) -> TypeError:
+def missing(need: str) -> TypeError:
     """Return the error for a tensor that a loss needs and was not passed."""
     return TypeError(
-        f"{owner}: {need} must be passed ({EXTRAS[need][0]}); got None. "
-        f"Call {owner}(...)(logits, target, {need}={need})"
+        f"{public_name()}: {need} must be passed ({EXTRAS[need][0]}); got None. "
+        f"Call {public_name()}(...)(logits, target, {need}={need})"
         f"{'' if need == 'index' else ', or wrap model and loss in fedlas.Objective'}."
     )
 
@@ -225,7 +241,6 @@ def is_transformed() -> bool:
 
 
 def prepare(
-    owner: str,
     logits: Any,
     target: Any,
     extras: Mapping[str, Any] | None = None,
@@ -240,7 +255,6 @@ def prepare(
     """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors.
 
     Args:
-        owner: Name of the loss, for errors.
         logits: As in ``Loss.forward``.
         target: As in ``Loss.forward``.
         extras: The other arguments of ``Loss.forward`` that were passed, by name.
@@ -252,34 +266,33 @@ def prepare(
         num_classes: Number of classes that the loss was built for; None accepts any.
     """
     # Logits and class weights.
-    logits = check_logits(owner, logits)
+    logits = check_logits(logits)
     rows, classes, *dense = logits.shape
     shape = (rows, *dense)
     if 0 in shape:
         got = f"logits {tuple(logits.shape)}"
-        raise InputError(owner, "a batch must hold at least one position", got, "Skip empty batches.")
+        raise InputError("a batch must hold at least one position", got, "Skip empty batches.")
     flat = _rows(logits)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
     if weight is not None:
         if not isinstance(weight, Tensor) or weight.shape != (classes,):
             expected = f"weight must be ({classes},) like logits {tuple(logits.shape)}"
-            raise InputError(owner, expected, describe(weight), "Pass one weight for each class.")
-        _check_device(owner, "weight", weight, logits)
+            raise InputError(expected, describe(weight), "Pass one weight for each class.")
+        _check_device("weight", weight, logits)
         weight = weight.to(flat.dtype)
 
     # Targets: class indices, or probabilities shaped like the logits.
     valid: Tensor | None = None
     look = can_look(flat)
     if is_dense(target) and target.shape == shape and target.dtype in _WHOLE:
-        _check_device(owner, "target", target, logits)
-        target, valid = _hard_target(owner, target, classes, ignore_index, look)
+        _check_device("target", target, logits)
+        target, valid = _hard_target(target, classes, ignore_index, look)
     elif _floating(target) and target.shape == logits.shape:
-        _check_device(owner, "target", target, logits)
-        target = soft_target(owner, _rows(target), look).to(flat.dtype)
+        _check_device("target", target, logits)
+        target = soft_target(_rows(target), look).to(flat.dtype)
     else:
         raise InputError(
-            owner,
             f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
             describe(target),
             _ONE_OUTPUT
@@ -288,28 +301,34 @@ def prepare(
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
             else "Pass class indices, or one row of class probabilities a sample.",
         )
-    if look and (look_for_masked or target.ndim == 2) and float(flat.detach().amin()) == float("-inf"):
-        check_masked(owner, flat.detach(), target, valid, masked_classes)
+    if (
+        look
+        and (look_for_masked or target.ndim == 2)
+        and float(flat.detach().amin()) == float("-inf")
+    ):
+        check_masked(flat.detach(), target, valid, masked_classes)
     if weight is not None and averaged:
         valid = unless_weightless(target, valid, weight, look)
 
     # The tensors that only some losses need, flattened like the logits.
-    batch = Batch(owner, flat, target, valid, weight, shape)
+    batch = Batch(flat, target, valid, weight, shape)
     batch.check_classes(num_classes)
     if not extras:
         return batch
     for name, value in extras.items():
-        setattr(batch, name, _checked_extra(owner, name, value, logits, extras))
+        setattr(batch, name, _checked_extra(name, value, logits, extras))
     if batch.features is not None:
         batch.per_image = logits.ndim > 2 and batch.features.ndim == 2
         batch.features = _rows(batch.features)
     if batch.mixed is not None:
-        batch.mixed = (batch.mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1) if dense else batch.mixed).to(
-            flat.dtype
-        )
+        batch.mixed = (
+            batch.mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1) if dense else batch.mixed
+        ).to(flat.dtype)
     if batch.mixed_share is not None:
         share = batch.mixed_share
-        repeated = share.repeat_interleave(len(flat) // rows, dim=0) if share.ndim == 2 else _rows(share)
+        repeated = (
+            share.repeat_interleave(len(flat) // rows, dim=0) if share.ndim == 2 else _rows(share)
+        )
         batch.mixed_share = repeated.to(flat.dtype)
     if batch.head_weight is not None:
         batch.head_weight = batch.head_weight.to(flat.dtype)
@@ -325,19 +344,20 @@ def _floating(value: Any) -> TypeGuard[Tensor]:
     return is_dense(value) and value.is_floating_point()
 
 
-def _check_device(owner: str, name: str, value: Tensor, logits: Tensor) -> None:
+def _check_device(name: str, value: Tensor, logits: Tensor) -> None:
     if value.device != logits.device:
         expected = f"{name} must be on {logits.device} like logits"
-        raise InputError(owner, expected, value.device, f"Move it: {name}.to(logits.device).")
+        raise InputError(expected, value.device, f"Move it: {name}.to(logits.device).")
 
 
-def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
+def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
     """Check one of the tensors of :data:`EXTRAS` and return it.
 
     A letter in a shape stands for any length above 0.
     """
     rows, classes, *dense = logits.shape
-    views, width = _length(extras.get("mixed"), "K"), _length(extras.get("features"), "D")
+    views = _length(extras.get("mixed"), "K")
+    width = _length(extras.get("features"), "D")
     shapes_by_name: dict[str, list[tuple[int | str, ...]]] = {
         "features": [(rows, "D"), (rows, "D", *dense)],
         "index": [(rows,)],
@@ -347,17 +367,22 @@ def _checked_extra(owner: str, name: str, value: Any, logits: Tensor, extras: Ma
     }
     shapes = shapes_by_name[name]
     is_index = name == "index"
-    kind_fits = is_dense(value) and (value.dtype == torch.int64 if is_index else value.is_floating_point())
+    kind_fits = is_dense(value) and (
+        value.dtype == torch.int64 if is_index else value.is_floating_point()
+    )
     if not kind_fits or not any(_has_shape(value, shape) for shape in shapes):
-        listed = " or ".join(dict.fromkeys(f"({', '.join(map(str, shape))}{',' * is_index})" for shape in shapes))
+        listed = " or ".join(
+            dict.fromkeys(f"({', '.join(map(str, shape))}{',' * is_index})" for shape in shapes)
+        )
         expected = f"{name} must be {listed}{' int64' * is_index} for logits {tuple(logits.shape)}"
         fix = EXTRAS[name][1]
         if name == "features" and isinstance(value, Tensor) and value.ndim > 2 and not dense:
             axes = tuple(range(2, value.ndim))
             fix = f"Pool them first, e.g. features.mean({axes if len(axes) > 1 else axes[0]})."
-        raise InputError(owner, expected, describe(value), fix)
-    if not is_index or value.device.type != "cpu":  # an index on the CPU finds its place in a buffer on any device
-        _check_device(owner, name, value, logits)
+        raise InputError(expected, describe(value), fix)
+    # an index on the CPU finds its place in a buffer on any device
+    if not is_index or value.device.type != "cpu":
+        _check_device(name, value, logits)
     return value
 
 
@@ -373,7 +398,7 @@ def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:
 
 
 def _hard_target(
-    owner: str, target: Tensor, classes: int, ignore_index: int, look: bool
+    target: Tensor, classes: int, ignore_index: int, look: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
     if target.ndim > 1:
@@ -382,13 +407,14 @@ def _hard_target(
         target = target.long()
     if look:
         smallest, largest = target.aminmax()
-        low, high = int(smallest), int(largest)
+        low = int(smallest)
+        high = int(largest)
         if low >= 0 and high < classes and not low <= ignore_index <= high:
-            return target, None  # the usual case: no mask from here on, which is worth the two comparisons
+            # the usual case: no mask from here on, which is worth the two comparisons
+            return target, None
     valid = target != ignore_index
     if look and not bool(valid.any()):
         raise InputError(
-            owner,
             "a batch must hold at least one position that counts",
             f"{target.numel()} targets that all equal ignore_index {ignore_index}",
             "Skip such batches: their mean is not defined.",
@@ -396,9 +422,10 @@ def _hard_target(
     masked = torch.where(valid, target, 0)
     if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
         raise InputError(
-            owner,
             f"target must be in [0, {classes}) or ignore_index {ignore_index}",
             f"values from {int(target[valid].min())} to {int(target[valid].max())}",
-            _ONE_OUTPUT if classes == 1 else "Check the labels and the number of classes of the model.",
+            _ONE_OUTPUT
+            if classes == 1
+            else "Check the labels and the number of classes of the model.",
         )
     return masked, valid

@@ -17,4 +17,9 @@ def in_blocks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> T
     blocks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
     if len(blocks) == 1:
         return function(*tensors)
-    return torch.cat([checkpoint(function, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks])
+    return torch.cat(
+        [
+            checkpoint(function, *block, use_reentrant=False, preserve_rng_state=False)
+            for block in blocks
+        ]
+    )

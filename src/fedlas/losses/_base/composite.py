@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Unpack, cast
 
 from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.errors import public_name
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions
 from fedlas.predictions import Predictions
 
@@ -13,11 +14,10 @@ Base = Loss | str | Mapping[str, Any]
 """A loss, its registry name, or a mapping with its ``name`` and options."""
 
 
-def as_loss(owner: str, base: Base, **sizes: int | None) -> Loss:
+def as_loss(base: Base, **sizes: int | None) -> Loss:
     """Build the loss that ``base`` names, or return ``base`` itself if it is a loss.
 
     Args:
-        owner: Name of the outer loss, for errors.
         base: A loss, a registry name such as ``"focal"``, or ``{"name": "focal", "gamma": 2}``.
         **sizes: ``num_classes`` and others, passed to a named loss that takes them and has no option of that name.
 
@@ -33,17 +33,20 @@ def as_loss(owner: str, base: Base, **sizes: int | None) -> Loss:
         base = LOSSES.build(base["name"], options, **offered)
     if not isinstance(base, Loss):
         raise InputError(
-            owner,
             "base must be a loss, its name, or a mapping with its name",
             describe(base),
             "Write e.g. base='focal', or base={'name': 'focal', 'gamma': 2}.",
         )
-    if base.reduction != "mean" or base.weight is not None or base.ignore_index != -100 or hasattr(base, "mix"):
+    if (
+        base.reduction != "mean"
+        or base.weight is not None
+        or base.ignore_index != -100
+        or hasattr(base, "mix")
+    ):
         raise InputError(
-            owner,
             "base must leave reduction, ignore_index, weight and mixing to the loss around it",
             base,
-            f"Pass them to {owner}.",
+            f"Pass them to {public_name()}.",
         )
     return base
 
@@ -79,11 +82,12 @@ class OnBase(Loss):
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
-        owner = type(self).__name__
-        self.num_classes = None if num_classes is None else check_count(owner, "num_classes", num_classes)
-        self.num_samples = None if num_samples is None else check_count(owner, "num_samples", num_samples)
-        num_epochs = None if num_epochs is None else check_count(owner, "num_epochs", num_epochs)
-        self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples, num_epochs=num_epochs)
+        self.num_classes = None if num_classes is None else check_count("num_classes", num_classes)
+        self.num_samples = None if num_samples is None else check_count("num_samples", num_samples)
+        num_epochs = None if num_epochs is None else check_count("num_epochs", num_epochs)
+        self.base: Loss = as_loss(
+            base, num_classes=num_classes, num_samples=num_samples, num_epochs=num_epochs
+        )
         self.num_classes = self.num_classes or getattr(self.base, "num_classes", None)
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
@@ -97,7 +101,7 @@ class OnBase(Loss):
         if self.base.strength is None:
             able = [entry.name for entry in LOSSES.entries() if entry.value.strength is not None]
             fix = f"Choose one of: {', '.join(able)}."
-            raise InputError(type(self).__name__, "base must have a strength", self.base, fix)
+            raise InputError("base must have a strength", self.base, fix)
         return self.base.strength
 
     @property

@@ -46,19 +46,20 @@ class LearnsFromValidation(Loss):
             InputError: If they are no Predictions, have another number of classes than the loss, or weights that would
                 not count. Nothing has changed then.
         """
-        name = type(self).__name__
-        if self.num_classes not in (None, check_predictions(name, predictions).num_classes):
+        if self.num_classes not in (None, check_predictions(predictions).num_classes):
             raise InputError(
-                name,
                 f"predictions must have num_classes = {self.num_classes} columns",
                 tuple(predictions.logits.shape),
                 "Pass predictions of the model that is trained with this loss.",
             )
         if predictions.weights is not None and not self.counts_weights:
-            got, fix = "weights", "Pass dataclasses.replace(predictions, weights=None)."
-            raise InputError(name, "predictions must have no weights, which would not count", got, fix)
+            got = "weights"
+            fix = "Pass dataclasses.replace(predictions, weights=None)."
+            raise InputError("predictions must have no weights, which would not count", got, fix)
         self.learn_from(predictions)
-        if (update := getattr(getattr(self, "base", None), "update_from_validation", None)) is not None:
+        if (
+            update := getattr(getattr(self, "base", None), "update_from_validation", None)
+        ) is not None:
             update(predictions)
         self._calls.updated = True
 
@@ -76,7 +77,10 @@ class LearnsFromValidation(Loss):
             self._calls.trained = True
             self._calls.samples += len(logits)
             samples = getattr(self, "num_samples", None)
-            self._remind(samples is not None and self._calls.samples > 2 * samples, "two passes over the training set")
+            self._remind(
+                samples is not None and self._calls.samples > 2 * samples,
+                "two passes over the training set",
+            )
         return value
 
     def _remind(self, due: bool, after: str) -> None:

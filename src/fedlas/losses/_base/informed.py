@@ -28,8 +28,8 @@ class Informed(LossWithStrength):
 
     def __init__(self, *, alpha: float, gamma: float = 0.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, high=1)
-        self.gamma = check_number(type(self).__name__, "gamma", gamma, low=0)
+        self.alpha = check_number("alpha", alpha, low=0, high=1)
+        self.gamma = check_number("gamma", gamma, low=0)
 
     @abstractmethod
     def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -48,7 +48,9 @@ class Informed(LossWithStrength):
         if present is not None:  # without a second target the label is the only one
             target = torch.where(present[:, None], target, label)
         values = cross_entropy(batch.logits, target, batch.weight)
-        return target_distance(batch.logits, target) ** self.gamma * values if self.gamma else values
+        return (
+            target_distance(batch.logits, target) ** self.gamma * values if self.gamma else values
+        )
 
 
 def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
@@ -79,10 +81,16 @@ class Remembering(Informed):
     needs = frozenset({"index"})
 
     def __init__(
-        self, *, num_classes: int, num_samples: int, alpha: float, gamma: float = 0.0, **options: Unpack[LossOptions]
+        self,
+        *,
+        num_classes: int,
+        num_samples: int,
+        alpha: float,
+        gamma: float = 0.0,
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(alpha=alpha, gamma=gamma, **options)
-        self.memory = PredictionMemory(type(self).__name__, num_classes=num_classes, num_samples=num_samples)
+        self.memory = PredictionMemory(num_classes=num_classes, num_samples=num_samples)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002 (for subclasses)
         """Return the rows ``(M, C)`` to remember, from earlier rows, their number of visits, and the prediction.
@@ -101,7 +109,7 @@ class Remembering(Informed):
         return rows, visits > 0
 
 
-def check_index(owner: str, index: Tensor, num_samples: int) -> None:
+def check_index(index: Tensor, num_samples: int) -> None:
     """Refuse positions ``(N,)`` outside the training set; on an accelerator nothing is read.
 
     Raises:
@@ -111,7 +119,6 @@ def check_index(owner: str, index: Tensor, num_samples: int) -> None:
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= num_samples:
             raise InputError(
-                owner,
                 f"index must be in [0, {num_samples}), the positions in the training set",
                 f"values from {low} to {high}",
                 "Build the loss with num_samples = the size of the training set. A data set whose samples have no "
@@ -123,7 +130,6 @@ class PredictionMemory(PreciseBuffers):
     """One row of class probabilities for each training sample, shared by all ranks.
 
     Args:
-        owner: Name of the loss, for errors.
         num_classes: C.
         num_samples: Size N of the training set.
 
@@ -140,12 +146,13 @@ class PredictionMemory(PreciseBuffers):
     rows: Tensor
     visits: Tensor
 
-    def __init__(self, owner: str, *, num_classes: int, num_samples: int) -> None:
+    def __init__(self, *, num_classes: int, num_samples: int) -> None:
         super().__init__()
-        self.owner = owner
-        self.num_samples = check_count(owner, "num_samples", num_samples)
-        self.num_classes = check_count(owner, "num_classes", num_classes)
-        self.register_buffer("rows", torch.zeros(self.num_samples, self.num_classes, dtype=torch.float16))
+        self.num_samples = check_count("num_samples", num_samples)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.register_buffer(
+            "rows", torch.zeros(self.num_samples, self.num_classes, dtype=torch.float16)
+        )
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.int32))
 
     def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -160,12 +167,11 @@ class PredictionMemory(PreciseBuffers):
         index = batch.need("index")
         if len(index) != len(batch.logits):
             raise InputError(
-                self.owner,
                 "it remembers one prediction a sample, so logits must be (N, C)",
                 f"{len(batch.logits)} positions of {len(index)} samples",
                 "Use a loss without a memory, such as ls, for dense outputs.",
             )
-        check_index(self.owner, index, self.num_samples)
+        check_index(index, self.num_samples)
         # Compiled code may read a small memory again in backward, after record() has changed it. Of all ways to gather
         # rows, the compiler never repeats this one.
         rows = F.embedding(index.to(self.rows.device), self.rows).to(batch.logits.dtype)

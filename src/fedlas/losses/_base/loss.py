@@ -133,9 +133,13 @@ class Loss(nn.Module, ABC):
         # As in the base class: its signature is spelled out already, so options pass through any number of classes.
         signature = inspect.signature(cls.__init__)
         *parameters, last = signature.parameters.values()
-        if last.kind is last.VAR_KEYWORD and (names := _option_names(last.annotation, cls.__init__.__globals__)):
+        if last.kind is last.VAR_KEYWORD and (
+            names := _option_names(last.annotation, cls.__init__.__globals__)
+        ):
             inherited = inspect.signature(super(cls, cls).__init__).parameters.values()
-            parameters += [option for option in inherited if option.name in names - signature.parameters.keys()]
+            parameters += [
+                option for option in inherited if option.name in names - signature.parameters.keys()
+            ]
             cls.__init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
     def __init__(
@@ -146,10 +150,9 @@ class Loss(nn.Module, ABC):
         weight: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        owner = type(self).__name__
-        self.reduction: Reduction = check_choice(owner, "reduction", reduction, get_args(Reduction))
-        self.ignore_index = check_count(owner, "ignore_index", ignore_index, low=None)
-        self.register_buffer("weight", class_weights(owner, weight))
+        self.reduction: Reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.ignore_index = check_count("ignore_index", ignore_index, low=None)
+        self.register_buffer("weight", class_weights(weight))
 
     @abstractmethod
     def per_sample(self, batch: Batch) -> Tensor:
@@ -198,7 +201,9 @@ class Loss(nn.Module, ABC):
                 ignored and for masked classes that the loss does not accept. The state is then unchanged.
         """
         passed = (features, index, mixed, mixed_share, head_weight)
-        extras = {name: value for name, value in zip(EXTRAS, passed, strict=True) if value is not None}
+        extras = {
+            name: value for name, value in zip(EXTRAS, passed, strict=True) if value is not None
+        }
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
         with without_autocast(device):
             try:
@@ -207,20 +212,19 @@ class Loss(nn.Module, ABC):
                 if not (self.training and is_transformed()):
                     raise
                 raise InputError(
-                    type(self).__name__,
                     "a loss that updates its state must be in eval() under transforms of torch.func",
                     "one in train()",
                     "Call criterion.eval() first, or differentiate with autograd.",
                 ) from error
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        owner = type(self).__name__
         if absent := self.needs - extras.keys():
-            for need in EXTRAS:  # a validation has neither mixed samples nor places in the training set
+            # a validation has neither mixed samples nor places in the training set
+            for need in EXTRAS:
                 if need in absent and (self.training or not need.startswith(("mixed", "index"))):
-                    raise missing(owner, need)
+                    raise missing(need)
         batch = prepare(
-            owner, logits, target, extras, ignore_index=self.ignore_index, weight=self.weight,
+            logits, target, extras, ignore_index=self.ignore_index, weight=self.weight,
             averaged=self.reduction == "mean", masked_classes=self.masked_classes, num_classes=self.num_classes,
             look_for_masked=not self._shows_masked,
         )  # fmt: skip
@@ -228,7 +232,7 @@ class Loss(nn.Module, ABC):
         if self._shows_masked and can_look(value):
             total = value if value.ndim == 0 else value.detach().sum()
             if not math.isfinite(total.item()):
-                check_masked(owner, batch.logits.detach(), batch.target, batch.valid, self.masked_classes)
+                check_masked(batch.logits.detach(), batch.target, batch.valid, self.masked_classes)
         return value
 
     def reduced(self, batch: Batch) -> Tensor:
@@ -241,7 +245,8 @@ class Loss(nn.Module, ABC):
         return ", ".join(
             f"{key}={value!r}"
             for key, value in values.items()
-            if isinstance(value, int | float | str) and value != {"reduction": "mean", "ignore_index": -100}.get(key)
+            if isinstance(value, int | float | str)
+            and value != {"reduction": "mean", "ignore_index": -100}.get(key)
         )
 
 
@@ -287,7 +292,9 @@ class PreciseBuffers(nn.Module):
     """Names of those buffers; one may be None."""
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        before = {name: buffer for name in self.precise if (buffer := getattr(self, name)) is not None}
+        before = {
+            name: buffer for name in self.precise if (buffer := getattr(self, name)) is not None
+        }
         super()._apply(fn, recurse)
         for name, buffer in before.items():
             converted = getattr(self, name)
@@ -305,7 +312,9 @@ def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
             annotation = Unpack[LossOptions] if "LossOptions" in annotation else None
     elif annotation is inspect.Parameter.empty:
         annotation = Unpack[LossOptions]
-    return {name for options in get_args(annotation) for name in getattr(options, "__annotations__", ())}
+    return {
+        name for options in get_args(annotation) for name in getattr(options, "__annotations__", ())
+    }
 
 
 def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
@@ -326,7 +335,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def class_weights(owner: str, weight: Any) -> Tensor | None:
+def class_weights(weight: Any) -> Tensor | None:
     """Copy class weights ``(C,)`` in the default dtype; None stays None.
 
     Raises:
@@ -338,10 +347,14 @@ def class_weights(owner: str, weight: Any) -> Tensor | None:
         values = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         values = None
-    row = values is not None and values.ndim == 1 and bool(torch.isfinite(values).all()) and bool((values >= 0).all())
+    row = (
+        values is not None
+        and values.ndim == 1
+        and bool(torch.isfinite(values).all())
+        and bool((values >= 0).all())
+    )
     if values is None or not row or not bool(values.any()):
         raise InputError(
-            owner,
             "weight must be (C,), finite, non-negative and not all 0",
             describe(weight),
             "Pass one weight for each class.",

@@ -9,10 +9,22 @@ tests whether a whole set differs from known samples.
 # ruff: noqa: I001
 from fedlas.zoo.ood.images import adapt_images, count_duplicates
 from fedlas.zoo.ood.base import OOD_SCORES, Score, options_of
-from fedlas.zoo.ood.logit_scores import energy_score, entropy_score, gen_score, max_logit_score, msp_score
+from fedlas.zoo.ood.logit_scores import (
+    energy_score,
+    entropy_score,
+    gen_score,
+    max_logit_score,
+    msp_score,
+)
 from fedlas.zoo.ood.feature_norm import feature_norm_score, negative_aware_norm_score
 from fedlas.zoo.ood.compute import Reference, compute_score
-from fedlas.zoo.ood.detection import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
+from fedlas.zoo.ood.detection import (
+    DETECTION,
+    detection_intervals,
+    detection_metrics,
+    fpr_at,
+    roc_points,
+)
 from fedlas.zoo.ood.fitted_scores import (
     kl_matching_score,
     knn_score,

@@ -51,7 +51,6 @@ class Counter:
     """Counts the samples at each distinct score.
 
     Args:
-        owner: The calling function, for errors.
         id_score: ``(N,)``, finite.
         ood_score: ``(M,)``, finite.
         id_correct: ``(N,)`` bool, or None.
@@ -61,16 +60,22 @@ class Counter:
     """
 
     def __init__(
-        self, owner: str, id_score: ArrayLike, ood_score: ArrayLike, id_correct: ArrayLike | None = None
+        self, id_score: ArrayLike, ood_score: ArrayLike, id_correct: ArrayLike | None = None
     ) -> None:
-        inside, outside = _checked(owner, "id_score", id_score), _checked(owner, "ood_score", ood_score)
-        self._correct = None if id_correct is None else _array(owner, "id_correct must be bool", id_correct)
-        if self._correct is not None and (self._correct.shape != inside.shape or self._correct.dtype != np.bool_):
+        inside = _checked("id_score", id_score)
+        outside = _checked("ood_score", ood_score)
+        self._correct = (
+            None if id_correct is None else _array("id_correct must be bool", id_correct)
+        )
+        if self._correct is not None and (
+            self._correct.shape != inside.shape or self._correct.dtype != np.bool_
+        ):
             expected = f"id_correct must be ({len(inside)},) bool"
-            raise InputError(owner, expected, describe(self._correct), "One for each in-distribution.")
+            raise InputError(expected, describe(self._correct), "One for each in-distribution.")
         values, place = np.unique(np.concatenate((inside, outside)), return_inverse=True)
         self._groups = len(values)
-        self._inside, self._outside = place[: len(inside)], place[len(inside) :]
+        self._inside = place[: len(inside)]
+        self._outside = place[len(inside) :]
 
     @property
     def pairs(self) -> int:
@@ -98,17 +103,23 @@ class Counter:
                 if self._correct is None
                 else self._count(self._inside[rows_inside], weights=self._correct[rows_inside])
             )
-            yield Counts(self._count(self._inside[rows_inside]), self._count(self._outside[rows_outside]), correct)
+            yield Counts(
+                self._count(self._inside[rows_inside]),
+                self._count(self._outside[rows_outside]),
+                correct,
+            )
 
     def _count(self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None) -> Floats:
         """Return how often each group occurs in each row of ``places (R, N)``: ``(R, G)``."""
         rows = len(places)
         flat = (places + self._groups * np.arange(rows)[:, None]).ravel()
-        counted = np.bincount(flat, None if weights is None else weights.ravel(), minlength=rows * self._groups)
+        counted = np.bincount(
+            flat, None if weights is None else weights.ravel(), minlength=rows * self._groups
+        )
         return counted.reshape(rows, self._groups).astype(np.float64)
 
 
-def _array(owner: str, expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
+def _array(expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
     """Return the numbers as an array, also those of a tensor on a device; NumPy has no bfloat16."""
     try:
         if isinstance(array, Tensor):
@@ -116,19 +127,21 @@ def _array(owner: str, expected: str, array: ArrayLike | Tensor) -> NDArray[Any]
             array = array.float() if array.dtype == torch.bfloat16 else array
         return np.asarray(array)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(owner, expected, describe(array), "Pass one a sample.") from error
+        raise InputError(expected, describe(array), "Pass one a sample.") from error
 
 
-def _checked(owner: str, name: str, score: ArrayLike | Tensor) -> Floats:
-    array = _array(owner, f"{name} must be numbers", score)
+def _checked(name: str, score: ArrayLike | Tensor) -> Floats:
+    array = _array(f"{name} must be numbers", score)
     try:
         values = array.astype(np.float64) if array.dtype.kind != "c" else None
     except (TypeError, ValueError):
         values = None
     if values is None:
-        raise InputError(owner, f"{name} must be numbers", describe(score), "Pass one score a sample.")
+        raise InputError(f"{name} must be numbers", describe(score), "Pass one score a sample.")
     shaped = values.ndim == 1 and len(values) > 0
     if not shaped or not np.isfinite(values).all():
         got = "NaN or infinite ones among them" if shaped else describe(values)
-        raise InputError(owner, f"{name} must be finite scores (N,), at least one", got, "Check the score.")
+        raise InputError(
+            f"{name} must be finite scores (N,), at least one", got, "Check the score."
+        )
     return values

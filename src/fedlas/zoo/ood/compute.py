@@ -34,7 +34,8 @@ class Reference:
     def scaled(self, temperature: float) -> Reference:
         """Return the reference with all logits divided by ``temperature``; features and head are unchanged."""
         val, train = (
-            None if part is None else part.with_logits(part.logits / temperature) for part in (self.val, self.train)
+            None if part is None else part.with_logits(part.logits / temperature)
+            for part in (self.val, self.train)
         )
         return Reference(val, train, self.head)
 
@@ -66,14 +67,13 @@ def compute_score(
         >>> compute_score("max-logit", Outputs(torch.tensor([[2.0, 1.0]]))).tolist()
         [-2.0]
     """
-    entry, fitted_on = OOD_SCORES[name], Reference() if reference is None else reference
+    entry = OOD_SCORES[name]
+    fitted_on = Reference() if reference is None else reference
     needs = needs_of(entry)
-    owner = f"OOD score {name}"
     if isinstance(outputs, Predictions):
         outputs = Outputs.of(outputs)
     if not isinstance(outputs, Outputs) or not isinstance(fitted_on, Reference):
         raise InputError(
-            owner,
             "outputs must be Outputs or Predictions, and the reference a Reference",
             f"{type(outputs).__name__} and {type(fitted_on).__name__}",
             "Wrap arrays: Predictions(logits, features=features).",
@@ -81,7 +81,6 @@ def compute_score(
     if "model" in needs:
         if name not in outputs.scores:
             raise InputError(
-                owner,
                 "it is computed from images, so outputs must hold it",
                 f"outputs with {', '.join(outputs.scores) or 'no scores'}",
                 "Compute it with the function of that name, and pass it in scores.",
@@ -94,14 +93,15 @@ def compute_score(
     }  # fmt: skip
     for need in sorted(needs):
         if offered[need] is None:
-            raise InputError(owner, f"it needs {INPUTS[need]}", "none", "Pass them, or choose another score.")
+            raise InputError(
+                f"it needs {INPUTS[need]}", "none", "Pass them, or choose another score."
+            )
 
     score: Tensor = OOD_SCORES.build(name, options, **offered)
     score = score.detach().double().cpu()
     if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
         finite = int(torch.isfinite(score).sum())
         raise InputError(
-            owner,
             f"it must be finite ({outputs.num_samples},)",
             f"{tuple(score.shape)}, {finite} finite",
             "Look at the logits and features: they may be too large for float32.",

@@ -68,7 +68,7 @@ def _fpr95_out(counts: Counts) -> Floats:
 def _oscr(counts: Counts) -> Floats:
     """Area under correct classification rate over false positive rate: AUROC where a wrong class counts as a miss."""
     if counts.correct is None:
-        raise InputError("oscr", "it must be known which samples are correct", "None", "Pass id_correct.")
+        raise InputError("it must be known which samples are correct", "None", "Pass id_correct.")
     pairs = counts.inside.sum(axis=1) * counts.outside.sum(axis=1)
     return pairs_in_order(counts.correct, counts.outside) / pairs
 
@@ -101,7 +101,7 @@ def detection_metrics(
         Hendrycks and Gimpel 2017 (arXiv 1610.02136) for AUROC and AUPR, Liang et al. 2018 (1706.02690) for FPR95,
         Dhamija et al. 2018 (1811.04110) and Vaze et al. 2022 (2110.06207) for OSCR.
     """
-    counter = Counter("detection_metrics", id_score, ood_score, id_correct)
+    counter = Counter(id_score, ood_score, id_correct)
     return {name: float(values[0]) for name, values in _measured(counter.all_samples()).items()}
 
 
@@ -142,9 +142,10 @@ def detection_intervals(
     Source:
         Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; two samples in chapter 8.
     """
-    owner = "detection_intervals"
-    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile")
-    counter = Counter(owner, id_score, ood_score, id_correct)
+    check_bootstrap(
+        confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile"
+    )
+    counter = Counter(id_score, ood_score, id_correct)
     blocks = [_measured(counts) for counts in counter.replicates(replicates, seed)]
     return {
         name: _interval(
@@ -159,20 +160,23 @@ def detection_intervals(
 
 def _interval(value: float, replicates: Floats, *, confidence_level: float, pairs: int) -> Interval:
     """Return the percentile interval; where all replicates are equal, that of a share of ``pairs`` pairs."""
-    interval = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
+    interval = interval_from(
+        value, replicates, confidence_level=confidence_level, method="percentile"
+    )
     if interval.low < interval.high:
         return interval
     # Perfectly separated samples are so in every replicate, too. Pairs without a common sample are each in order
     # with probability AUROC, so all of them are with probability AUROC**pairs.
-    few, many = math.floor(value * pairs + 1e-9), math.ceil(value * pairs - 1e-9)
-    low, high = (
-        clopper_pearson(few, pairs, confidence_level=confidence_level)[0],
-        clopper_pearson(many, pairs, confidence_level=confidence_level)[1],
-    )
+    few = math.floor(value * pairs + 1e-9)
+    many = math.ceil(value * pairs - 1e-9)
+    low = clopper_pearson(few, pairs, confidence_level=confidence_level)[0]
+    high = clopper_pearson(many, pairs, confidence_level=confidence_level)[1]
     return replace(interval, low=low, high=high, method="exact")
 
 
-def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, positive: Positive = "in") -> float:
+def fpr_at(
+    id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, positive: Positive = "in"
+) -> float:
     """Return the false positive rate at the first threshold that reaches a true positive rate.
 
     Args:
@@ -184,12 +188,16 @@ def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, posi
     Raises:
         InputError: As :func:`detection_metrics`, or if an option is out of range.
     """
-    share = check_number("fpr_at", "tpr", tpr, low=0.0, high=1.0, low_open=True)
-    check_choice("fpr_at", "positive", positive, get_args(Positive))
-    return float(_false_positive_rate(Counter("fpr_at", id_score, ood_score).all_samples(), positive, share)[0])
+    share = check_number("tpr", tpr, low=0.0, high=1.0, low_open=True)
+    check_choice("positive", positive, get_args(Positive))
+    return float(
+        _false_positive_rate(Counter(id_score, ood_score).all_samples(), positive, share)[0]
+    )
 
 
-def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) -> tuple[Floats, Floats]:
+def roc_points(
+    id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400
+) -> tuple[Floats, Floats]:
     """Return the ROC curve with OOD as the positive class.
 
     Args:
@@ -203,34 +211,47 @@ def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) ->
     Raises:
         InputError: As :func:`detection_metrics`, or if ``most`` is out of range.
     """
-    check_count("roc_points", "most", most, low=2)
-    counts = Counter("roc_points", id_score, ood_score).all_samples()
-    false, true = (np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.inside, counts.outside))
-    false, true = false / false[-1], true / true[-1]
+    check_count("most", most, low=2)
+    counts = Counter(id_score, ood_score).all_samples()
+    false, true = (
+        np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.inside, counts.outside)
+    )
+    false = false / false[-1]
+    true = true / true[-1]
     if len(false) <= most:
         return false, true
     # Evenly spaced along the curve, so that neither steep nor flat parts are lost.
     along = false + true
-    points = np.unique(np.concatenate((np.searchsorted(along, np.linspace(0.0, 2.0, most)), [0, len(along) - 1])))
+    points = np.unique(
+        np.concatenate((np.searchsorted(along, np.linspace(0.0, 2.0, most)), [0, len(along) - 1]))
+    )
     points = points[points < len(along)]
     return false[points], true[points]
 
 
 def _measured(counts: Counts) -> dict[str, Floats]:
-    entries = (e for e in DETECTION.entries() if counts.correct is not None or not e.metadata.get("needs_correct"))
+    entries = (
+        e
+        for e in DETECTION.entries()
+        if counts.correct is not None or not e.metadata.get("needs_correct")
+    )
     return {entry.name: entry.value(counts) for entry in entries}
 
 
 def _average_precision(positive: Floats, true: Floats, false: Floats) -> Floats:
     """Return the mean over the positives of the precision at the threshold that just takes each."""
-    flagged = np.maximum(true + false, 1.0)  # a replicate may have no sample on this side of the threshold
+    # a replicate may have no sample on this side of the threshold
+    flagged = np.maximum(true + false, 1.0)
     return (positive * true / flagged).sum(axis=1) / positive.sum(axis=1)
 
 
 def _false_positive_rate(counts: Counts, positive: Positive, share: float) -> Floats:
     """Return the share of the negative class at the first threshold that takes enough of the positive one."""
-    true, false = counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
-    enough = math.ceil(share * float(true[0, -1]) - 1e-9)  # the same for every replicate; less the product's rounding
+    true, false = (
+        counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
+    )
+    # the same for every replicate; less the product's rounding
+    enough = math.ceil(share * float(true[0, -1]) - 1e-9)
     first = (true >= enough).argmax(axis=1)
     rates: Floats = false[np.arange(len(false)), first] / false[:, -1]
     return rates

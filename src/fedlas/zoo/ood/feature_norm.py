@@ -42,8 +42,8 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
         Park, Chai, Yoon and Teoh 2023: the norm is the confidence of a classifier hidden in the layer.
     """
     if not isinstance(order, float) or order != math.inf:
-        check_number("feature_norm_score", "order", order, low=0.1)
-    rows = check_features("feature_norm_score", features).double()
+        check_number("order", order, low=0.1)
+    rows = check_features(features).double()
     # Scaled so that the largest value of a row is 1, no power overflows.
     largest = rows.abs().amax(dim=1)
     rows = rows / torch.where(largest > 0, largest, 1.0)[:, None]
@@ -76,22 +76,26 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
     Source:
         Park, Chai, Yoon and Teoh 2023, equations 9 and 10.
     """
-    rows = check_features("negative_aware_norm_score", features).double().clamp(min=0)
+    rows = check_features(features).double().clamp(min=0)
     return -rows.sum(dim=1) / (rows > 0).sum(dim=1).clamp(min=1)
 
 
-def check_features(owner: str, features: Tensor, *, columns: int | None = None) -> Tensor:
+def check_features(features: Tensor, *, columns: int | None = None) -> Tensor:
     """Return ``features`` if they are a finite floating tensor ``(N, D)`` that is not empty.
 
     Raises:
         InputError: Otherwise, or if there are not ``columns`` of them.
     """
-    shaped = is_dense(features) and features.ndim == 2 and features.shape[0] > 0 and features.shape[1] > 0
+    shaped = (
+        is_dense(features)
+        and features.ndim == 2
+        and features.shape[0] > 0
+        and features.shape[1] > 0
+    )
     if shaped and features.is_floating_point() and columns in (None, features.shape[1]):
-        check_finite(owner, "features", features)
+        check_finite("features", features)
         return features
     raise InputError(
-        owner,
         f"features must be a dense floating tensor (N, {columns or 'D'}), not empty",
         describe(features),
         "Pass the input of the classifier head, pooled over space, of the same model throughout.",

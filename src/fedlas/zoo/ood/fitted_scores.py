@@ -16,7 +16,13 @@ from fedlas.predictions.predictions import check_predictions
 from fedlas.zoo.ood.base import OOD_SCORES
 from fedlas.zoo.ood.feature_norm import check_features
 
-__all__ = ["kl_matching_score", "knn_score", "mahalanobis_score", "relative_mahalanobis_score", "vim_score"]
+__all__ = [
+    "kl_matching_score",
+    "knn_score",
+    "mahalanobis_score",
+    "relative_mahalanobis_score",
+    "vim_score",
+]
 
 _PACKAGES = ("pytorch_ood",)
 
@@ -51,16 +57,14 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 4.
     """
-    owner = "kl_matching_score"
-    val = check_predictions(owner, val)
-    if check_logits(owner, logits).shape != (len(logits), val.num_classes) or not len(logits):
+    val = check_predictions(val)
+    if check_logits(logits).shape != (len(logits), val.num_classes) or not len(logits):
         raise InputError(
-            owner,
             f"logits must be (N, {val.num_classes}) like those of val",
             tuple(logits.shape),
             "Pass predictions of one model.",
         )
-    check_finite(owner, "logits", logits)
+    check_finite("logits", logits)
     detector = _detectors().KLMatching(None)
     return detector.fit_logits(val.logits.double()).predict_logits(logits.double())
 
@@ -93,7 +97,7 @@ def mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
     Source:
         Lee et al. 2018, section 2.1.
     """
-    return _Gaussians("mahalanobis_score", features, train).nearest(features)
+    return _Gaussians(features, train).nearest(features)
 
 
 @OOD_SCORES.register(
@@ -119,7 +123,7 @@ def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tenso
     Source:
         Ren et al. 2021, equation 2.
     """
-    gaussians = _Gaussians("relative_mahalanobis_score", features, train)
+    gaussians = _Gaussians(features, train)
     return gaussians.nearest(features) - gaussians.background(features)
 
 
@@ -149,11 +153,10 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
     Source:
         Sun et al. 2022, section 3.
     """
-    check_count("knn_score", "k", k)
-    bank = check_bank("knn_score", features, train)
+    check_count("k", k)
+    bank = check_bank(features, train)
     if k > len(bank):
         raise InputError(
-            "knn_score",
             f"k must be at most {len(bank)}, the training samples to look among",
             k,
             "Choose a smaller k (on the command line: --set knn.k=10), or more training samples.",
@@ -172,7 +175,9 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
     url="https://arxiv.org/abs/2203.10807",
     packages=_PACKAGES,
 )
-def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimension: int | None = None) -> Tensor:
+def vim_score(
+    features: Tensor, *, train: Predictions, head: nn.Linear, dimension: int | None = None
+) -> Tensor:
     """Virtual logit (length of the features outside the principal subspace) less the energy of the logits.
 
     Args:
@@ -193,57 +198,65 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
     Source:
         Wang et al. 2022, section 4.
     """
-    bank = check_bank("vim_score", features, train)
+    bank = check_bank(features, train)
     width = bank.shape[1]
-    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    weight = getattr(head, "weight", None)
+    bias = getattr(head, "bias", None)
     if not isinstance(weight, Tensor) or weight.shape != (train.num_classes, width):
         raise InputError(
-            "vim_score",
             f"the head must be a linear layer with weight ({train.num_classes}, {width})",
             head,
             "Pass the layer whose input the features are.",
         )
-    chosen = dimension if dimension is not None else 1000 if width >= 2048 else 512 if width >= 768 else width // 2
-    if check_count("vim_score", "dimension", chosen, low=0) >= width:
+    chosen = (
+        dimension
+        if dimension is not None
+        else 1000
+        if width >= 2048
+        else 512
+        if width >= 768
+        else width // 2
+    )
+    if check_count("dimension", chosen, low=0) >= width:
         raise InputError(
-            "vim_score",
             f"dimension must be below the {width} features",
             chosen,
             "Choose a smaller one, or leave it out.",
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
-    with _solvable("vim_score"):
+    with _solvable():
         return detector.fit_features(bank.float(), train.target).predict_features(features.float())
 
 
 @contextmanager
-def _solvable(owner: str) -> Iterator[None]:
+def _solvable() -> Iterator[None]:
     """Report training features whose covariance has no eigenvalues in floating point, such as those of 1e25."""
     try:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # missing in torch's annotations
-        expected, fix = "training features must have a finite covariance", "Divide the features by a constant."
-        raise InputError(owner, expected, str(error).split(":")[0], fix) from error
+        expected = "training features must have a finite covariance"
+        fix = "Divide the features by a constant."
+        raise InputError(expected, str(error).split(":")[0], fix) from error
 
 
 def _detectors() -> Any:
     return require("pytorch_ood.detector", extra="ood")
 
 
-def check_bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
+def check_bank(features: Tensor, train: Predictions) -> Tensor:
     """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score.
 
     Raises:
         InputError: If ``train`` has none, or another number of them.
     """
-    bank = check_predictions(owner, train).features
+    bank = check_predictions(train).features
     if bank is None:
         raise InputError(
-            owner, "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
+            "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
         )
-    check_features(owner, bank)
-    check_features(owner, features, columns=bank.shape[1])
+    check_features(bank)
+    check_features(features, columns=bank.shape[1])
     return bank
 
 
@@ -254,10 +267,11 @@ class _Gaussians:
     the fourth digit whenever the order of the samples changes, and the ridge outweighs their variance.
     """
 
-    def __init__(self, owner: str, features: Tensor, train: Predictions) -> None:
-        bank = check_bank(owner, features, train)
+    def __init__(self, features: Tensor, train: Predictions) -> None:
+        bank = check_bank(features, train)
         _, target = train.target.unique(return_inverse=True)
-        self._owner, self._largest, self._number = owner, bank.abs().amax(dim=0).double(), len(bank)
+        self._largest = bank.abs().amax(dim=0).double()
+        self._number = len(bank)
         self._mean = bank.mean(dim=0, dtype=torch.float64)
         # Class means, then the scatter around them; both sums are over blocks, without a float64 copy of all features.
         counts = torch.bincount(target).double()[:, None]
@@ -270,7 +284,8 @@ class _Gaussians:
         for rows, labels in blocks:
             centered = rows.double() - self._mean - self._means[labels]
             within.addmm_(centered.T, centered)
-        self._within, self._between = within, self._means.T @ (self._means * counts)
+        self._within = within
+        self._between = self._means.T @ (self._means * counts)
 
     def nearest(self, features: Tensor) -> Tensor:
         """Return half the squared Mahalanobis distance ``(N,)`` of ``features (N, D)`` from the nearest class mean."""
@@ -290,18 +305,21 @@ class _Gaussians:
         return self._half(features, lambda rows: (rows @ whitening).square().sum(dim=1))
 
     def _half(self, features: Tensor, squared: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.cat([squared(rows.double() - self._mean) / 2 for rows in features.split(_ROWS)])
+        return torch.cat(
+            [squared(rows.double() - self._mean) / 2 for rows in features.split(_ROWS)]
+        )
 
     def _whitening(self, scatter: Tensor) -> Tensor:
         """Return the matrix ``(D, K)`` to coordinates of unit covariance, without directions that do not vary."""
         std = (scatter.diagonal() / self._number).sqrt()
         varying = std > self._largest * torch.finfo(torch.float32).eps
         if not bool(varying.any()):
-            expected, got = "training features must vary within classes", "features that are equal in each class"
-            raise InputError(self._owner, expected, got, "Check the model.")
+            expected = "training features must vary within classes"
+            got = "features that are equal in each class"
+            raise InputError(expected, got, "Check the model.")
         # The eigenvectors of the correlation matrix, so that the units of the features do not matter.
         unit = torch.where(varying, 1 / std, 0.0)
-        with _solvable(self._owner):
+        with _solvable():
             variances, directions = torch.linalg.eigh(scatter / self._number * unit[:, None] * unit)
         present = variances > variances.amax() * _NO_VARIANCE
         return unit[:, None] * directions[:, present] / variances[present].sqrt()

@@ -39,21 +39,21 @@ def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, l
         >>> adapted.shape, notes
         (torch.Size([2, 3, 32, 32]), ['gray repeated to 3 channels', 'scaled from 28 x 28 to 32 x 32 pixels'])
     """
-    owner = "adapt_images"
-    check_count(owner, "channels", channels)
-    check_count(owner, "size", size)
-    _check_images(owner, "images", images)
+    check_count("channels", channels)
+    check_count("size", size)
+    _check_images("images", images)
     colors, height, width = images.shape[1:]
     if colors != channels and (colors, channels) not in ((1, 3), (3, 1)):
         raise InputError(
-            owner,
             f"images must have {channels} channel{'s' * (channels != 1)}, or be gray for color or color for gray",
             f"{colors} channels",
             "Convert them first.",
         )
     notes: list[str] = []
     if colors != channels:
-        notes.append(f"gray repeated to {channels} channels" if colors == 1 else "color converted to gray")
+        notes.append(
+            f"gray repeated to {channels} channels" if colors == 1 else "color converted to gray"
+        )
     if (height, width) != (size, size):
         notes.append(f"scaled from {height} x {width} to {size} x {size} pixels")
     if not notes:
@@ -89,7 +89,7 @@ def count_duplicates(images: Tensor, others: Tensor) -> int:
         2
     """
     for name, value in (("images", images), ("others", others)):
-        _check_images("count_duplicates", name, value)
+        _check_images(name, value)
     if images.shape[1:] != others.shape[1:]:
         return 0
     digests = set(_digests(others))
@@ -98,11 +98,20 @@ def count_duplicates(images: Tensor, others: Tensor) -> int:
 
 def _digests(images: Tensor) -> list[bytes]:
     """Return a fingerprint of each image, long enough that two different images never share it by chance."""
-    return [blake2b(image.numpy().data, digest_size=16).digest() for image in images.cpu().contiguous()]
+    return [
+        blake2b(image.numpy().data, digest_size=16).digest() for image in images.cpu().contiguous()
+    ]
 
 
-def _check_images(owner: str, name: str, images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.uint8 or 0 in images.shape:
+def _check_images(name: str, images: Tensor) -> None:
+    if (
+        not isinstance(images, Tensor)
+        or images.ndim != 4
+        or images.dtype != torch.uint8
+        or 0 in images.shape
+    ):
         raise InputError(
-            owner, f"{name} must be uint8 (N, channels, H, W)", describe(images), "Put the channels second."
+            f"{name} must be uint8 (N, channels, H, W)",
+            describe(images),
+            "Put the channels second.",
         )

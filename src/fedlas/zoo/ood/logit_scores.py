@@ -25,7 +25,8 @@ from fedlas.zoo.ood.base import OOD_SCORES
 
 __all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp_score"]
 
-_BLOCK, _ACCELERATOR_BLOCK = 2**17, 2**24
+_BLOCK = 2**17
+_ACCELERATOR_BLOCK = 2**24
 """Logits of a block: a copy in float64 takes 1 MiB of a processor's cache."""
 _TINY = 1e-30
 
@@ -62,7 +63,7 @@ def msp_score(logits: Tensor) -> Tensor:
         others = _relative(rows)[1].sum(dim=1)
         return others / (1 + others)
 
-    return _by_rows("msp_score", logits, score)
+    return _by_rows(logits, score)
 
 
 @OOD_SCORES.register(
@@ -94,7 +95,7 @@ def entropy_score(logits: Tensor) -> Tensor:
         total = others.sum(dim=1)
         return total.log1p() - torch.linalg.vecdot(others, exponents) / (1 + total)
 
-    return _by_rows("entropy_score", logits, score)
+    return _by_rows(logits, score)
 
 
 @OOD_SCORES.register(
@@ -122,9 +123,9 @@ def max_logit_score(logits: Tensor) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 3.
     """
-    highest = _checked("max_logit_score", logits).detach().amax(dim=1).double()
+    highest = _checked(logits).detach().amax(dim=1).double()
     if not bool((highest.abs() <= LARGEST).all()):  # NaN and positive infinities reach the maximum
-        check_finite("max_logit_score", "logits", logits)
+        check_finite("logits", logits)
     return -highest
 
 
@@ -155,7 +156,7 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     Source:
         Liu et al. 2020, equation 4.
     """
-    t = check_number("energy_score", "temperature", temperature, low=0.0, low_open=True, high=1e30)
+    t = check_number("temperature", temperature, low=0.0, low_open=True, high=1e30)
 
     def score(rows: Tensor) -> Tensor:
         # Less the highest: z / t would overflow for a small t.
@@ -165,7 +166,7 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         return -highest.squeeze(1).double() - t * exponents.exp_().sum(dim=1).double().log()
 
     # A high temperature multiplies the rounding of the sum.
-    return _by_rows("energy_score", logits, score, double=t != 1)
+    return _by_rows(logits, score, double=t != 1)
 
 
 @OOD_SCORES.register(
@@ -192,8 +193,8 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
     Source:
         Liu, Lochman and Zach 2023, equation 4.
     """
-    power = check_number("gen_score", "gamma", gamma, low=0.0, high=1.0, low_open=True)
-    check_count("gen_score", "top", top)
+    power = check_number("gamma", gamma, low=0.0, high=1.0, low_open=True)
+    check_count("top", top)
 
     def score(rows: Tensor) -> Tensor:
         log_probs = rows.log_softmax(dim=1)
@@ -202,7 +203,7 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         complement = torch.log(-torch.expm1(log_probs.clamp(max=-1e-300)))
         return (power * (log_probs + complement)).exp().sum(dim=1)
 
-    return _by_rows("gen_score", logits, score, double=True)
+    return _by_rows(logits, score, double=True)
 
 
 def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,20 +213,23 @@ def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
     return exponents, exponents.exp().scatter_(1, label, 0.0)
 
 
-def _by_rows(owner: str, logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
+def _by_rows(logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
     """Return the float64 scores ``(N,)`` of ``logits (N, C)``, checked and computed in blocks.
 
     Args:
-        owner: The calling function, for errors.
         logits: Finite logits.
         score: Scores ``(n,)`` of rows ``(n, C)``, all of which are 0 or more where float32 may underflow.
         double: Whether all rows are scored in float64; else those alone whose score in float32 is below 1e-30.
     """
-    check_finite(owner, "logits", _checked(owner, logits))
+    check_finite("logits", _checked(logits))
     scores = []
-    size = max(1, (_BLOCK if logits.device.type == "cpu" else _ACCELERATOR_BLOCK) // logits.shape[1])
+    size = max(
+        1, (_BLOCK if logits.device.type == "cpu" else _ACCELERATOR_BLOCK) // logits.shape[1]
+    )
     for block in logits.detach().split(size):
-        rows = block.double() if double else block if block.dtype == torch.float64 else block.float()
+        rows = (
+            block.double() if double else block if block.dtype == torch.float64 else block.float()
+        )
         values = score(rows).double()
         # In float32, confident samples with a gap of 87 or more between their logits would all get the score 0.
         underflow = values.abs() < _TINY
@@ -235,8 +239,10 @@ def _by_rows(owner: str, logits: Tensor, score: Callable[[Tensor], Tensor], *, d
     return torch.cat(scores)
 
 
-def _checked(owner: str, logits: Tensor) -> Tensor:
-    check_dense(owner, "logits", check_logits(owner, logits))
+def _checked(logits: Tensor) -> Tensor:
+    check_dense("logits", check_logits(logits))
     if logits.ndim != 2:
-        raise InputError(owner, "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position.")
+        raise InputError(
+            "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position."
+        )
     return logits

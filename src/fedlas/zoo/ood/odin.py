@@ -23,7 +23,12 @@ __all__ = ["odin_score"]
     packages=("pytorch_ood",),
 )
 def odin_score(
-    model: nn.Module, inputs: Tensor, *, std: Sequence[float], temperature: float = 1000.0, eps: float = 0.0014
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    std: Sequence[float],
+    temperature: float = 1000.0,
+    eps: float = 0.0014,
 ) -> Tensor:
     """Maximum softmax probability at a high temperature, of inputs moved toward the predicted class; negated.
 
@@ -49,16 +54,15 @@ def odin_score(
     Source:
         Liang, Li and Srikant 2018, section 3.
     """
-    heat = check_number("odin_score", "temperature", temperature, low=1e-6, high=1e30)
-    step = check_number("odin_score", "eps", eps, low=0.0, high=1.0)
+    heat = check_number("temperature", temperature, low=1e-6, high=1e30)
+    step = check_number("eps", eps, low=0.0, high=1.0)
     if not isinstance(std, Sequence) or not std or not isinstance(model, nn.Module):
         raise InputError(
-            "odin_score",
             "the model must be an nn.Module, and std a list with one number for each channel",
             f"{type(model).__name__} and {describe(std)}",
             "Pass the standard deviations by which the images were divided.",
         )
-    colors = [check_number("odin_score", "std", each, low=0.0, low_open=True) for each in std]
+    colors = [check_number("std", each, low=0.0, low_open=True) for each in std]
     if (
         not is_dense(inputs)
         or inputs.is_meta
@@ -67,7 +71,6 @@ def odin_score(
         or inputs.shape[1] != len(std)
     ):
         raise InputError(
-            "odin_score",
             f"inputs must be (N, {len(std)}, H, W), as std has {len(std)} channel{'s' * (len(std) != 1)}",
             describe(inputs),
             "Pass the images as the model receives them.",
@@ -75,8 +78,11 @@ def odin_score(
 
     def logits(images: Tensor) -> Tensor:
         outputs: Tensor = model(images)
-        return outputs.double()  # at temperature 1000 all probabilities are near 1/C: float32 would cause ties
+        # at temperature 1000 all probabilities are near 1/C: float32 would cause ties
+        return outputs.double()
 
-    detector = require("pytorch_ood.detector", extra="ood").ODIN(logits, eps=step, temperature=heat, norm_std=colors)
+    detector = require("pytorch_ood.detector", extra="ood").ODIN(
+        logits, eps=step, temperature=heat, norm_std=colors
+    )
     with torch.enable_grad():
         return detector.predict(inputs)

@@ -47,18 +47,17 @@ class Outputs:
     scores: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checked = Predictions(check_logits("Outputs", self.logits), features=self.features)
+        checked = Predictions(check_logits(self.logits), features=self.features)
         object.__setattr__(self, "logits", checked.logits)
         object.__setattr__(self, "features", checked.features)
         scores: Any = self.scores
         if not isinstance(scores, Mapping):
             fix = "Pass them by name, such as {'odin': scores}."
-            raise InputError("Outputs", "scores must be a mapping", describe(scores), fix)
+            raise InputError("scores must be a mapping", describe(scores), fix)
         for name, value in self.scores.items():
             shaped = is_dense(value) and value.shape == (self.num_samples,)
             if not shaped or not bool(torch.isfinite(value).all()):
                 raise InputError(
-                    "Outputs",
                     f"score {name} must be finite ({self.num_samples},)",
                     describe(value),
                     "Pass one score for each row of logits.",
@@ -86,7 +85,10 @@ class Outputs:
         Raises:
             InputError: If the folder is not writable.
         """
-        arrays: dict[str, Any] = {"logits": self.logits.cpu().numpy(), "about": np.array(json.dumps(about))}
+        arrays: dict[str, Any] = {
+            "logits": self.logits.cpu().numpy(),
+            "about": np.array(json.dumps(about)),
+        }
         if self.features is not None:
             arrays["features"] = self.features.cpu().numpy()
         arrays |= {_SCORE + name: value.cpu().numpy() for name, value in self.scores.items()}
@@ -104,11 +106,17 @@ class Outputs:
             with open_arrays(path) as archive:
                 arrays = {name: archive[name] for name in archive.names if name != "about"}
                 about = parse_json(str(archive["about"]))
-            scores = {n.removeprefix(_SCORE): torch.from_numpy(v) for n, v in arrays.items() if n.startswith(_SCORE)}
+            scores = {
+                n.removeprefix(_SCORE): torch.from_numpy(v)
+                for n, v in arrays.items()
+                if n.startswith(_SCORE)
+            }
             features = arrays.get("features")
             return (
                 cls(
-                    torch.from_numpy(arrays["logits"]), None if features is None else torch.from_numpy(features), scores
+                    torch.from_numpy(arrays["logits"]),
+                    None if features is None else torch.from_numpy(features),
+                    scores,
                 ),
                 dict(about),
             )
@@ -116,7 +124,6 @@ class Outputs:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                "Outputs.load",
                 "the file must be an .npz that Outputs.save wrote",
                 f"{path} ({type(error).__name__}: {error})",
                 "Remove it, and it is written again.",

@@ -63,7 +63,7 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf:
     Source:
         De Bernardi, Narteni, Cambiaso and Mongelli 2023; see :func:`rule_shift`.
     """
-    bank = check_bank("rules_score", features, train)
+    bank = check_bank(features, train)
     rules = Rules(bank, train.target, trees=trees, leaf=leaf)
     share = rules.counts(rules.hits(bank)) / len(bank)
     return torch.from_numpy(1 - share[rules.hits(features)].mean(axis=1))
@@ -138,13 +138,15 @@ def rule_shift(
     Source:
         De Bernardi, Narteni, Cambiaso and Mongelli 2023: rule hits of sets, their mutual information and L1 norm.
     """
-    owner = "rule_shift"
-    check_count(owner, "seed", seed, low=0)
-    growing, target = check_bank(owner, batch, train), train.target
+    check_count("seed", seed, low=0)
+    growing = check_bank(batch, train)
+    target = train.target
     if held_out is None:
         if len(growing) < 4:
             fix = "Pass more samples."
-            raise InputError(owner, "train must have at least 4 samples, or held_out be given", len(growing), fix)
+            raise InputError(
+                "train must have at least 4 samples, or held_out be given", len(growing), fix
+            )
         order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(growing)))
         rows, others = order.to(growing.device).chunk(2)
         held_out = growing[others]
@@ -168,20 +170,25 @@ class Rules:
         MissingExtraError: Without scikit-learn.
     """
 
-    def __init__(self, features: Tensor, target: Tensor, *, trees: int = 100, leaf: int = 5) -> None:
-        check_count("rules", "trees", trees)
-        check_count("rules", "leaf", leaf)
+    def __init__(
+        self, features: Tensor, target: Tensor, *, trees: int = 100, leaf: int = 5
+    ) -> None:
+        check_count("trees", trees)
+        check_count("leaf", leaf)
         ensemble = require("sklearn.ensemble", extra="ood")
         most = _MOST_GROWN if len(features) > _MOST_GROWN else None
-        forest = ensemble.RandomForestClassifier(trees, min_samples_leaf=leaf, max_samples=most, random_state=0)
+        forest = ensemble.RandomForestClassifier(
+            trees, min_samples_leaf=leaf, max_samples=most, random_state=0
+        )
         self._forest: Any = forest.fit(_array(features), target.cpu().numpy())
         # Rules are numbered through all trees. A number is that of a node; those of inner nodes are never hit.
         nodes = [tree.tree_.node_count for tree in forest.estimators_]
         self._first = np.cumsum([0, *nodes[:-1]])
-        self._width, self._trees, self._nodes = features.shape[1], trees, sum(nodes)
+        self._width = features.shape[1]
+        self._trees = trees
+        self._nodes = sum(nodes)
         if self._nodes == trees:
             raise InputError(
-                "rules",
                 "training features must separate classes, so that trees have rules",
                 "no tree with a condition",
                 "Pass samples of at least two classes whose features vary.",
@@ -189,7 +196,7 @@ class Rules:
 
     def hits(self, features: Tensor) -> Hits:
         """Return the number of the rule that each sample hits in each tree, ``(N, trees)``."""
-        checked = check_features("rules", features, columns=self._width)
+        checked = check_features(features, columns=self._width)
         nodes: Hits = self._forest.apply(_array(checked)).astype(np.int64) + self._first
         return nodes
 
@@ -198,15 +205,22 @@ class Rules:
         return np.bincount(hits.ravel(), minlength=self._nodes).astype(np.float64)
 
     def shift(
-        self, known: Tensor, batch: Tensor, *, statistic: Statistic = "distance", permutations: int = 999, seed: int = 0
+        self,
+        known: Tensor,
+        batch: Tensor,
+        *,
+        statistic: Statistic = "distance",
+        permutations: int = 999,
+        seed: int = 0,
     ) -> RuleShift:
         """Return how ``batch (M, D)`` differs from ``known (K, D)``; see :func:`rule_shift` for the options."""
-        check_choice("rule_shift", "statistic", statistic, get_args(Statistic))
-        check_count("rule_shift", "permutations", permutations, low=19)
-        check_count("rule_shift", "seed", seed, low=0)
+        check_choice("statistic", statistic, get_args(Statistic))
+        check_count("permutations", permutations, low=19)
+        check_count("seed", seed, low=0)
         # Both statistics are symmetric, so it is the smaller set that is counted.
         smaller, larger = sorted((self.hits(batch), self.hits(known)), key=len)
-        hits, size = np.concatenate([smaller, larger]), len(smaller)
+        hits = np.concatenate([smaller, larger])
+        size = len(smaller)
         total = self.counts(hits)
         used = total > 0
         # Bin edges are those of all samples together, which no permutation changes.
@@ -221,15 +235,23 @@ class Rules:
 
         value = measured(smaller)
         random = np.random.default_rng(seed)
-        random_values = np.array([measured(hits[random.permutation(len(hits))[:size]]) for _ in range(permutations)])
+        random_values = np.array(
+            [measured(hits[random.permutation(len(hits))[:size]]) for _ in range(permutations)]
+        )
         # Equal counts may differ in the last digit; taking them as equal errs toward no shift.
-        extreme = random_values >= value - 1e-12 if statistic == "distance" else random_values <= value + 1e-12
+        extreme = (
+            random_values >= value - 1e-12
+            if statistic == "distance"
+            else random_values <= value + 1e-12
+        )
         return RuleShift(value, (1 + int(extreme.sum())) / (1 + permutations))
 
 
 def _information(first: Hits, second: Hits) -> float:
     """Return the mutual information of two columns of bins, in nats."""
-    joint = np.bincount(first * _BINS + second, minlength=_BINS**2).reshape(_BINS, _BINS) / len(first)
+    joint = np.bincount(first * _BINS + second, minlength=_BINS**2).reshape(_BINS, _BINS) / len(
+        first
+    )
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     some = joint > 0
     return float((joint[some] * np.log(joint[some] / apart[some])).sum())

@@ -13,19 +13,18 @@ class Standardized:
     """Features with mean 0 and standard deviation 1 on the training part, in float64 on the CPU.
 
     Args:
-        owner: The caller, for errors.
         train: Predictions on the training part, with ``features (N, D)``.
 
     Raises:
         InputError: Without features, or for one that is not finite.
     """
 
-    def __init__(self, owner: str, train: Predictions) -> None:
-        self._owner = owner
+    def __init__(self, train: Predictions) -> None:
         self.size: int | None = None
         features = self._checked(train)
         self.size = features.shape[1]
-        self._mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
+        self._mean = features.mean(dim=0)
+        std = features.std(dim=0, correction=0)
         # A ReLU that is off for all training samples has no scale of its own.
         self._std = torch.where(std > 0, std, torch.ones_like(std))
 
@@ -41,10 +40,9 @@ class Standardized:
         features = predictions.features
         if features is None or features.shape[1] != (self.size or features.shape[1]):
             raise InputError(
-                self._owner,
                 f"predictions must have features (N, {self.size or 'D'})",
                 "none" if features is None else tuple(features.shape),
                 "Predict with features=True.",
             )
-        check_finite(self._owner, "features", features)
+        check_finite("features", features)
         return features.detach().double().cpu()

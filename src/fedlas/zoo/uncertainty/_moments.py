@@ -42,21 +42,32 @@ def relu_moments(mean: Tensor, var: Tensor) -> Moments:
     """Return mean and variance of ``max(a, 0)`` for ``a ~ N(mean, var)``; exact."""
     std = var.sqrt()
     alpha = mean / std
-    above, below, density = torch.special.ndtr(alpha), torch.special.ndtr(-alpha), _density(alpha)
+    above = torch.special.ndtr(alpha)
+    below = torch.special.ndtr(-alpha)
+    density = _density(alpha)
     # Arranged so that no large squares cancel where alpha is large; what is left below 0 is rounding.
-    spread = above + alpha.square() * above * below + alpha * density * (below - above) - density.square()
+    spread = (
+        above
+        + alpha.square() * above * below
+        + alpha * density * (below - above)
+        - density.square()
+    )
     return (std * (alpha * above + density)).clamp_min(0), var * spread.clamp_min(0)
 
 
 def forward(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
     """Return moments before and after every layer, in turn; its inputs have the constant 1."""
-    mean, var = features, torch.zeros_like(features)
+    mean = features
+    var = torch.zeros_like(features)
     passed: list[Moments] = []
     for depth, layer in enumerate(layers):
         if depth:
             mean, var = relu_moments(mean, var)
         # The bias belongs to an input that is 1 without variance.
-        mean, var = (torch.cat([x, x.new_full((len(x), 1), one)], dim=1) for x, one in ((mean, 1.0), (var, 0.0)))
+        mean, var = (
+            torch.cat([x, x.new_full((len(x), 1), one)], dim=1)
+            for x, one in ((mean, 1.0), (var, 0.0))
+        )
         passed.append((mean, var))
         mean, var = linear_moments(layer, mean, var)
         passed.append((mean, var))
@@ -78,7 +89,9 @@ def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Ten
     """
     nodes, log_weights = _quadrature()
     std = (var + 1).sqrt()
-    t = (mean[:, label, None, None] + std[:, label, None, None] * nodes[:, None] - mean[:, None]) / std[:, None]
+    t = (
+        mean[:, label, None, None] + std[:, label, None, None] * nodes[:, None] - mean[:, None]
+    ) / std[:, None]
     log_above = torch.special.log_ndtr(t)  # (N, nodes, C)
     log_above[:, :, label] = 0
     terms = log_above.sum(dim=2) + log_weights
@@ -87,13 +100,16 @@ def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Ten
     hazard = (-0.5 * t.square() - 0.5 * math.log(2 * math.pi) - log_above).exp() / std[:, None]
     hazard[:, :, label] = 0
     share = (terms - log_z[:, None]).exp()[:, :, None]
-    to_mean, to_std = -(share * hazard).sum(dim=1), -(share * hazard * t).sum(dim=1)
+    to_mean = -(share * hazard).sum(dim=1)
+    to_std = -(share * hazard * t).sum(dim=1)
     to_mean[:, label] = -to_mean.sum(dim=1)
     to_std[:, label] = (share * hazard * nodes[:, None]).sum(dim=(1, 2))
     return log_z, to_mean, to_std / (2 * std)
 
 
-def gradients(layers: Sequence[Layer], features: Tensor, label: int) -> tuple[Tensor, list[Moments]]:
+def gradients(
+    layers: Sequence[Layer], features: Tensor, label: int
+) -> tuple[Tensor, list[Moments]]:
     """Return ``log Z`` of one sample ``(D,)``, and its gradients to means and variances of each layer's weights."""
     passed = forward(layers, features[None])
     log_z, to_mean, to_var = log_prob(*passed[-1], label)
@@ -101,23 +117,34 @@ def gradients(layers: Sequence[Layer], features: Tensor, label: int) -> tuple[Te
     for depth in range(len(layers) - 1, -1, -1):
         layer, (mean, var) = layers[depth], passed[2 * depth]
         n = mean.shape[1]
-        to_mean, to_var = to_mean / math.sqrt(n), to_var / n
-        slopes.append((to_mean.T @ mean + 2 * layer.mean * (to_var.T @ var), to_var.T @ (mean.square() + var)))
+        to_mean = to_mean / math.sqrt(n)
+        to_var = to_var / n
+        slopes.append(
+            (to_mean.T @ mean + 2 * layer.mean * (to_var.T @ var), to_var.T @ (mean.square() + var))
+        )
         if not depth:
             break
         # Through the linear layer; the constant input has no source.
         back_mean = to_mean @ layer.mean + 2 * mean * (to_var @ layer.var)
         back_var = to_var @ (layer.mean.square() + layer.var)
-        to_mean, to_var = _through_relu(*passed[2 * depth - 1], back_mean[:, :-1], back_var[:, :-1], mean[:, :-1])
+        to_mean, to_var = _through_relu(
+            *passed[2 * depth - 1], back_mean[:, :-1], back_var[:, :-1], mean[:, :-1]
+        )
     return log_z[0], slopes[::-1]
 
 
-def _through_relu(mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, out: Tensor) -> Moments:
+def _through_relu(
+    mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, out: Tensor
+) -> Moments:
     """Return gradients to the moments before a ReLU, from those to its mean ``out`` and its variance."""
     std = var.sqrt()
     alpha = mean / std
-    above, below, density = torch.special.ndtr(alpha), torch.special.ndtr(-alpha), _density(alpha) / std
-    return to_mean * above + to_var * 2 * out * below, to_mean * density / 2 + to_var * (above - out * density)
+    above = torch.special.ndtr(alpha)
+    below = torch.special.ndtr(-alpha)
+    density = _density(alpha) / std
+    return to_mean * above + to_var * 2 * out * below, to_mean * density / 2 + to_var * (
+        above - out * density
+    )
 
 
 @cache

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, check_number
 from fedlas.zoo.uncertainty._draws import mean_over_draws
-from fedlas.zoo.uncertainty.bayesian_layers import OWNER, bayesian_layers, checked_layers, forget_draws, sampling
+from fedlas.zoo.uncertainty.bayesian_layers import (
+    bayesian_layers,
+    checked_layers,
+    forget_draws,
+    sampling,
+)
 
 __all__ = ["KLPenalty", "SampledWeights"]
 
@@ -40,16 +45,18 @@ class SampledWeights(nn.Module):
     @check_kinds
     def __init__(self, model: nn.Module, *, samples: int = 32, seed: int = 0) -> None:
         super().__init__()
-        self.samples = check_count(OWNER, "samples", samples)
-        check_count(OWNER, "seed", seed, low=0)
+        self.samples = check_count("samples", samples)
+        check_count("seed", seed, low=0)
         checked_layers(model)
         self.model = model
-        self.seeds = torch.randint(2**31, (samples,), generator=torch.Generator().manual_seed(seed)).tolist()
+        self.seeds = torch.randint(
+            2**31, (samples,), generator=torch.Generator().manual_seed(seed)
+        ).tolist()
 
     def forward(self, inputs: Any) -> Tensor:
         """Return the log of the mean probabilities ``(N, C)``, float32."""
         with sampling(self.model):
-            return mean_over_draws(OWNER, self.model, inputs, self.seeds)
+            return mean_over_draws(self.model, inputs, self.seeds)
 
 
 def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
@@ -66,7 +73,12 @@ def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
         >>> gaussian_kl(torch.tensor([0.3]), torch.tensor([0.1]), 0.1).item()  # 0.3^2 / (2 * 0.1^2)
         4.5
     """
-    return (math.log(prior_sigma) - sigma.log() + (sigma.square() + mu.square()) / (2 * prior_sigma**2) - 0.5).sum()
+    return (
+        math.log(prior_sigma)
+        - sigma.log()
+        + (sigma.square() + mu.square()) / (2 * prior_sigma**2)
+        - 0.5
+    ).sum()
 
 
 def kl_divergence(model: nn.Module) -> Tensor:
@@ -112,8 +124,8 @@ class KLPenalty(nn.Module):
 
     def __init__(self, num_samples: int, weight: float = 1.0) -> None:
         super().__init__()
-        self.num_samples = check_count(OWNER, "num_samples", num_samples)
-        self.weight = check_number(OWNER, "weight", weight, low=0)
+        self.num_samples = check_count("num_samples", num_samples)
+        self.weight = check_number("weight", weight, low=0)
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty of ``model``, a scalar."""
@@ -125,13 +137,13 @@ class KLPenalty(nn.Module):
 
 def _kl(layer: Any, kind: str) -> Tensor:
     """Return the KL divergence of the weights, or of the bias, of one layer."""
-    mu, sigma = getattr(layer, f"{kind}_mu"), F.softplus(getattr(layer, f"{kind}_sigma"))
+    mu = getattr(layer, f"{kind}_mu")
+    sigma = F.softplus(getattr(layer, f"{kind}_sigma"))
     if layer.prior_pi == 1:
         return gaussian_kl(mu, sigma, layer.prior_sigma_1)
     weights = getattr(layer, f"{kind}_sampler").weight
     if weights is None:
         raise InputError(
-            OWNER,
             "with a mixture prior the weights must have been drawn",
             "no forward pass in training mode since the last call",
             "Run the model in train() first, or set prior_pi to 1.",

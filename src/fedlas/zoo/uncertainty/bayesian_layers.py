@@ -22,9 +22,6 @@ from fedlas._core.threads import no_warnings
 
 __all__ = ["BayesianConfig", "to_bayesian"]
 
-OWNER = "bayes by backprop"
-"""Name of the method in error messages."""
-
 
 @dataclass(frozen=True)
 class BayesianConfig:
@@ -46,9 +43,9 @@ class BayesianConfig:
 
     def __post_init__(self) -> None:
         for name in ("prior_sigma", "prior_sigma_2", "sigma_init"):
-            check_number("model.bayesian", name, getattr(self, name), low=0, high=100, low_open=True)
-        check_number("model.bayesian", "prior_pi", self.prior_pi, low=0, high=1, low_open=True)
-        check_number("model.bayesian", "kl_weight", self.kl_weight, low=0)
+            check_number(name, getattr(self, name), low=0, high=100, low_open=True)
+        check_number("prior_pi", self.prior_pi, low=0, high=1, low_open=True)
+        check_number("kl_weight", self.kl_weight, low=0)
 
 
 @check_kinds
@@ -72,7 +69,8 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
         :func:`sampling`.
     """
     config = BayesianConfig() if config is None else config
-    twins: dict[nn.Module, nn.Module | None] = {}  # a layer that occurs twice in the model stays one layer
+    # a layer that occurs twice in the model stays one layer
+    twins: dict[nn.Module, nn.Module | None] = {}
     for name, layer in list(model.named_modules(remove_duplicate=False)):
         if layer not in twins:
             twins[layer] = _bayesian_twin(layer, config)
@@ -86,7 +84,6 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
         setattr(model.get_submodule(parent), child, new)
     if all(new is None for new in twins.values()):  # not any(): a module may have a length
         raise InputError(
-            "model.bayesian",
             "the model must have linear or convolutional layers",
             type(model).__name__,
             "Leave model.bayesian out.",
@@ -96,7 +93,11 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
 
 def bayesian_layers(model: nn.Module) -> list[Any]:
     """Return the layers of ``model`` whose weights are Gaussians."""
-    return [layer for layer in model.modules() if hasattr(layer, "weight_mu") and hasattr(layer, "weight_prior_dist")]
+    return [
+        layer
+        for layer in model.modules()
+        if hasattr(layer, "weight_mu") and hasattr(layer, "weight_prior_dist")
+    ]
 
 
 @contextmanager
@@ -126,7 +127,6 @@ def checked_layers(model: nn.Module) -> list[Any]:
     layers = bayesian_layers(model)
     if not layers:
         raise InputError(
-            OWNER,
             "the model must have Bayesian layers",
             type(model).__name__,
             "Convert it with to_bayesian, or train the run with --set model.bayesian=true.",
@@ -136,11 +136,17 @@ def checked_layers(model: nn.Module) -> list[Any]:
 
 def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None:
     """Return a Bayesian layer of the same shape around the same weights; None for a layer that has no Bayesian kind."""
-    prior = {"prior_sigma_1": config.prior_sigma, "prior_sigma_2": config.prior_sigma_2, "prior_pi": config.prior_pi}
+    prior = {
+        "prior_sigma_1": config.prior_sigma,
+        "prior_sigma_2": config.prior_sigma_2,
+        "prior_pi": config.prior_pi,
+    }
     new: Any
     old: Any = layer
     if type(layer) is nn.Linear:
-        new = _library().BayesLinear(old.in_features, old.out_features, bias=old.bias is not None, **prior)
+        new = _library().BayesLinear(
+            old.in_features, old.out_features, bias=old.bias is not None, **prior
+        )
     elif type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         names = (
             "in_channels",
@@ -153,7 +159,9 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
             "padding_mode",
         )
         options = {name: getattr(old, name) for name in names}
-        new = getattr(_library(), f"Bayes{type(layer).__name__}")(**options, bias=old.bias is not None, **prior)
+        new = getattr(_library(), f"Bayes{type(layer).__name__}")(
+            **options, bias=old.bias is not None, **prior
+        )
         # The library does not compute padding="same" in other modes than zeros; the old layer has the result.
         new._reversed_padding_repeated_twice = old._reversed_padding_repeated_twice
     else:

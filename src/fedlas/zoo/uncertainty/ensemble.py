@@ -19,7 +19,6 @@ from fedlas.predictions import Predictions
 
 __all__ = ["average", "mean_log_probs"]
 
-_OWNER = "average"
 _NUMBERS_AT_ONCE = 2**22  # of all members together, in float64: 32 MB
 
 
@@ -48,11 +47,15 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         >>> average(sure, unsure).probs
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
-    first = check_members(_OWNER, predictions)
+    first = check_members(predictions)
     shares = _shares(weights, len(predictions))
     # Members of weight 0 are left out: the logarithm of their weight is infinite.
-    counted = [(p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0]
-    log_shares = torch.tensor([share for _, share in counted], dtype=torch.float64, device=first.logits.device).log()
+    counted = [
+        (p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0
+    ]
+    log_shares = torch.tensor(
+        [share for _, share in counted], dtype=torch.float64, device=first.logits.device
+    ).log()
     dtype = torch.float32
     for p in predictions:
         dtype = torch.promote_types(dtype, p.logits.dtype)
@@ -60,7 +63,12 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
     rows = max(1, _NUMBERS_AT_ONCE // (len(counted) * first.num_classes))
     parts = [
         mean_log_probs(
-            torch.stack([p.logits[start : start + rows].to(first.logits.device, torch.float64) for p, _ in counted]),
+            torch.stack(
+                [
+                    p.logits[start : start + rows].to(first.logits.device, torch.float64)
+                    for p, _ in counted
+                ]
+            ),
             log_weights=log_shares,
         ).to(dtype)
         for start in range(0, first.num_samples, rows)
@@ -84,16 +92,16 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
         >>> mean_log_probs(torch.tensor([[0.0, 100.0], [0.0, 0.0]])).exp().tolist()
         [0.25, 0.75]
     """
-    log_probs = check_logits("mean_log_probs", logits).log_softmax(dim=-1)
+    log_probs = check_logits(logits).log_softmax(dim=-1)
     if log_weights is None:
         return log_probs.logsumexp(dim=0) - math.log(max(1, len(logits)))
     if not isinstance(log_weights, Tensor) or log_weights.shape != logits.shape[:1]:
         expected = f"log_weights must be a tensor ({len(logits)},), one for each member"
-        raise InputError("mean_log_probs", expected, describe(log_weights), "Leave them out for equal weights.")
+        raise InputError(expected, describe(log_weights), "Leave them out for equal weights.")
     return (log_probs + log_weights.reshape(-1, *[1] * (logits.ndim - 1))).logsumexp(dim=0)
 
 
-def check_members(owner: str, predictions: Sequence[Predictions]) -> Predictions:
+def check_members(predictions: Sequence[Predictions]) -> Predictions:
     """Return the first of ``predictions`` if all are on the same samples.
 
     Raises:
@@ -101,15 +109,17 @@ def check_members(owner: str, predictions: Sequence[Predictions]) -> Predictions
     """
     if not len(predictions) or not all(isinstance(p, Predictions) for p in predictions):
         got = describe(next((p for p in predictions if not isinstance(p, Predictions)), ()))
-        raise InputError(owner, "it takes Predictions, at least one", got, "Load them with Predictions.load(path).")
+        raise InputError(
+            "it takes Predictions, at least one", got, "Load them with Predictions.load(path)."
+        )
     first = predictions[0]
     for number, other in enumerate(predictions[1:], start=2):
         same = other.logits.shape == first.logits.shape
         if not same or not _same_target(other, first):
             raise InputError(
-                owner,
                 f"all predictions must be of the same {first.num_samples} samples of {first.num_classes} classes",
-                f"{describe(other.logits)} as number {number}" + (", with other targets" if same else ""),
+                f"{describe(other.logits)} as number {number}"
+                + (", with other targets" if same else ""),
                 "Use predictions on one data set, in one order.",
             )
     return first
@@ -126,7 +136,6 @@ def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
     numbers = np.ones(members) if weights is None else as_numbers(weights)
     if numbers.shape != (members,) or not (numbers >= 0).all() or not 0 < numbers.sum() < math.inf:
         raise InputError(
-            _OWNER,
             f"weights must be {members} numbers >= 0, one for each, not all 0",
             describe(weights),
             "Leave them out for equal weights.",

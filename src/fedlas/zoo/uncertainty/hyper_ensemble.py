@@ -50,14 +50,15 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
         >>> greedy_selection([bad, good], size=2)
         [0, 1]
     """
-    check_members("greedy_selection", pool)
-    check_count("greedy_selection", "size", size)
+    check_members(pool)
+    check_count("size", size)
     log_p = torch.stack([
         -F.cross_entropy(p.logits.to(pool[0].logits.device, torch.float64), pool[0].target, reduction="none")
         for p in pool
     ])  # fmt: skip
     # A member may be picked again: then it has a larger weight in the mean.
-    counts, lowest = [0] * len(pool), math.inf
+    counts = [0] * len(pool)
+    lowest = math.inf
     total = torch.full_like(log_p[0], -math.inf)  # log of the sum of the picked label probabilities
     for picks in range(1, MOST_PICKS + 1):
         # The NLL of the ensemble with each candidate added, all candidates at once.

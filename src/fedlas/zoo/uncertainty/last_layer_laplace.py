@@ -24,10 +24,10 @@ __all__ = ["LastLayerLaplace", "Link", "Structure"]
 Structure = Literal["kron", "full", "diag"]
 Link = Literal["probit", "mc", "bridge"]
 
-_OWNER = "last-layer laplace"
 
 _MOST_FULL = 20_000  # parameters; their square is 1.6 GB in float32
-_JACOBIAN_NUMBERS = 2**22  # numbers in the Jacobian of a block, 16 MiB in float32; laplace-torch makes some copies
+# numbers in the Jacobian of a block, 16 MiB in float32; laplace-torch makes some copies
+_JACOBIAN_NUMBERS = 2**22
 
 
 class LastLayerLaplace:
@@ -76,20 +76,21 @@ class LastLayerLaplace:
     ) -> None:
         if not isinstance(head, nn.Linear):
             raise InputError(
-                _OWNER, "the head must be a linear layer", type(head).__name__, "Name the layer that makes the logits."
+                "the head must be a linear layer",
+                type(head).__name__,
+                "Name the layer that makes the logits.",
             )
-        self.structure = check_choice(_OWNER, "structure", structure, get_args(Structure))
-        self.link = check_choice(_OWNER, "link", link, get_args(Link))
-        self.samples = check_count(_OWNER, "samples", samples)
-        self.seed = check_count(_OWNER, "seed", seed, low=0)
+        self.structure = check_choice("structure", structure, get_args(Structure))
+        self.link = check_choice("link", link, get_args(Link))
+        self.samples = check_count("samples", samples)
+        self.seed = check_count("seed", seed, low=0)
         if prior_precision is not None:
-            check_number(_OWNER, "prior_precision", prior_precision, low=0, low_open=True)
+            check_number("prior_precision", prior_precision, low=0, low_open=True)
         self.prior_precision = self._given_precision = prior_precision
         self.num_weights = sum(parameter.numel() for parameter in head.parameters())
         # The matrix is (weights, weights): its inverse would not fit memory.
         if structure == "full" and self.num_weights > _MOST_FULL:
             raise InputError(
-                _OWNER,
                 f"the full matrix takes a head of at most {_MOST_FULL:,} weights",
                 f"{self.num_weights:,}",
                 "Choose structure=kron.",
@@ -109,7 +110,7 @@ class LastLayerLaplace:
             InputError: Without features, with features of another size than the head's input, or if the head does
                 not map them to the logits.
         """
-        check_count(_OWNER, "batch_size", batch_size)
+        check_count("batch_size", batch_size)
         features = _features(train, self._head)
         _check_logits(train, features, self._head)
         with no_warnings:  # of its imports, and of a default that is chosen here
@@ -136,7 +137,10 @@ class LastLayerLaplace:
         if self.structure == "diag":
             return self.num_weights
         kron = [self._head.in_features, self._head.out_features]
-        return sum(side * (side + 1) // 2 for side in ([self.num_weights] if self.structure == "full" else kron))
+        return sum(
+            side * (side + 1) // 2
+            for side in ([self.num_weights] if self.structure == "full" else kron)
+        )
 
     @property
     def log_marginal_likelihood(self) -> float:
@@ -157,7 +161,8 @@ class LastLayerLaplace:
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        posterior, features = self._fitted(), _features(predictions, self._head)
+        posterior = self._fitted()
+        features = _features(predictions, self._head)
         # In blocks, because the Jacobian takes rows * C * weights numbers.
         rows = max(1, _JACOBIAN_NUMBERS // (self._head.out_features * self.num_weights))
         devices = [features.device] if features.is_cuda else []
@@ -181,7 +186,9 @@ class LastLayerLaplace:
 
     def _fitted(self) -> Any:
         if self._posterior is None:
-            raise InputError(_OWNER, "it must be fitted first", "an unfitted one", "Call fit(train) before.")
+            raise InputError(
+                "it must be fitted first", "an unfitted one", "Call fit(train) before."
+            )
         return self._posterior
 
 
@@ -190,7 +197,6 @@ def _features(predictions: Predictions, head: nn.Linear) -> Tensor:
     features = predictions.features
     if features is None or features.shape[1] != head.in_features:
         raise InputError(
-            _OWNER,
             f"predictions must have features (N, {head.in_features}) like the head's input",
             "none" if features is None else tuple(features.shape),
             "Predict with features=True.",
@@ -202,10 +208,11 @@ def _check_logits(predictions: Predictions, features: Tensor, head: nn.Linear) -
     with torch.no_grad():
         logits = head(features[:512])
     saved = predictions.logits[:512].to(logits)
-    if logits.shape == saved.shape and torch.allclose(logits, saved, rtol=0.01, atol=0.01 * float(1 + saved.std())):
+    if logits.shape == saved.shape and torch.allclose(
+        logits, saved, rtol=0.01, atol=0.01 * float(1 + saved.std())
+    ):
         return
     raise InputError(
-        _OWNER,
         "the head must turn the features into the logits",
         f"logits {tuple(saved.shape)} that {head} does not make of them",
         "Pass the layer that makes the logits, and predictions of its model.",

@@ -24,7 +24,6 @@ __all__ = ["Covariance", "MatrixGaussian", "MatrixGaussianLinear"]
 
 Covariance = Literal["diag", "full"]
 
-_OWNER = "matrix gaussian"
 
 _START_STD = 0.1  # of rows and of columns, so 0.01 of every weight
 
@@ -56,7 +55,7 @@ class MatrixGaussianLinear(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_choice(_OWNER, "covariance", covariance, get_args(Covariance))
+        check_choice("covariance", covariance, get_args(Covariance))
         rows = in_features + 1
         self.mean = nn.Parameter(torch.randn(rows, out_features, generator=generator))
         self.log_row = nn.Parameter(torch.full((rows,), math.log(_START_STD)))
@@ -72,7 +71,8 @@ class MatrixGaussianLinear(nn.Module):
         z = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1) / math.sqrt(len(self.mean))
         if not self.training:
             return z @ (self.mean if self._drawn is None else self._drawn)
-        mean, std = z @ self.mean, (z @ _factor(self.log_row, self.below_row)).norm(dim=1, keepdim=True)
+        mean = z @ self.mean
+        std = (z @ _factor(self.log_row, self.below_row)).norm(dim=1, keepdim=True)
         return mean + std * (torch.randn_like(mean) @ _factor(self.log_column, self.below_column).T)
 
     def draw(self, generator: torch.Generator | None) -> None:
@@ -82,7 +82,9 @@ class MatrixGaussianLinear(nn.Module):
             noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
             self._drawn = (
                 self.mean
-                + _factor(self.log_row, self.below_row) @ noise @ _factor(self.log_column, self.below_column).T
+                + _factor(self.log_row, self.below_row)
+                @ noise
+                @ _factor(self.log_column, self.below_column).T
             ).detach()
 
     def kl(self) -> Tensor:
@@ -90,7 +92,8 @@ class MatrixGaussianLinear(nn.Module):
 
         ``1/2 (tr(U) tr(V) + |M|^2 - r c - c log|U| - r log|V|)`` for ``r`` rows and ``c`` columns.
         """
-        row, column = _factor(self.log_row, self.below_row), _factor(self.log_column, self.below_column)
+        row = _factor(self.log_row, self.below_row)
+        column = _factor(self.log_column, self.below_column)
         rows, columns = self.mean.shape
         log_dets = 2 * (columns * self.log_row.sum() + rows * self.log_column.sum())
         traces = row.square().sum() * column.square().sum()
@@ -100,7 +103,9 @@ class MatrixGaussianLinear(nn.Module):
     def num_parameters(self) -> int:
         """Return the number of means and of numbers in the factors."""
         sides = self.mean.shape
-        return self.mean.numel() + sum(n if self.below_row is None else n * (n + 1) // 2 for n in sides)
+        return self.mean.numel() + sum(
+            n if self.below_row is None else n * (n + 1) // 2 for n in sides
+        )
 
 
 def _factor(log_diagonal: Tensor, below: Tensor | None) -> Tensor:
@@ -152,20 +157,22 @@ class MatrixGaussian:
         samples: int = 100,
         seed: int = 0,
     ) -> None:
-        self.hidden = check_count(_OWNER, "hidden", hidden, low=0)
-        self.covariance: Covariance = check_choice(_OWNER, "covariance", covariance, get_args(Covariance))
-        self.epochs = check_count(_OWNER, "epochs", epochs)
-        self.lr = check_number(_OWNER, "lr", lr, low=0, low_open=True)
-        self.batch_size = check_count(_OWNER, "batch_size", batch_size)
-        self.kl_weight = check_number(_OWNER, "kl_weight", kl_weight, low=0)
-        self.samples = check_count(_OWNER, "samples", samples)
-        self.seed = check_count(_OWNER, "seed", seed, low=0)
+        self.hidden = check_count("hidden", hidden, low=0)
+        self.covariance: Covariance = check_choice("covariance", covariance, get_args(Covariance))
+        self.epochs = check_count("epochs", epochs)
+        self.lr = check_number("lr", lr, low=0, low_open=True)
+        self.batch_size = check_count("batch_size", batch_size)
+        self.kl_weight = check_number("kl_weight", kl_weight, low=0)
+        self.samples = check_count("samples", samples)
+        self.seed = check_count("seed", seed, low=0)
         self._model: nn.Sequential | None = None
         self._inputs: Standardized | None = None
         self.kl = math.nan
         """KL divergence of the posterior from the prior in nats, after :meth:`fit`."""
 
-    def fit(self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> MatrixGaussian:
+    def fit(
+        self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    ) -> MatrixGaussian:
         """Fit on the features and labels of the training part; return ``self``.
 
         Args:
@@ -175,8 +182,9 @@ class MatrixGaussian:
         Raises:
             InputError: Without features, or if they are not finite.
         """
-        inputs = Standardized(_OWNER, train)
-        features, target = inputs(train).float(), train.target.cpu()
+        inputs = Standardized(train)
+        features = inputs(train).float()
+        target = train.target.cpu()
         generator = torch.Generator().manual_seed(self.seed)
         sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
         model = nn.Sequential()
@@ -197,7 +205,11 @@ class MatrixGaussian:
                     loss.backward()
                     optimizer.step()
                     schedule.step()
-        self._model, self._inputs, self.kl = model.eval().requires_grad_(False), inputs, float(_kl(model))
+        self._model, self._inputs, self.kl = (
+            model.eval().requires_grad_(False),
+            inputs,
+            float(_kl(model)),
+        )
         return self
 
     @property
@@ -233,7 +245,9 @@ class MatrixGaussian:
 
     def _fitted(self) -> tuple[nn.Sequential, Standardized]:
         if self._model is None or self._inputs is None:
-            raise InputError(_OWNER, "it must be fitted first", "an unfitted one", "Call fit(train) before.")
+            raise InputError(
+                "it must be fitted first", "an unfitted one", "Call fit(train) before."
+            )
         return self._model, self._inputs
 
 

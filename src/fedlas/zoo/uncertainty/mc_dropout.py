@@ -22,8 +22,6 @@ from fedlas.zoo.uncertainty._draws import mean_over_draws
 
 __all__ = ["DropoutSamples", "mc_dropout"]
 
-_OWNER = "mc_dropout"
-
 
 @check_kinds
 def mc_dropout(
@@ -54,7 +52,9 @@ def mc_dropout(
         >>> predictions.num_samples, predictions.num_classes
         (2, 3)
     """
-    return predict(DropoutSamples(network_of("mc_dropout", model), samples=samples, seed=seed), loader, device=device)
+    return predict(
+        DropoutSamples(network_of(model), samples=samples, seed=seed), loader, device=device
+    )
 
 
 class DropoutSamples(nn.Module):
@@ -83,14 +83,14 @@ class DropoutSamples(nn.Module):
     def __init__(self, model: nn.Module, *, samples: int = 20, seed: int = 0) -> None:
         super().__init__()
         active_dropout(model)
-        self.samples = check_count(_OWNER, "samples", samples)
-        self.seed = check_count(_OWNER, "seed", seed, low=0)
+        self.samples = check_count("samples", samples)
+        self.seed = check_count("seed", seed, low=0)
         self.model = model
 
     def forward(self, inputs: Any) -> Tensor:
         """Return the log of the mean probabilities ``(N, C)``, float32."""
         with dropout_on(self.model):
-            return mean_over_draws(_OWNER, self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
+            return mean_over_draws(self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
 
 
 @contextmanager
@@ -119,7 +119,6 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
     layers: list[nn.Module] = [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
     if not layers:
         raise InputError(
-            _OWNER,
             "the model must have dropout with a rate above 0",
             type(model).__name__,
             "Train the run with dropout, e.g. --set model.dropout=0.2.",

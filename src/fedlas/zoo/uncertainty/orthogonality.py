@@ -36,10 +36,13 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
         >>> {name: tuple(rows.shape) for name, rows in filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).items()}
         {'0': (8, 75)}
     """
-    rows = {name: layer.weight.flatten(1) for name, layer in model.named_modules() if isinstance(layer, _LAYERS)}
+    rows = {
+        name: layer.weight.flatten(1)
+        for name, layer in model.named_modules()
+        if isinstance(layer, _LAYERS)
+    }
     if not rows:
         raise InputError(
-            "orthogonality",
             "the model must have linear or convolutional layers",
             type(model).__name__,
             "Use another method: there are no filters to decorrelate.",
@@ -113,29 +116,41 @@ class OrthogonalityPenalty(nn.Module):
     """
 
     def __init__(
-        self, earlier: Sequence[dict[str, Tensor]] = (), *, self_weight: float = 0.1, inter_weight: float = 0.1
+        self,
+        earlier: Sequence[dict[str, Tensor]] = (),
+        *,
+        self_weight: float = 0.1,
+        inter_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        self.self_weight = check_number("orthogonal ensemble", "self_weight", self_weight, low=0)
-        self.inter_weight = check_number("orthogonal ensemble", "inter_weight", inter_weight, low=0)
+        self.self_weight = check_number("self_weight", self_weight, low=0)
+        self.inter_weight = check_number("inter_weight", inter_weight, low=0)
         self.num_earlier = len(earlier)
-        self.layers = {name: tuple(rows.shape) for name, rows in earlier[0].items()} if earlier else None
-        for index, name in enumerate(self.layers or ()):  # numbered: a buffer's name may hold no dot
+        self.layers = (
+            {name: tuple(rows.shape) for name, rows in earlier[0].items()} if earlier else None
+        )
+        # numbered: a buffer's name may hold no dot
+        for index, name in enumerate(self.layers or ()):
             rows = torch.cat([F.normalize(member[name].detach(), dim=1) for member in earlier])
             self.register_buffer(f"earlier{index}", rows, persistent=False)
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty of ``model``, a scalar."""
         mine = filters(model)
-        if self.layers is not None and {name: tuple(rows.shape) for name, rows in mine.items()} != self.layers:
+        if (
+            self.layers is not None
+            and {name: tuple(rows.shape) for name, rows in mine.items()} != self.layers
+        ):
             raise InputError(
-                "orthogonal ensemble",
                 "all members must have the same layers",
                 f"{len(mine)} layers that differ from the {len(self.layers)} of the first member",
                 "Build every member from the same recipe.",
             )
         penalty = self.self_weight * sum(self_orthogonality(rows) for rows in mine.values())
         if self.num_earlier and self.inter_weight:
-            pairs = (inter_orthogonality(rows, self.get_buffer(f"earlier{i}")) for i, rows in enumerate(mine.values()))
+            pairs = (
+                inter_orthogonality(rows, self.get_buffer(f"earlier{i}"))
+                for i, rows in enumerate(mine.values())
+            )
             penalty = penalty + self.inter_weight / self.num_earlier * sum(pairs)
         return torch.as_tensor(penalty)

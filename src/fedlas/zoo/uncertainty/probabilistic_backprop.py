@@ -25,7 +25,6 @@ __all__ = ["Prior", "ProbabilisticBackprop"]
 
 Prior = Literal["fixed", "learned"]
 
-_OWNER = "probabilistic backprop"
 
 _PRIOR = 6.0  # shape and rate of the Gamma prior of the weights' precision, as published
 _CHUNK_NUMBERS = 2**22  # numbers in a chunk of predictions, 32 MB in float64
@@ -78,11 +77,13 @@ class ProbabilisticBackprop:
         [0, 0, 1, 1]
     """
 
-    def __init__(self, *, hidden: int = 50, passes: int = 10, prior: Prior = "fixed", seed: int = 0) -> None:
-        self.hidden = check_count(_OWNER, "hidden", hidden, low=0)
-        self.passes = check_count(_OWNER, "passes", passes)
-        self.prior: Prior = check_choice(_OWNER, "prior", prior, get_args(Prior))
-        self.seed = check_count(_OWNER, "seed", seed, low=0)
+    def __init__(
+        self, *, hidden: int = 50, passes: int = 10, prior: Prior = "fixed", seed: int = 0
+    ) -> None:
+        self.hidden = check_count("hidden", hidden, low=0)
+        self.passes = check_count("passes", passes)
+        self.prior: Prior = check_choice("prior", prior, get_args(Prior))
+        self.seed = check_count("seed", seed, low=0)
         self.precision: Gamma = (_PRIOR, _PRIOR)
         """Shape and rate of the Gamma posterior of the weights' precision, after :meth:`fit`."""
         self._layers: list[PriorLayer] = []
@@ -100,9 +101,10 @@ class ProbabilisticBackprop:
         Raises:
             InputError: Without features, or if they are not finite.
         """
-        inputs = Standardized(_OWNER, train)
+        inputs = Standardized(train)
         generator = torch.Generator().manual_seed(self.seed)
-        features, target = inputs(train), train.target.cpu().tolist()
+        features = inputs(train)
+        target = train.target.cpu().tolist()
         sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
         layers = [_new_layer(a, b, generator) for a, b in pairwise(sizes)]
         precision = (_PRIOR, _PRIOR)
@@ -111,7 +113,9 @@ class ProbabilisticBackprop:
                 absorb(layers, features[index], target[index])
             if self.prior == "learned":
                 precision = refine_prior(layers, precision)
-        self._layers, self.precision, self._inputs = layers, precision, inputs
+        self._layers = layers
+        self.precision = precision
+        self._inputs = inputs
         return self
 
     @property
@@ -129,7 +133,9 @@ class ProbabilisticBackprop:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
         if self._inputs is None:
-            raise InputError(_OWNER, "it must be fitted first", "an unfitted one", "Call fit(train) before.")
+            raise InputError(
+                "it must be fitted first", "an unfitted one", "Call fit(train) before."
+            )
         return forward(self._layers, self._inputs(predictions))[-1]
 
     def predict(self, predictions: Predictions) -> Predictions:
@@ -186,7 +192,8 @@ def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
         for index, row in enumerate(rows):
             rows[index], precision = _refined(row, precision)
         layer.mean, layer.var, layer.prior, layer.shape, layer.rate = (
-            torch.tensor(column, dtype=torch.float64).view_as(layer.mean) for column in zip(*rows, strict=True)
+            torch.tensor(column, dtype=torch.float64).view_as(layer.mean)
+            for column in zip(*rows, strict=True)
         )
     return precision
 
@@ -195,7 +202,9 @@ def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...
     """Update one weight: mean, variance, its factor (precision, shape, rate), and the precision's posterior."""
     mean, var, prior, more_shape, more_rate = row
     # Both without this factor. It is skipped where that is no distribution, as usual in expectation propagation.
-    left, shape, rate = 1 / var - prior, precision[0] - more_shape, precision[1] - more_rate
+    left = 1 / var - prior
+    shape = precision[0] - more_shape
+    rate = precision[1] - more_rate
     if left <= 0 or shape <= 1 or rate <= 0:
         return row, precision
     mean = mean / var / left
@@ -203,13 +212,19 @@ def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...
     z, z_1, z_2 = (_log_normal(mean, 1 / left + rate / (shape - 1 + more)) for more in (0, 1, 2))
     try:
         new_shape, new_rate = gamma_update(z, z_1, z_2, shape, rate)
-    except (OverflowError, ZeroDivisionError):  # a weight whose update is beyond the range of floats
+    except (
+        OverflowError,
+        ZeroDivisionError,
+    ):  # a weight whose update is beyond the range of floats
         return row, precision
     if new_shape <= 1 or new_rate <= 0:
         return row, precision
     prior = (shape - 1) / rate
     var = 1 / (left + prior)
-    return (var * left * mean, var, prior, new_shape - shape, new_rate - rate), (new_shape, new_rate)
+    return (var * left * mean, var, prior, new_shape - shape, new_rate - rate), (
+        new_shape,
+        new_rate,
+    )
 
 
 def gamma_update(z: float, z_1: float, z_2: float, shape: float, rate: float) -> Gamma:
@@ -222,7 +237,8 @@ def gamma_update(z: float, z_1: float, z_2: float, shape: float, rate: float) ->
         shape: Before the update.
         rate: Before the update.
     """
-    first, second = math.exp(z_1 - z), math.exp(z_2 - z_1)
+    first = math.exp(z_1 - z)
+    second = math.exp(z_2 - z_1)
     new_shape = 1 / (second / first * (shape + 1) / shape - 1)
     return new_shape, 1 / (second * (shape + 1) / rate - first * shape / rate)
 

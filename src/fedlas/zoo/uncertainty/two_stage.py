@@ -29,7 +29,9 @@ class MLPHead(nn.Module):
     def __init__(self, in_features: int, hidden: int, num_classes: int) -> None:
         super().__init__()
         _check_sizes(in_features=in_features, hidden=hidden, num_classes=num_classes)
-        self.body = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+        )
         self.out = nn.Linear(hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ class MLPHead(nn.Module):
 
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        check_count("two-stage", name, size)
+        check_count(name, size)
 
 
 class VariationalHead(nn.Module):
@@ -61,11 +63,13 @@ class VariationalHead(nn.Module):
         one does not depend on its batch or on earlier calls.
     """
 
-    def __init__(self, in_features: int, hidden: int, num_classes: int, *, samples: int = 100, seed: int = 0) -> None:
+    def __init__(
+        self, in_features: int, hidden: int, num_classes: int, *, samples: int = 100, seed: int = 0
+    ) -> None:
         super().__init__()
         _check_sizes(in_features=in_features, hidden=hidden, num_classes=num_classes)
-        self.samples = check_count("two-stage", "samples", samples)
-        self.seed = check_count("two-stage", "seed", seed, low=0)
+        self.samples = check_count("samples", samples)
+        self.seed = check_count("seed", seed, low=0)
         self.body = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU())
         self.mean = nn.Linear(hidden, hidden)
         self.log_var = nn.Linear(hidden, hidden)
@@ -75,7 +79,8 @@ class VariationalHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` of the draw in ``train()``, of the mean probabilities over draws in ``eval()``."""
         h = self.body(features)
-        mean, log_var = self.mean(h), self.log_var(h)
+        mean = self.mean(h)
+        log_var = self.log_var(h)
         if self.training:
             # In float16, exp of a log-variance above 11 overflows, and a sum over many dimensions loses digits.
             self._kl = standard_normal_kl(mean.float(), log_var.float()).mean()
@@ -93,10 +98,11 @@ class VariationalHead(nn.Module):
         Raises:
             InputError: If there was no training batch since the last call.
         """
-        kl, self._kl = self._kl, None
+        kl = self._kl
+        self._kl = None
         if kl is None:
             raise InputError(
-                "two-stage", "the head must have run in training mode", "no batch", "Call the model first."
+                "the head must have run in training mode", "no batch", "Call the model first."
             )
         return kl
 
@@ -112,14 +118,14 @@ class LatentKL(nn.Module):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = check_number("two-stage", "weight", weight, low=0)
+        self.weight = check_number("weight", weight, low=0)
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty, a scalar."""
         heads = [module for module in model.modules() if isinstance(module, VariationalHead)]
         if len(heads) != 1:
             raise InputError(
-                "two-stage", "the model must have one variational head", len(heads), "See VariationalHead."
+                "the model must have one variational head", len(heads), "See VariationalHead."
             )
         return heads[0].take_kl() * self.weight
 
@@ -141,13 +147,15 @@ class TwoStage(nn.Module):
     """
 
     @check_kinds
-    def __init__(self, model: nn.Module, head: nn.Module, old: str | nn.Module | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, head: nn.Module, old: str | nn.Module | None = None
+    ) -> None:
         super().__init__()
         replaced = find_head(model, old)
         name = next(name for name, module in model.named_modules() if module is replaced)
         if not name:
             raise InputError(
-                "two-stage", "the model must have a body below its head", describe(model), "Train a deeper one."
+                "the model must have a body below its head", describe(model), "Train a deeper one."
             )
         model.requires_grad_(False)
         parent, _, child = name.rpartition(".")

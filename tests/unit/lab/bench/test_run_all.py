@@ -46,7 +46,9 @@ def losses(monkeypatch):
 
 def run(out, losses, recipe=RECIPE, seeds=(0,)):
     text = io.StringIO()
-    outcome = run_all(plan(recipe, losses=losses, seeds=seeds, out=out), console=Console(file=text, width=200))
+    outcome = run_all(
+        plan(recipe, losses=losses, seeds=seeds, out=out), console=Console(file=text, width=200)
+    )
     return outcome, text.getvalue()
 
 
@@ -71,7 +73,8 @@ def stamps(folder):
 def test_failures_do_not_stop_the_others(tmp_path, losses):
     outcome, text = run(tmp_path, ["failing", "ce", "diverging", "fedlas"])
     assert outcome.finished == ["ce-s0", "fedlas-s0"]
-    assert (tmp_path / "ce-s0" / "auto.json").exists()  # what the report needs is computed where the run is
+    # what the report needs is computed where the run is
+    assert (tmp_path / "ce-s0" / "auto.json").exists()
     assert outcome.failed["failing-s0"] == "RuntimeError: [no luck]"
     assert "finite" in outcome.failed["diverging-s0"]
     assert "[1/4] failing-s0  failed: RuntimeError: [no luck]" in text
@@ -80,11 +83,15 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
     assert not (tmp_path / "failing-s0" / "metrics.json").exists()
 
 
-def test_finished_runs_are_skipped_and_failed_ones_tried_again(bench_of_ce, tmp_path, losses, monkeypatch):
+def test_finished_runs_are_skipped_and_failed_ones_tried_again(
+    bench_of_ce, tmp_path, losses, monkeypatch
+):
     run(tmp_path, ["failing"])
     before = stamps(tmp_path / "ce-s0")
     monkeypatch.setattr(
-        Failing, "forward", lambda self, logits, target: torch.nn.functional.cross_entropy(logits, target)
+        Failing,
+        "forward",
+        lambda self, logits, target: torch.nn.functional.cross_entropy(logits, target),
     )
     outcome, _ = run(tmp_path, ["failing", "ce"])
     assert outcome.finished == ["failing-s0", "ce-s0"]
@@ -111,7 +118,9 @@ def test_a_changed_recipe_stops_before_anything_is_touched(bench_of_ce, tmp_path
     assert stamps(tmp_path) == before
 
 
-def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(bench_of_ce, tmp_path):
+def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(
+    bench_of_ce, tmp_path
+):
     before = stamps(tmp_path)
     changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
     with pytest.raises(InputError, match=r"ls-s0, .*optimizer\.lr: 0\.05 before, 0\.7 now"):
@@ -178,9 +187,14 @@ def test_a_bench_that_continues_under_another_version_says_so(bench_of_ce, tmp_p
     _, text = run(tmp_path, ["ce", "ls"])
     assert "other code" not in text
     path = tmp_path / "ce-s0" / "environment.json"
-    path.write_text(path.read_text().replace(f'"fedlas": "{fedlas.__version__}"', '"fedlas": "0.0.1"'))
+    path.write_text(
+        path.read_text().replace(f'"fedlas": "{fedlas.__version__}"', '"fedlas": "0.0.1"')
+    )
     _, text = run(tmp_path, ["ce", "mbls"])
-    assert f"ce-s0 was made with other code: fedlas: '0.0.1' before, '{fedlas.__version__}' now." in text
+    assert (
+        f"ce-s0 was made with other code: fedlas: '0.0.1' before, '{fedlas.__version__}' now."
+        in text
+    )
     _, text = run(tmp_path, ["ce"])
     assert "other code" not in text  # nothing is added
 
@@ -211,7 +225,9 @@ def test_alarms_and_warnings_of_fits_are_told_once(tmp_path):
         one.folder.mkdir(parents=True)
         record = {"epoch": 2, "alarms": ["gate stuck on +1 for 3 epochs"] if number < 2 else []}
         (one.folder / "log.jsonl").write_text(json.dumps(record) + "\n")
-        (one.folder / "metrics.json").write_text(json.dumps({"notes": ["A fit: at a bound. Check it."]}))
+        (one.folder / "metrics.json").write_text(
+            json.dumps({"notes": ["A fit: at a bound. Check it."]})
+        )
     (alarms,), (notes,) = alarms_of(planned, tmp_path), notes_of(planned)
     assert f"2 runs; look at them: fedlas diagnose {tmp_path} --details" in alarms
     assert "A fit warned in 3 runs" in notes

@@ -76,7 +76,7 @@ def test_every_recipe_is_run_and_one_that_cannot_be_is_said(write, tmp_path, mon
     def bench(recipe, **options):
         asked.append((recipe.name, options))
         if recipe.name == "digits":
-            raise InputError("digits", "there must be data", "none", "Fetch it.")
+            raise InputError("there must be data", "none", "Fetch it.")
         return 0
 
     monkeypatch.setattr(room, "bench", bench)
@@ -137,7 +137,9 @@ def test_what_has_been_done_is_seen(tmp_path):
         run.folder.mkdir()
     (runs[0].folder / "metrics.json").write_text("{}")
     (runs[1].folder / "checkpoint.pt").touch()
-    (runs[1].folder / "log.jsonl").write_text("".join(json.dumps({"epoch": e}) + "\n" for e in (1, 2, 3)))
+    (runs[1].folder / "log.jsonl").write_text(
+        "".join(json.dumps({"epoch": e}) + "\n" for e in (1, 2, 3))
+    )
     (runs[2].folder / "error.txt").touch()
     found = [forecast(run) for run in runs]
     assert [f.state for f in found] == ["finished", "resumes after epoch 3", "failed before", "new"]
@@ -176,7 +178,9 @@ def test_a_dry_run_finds_what_the_bench_would_find():
 
 def test_overrides_win_over_what_a_group_names():
     group = load_group("paper/flips", ["methods=[ce]", "seeds=[7]"])
-    assert {(tuple(recipe.methods), tuple(recipe.seeds)) for recipe in group.recipes} == {(("ce",), (7,))}
+    assert {(tuple(recipe.methods), tuple(recipe.seeds)) for recipe in group.recipes} == {
+        (("ce",), (7,))
+    }
 
 
 def test_the_published_table_has_recipes_of_its_own():

@@ -35,8 +35,13 @@ def test_cub_follows_its_lists(root):
     assert torch.bincount(source.train.target).tolist() == [6, 6, 6]
     assert source.test.target.tolist() == [0, 0, 1, 1, 2, 2]
     assert source.test.path(2) == root / "images/002.Laysan_Albatross/Laysan_Albatross_0006_15.jpg"
-    assert (source.train.view.resize, source.train.view.crop, source.train.view.train_crop) == (448, 384, "random")
-    lines = (root / "image_class_labels.txt").read_text().splitlines()  # matched by identity, not by line
+    assert (source.train.view.resize, source.train.view.crop, source.train.view.train_crop) == (
+        448,
+        384,
+        "random",
+    )
+    # matched by identity, not by line
+    lines = (root / "image_class_labels.txt").read_text().splitlines()
     (root / "image_class_labels.txt").write_text("\n".join(reversed(lines)))
     assert load_dataset("cub", str(root)).test.target.tolist() == [0, 0, 1, 1, 2, 2]
 
@@ -51,8 +56,14 @@ def cut(path):
     [
         (lambda root: cut(root / "image_class_labels.txt"), "got 24, 21 and 24"),
         (lambda root: cut(root / "classes.txt"), "it is empty"),
-        (lambda root: (root / "classes.txt").write_text("2 b\n3 c\n"), r"classes of classes\.txt.*got 1\."),
-        (lambda root: shutil.rmtree(root / "images" / "003.Sooty_Albatross"), "got 8 of 24 missing .*003.Sooty"),
+        (
+            lambda root: (root / "classes.txt").write_text("2 b\n3 c\n"),
+            r"classes of classes\.txt.*got 1\.",
+        ),
+        (
+            lambda root: shutil.rmtree(root / "images" / "003.Sooty_Albatross"),
+            "got 8 of 24 missing .*003.Sooty",
+        ),
         (lambda root: (root / "train_test_split.txt").unlink(), r"without train_test_split\.txt"),
         (lambda root: (root / "images.txt").write_text("1\n"), "1 of 2 columns"),
         (lambda root: (root / "images.txt").write_bytes(POINTER), "git lfs pull"),
@@ -69,7 +80,9 @@ def test_imagenet_is_what_torchvisions_image_folder_reads(root):
     source = load_dataset("imagenet", str(root), partial=True)
     for part, files in (("train", source.train), ("val", source.test)):
         theirs = ImageFolder(root / part)
-        assert [str(files.path(row)) for row in range(len(files))] == [path for path, _ in theirs.samples]
+        assert [str(files.path(row)) for row in range(len(files))] == [
+            path for path, _ in theirs.samples
+        ]
         assert files.target.tolist() == theirs.targets
     assert (source.classes, source.train.shape) == (SYNSETS, (3, 224, 224))
     with pytest.raises(InputError, match=r"got 3 classes, 18 and 6 .*data\.partial=true"):
@@ -106,7 +119,8 @@ def test_tiny_imagenet_as_published_and_with_sorted_validation_images(root):
     assert source.classes == ("goldfish", "European fire salamander", "bullfrog")
     assert source.train.target.tolist() == [0] * 6 + [1] * 6 + [2] * 6
     assert source.test.target.tolist() == [0, 1, 2, 0, 1, 2]
-    image = Image.open(root / f"train/{SYNSETS[0]}/images/{SYNSETS[0]}_5.JPEG").convert("RGB")  # a gray one
+    # a gray one
+    image = Image.open(root / f"train/{SYNSETS[0]}/images/{SYNSETS[0]}_5.JPEG").convert("RGB")
     assert torch.equal(source.train.images[5], torch.from_numpy(np.array(image)).permute(2, 0, 1))
     assert (source.flip, source.crop_padding, source.train.shape) == (True, 4, (3, 64, 64))
     splits = split(source, seed=0, val_size=3)
@@ -125,9 +139,15 @@ def test_tiny_imagenet_as_published_and_with_sorted_validation_images(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda root: shutil.rmtree(root / "train" / SYNSETS[2]), "images of each class; got none in .*n01641577"),
+        (
+            lambda root: shutil.rmtree(root / "train" / SYNSETS[2]),
+            "images of each class; got none in .*n01641577",
+        ),
         (lambda root: (root / "val/images/val_4.JPEG").unlink(), "got 1 of 6 missing.*val_4"),
-        (lambda root: (root / ANNOTATIONS).write_text("val_0.JPEG\tn1\t0"), "got 1 others, the first n1"),
+        (
+            lambda root: (root / ANNOTATIONS).write_text("val_0.JPEG\tn1\t0"),
+            "got 1 others, the first n1",
+        ),
         (lambda root: (root / "words.txt").unlink(), "without words"),
         (lambda root: (root / "val/images/val_2.JPEG").write_bytes(b"junk" * 20), "readable image"),
         (lambda root: picture(root / "val/images/val_2.JPEG", width=60, height=64), "with 64 x 60"),

@@ -12,7 +12,10 @@ def test_a_small_data_set_differs_from_the_published_one(tmp_path):
         "There are 18 images in train",
         "There are 6 images in test",
     ]
-    assert "3 classes have another number of training images than 29 to 30: Black footed" in found.problems[3]
+    assert (
+        "3 classes have another number of training images than 29 to 30: Black footed"
+        in found.problems[3]
+    )
     assert found.counts("train").tolist() == [6, 6, 6]
     assert found.sizes["train"] == {(40, width): 3 for width in range(50, 56)}
     assert found.decoded
@@ -20,7 +23,9 @@ def test_a_small_data_set_differs_from_the_published_one(tmp_path):
 
 def test_ones_own_data_is_only_read(tmp_path):
     root, seen = FAKES["image-folder"](tmp_path), []
-    found = check_dataset("image-folder", str(root), on_image=lambda done, total: seen.append((done, total)))
+    found = check_dataset(
+        "image-folder", str(root), on_image=lambda done, total: seen.append((done, total))
+    )
     assert (found.problems, found.expected) == ([], None)
     assert seen == [(number, 16) for number in range(1, 17)]
     assert check_dataset("digits").problems == []
@@ -45,7 +50,9 @@ def test_unreadable_images_are_all_named(tmp_path):
 
 def test_a_part_of_imagenet_is_counted_not_refused(tmp_path):
     found = check_dataset("imagenet", str(FAKES["imagenet"](tmp_path)), quick=True)
-    assert found.problems[1] == "There are 18 images in train; the published data set has 1,281,167."
+    assert (
+        found.problems[1] == "There are 18 images in train; the published data set has 1,281,167."
+    )
 
 
 def test_options_choose_something_else_than_what_is_published(tmp_path):

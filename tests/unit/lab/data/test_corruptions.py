@@ -30,7 +30,11 @@ def name(request):
 
 def test_they_are_the_fifteen_of_the_paper():
     assert set(CORRUPTIONS) == PAPER
-    assert all(len(entry.metadata[key]) == 5 for entry in CORRUPTIONS.entries() for key in ("small", "large"))
+    assert all(
+        len(entry.metadata[key]) == 5
+        for entry in CORRUPTIONS.entries()
+        for key in ("small", "large")
+    )
     assert all(entry.summary.endswith(".") for entry in CORRUPTIONS.entries())
 
 
@@ -63,7 +67,10 @@ def test_the_row_and_the_seed_decide_what_is_drawn(name):
 def test_more_severe_is_further_from_the_image(name):
     image = scene().float()
     distance = [
-        sum(float((Corruption(name, severity)(scene(), row).float() - image).abs().mean()) for row in range(8))
+        sum(
+            float((Corruption(name, severity)(scene(), row).float() - image).abs().mean())
+            for row in range(8)
+        )
         for severity in SEVERITIES
     ]
     assert all(later > 0.97 * earlier for earlier, later in pairwise(distance))
@@ -71,7 +78,10 @@ def test_more_severe_is_further_from_the_image(name):
 
 
 def test_large_images_get_the_strengths_of_imagenet():
-    small, large = torch.full((3, 96, 96), 128, dtype=torch.uint8), torch.full((3, 97, 97), 128, dtype=torch.uint8)
+    small, large = (
+        torch.full((3, 96, 96), 128, dtype=torch.uint8),
+        torch.full((3, 97, 97), 128, dtype=torch.uint8),
+    )
     found = [int(Corruption("brightness", 5)(image, 0)[0, 0, 0]) for image in (small, large)]
     assert found == [round(128 + 0.3 * 255), 255]
 
@@ -86,7 +96,10 @@ def test_noise_has_the_published_strength():
     impulse = Corruption("impulse-noise", 5)(image, 0)
     assert float((impulse == 0).float().mean()) == pytest.approx(0.035, rel=0.15)
     assert float((impulse == 255).float().mean()) == pytest.approx(0.035, rel=0.15)
-    assert int((impulse == 128).sum() + (impulse == 0).sum() + (impulse == 255).sum()) == impulse.numel()
+    assert (
+        int((impulse == 128).sum() + (impulse == 0).sum() + (impulse == 255).sum())
+        == impulse.numel()
+    )
 
 
 def test_brightness_keeps_hue_and_saturation():
@@ -101,7 +114,9 @@ def test_brightness_keeps_hue_and_saturation():
 def test_contrast_keeps_the_mean():
     image = scene()
     flat = Corruption("contrast", 4)(image, 0).double()
-    assert flat.mean((1, 2)).tolist() == pytest.approx(image.double().mean((1, 2)).tolist(), abs=0.5)
+    assert flat.mean((1, 2)).tolist() == pytest.approx(
+        image.double().mean((1, 2)).tolist(), abs=0.5
+    )
     assert float(flat[0].std() / image[0].double().std()) == pytest.approx(0.3, abs=0.02)
 
 
@@ -115,7 +130,9 @@ def test_glass_only_moves_pixels_when_it_hardly_blurs():
 
 
 def test_pixelate_makes_blocks():
-    image = torch.randint(0, 256, (1, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = torch.randint(
+        0, 256, (1, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     blocks = Corruption("pixelate", 5)(image, 0).view(50, 4, 50, 4)
     assert (blocks == blocks[:, :1, :, :1]).all()
 
@@ -171,7 +188,10 @@ def test_a_part_is_corrupted_row_by_row():
 
 def test_corruptions_never_change():
     """Published numbers depend on them."""
-    sums = [int(Corruption(name, 3)(scene(), 7).sum()) for name in ("gaussian-noise", "impulse-noise", "contrast")]
+    sums = [
+        int(Corruption(name, 3)(scene(), 7).sum())
+        for name in ("gaussian-noise", "impulse-noise", "contrast")
+    ]
     assert sums == [375362, 379147, 375856]
 
 
@@ -190,7 +210,12 @@ def test_nonsense_is_refused(options, words):
 
 
 @pytest.mark.parametrize(
-    "image", [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.uint8)]
+    "image",
+    [
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(3, 8, 8),
+        torch.zeros(2, 8, 8, dtype=torch.uint8),
+    ],
 )
 def test_only_single_images_of_bytes(image):
     with pytest.raises(InputError, match="an image must be uint8"):

@@ -55,7 +55,9 @@ def test_synthetic_probabilities_are_a_function_of_the_pixels_shared_by_both_par
     source = load_dataset("synthetic", num_classes=3, num_train=200, num_test=50, image_size=4)
 
     def inputs(part):
-        return torch.cat([part.images.flatten(1).double(), torch.ones(len(part), 1, dtype=torch.float64)], dim=1)
+        return torch.cat(
+            [part.images.flatten(1).double(), torch.ones(len(part), 1, dtype=torch.float64)], dim=1
+        )
 
     def outputs(part):
         logits = part.label_probs.double().log()
@@ -66,19 +68,30 @@ def test_synthetic_probabilities_are_a_function_of_the_pixels_shared_by_both_par
 
 
 def test_synthetic_sharpness():
-    flat, sharp = (load_dataset("synthetic", sharpness=value).test.label_probs for value in (0.0, 30.0))
+    flat, sharp = (
+        load_dataset("synthetic", sharpness=value).test.label_probs for value in (0.0, 30.0)
+    )
     assert torch.allclose(flat, torch.full_like(flat, 0.1))
     assert sharp.amax(1).mean() > 0.95
 
 
 def test_synthetic_seeds_differ():
-    first, second = (load_dataset("synthetic", num_train=100, seed=seed).train.images for seed in (0, 1))
+    first, second = (
+        load_dataset("synthetic", num_train=100, seed=seed).train.images for seed in (0, 1)
+    )
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
     "option",
-    [{"num_classes": 1}, {"num_train": 9}, {"num_test": 0}, {"image_size": 0}, {"sharpness": -1}, {"seed": -1}],
+    [
+        {"num_classes": 1},
+        {"num_train": 9},
+        {"num_test": 0},
+        {"image_size": 0},
+        {"sharpness": -1},
+        {"seed": -1},
+    ],
 )
 def test_synthetic_refuses_nonsense(option):
     with pytest.raises(InputError, match=next(iter(option))):

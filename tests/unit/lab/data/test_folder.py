@@ -117,7 +117,8 @@ def test_other_sizes_need_image_size(divided):
 
 
 def test_the_error_on_an_oblong_image_names_it_once(divided):
-    write(divided / "train" / "cat" / "0.png", size=(6, 9))  # the first of all, with which the others are compared
+    # the first of all, with which the others are compared
+    write(divided / "train" / "cat" / "0.png", size=(6, 9))
     with pytest.raises(InputError, match=r"square; got .*0\.png with 9 x 6") as error:
         load(divided)
     assert str(error.value).count(".png") == 1
@@ -144,11 +145,26 @@ def test_a_folder_around_the_classes_is_named(divided):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda root: (root / "test" / "cat").rename(root / "test" / "cow"), "same classes; got 2 .* 'cat' in train"),
-        (lambda root: (root / "test" / "cat").rename(root / "cat"), "at least two class folders; got dog in .*test"),
-        (lambda root: (root / "test").rename(root / "tset"), "must hold train and val or test; got only train in"),
-        (lambda root: (root / "train").rename(root / "training"), "must hold train and val or test; got only test in"),
-        (lambda root: (root / "test" / "cat" / "0.PNG").rename(root / "0.PNG"), "hold images .*got none in .*test.cat"),
+        (
+            lambda root: (root / "test" / "cat").rename(root / "test" / "cow"),
+            "same classes; got 2 .* 'cat' in train",
+        ),
+        (
+            lambda root: (root / "test" / "cat").rename(root / "cat"),
+            "at least two class folders; got dog in .*test",
+        ),
+        (
+            lambda root: (root / "test").rename(root / "tset"),
+            "must hold train and val or test; got only train in",
+        ),
+        (
+            lambda root: (root / "train").rename(root / "training"),
+            "must hold train and val or test; got only test in",
+        ),
+        (
+            lambda root: (root / "test" / "cat" / "0.PNG").rename(root / "0.PNG"),
+            "hold images .*got none in .*test.cat",
+        ),
     ],
 )
 def test_folders_that_do_not_fit(divided, change, words):
@@ -179,7 +195,9 @@ def test_a_class_with_one_image_cannot_be_divided(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"channels": 4}, {"image_size": 0}, {"image_size": 2.5}, {"max_gib": 0}])
+@pytest.mark.parametrize(
+    "options", [{"channels": 4}, {"image_size": 0}, {"image_size": 2.5}, {"max_gib": 0}]
+)
 def test_nonsense_options(divided, options):
     with pytest.raises(InputError, match=next(iter(options))):
         load(divided, **options)

@@ -26,7 +26,9 @@ def test_is_what_torchvision_reads(root):
     source = load(root)
     for part, files in (("train", source.train), ("val", source.test)):
         theirs = ImageFolder(root / part)
-        assert sorted(zip(paths(files), files.target.tolist(), strict=True)) == sorted(theirs.samples)
+        assert sorted(zip(paths(files), files.target.tolist(), strict=True)) == sorted(
+            theirs.samples
+        )
     assert source.classes == ("ant", "bee")
 
 
@@ -57,9 +59,18 @@ def test_gray_and_upright(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda root: (root / "val").rename(root / "rest"), "must hold train and val or test; got only train in"),
-        (lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"), "same classes; got 2 .* 'bee'"),
-        (lambda root: (root / "val" / "bee").rename(root / "bee"), "at least two class folders; got ant"),
+        (
+            lambda root: (root / "val").rename(root / "rest"),
+            "must hold train and val or test; got only train in",
+        ),
+        (
+            lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"),
+            "same classes; got 2 .* 'bee'",
+        ),
+        (
+            lambda root: (root / "val" / "bee").rename(root / "bee"),
+            "at least two class folders; got ant",
+        ),
         (
             lambda root: [path.unlink() for path in (root / "val" / "bee").rglob("*.jpg")],
             r"must hold images \(.*\); got none",

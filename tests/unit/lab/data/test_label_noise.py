@@ -50,7 +50,9 @@ def test_symmetric_noise_is_uniform_over_the_other_classes():
 
 def test_pure_function_of_the_seed():
     clean = splits_of([20, 20], 4)
-    first, again, other = (with_label_noise(clean, LabelNoise(0.5), seed=seed).train.target for seed in (1, 1, 2))
+    first, again, other = (
+        with_label_noise(clean, LabelNoise(0.5), seed=seed).train.target for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -81,7 +83,9 @@ def test_the_record_is_saved(tmp_path):
     noisy = with_label_noise(splits_of([20, 20], 4), LabelNoise(0.25), seed=0)
     with np.load(noisy.save_indices(tmp_path / "splits.npz")) as saved:
         assert sorted(saved) == ["test", "train", "train_clean_target", "train_target", "val"]
-        assert (saved["train_target"] != saved["train_clean_target"]).mean() == pytest.approx(0.25, abs=0.03)
+        assert (saved["train_target"] != saved["train_clean_target"]).mean() == pytest.approx(
+            0.25, abs=0.03
+        )
         assert len(saved["train_target"]) == len(saved["train"])
 
 

@@ -13,7 +13,9 @@ def splits_of(counts, val_size):
     target = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     images = torch.arange(len(target)).view(-1, 1, 1, 1).to(torch.uint8)
     part = Images(images, target)
-    return split(Source("mine", part, part, tuple("abcdefghij"[: len(counts)])), seed=0, val_size=val_size)
+    return split(
+        Source("mine", part, part, tuple("abcdefghij"[: len(counts)])), seed=0, val_size=val_size
+    )
 
 
 def test_the_profile_of_the_paper():
@@ -30,7 +32,9 @@ def test_a_subset_of_the_training_part_with_every_class(counts, factor, seed):
     tail = long_tailed(whole, factor, seed=seed)
     assert set(tail.indices["train"]) <= set(whole.indices["train"])
     assert (np.diff(tail.indices["train"]) > 0).all()
-    assert torch.equal(tail.train.images[:, 0, 0, 0], torch.from_numpy(tail.indices["train"]).to(torch.uint8))
+    assert torch.equal(
+        tail.train.images[:, 0, 0, 0], torch.from_numpy(tail.indices["train"]).to(torch.uint8)
+    )
     assert tail.train.target.unique().tolist() == list(range(len(counts)))
     for part in ("val", "test"):
         assert np.array_equal(tail.indices[part], whole.indices[part])

@@ -35,27 +35,50 @@ def test_gray_images_and_classes_without_names(tmp_path):
 
 
 def test_class_names_in_bytes(tmp_path):
-    assert load_dataset("npz", write(tmp_path / "m.npz", classes=np.array([b"a", b"b", b"c"]))).classes == tuple("abc")
+    assert load_dataset(
+        "npz", write(tmp_path / "m.npz", classes=np.array([b"a", b"b", b"c"]))
+    ).classes == tuple("abc")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"test_target": None}, r"the file must hold .*test_target; got .*mine.npz with \['"),
-        ({"train_images": COLOR / 255}, r"train_images must be uint8 .*got \(4, 5, 5, 3\) float64.*astype"),
+        (
+            {"train_images": COLOR / 255},
+            r"train_images must be uint8 .*got \(4, 5, 5, 3\) float64.*astype",
+        ),
         ({"train_images": COLOR[0, 0]}, "train_images must be uint8"),
         ({"train_images": COLOR[:0], "train_target": np.zeros(0, int)}, "at least one image"),
         ({"test_images": np.zeros((2, 3, 5, 5), np.uint8)}, r"channels last; got \(2, 3, 5, 5\)"),
-        ({"train_target": np.array([0, 1, 2])}, r"train_target must be whole numbers \(4,\).*got \(3,\)"),
+        (
+            {"train_target": np.array([0, 1, 2])},
+            r"train_target must be whole numbers \(4,\).*got \(3,\)",
+        ),
         ({"train_target": np.eye(4)}, "train_target must be whole numbers"),
         ({"train_target": np.array([0.0, 1, 2, 1])}, "train_target must be whole numbers"),
-        ({"train_target": np.array([0, 1, -1, 1])}, r"train labels must be in \[0, 2\).*from -1 to 1"),
-        ({"test_target": np.array([3, 0])}, r"test labels must be in \[0, 3\) for 3 classes; got values from 0 to 3"),
-        ({"train_target": np.array([0, 2, 2, 2])}, "every class must have training images; got none for 1 of 3"),
-        ({"train_target": np.zeros(4, int), "test_target": np.zeros(2, int)}, "at least two classes"),
+        (
+            {"train_target": np.array([0, 1, -1, 1])},
+            r"train labels must be in \[0, 2\).*from -1 to 1",
+        ),
+        (
+            {"test_target": np.array([3, 0])},
+            r"test labels must be in \[0, 3\) for 3 classes; got values from 0 to 3",
+        ),
+        (
+            {"train_target": np.array([0, 2, 2, 2])},
+            "every class must have training images; got none for 1 of 3",
+        ),
+        (
+            {"train_target": np.zeros(4, int), "test_target": np.zeros(2, int)},
+            "at least two classes",
+        ),
         ({"classes": np.array(["a", "b"])}, r"train labels must be in \[0, 2\)"),
         ({"classes": np.array([1, 2, 3])}, "classes must be a one-dimensional array of strings"),
-        ({"classes": np.array(["a", "b", None], dtype=object)}, "plain arrays.*pickled objects.*refused"),
+        (
+            {"classes": np.array(["a", "b", None], dtype=object)},
+            "plain arrays.*pickled objects.*refused",
+        ),
         ({"train_images": COLOR[:, :4], "test_images": COLOR[:2, :4]}, "square"),
     ],
 )
@@ -86,7 +109,9 @@ def test_damaged_file_is_an_error_wherever_the_damage_is(tmp_path, save):
             source = load_dataset("npz", str(path))
         except InputError:
             continue
-        assert torch.equal(source.train.images, torch.from_numpy(COLOR.transpose(0, 3, 1, 2).copy()))
+        assert torch.equal(
+            source.train.images, torch.from_numpy(COLOR.transpose(0, 3, 1, 2).copy())
+        )
 
 
 def test_single_array_and_text_are_not_archives(tmp_path):

@@ -18,7 +18,9 @@ def test_every_image_is_known_or_unknown(source):
     kept = (source.test.target != 3) & (source.test.target != 7)
     assert torch.equal(divided.known.test.images, source.test.images[kept])
     assert torch.equal(divided.unknown.images, source.test.images[~kept])
-    assert len(divided.known.train) == int(((source.train.target != 3) & (source.train.target != 7)).sum())
+    assert len(divided.known.train) == int(
+        ((source.train.target != 3) & (source.train.target != 7)).sum()
+    )
 
 
 def test_classes_keep_their_images_under_new_numbers(source):
@@ -48,7 +50,11 @@ def test_label_probabilities_become_conditional():
 
 def test_the_transform_stays(source):
     divided = open_set(source, [0])
-    assert (divided.known.flip, divided.known.mean, divided.known.name) == (source.flip, source.mean, source.name)
+    assert (divided.known.flip, divided.known.mean, divided.known.name) == (
+        source.flip,
+        source.mean,
+        source.name,
+    )
 
 
 @pytest.mark.parametrize(

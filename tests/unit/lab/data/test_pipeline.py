@@ -10,7 +10,9 @@ from fedlas.lab.data import Batches, Images
 
 def part(count=23, channels=3, height=6, width=6):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
+    images = torch.randint(
+        0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator
+    )
     return Images(images, torch.arange(count) % 5)
 
 
@@ -44,18 +46,31 @@ def one_by_one(images, plan, flip, padding):
     padding=st.integers(0, 9),
     shuffle=st.booleans(),
 )
-def test_pixels_equal_those_of_the_slow_way(count, channels, height, width, batch_size, flip, padding, shuffle):
+def test_pixels_equal_those_of_the_slow_way(
+    count, channels, height, width, batch_size, flip, padding, shuffle
+):
     images = part(count, channels, height, width)
-    options = {"batch_size": batch_size, "flip": flip, "crop_padding": padding, "shuffle": shuffle, "seed": count}
+    options = {
+        "batch_size": batch_size,
+        "flip": flip,
+        "crop_padding": padding,
+        "shuffle": shuffle,
+        "seed": count,
+    }
     batches = raw(images, **options)
     x, target, index = together(batches)
-    assert torch.equal(x.to(torch.uint8), torch.stack([*one_by_one(images, batches._plan(), flip, padding)]))
+    assert torch.equal(
+        x.to(torch.uint8), torch.stack([*one_by_one(images, batches._plan(), flip, padding)])
+    )
     assert torch.equal(target, images.target[index])
     assert sorted(index.tolist()) == list(range(count))
 
 
 def test_alternating_flips_mirror_each_image_in_every_other_epoch():
-    images = Images(torch.arange(40 * 4).reshape(40, 1, 2, 2).to(torch.uint8), torch.zeros(40, dtype=torch.int64))
+    images = Images(
+        torch.arange(40 * 4).reshape(40, 1, 2, 2).to(torch.uint8),
+        torch.zeros(40, dtype=torch.int64),
+    )
     batches, epochs = raw(images, batch_size=16, flip="alternating", shuffle=True), []
     for epoch in range(3):
         batches.set_epoch(epoch)
@@ -71,7 +86,9 @@ def test_normalization():
     images = part()
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     x, _, _ = together(Batches(images, mean=mean, std=std, batch_size=10))
-    expected = (images.images.double() / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    expected = (images.images.double() / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(
+        std
+    ).view(1, 3, 1, 1)
     assert x.dtype == torch.float32
     assert torch.allclose(x.double(), expected, atol=1e-5)
 
@@ -79,10 +96,19 @@ def test_normalization():
 def test_draws_are_fair():
     """Each of 9 x 9 places and both sides come up as often as the others, independently (chi-squared, 161 cells)."""
     count = 40_000
-    images = Images(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    images = Images(
+        torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
+    )
     plan = raw(images, batch_size=count, flip=True, crop_padding=4)._plan()
-    assert (plan["top"].min(), plan["top"].max(), plan["left"].min(), plan["left"].max()) == (0, 8, 0, 8)
-    cells = torch.bincount((plan["top"] * 9 + plan["left"]) * 2 + plan["mirrored"], minlength=162).double()
+    assert (plan["top"].min(), plan["top"].max(), plan["left"].min(), plan["left"].max()) == (
+        0,
+        8,
+        0,
+        8,
+    )
+    cells = torch.bincount(
+        (plan["top"] * 9 + plan["left"]) * 2 + plan["mirrored"], minlength=162
+    ).double()
     expected = count / 162
     assert ((cells - expected) ** 2 / expected).sum() < 230  # p < 0.0003; the seed is fixed
 
@@ -140,7 +166,13 @@ def test_changing_the_epoch_midway_leaves_the_running_iteration_alone():
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 @pytest.mark.parametrize("batch_size", [4, 7, 8])
 def test_ranks_together_are_one_process(world_size, batch_size):
-    options = {"batch_size": batch_size, "flip": True, "crop_padding": 2, "shuffle": True, "seed": 3}
+    options = {
+        "batch_size": batch_size,
+        "flip": True,
+        "crop_padding": 2,
+        "shuffle": True,
+        "seed": 3,
+    }
     ranks = [raw(part(), rank=rank, world_size=world_size, **options) for rank in range(world_size)]
     assert {len(rank) for rank in ranks} == {len(raw(part(), **options))}
     for whole, *slices in zip(raw(part(), **options), *ranks, strict=True):

@@ -24,13 +24,23 @@ def nothing_else(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "DEBIAN_FOLDER", tmp_path / "debian")
 
 
-@pytest.mark.parametrize(("name", "classes", "red"), [("cifar10", 10, 0.4914), ("cifar100", 100, 0.5071)])
+@pytest.mark.parametrize(
+    ("name", "classes", "red"), [("cifar10", 10, 0.4914), ("cifar100", 100, 0.5071)]
+)
 def test_npz_under_root_environment_or_named_itself(tmp_path, monkeypatch, name, classes, red):
     FAKES[name](tmp_path)
-    by_root, by_path = load_dataset(name, str(tmp_path)), load_dataset(name, str(tmp_path / f"{name}.npz"))
+    by_root, by_path = (
+        load_dataset(name, str(tmp_path)),
+        load_dataset(name, str(tmp_path / f"{name}.npz")),
+    )
     monkeypatch.setenv("FEDLAS_DATA", str(tmp_path))
     for source in (by_root, by_path, load_dataset(name)):
-        assert (source.num_classes, source.flip, source.crop_padding, source.mean[0]) == (classes, True, 4, red)
+        assert (source.num_classes, source.flip, source.crop_padding, source.mean[0]) == (
+            classes,
+            True,
+            4,
+            red,
+        )
         expected = arrays(classes, 32, 3)["train_images"].transpose(0, 3, 1, 2)
         assert np.array_equal(source.train.images.numpy(), expected)
 
@@ -48,19 +58,26 @@ def batches(tmp_path, monkeypatch):
 
     def batch(part):
         images = content[f"{part}_images"].transpose(0, 3, 1, 2)
-        return {"data": images.reshape(len(images), -1), "labels": content[f"{part}_target"].tolist()}
+        return {
+            "data": images.reshape(len(images), -1),
+            "labels": content[f"{part}_target"].tolist(),
+        }
 
     meta = dump("batches.meta", {"label_names": list("abcdefghij")})
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [dump("data_batch_1", batch("train"))])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [dump("test_batch", batch("test"))])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
+    monkeypatch.setattr(
+        datasets.CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]}
+    )
     return folder
 
 
 def test_torchvisions_batches_unless_they_are_damaged(batches):
     source = load_dataset("cifar10", str(batches.parent))
     assert source.classes == tuple("abcdefghij")
-    assert np.array_equal(source.test.images.numpy(), arrays(10, 32, 3)["test_images"].transpose(0, 3, 1, 2))
+    assert np.array_equal(
+        source.test.images.numpy(), arrays(10, 32, 3)["test_images"].transpose(0, 3, 1, 2)
+    )
 
     class Bomb:
         def __reduce__(self):
@@ -71,7 +88,9 @@ def test_torchvisions_batches_unless_they_are_damaged(batches):
         load_dataset("cifar10", str(batches.parent))
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "aircraft", "mnist", "fashion-mnist"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar100", "svhn", "aircraft", "mnist", "fashion-mnist"]
+)
 def test_nothing_there_says_how_to_get_it_and_fetches_nothing(name, tmp_path):
     for root, words in ((str(tmp_path), str(tmp_path)), (None, "FEDLAS_DATA")):
         with pytest.raises(InputError, match="download=True") as error:
@@ -94,7 +113,9 @@ def test_svhn_is_what_torchvision_reads(tmp_path, monkeypatch):
     (root / "extra_32x32.mat").write_bytes((root / "test_32x32.mat").read_bytes())
     plain, more = load_dataset("svhn", str(root)), load_dataset("svhn", str(root), extra=True)
     assert plain.train.target.tolist() == arrays(10, 32, 3)["train_target"].tolist()
-    assert np.array_equal(plain.train.images.numpy(), arrays(10, 32, 3)["train_images"].transpose(0, 3, 1, 2))
+    assert np.array_equal(
+        plain.train.images.numpy(), arrays(10, 32, 3)["train_images"].transpose(0, 3, 1, 2)
+    )
     assert (plain.classes, plain.flip, plain.crop_padding) == (tuple("0123456789"), False, 4)
     assert len(more.train) == len(plain.train) + len(plain.test)
     assert torch.equal(more.train.images[-1], plain.test.images[-1])
@@ -106,7 +127,9 @@ def test_aircraft_by_level(tmp_path, level):
     source = load_dataset("aircraft", str(root), level=level)
     for part, files in (("trainval", source.train), ("test", source.test)):
         theirs = datasets.FGVCAircraft(root, split=part, annotation_level=level)
-        assert [str(files.path(row)) for row in range(len(files))] == [str(path) for path in theirs._image_files]
+        assert [str(files.path(row)) for row in range(len(files))] == [
+            str(path) for path in theirs._image_files
+        ]
         assert files.target.tolist() == theirs._labels
     assert source.train.view.cut_bottom == 20
 
@@ -133,7 +156,10 @@ def test_idx_files_are_what_torchvision_reads(tmp_path, name, kind):
         path.unlink()
     source = load_dataset(name, str(tmp_path))
     for part in ("train", "test"):
-        theirs, images = getattr(datasets, kind)(str(tmp_path), train=part == "train"), getattr(source, part)
+        theirs, images = (
+            getattr(datasets, kind)(str(tmp_path), train=part == "train"),
+            getattr(source, part),
+        )
         assert torch.equal(images.images[:, 0], theirs.data)
         assert torch.equal(images.target, theirs.targets)
         assert torch.equal(images.images, getattr(zipped, part).images)
@@ -153,14 +179,19 @@ def test_fashion_mnist_where_debian_puts_it(tmp_path, monkeypatch):
 def whole(counts):
     target = np.repeat(np.arange(10), counts).astype(np.uint8)
     test = np.arange(10, dtype=np.uint8)
-    images = {f"{part}_images": np.zeros((len(t), 2, 2), np.uint8) for part, t in (("train", target), ("test", test))}
+    images = {
+        f"{part}_images": np.zeros((len(t), 2, 2), np.uint8)
+        for part, t in (("train", target), ("test", test))
+    }
     return {**images, "train_target": target, "test_target": test}
 
 
 def test_mnist_and_fashion_mnist_are_not_taken_for_each_other(tmp_path):
     """Their files have the same names; only the counts of the classes distinguish them."""
     write_idx(tmp_path / "clothes", whole([6000] * 10))
-    write_idx(tmp_path / "digits", whole([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]))
+    write_idx(
+        tmp_path / "digits", whole([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
+    )
     places = {"mnist": str(tmp_path / "digits"), "fashion-mnist": str(tmp_path / "clothes")}
     for (name, place), other in zip(places.items(), reversed(places.values()), strict=True):
         assert len(load_dataset(name, place).train) == 60_000
@@ -173,13 +204,22 @@ def test_mnist_and_fashion_mnist_are_not_taken_for_each_other(tmp_path):
     [
         (lambda path: path.write_bytes(path.read_bytes()[:3]), "EOFError"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "EOFError"),
-        (lambda path: path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1])), "reshape"),
-        (lambda path: path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + bytes(12))), "begins with 00 00 08 03"),
+        (
+            lambda path: path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1])),
+            "reshape",
+        ),
+        (
+            lambda path: path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + bytes(12))),
+            "begins with 00 00 08 03",
+        ),
         (lambda path: path.write_bytes(gzip.decompress(path.read_bytes())), "BadGzipFile"),
         (lambda path: path.write_bytes(b""), "it is empty"),
         (lambda path: path.write_bytes(POINTER), "git lfs pull"),
         (lambda path: path.write_bytes(b"<!DOCTYPE html><html>404</html>"), "it is a web page"),
-        (lambda path: path.write_bytes(gzip.compress(bytes((0, 0, 8, 1, 0, 0, 0, 2, 0, 1)))), r"numbers \(60,\)"),
+        (
+            lambda path: path.write_bytes(gzip.compress(bytes((0, 0, 8, 1, 0, 0, 0, 2, 0, 1)))),
+            r"numbers \(60,\)",
+        ),
     ],
 )
 def test_a_damaged_idx_file_is_named(tmp_path, change, words):

@@ -17,10 +17,15 @@ def source(counts, test_counts=None, size=2):
     def part(counts):
         target = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         images = torch.zeros(len(target), 1, size, size, dtype=torch.uint8)
-        images[:, 0, 0, 0], images[:, 0, 0, 1] = torch.arange(len(target)) % 256, torch.arange(len(target)) // 256
+        images[:, 0, 0, 0], images[:, 0, 0, 1] = (
+            torch.arange(len(target)) % 256,
+            torch.arange(len(target)) // 256,
+        )
         return Images(images, target)
 
-    return Source("mine", part(counts), part(test_counts or counts), tuple("abcdefghij"[: len(counts)]))
+    return Source(
+        "mine", part(counts), part(test_counts or counts), tuple("abcdefghij"[: len(counts)])
+    )
 
 
 def position(images):
@@ -28,7 +33,9 @@ def position(images):
 
 
 @given(
-    st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(lambda counts: sum(counts) > len(counts)),
+    st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(
+        lambda counts: sum(counts) > len(counts)
+    ),
     st.integers(0, 2**32),
     st.data(),
 )
@@ -40,7 +47,11 @@ def test_parts_are_disjoint_exact_and_stratified(counts, seed, data):
     test_size = data.draw(st.integers(1, total))
     splits = split(whole, seed=seed, val_size=val_size, train_size=train_size, test_size=test_size)
 
-    assert (len(splits.train), len(splits.val), len(splits.test)) == (train_size, val_size, test_size)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (
+        train_size,
+        val_size,
+        test_size,
+    )
     train, val = set(splits.indices["train"].tolist()), set(splits.indices["val"].tolist())
     assert len(train) == train_size
     assert len(val) == val_size
@@ -50,7 +61,10 @@ def test_parts_are_disjoint_exact_and_stratified(counts, seed, data):
         assert np.array_equal(position(images), splits.indices[name])
         assert splits.indices[name].dtype == np.int64
     assert (torch.bincount(splits.train.target, minlength=classes) > 0).all()
-    test_share = torch.bincount(splits.test.target, minlength=classes) - torch.tensor(counts) * test_size / total
+    test_share = (
+        torch.bincount(splits.test.target, minlength=classes)
+        - torch.tensor(counts) * test_size / total
+    )
     assert test_share.abs().max() < 1
 
 
@@ -104,9 +118,15 @@ def test_splits_never_change():
         ({"val_size": 0.99}, "at most 18 of 20 training images; got 0.99"),
         ({"val_size": True}, "val_size must be a whole number or a fraction"),
         ({"val_size": "0.1"}, "val_size must be a whole number or a fraction"),
-        ({"val_size": 5, "train_size": 16}, "at most 15: 20 training images less 5 for validation; got 16"),
+        (
+            {"val_size": 5, "train_size": 16},
+            "at most 15: 20 training images less 5 for validation; got 16",
+        ),
         ({"val_size": 5, "train_size": 1}, "train_size must be a whole number of at least 2"),
-        ({"val_size": 5, "test_size": 21}, "test_size must be at most 20, the images in the test part; got 21"),
+        (
+            {"val_size": 5, "test_size": 21},
+            "test_size must be at most 20, the images in the test part; got 21",
+        ),
         ({"val_size": 5, "test_size": 0}, "test_size must be a whole number of at least 1"),
         ({"val_size": 5, "seed": -1}, "seed must be a whole number of at least 0"),
     ],
@@ -123,11 +143,16 @@ def test_statistics_are_of_the_images_that_are_trained_on():
     assert splits.mean == pytest.approx([pixels.mean().item()])
     assert splits.std == pytest.approx([pixels.std(unbiased=False).item()])
     known = Source("mine", whole.train, whole.test, whole.classes, mean=(0.1,), std=(0.2,))
-    assert (split(known, seed=0, val_size=40).mean, split(known, seed=0, val_size=40).std) == ((0.1,), (0.2,))
+    assert (split(known, seed=0, val_size=40).mean, split(known, seed=0, val_size=40).std) == (
+        (0.1,),
+        (0.2,),
+    )
 
 
 def test_moments_per_channel_and_of_a_constant_channel():
-    images = torch.stack([torch.full((5, 3, 3), 51), torch.arange(45).view(5, 3, 3)], dim=1).to(torch.uint8)
+    images = torch.stack([torch.full((5, 3, 3), 51), torch.arange(45).view(5, 3, 3)], dim=1).to(
+        torch.uint8
+    )
     mean, std = channel_moments(images)
     assert mean == pytest.approx((0.2, 22 / 255))
     assert std == pytest.approx((1.0, torch.arange(45.0).std(unbiased=False).item() / 255))

@@ -51,14 +51,14 @@ def test_shuffled_classes_cover_all_positions_once():
 
 def test_hold_out_leaves_every_class_on_both_sides():
     target = np.array([0] * 100 + [1, 1])
-    kept, held_out = hold_out("mine", target, 20, ("a", "b"), stream(Purpose.FIXED_TEST))
+    kept, held_out = hold_out(target, 20, ("a", "b"), stream(Purpose.FIXED_TEST))
     assert sorted([*kept, *held_out]) == list(range(102))
     assert np.bincount(target[held_out]).tolist() == [19, 1]
 
 
 def test_hold_out_names_the_class_that_is_too_small():
     with pytest.raises(InputError, match=r"two images.*got 1 of 'rare'"):
-        hold_out("mine", np.array([0, 0, 0, 1]), 1, ("common", "rare"), stream(Purpose.FIXED_TEST))
+        hold_out(np.array([0, 0, 0, 1]), 1, ("common", "rare"), stream(Purpose.FIXED_TEST))
 
 
 def test_streams_of_different_purpose_or_key_differ_and_never_change():

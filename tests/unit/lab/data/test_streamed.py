@@ -28,7 +28,9 @@ def files(tmp_path_factory):
 
 
 def batches(files, **options):
-    return StreamedBatches(files, **{"mean": MEAN, "std": STD, "batch_size": 4, "workers": 0} | options)
+    return StreamedBatches(
+        files, **{"mean": MEAN, "std": STD, "batch_size": 4, "workers": 0} | options
+    )
 
 
 def collect(loader):
@@ -43,12 +45,15 @@ def test_evaluation_is_resize_center_crop_and_normalization(files):
     x, target, index = collect(batches(files))
     assert index.tolist() == list(range(11))
     assert torch.equal(target, files.target)
-    pixels = torch.stack([torch.from_numpy(np.array(files.open(row))).permute(2, 0, 1) for row in range(11)])
-    small = F.interpolate(pixels.float(), size=(16, 24), mode="bilinear", antialias=True)
-    expected = (small[:, :, 2:14, 6:18] / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(
-        1, 3, 1, 1
+    pixels = torch.stack(
+        [torch.from_numpy(np.array(files.open(row))).permute(2, 0, 1) for row in range(11)]
     )
-    assert (x - expected).abs().max() < 2 / 255 / min(STD)  # Pillow rounds to whole gray levels, twice
+    small = F.interpolate(pixels.float(), size=(16, 24), mode="bilinear", antialias=True)
+    expected = (small[:, :, 2:14, 6:18] / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(
+        STD
+    ).view(1, 3, 1, 1)
+    # Pillow rounds to whole gray levels, twice
+    assert (x - expected).abs().max() < 2 / 255 / min(STD)
     assert torch.equal(files.image(4).float().sub(255 * torch.tensor(MEAN).view(3, 1, 1)).div(255).round(decimals=3),
                        (x[4] * torch.tensor(STD).view(3, 1, 1)).round(decimals=3))  # fmt: skip
 
@@ -59,7 +64,9 @@ def test_the_number_of_workers_changes_nothing(files):
         for epoch in (0, 1):
             here.set_epoch(epoch)
             elsewhere.set_epoch(epoch)
-            assert all(torch.equal(a, b) for a, b in zip(collect(here), collect(elsewhere), strict=True))
+            assert all(
+                torch.equal(a, b) for a, b in zip(collect(here), collect(elsewhere), strict=True)
+            )
 
 
 def test_an_epoch_is_a_function_of_seed_and_number_alone(files):
@@ -95,7 +102,8 @@ def test_ranks_share_each_batch(files):
     parts = [list(batches(files, **TRAINING, rank=rank, world_size=4)) for rank in range(4)]
     assert len({len(part) for part in parts}) == 1
     for step, (x, target, index) in enumerate(whole):
-        shares = [part[step] for part in parts]  # the last batch has three images: one rank gets none
+        # the last batch has three images: one rank gets none
+        shares = [part[step] for part in parts]
         assert torch.equal(torch.cat([share[0] for share in shares]), x)
         assert torch.equal(torch.cat([share[1] for share in shares]), target)
         assert torch.equal(torch.cat([share[2] for share in shares]), index)
@@ -108,7 +116,9 @@ def test_drop_last_and_length(files):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_named(files, tmp_path, workers):
-    (tmp_path / "bad.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "bad.png").write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
     broken = Files.of(tmp_path, ["bad.png"], [0], files.view)
     with pytest.raises(InputError, match=r"bad\.png .*Git LFS.*git lfs pull"):
         list(batches(broken, workers=workers))
@@ -167,8 +177,13 @@ def test_files_keep_names_labels_and_order(files):
 def test_splits_of_files_are_disjoint_and_stratified(tmp_path):
     source = load_dataset("cub", str(FAKES["cub"](tmp_path)), resize=24, crop=16)
     splits = split(source, seed=0, val_size=6)
-    assert [torch.bincount(part.target).tolist() for part in (splits.train, splits.val)] == [[4, 4, 4], [2, 2, 2]]
-    names = [{bytes(name) for name in part.names} for part in (splits.train, splits.val, splits.test)]
+    assert [torch.bincount(part.target).tolist() for part in (splits.train, splits.val)] == [
+        [4, 4, 4],
+        [2, 2, 2],
+    ]
+    names = [
+        {bytes(name) for name in part.names} for part in (splits.train, splits.val, splits.test)
+    ]
     assert sum(map(len, names)) == len(set.union(*names)) == 24
     assert (splits.in_channels, splits.image_size, splits.mean) == (3, 16, source.mean)
     with pytest.raises(InputError, match="no crop_padding"):

@@ -32,7 +32,11 @@ def test_parts_classes_and_counts(divided):
     found = survey(divided)
     assert found.root == divided
     assert found.counts == {"train": {"ant": 4, "bée": 4}, "test": {"ant": 2, "bée": 2}}
-    assert (found.classes, found.images, found.per_class) == (("ant", "bée"), 12, {"ant": 6, "bée": 6})
+    assert (found.classes, found.images, found.per_class) == (
+        ("ant", "bée"),
+        12,
+        {"ant": 6, "bée": 6},
+    )
     assert (found.channels, found.shorter_side, found.nested, found.copies) == (3, 6, False, ())
     seen = []
     survey(divided, on_image=lambda done, total: seen.append((done, total)))
@@ -81,7 +85,9 @@ def test_other_files_are_counted(divided):
 def test_every_unreadable_image_is_counted_and_named_once(divided):
     (divided / "train/ant/0.png").write_bytes(b"nonsense")
     (divided / "test/bée/1.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"2 of 12 .*0\.png \(.*; .*1\.png \(it is empty\)") as error:
+    with pytest.raises(
+        InputError, match=r"2 of 12 .*0\.png \(.*; .*1\.png \(it is empty\)"
+    ) as error:
         survey(divided)
     assert str(error.value).count("0.png") == 1
 
@@ -106,7 +112,8 @@ def wide(path):
 
 
 @pytest.mark.parametrize(
-    ("attack", "reason"), [(postscript, "cannot identify"), (pipe, "no file"), (wide, "9,000 x 9,000")]
+    ("attack", "reason"),
+    [(postscript, "cannot identify"), (pipe, "no file"), (wide, "9,000 x 9,000")],
 )
 def test_only_images_of_the_allowed_formats_and_sizes_are_opened(divided, attack, reason):
     attack(divided / "train" / "ant" / "5.png")

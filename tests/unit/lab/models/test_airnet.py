@@ -19,10 +19,13 @@ def test_three_groups_at_the_published_sizes():
     model = build(widths=[64, 256, 256])
     shapes, (first, *_) = [], model.groups
     for group in model.groups:
-        group.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.shape[1:])))
+        group.register_forward_hook(
+            lambda _module, _inputs, output: shapes.append(tuple(output.shape[1:]))
+        )
     model(torch.randn(2, 3, 32, 32))
     assert shapes == [(64, 15, 15), (256, 7, 7), (256, 3, 3)]
-    assert first[0].in_channels == 24  # 12 directions of a 2 x 2 patch of three colors, and their negatives
+    # 12 directions of a 2 x 2 patch of three colors, and their negatives
+    assert first[0].in_channels == 24
 
 
 def test_convolutions_begin_as_the_identity():
@@ -32,7 +35,8 @@ def test_convolutions_begin_as_the_identity():
 
 
 def test_the_first_layer_whitens_the_images_it_is_fitted_to():
-    model, images = build(), torch.rand(64, 3, 12, 12) @ torch.rand(12, 12)  # neighbors are correlated
+    # neighbors are correlated
+    model, images = build(), torch.rand(64, 3, 12, 12) @ torch.rand(12, 12)
     images = (images - images.mean()) / images.std()
     model.fit_inputs(images)
     outputs = nn.functional.conv2d(images, model.whitening)[:, :12].transpose(0, 1).flatten(1)
@@ -43,11 +47,17 @@ def test_the_first_layer_whitens_the_images_it_is_fitted_to():
 
 
 def test_a_run_fits_it_to_its_training_part_and_does_not_train_it():
-    (run,) = plan(load_recipe("digits", ["model={name: airnet, widths: [8, 8, 8]}"]), losses=["ce"], seeds=[0])
+    (run,) = plan(
+        load_recipe("digits", ["model={name: airnet, widths: [8, 8, 8]}"]), losses=["ce"], seeds=[0]
+    )
     splits = prepare_data(run)
-    before, fitted = (build_objective(run, splits, pretrained=value).model for value in (False, True))
+    before, fitted = (
+        build_objective(run, splits, pretrained=value).model for value in (False, True)
+    )
     assert not torch.equal(before.whitening, fitted.whitening)
-    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), fitted.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.parameters(), fitted.parameters(), strict=True)
+    )
     assert "whitening" not in dict(fitted.named_parameters())
 
 

@@ -28,7 +28,9 @@ def test_mlp_refuses_nonsense_layers(hidden):
 
 
 def test_mlp_drops_after_each_hidden_layer():
-    model = build_model("mlp", num_classes=3, in_channels=1, image_size=4, hidden=[6, 5], dropout=0.25)
+    model = build_model(
+        "mlp", num_classes=3, in_channels=1, image_size=4, hidden=[6, 5], dropout=0.25
+    )
     kinds = [type(layer).__name__ for layer in model.body]
     assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout"]
     assert {layer.p for layer in model.body if isinstance(layer, nn.Dropout)} == {0.25}
@@ -39,7 +41,9 @@ def test_mlp_drops_after_each_hidden_layer():
 def test_mlp_without_hidden_layers_is_linear():
     model = build_model("mlp", num_classes=3, in_channels=2, image_size=4, hidden=[])
     images = torch.randn(5, 2, 4, 4)
-    assert torch.allclose(model(images), images.flatten(1) @ model.fc.weight.T + model.fc.bias, atol=1e-6)
+    assert torch.allclose(
+        model(images), images.flatten(1) @ model.fc.weight.T + model.fc.bias, atol=1e-6
+    )
 
 
 def test_mlp_says_which_images_it_was_built_for():
@@ -95,7 +99,9 @@ def test_pooled_shortcut_is_slicing_bit_for_bit():
     pooled = nn.functional.max_pool2d(x, 1, 2)
     assert torch.equal(pooled, x[:, :, ::2, ::2])
     weight = torch.randn_like(pooled)
-    found, expected = (torch.autograd.grad((part * weight).sum(), x)[0] for part in (pooled, x[:, :, ::2, ::2]))
+    found, expected = (
+        torch.autograd.grad((part * weight).sum(), x)[0] for part in (pooled, x[:, :, ::2, ::2])
+    )
     assert torch.equal(found, expected)
 
 
@@ -109,6 +115,8 @@ def test_torchvision_stem_keeps_small_images_large():
     model = build_model("resnet18", num_classes=3, in_channels=1).eval()
     sizes = {}
     for name in ("conv1", "layer1", "layer4"):
-        getattr(model, name).register_forward_hook(lambda _, __, out, name=name: sizes.update({name: out.shape[-1]}))
+        getattr(model, name).register_forward_hook(
+            lambda _, __, out, name=name: sizes.update({name: out.shape[-1]})
+        )
     model(torch.randn(1, 1, 32, 32))
     assert sizes == {"conv1": 32, "layer1": 32, "layer4": 4}

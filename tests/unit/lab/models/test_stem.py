@@ -14,7 +14,9 @@ def sizes_in(model, names, size):
     sizes = {}
     for name in names:
         module = model.get_submodule(name)
-        module.register_forward_hook(lambda _, __, out, name=name: sizes.update({name: out.shape[-1]}))
+        module.register_forward_hook(
+            lambda _, __, out, name=name: sizes.update({name: out.shape[-1]})
+        )
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, size, size))
     return sizes
@@ -56,7 +58,10 @@ def test_pooling_to_cells_strings_their_features_together():
     """The published Tiny-ImageNet net averages 8 x 8 to 2 x 2 and has 8,192 features."""
     torch.manual_seed(0)
     with torch.device("meta"):
-        assert build_model("resnet50", num_classes=200, in_channels=3, pool_size=2).fc.in_features == 8192
+        assert (
+            build_model("resnet50", num_classes=200, in_channels=3, pool_size=2).fc.in_features
+            == 8192
+        )
     model = build_model("resnet18", num_classes=3, in_channels=3, pool_size=2).eval()
     seen = {}
     model.avgpool.register_forward_hook(lambda _, args, __: seen.update(map=args[0]))
@@ -64,6 +69,8 @@ def test_pooling_to_cells_strings_their_features_together():
     with torch.no_grad():
         model(torch.randn(2, 3, 64, 64))
     assert seen["map"].shape[2:] == (8, 8)
-    torch.testing.assert_close(seen["features"], nn.functional.avg_pool2d(seen["map"], 4).flatten(1))
+    torch.testing.assert_close(
+        seen["features"], nn.functional.avg_pool2d(seen["map"], 4).flatten(1)
+    )
     with pytest.raises(InputError, match=r"pool_size .*whole number"):
         build_model("resnet18", num_classes=3, in_channels=3, pool_size=0)

@@ -15,12 +15,20 @@ def test_any_size_that_was_asked_for():
     model = build_model(TINY, num_classes=5, in_channels=1, image_size=32)
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
     assert find_head(model, num_classes=5) is model.head
-    assert build_model("timm:test_resnet", num_classes=5, in_channels=3)(torch.zeros(2, 3, 40, 40)).shape == (2, 5)
+    assert build_model("timm:test_resnet", num_classes=5, in_channels=3)(
+        torch.zeros(2, 3, 40, 40)
+    ).shape == (2, 5)
 
 
 def test_options_reach_timm():
     model = build_model(
-        TINY, num_classes=5, in_channels=3, image_size=32, dropout=0.3, drop_path=0.2, global_pool="avg"
+        TINY,
+        num_classes=5,
+        in_channels=3,
+        image_size=32,
+        dropout=0.3,
+        drop_path=0.2,
+        global_pool="avg",
     )
     assert model.head_drop.p == 0.3
     assert model.blocks[-1].drop_path1.drop_prob == pytest.approx(0.2)
@@ -38,7 +46,9 @@ def test_the_same_seed_gives_the_same_weights():
 
 
 def test_nothing_is_downloaded(monkeypatch):
-    monkeypatch.setattr(timm.models._builder, "load_pretrained", lambda *a, **k: pytest.fail("a download"))
+    monkeypatch.setattr(
+        timm.models._builder, "load_pretrained", lambda *a, **k: pytest.fail("a download")
+    )
     build_model("timm:test_vit.r160_in1k", num_classes=5, in_channels=3, image_size=160)
 
 
@@ -69,7 +79,9 @@ def test_unknown_names(name, message):
 
 
 def test_what_timm_refuses_is_said_in_our_words():
-    with pytest.raises(InputError, match=r"timm .*in_chans=3, drop_rate=0.0, global_pool=nonsense, img_size=32"):
+    with pytest.raises(
+        InputError, match=r"timm .*in_chans=3, drop_rate=0.0, global_pool=nonsense, img_size=32"
+    ):
         build_model(TINY, num_classes=5, in_channels=3, image_size=32, global_pool="nonsense")
     with pytest.raises(InputError, match="Did you mean 'drop_path'"):
         build_model(TINY, num_classes=5, in_channels=3, image_size=32, drop_pth=0.1)

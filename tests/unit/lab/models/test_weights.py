@@ -21,7 +21,9 @@ def small(num_classes=4, in_channels=3, width=4):
 
 
 def vit(num_classes=4, image_size=32):
-    return build_model("timm:vit_tiny_patch16_224", num_classes=num_classes, in_channels=3, image_size=image_size)
+    return build_model(
+        "timm:vit_tiny_patch16_224", num_classes=num_classes, in_channels=3, image_size=image_size
+    )
 
 
 def equal(a, b, *, but=()):
@@ -35,7 +37,9 @@ ARRAY = b"\x80\x02c__builtin__\nbytearray\n\x8a\x08" + (2**31).to_bytes(8, "litt
 
 def header(**changes):
     """A safetensors file of one tensor that holds four bytes."""
-    text = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}).encode()
+    text = json.dumps(
+        {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}
+    ).encode()
     return len(text).to_bytes(8, "little") + text + bytes(4)
 
 
@@ -48,7 +52,9 @@ def theirs():
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
 def test_the_same_model_again(theirs, tmp_path, form):
     path = tmp_path / f"weights.{form}"
-    save_file(theirs.state_dict(), path) if form == "safetensors" else torch.save(theirs.state_dict(), path)
+    save_file(theirs.state_dict(), path) if form == "safetensors" else torch.save(
+        theirs.state_dict(), path
+    )
     ours = small()
     assert not equal(ours, theirs)
     assert load_weights(ours, path) == ()
@@ -66,7 +72,15 @@ def test_the_same_model_again(theirs, tmp_path, form):
         lambda state: {k.replace("fc.", "head."): v for k, v in state.items()},
         lambda state: {k: v.double() if v.is_floating_point() else v for k, v in state.items()},
     ],
-    ids=["state_dict", "data parallel", "compiled", "average first", "no counters", "another head's name", "double"],
+    ids=[
+        "state_dict",
+        "data parallel",
+        "compiled",
+        "average first",
+        "no counters",
+        "another head's name",
+        "double",
+    ],
 )
 def test_as_training_scripts_save_them(theirs, tmp_path, wrap):
     torch.save(wrap(theirs.state_dict()), tmp_path / "w.pt")
@@ -80,7 +94,10 @@ def test_a_head_of_other_classes_stays_untrained_and_is_said(theirs, tmp_path):
     ours = small(num_classes=9)
     before = ours.fc.weight.clone()
     (note,) = load_weights(ours, tmp_path / "w.pt")
-    assert note == "w.pt: the head 'fc' of 4 classes was left out; the one of 9 classes starts untrained"
+    assert (
+        note
+        == "w.pt: the head 'fc' of 4 classes was left out; the one of 9 classes starts untrained"
+    )
     assert torch.equal(ours.fc.weight, before)
     assert equal(ours, theirs, but=("fc.weight", "fc.bias"))
 
@@ -101,7 +118,10 @@ def test_a_transformer_at_another_size_gets_its_positions_interpolated(tmp_path)
     [
         (lambda s: s.pop("conv1.weight"), "1 missing: conv1.weight"),
         (lambda s: s.update(extra=torch.zeros(1)), "1 unknown: extra"),
-        (lambda s: s.update({"fc.weight": torch.zeros(4, 7)}), "1 of another shape: fc.weight (4, 7) for (4, 16)"),
+        (
+            lambda s: s.update({"fc.weight": torch.zeros(4, 7)}),
+            "1 of another shape: fc.weight (4, 7) for (4, 16)",
+        ),
         (lambda s: s.pop("fc.weight"), "1 missing: fc.weight"),
         (lambda s: [s.pop(k) for k in list(s) if "stages" in k], "and 25 more"),
         (
@@ -112,8 +132,14 @@ def test_a_transformer_at_another_size_gets_its_positions_interpolated(tmp_path)
             lambda s: s.update({"fc.bias": s["fc.bias"].to("meta")}),
             "1 of another kind: fc.bias (torch.float32, torch.str",
         ),
-        (lambda s: s.update({"fc.bias": s["fc.bias"].cfloat()}), "1 of another kind: fc.bias (torch.complex64"),
-        (lambda s: s.update({"fc.weight": torch.zeros(())}), "1 of another shape: fc.weight () for (4, 16)"),
+        (
+            lambda s: s.update({"fc.bias": s["fc.bias"].cfloat()}),
+            "1 of another kind: fc.bias (torch.complex64",
+        ),
+        (
+            lambda s: s.update({"fc.weight": torch.zeros(())}),
+            "1 of another shape: fc.weight () for (4, 16)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_listed_and_nothing_changes(theirs, tmp_path, change, message):
@@ -167,16 +193,22 @@ def test_what_is_no_file_of_weights(tmp_path, name, content):
         load_weights(small(), tmp_path / name)
 
 
-@pytest.mark.parametrize(("what", "message"), [("packed", "compressed"), ("array", "holds a bytearray")])
+@pytest.mark.parametrize(
+    ("what", "message"), [("packed", "compressed"), ("array", "holds a bytearray")]
+)
 def test_what_would_grow_is_not_loaded(theirs, tmp_path, what, message):
     """A pickle of 30 bytes may ask for an array of any size, and an archive may be a bomb."""
     path = tmp_path / "w.pt"
     torch.save(theirs.state_dict(), path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if what == "packed" else zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(
+        path, "w", zipfile.ZIP_DEFLATED if what == "packed" else zipfile.ZIP_STORED
+    ) as archive:
         for name, content in members.items():
-            archive.writestr(name, ARRAY if what == "array" and name.endswith("data.pkl") else content)
+            archive.writestr(
+                name, ARRAY if what == "array" and name.endswith("data.pkl") else content
+            )
     with pytest.raises(InputError, match=message):
         load_weights(small(), path)
 
@@ -185,13 +217,16 @@ def test_what_would_grow_is_not_loaded(theirs, tmp_path, what, message):
 def test_damaged_anywhere(theirs, tmp_path, form):
     """What loads all the same has other numbers; nothing but the library's own error is raised."""
     path, noise = tmp_path / f"w.{form}", random.Random(0)
-    save_file(theirs.state_dict(), path) if form == "safetensors" else torch.save(theirs.state_dict(), path)
+    save_file(theirs.state_dict(), path) if form == "safetensors" else torch.save(
+        theirs.state_dict(), path
+    )
     whole = path.read_bytes()
     for cut in (len(whole) - 1, *(noise.randrange(len(whole)) for _ in range(20))):
         path.write_bytes(whole[:cut])
         with pytest.raises(InputError, match="nothing but tensors"):
             load_weights(small(), path)
-    for near in (200, len(whole)):  # headers are at the beginning, and the directory of an archive is at the end
+    # headers are at the beginning, and the directory of an archive is at the end
+    for near in (200, len(whole)):
         for _ in range(30):
             damaged = bytearray(whole)
             damaged[noise.randrange(near)] ^= 1 << noise.randrange(8)

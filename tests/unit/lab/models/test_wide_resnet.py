@@ -25,7 +25,9 @@ def test_published_numbers_of_parameters(depth, width, millions):
 def test_depth_is_counted_in_layers(depth):
     with torch.device("meta"):
         model = built(depth=depth, width=1)
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    convolutions = [
+        m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)
+    ]
     # the paper counts the shortcuts of the three stages among the 6 n + 4, the 3 x 3 ones being 6 n + 1
     assert len(convolutions) == depth - 3
     assert model.fc.in_features == 64

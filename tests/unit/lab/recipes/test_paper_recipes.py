@@ -30,13 +30,17 @@ def fakes_and_overrides(name, folder):
     recipe = load_recipe(name)
     root = FAKES[recipe.data.name](folder)
     data = {"cifar100": (100, 100, 100)}.get(recipe.data.name, (6, 12, 6))
-    sizes = [f"data.{key}={value}" for key, value in zip(("val_size", "train_size", "test_size"), data, strict=True)]
+    sizes = [
+        f"data.{key}={value}"
+        for key, value in zip(("val_size", "train_size", "test_size"), data, strict=True)
+    ]
     few = [*sizes, f"train.batch_size={data[1]}", "train.epochs=2", "schedule.milestones=[1]"]
     if recipe.model.weights is None:
         return root, [*few, "model={name: resnet8, width: 4}"]
     small = "timm:test_vit"
     save_file(
-        build_model(small, num_classes=7, in_channels=3, image_size=SIZE).state_dict(), folder / "weights.safetensors"
+        build_model(small, num_classes=7, in_channels=3, image_size=SIZE).state_dict(),
+        folder / "weights.safetensors",
     )
     return root, [
         *few, f"model.name={small}", f"model.weights={folder / 'weights.safetensors'}", f"data.crop={SIZE}",
@@ -45,7 +49,9 @@ def fakes_and_overrides(name, folder):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.long) for n in CELLS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.long) for n in CELLS]
+)
 def test_two_steps_on_fakes(name, tmp_path):
     (tmp_path / "data").mkdir()
     root, overrides = fakes_and_overrides(name, tmp_path / "data")
@@ -76,8 +82,18 @@ def test_published_hyper_parameters(name, fedlas, plus, training):
         assert tuple(losses["fedlas"][k] for k in ("alpha", "beta", "momentum")) == fedlas
         assert tuple(losses["fedlas+"][k] for k in ("alpha", "beta", "margin", "momentum")) == plus
         optimizer, train = recipe.optimizer, recipe.train
-        assert (optimizer.name, optimizer.lr, train.batch_size, train.epochs, recipe.schedule.milestones) == training
-        assert (optimizer.weight_decay, optimizer.clip_norm, recipe.schedule.factor) == (5e-4, 2, 0.1)
+        assert (
+            optimizer.name,
+            optimizer.lr,
+            train.batch_size,
+            train.epochs,
+            recipe.schedule.milestones,
+        ) == training
+        assert (optimizer.weight_decay, optimizer.clip_norm, recipe.schedule.factor) == (
+            5e-4,
+            2,
+            0.1,
+        )
         assert train.select == "accuracy"
 
 
@@ -110,7 +126,10 @@ def test_transformers_get_images_as_their_weights_expect():
     timm = pytest.importorskip("timm")
     for cell in ("cub", "aircraft"):
         recipe = load_recipe(f"paper/{cell}-vit")
-        config, options = timm.get_pretrained_cfg(recipe.model.name.removeprefix("timm:")), recipe.data.options
+        config, options = (
+            timm.get_pretrained_cfg(recipe.model.name.removeprefix("timm:")),
+            recipe.data.options,
+        )
         assert (options["crop"], tuple(options["mean"]), tuple(options["std"])) == (
             config.input_size[-1], config.mean, config.std
         )  # fmt: skip
@@ -134,11 +153,22 @@ def test_sensitivity_changes_one_thing_at_a_time():
 
 
 def test_another_normalisation_for_the_test_part(tmp_path):
-    overrides = ["train.epochs=1", "data.train_size=40", "data.val_size=40", "data.test_size=40", "model.width=4"]
+    overrides = [
+        "train.epochs=1",
+        "data.train_size=40",
+        "data.val_size=40",
+        "data.test_size=40",
+        "model.width=4",
+    ]
     odd = ["data.test_mean=[0.0]", "data.test_std=[0.01]"]
     metrics = []
     for number, more in enumerate(([], odd)):
-        (run,) = plan(load_recipe("digits", [*overrides, *more]), losses=["ce"], seeds=[0], out=tmp_path / str(number))
+        (run,) = plan(
+            load_recipe("digits", [*overrides, *more]),
+            losses=["ce"],
+            seeds=[0],
+            out=tmp_path / str(number),
+        )
         metrics.append(execute(run))
         assert ("test_mean" in run.config()["data"]) == bool(more)
     assert metrics[0]["val"] == metrics[1]["val"]
@@ -146,7 +176,9 @@ def test_another_normalisation_for_the_test_part(tmp_path):
     with pytest.raises(InputError, match=r"test_mean and test_std .*both"):
         load_recipe("digits", odd[:1])
     wrong = ["data.test_mean=[0.0, 0.1]", "data.test_std=[0.1, 1]"]
-    (run,) = plan(load_recipe("digits", [*overrides, *wrong]), losses=["ce"], seeds=[0], out=tmp_path / "x")
+    (run,) = plan(
+        load_recipe("digits", [*overrides, *wrong]), losses=["ce"], seeds=[0], out=tmp_path / "x"
+    )
     with pytest.raises(InputError, match="must hold 1 numbers"):
         execute(run)
     assert not (tmp_path / "x").exists()
@@ -155,8 +187,16 @@ def test_another_normalisation_for_the_test_part(tmp_path):
 def weighed(tmp_path, *overrides, classes=10):
     path = tmp_path / "w.pt"
     if not path.exists():
-        torch.save(build_model("resnet8", num_classes=classes, in_channels=1, width=4).state_dict(), path)
-    tiny = ["train.epochs=1", "data.train_size=40", "data.val_size=40", "data.test_size=40", "model.width=4"]
+        torch.save(
+            build_model("resnet8", num_classes=classes, in_channels=1, width=4).state_dict(), path
+        )
+    tiny = [
+        "train.epochs=1",
+        "data.train_size=40",
+        "data.val_size=40",
+        "data.test_size=40",
+        "model.width=4",
+    ]
     recipe = load_recipe("digits", [*tiny, f"model.weights={path}", *overrides])
     return plan(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")[0], path
 
@@ -165,11 +205,14 @@ def test_a_run_starts_from_the_weights_and_remembers_which(tmp_path):
     run, path = weighed(tmp_path)
     objective = build_objective(run, prepare_data(run))
     weights = torch.load(path, weights_only=True)
-    assert all(torch.equal(value, weights[key]) for key, value in objective.model.state_dict().items())
+    assert all(
+        torch.equal(value, weights[key]) for key, value in objective.model.state_dict().items()
+    )
     execute(run)
     assert len(json.loads((run.folder / "data.json").read_text())["weights"]) == 64
     path.unlink()
-    assert load_trained(run.folder).run.recipe.model.weights == str(path)  # its own checkpoint is all that it needs
+    # its own checkpoint is all that it needs
+    assert load_trained(run.folder).run.recipe.model.weights == str(path)
 
 
 def test_another_head_is_said_once(tmp_path, caplog):

@@ -14,7 +14,12 @@ DIGITS = load_recipe("digits")
 
 def test_seed_by_seed():
     runs = plan(DIGITS, losses=["ce", "fedlas+"], seeds=[0, 3], out=Path("x"))
-    assert [str(run.folder) for run in runs] == ["x/ce-s0", "x/fedlas+-s0", "x/ce-s3", "x/fedlas+-s3"]
+    assert [str(run.folder) for run in runs] == [
+        "x/ce-s0",
+        "x/fedlas+-s0",
+        "x/ce-s3",
+        "x/fedlas+-s3",
+    ]
     assert runs[1].name == "fedlas+-s0"
     assert runs[1].loss_options == {"alpha": 0.1, "beta": 0.5, "margin": 6}
 
@@ -39,16 +44,25 @@ def test_config_is_plain_and_says_what_matters():
     assert config["seed"] == 2
     elsewhere = plan(DIGITS.with_data_root("/elsewhere"), losses=["fedlas"], seeds=[2])[0]
     assert elsewhere.config() == config
-    assert plan(load_recipe("digits", ["optimizer.lr=0.2"]), losses=["fedlas"], seeds=[2])[0].config() != config
+    assert (
+        plan(load_recipe("digits", ["optimizer.lr=0.2"]), losses=["fedlas"], seeds=[2])[0].config()
+        != config
+    )
 
 
 def test_a_recipe_can_name_variants():
     overrides = ["losses.acls-reference.loss=acls", "losses.acls-reference.variant=reference"]
-    acls, reference = plan(load_recipe("digits", overrides), losses=["acls", "acls-reference"], seeds=[0])
+    acls, reference = plan(
+        load_recipe("digits", overrides), losses=["acls", "acls-reference"], seeds=[0]
+    )
     assert (acls.registered_loss, reference.registered_loss) == ("acls", "acls")
     assert reference.folder.name == "acls-reference-s0"
     assert build_loss(reference, num_classes=10, num_samples=5).variant == "reference"
-    assert reference.config()["loss"] == {"name": "acls-reference", "loss": "acls", "variant": "reference"}
+    assert reference.config()["loss"] == {
+        "name": "acls-reference",
+        "loss": "acls",
+        "variant": "reference",
+    }
     assert acls.config()["loss"] == {"name": "acls", "alpha": 0.1, "margin": 6}
 
 
@@ -60,7 +74,10 @@ def test_the_map_before_the_pool_is_a_variant(name):
     pooled, *maps = plan(recipe, losses=losses, seeds=[0])
     assert (pooled.features, [run.features for run in maps]) == ("head", ["map"] * 3)
     assert "features" not in pooled.config()["loss"]
-    assert all(run.config()["loss"]["features"] == "map" and "features" not in run.loss_options for run in maps)
+    assert all(
+        run.config()["loss"]["features"] == "map" and "features" not in run.loss_options
+        for run in maps
+    )
     built = [build_loss(run, num_classes=10, num_samples=5) for run in maps]
     assert [loss.nci.norm_p for loss in built] == [1, 2, float("inf")]
     assert {(loss.alpha, loss.beta) for loss in built} == {(recipe.losses["fedlas"]["alpha"], 4)}
@@ -73,7 +90,11 @@ def test_what_is_not_used_is_not_in_the_configuration():
     assert "split_seed" not in config["data"]
     assert not [key for key in config["train"] if key.startswith("average")]
     assert config["model"].keys() == {"name", "options"}
-    (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "data.split_seed=0", "train.average=ema"]))
+    (run,) = plan(
+        load_recipe(
+            "digits", ["seeds=[0]", "methods=[ce]", "data.split_seed=0", "train.average=ema"]
+        )
+    )
     config = run.config()
     assert config["data"]["split_seed"] == 0
     assert (config["train"]["average"], config["train"]["average_decay"]) == ("ema", 0.999)
@@ -100,8 +121,16 @@ def test_what_is_not_used_is_not_in_the_configuration():
         (["losses.fedlas.alhpa=1"], {"losses": ["ce"]}, "Did you mean 'alpha'"),
         (["losses.focl.gamma=1"], {"losses": ["ce"]}, "Did you mean 'focal'"),
         (["losses.ce.reduction=none"], {"losses": ["ce"]}, "loss ce: reduction must be 'mean'"),
-        (["losses.ls.features=map"], {"losses": ["ce"]}, "loss ls: features can be chosen for a loss that needs them"),
-        (["losses.fedlas.reduction=sum"], {"losses": ["fedlas"]}, "loss fedlas: reduction must be 'mean'"),
+        (
+            ["losses.ls.features=map"],
+            {"losses": ["ce"]},
+            "loss ls: features can be chosen for a loss that needs them",
+        ),
+        (
+            ["losses.fedlas.reduction=sum"],
+            {"losses": ["fedlas"]},
+            "loss fedlas: reduction must be 'mean'",
+        ),
         (["data.train_siz=100"], {}, "'data.train_siz'. Did you mean 'train_size'"),
         (["data.crop_paddin=1"], {}, "Did you mean 'crop_padding'"),
         (["model.nam=resnet8"], {}, "Did you mean 'name'"),

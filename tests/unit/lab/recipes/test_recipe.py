@@ -22,7 +22,10 @@ def write(tmp_path):
 def test_shipped_recipes_load_and_name_known_losses(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert {*recipe.methods, *recipe.losses} <= {*LOSSES, *(n for n, o in recipe.losses.items() if "loss" in o)}
+    assert {*recipe.methods, *recipe.losses} <= {
+        *LOSSES,
+        *(n for n, o in recipe.losses.items() if "loss" in o),
+    }
     assert plan(recipe, losses=list(recipe.losses))  # builds every loss with its preset
 
 

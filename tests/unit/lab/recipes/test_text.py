@@ -62,7 +62,8 @@ def test_the_published_variant_changes_the_content():
     plain, published = load_recipe(name), load_recipe(name + PUBLISHED)
     assert published.title == f"{plain.title}, as published"
     assert (plain.data.test_mean, published.data.test_mean) == (None, [0.485, 0.456, 0.406])
-    assert published.data.options["mean"] == [0.4914, 0.4822, 0.4465]  # of the recipe that it extends
+    # of the recipe that it extends
+    assert published.data.options["mean"] == [0.4914, 0.4822, 0.4465]
     assert published.losses["fedlas"] == {**plain.losses["fedlas"], "variant": "reference"}
     assert (plain.optimizer.decay_criterion, published.optimizer.decay_criterion) == (False, True)
     assert plain.train.epochs == published.train.epochs == 350
@@ -82,7 +83,13 @@ def test_reading_twice_gives_two_contents():
 
 def test_groups_are_no_recipes():
     groups = [name for name in shipped_names() if is_group(read_content(name)[1])]
-    assert {"paper/table-1", "paper/table-1-published", "paper/ood", "paper/flips", "paper/sensitivity"} <= {*groups}
+    assert {
+        "paper/table-1",
+        "paper/table-1-published",
+        "paper/ood",
+        "paper/flips",
+        "paper/sensitivity",
+    } <= {*groups}
     assert sorted([*groups, *recipe_names()]) == shipped_names()
     with pytest.raises(InputError, match="one recipe; got the group 'paper/table-1'"):
         load_recipe("paper/table-1")

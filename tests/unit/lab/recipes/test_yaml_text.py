@@ -66,7 +66,13 @@ def test_plain_values_are_built():
 
 def test_what_we_write_is_read(tmp_path):
     shared = {"alpha": 1e-05, "name": "2001-01-01"}  # no alias is written for it
-    config = {"a": shared, "b": [shared] * 3, "seeds": list(range(1000)), "wide": "x" * 10_000, "none": None}
+    config = {
+        "a": shared,
+        "b": [shared] * 3,
+        "seeds": list(range(1000)),
+        "wide": "x" * 10_000,
+        "none": None,
+    }
     config["texts"] = ["1e5", "0o17", "010", "yes", "1:30", ".5", "", "~"]
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
     assert read_yaml(tmp_path / "config.yaml") == yaml.safe_load(dump_yaml(config)) == config

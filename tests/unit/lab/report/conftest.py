@@ -26,7 +26,10 @@ def fake_predictions(sharpness, seed, samples=2000, classes=10):
     The seed gives the samples, so methods with the same seed saw the same images; the noise is the method's own.
     """
     data = np.random.default_rng(seed)
-    score = 2.1 * data.normal(size=(samples, classes)) + 3.0 * np.eye(classes)[data.integers(classes, size=samples)]
+    score = (
+        2.1 * data.normal(size=(samples, classes))
+        + 3.0 * np.eye(classes)[data.integers(classes, size=samples)]
+    )
     probs = np.exp(score) / np.exp(score).sum(1, keepdims=True)
     target = (probs.cumsum(1) > data.random((samples, 1))).argmax(1)
     own = np.random.default_rng([seed, int(1000 * sharpness)])
@@ -51,7 +54,8 @@ def fake_log(sharpness, seed, epochs, accuracy):
             "seconds": 2.1,
             "train": {"loss": 2.3 * (1 - 0.8 * progress), "accuracy": accuracy * progress},
             "val": {
-                "accuracy": accuracy * (0.25 + 0.75 * progress) + 0.01 * rng.normal() * (1 - progress),
+                "accuracy": accuracy * (0.25 + 0.75 * progress)
+                + 0.01 * rng.normal() * (1 - progress),
                 "ece": max(0.002, 0.2 * (1 - progress) + final * progress + 0.004 * rng.normal()),
                 "nll": 2.3 - 1.7 * progress,
             },
@@ -62,14 +66,19 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
     """One finished run folder; ``changes`` replace entries of its metrics.json."""
     sharpness = SHARPNESS.get(loss, 1.3)
     # What is fitted on validation takes the longest, and few samples are enough for it.
-    val, test = fake_predictions(sharpness, seed + 1000, min(samples, 600)), fake_predictions(sharpness, seed, samples)
+    val, test = (
+        fake_predictions(sharpness, seed + 1000, min(samples, 600)),
+        fake_predictions(sharpness, seed, samples),
+    )
     temperature = temperature_of(val)
     folder.mkdir(parents=True)
     (folder / "predictions").mkdir()
     val.save(folder / "predictions" / "val.npz")
     test.save(folder / "predictions" / "test.npz")
     measured = recorded(test)
-    lines = "".join(json.dumps(line) + "\n" for line in fake_log(sharpness, seed, epochs, measured["accuracy"]))
+    lines = "".join(
+        json.dumps(line) + "\n" for line in fake_log(sharpness, seed, epochs, measured["accuracy"])
+    )
     (folder / "log.jsonl").write_text(lines)
     config = {
         "recipe": recipe, "loss": {"name": loss}, "seed": seed, "data": {"name": "digits", "train_size": 1200},

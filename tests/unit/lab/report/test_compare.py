@@ -21,8 +21,18 @@ def write(folder, ece=ECE):
         for seed, value in enumerate(values):
             run = folder / f"{loss}-s{seed}"
             run.mkdir(parents=True)
-            stages = {"val": {}, "test": {"ece": value, "nll": 10 * value}, "test_calibrated": {"ece": value / 2}}
-            about = {"format": 1, "recipe": "digits", "loss": loss, "seed": seed, "temperature": 1.0}
+            stages = {
+                "val": {},
+                "test": {"ece": value, "nll": 10 * value},
+                "test_calibrated": {"ece": value / 2},
+            }
+            about = {
+                "format": 1,
+                "recipe": "digits",
+                "loss": loss,
+                "seed": seed,
+                "temperature": 1.0,
+            }
             about |= {"best_epoch": 1, "seconds": 1.0, "notes": []}
             (run / "metrics.json").write_text(json.dumps(about | stages))
     return folder
@@ -67,13 +77,17 @@ def test_after_temperature_is_another_number(tmp_path):
 
 def test_the_table(tmp_path, capsys):
     write(tmp_path)
-    assert main(["compare", str(tmp_path), "fedlas:ls", "fedlas:mbls", "--metrics", "ECE", "nll"]) == 0
+    assert (
+        main(["compare", str(tmp_path), "fedlas:ls", "fedlas:mbls", "--metrics", "ECE", "nll"]) == 0
+    )
     out = capsys.readouterr().out
     assert "ECE %, as trained, digits" in out
     assert "NLL, as trained, digits" in out
     assert "-1.98 [-2.28, -1.68]  < 0.001  < 0.001" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "temperature"]) == 0
+    assert (
+        main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "temperature"]) == 0
+    )
     out = capsys.readouterr().out
     assert "ECE %, after temperature, digits\n\n| A - B" in out
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
@@ -94,14 +108,18 @@ def test_the_picture_shows_the_differences_of_each_metric(tmp_path):
     assert nll.collections[0].get_offsets()[0, 0] == pytest.approx(10 * (0.019 - 0.040))
     files = [tmp_path / f"{name}.svg" for name in "ab"]
     for file in files:
-        assert main(["compare", str(tmp_path), *pairs, "--metrics", *names, "--plot", str(file)]) == 0
+        assert (
+            main(["compare", str(tmp_path), *pairs, "--metrics", *names, "--plot", str(file)]) == 0
+        )
     first, second = (file.read_bytes() for file in files)
     assert first == second
     assert first.startswith(b"<?xml")
 
 
 def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
-    assert main(["compare", str(write(tmp_path)), "fedlas:ls", "--plot", str(tmp_path / "a.pgn")]) == 2
+    assert (
+        main(["compare", str(write(tmp_path)), "fedlas:ls", "--plot", str(tmp_path / "a.pgn")]) == 2
+    )
     assert "the name must end in a kind of picture; got a.pgn" in capsys.readouterr().err
     assert not (tmp_path / "a.pgn").exists()
 

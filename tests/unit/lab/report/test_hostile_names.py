@@ -21,11 +21,15 @@ def commands(text):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, bench_writer):
     """A bench whose runs hold, in place of every name, one that a terminal, Markdown or HTML would obey."""
-    folder = bench_writer(tmp_path_factory.mktemp("hostile") / "b", losses=("ce", "ls"), seeds=(0, 1), samples=80)
+    folder = bench_writer(
+        tmp_path_factory.mktemp("hostile") / "b", losses=("ce", "ls"), seeds=(0, 1), samples=80
+    )
     for run in folder.iterdir():
         loss = run.name.split("-")[0] + EVIL
         metrics = json.loads((run / "metrics.json").read_text())
-        (run / "metrics.json").write_text(json.dumps(metrics | {"loss": loss, "recipe": EVIL, "notes": [EVIL]}))
+        (run / "metrics.json").write_text(
+            json.dumps(metrics | {"loss": loss, "recipe": EVIL, "notes": [EVIL]})
+        )
         config = yaml.safe_load((run / "config.yaml").read_text())
         config |= {"recipe": EVIL, "loss": {"name": loss}, "model": {"name": EVIL}}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -93,7 +97,8 @@ def test_evaluate(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["evaluate"], ["card"], ["report"], ["ood", "--data", "digits", "--"], ["bench"], ["list"]]
+    "arguments",
+    [["evaluate"], ["card"], ["report"], ["ood", "--data", "digits", "--"], ["bench"], ["list"]],
 )
 def test_errors(capsys, arguments):
     try:

@@ -31,7 +31,9 @@ REPLICATES = 39
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, bench_writer):
     """Two methods, two seeds, with the ``intervals.json`` and the report of all; tests copy it to change it."""
-    folder = bench_writer(tmp_path_factory.mktemp("noise") / "digits", losses=("ce", "ls"), seeds=(0, 1), samples=300)
+    folder = bench_writer(
+        tmp_path_factory.mktemp("noise") / "digits", losses=("ce", "ls"), seeds=(0, 1), samples=300
+    )
     return write_report(folder, replicates=REPLICATES)
 
 
@@ -67,11 +69,18 @@ def test_numbers_are_those_of_the_statistics(measured):
                 assert (found.floor, found.p, found.least_p) == (None, None, None)
             else:
                 floor = noise_floor(predictions, metric=metric, replicates=REPLICATES)
-                assert (found.floor, found.p, found.least_p) == (floor.mean, floor.p_value, floor.least_p)
+                assert (found.floor, found.p, found.least_p) == (
+                    floor.mean,
+                    floor.p_value,
+                    floor.least_p,
+                )
 
 
 def test_every_calibration_error_of_every_table_carries_them(measured):
-    markdown, html = measured.markdown.read_text(encoding="utf-8"), measured.html.read_text(encoding="utf-8")
+    markdown, html = (
+        measured.markdown.read_text(encoding="utf-8"),
+        measured.html.read_text(encoding="utf-8"),
+    )
     seen = 0
     model = measured.model
     for stage, table in model.tables:
@@ -79,7 +88,9 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
             for row in table.rows:
                 noise = model.noise(row[0].value, about, stage)
                 assert noise.interval
-                assert bool(noise.floor) == bool(noise.p_value) == is_calibration_error(about.metric)
+                assert (
+                    bool(noise.floor) == bool(noise.p_value) == is_calibration_error(about.metric)
+                )
                 assert row[i].details == noise.lines
                 if noise.floor:
                     seen += 1
@@ -117,7 +128,9 @@ def test_they_are_computed_once(folder, monkeypatch):
     assert {run.name: run.estimates for run in noise(folder).runs} == before
 
 
-@pytest.mark.parametrize("change", ["predictions", "temperature", "bins", "replicates", "broken", "format"])
+@pytest.mark.parametrize(
+    "change", ["predictions", "temperature", "bins", "replicates", "broken", "format"]
+)
 def test_what_is_stale_is_computed_again(folder, change):
     run, options = folder / "ce-s0", {}
     for other in ("ce-s1", "ls-s0", "ls-s1"):
@@ -128,7 +141,9 @@ def test_what_is_stale_is_computed_again(folder, change):
         test = Predictions.load(run / "predictions" / "test.npz")
         test.with_logits(test.logits * 1.5).save(run / "predictions" / "test.npz")
     elif change == "temperature":
-        (run / "metrics.json").write_text(json.dumps({**metrics, "temperature": metrics["temperature"] * 2}))
+        (run / "metrics.json").write_text(
+            json.dumps({**metrics, "temperature": metrics["temperature"] * 2})
+        )
     elif change == "bins":
         path = run / "config.yaml"
         path.write_text(path.read_text().replace("batch_size: 64", "batch_size: 64\n  num_bins: 5"))
@@ -142,7 +157,9 @@ def test_what_is_stale_is_computed_again(folder, change):
         assert new == old
     else:
         assert new != old
-        key = {"predictions": "predictions", "temperature": "temperature", "bins": "num_bins"}.get(change, "replicates")
+        key = {"predictions": "predictions", "temperature": "temperature", "bins": "num_bins"}.get(
+            change, "replicates"
+        )
         assert new[key] != old[key]
     if change == "predictions":  # and metrics.json is not about them any more
         assert found.estimates.get("ece") is None
@@ -153,7 +170,9 @@ def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()
     again = write_report(folder, replicates=REPLICATES)
-    assert [run.estimates for run in again.model.summary.runs] == [run.estimates for run in measured.model.summary.runs]
+    assert [run.estimates for run in again.model.summary.runs] == [
+        run.estimates for run in measured.model.summary.runs
+    ]
     assert again.csv.read_bytes() == measured.csv.read_bytes()
 
 
@@ -162,11 +181,15 @@ def test_without_either_there_is_a_dash_and_a_reason(folder):
     (folder / "ce-s1" / FILE).unlink()
     report = write_report(folder, replicates=REPLICATES)
     (reason,) = failure_reasons(report.model.summary)
-    assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
+    assert (
+        reason
+        == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
+    )
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
     rows = {row[0].value: row[2:] for row in report.model.tables[0][1].rows}
-    assert not any(cell.details for cell in rows["ce"])  # of one seed alone they would not be about the mean
+    # of one seed alone they would not be about the mean
+    assert not any(cell.details for cell in rows["ce"])
     assert all(cell.details for cell in rows["ls"])
 
 
@@ -197,15 +220,21 @@ def changed(summary, **p_values):
     def estimates_of(run):
         last = (run.loss, run.seed) == ("ce", 1)
         test = {
-            name: replace(noise, p=p_values.get(name, 0.5) if last else 0.5) if noise.floor is not None else noise
+            name: replace(noise, p=p_values.get(name, 0.5) if last else 0.5)
+            if noise.floor is not None
+            else noise
             for name, noise in run.estimates.stages["test"].items()
         }
         return replace(run.estimates, stages={**run.estimates.stages, "test": test})
 
-    return replace(summary, runs=tuple(replace(run, estimates=estimates_of(run)) for run in summary.runs))
+    return replace(
+        summary, runs=tuple(replace(run, estimates=estimates_of(run)) for run in summary.runs)
+    )
 
 
-def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(measured, tmp_path):
+def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(
+    measured, tmp_path
+):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
     summary = changed(measured.model.summary, ece=0.001)
     model = report_model(summary)
@@ -213,7 +242,10 @@ def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_
     assert (told.calibrated, untold.calibrated) == (False, True)
     markdown, html, terminal = markdown_report(model), html_report(model), shown(summary)
     for text in (markdown, html):
-        assert f">~ floor {untold.floor}<" in text or f">~ floor {untold.floor}, {untold.p_value}" in text
+        assert (
+            f">~ floor {untold.floor}<" in text
+            or f">~ floor {untold.floor}, {untold.p_value}" in text
+        )
         assert f">floor {told.floor}" in text
         assert f"~ floor {told.floor}" not in text
         assert "~: the smallest p times the number of seeds is above 0.05" in text
@@ -225,7 +257,10 @@ def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_
 
 
 def test_text_of_several_runs():
-    runs = [Estimate(0.02, 0.01, 0.03, 0.008, 0.01, 0.01, 99), Estimate(0.03, 0.0, 0.04, 0.012, 0.2, 0.01, 99)]
+    runs = [
+        Estimate(0.02, 0.01, 0.03, 0.008, 0.01, 0.01, 99),
+        Estimate(0.03, 0.0, 0.04, 0.012, 0.2, 0.01, 99),
+    ]
     text = noise_text(runs, lambda v: f"{100 * v:.2f}")
     assert (text.interval, text.floor, text.p_value) == ("[0.00, 4.00]", "1.00", "p ≤ 0.01 to 0.2")
     assert text.replicates == 99
@@ -246,7 +281,8 @@ def test_text_of_several_runs():
         ([0.61, 0.004, 0.3], 0.001, "p 0.004 to 0.61", False),
         ([0.05], 0.001, "p = 0.05", False),
         ([0.0501], 0.001, "p = 0.05", True),
-        ([0.03, 0.5], 0.001, "p 0.03 to 0.5", True),  # of two, one in twenty is below 0.025 by chance
+        # of two, one in twenty is below 0.025 by chance
+        ([0.03, 0.5], 0.001, "p 0.03 to 0.5", True),
         ([0.025, 0.5], 0.001, "p 0.025 to 0.5", False),
         ([1e-5, 0.5], 1e-5, "p < 0.0001 to 0.5", False),
         ([1e-5], 1e-5, "p < 0.0001", False),
@@ -264,7 +300,12 @@ def test_the_legend_says_how_many_replicates_there_were_and_that_some_have_fewer
     assert "none of the 1,000 replicates" in noise_legend([many, few], several=False)[1]
     assert "some have 99" in noise_legend([many, few], several=False)[1]
     assert "some have" not in noise_legend([few], several=False)[1]
-    assert len(noise_legend([noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str)], several=False)) == 1
+    assert (
+        len(
+            noise_legend([noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str)], several=False)
+        )
+        == 1
+    )
     assert noise_legend([], several=True) == []
 
 
@@ -281,21 +322,35 @@ def test_what_a_file_calls_superseded_is_not_used(folder):
         "its intervals.json is of an earlier version, whose intervals of debiased_ece2 are not used",
     )
     for stage, metrics in before.stages.items():
-        assert kept.stages[stage] == {name: found for name, found in metrics.items() if name != "debiased_ece2"}
+        assert kept.stages[stage] == {
+            name: found for name, found in metrics.items() if name != "debiased_ece2"
+        }
 
 
 def test_signed_and_vanishing_metrics_have_a_floor():
     found = {name for name in METRICS if is_calibration_error(name)}
-    assert {"ece", "adaptive_ece", "classwise_ece", "smooth_ece", "ks", "debiased_ece2", "confidence_gap"} <= found
+    assert {
+        "ece",
+        "adaptive_ece",
+        "classwise_ece",
+        "smooth_ece",
+        "ks",
+        "debiased_ece2",
+        "confidence_gap",
+    } <= found
     assert not {"accuracy", "nll", "brier", "aurc", "mystery"} & found
 
 
 @pytest.mark.parametrize(
     ("values", "mark"),
     [
-        ({"ce": [0.10, 0.11, 0.12], "ls": [0.01, 0.021, 0.029], "mbls": [0.2, 0.21, 0.23]}, ""),  # few seeds
+        # few seeds
+        ({"ce": [0.10, 0.11, 0.12], "ls": [0.01, 0.021, 0.029], "mbls": [0.2, 0.21, 0.23]}, ""),
         ({"ce": [0.10, 0.11, 0.12, 0.11, 0.13], "ls": [0.01, 0.021, 0.029, 0.02, 0.028]}, "best"),
-        ({"ce": [0.02, 0.01, 0.03, 0.015, 0.02], "ls": [0.01, 0.02, 0.029, 0.012, 0.019]}, "leading"),
+        (
+            {"ce": [0.02, 0.01, 0.03, 0.015, 0.02], "ls": [0.01, 0.02, 0.029, 0.012, 0.019]},
+            "leading",
+        ),
         ({"ce": [0.2], "ls": [0.1]}, ""),
     ],
 )
@@ -303,7 +358,13 @@ def test_from_five_seeds_on_the_best_is_marked(tmp_path, values, mark):
     for loss, numbers in values.items():
         for seed, value in enumerate(numbers):
             (tmp_path / f"{loss}-s{seed}").mkdir()
-            content = {"format": 1, "loss": loss, "seed": seed, "recipe": "r", "test": {"ece": value}}
+            content = {
+                "format": 1,
+                "loss": loss,
+                "seed": seed,
+                "recipe": "r",
+                "test": {"ece": value},
+            }
             (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
     model = report_model(collect(tmp_path))
     assert {row[0].value: row[2].mark for row in model.table().rows}["ls"] == mark

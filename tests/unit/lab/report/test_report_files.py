@@ -53,7 +53,9 @@ class Page(HTMLParser):
 
 def shown(summary, width=100, *, details=True):
     model = report_model(summary)
-    table = terminal(long_table(model), details=True) if details else terminal(short_bench_table(model))
+    table = (
+        terminal(long_table(model), details=True) if details else terminal(short_bench_table(model))
+    )
     console = rich.console.Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(table)
     console.file.close()
@@ -67,15 +69,24 @@ def test_page_is_well_formed_and_needs_nothing_else(full_report):
     assert page.tags.count("svg") == 6 + 4 + 2  # diagrams, seed by seed and curves, each drawn once
     assert "img" not in page.tags
     outside = [a for a in page.addresses if not a.startswith(("./", "#", "data:"))]
-    assert all(a.startswith("https://arxiv.org/") for a in outside)  # links to papers, followed only by a click
+    # links to papers, followed only by a click
+    assert all(a.startswith("https://arxiv.org/") for a in outside)
     assert len(page.ids) == len(set(page.ids))
     assert not re.search(r"url\((?!#)|@import", full_report.html.read_text(encoding="utf-8"))
 
 
 def test_pages_rank_methods_by_aurc_too(full_report):
     """A column of the first table, which a terminal has no room for."""
-    head = next(line for line in full_report.markdown.read_text(encoding="utf-8").splitlines() if line.startswith("| "))
-    assert [cell.strip() for cell in head.split("|")[2:5]] == ["Accuracy % ↑", "NLL raw ↓", "AURC % ↓"]
+    head = next(
+        line
+        for line in full_report.markdown.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    )
+    assert [cell.strip() for cell in head.split("|")[2:5]] == [
+        "Accuracy % ↑",
+        "NLL raw ↓",
+        "AURC % ↓",
+    ]
     assert "AURC" not in shown(full_report.model.summary, details=False)
 
 
@@ -124,10 +135,18 @@ def test_every_form_shows_the_same_numbers(full_report):
 
 
 def test_details_come_last_and_are_folded_at_first(full_report):
-    details = [name for name in full_report.model.summary.metrics if METRICS[name].metadata.get("detail")]
+    details = [
+        name for name in full_report.model.summary.metrics if METRICS[name].metadata.get("detail")
+    ]
     columns = full_report.model.tables[0][1].columns[2:]
-    assert [c.metric for c in columns if not c.shown] == [c.metric for c in columns][-len(details) :] == details
-    assert [c.metric for c in columns if c.shown] == [m for m in full_report.model.summary.metrics if m not in details]
+    assert (
+        [c.metric for c in columns if not c.shown]
+        == [c.metric for c in columns][-len(details) :]
+        == details
+    )
+    assert [c.metric for c in columns if c.shown] == [
+        m for m in full_report.model.summary.metrics if m not in details
+    ]
     page = Page(full_report.html.read_text(encoding="utf-8")).text
     for text in (full_report.markdown.read_text(encoding="utf-8"), page):
         for c in columns:
@@ -141,7 +160,11 @@ def test_details_come_last_and_are_folded_at_first(full_report):
 def test_marks_are_those_of_the_comparison(full_bench, seeds):
     """From five seeds on; fewer mark no method as best."""
     summary = collect(full_bench)
-    more = [replace(run, seed=seed, measured=moved(run, seed)) for run in summary.runs for seed in (3, 4)]
+    more = [
+        replace(run, seed=seed, measured=moved(run, seed))
+        for run in summary.runs
+        for seed in (3, 4)
+    ]
     summary = replace(summary, runs=(*summary.runs, *(run for run in more if seeds == 5)))
     model = report_model(summary)
     for stage, table in model.tables:
@@ -153,26 +176,35 @@ def test_marks_are_those_of_the_comparison(full_bench, seeds):
                 continue
             alone = not comparison.not_distinguishable and not comparison.untested
             assert marks.pop(comparison.best) == ("best" if alone else "leading")
-            assert {m for m, mark in marks.items() if mark == "same"} == comparison.not_distinguishable
+            assert {
+                m for m, mark in marks.items() if mark == "same"
+            } == comparison.not_distinguishable
             assert {m for m, mark in marks.items() if mark == "worse"} == comparison.distinguishable
 
 
 def moved(run, seed):
     """Other numbers of the same run, as another seed could give them."""
     factor = 1 + np.random.default_rng([seed, *run.name.encode()]).normal() / 50
-    return {stage: {name: value * factor for name, value in found.items()} for stage, found in run.measured.items()}
+    return {
+        stage: {name: value * factor for name, value in found.items()}
+        for stage, found in run.measured.items()
+    }
 
 
 def test_terminal_table_fits_100_columns(full_bench):
     lines = shown(collect(full_bench)).splitlines()
     assert max(map(len, lines)) <= 100
-    assert sum(line.split()[:1] == ["fedlas+"] and "±" in line for line in lines) == 1  # on one line
+    # on one line
+    assert sum(line.split()[:1] == ["fedlas+"] and "±" in line for line in lines) == 1
     assert "…" not in shown(collect(full_bench), width=60)  # narrow: wraps, cuts no number
 
 
 def test_one_seed_is_not_tested(tmp_path, write_bench):
     report = write_report(write_bench(tmp_path / "b", losses=("ce", "ls"), seeds=(4,), samples=80))
-    for text in (report.markdown.read_text(encoding="utf-8"), Page(report.html.read_text(encoding="utf-8")).text):
+    for text in (
+        report.markdown.read_text(encoding="utf-8"),
+        Page(report.html.read_text(encoding="utf-8")).text,
+    ):
         assert "n = 1" in text
         assert re.search("one seed cannot show", text, re.IGNORECASE)
         assert "≈" not in text
@@ -252,7 +284,9 @@ def test_what_is_missing_or_broken_in_a_run_is_said(tmp_path, write_bench):
 
 def test_differences_between_runs_are_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0, 1), samples=80)
-    (folder / "ce-s1" / "environment.json").write_text('[{"device": "cuda", "command": "fedlas train \'a b\'"}]')
+    (folder / "ce-s1" / "environment.json").write_text(
+        '[{"device": "cuda", "command": "fedlas train \'a b\'"}]'
+    )
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "cpu; cuda (differs between runs or their starts)" in page
     assert re.search(r"dirty\s*no\b", page)
@@ -261,7 +295,11 @@ def test_differences_between_runs_are_shown(tmp_path, write_bench):
 
 def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
-    starts = [{"torch": "2.6", "command": "fedlas train a"}, {"torch": "2.7", "command": "fedlas train b"}, "junk"]
+    starts = [
+        {"torch": "2.6", "command": "fedlas train a"},
+        {"torch": "2.7", "command": "fedlas train b"},
+        "junk",
+    ]
     (folder / "ce-s0" / "environment.json").write_text(json.dumps(starts))
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "2.6; 2.7 (differs between runs or their starts)" in page
@@ -290,7 +328,9 @@ def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, monkeypa
 def test_notes_of_a_run_are_shown(tmp_path, write_run):
     write_run(tmp_path / "b" / "ce-s0", samples=80, notes=["the optimum is at <the edge>"])
     report = write_report(tmp_path / "b")
-    assert "ce-s0: the optimum is at <the edge>" in Page(report.html.read_text(encoding="utf-8")).text
+    assert (
+        "ce-s0: the optimum is at <the edge>" in Page(report.html.read_text(encoding="utf-8")).text
+    )
     assert r"ce-s0: the optimum is at \<the edge>" in report.markdown.read_text(encoding="utf-8")
 
 
@@ -328,7 +368,9 @@ def test_a_path_in_the_way_is_an_input_error(tmp_path, write_bench):
 
 
 def test_docstring_markup_does_not_reach_the_reader():
-    assert plain_summary("``a`` times :func:`~fedlas.losses.f` and :class:`B`.") == "a times f and B."
+    assert (
+        plain_summary("``a`` times :func:`~fedlas.losses.f` and :class:`B`.") == "a times f and B."
+    )
 
 
 def test_means_are_over_the_same_seeds_for_all(tmp_path, write_run):

@@ -24,7 +24,9 @@ def test_everything_finished_is_read(full_bench):
 
 def test_values_are_aligned_by_seed(tmp_path, write_run):
     for loss, seed in (("ce", 1), ("ce", 5), ("ls", 5), ("ls", 10)):
-        write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test={"ece": seed / 100})
+        write_run(
+            tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test={"ece": seed / 100}
+        )
     summary = collect(tmp_path)
     assert summary.seeds == [1, 5, 10]
     assert summary.common_seeds == [5]
@@ -36,7 +38,11 @@ def test_values_are_aligned_by_seed(tmp_path, write_run):
 def test_directions_come_from_the_registry(tmp_path, write_run):
     for loss, value in (("ce", 0.1), ("ls", 0.2)):
         for seed in (0, 1):
-            test = {"accuracy": value + seed / 50 * value, "ece": value + seed / 50 * value, "mystery": 1.0}
+            test = {
+                "accuracy": value + seed / 50 * value,
+                "ece": value + seed / 50 * value,
+                "mystery": 1.0,
+            }
             write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test=test)
     summary = collect(tmp_path)
     assert summary.compare("accuracy").best == "ls"
@@ -48,8 +54,17 @@ def test_directions_come_from_the_registry(tmp_path, write_run):
 def test_halves_of_an_error_have_no_best(tmp_path, write_run):
     for loss, value in (("ce", 0.1), ("ls", 0.2)):
         for seed in range(5):
-            test = dict.fromkeys(("ece", "o_ece", "u_ece", "debiased_ece2"), value + seed / 99 * value)
-            write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test=test, test_calibrated={})
+            test = dict.fromkeys(
+                ("ece", "o_ece", "u_ece", "debiased_ece2"), value + seed / 99 * value
+            )
+            write_run(
+                tmp_path / f"{loss}-s{seed}",
+                loss=loss,
+                seed=seed,
+                samples=50,
+                test=test,
+                test_calibrated={},
+            )
     summary = collect(tmp_path)
     assert summary.compare("ece").best == "ce"
     for metric in ("o_ece", "u_ece", "debiased_ece2", "confidence_gap"):
@@ -102,7 +117,10 @@ def test_runs_without_numbers_are_sorted_by_what_is_known(tmp_path, write_run):
         ('{"format": 1, "loss": "ce", "seed": true}', "seed"),
         ('{"format": 1, "loss": "ce", "seed": 0}', "no test metrics"),
         ('{"format": 1, "loss": "ce", "seed": 0, "test": 3}', "test is not an object"),
-        ('{"format": 1, "loss": "ce", "seed": 0, "test": {"ece": "0.1"}}', "test.ece is not a number"),
+        (
+            '{"format": 1, "loss": "ce", "seed": 0, "test": {"ece": "0.1"}}',
+            "test.ece is not a number",
+        ),
         ('{"format": 1, "loss": "ce", "seed": 0, "test": {"ece": NaN}}', "NaN is not JSON"),
         ('{"format": 1, "loss": "ce", "seed": 0, "recipe": [], "test": {"ece": 1}}', "recipe"),
     ],
@@ -119,7 +137,13 @@ def test_a_broken_file_is_named(tmp_path, write_run, text, reason):
 
 def test_missing_and_null_entries_are_not_measured(tmp_path):
     (tmp_path / "run").mkdir()
-    content = {"format": 1, "loss": "ce", "seed": 0, "test": {"ece": 0.1, "true_ece": None}, "temperature": None}
+    content = {
+        "format": 1,
+        "loss": "ce",
+        "seed": 0,
+        "test": {"ece": 0.1, "true_ece": None},
+        "temperature": None,
+    }
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(content))
     run = collect(tmp_path).runs[0]
     assert (run.measured["test"], run.temperature, run.recipe) == ({"ece": 0.1}, None, "")
@@ -148,14 +172,20 @@ def test_recipes_do_not_mix(tmp_path, write_run):
             "optimizer: {lr: 0.1}\nloss: {name: ls}\nseed: 0\n",
             r"ls-s0, which differs from ce-s0 in .* absent now",
         ),
-        ("data.json", '{"train": {"sha256": "b"}, "split": "2"}', r"data\.train\.sha256: 'a' before, 'b' now"),
+        (
+            "data.json",
+            '{"train": {"sha256": "b"}, "split": "2"}',
+            r"data\.train\.sha256: 'a' before, 'b' now",
+        ),
     ],
 )
 def test_configurations_and_data_do_not_mix(tmp_path, write_bench, file, content, message):
     write_bench(tmp_path, losses=("ce", "ls"), seeds=(0, 1), samples=50)
     for path in tmp_path.iterdir():
         (path / "data.json").write_text('{"train": {"sha256": "a"}, "split": "1"}')
-    (tmp_path / "ce-s1" / "data.json").write_text('{"train": {"sha256": "a"}, "split": "of another seed"}')
+    (tmp_path / "ce-s1" / "data.json").write_text(
+        '{"train": {"sha256": "a"}, "split": "of another seed"}'
+    )
     assert len(collect(tmp_path).runs) == 4
     (tmp_path / "ls-s0" / file).write_text(content)
     with pytest.raises(InputError, match=message):

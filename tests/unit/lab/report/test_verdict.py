@@ -25,7 +25,11 @@ def summary(values, metric="nll"):
     """Runs with these values of a metric, by method and seed."""
     runs = [
         FinishedRun(
-            RunFolder(Path(f"{method}-s{seed}")), "made", method, seed, {"test": {metric: value}, "test_calibrated": {}}
+            RunFolder(Path(f"{method}-s{seed}")),
+            "made",
+            method,
+            seed,
+            {"test": {metric: value}, "test_calibrated": {}},
         )
         for method, row in values.items()
         for seed, value in enumerate(row)
@@ -40,7 +44,9 @@ def texts(summary):
 def test_from_five_seeds_on_the_best_has_a_star_and_is_named():
     values = {"ls": [0.30, 0.31, 0.32, 0.31, 0.30], "ce": [0.20, 0.22, 0.21, 0.20, 0.21]}
     assert texts(summary(values)) == {"Lowest NLL": "ce (0.208), beyond chance over 5 seeds."}
-    rows = {row[0].value: row[1].mark for row in short_bench_table(report_model(summary(values))).rows}
+    rows = {
+        row[0].value: row[1].mark for row in short_bench_table(report_model(summary(values))).rows
+    }
     assert rows == {"ce": "best", "ls": "worse"}
     assert list(rows) == ["ce", "ls"]  # the lowest NLL first
 
@@ -81,25 +87,45 @@ def test_losses_are_compared_with_cross_entropy_after_a_temperature(values, text
     scaled = [0.30, 0.29, 0.31, 0.30, 0.30]
     runs = [
         replace(
-            run, measured={**run.measured, "test_calibrated": {"nll": scaled[run.seed] if run.loss == "ce" else 0.1}}
+            run,
+            measured={
+                **run.measured,
+                "test_calibrated": {"nll": scaled[run.seed] if run.loss == "ce" else 0.1},
+            },
         )
         for run in plain.runs
     ]
     assert texts(replace(plain, runs=tuple(runs))).get("Against ce + temperature") == text
     # After auto both sides are calibrated, so that losses are compared under equal information.
-    auto = [replace(run, measured={**run.measured, "auto": {"nll": scaled[run.seed]}}) for run in plain.runs]
-    expected = None if text is None else "no loss has a lower NLL after auto than its 0.300, beyond chance."
+    auto = [
+        replace(run, measured={**run.measured, "auto": {"nll": scaled[run.seed]}})
+        for run in plain.runs
+    ]
+    expected = (
+        None
+        if text is None
+        else "no loss has a lower NLL after auto than its 0.300, beyond chance."
+    )
     assert texts(replace(plain, runs=tuple(auto))).get("Against ce + auto") == expected
 
 
 def test_columns_after_auto_are_of_all_methods_or_of_none(model, tmp_path):
     head = [column.head for column in short_bench_table(model).columns]
-    assert head == ["method", "Accuracy % ↑", "NLL raw ↓", "NLL auto ↓", "ECE raw % (floor) ↓", "ECE auto % ↓"]
+    assert head == [
+        "method",
+        "Accuracy % ↑",
+        "NLL raw ↓",
+        "NLL auto ↓",
+        "ECE raw % (floor) ↓",
+        "ECE auto % ↓",
+    ]
     run = model.summary.runs[0]
     stored = json.loads((run.path / "auto.json").read_text())
     assert stored["metrics"] == run.measured["auto"]
     # Other predictions, or a file that is damaged, are calibrated anew.
-    (run.path / "auto.json").write_text(json.dumps({**stored, "test": "0", "metrics": {"nll": 9.0}}))
+    (run.path / "auto.json").write_text(
+        json.dumps({**stored, "test": "0", "metrics": {"nll": 9.0}})
+    )
     assert with_auto(replace(model.summary, runs=(run,))).runs[0].measured == run.measured
     # A method without predictions and without that file has none; then there is a temperature for all.
     lacking = replace(run, folder=RunFolder(tmp_path))
@@ -130,10 +156,18 @@ def test_the_calibration_of_the_best_is_judged_by_every_test(gaps, p, text):
     for seed, gap in enumerate(gaps):
         values = {"ece": abs(gap), "o_ece": max(gap, 0.0), "u_ece": max(-gap, 0.0)}
         noise = {"floor": 0.01, "least_p": 0.001, "replicates": 999}
-        found = {name: Estimate(value, 0.0, 0.1, p=0.001, **noise) for name, value in values.items() if value}
+        found = {
+            name: Estimate(value, 0.0, 0.1, p=0.001, **noise)
+            for name, value in values.items()
+            if value
+        }
         found["ece"] = Estimate(abs(gap), 0.0, 0.1, p=p, **noise)
         folder, measured = RunFolder(Path(f"ce-s{seed}")), {"test": values, "test_calibrated": {}}
-        runs.append(FinishedRun(folder, "made", "ce", seed, measured, estimates=RunEstimates({"test": found})))
+        runs.append(
+            FinishedRun(
+                folder, "made", "ce", seed, measured, estimates=RunEstimates({"test": found})
+            )
+        )
     said = texts(Summary(Path(), tuple(runs)))["Calibration"]
     assert said == f"ce has an ECE of 3.0 %, {text}."
 
@@ -141,8 +175,11 @@ def test_the_calibration_of_the_best_is_judged_by_every_test(gaps, p, text):
 def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(tmp_path):
     """With ``data.test_size`` the verdict named more images than there were."""
     (tmp_path / "data.json").write_text('{"test": {"samples": 1000}}')
-    run = FinishedRun(RunFolder(tmp_path), "made", "ce", 0, {"test": {"nll": 0.3}, "test_calibrated": {}})
-    assert report_model(Summary(tmp_path, (run,))).samples == 1000  # results that were published without splits
+    run = FinishedRun(
+        RunFolder(tmp_path), "made", "ce", 0, {"test": {"nll": 0.3}, "test_calibrated": {}}
+    )
+    # results that were published without splits
+    assert report_model(Summary(tmp_path, (run,))).samples == 1000
     np.savez(tmp_path / "splits.npz", train=np.arange(5), val=np.arange(5), test=np.arange(200))
     again = replace(run, folder=RunFolder(tmp_path))
     assert report_model(Summary(tmp_path, (again,))).samples == 200

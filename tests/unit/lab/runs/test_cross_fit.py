@@ -18,7 +18,11 @@ from fedlas.lab.runs.forecast import forecast
 from fedlas.metrics import negative_log_likelihood
 from fedlas.predictions import Predictions
 
-SETTINGS = [*SMALL, *(f"train.{key}={str(value).lower()}" for key, value in FIXED.items()), "data.cross_fit=2"]
+SETTINGS = [
+    *SMALL,
+    *(f"train.{key}={str(value).lower()}" for key, value in FIXED.items()),
+    "data.cross_fit=2",
+]
 
 
 def planned(out, loss="cross-fitted", settings=SETTINGS):
@@ -42,7 +46,8 @@ def test_a_sample_is_predicted_by_the_model_that_has_not_seen_it(tmp_path, monke
         seen.append({image.numpy().tobytes() for image in part.train.images})
         for parameter in objective.model.fc.parameters():
             parameter.data.zero_()
-        objective.model.fc.bias.data[len(seen)] = 3.0  # each model names itself by the class that it predicts
+        # each model names itself by the class that it predicts
+        objective.model.fc.bias.data[len(seen)] = 3.0
 
     probs = cross_fitted_probs(run, splits, new_accelerator(), train)
     by = probs.argmax(dim=1)
@@ -52,7 +57,8 @@ def test_a_sample_is_predicted_by_the_model_that_has_not_seen_it(tmp_path, monke
     assert sum(map(len, seen)) == len(splits.train)
     # Right for one sample in ten, at a confidence of 0.69: a temperature makes that nearly log 10 of each.
     assert negative_log_likelihood(Predictions(probs.log(), splits.train.target)) < 2.31
-    monkeypatch.setattr(cross_fit, "build_objective", None)  # all folds are finished: nothing is trained again
+    # all folds are finished: nothing is trained again
+    monkeypatch.setattr(cross_fit, "build_objective", None)
     torch.testing.assert_close(cross_fitted_probs(run, splits, new_accelerator(), train), probs)
 
 
@@ -62,7 +68,8 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, monkeypatch):
 
     def stopping(*args, **options):
         calls.append(args)
-        if len(calls) in (1, 3):  # after the training of each fold, before its predictions are there
+        # after the training of each fold, before its predictions are there
+        if len(calls) in (1, 3):
             raise KeyboardInterrupt
         return predictions_of(*args, **options)
 
@@ -83,7 +90,8 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, monkeypatch):
 
 def test_steps_of_the_folds_are_counted(tmp_path):
     assert forecast(planned(tmp_path)).steps == 2 * 4 + 2 * 2 * 2
-    assert forecast(planned(tmp_path, "ls")).steps == 2 * 4  # a loss that takes no targets has no folds
+    # a loss that takes no targets has no folds
+    assert forecast(planned(tmp_path, "ls")).steps == 2 * 4
     assert fold_runs(planned(tmp_path, "ls")) == []
 
 

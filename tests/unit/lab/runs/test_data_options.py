@@ -28,7 +28,13 @@ BIRDS = {
     "model": {"name": "mlp", "hidden": [8]},
     "train": {"epochs": 3, "batch_size": 4},
 }
-SMALL = ["train.epochs=1", "model.hidden=[8]", "data.train_size=100", "data.val_size=50", "data.test_size=40"]
+SMALL = [
+    "train.epochs=1",
+    "model.hidden=[8]",
+    "data.train_size=100",
+    "data.val_size=50",
+    "data.test_size=40",
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,9 @@ def on_birds(root, folder, **data):
 
 
 def synthetic(folder, *overrides):
-    return plan(load_recipe("synthetic", [*SMALL, *overrides]), losses=["ce"], seeds=[0], out=folder)[0]
+    return plan(
+        load_recipe("synthetic", [*SMALL, *overrides]), losses=["ce"], seeds=[0], out=folder
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +116,22 @@ def test_a_wrong_root_is_said_before_anything_is_written(tmp_path):
 
 def test_noise_tail_and_corruption_are_what_was_asked_for(tmp_path):
     plain = prepare_data(synthetic(tmp_path))
-    changes = ["data.long_tail=5", "data.label_noise.rate=0.25", "data.corruption={name: contrast, severity: 5}"]
+    changes = [
+        "data.long_tail=5",
+        "data.label_noise.rate=0.25",
+        "data.corruption={name: contrast, severity: 5}",
+    ]
     run = synthetic(tmp_path, *changes)
     splits = prepare_data(run)
     counts = np.bincount(splits.clean_target)
     before = np.bincount(plain.train.target.numpy())
-    assert counts.tolist() == [min(before[c], max(1, int(before.max() * 5 ** (-c / 9)))) for c in range(10)]
+    assert counts.tolist() == [
+        min(before[c], max(1, int(before.max() * 5 ** (-c / 9)))) for c in range(10)
+    ]
     assert set(splits.indices["train"]) < set(plain.indices["train"])
-    assert (splits.train.target.numpy() != splits.clean_target).sum() == sum(round(0.25 * count) for count in counts)
+    assert (splits.train.target.numpy() != splits.clean_target).sum() == sum(
+        round(0.25 * count) for count in counts
+    )
     assert torch.equal(splits.val.images, plain.val.images)
     assert torch.equal(splits.val.target, plain.val.target)
     assert torch.equal(splits.test.images[3], Corruption("contrast", 5)(plain.test.images[3], 3))
@@ -173,10 +189,14 @@ def shift(*words):
 def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, capsys):
     run = synthetic(tmp_path)
     metrics = execute(run)
-    assert shift(run.folder, "--corruptions", "contrast", "fog", "--severities", 1, 5, "--save") == 0
+    assert (
+        shift(run.folder, "--corruptions", "contrast", "fog", "--severities", 1, 5, "--save") == 0
+    )
     found = json.loads((run.folder / "shift.json").read_text())
     assert found["clean"]["test"]["nll"] == pytest.approx(metrics["test"]["nll"], rel=1e-6)
-    assert found["clean"]["test_calibrated"]["nll"] == pytest.approx(metrics["test_calibrated"]["nll"], rel=1e-6)
+    assert found["clean"]["test_calibrated"]["nll"] == pytest.approx(
+        metrics["test_calibrated"]["nll"], rel=1e-6
+    )
     assert found["temperature"] == pytest.approx(metrics["temperature"])
     assert [(row["corruption"], row["severity"]) for row in found["corrupted"]] == [
         ("contrast", 1), ("contrast", 5), ("fog", 1), ("fog", 5)
@@ -190,11 +210,17 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
     rows = found["corrupted"]
     for stage in ("test", "test_calibrated"):
         known = [row["noise"][stage]["ece"] for row in (found["clean"], *rows)]
-        assert all(noise["low"] <= noise["value"] <= noise["high"] and noise["floor"] > 0 for noise in known)
         assert all(
-            noise["value"] == pytest.approx(row[stage]["ece"]) for noise, row in zip(known[1:], rows, strict=True)
+            noise["low"] <= noise["value"] <= noise["high"] and noise["floor"] > 0
+            for noise in known
         )
-        mildest = [noise for noise, row in zip(known[1:], rows, strict=True) if row["severity"] == 1]
+        assert all(
+            noise["value"] == pytest.approx(row[stage]["ece"])
+            for noise, row in zip(known[1:], rows, strict=True)
+        )
+        mildest = [
+            noise for noise, row in zip(known[1:], rows, strict=True) if row["severity"] == 1
+        ]
         assert f"floor {100 * sum(noise['floor'] for noise in mildest) / 2:.2f}" in printed
     assert shift(run.folder, "--corruptions", "fog", "--severities", 1, "--replicates", 0) == 0
     assert "floor" not in capsys.readouterr().out
@@ -214,7 +240,11 @@ def test_runs_on_the_same_images_share_the_corrupted_ones(tmp_path, monkeypatch)
     runs = [load_trained(each.folder) for each in plans]
     alone = [measure_shift([run], [Corruption("fog", 2)])[0] for run in runs]
     made = []
-    monkeypatch.setattr(study, "corrupted", lambda part, corruption: made.append(part) or corrupted(part, corruption))
+    monkeypatch.setattr(
+        study,
+        "corrupted",
+        lambda part, corruption: made.append(part) or corrupted(part, corruption),
+    )
     assert measure_shift(runs, [Corruption("fog", 2)]) == alone
     assert len(made) == 2
 
@@ -233,9 +263,13 @@ def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
     with pytest.raises(InputError, match="folder of a run"):
         shift(tmp_path, "--corruptions", "fog")
     trained = load_trained(done[0].folder, data=birds)
-    recipe = replace(trained.run.recipe, data=replace(trained.run.recipe.data, corruption=Corruption("fog", 1)))
+    recipe = replace(
+        trained.run.recipe, data=replace(trained.run.recipe.data, corruption=Corruption("fog", 1))
+    )
     with pytest.raises(InputError, match="clean test images"):
-        measure_shift([replace(trained, run=replace(trained.run, recipe=recipe))], [Corruption("fog", 1)])
+        measure_shift(
+            [replace(trained, run=replace(trained.run, recipe=recipe))], [Corruption("fog", 1)]
+        )
 
 
 def test_the_verbs(tmp_path, capsys, monkeypatch):

@@ -44,7 +44,10 @@ def test_no_names_and_no_paths(monkeypatch):
         ("--out=/somewhere/runs/x --data /somewhere/images", "--out=x --data images"),
         ("--set data.root=/somewhere/images", "--set data.root=images"),
         ("--set=data.root=/somewhere/a=b", "--set=data.root=a=b"),
-        ("/somewhere/own.yaml --set optimizer.lr=0.1 runs/x /", "own.yaml --set optimizer.lr=0.1 runs/x /"),
+        (
+            "/somewhere/own.yaml --set optimizer.lr=0.1 runs/x /",
+            "own.yaml --set optimizer.lr=0.1 runs/x /",
+        ),
     ],
 )
 def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
@@ -53,8 +56,15 @@ def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
 
 
 def test_new_files_in_the_package_are_a_difference(monkeypatch):
-    answers = {"rev-parse": "0" * 40, "status": "", "--error-unmatch": "environment.py", "--others": ""}
-    monkeypatch.setattr(module, "_git", lambda _, *command: next(v for k, v in answers.items() if k in command))
+    answers = {
+        "rev-parse": "0" * 40,
+        "status": "",
+        "--error-unmatch": "environment.py",
+        "--others": "",
+    }
+    monkeypatch.setattr(
+        module, "_git", lambda _, *command: next(v for k, v in answers.items() if k in command)
+    )
     assert environment()["dirty"] is False
     answers["--others"] = "losses/new.py"
     module._commit.cache_clear()

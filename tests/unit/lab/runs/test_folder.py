@@ -30,14 +30,29 @@ def test_a_folder_has_a_name_however_it_is_written(tmp_path, monkeypatch):
 
 def test_what_was_read_stays_and_a_new_object_sees_what_has_changed(tmp_path):
     folder = RunFolder(tmp_path)
-    assert (folder.config, folder.data, folder.metrics, folder.log, folder.starts) == (None, None, {}, [], [])
-    assert (folder.is_finished, folder.is_derived, folder.num_bins, folder.files) == (False, False, 15, [])
+    assert (folder.config, folder.data, folder.metrics, folder.log, folder.starts) == (
+        None,
+        None,
+        {},
+        [],
+        [],
+    )
+    assert (folder.is_finished, folder.is_derived, folder.num_bins, folder.files) == (
+        False,
+        False,
+        15,
+        [],
+    )
     assert folder.fingerprint is None
     folder.config_path.write_text("uncertainty: {name: x}\ntrain: {num_bins: 7}\n")
     folder.metrics_path.write_text("{}")
     assert (folder.config, folder.is_finished) == (None, True)
     again = RunFolder(tmp_path)
-    assert (again.is_derived, again.num_bins, again.files) == (True, 7, ["metrics.json", "config.yaml"])
+    assert (again.is_derived, again.num_bins, again.files) == (
+        True,
+        7,
+        ["metrics.json", "config.yaml"],
+    )
 
 
 def test_missing_splits_and_predictions_are_named(tmp_path):
@@ -54,7 +69,9 @@ def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, 
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype("f4")
     Predictions(logits, logits.argmax(1)).save(folder.part_path("test"))
     folder.config_path.write_text("recipe: own\nloss: {name: ce}\n")
-    folder.metrics_path.write_text('{"format": 1, "loss": "ce", "seed": 0, "test": {"accuracy": 1.0}}')
+    folder.metrics_path.write_text(
+        '{"format": 1, "loss": "ce", "seed": 0, "test": {"accuracy": 1.0}}'
+    )
     counted = Counter()
 
     def counting(name, function):
@@ -73,12 +90,16 @@ def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, 
 def test_runs_are_found_in_benches_and_named_ones_are_taken_as_they_are(tmp_path):
     for name in ("good-s0", "bad-s0", "figures", ".hidden"):
         (tmp_path / "bench" / name).mkdir(parents=True)
-    assert [folder.name for folder in run_folders(tmp_path / "bench")] == ["bad-s0", "figures", "good-s0"]
+    assert [folder.name for folder in run_folders(tmp_path / "bench")] == [
+        "bad-s0",
+        "figures",
+        "good-s0",
+    ]
     assert run_folders(tmp_path / "none") == []
     reasons = {"good-s0": "", "bad-s0": "it is not finished", "figures": None}
 
     def find(*folders):
-        return find_runs("fedlas x", folders, lambda folder: reasons[folder.name], content="finished runs")
+        return find_runs(folders, lambda folder: reasons[folder.name], content="finished runs")
 
     found, notes = find(tmp_path / "none", tmp_path / "bench")
     assert [folder.path.name for folder in found] == ["none", "good-s0"]

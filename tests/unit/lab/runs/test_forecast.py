@@ -16,7 +16,9 @@ from fedlas.lab.runs.forecast import forecast, train_size
 def own_images(form, folder):
     """Thirty training images of three classes, two in a folder below a class folder, and six for testing."""
     if form == "npz":
-        arrays = {f"{p}_images": np.zeros((n, 8, 8), np.uint8) for p, n in (("train", 30), ("test", 6))}
+        arrays = {
+            f"{p}_images": np.zeros((n, 8, 8), np.uint8) for p, n in (("train", 30), ("test", 6))
+        }
         labels = {f"{p}_target": np.arange(n) % 3 for p, n in (("train", 30), ("test", 6))}
         np.savez(folder / "own.npz", **arrays, **labels)
         return folder / "own.npz"
@@ -28,14 +30,28 @@ def own_images(form, folder):
                 Image.new("L", (8, 8)).save(place / f"{image}.png")
     if form == "image-folder":
         (folder / "train" / "class0" / "deep").mkdir()
-        (folder / "train" / "class0" / "0.png").rename(folder / "train" / "class0" / "deep" / "0.png")
+        (folder / "train" / "class0" / "0.png").rename(
+            folder / "train" / "class0" / "deep" / "0.png"
+        )
     return folder
 
 
 def recipe(form, root, *overrides):
-    small = {"image-folder": ["data.resize=8", "data.crop=8"], "folder": ["data.channels=1"], "npz": []}[form]
-    settings = [f"data.name={form}", "data.val_size=6", "train.batch_size=10", "train.epochs=4", *small]
-    return load_recipe("synthetic", [*settings, *overrides]).with_data_root(None if root is None else str(root))
+    small = {
+        "image-folder": ["data.resize=8", "data.crop=8"],
+        "folder": ["data.channels=1"],
+        "npz": [],
+    }[form]
+    settings = [
+        f"data.name={form}",
+        "data.val_size=6",
+        "train.batch_size=10",
+        "train.epochs=4",
+        *small,
+    ]
+    return load_recipe("synthetic", [*settings, *overrides]).with_data_root(
+        None if root is None else str(root)
+    )
 
 
 @pytest.mark.parametrize("form", ["folder", "image-folder", "npz"])
@@ -43,7 +59,9 @@ def test_images_are_counted_where_they_are(form, tmp_path):
     root = own_images(form, tmp_path)
 
     def run(root, *overrides):
-        return plan(recipe(form, root, *overrides), losses=["ce"], seeds=[0], out=tmp_path / "runs")[0]
+        return plan(
+            recipe(form, root, *overrides), losses=["ce"], seeds=[0], out=tmp_path / "runs"
+        )[0]
 
     assert train_size(run(root)) == 24
     assert train_size(run(root, "data.train_size=20")) == 20
@@ -62,7 +80,10 @@ def test_a_dry_run_counts_steps_or_says_why_not(tmp_path, capsys):
     assert "2 runs, 0 of them finished; about 24 steps, 24 of them left" in text
     dry_run_bench(Group("g", "", (not_there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
     (last,) = capsys.readouterr().out.splitlines()[-1:]
-    assert last == "2 runs, 0 of them finished; steps of 2 runs unknown: their data is not there to be counted"
+    assert (
+        last
+        == "2 runs, 0 of them finished; steps of 2 runs unknown: their data is not there to be counted"
+    )
 
 
 @pytest.mark.parametrize(("every", "logged", "done"), [(1, 3, 3), (3, 5, 3), (3, 2, 0), (5, 7, 5)])
@@ -71,7 +92,9 @@ def test_a_run_resumes_from_its_checkpoint_not_from_its_log(every, logged, done,
     run = plan(small, losses=["ce"], seeds=[0], out=tmp_path)[0]
     folder = RunFolder(run.folder)
     folder.checkpoint_path.parent.mkdir(parents=True)
-    folder.log_path.write_text("".join(json.dumps({"epoch": epoch + 1}) + "\n" for epoch in range(logged)))
+    folder.log_path.write_text(
+        "".join(json.dumps({"epoch": epoch + 1}) + "\n" for epoch in range(logged))
+    )
     folder.checkpoint_path.write_bytes(b"")
     found = forecast(run)
     assert found.state == (f"resumes after epoch {done}" if done else "new")

@@ -87,7 +87,9 @@ def test_names_and_seeds_are_checked_where_a_run_is_loaded(bench, changes, messa
 
 
 def test_recipes_in_folders_and_own_names_are_fine(bench):
-    run = RunFolder(edit(bench / "ce-s0", recipe="paper/cifar10-resnet50", loss={"name": "my.loss+2"})).run
+    run = RunFolder(
+        edit(bench / "ce-s0", recipe="paper/cifar10-resnet50", loss={"name": "my.loss+2"})
+    ).run
     assert (run.recipe.name, run.name) == ("paper/cifar10-resnet50", "my.loss+2-s0")
 
 
@@ -105,9 +107,13 @@ def test_uncertainty_writes_nothing_elsewhere(bench, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["report", "card", "export", "diagnose"])
-def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(bench, tmp_path, command, monkeypatch):
+def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(
+    bench, tmp_path, command, monkeypatch
+):
     datasets = pytest.importorskip("torchvision.datasets")
-    monkeypatch.setattr(datasets, "FashionMNIST", lambda *_, **__: pytest.fail("it wants to download"))
+    monkeypatch.setattr(
+        datasets, "FashionMNIST", lambda *_, **__: pytest.fail("it wants to download")
+    )
     run = edit(bench / "ce-s0", data={"name": "fashion-mnist", "options": {"download": True}})
     (run / "data_root.txt").write_text(f"{tmp_path / 'chosen'}\n")
     main([command, str(run), *([] if command == "diagnose" else ["--replicates", "0"])])
@@ -172,9 +178,21 @@ def files_in(folder):
         ("ce-s0/export", ["export", "RUN", "--format", "torchscript", "--replicates", "0"]),
         (
             "ce-s0/predictions",
-            ["shift", "RUN", "--save", "--corruptions", "fog", "--severities", "1", "--replicates=0"],
+            [
+                "shift",
+                "RUN",
+                "--save",
+                "--corruptions",
+                "fog",
+                "--severities",
+                "1",
+                "--replicates=0",
+            ],
         ),
-        ("ce-s0/predictions", ["ood", "RUN", "--data", "digits", "--scores", "msp", "--replicates", "39"]),
+        (
+            "ce-s0/predictions",
+            ["ood", "RUN", "--data", "digits", "--scores", "msp", "--replicates", "39"],
+        ),
         ("ce-s0/predictions", ["train"]),
         ("ce-s0/log.jsonl", ["train"]),
         ("ce-s0/.lock", ["train"]),
@@ -198,14 +216,25 @@ def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command,
     if command[0] == "train":
         (bench / "ce-s0" / "metrics.json").unlink()
         settings = [word for setting in TINY for word in ("--set", setting)]
-        given = ["train", "synthetic", "--loss", "ce", "--out", words["RUN"], *settings, *command[1:]]
+        given = [
+            "train",
+            "synthetic",
+            "--loss",
+            "ce",
+            "--out",
+            words["RUN"],
+            *settings,
+            *command[1:],
+        ]
     status = main(given)
     assert files_in(home) == before
     assert status == (0 if command[0] == "report" else 2)
     assert status == 0 or "only what lies in" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["evaluate", "diagnose", "card", "export", "report", "ood", "pack", "shift"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "diagnose", "card", "export", "report", "ood", "pack", "shift"]
+)
 def test_a_name_that_is_too_long_ends_in_a_line(command, capsys):
     assert main([command, "a" * 300]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -264,13 +293,23 @@ def folder_for_file(folder):
     (folder / "config.yaml").mkdir()
 
 
-DAMAGE = [garbled_yaml, no_mapping, no_json, nested_nonsense, derived_of_nothing, no_data, folder_for_file]
+DAMAGE = [
+    garbled_yaml,
+    no_mapping,
+    no_json,
+    nested_nonsense,
+    derived_of_nothing,
+    no_data,
+    folder_for_file,
+]
 
 
 @pytest.fixture
 def told(caplog):
     caplog.set_level(logging.WARNING, logger="fedlas")
-    return lambda: [text for record in caplog.records if "is left out" in (text := record.getMessage())]
+    return lambda: [
+        text for record in caplog.records if "is left out" in (text := record.getMessage())
+    ]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -306,7 +345,9 @@ def test_commands_do_without_a_damaged_run(bench, command, damage, told):
 
 
 @pytest.mark.parametrize("command", ["diagnose", "ood"])
-def test_damage_that_shows_late_is_no_end_either_unless_no_run_is_left(bench, command, told, capsys):
+def test_damage_that_shows_late_is_no_end_either_unless_no_run_is_left(
+    bench, command, told, capsys
+):
     arguments = leave_out_of(command, bench)
     (bench / "ls-s0" / "checkpoint.pt").write_bytes(b"half")
     assert main(arguments) == 0
@@ -321,9 +362,13 @@ def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
     damage(bench / "ls-s0")
     if damage is not no_json:
         (bench / "ls-s0" / "metrics.json").unlink()
-    outcome = run_all(plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=bench))
+    outcome = run_all(
+        plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=bench)
+    )
     assert (outcome.finished, list(outcome.failed)) == (["ce-s0"], ["ls-s0"])
-    outcome = run_all(plan(load_recipe("synthetic", TINY), losses=["ce", "mbls"], seeds=[0], out=bench))
+    outcome = run_all(
+        plan(load_recipe("synthetic", TINY), losses=["ce", "mbls"], seeds=[0], out=bench)
+    )
     assert outcome.finished == ["ce-s0", "mbls-s0"]  # where it is not asked for it is no hindrance
 
 
@@ -331,7 +376,18 @@ def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
 @pytest.mark.parametrize("closed", [".", "predictions"])
 def test_a_folder_that_may_not_be_looked_into(bench, command, closed, told, capsys):
     words = [word for setting in TINY for word in ("--set", setting)]
-    asked = ["bench", "synthetic", "--seeds", "0", "--out", str(bench), *words, "--losses", "ce", "ls"]
+    asked = [
+        "bench",
+        "synthetic",
+        "--seeds",
+        "0",
+        "--out",
+        str(bench),
+        *words,
+        "--losses",
+        "ce",
+        "ls",
+    ]
     arguments = asked if command == "bench" else leave_out_of(command, bench)
     (bench / "ls-s0" / closed).chmod(0)
     if os.access(bench / "ls-s0" / closed, os.R_OK):

@@ -26,7 +26,12 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    run = plan(load_recipe("synthetic", TINY), losses=["mine"], seeds=[3], out=tmp_path_factory.mktemp("bench"))[0]
+    run = plan(
+        load_recipe("synthetic", TINY),
+        losses=["mine"],
+        seeds=[3],
+        out=tmp_path_factory.mktemp("bench"),
+    )[0]
     execute(run)
     return run
 
@@ -42,7 +47,9 @@ def test_best_weights_give_the_saved_predictions(run):
     assert trained.objective.criterion.alpha == 0.07
     assert trained.metrics["best_epoch"] in (1, 2)
     saved = Predictions.load(run.folder / "predictions" / "test.npz")
-    made = predictions_of(trained.objective, trained.splits, trained.splits.test, batch_size=50, features=True)
+    made = predictions_of(
+        trained.objective, trained.splits, trained.splits.test, batch_size=50, features=True
+    )
     for name in ("logits", "target", "features", "label_probs"):
         assert torch.equal(getattr(made, name), getattr(saved, name)), name
     head = find_head(trained.objective.model)
@@ -71,8 +78,15 @@ def moved(tmp_path):
         arrays[f"{part}_images"] = random.integers(0, 256, (samples, 4, 4, 1), dtype=np.uint8)
         arrays[f"{part}_target"] = np.arange(samples) % 2
     np.savez(folder / "mine.npz", **arrays)
-    recipe = load_recipe("synthetic", ["data={name: npz, val_size: 20}", "train.epochs=1", "model.hidden=[8]"])
-    (run,) = plan(recipe.with_data_root(str(folder / "mine.npz")), losses=["ce"], seeds=[0], out=tmp_path / "runs")
+    recipe = load_recipe(
+        "synthetic", ["data={name: npz, val_size: 20}", "train.epochs=1", "model.hidden=[8]"]
+    )
+    (run,) = plan(
+        recipe.with_data_root(str(folder / "mine.npz")),
+        losses=["ce"],
+        seeds=[0],
+        out=tmp_path / "runs",
+    )
     execute(run)
     return run, folder / "mine.npz"
 
@@ -120,7 +134,9 @@ def test_a_small_validation_part_is_named_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="fedlas"):
         run_all(runs)
     (said,) = [record.message for record in caplog.records if "validation" in record.message]
-    assert said.startswith("50 validation images are too few to choose an epoch and a temperature by")
+    assert said.startswith(
+        "50 validation images are too few to choose an epoch and a temperature by"
+    )
     caplog.clear()
     warn_of_small_validation(200)
     assert not caplog.records

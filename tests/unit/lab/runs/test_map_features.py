@@ -29,7 +29,9 @@ def test_the_indicator_reads_the_map_and_the_run_saves_the_head_s_input(tmp_path
     trained = load_trained(run.folder)
     assert (trained.run.features, trained.run.loss_options) == ("map", {"norm_p": 2})
     maps = []
-    trained.objective.model.pool.register_forward_pre_hook(lambda _, args: maps.append(args[0].flatten(1)))
+    trained.objective.model.pool.register_forward_pre_hook(
+        lambda _, args: maps.append(args[0].flatten(1))
+    )
     splits, target = trained.splits, torch.zeros(50, dtype=torch.int64)
     for images, _, _ in splits.batches(splits.val, batch_size=50):
         trained.objective(images, target)

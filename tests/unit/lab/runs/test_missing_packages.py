@@ -18,9 +18,13 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize(("package", "module"), [("jinja2", "jinja2"), ("matplotlib", "matplotlib.figure")])
+@pytest.mark.parametrize(
+    ("package", "module"), [("jinja2", "jinja2"), ("matplotlib", "matplotlib.figure")]
+)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_is_named_before_anything_is_read_or_made(tmp_path, monkeypatch, capsys, command, package, module):
+def test_is_named_before_anything_is_read_or_made(
+    tmp_path, monkeypatch, capsys, command, package, module
+):
     monkeypatch.setitem(sys.modules, module, None)
     folder = tmp_path / "folder"
     assert main([*COMMANDS[command], str(folder)]) == 2

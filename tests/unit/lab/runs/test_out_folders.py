@@ -24,7 +24,14 @@ VERBS = {
     "dry run": ["bench", "synthetic", "--dry-run", *WORDS],
     "tune": ["tune", "synthetic", "--losses", "ls", "--trials", "1", *WORDS],
 }
-SINGLE = ["report.md", "error.txt", ".film.mkv.part", ".film.mkv.abcdefgh.part", "predictions/test.npz", "log.jsonl"]
+SINGLE = [
+    "report.md",
+    "error.txt",
+    ".film.mkv.part",
+    ".film.mkv.abcdefgh.part",
+    "predictions/test.npz",
+    "log.jsonl",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,11 @@ def bench(trained, tmp_path):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -71,7 +82,9 @@ def test_uncertainty_refuses_it_too(thesis, bench, method, capsys):
     assert contents(thesis) == before
 
 
-@pytest.mark.parametrize("name", ["notes.md", ".film.mkv.abcdefgh.part", "predictions/test.npz", "log.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["notes.md", ".film.mkv.abcdefgh.part", "predictions/test.npz", "log.jsonl"]
+)
 def test_one_file_of_somebody_else_is_enough(tmp_path, name, capsys):
     (tmp_path / "x" / name).parent.mkdir(parents=True)
     (tmp_path / "x" / name).write_text("mine")
@@ -107,7 +120,10 @@ def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch, argument
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--out", text])
     assert caught.value.code == 2
-    assert f"argument --out: it must name a path; got {text!r}. Name one, or leave" in capsys.readouterr().err
+    assert (
+        f"argument --out: it must name a path; got {text!r}. Name one, or leave"
+        in capsys.readouterr().err
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -176,14 +192,38 @@ def test_a_table_of_somebody_else_is_no_sign_of_a_bench(tmp_path):
 def test_a_card_replaces_no_file_of_a_run(bench, name, capsys):
     (bench / "ce-s0" / "report.html").write_text("a page")
     before = contents(bench)
-    assert main(["card", str(bench / "ce-s0"), "--replicates", "0", "--out", str(bench / "ce-s0" / name)]) == 2
+    assert (
+        main(
+            [
+                "card",
+                str(bench / "ce-s0"),
+                "--replicates",
+                "0",
+                "--out",
+                str(bench / "ce-s0" / name),
+            ]
+        )
+        == 2
+    )
     assert "what is there already must be a card, to be replaced" in capsys.readouterr().err
     assert contents(bench) == before
 
 
 def test_a_card_is_replaced_by_a_card(bench, tmp_path):
     for _ in range(2):
-        assert main(["card", str(bench / "ce-s0"), "--replicates", "0", "--out", str(tmp_path / "c.json")]) == 0
+        assert (
+            main(
+                [
+                    "card",
+                    str(bench / "ce-s0"),
+                    "--replicates",
+                    "0",
+                    "--out",
+                    str(tmp_path / "c.json"),
+                ]
+            )
+            == 0
+        )
     assert json.loads((tmp_path / "c.json").read_text())["format"] == "fedlas.card/1"
     (tmp_path / "c.json").unlink()
     with pytest.raises(InputError, match=r"to be replaced; got .*c\.html"):

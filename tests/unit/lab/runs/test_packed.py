@@ -47,7 +47,12 @@ def packed(studies, tmp_path):
 
 def planned(folder, *changes, losses=("ce", "ls"), seeds=(0, 1, 2)):
     recipe, settings, *_ = RUNS["shared"]
-    return plan(load_recipe(recipe, [*settings, *changes]), losses=list(losses), seeds=list(seeds), out=folder)
+    return plan(
+        load_recipe(recipe, [*settings, *changes]),
+        losses=list(losses),
+        seeds=list(seeds),
+        out=folder,
+    )
 
 
 def reported(folder):
@@ -80,16 +85,29 @@ def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
         return capsys.readouterr().out
 
     before, words = reported(bench), compared()
-    held = {run.name: (run.config, run.data, run.starts, run.metrics, run.log) for run in run_folders(bench)}
-    files = {run.name: run.config_path.read_text() + run.metrics_path.read_text() for run in run_folders(bench)}
+    held = {
+        run.name: (run.config, run.data, run.starts, run.metrics, run.log)
+        for run in run_folders(bench)
+    }
+    files = {
+        run.name: run.config_path.read_text() + run.metrics_path.read_text()
+        for run in run_folders(bench)
+    }
     pack(bench, replicates=0)
     for run in held:
         shutil.rmtree(bench / run)
-    assert sorted(path.name for path in bench.iterdir() if path.suffix not in (".html", ".md")) == ["results.csv", PACK]
+    assert sorted(path.name for path in bench.iterdir() if path.suffix not in (".html", ".md")) == [
+        "results.csv",
+        PACK,
+    ]
     assert (reported(bench), compared()) == (before, words)
     again = run_folders(bench)
-    assert {run.name: (run.config, run.data, run.starts, run.metrics, run.log) for run in again} == held
-    assert {run.name: run.text(run.config_path) + run.text(run.metrics_path) for run in again} == files
+    assert {
+        run.name: (run.config, run.data, run.starts, run.metrics, run.log) for run in again
+    } == held
+    assert {
+        run.name: run.text(run.config_path) + run.text(run.metrics_path) for run in again
+    } == files
     assert "./runs.zip" in (bench / "report.html").read_text()
     assert "./ce-s0" not in (bench / "report.html").read_text()
 
@@ -123,12 +141,16 @@ def test_a_folder_with_a_configuration_of_its_own_stands_for_itself(packed):
     assert RunFolder(folder).is_finished
     assert RunFolder(folder).text(folder / "config.yaml")
     (folder / "config.yaml").write_text("recipe: other\n")
-    assert (RunFolder(folder).is_finished, RunFolder(folder).metrics, RunFolder(folder).log) == (False, {}, [])
+    assert (RunFolder(folder).is_finished, RunFolder(folder).metrics, RunFolder(folder).log) == (
+        False,
+        {},
+        [],
+    )
     assert RunFolder(folder).config == {"recipe": "other"}
 
 
 def test_a_packed_run_can_be_named_and_what_needs_its_predictions_says_so(packed, capsys):
-    (found,), _ = find_runs("test", [packed / "ce-s0"], lambda run: "", content="runs")
+    (found,), _ = find_runs([packed / "ce-s0"], lambda run: "", content="runs")
     assert (found.run.loss, found.run.seed) == ("ce", 0)
     assert main(["report", str(packed / "ce-s0")]) == 2
     assert "test.npz" in capsys.readouterr().err
@@ -176,7 +198,14 @@ def test_a_damaged_or_inflated_pack_is_named(tmp_path):
 
 
 def test_deep_and_long_values_in_a_pack_end_in_a_line(tmp_path):
-    put(tmp_path, [("a/log.jsonl", "[" * 100_000), ("a/metrics.json", "[" * 100_000), ("a/config.yaml", "[" * 100_000)])
+    put(
+        tmp_path,
+        [
+            ("a/log.jsonl", "[" * 100_000),
+            ("a/metrics.json", "[" * 100_000),
+            ("a/config.yaml", "[" * 100_000),
+        ],
+    )
     assert RunFolder(tmp_path / "a").log == []
     for field in ("metrics", "config"):
         with pytest.raises(InputError, match=field):
@@ -206,7 +235,9 @@ def test_the_same_runs_give_the_same_bytes(packed):
 
 
 def test_a_damaged_entry_is_one_run_less(packed):
-    changed(packed, lambda texts: texts | {"ce-s0": texts["ce-s0"] | {"metrics.json": '{"loss": 3}'}})
+    changed(
+        packed, lambda texts: texts | {"ce-s0": texts["ce-s0"] | {"metrics.json": '{"loss": 3}'}}
+    )
     summary = collect(packed)
     assert len(summary.runs) == 5
     assert summary.unreadable[0].name == "ce-s0"
@@ -214,7 +245,10 @@ def test_a_damaged_entry_is_one_run_less(packed):
 
 def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(packed):
     few = ("metrics.json", "log.jsonl")
-    changed(packed, lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()})
+    changed(
+        packed,
+        lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()},
+    )
     assert len(write_report(packed, replicates=0).model.summary.runs) == 6
     with pytest.raises(InputError, match=r"config\.yaml what it was made"):
         run_all(planned(packed, losses=["ce"], seeds=[0]))

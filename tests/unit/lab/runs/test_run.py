@@ -27,7 +27,9 @@ TINY = [
 
 
 def planned(out, *overrides, loss="fedlas", seed=0):
-    return plan(load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=out)[0]
+    return plan(
+        load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=out
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,8 @@ def test_what_a_run_leaves(done):
     test = Predictions.load(run.folder / "predictions" / "test.npz")
     assert test.logits.dtype == torch.float32
     assert test.num_samples == 50
-    assert test.label_probs is not None  # synthetic: so the true calibration error is among the metrics
+    # synthetic: so the true calibration error is among the metrics
+    assert test.label_probs is not None
     assert "true_ece" in metrics["test"]
 
 
@@ -62,12 +65,16 @@ def test_finished_is_not_done_again_and_needs_no_write(done):
     with lock:  # not even the lock is needed
         assert execute(run) == metrics
     del before[run.folder / ".lock"]
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}.items()
+    assert (
+        before.items() <= {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}.items()
+    )
 
 
 def test_another_configuration_is_refused_by_name(done):
     run, _ = done
-    other = replace(run, recipe=load_recipe("synthetic", [*TINY, "optimizer.lr=0.5", "train.epochs=3"]))
+    other = replace(
+        run, recipe=load_recipe("synthetic", [*TINY, "optimizer.lr=0.5", "train.epochs=3"])
+    )
     with pytest.raises(InputError) as caught:
         execute(other)
     assert "optimizer.lr: 0.05 before, 0.5 now; train.epochs: 2 before, 3 now" in str(caught.value)
@@ -75,7 +82,10 @@ def test_another_configuration_is_refused_by_name(done):
 
 
 def test_one_split_for_all_seeds_if_asked_for(tmp_path):
-    shared = [prepare_data(planned(tmp_path, "data.split_seed=5", seed=seed)).indices for seed in (0, 1, 5)]
+    shared = [
+        prepare_data(planned(tmp_path, "data.split_seed=5", seed=seed)).indices
+        for seed in (0, 1, 5)
+    ]
     own = [prepare_data(planned(tmp_path, seed=seed)).indices for seed in (0, 1, 5)]
     for part in ("train", "val", "test"):
         assert all(np.array_equal(indices[part], own[2][part]) for indices in shared)
@@ -95,7 +105,10 @@ def test_where_the_data_lies_is_not_part_of_the_run(done):
 def test_busy_folder(tmp_path):
     run = planned(tmp_path)
     run.folder.mkdir(parents=True)
-    with filelock.FileLock(run.folder / ".lock"), pytest.raises(BusyError, match="another process is working on"):
+    with (
+        filelock.FileLock(run.folder / ".lock"),
+        pytest.raises(BusyError, match="another process is working on"),
+    ):
         execute(run)
     assert [path.name for path in run.folder.iterdir()] in ([".lock"], [])
 
@@ -128,7 +141,10 @@ COMPLETE = (
         (b"[]", "must hold an object"),
         (b"{}", ".*format None"),
         (b'{"format": 2}', ".*format 2"),
-        (b'{"format": 1, "test": {}}', ".*test_calibrated, temperature, best_epoch, seconds, notes missing"),
+        (
+            b'{"format": 1, "test": {}}',
+            ".*test_calibrated, temperature, best_epoch, seconds, notes missing",
+        ),
         (COMPLETE.replace(b"0.5", b'"x"'), ".*test.ece is not a number"),
         (COMPLETE.replace(b"0.5", b"[]"), ".*test.ece is not a number"),
         (COMPLETE.replace(b"1.5", b"{}"), ".*temperature is not a number"),
@@ -217,7 +233,9 @@ def test_every_start_is_kept(tmp_path, monkeypatch):
     assert [start["command"] for start in starts] == ["first", "second", "second"]
 
 
-@pytest.mark.parametrize("content", [b"", b"a: [", b"\xff", b"just words", b"loss: {name: ce}\nseed: 4\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"a: [", b"\xff", b"just words", b"loss: {name: ce}\nseed: 4\n"]
+)
 def test_damaged_or_foreign_config(tmp_path, content):
     run = planned(tmp_path)
     run.folder.mkdir(parents=True)
@@ -270,7 +288,11 @@ def test_disk_full_on_the_way(done, tmp_path, monkeypatch, full_disk, name):
 
     def short(descriptor):
         """The disk is full when the file is synced, once there is a checkpoint to be kept."""
-        synced = [path.name for path in run.folder.rglob("*") if os.path.samestat(path.stat(), os.fstat(descriptor))]
+        synced = [
+            path.name
+            for path in run.folder.rglob("*")
+            if os.path.samestat(path.stat(), os.fstat(descriptor))
+        ]
         if checkpoint.exists() and name in synced[0]:
             before.append(checkpoint.read_bytes())
             raise OSError(28, "No space left on device")
@@ -297,9 +319,13 @@ def test_finished_meanwhile(done, monkeypatch):
         claim(run, {"split": "another"})
 
 
-@pytest.mark.parametrize(("recipe", "losses"), [("synthetic", list(LOSSES)), ("digits", ["ce", "fedlas"])])
+@pytest.mark.parametrize(
+    ("recipe", "losses"), [("synthetic", list(LOSSES)), ("digits", ["ce", "fedlas"])]
+)
 def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe, losses):
-    loaded = load_recipe(recipe, ["data.train_size=60", "data.val_size=50", "data.test_size=50", "data.cross_fit=2"])
+    loaded = load_recipe(
+        recipe, ["data.train_size=60", "data.val_size=50", "data.test_size=50", "data.cross_fit=2"]
+    )
     one = SimpleNamespace(num_processes=1, process_index=0)
     seen = {}
     for seed in (0, 1):
@@ -311,7 +337,9 @@ def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe, losses):
             for epoch in range(2):
                 batches.set_epoch(epoch)
                 order += [index.tolist() for _, _, index in batches]
-            weights = torch.cat([value.flatten().double() for value in objective.model.state_dict().values()])
+            weights = torch.cat(
+                [value.flatten().double() for value in objective.model.state_dict().values()]
+            )
             indices = np.concatenate([splits.indices[part] for part in ("train", "val", "test")])
             noise = torch.rand(3).tolist()  # what dropout would draw first
             seen.setdefault(seed, []).append((weights.tolist(), order, indices.tolist(), noise))
@@ -324,9 +352,19 @@ def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe, losses):
 def test_several_processes_share_each_batch_and_get_other_noise(tmp_path):
     run = planned(tmp_path)
     splits = prepare_data(run)
-    whole = [i.tolist() for _, _, i in training_batches(run, splits, SimpleNamespace(num_processes=1, process_index=0))]
+    whole = [
+        i.tolist()
+        for _, _, i in training_batches(
+            run, splits, SimpleNamespace(num_processes=1, process_index=0)
+        )
+    ]
     halves = [
-        [i.tolist() for _, _, i in training_batches(run, splits, SimpleNamespace(num_processes=2, process_index=rank))]
+        [
+            i.tolist()
+            for _, _, i in training_batches(
+                run, splits, SimpleNamespace(num_processes=2, process_index=rank)
+            )
+        ]
         for rank in (0, 1)
     ]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole

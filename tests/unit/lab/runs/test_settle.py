@@ -27,7 +27,9 @@ CPU = torch.device("cpu")
 
 
 def planned(folder, *overrides, loss="ce", seed=0):
-    return plan(load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=folder)[0]
+    return plan(
+        load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=folder
+    )[0]
 
 
 @pytest.fixture
@@ -48,7 +50,9 @@ def used(run):
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_first_run_gets_what_suits_the_machine_and_says_so_everywhere(machine, tmp_path, capsys, bf16):
+def test_first_run_gets_what_suits_the_machine_and_says_so_everywhere(
+    machine, tmp_path, capsys, bf16
+):
     machine(bf16=bf16)
     run, name = planned(tmp_path), "bf16" if bf16 else "fp32"
     execute(run)
@@ -57,10 +61,14 @@ def test_first_run_gets_what_suits_the_machine_and_says_so_everywhere(machine, t
     reason = "the processor has AMX" if bf16 else "the processor has neither AMX nor AVX512-BF16"
     assert RunFolder(run.folder).starts[0]["precision"] == f"{name} (auto: {reason})"
     assert f"precision {name} (auto: {reason})" in " ".join(capsys.readouterr().err.split())
-    assert RunFolder(run.folder).run.config() == yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert RunFolder(run.folder).run.config() == yaml.safe_load(
+        (run.folder / "config.yaml").read_text()
+    )
 
 
-def test_resumed_on_another_machine_it_keeps_its_own_and_warns(machine, tmp_path, caplog, monkeypatch):
+def test_resumed_on_another_machine_it_keeps_its_own_and_warns(
+    machine, tmp_path, caplog, monkeypatch
+):
     machine(bf16=True)
     run = planned(tmp_path)
 

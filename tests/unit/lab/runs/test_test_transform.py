@@ -16,7 +16,17 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own") / "run"
     options = [*OWN, "train.epochs=3", "model.width=4", "model.dropout=0.000001"]
     assert (
-        main(["train", "digits", "--loss", "ce", *(w for o in options for w in ("--set", o)), "--out", str(folder)])
+        main(
+            [
+                "train",
+                "digits",
+                "--loss",
+                "ce",
+                *(w for o in options for w in ("--set", o)),
+                "--out",
+                str(folder),
+            ]
+        )
         == 0
     )
     return folder
@@ -30,7 +40,11 @@ def test_shift(run):
 def test_uncertainty(run, tmp_path):
     """With hardly any dropout its average is the run itself."""
     out = tmp_path / "mc"
-    assert main(["uncertainty", "mc-dropout", str(run), "--set", "samples=2", "--out", str(out)]) == 0
-    mine, expected = (json.loads((folder / "metrics.json").read_text())["test"] for folder in (out, run))
+    assert (
+        main(["uncertainty", "mc-dropout", str(run), "--set", "samples=2", "--out", str(out)]) == 0
+    )
+    mine, expected = (
+        json.loads((folder / "metrics.json").read_text())["test"] for folder in (out, run)
+    )
     assert mine["accuracy"] == expected["accuracy"]
     assert mine["nll"] == pytest.approx(expected["nll"], abs=1e-3)

@@ -28,5 +28,7 @@ def test_operations_of_a_linear_model():
 
 
 def test_operations_of_convolutions():
-    model = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 3, stride=2, groups=2))
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 3, stride=2, groups=2)
+    )
     assert forward_operations(model, channels=2, size=5) == 2 * (25 * 4 * 2 * 9 + 4 * 4 * 2 * 9)

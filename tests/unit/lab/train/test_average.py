@@ -19,7 +19,9 @@ from fedlas.metrics import evaluate
 from fedlas.objective import predict
 from runs import FIXED
 
-SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
+SPLITS = split(
+    load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40
+)
 PLAIN = {"average": "none"}
 EMA = {"average": "ema", "average_decay": 0.7}
 SWA = {"average": "swa", "average_start": 0.4}
@@ -32,7 +34,14 @@ def batches(part, size=32, **options):
 def objective(seed=0):
     torch.manual_seed(seed)
     size = SPLITS.train.images[0].numel()
-    layers = [nn.Flatten(), nn.Linear(size, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)]
+    layers = [
+        nn.Flatten(),
+        nn.Linear(size, 8),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(8, 3),
+    ]
     return Objective(nn.Sequential(*layers), FedLAS(num_classes=3), head="5")
 
 
@@ -67,7 +76,11 @@ def same(a, b):
 
 
 def of_model(state):
-    return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    return {
+        key.removeprefix("model."): value
+        for key, value in state.items()
+        if key.startswith("model.")
+    }
 
 
 def plain(value):
@@ -110,7 +123,11 @@ def test_exponential_average_by_hand():
     for key in found:
         value = recorder.seen[0][key]
         for new, decay in zip(recorder.seen[1:], decays, strict=True):
-            value = new[key] if key.endswith("num_batches_tracked") else decay * value + (1 - decay) * new[key]
+            value = (
+                new[key]
+                if key.endswith("num_batches_tracked")
+                else decay * value + (1 - decay) * new[key]
+            )
         torch.testing.assert_close(found[key], value)
     assert found["1.num_batches_tracked"] == 5
 
@@ -127,7 +144,9 @@ def test_exponential_average_from_its_start():
 
 def test_mean_of_the_ends_of_epochs_by_hand():
     recorder = Recorder(epochs=4, average="swa", average_start=0.25)
-    data = [(torch.randn(n, 2, generator=torch.Generator().manual_seed(n)), None) for n in (6, 6, 3)]
+    data = [
+        (torch.randn(n, 2, generator=torch.Generator().manual_seed(n)), None) for n in (6, 6, 3)
+    ]
     ends = []
     for epoch in (1, 2, 3, 4):
         recorder.move(epoch)
@@ -147,7 +166,9 @@ def test_frozen_batch_norms_keep_their_statistics():
         def train(self, mode=True):
             return super().train(False)
 
-    model = nn.Sequential(nn.BatchNorm1d(2), Frozen(2), nn.BatchNorm1d(2, track_running_stats=False))
+    model = nn.Sequential(
+        nn.BatchNorm1d(2), Frozen(2), nn.BatchNorm1d(2, track_running_stats=False)
+    )
     model[1].running_mean.fill_(7.0)
     estimate_batch_norms(model, [(torch.full((4, 2), 3.0), None)], new_accelerator())
     assert model[0].running_mean.tolist() == [3, 3]
@@ -185,9 +206,12 @@ def test_what_is_validated_kept_and_used_is_the_average(tmp_path, config):
     # The average is of the path, not the path of the average: what is trained knows nothing of it.
     if config is EMA:
         assert same(
-            of_model(saved["objective"]), of_model(load_checkpoint(tmp_path / "raw/checkpoint.pt")["objective"])
+            of_model(saved["objective"]),
+            of_model(load_checkpoint(tmp_path / "raw/checkpoint.pt")["objective"]),
         )
-    assert not torch.equal(saved["objective"]["model.1.weight"], saved["best"]["objective"]["model.1.weight"])
+    assert not torch.equal(
+        saved["objective"]["model.1.weight"], saved["best"]["objective"]["model.1.weight"]
+    )
     # The loss's own state is not averaged.
     assert torch.equal(averaged.criterion.gate.out.weight, gates[fitted.best_epoch - 1])
 
@@ -264,12 +288,15 @@ def test_rate_of_the_schedule_for_averaging():
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([0.4, 0.4, 0.4, 0.325, 0.25, 0.175, 0.1, 0.1, 0.1, 0.1])
-    at_once = build_schedule(optimizer, ScheduleConfig(name="swa", milestones=[1, 1], factor=0.25), epochs=3)
+    at_once = build_schedule(
+        optimizer, ScheduleConfig(name="swa", milestones=[1, 1], factor=0.25), epochs=3
+    )
     assert [at_once.lr_lambdas[0](epoch) for epoch in range(3)] == [1, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(
-    ("milestones", "message"), [([0.5], "two milestones"), ([0.7, 0.4], "must rise"), ([0.5, 10], "before the last")]
+    ("milestones", "message"),
+    [([0.5], "two milestones"), ([0.7, 0.4], "must rise"), ([0.5, 10], "before the last")],
 )
 def test_nonsense_milestones(milestones, message):
     with pytest.raises(InputError, match=message):

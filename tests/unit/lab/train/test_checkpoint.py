@@ -62,7 +62,15 @@ def refused(path, content):
 
 def test_truncated_anywhere_empty_or_noise(path):
     whole, noise = path.read_bytes(), random.Random(0)
-    for length in {0, 1, 4, 100, len(whole) // 2, len(whole) - 1, *(noise.randrange(len(whole)) for _ in range(40))}:
+    for length in {
+        0,
+        1,
+        4,
+        100,
+        len(whole) // 2,
+        len(whole) - 1,
+        *(noise.randrange(len(whole)) for _ in range(40)),
+    }:
         refused(path, whole[:length])
     for length in (1, 10, 1000):
         for _ in range(20):
@@ -113,7 +121,8 @@ def test_nothing_in_the_file_is_executed(path, tmp_path, how):
 
 
 @pytest.mark.parametrize(
-    "content", [{"w": torch.zeros(1)}, [1, 2], torch.zeros(2), {"format": 99, "config": {}}, {"format": 1}]
+    "content",
+    [{"w": torch.zeros(1)}, [1, 2], torch.zeros(2), {"format": 99, "config": {}}, {"format": 1}],
 )
 def test_other_torch_files(path, content):
     torch.save(content, path)
@@ -152,7 +161,9 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(path):
     before = [whole.pop("objective")["w"], repr(whole)]
     refusals = 0
     for position in range(0, len(content), 7):
-        path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+        )
         try:
             state = load_checkpoint(path)
         except InputError:

@@ -31,7 +31,9 @@ from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
     ],
 )
 def test_nonsense_is_refused_by_name(kind, values):
-    with pytest.raises(InputError, match=r"^(optimizer|schedule|train): .*; got .*\. [A-Z]") as caught:
+    with pytest.raises(
+        InputError, match=r"^(optimizer|schedule|train): .*; got .*\. [A-Z]"
+    ) as caught:
         kind(**values)
     assert list(values)[-1] in str(caught.value) or "momentum" in str(caught.value)
 
@@ -48,7 +50,8 @@ def test_nearest_name_is_suggested():
         ([0.5, 0.75], 30, [15, 22]),
         ([150, 250], 350, [150, 250]),
         ([0.5, 8], 10, [5, 8]),
-        ([0.1, 0.5], 1, [1, 1]),  # never before the first epoch: a one-epoch trial runs at the full rate
+        # never before the first epoch: a one-epoch trial runs at the full rate
+        ([0.1, 0.5], 1, [1, 1]),
     ],
 )
 def test_milestones(milestones, epochs, resolved):
@@ -58,4 +61,5 @@ def test_milestones(milestones, epochs, resolved):
 def test_milestone_after_the_end():
     with pytest.raises(InputError, match=r"before the last epoch \(20\); got \[40\]"):
         ScheduleConfig(milestones=[10, 40]).milestone_epochs(20)
-    assert ScheduleConfig(name="cosine", milestones=[10, 40]).milestone_epochs(20)  # not used, so no error
+    # not used, so no error
+    assert ScheduleConfig(name="cosine", milestones=[10, 40]).milestone_epochs(20)

@@ -19,7 +19,9 @@ from fedlas.lab.train.loop import fit
 from fedlas.losses import FedLAS
 from runs import FIXED
 
-SPLITS = split(load_dataset("synthetic", num_train=60, num_test=20, num_classes=3), seed=0, val_size=20)
+SPLITS = split(
+    load_dataset("synthetic", num_train=60, num_test=20, num_classes=3), seed=0, val_size=20
+)
 ACCELERATOR = new_accelerator()
 
 
@@ -82,7 +84,12 @@ def test_inputs_that_cannot_be_cut():
     with pytest.raises(InputError, match=r"inputs must be one tensor .*got dict"):
         list(engine.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
     whole = Engine(linear(), TrainConfig(), ACCELERATOR)
-    assert len(list(whole.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))) == 1
+    assert (
+        len(
+            list(whole.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
+        )
+        == 1
+    )
     with pytest.raises(InputError, match=r"accumulate .*4; got 5"):
         TrainConfig(accumulate=5, batch_size=4)
 
@@ -112,22 +119,32 @@ def train(module, folder, **config):
 
 def convolutional():
     torch.manual_seed(0)
-    return Objective(build_model("resnet8", num_classes=3, in_channels=1, image_size=8, width=4), FedLAS(num_classes=3))
+    return Objective(
+        build_model("resnet8", num_classes=3, in_channels=1, image_size=8, width=4),
+        FedLAS(num_classes=3),
+    )
 
 
 def test_channels_last_is_a_layout_and_no_other_result(tmp_path):
     plain, last = convolutional(), convolutional()
     layouts = []
     last.model.register_forward_pre_hook(
-        lambda module, args: layouts.append((module.training, args[0].is_contiguous(memory_format=torch.channels_last)))
+        lambda module, args: layouts.append(
+            (module.training, args[0].is_contiguous(memory_format=torch.channels_last))
+        )
     )
     train(plain, tmp_path / "plain")
     train(last, tmp_path / "last", channels_last=True)
     assert (True, True) in layouts
     assert (True, False) not in layouts
-    kernels = [p for p in last.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    kernels = [
+        p for p in last.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1
+    ]
     assert kernels
-    assert all(p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in kernels)
+    assert all(
+        p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+        for p in kernels
+    )
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(last.state_dict()[key], value, rtol=1e-3, atol=1e-4)
 
@@ -142,7 +159,11 @@ def test_every_run_of_a_process_is_compiled(tmp_path, monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    limit = (
+        "recompile_limit"
+        if hasattr(torch._dynamo.config, "recompile_limit")
+        else "cache_size_limit"
+    )
     counts = []
     with torch._dynamo.config.patch({limit: 2}):
         for number in range(4):
@@ -167,5 +188,7 @@ def test_the_step_is_the_optimizers_and_clips_all(tmp_path):
     loss, _ = engine.wrapped(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
     engine.backward(loss * 1000, None)
     engine.step(0.01)
-    moved = torch.cat([(value - before[key]).flatten() for key, value in module.state_dict().items()])
+    moved = torch.cat(
+        [(value - before[key]).flatten() for key, value in module.state_dict().items()]
+    )
     assert float(moved.norm()) == pytest.approx(0.01, rel=1e-3)

@@ -10,12 +10,25 @@ def test_round_trip_and_truncation(tmp_path):
     for epoch in (1, 2, 3):
         append_log(path, {"epoch": epoch, "val": {"ece": epoch / 10}})
     assert [r["epoch"] for r in read_log(path)] == [1, 2, 3]
-    assert truncate_log(path, 2) == read_log(path) == [{"epoch": e, "val": {"ece": e / 10}} for e in (1, 2)]
+    assert (
+        truncate_log(path, 2)
+        == read_log(path)
+        == [{"epoch": e, "val": {"ece": e / 10}} for e in (1, 2)]
+    )
     assert truncate_log(path, 0) == []
 
 
 @pytest.mark.parametrize(
-    "tail", [b'{"epoch": 2, "val', b"\xff\xfe", b"[]\n", b'{"no": "epoch"}\n', b"\n", b"[" * 10**5, b"1" * 5000]
+    "tail",
+    [
+        b'{"epoch": 2, "val',
+        b"\xff\xfe",
+        b"[]\n",
+        b'{"no": "epoch"}\n',
+        b"\n",
+        b"[" * 10**5,
+        b"1" * 5000,
+    ],
 )
 def test_a_line_cut_short_is_left_out_and_written_over(tmp_path, tail):
     path = tmp_path / "log.jsonl"

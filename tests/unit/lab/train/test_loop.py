@@ -19,7 +19,9 @@ from fedlas.metrics import evaluate
 from fedlas.objective import predict
 from runs import FIXED
 
-SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
+SPLITS = split(
+    load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40
+)
 
 
 def batches(part, size=32, **options):
@@ -29,7 +31,9 @@ def batches(part, size=32, **options):
 def objective(criterion=None, seed=0):
     torch.manual_seed(seed)
     inputs = SPLITS.train.images[0].numel()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(inputs, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)
+    )
     return Objective(model, criterion or FedLAS(num_classes=3), head="4")
 
 
@@ -116,7 +120,11 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path, optimizer, precision, 
     assert str(a["optimizer"]) == str(b["optimizer"])
     assert a["schedule"] == b["schedule"]
     assert str(a["rng"]) == str(b["rng"])
-    assert all(value.dtype == torch.float32 for value in a["objective"].values() if value.is_floating_point())
+    assert all(
+        value.dtype == torch.float32
+        for value in a["objective"].values()
+        if value.is_floating_point()
+    )
 
 
 def test_finished_run_is_only_loaded(tmp_path):
@@ -125,7 +133,9 @@ def test_finished_run_is_only_loaded(tmp_path):
     other = objective(seed=5)
     assert train(other, tmp_path, on_record=stop_after(3)) == fitted
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == stamp
-    assert same(other.state_dict(), load_checkpoint(tmp_path / "checkpoint.pt")["best"]["objective"])
+    assert same(
+        other.state_dict(), load_checkpoint(tmp_path / "checkpoint.pt")["best"]["objective"]
+    )
 
 
 def test_validation_feedback_each_epoch_before_the_checkpoint(tmp_path):
@@ -133,7 +143,9 @@ def test_validation_feedback_each_epoch_before_the_checkpoint(tmp_path):
     seen = []
     train(whole, tmp_path / "whole", on_record=lambda _: seen.append(int(whole.criterion.calls)))
     assert seen == [1, 2, 3]
-    assert load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["objective"]["criterion.calls"] == 3
+    assert (
+        load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["objective"]["criterion.calls"] == 3
+    )
     with pytest.raises(StoppedError):
         train(objective(FromValidation()), tmp_path / "cut", on_record=stop_after(3))
     saved = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")
@@ -180,7 +192,13 @@ def test_checkpoint_with_the_monitor_of_an_earlier_version(tmp_path):
 
 def test_log_and_best_epoch(tmp_path):
     seen = []
-    fitted = train(objective(), tmp_path, epochs=4, on_record=seen.append, schedule=ScheduleConfig(milestones=[2]))
+    fitted = train(
+        objective(),
+        tmp_path,
+        epochs=4,
+        on_record=seen.append,
+        schedule=ScheduleConfig(milestones=[2]),
+    )
     assert seen == fitted.history == read_log(tmp_path / "log.jsonl")
     assert [record["lr"] for record in seen] == pytest.approx([0.05, 0.05, 0.005, 0.005])
     accuracies = [record["val"]["accuracy"] for record in seen]
@@ -192,12 +210,18 @@ def test_log_and_best_epoch(tmp_path):
 
 @pytest.mark.parametrize("average", ["none", "ema"])
 def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tmp_path, average):
-    watched = train(objective(LabelSmoothing()), tmp_path / "watched", watch_norms=True, average=average)
+    watched = train(
+        objective(LabelSmoothing()), tmp_path / "watched", watch_norms=True, average=average
+    )
     plain = train(objective(LabelSmoothing()), tmp_path / "plain", average=average)
     for record, other in zip(watched.history, plain.history, strict=True):
         found = record.pop("indicator")
         assert 0 < found["std"] < found["mean"]
-        assert found["spearman_confidence_low"] < found["spearman_confidence"] < found["spearman_confidence_high"]
+        assert (
+            found["spearman_confidence_low"]
+            < found["spearman_confidence"]
+            < found["spearman_confidence_high"]
+        )
         assert record.keys() == other.keys()
         assert record["val"] == other["val"]
 
@@ -213,7 +237,9 @@ def test_the_norm_that_is_watched_is_that_of_the_named_heads_input(tmp_path):
     module = objective(LabelSmoothing())
     (record,) = train(module, tmp_path, epochs=1, watch_norms=True).history
     found = predict(module, batches(SPLITS.val, 100), features=True, head="4")
-    assert record["indicator"]["mean"] == pytest.approx(float(found.features.abs().sum(1).mean()), rel=1e-5)
+    assert record["indicator"]["mean"] == pytest.approx(
+        float(found.features.abs().sum(1).mean()), rel=1e-5
+    )
     assert module.classifier_in(copy.deepcopy(module.model)) is not module.model[4]
 
 
@@ -226,7 +252,8 @@ def test_the_indicator_of_a_loss_that_has_one_is_watched_and_no_norm_beside_it(t
 def test_select_keeps_the_best_and_the_last_of_equals(tmp_path, metric, sign, monkeypatch):
     values = iter([0.2, 0.7, 0.4, 0.7, 0.4] if sign > 0 else [0.7, 0.2, 0.4, 0.2, 0.4])
     monkeypatch.setattr(
-        "fedlas.lab.train.loop.evaluate", lambda *_, **__: {"accuracy": 0, "ece": 0, metric: next(values)}
+        "fedlas.lab.train.loop.evaluate",
+        lambda *_, **__: {"accuracy": 0, "ece": 0, metric: next(values)},
     )
     snapshots = []
     module = objective()
@@ -263,7 +290,8 @@ def test_clipping_is_over_model_and_loss_together(tmp_path):
     optimizer = {"lr": 1.0, "momentum": 0, "weight_decay": 0, "clip_norm": 0.01}
     train(module, tmp_path, epochs=1, optimizer=optimizer)
     moved = {key: (value - start[key]).norm() for key, value in module.state_dict().items()}
-    assert moved.pop("criterion.own") == pytest.approx(0.01 * 4, rel=1e-3)  # four steps, all of the norm is the loss's
+    # four steps, all of the norm is the loss's
+    assert moved.pop("criterion.own") == pytest.approx(0.01 * 4, rel=1e-3)
     assert max(moved.values()) < 1e-3  # the model moved by what was left
 
 
@@ -284,7 +312,9 @@ def test_divergence_is_named_and_leaves_the_last_checkpoint(tmp_path):
 
 def test_validation_logits_that_are_not_finite_are_divergence_too(tmp_path):
     module = objective(LabelSmoothing())
-    module.model[3].register_forward_hook(lambda layer, _, out: out if layer.training else out * float("inf"))
+    module.model[3].register_forward_hook(
+        lambda layer, _, out: out if layer.training else out * float("inf")
+    )
     with pytest.raises(DivergedError, match="Predictions: logits must be finite"):
         train(module, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -307,7 +337,9 @@ def test_bf16_runs_the_forward_pass_in_bf16_and_nothing_else(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler"
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own imports
 def test_compiled_equals_eager(tmp_path):
     eager, compiled = objective(), objective()

@@ -16,7 +16,9 @@ def processor(monkeypatch):
 
     def has(amx=False, avx512_bf16=False):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False
+        )
 
     return has
 
@@ -42,17 +44,23 @@ def test_a_release_of_torch_that_cannot_tell_gets_fp32(monkeypatch):
     assert native_precision(CPU)[0] == "fp32"
 
 
-@pytest.mark.skipif(not hasattr(torch.cpu, "_is_avx512_bf16_supported"), reason="this torch does not tell")
+@pytest.mark.skipif(
+    not hasattr(torch.cpu, "_is_avx512_bf16_supported"), reason="this torch does not tell"
+)
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux tells in a file")
 def test_the_operating_system_agrees():
     flags = Path("/proc/cpuinfo").read_text().split()
-    assert native_precision(CPU)[0] == ("bf16" if {"amx_tile", "avx512_bf16"} & set(flags) else "fp32")
+    assert native_precision(CPU)[0] == (
+        "bf16" if {"amx_tile", "avx512_bf16"} & set(flags) else "fp32"
+    )
 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_gpu_is_asked_without_emulation(monkeypatch, native):
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation
+    )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     precision, reason = native_precision(CUDA)
     assert precision == ("bf16" if native else "fp32")
@@ -65,7 +73,9 @@ def test_only_what_is_open_is_decided():
             config = TrainConfig(precision=precision, channels_last=layout)
             assert suited(config, CPU) == config
     assert suited(TrainConfig(precision="fp32"), CPU).channels_last is True
-    assert suited(TrainConfig(), torch.device("mps")) == TrainConfig(precision="fp32", channels_last=False)
+    assert suited(TrainConfig(), torch.device("mps")) == TrainConfig(
+        precision="fp32", channels_last=False
+    )
 
 
 def test_bf16_is_refused_where_it_would_be_fp32_without_a_word(monkeypatch):
@@ -89,4 +99,6 @@ def test_text_says_what_and_why(processor):
     assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run, or one beside it, began)"
     assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
     processor()
-    assert precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe; emulated here, which is slow)"
+    assert (
+        precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe; emulated here, which is slow)"
+    )

@@ -14,7 +14,9 @@ from fedlas.losses import FedLAS
 def objective(criterion=None):
     torch.manual_seed(0)
     return Objective(
-        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), criterion or FedLAS(num_classes=3), head="2"
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)),
+        criterion or FedLAS(num_classes=3),
+        head="2",
     )
 
 
@@ -37,7 +39,9 @@ def test_milestones_as_fractions_and_as_epochs():
     by_hand = [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert first(ScheduleConfig(milestones=[0.5, 0.75]), 8) == pytest.approx(by_hand)
     assert first(ScheduleConfig(milestones=[4, 6]), 8) == pytest.approx(by_hand)
-    assert first(ScheduleConfig(milestones=[2], factor=0.5), 3, lr=0.2) == pytest.approx([0.2, 0.2, 0.1])
+    assert first(ScheduleConfig(milestones=[2], factor=0.5), 3, lr=0.2) == pytest.approx(
+        [0.2, 0.2, 0.1]
+    )
     assert first(ScheduleConfig(), 1) == [1]
 
 
@@ -46,7 +50,9 @@ def test_cosine_constant_and_warm_up():
         [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
     )
     assert first(ScheduleConfig(name="constant"), 3, lr=0.3) == pytest.approx([0.3] * 3)
-    assert first(ScheduleConfig(name="constant", warmup_epochs=3), 5) == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert first(ScheduleConfig(name="constant", warmup_epochs=3), 5) == pytest.approx(
+        [0.25, 0.5, 0.75, 1, 1]
+    )
     assert first(ScheduleConfig(name="cosine", warmup_epochs=1), 2) == pytest.approx([0.5, 0.5])
 
 
@@ -64,10 +70,15 @@ def test_milestone_after_the_last_epoch():
 @pytest.mark.parametrize("decay_criterion", [False, True])
 def test_groups(name, decay_criterion):
     model = objective()
-    built = build_optimizer(model, OptimizerConfig(name=name, weight_decay=0.3, decay_criterion=decay_criterion))
+    built = build_optimizer(
+        model, OptimizerConfig(name=name, weight_decay=0.3, decay_criterion=decay_criterion)
+    )
     assert isinstance(built, torch.optim.SGD if name == "sgd" else torch.optim.AdamW)
     assert [group["name"] for group in built.param_groups] == ["model", "criterion"]
-    assert [group["weight_decay"] for group in built.param_groups] == [0.3, 0.3 if decay_criterion else 0.0]
+    assert [group["weight_decay"] for group in built.param_groups] == [
+        0.3,
+        0.3 if decay_criterion else 0.0,
+    ]
     trained = {id(p) for group in built.param_groups for p in group["params"]}
     assert trained == {id(p) for p in model.parameters()}
 

@@ -28,7 +28,13 @@ RANKS = 2
 def transformer():
     torch.manual_seed(0)
     model = VisionTransformer(
-        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=3
+        image_size=8,
+        patch_size=4,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        mlp_dim=32,
+        num_classes=3,
     )
     model.conv_proj = nn.Conv2d(1, 16, 4, 4)
     return model
@@ -40,17 +46,29 @@ def objective(loss="fedlas"):
 
 
 def parts():
-    splits = split(load_dataset("synthetic", num_train=80, num_test=10, num_classes=3), seed=0, val_size=20)
+    splits = split(
+        load_dataset("synthetic", num_train=80, num_test=10, num_classes=3), seed=0, val_size=20
+    )
     return splits, {"mean": splits.mean, "std": splits.std}
 
 
 def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **config):
     splits, normalization = parts()
-    rank, ranks = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    rank, ranks = (
+        (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    )
     fit(
         TrainingJob(
             module,
-            Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalization),
+            Batches(
+                splits.train,
+                batch_size=21,
+                shuffle=True,
+                seed=1,
+                rank=rank,
+                world_size=ranks,
+                **normalization,
+            ),
             Batches(splits.val, batch_size=20, **normalization),
             folder=folder,
             config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **FIXED | config),
@@ -72,7 +90,9 @@ def worker(rank, folder):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # asked for and not used
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
+    )
     accelerator = new_accelerator()
     for loss in ("fedlas", "vmf"):  # the second reads the head's weight
         module = objective(loss)
@@ -80,7 +100,8 @@ def worker(rank, folder):
         if rank == 0:
             torch.save(logits(module), folder / f"{loss}.pt")
     train(objective("ce"), folder / "parts", accelerator=accelerator, accumulate=3)
-    train(objective("ce"), folder / "small parts", accelerator=accelerator, accumulate=11)  # slices of 10, 11
+    # slices of 10, 11
+    train(objective("ce"), folder / "small parts", accelerator=accelerator, accumulate=11)
     train(objective(), folder / "whole", optimizer="adamw", accelerator=accelerator)
     train(objective(), folder / "cut", optimizer="adamw", epochs=1, accelerator=accelerator)
     train(objective(), folder / "cut", optimizer="adamw", accelerator=accelerator)
@@ -105,7 +126,9 @@ def close(a, b, *, rtol=1e-4, atol=1e-5):
     assert a.keys() == b.keys()
     for key, value in a.items():
         assert type(b[key]) is torch.Tensor
-        torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 @pytest.mark.system

@@ -30,7 +30,9 @@ def test_terminal_shows_loss_accuracy_ece_and_time_left():
 
 def test_elsewhere_lines_are_sparse_and_plain():
     out = io.StringIO()
-    progress = TrainingProgress("[1/6] ce-s0", epochs=4, steps=10, console=Console(file=out, force_terminal=False))
+    progress = TrainingProgress(
+        "[1/6] ce-s0", epochs=4, steps=10, console=Console(file=out, force_terminal=False)
+    )
     with progress:
         progress.shown -= 20
         for epoch in (1, 2, 3, 4):
@@ -48,7 +50,9 @@ def test_elsewhere_lines_are_sparse_and_plain():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_quiet_shows_nothing(terminal):
     out = io.StringIO()
-    progress = TrainingProgress("x", epochs=1, steps=1, quiet=True, console=Console(file=out, force_terminal=terminal))
+    progress = TrainingProgress(
+        "x", epochs=1, steps=1, quiet=True, console=Console(file=out, force_terminal=terminal)
+    )
     with progress:
         progress.shown -= 20
         assert not progress.due()
@@ -59,7 +63,9 @@ def test_quiet_shows_nothing(terminal):
 
 def test_the_cursor_comes_back_after_an_error():
     out = io.StringIO()
-    progress = TrainingProgress("x", epochs=1, steps=1, console=Console(file=out, force_terminal=True))
+    progress = TrainingProgress(
+        "x", epochs=1, steps=1, console=Console(file=out, force_terminal=True)
+    )
     with pytest.raises(KeyboardInterrupt), progress:
         raise KeyboardInterrupt
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
@@ -68,6 +74,9 @@ def test_the_cursor_comes_back_after_an_error():
 def test_alarms_count_after_the_warm_up():
     texts = ["gate stuck on +1 for 3 epochs", "indicator saturated: 22% of the samples"]
     log = [{"epoch": epoch, "alarms": texts[: 1 + (epoch == 3)]} for epoch in range(1, 5)]
-    assert alarm_epochs(log, epochs=10) == {"gate stuck on +1": [2, 3, 4], "indicator saturated": [3]}
+    assert alarm_epochs(log, epochs=10) == {
+        "gate stuck on +1": [2, 3, 4],
+        "indicator saturated": [3],
+    }
     assert alarm_epochs(log, epochs=30) == {"gate stuck on +1": [4]}
     assert alarm_epochs(log, epochs=10, warmup_epochs=4) == {}

@@ -18,7 +18,9 @@ from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.loop import fit
 from fedlas.losses import FedLAS
 
-SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
+SPLITS = split(
+    load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40
+)
 
 
 def objective(seed=0):
@@ -29,7 +31,14 @@ def objective(seed=0):
 
 def train(module, folder, optimizer="sgd", average="none"):
     train, val = (
-        Batches(part, mean=SPLITS.mean, std=SPLITS.std, batch_size=50, shuffle=part is SPLITS.train, seed=1)
+        Batches(
+            part,
+            mean=SPLITS.mean,
+            std=SPLITS.std,
+            batch_size=50,
+            shuffle=part is SPLITS.train,
+            seed=1,
+        )
         for part in (SPLITS.train, SPLITS.val)
     )
     return fit(TrainingJob(
@@ -59,7 +68,11 @@ KINDS = [  # where, what is put there, what the error says of it
     ("epoch", -1, "best.epoch is int 2, and epoch int -1"),
     ("epoch", 10**30, "of 2"),
     ("objective", [], "objective is list"),
-    ("objective.model.1.weight", torch.zeros(2, 2), r"model.1.weight is \(2, 2\) torch.float32, not \(3, "),
+    (
+        "objective.model.1.weight",
+        torch.zeros(2, 2),
+        r"model.1.weight is \(2, 2\) torch.float32, not \(3, ",
+    ),
     ("objective.model.1.bias", torch.zeros(3).to_sparse(), "model.1.bias is"),
     ("objective.model.1.bias", torch.zeros(3, device="meta"), "model.1.bias is"),
     ("objective.model.1.bias", torch.zeros(3, dtype=torch.int8), "model.1.bias is .*int8"),
@@ -110,7 +123,9 @@ def put(state, place, value):
     return None
 
 
-@pytest.mark.parametrize(("place", "value", "message"), KINDS, ids=[f"{k[0]}-{n}" for n, k in enumerate(KINDS)])
+@pytest.mark.parametrize(
+    ("place", "value", "message"), KINDS, ids=[f"{k[0]}-{n}" for n, k in enumerate(KINDS)]
+)
 def test_nonsense_is_named_and_changes_nothing(trained, tmp_path, place, value, message):
     folder, optimizer = trained
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

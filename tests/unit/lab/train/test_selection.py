@@ -9,7 +9,12 @@ from fedlas.metrics.row_mean import negative_log_likelihood
 
 @pytest.mark.parametrize(
     ("metric", "better", "worse"),
-    [("accuracy", 0.5, 0.4), ("nll", 0.4, 0.5), ("confidence_gap", 0.01, -0.2), ("refined_nll", 0.4, 0.5)],
+    [
+        ("accuracy", 0.5, 0.4),
+        ("nll", 0.4, 0.5),
+        ("confidence_gap", 0.01, -0.2),
+        ("refined_nll", 0.4, 0.5),
+    ],
 )
 def test_merit_is_higher_for_better_values(metric, better, worse):
     assert merit(metric, better) > merit(metric, worse)

@@ -55,12 +55,27 @@ def test_no_tool_sends_anything(tmp_path):
     tools = [name for name in TOOLS if "FEDLAS_CI" in os.environ or importlib.util.find_spec(name)]
     if not tools:
         pytest.skip("no tracker is installed")
-    small = ["train.epochs=1", "data.train_size=50", "data.val_size=50", "data.test_size=50", "model.hidden=[8]"]
-    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LANG", "OMP_NUM_THREADS") if key in os.environ}
+    small = [
+        "train.epochs=1",
+        "data.train_size=50",
+        "data.val_size=50",
+        "data.test_size=50",
+        "model.hidden=[8]",
+    ]
+    kept = {
+        key: os.environ[key]
+        for key in ("PATH", "PYTHONPATH", "LANG", "OMP_NUM_THREADS")
+        if key in os.environ
+    }
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, json.dumps(tools), json.dumps(small)],
         cwd=tmp_path,
-        env={**kept, "HOME": str(tmp_path), "TRACKIO_DIR": str(tmp_path / "trackio"), "WANDB_MODE": "offline"},
+        env={
+            **kept,
+            "HOME": str(tmp_path),
+            "TRACKIO_DIR": str(tmp_path / "trackio"),
+            "WANDB_MODE": "offline",
+        },
         capture_output=True,
         text=True,
         check=False,

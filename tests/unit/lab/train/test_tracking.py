@@ -11,10 +11,17 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.train.tracking import TRACKERS, Tracking, check_trackers, tracked_values
 
-os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # trackio reads it once, when imported
+# trackio reads it once, when imported
+os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))
 
 LOG = [{"epoch": epoch, "val": {"ece": epoch / 10}, "alarms": []} for epoch in (1, 2, 3)]
-METRICS = {"test": {"nll": 0.5}, "test_calibrated": {}, "temperature": 1.5, "best_epoch": 2, "epochs": 3}
+METRICS = {
+    "test": {"nll": 0.5},
+    "test_calibrated": {},
+    "temperature": 1.5,
+    "best_epoch": 2,
+    "epochs": 3,
+}
 
 
 class Notebook:
@@ -56,7 +63,13 @@ def notebook(monkeypatch):
 
 
 def tracking(folder, trackers):
-    return Tracking(trackers, folder, project="paper/digits", name="ls-s0", config={"loss": {"name": "ls"}, "x": [1]})
+    return Tracking(
+        trackers,
+        folder,
+        project="paper/digits",
+        name="ls-s0",
+        config={"loss": {"name": "ls"}, "x": [1]},
+    )
 
 
 def show(run, trackers, records=LOG):
@@ -115,7 +128,14 @@ def test_files_of_a_tracker_stay_below_the_bench(tmp_path):
 
 def test_values_are_finite_numbers():
     val = {"ece": 0.5, "mce": None, "deep": {"x": float("nan")}}
-    record = {"epoch": 1, "val": val, "alarms": ["a", "b"], "on": True, "quantiles": [1, 2], "name": "x"}
+    record = {
+        "epoch": 1,
+        "val": val,
+        "alarms": ["a", "b"],
+        "on": True,
+        "quantiles": [1, 2],
+        "name": "x",
+    }
     assert tracked_values(record) == {"epoch": 1, "val/ece": 0.5, "alarms": 2}
 
 
@@ -133,7 +153,9 @@ def test_real_tools_take_the_log(tmp_path, monkeypatch, name):
     if name == "tensorboard":
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        events = EventAccumulator(str(tmp_path / ".trackers" / "tensorboard" / tmp_path.name / "ls-s0")).Reload()
+        events = EventAccumulator(
+            str(tmp_path / ".trackers" / "tensorboard" / tmp_path.name / "ls-s0")
+        ).Reload()
         assert [event.step for event in events.Scalars("val/ece")] == [1, 2, 3]
     if name == "mlflow":
         from mlflow import MlflowClient

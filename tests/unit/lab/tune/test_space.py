@@ -8,7 +8,8 @@ from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.tune.space import distribution_of, methods_of
 from fedlas.lab.tune.study import plan_tuning
 
-pytest.importorskip("optuna")  # in CI every extra is installed: tests/integration/test_package.py checks it
+# in CI every extra is installed: tests/integration/test_package.py checks it
+pytest.importorskip("optuna")
 
 DIGITS = load_recipe("digits")
 
@@ -33,7 +34,9 @@ def test_a_variant_keeps_what_is_not_tuned():
 
 
 def test_the_loss_inside_a_loss_is_tuned_with_it():
-    tuning = plan_tuning("digits", ["losses.mdca.base={name: focal, gamma: 2}"], losses=["modulated", "mdca"])
+    tuning = plan_tuning(
+        "digits", ["losses.mdca.base={name: focal, gamma: 2}"], losses=["modulated", "mdca"]
+    )
     modulated, mdca = tuning.methods
     assert list(modulated.ranges) == ["beta", "momentum", "base.alpha", "base.margin"]
     assert mdca.preset == {"alpha": 1.0, "base.gamma": 2}
@@ -45,7 +48,9 @@ def test_the_loss_inside_a_loss_is_tuned_with_it():
 
 
 def test_specs_change_narrow_and_add():
-    tuned = ranges(["ls", "mbls", "ce"], "alpha=0.05:0.1", "mbls.alpha=0.1,0.2", "optimizer.lr=0.01:0.3:log")
+    tuned = ranges(
+        ["ls", "mbls", "ce"], "alpha=0.05:0.1", "mbls.alpha=0.1,0.2", "optimizer.lr=0.01:0.3:log"
+    )
     assert tuned["ls"] == {"alpha": "0.05:0.1", "optimizer.lr": "0.01:0.3:log"}
     assert tuned["mbls"]["alpha"] == "0.1,0.2"
     assert ranges(["ls", "ce"], "ce.optimizer.lr=0.1,0.2")["ls"].keys() == {"alpha"}
@@ -56,7 +61,8 @@ def test_specs_change_narrow_and_add():
 
 def test_settings_are_counted():
     ls, ce = methods_of(DIGITS, ["ls", "ce"], ["alpha=0.1,0.2"])
-    assert (ls.trials(10), ls.trials(2), ce.trials(10)) == (3, 2, 1)  # the preset is a third setting of ls
+    # the preset is a third setting of ls
+    assert (ls.trials(10), ls.trials(2), ce.trials(10)) == (3, 2, 1)
     whole, free = methods_of(DIGITS, ["mbls", "ls"], ["mbls.alpha=0.1", "margin=4:7:int"])
     assert (whole.trials(10), free.trials(10)) == (4, 10)
 

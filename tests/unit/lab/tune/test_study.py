@@ -18,7 +18,8 @@ from fedlas.lab.tune.study import load_studies, run_study
 
 pytestmark = pytest.mark.system
 
-pytest.importorskip("optuna")  # in CI every extra is installed: tests/integration/test_package.py checks it
+# in CI every extra is installed: tests/integration/test_package.py checks it
+pytest.importorskip("optuna")
 
 
 def trials(tuning, loss):
@@ -46,13 +47,20 @@ def test_every_method_has_its_budget_and_its_preset_first(study, monkeypatch):
     assert len(trials(tuning, "ls")) == 7
 
 
-def test_the_objective_is_the_validation_metric_of_the_best_epoch_averaged_over_seeds(study, monkeypatch):
+def test_the_objective_is_the_validation_metric_of_the_best_epoch_averaged_over_seeds(
+    study, monkeypatch
+):
     read, predictions = [], RunFolder.predictions
-    monkeypatch.setattr(RunFolder, "predictions", lambda self, part: read.append(part) or predictions(self, part))
+    monkeypatch.setattr(
+        RunFolder, "predictions", lambda self, part: read.append(part) or predictions(self, part)
+    )
     tuning = study(losses=["ce"], trials=1, seeds=[0, 3], objective="nll")
     run_study(tuning)
     logs = [read_log(run.folder / "log.jsonl") for run in tuning.runs(tuning.methods[0])]
-    best = [max(log, key=lambda record: (record["val"]["accuracy"], record["epoch"]))["val"]["nll"] for log in logs]
+    best = [
+        max(log, key=lambda record: (record["val"]["accuracy"], record["epoch"]))["val"]["nll"]
+        for log in logs
+    ]
     assert trials(tuning, "ce") == [({}, pytest.approx(sum(best) / 2))]
     assert set(read) == {"val"}
 
@@ -60,7 +68,8 @@ def test_the_objective_is_the_validation_metric_of_the_best_epoch_averaged_over_
 def test_the_best_setting_is_a_further_method_with_other_seeds(study):
     tuning = study(losses=["ls", "ce"], trials=2, space=["ls.alpha=0.9"])
     run_study(tuning)
-    assert [params for params, _ in trials(tuning, "ls")] == [{}, {"alpha": 0.9}]  # the preset lies outside
+    # the preset lies outside
+    assert [params for params, _ in trials(tuning, "ls")] == [{}, {"alpha": 0.9}]
     ranked = ranked_trials(tuning)
     ranked["ls"].sort(key=lambda trial: -trial.number)
     content = yaml.safe_load(write_best(tuning, ranked).read_text())
@@ -111,7 +120,9 @@ def test_a_killed_study_ends_as_if_it_had_not_been(study, tmp_path, monkeypatch)
 
 @pytest.mark.system
 def test_workers_draw_the_same_settings(study, tmp_path):
-    tuning, alone = (study(losses=["ls", "mbls"], trials=2, out=tmp_path / name) for name in ("two", "one"))
+    tuning, alone = (
+        study(losses=["ls", "mbls"], trials=2, out=tmp_path / name) for name in ("two", "one")
+    )
     run_study(tuning, LocalExecutor(workers=2))
     run_study(alone)
     for loss in ("ls", "mbls"):
@@ -121,7 +132,9 @@ def test_workers_draw_the_same_settings(study, tmp_path):
 def test_a_trial_that_diverges_ends_alone_and_is_not_repeated(study, touchy, monkeypatch):
     tuning = study(losses=["touchy", "ce"], trials=6)
     run_study(tuning)
-    assert all((value is None) == (params["alpha"] > 0.5) for params, value in trials(tuning, "touchy"))
+    assert all(
+        (value is None) == (params["alpha"] > 0.5) for params, value in trials(tuning, "touchy")
+    )
     ranked = ranked_trials(tuning)
     assert (ranked["touchy"][0].value, ranked["touchy"][-1].value) == (
         min(v for _, v in trials(tuning, "touchy") if v),

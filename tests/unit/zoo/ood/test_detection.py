@@ -13,7 +13,9 @@ from fedlas.zoo.ood import DETECTION, detection_intervals, detection_metrics, fp
 from fedlas.zoo.ood import _counts as module
 
 # Few distinct values, so that ties are everywhere.
-scores = st.integers(1, 40).flatmap(lambda n: arrays(np.float64, n, elements=st.integers(-4, 4).map(float)))
+scores = st.integers(1, 40).flatmap(
+    lambda n: arrays(np.float64, n, elements=st.integers(-4, 4).map(float))
+)
 
 
 def oracle(known, unknown):
@@ -51,7 +53,9 @@ def test_equals_scikit_learn_without_ties():
 
 @given(scores, scores)
 def test_only_the_order_of_scores_matters(known, unknown):
-    assert detection_metrics(known, unknown) == detection_metrics(np.exp(known) + 7, np.exp(unknown) + 7)
+    assert detection_metrics(known, unknown) == detection_metrics(
+        np.exp(known) + 7, np.exp(unknown) + 7
+    )
 
 
 @given(scores, scores)
@@ -70,9 +74,9 @@ def test_oscr_is_the_area_under_correct_classification_rate(known, unknown, seed
     rate = [np.mean((known <= t) & right) for t in thresholds]
     false = [np.mean(unknown <= t) for t in thresholds]
     assert found == pytest.approx(np.trapezoid(rate, false), abs=1e-12)
-    assert detection_metrics(known, unknown, id_correct=np.ones(len(known), bool))["oscr"] == pytest.approx(
-        detection_metrics(known, unknown)["auroc"]
-    )
+    assert detection_metrics(known, unknown, id_correct=np.ones(len(known), bool))[
+        "oscr"
+    ] == pytest.approx(detection_metrics(known, unknown)["auroc"])
 
 
 def test_by_hand():
@@ -92,7 +96,10 @@ def test_95_percent_of_twenty_are_nineteen():
 
 def test_intervals_do_not_depend_on_blocks_and_agree_with_resampling_by_hand(monkeypatch):
     random = np.random.default_rng(1)
-    known, unknown = random.integers(0, 9, 60).astype(float), random.integers(2, 12, 45).astype(float)
+    known, unknown = (
+        random.integers(0, 9, 60).astype(float),
+        random.integers(2, 12, 45).astype(float),
+    )
     right = random.random(60) < 0.7
     found = detection_intervals(known, unknown, id_correct=right, replicates=99, seed=3)
     monkeypatch.setattr(module, "_BLOCK", 50)
@@ -100,7 +107,8 @@ def test_intervals_do_not_depend_on_blocks_and_agree_with_resampling_by_hand(mon
     sides = [np.random.Generator(np.random.PCG64([3, side])) for side in range(2)]
     rows = [side.integers(0, n, size=(99, n)) for side, n in zip(sides, (60, 45), strict=True)]
     by_hand = [
-        detection_metrics(known[a], unknown[b], id_correct=right[a]) for a, b in zip(rows[0], rows[1], strict=True)
+        detection_metrics(known[a], unknown[b], id_correct=right[a])
+        for a, b in zip(rows[0], rows[1], strict=True)
     ]
     for name, interval in found.items():
         values = np.sort([one[name] for one in by_hand])
@@ -120,7 +128,9 @@ def test_intervals_cover():
 
 def test_another_seed_draws_other_samples():
     known, unknown = np.arange(30.0), np.arange(10.0, 40.0)
-    first, again, other = (detection_intervals(known, unknown, replicates=50, seed=s)["auroc"] for s in (0, 0, 1))
+    first, again, other = (
+        detection_intervals(known, unknown, replicates=50, seed=s)["auroc"] for s in (0, 0, 1)
+    )
     assert first == again
     assert (first.low, first.high) != (other.low, other.high)
 
@@ -133,7 +143,9 @@ def test_roc_points():
     assert len(false) <= 203
     assert (np.diff(false) >= 0).all()
     assert (np.diff(true) >= 0).all()
-    assert np.trapezoid(true, false) == pytest.approx(detection_metrics(known, unknown)["auroc"], abs=2e-3)
+    assert np.trapezoid(true, false) == pytest.approx(
+        detection_metrics(known, unknown)["auroc"], abs=2e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,11 +186,20 @@ def test_intervals_of_a_perfect_separation_have_a_width():
     """Each of 20 pairs without a common sample is in order with probability AUROC, so that 0.831 gives 1 in 40."""
     found = detection_intervals(np.arange(20.0), np.arange(20.0, 50.0), replicates=99)
     assert (found["auroc"].low, found["auroc"].high) == (pytest.approx(0.025 ** (1 / 20)), 1.0)
-    assert (found["fpr95-in"].low, found["fpr95-in"].high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
-    assert all(each.low < each.high and each.low <= each.value <= each.high for each in found.values())
+    assert (found["fpr95-in"].low, found["fpr95-in"].high) == (
+        0.0,
+        pytest.approx(1 - 0.025 ** (1 / 20)),
+    )
+    assert all(
+        each.low < each.high and each.low <= each.value <= each.high for each in found.values()
+    )
     tied = detection_intervals([1.0, 1.0], [1.0, 1.0], replicates=99)["auroc"]
     assert tied.low < tied.value == 0.5 < tied.high
-    (one,) = {(each.low, each.high) for name, each in detection_intervals([1.0], [2.0]).items() if "fpr" not in name}
+    (one,) = {
+        (each.low, each.high)
+        for name, each in detection_intervals([1.0], [2.0]).items()
+        if "fpr" not in name
+    }
     assert one == (pytest.approx(0.025), 1.0)
 
 
@@ -191,13 +212,23 @@ def test_tensors_that_require_grad_or_are_half_precision(function):
 
 
 @pytest.mark.parametrize(
-    "score", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2) + 0j, np.ones(2) + 0j, None, {}]
+    "score",
+    [
+        torch.ones(2).to_sparse(),
+        torch.ones(2, device="meta"),
+        torch.ones(2) + 0j,
+        np.ones(2) + 0j,
+        None,
+        {},
+    ],
 )
 def test_what_holds_no_numbers_is_refused(score):
     with pytest.raises(InputError, match="id_score must be"):
         roc_points(score, [1.0])
     with pytest.raises(InputError, match="id_correct must be"):
-        detection_metrics([1.0, 2.0], [1.0], id_correct=score if score is not None else [None, None])
+        detection_metrics(
+            [1.0, 2.0], [1.0], id_correct=score if score is not None else [None, None]
+        )
 
 
 def test_as_many_roc_points_as_can_be_drawn():

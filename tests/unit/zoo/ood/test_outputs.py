@@ -15,7 +15,10 @@ def test_round_trip(tmp_path):
     assert torch.equal(again.logits, outputs.logits)
     assert torch.equal(again.features, outputs.features)
     assert torch.equal(again.scores["odin"], outputs.scores["odin"])
-    assert Outputs.load(Outputs(torch.zeros(1, 2)).save(tmp_path / "b.npz", about={}))[0].features is None
+    assert (
+        Outputs.load(Outputs(torch.zeros(1, 2)).save(tmp_path / "b.npz", about={}))[0].features
+        is None
+    )
 
 
 def test_they_are_no_predictions_to_evaluate(tmp_path):
@@ -78,7 +81,12 @@ def test_sizes():
 
 
 @pytest.mark.parametrize(
-    "bad", [torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)]
+    "bad",
+    [
+        torch.zeros(2, 1, 4, 4),
+        torch.zeros(2, 2, 4, 4, dtype=torch.uint8),
+        torch.zeros(4, 4, dtype=torch.uint8),
+    ],
 )
 def test_adapt_refuses(bad):
     with pytest.raises(InputError, match="adapt_images"):
@@ -88,7 +96,12 @@ def test_adapt_refuses(bad):
 def test_duplicates():
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=random)
-    others = torch.cat([images[[1, 4, 4]], torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8, generator=random)])
+    others = torch.cat(
+        [
+            images[[1, 4, 4]],
+            torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8, generator=random),
+        ]
+    )
     assert count_duplicates(images, others) == 2
     changed = others.clone()
     changed[:, 0, 0, 0] += 1

@@ -43,7 +43,9 @@ def test_the_distance_of_two_sets():
     for chosen in combinations(range(12), 4):
         mine = [values[i] for i in chosen]
         rest = [values[i] for i in range(12) if i not in chosen]
-        as_far += sum(abs(mine.count(v) / 4 - rest.count(v) / 8) for v in (0, 1, 2)) / 2 > 0.5 - 1e-9
+        as_far += (
+            sum(abs(mine.count(v) / 4 - rest.count(v) / 8) for v in (0, 1, 2)) / 2 > 0.5 - 1e-9
+        )
     exact = as_far / 495
     assert 0.05 < exact < 0.5
     assert found.p_value == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4999))
@@ -58,7 +60,9 @@ def test_a_single_sample_is_a_set_of_one():
 def test_the_information_of_two_sets():
     # Over rules, the shares (1/2, 1/4, 1/4) take two values and (1/4, 0, 3/4) three, which determine the former. So
     # the information is the entropy of the former: one rule of three, and two of three.
-    found = rule_shift(TRAIN, column(BATCH), held_out=column(HELD_OUT), trees=50, statistic="information")
+    found = rule_shift(
+        TRAIN, column(BATCH), held_out=column(HELD_OUT), trees=50, statistic="information"
+    )
     assert found.statistic == pytest.approx(math.log(3) / 3 + 2 / 3 * math.log(1.5))
 
 
@@ -80,7 +84,10 @@ def test_a_shifted_set_is_found(statistic):
 @pytest.mark.parametrize("statistic", ["distance", "information"])
 def test_p_is_uniform_without_a_shift(statistic):
     options = {"statistic": statistic, "trees": 8, "permutations": 39}
-    found = [rule_shift(drawn(80, 0.5, seed), drawn(30, 0.5, 99 + seed).features, **options) for seed in range(60)]
+    found = [
+        rule_shift(drawn(80, 0.5, seed), drawn(30, 0.5, 99 + seed).features, **options)
+        for seed in range(60)
+    ]
     small = sum(shift.p_value <= 0.25 for shift in found)
     # 15 expected; a binomial of 60 lies in this range in 999 of 1000 cases.
     assert 5 <= small <= 26

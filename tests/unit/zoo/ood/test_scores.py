@@ -73,7 +73,9 @@ def test_shifts_and_scales(shift, scale):
 
 
 def test_confident_samples_are_told_apart():
-    z = torch.tensor([[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [61.0, 0.0, 0.0], [300.0, 0.0, 0.0], [301.0, 0.0, 0.0]])
+    z = torch.tensor(
+        [[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [61.0, 0.0, 0.0], [300.0, 0.0, 0.0], [301.0, 0.0, 0.0]]
+    )
     for score in (msp_score, entropy_score, gen_score):
         assert (score(z).diff() < 0).all(), score
         torch.testing.assert_close(score(z), score(z.double()), rtol=1e-6, atol=0)
@@ -100,7 +102,9 @@ def test_negative_aware_norm_by_hand():
     assert negative_aware_norm_score(features).tolist() == [-4, 0, 0, -3]
     # Equation 10: the L1 norm over the L0 norm.
     active = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).relu()
-    expected = -torch.linalg.vector_norm(active, ord=1, dim=1) / torch.linalg.vector_norm(active, ord=0, dim=1)
+    expected = -torch.linalg.vector_norm(active, ord=1, dim=1) / torch.linalg.vector_norm(
+        active, ord=0, dim=1
+    )
     torch.testing.assert_close(negative_aware_norm_score(active).float(), expected)
 
 
@@ -117,9 +121,13 @@ def test_mahalanobis_equals_scikit_learn(train):
     x, y = train.features[:, :6].double().numpy(), train.target.numpy()
     means = np.stack([x[y == k].mean(0) for k in range(5)])
     within = EmpiricalCovariance(assume_centered=True).fit(x - means[y])
-    expected = np.stack([within.mahalanobis(test.double().numpy() - mean) for mean in means], 1).min(1)
+    expected = np.stack(
+        [within.mahalanobis(test.double().numpy() - mean) for mean in means], 1
+    ).min(1)
     known = Predictions(train.logits, train.target, features=train.features[:, :6])
-    np.testing.assert_allclose(2 * mahalanobis_score(test, train=known).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        2 * mahalanobis_score(test, train=known).numpy(), expected, rtol=1e-9
+    )
     # A column that says nothing new, and one that never varies, change nothing.
     np.testing.assert_allclose(
         2 * mahalanobis_score(train.features[:20], train=train).numpy(), expected[:20], rtol=1e-9
@@ -146,9 +154,13 @@ def test_mahalanobis_does_not_depend_on_units(train):
 def test_mahalanobis_equals_pytorch_ood_where_its_ridge_is_small(train):
     columns = train.features[:, :6]
     known, test = Predictions(train.logits, train.target, features=columns), columns[:50] + 0.5
-    for score, detector in ((mahalanobis_score, oracle.Mahalanobis), (relative_mahalanobis_score, oracle.RMD)):
+    for score, detector in (
+        (mahalanobis_score, oracle.Mahalanobis),
+        (relative_mahalanobis_score, oracle.RMD),
+    ):
         theirs = detector(None).fit_features(columns, train.target).predict_features(test).double()
-        half = 300 if detector is oracle.Mahalanobis else 150  # theirs divides no scatter, and RMD is not halved
+        # theirs divides no scatter, and RMD is not halved
+        half = 300 if detector is oracle.Mahalanobis else 150
         torch.testing.assert_close(score(test, train=known), half * theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -156,7 +168,10 @@ def test_mahalanobis_does_not_depend_on_the_order_of_compact_classes():
     """In float32 the AUROC of such features moved by 0.04 % with the order of the training samples."""
     generator = torch.Generator().manual_seed(0)
     target, other = torch.arange(1000) % 10, torch.arange(500) % 10
-    centers, mixing = 3 * torch.randn(10, 64, generator=generator), torch.randn(64, 64, generator=generator)
+    centers, mixing = (
+        3 * torch.randn(10, 64, generator=generator),
+        torch.randn(64, 64, generator=generator),
+    )
     mixing *= torch.logspace(-4, -6, 64) / 8
 
     def compact(labels, scale=1.0):
@@ -166,7 +181,10 @@ def test_mahalanobis_does_not_depend_on_the_order_of_compact_classes():
     order = torch.randperm(1000, generator=generator)
     for score in (mahalanobis_score, relative_mahalanobis_score):
         one, again = (
-            score(tested, train=Predictions(torch.zeros(1000, 10), target[rows], features=features[rows]))
+            score(
+                tested,
+                train=Predictions(torch.zeros(1000, 10), target[rows], features=features[rows]),
+            )
             for rows in (torch.arange(1000), order)
         )
         torch.testing.assert_close(one, again, rtol=1e-6, atol=1e-6)
@@ -177,7 +195,9 @@ def test_knn_is_the_distance_to_the_kth(train):
     test = torch.randn(7, 8)
     expected = torch.cdist(nn.functional.normalize(test.double()), unit).sort(1).values
     for k in (1, 50, 300):
-        torch.testing.assert_close(knn_score(test, train=train, k=k).double(), expected[:, k - 1], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            knn_score(test, train=train, k=k).double(), expected[:, k - 1], atol=1e-5, rtol=1e-4
+        )
     with pytest.raises(InputError, match="at most 300"):
         knn_score(test, train=train, k=301)
 
@@ -201,7 +221,9 @@ def test_kl_matching_by_hand():
     typical = torch.stack([val.probs[val.predicted == k].mean(0) for k in range(5)])
     p = logits(4).softmax(1)
     expected = (p[:, None] * (p[:, None].log() - typical.log())).sum(2).amin(1)
-    torch.testing.assert_close(kl_matching_score(logits(4), val=val).float(), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        kl_matching_score(logits(4), val=val).float(), expected, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_odin_by_hand():
@@ -232,7 +254,9 @@ def test_what_is_far_scores_higher(train):
         assert detection_metrics(scores[:100], scores[100:])["auroc"] > 0.8, function
 
 
-@pytest.mark.parametrize("score", [msp_score, entropy_score, max_logit_score, energy_score, gen_score])
+@pytest.mark.parametrize(
+    "score", [msp_score, entropy_score, max_logit_score, energy_score, gen_score]
+)
 def test_logit_scores_refuse(score):
     for bad in (
         torch.zeros(3), torch.zeros(3, 2, dtype=torch.int64), [[1.0]], torch.zeros(3, 2, 2), torch.full((3, 2), 1e31),
@@ -256,7 +280,9 @@ def test_options_are_checked(train):
         lambda: vim_score(train.features, train=train, head=nn.Linear(7, 5)),
         lambda: vim_score(train.features, train=train, head=nn.Identity()),
         lambda: kl_matching_score(logits(classes=4), val=train),
-        lambda: mahalanobis_score(torch.zeros(2, 8), train=Predictions(train.logits, train.target, torch.ones(300, 8))),
+        lambda: mahalanobis_score(
+            torch.zeros(2, 8), train=Predictions(train.logits, train.target, torch.ones(300, 8))
+        ),
     ):
         with pytest.raises(InputError):
             call()

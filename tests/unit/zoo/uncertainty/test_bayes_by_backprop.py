@@ -11,8 +11,18 @@ from fedlas._core.check import InputError
 from fedlas.features import find_head
 from fedlas.lab.models import build_model
 from fedlas.objective import Objective, predict
-from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty, SampledWeights, gaussian_kl, kl_divergence
-from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig, bayesian_layers, sampling, to_bayesian
+from fedlas.zoo.uncertainty.bayes_by_backprop import (
+    KLPenalty,
+    SampledWeights,
+    gaussian_kl,
+    kl_divergence,
+)
+from fedlas.zoo.uncertainty.bayesian_layers import (
+    BayesianConfig,
+    bayesian_layers,
+    sampling,
+    to_bayesian,
+)
 
 pytest.importorskip("lightning")  # torch-uncertainty imports it, and does not say so
 pytest.importorskip("torch_uncertainty")
@@ -44,7 +54,9 @@ def test_kl_against_torch_and_by_hand():
     prior = torch.distributions.Normal(0.0, 0.7)
     expected = torch.distributions.kl_divergence(torch.distributions.Normal(mu, sigma), prior).sum()
     torch.testing.assert_close(gaussian_kl(mu, sigma, 0.7), expected)
-    assert gaussian_kl(torch.zeros(2), torch.full((2,), 0.7), 0.7).item() == pytest.approx(0, abs=1e-6)
+    assert gaussian_kl(torch.zeros(2), torch.full((2,), 0.7), 0.7).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_kl_of_a_model_sums_over_layers_weights_and_biases():
@@ -74,13 +86,17 @@ def test_mixture_prior_is_right_on_average_and_near_one_component_it_is_the_clos
         return total / draws
 
     closed = value(1.0, 0.002, 1)
-    assert value(0.5, 0.4, 800) == pytest.approx(closed, abs=0.2)  # both components are the same Gaussian
+    # both components are the same Gaussian
+    assert value(0.5, 0.4, 800) == pytest.approx(closed, abs=0.2)
     # An integral on a grid for a true mixture.
     w = torch.linspace(-4, 4, 20001, dtype=torch.float64)
     expected = 0.0
     for mu in (0.1, -0.2, 0.3, 0.0, 0.5, -0.4, 0.0, 0.0):
         q = torch.distributions.Normal(torch.tensor(mu, dtype=torch.float64), 0.3).log_prob(w)
-        parts = [torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), s).log_prob(w) for s in (0.4, 0.1)]
+        parts = [
+            torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), s).log_prob(w)
+            for s in (0.4, 0.1)
+        ]
         p = torch.logsumexp(torch.stack([parts[0] + math.log(0.7), parts[1] + math.log(0.3)]), 0)
         expected += torch.trapezoid(q.exp() * (q - p), w).item()
     assert value(0.7, 0.1, 800) == pytest.approx(expected, abs=0.3)
@@ -102,7 +118,9 @@ def test_the_means_are_the_model_it_was(name):
     torch.manual_seed(0)
     plain = build_model(name, num_classes=3, in_channels=1, image_size=8).eval()
     model = to_bayesian(copy.deepcopy(plain)).eval()
-    assert len(bayesian_layers(model)) == sum(isinstance(m, nn.Linear | nn.Conv2d) for m in plain.modules())
+    assert len(bayesian_layers(model)) == sum(
+        isinstance(m, nn.Linear | nn.Conv2d) for m in plain.modules()
+    )
     assert not [m for m in model.modules() if type(m) in (nn.Linear, nn.Conv2d)]
     torch.testing.assert_close(model(images()), plain(images()))
     assert find_head(model) is model.fc
@@ -159,7 +177,9 @@ def test_objective_is_the_negative_elbo_per_sample_and_learns_spread():
         KLPenalty(100, weight=100.0)(model).backward()
         optimizer.step()
     for layer in bayesian_layers(model):  # without data the posterior goes to the prior
-        assert nn.functional.softplus(layer.weight_sigma).mean().item() == pytest.approx(0.5, abs=0.05)
+        assert nn.functional.softplus(layer.weight_sigma).mean().item() == pytest.approx(
+            0.5, abs=0.05
+        )
         assert layer.weight_mu.abs().max() < 0.1
 
 
@@ -173,7 +193,9 @@ def test_sampled_predictions():
     singles = [(x[None], y[None]) for batch in loader() for x, y in zip(*batch, strict=True)]
     single = predict(SampledWeights(model, samples=4, seed=3), singles)
     torch.testing.assert_close(single.logits, whole.logits)
-    assert not torch.allclose(predict(SampledWeights(model, samples=4, seed=4), loader()).logits, whole.logits)
+    assert not torch.allclose(
+        predict(SampledWeights(model, samples=4, seed=4), loader()).logits, whole.logits
+    )
     # By hand: mean of the softmax over four draws.
     sampled = SampledWeights(model, samples=4, seed=3)
     model.eval()
@@ -190,7 +212,13 @@ def test_sampled_predictions():
 def test_nonsense():
     with pytest.raises(InputError, match="linear or convolutional"):
         to_bayesian(nn.Sequential(nn.ReLU()))
-    for options in ({"prior_sigma": 0.0}, {"sigma_init": -1}, {"prior_pi": 0}, {"prior_pi": 1.5}, {"kl_weight": -1}):
+    for options in (
+        {"prior_sigma": 0.0},
+        {"sigma_init": -1},
+        {"prior_pi": 0},
+        {"prior_pi": 1.5},
+        {"kl_weight": -1},
+    ):
         with pytest.raises(InputError, match=next(iter(options))):
             BayesianConfig(**options)
     with pytest.raises(InputError, match=r"model\.bayesian=true"):

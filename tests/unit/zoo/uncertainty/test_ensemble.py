@@ -61,7 +61,9 @@ def test_one_alone_is_itself():
 
 def test_what_is_kept():
     truth = torch.full((7, 4), 0.25)
-    found = average(made(0, features=torch.ones(7, 2), weights=torch.arange(7)), made(1, label_probs=truth))
+    found = average(
+        made(0, features=torch.ones(7, 2), weights=torch.arange(7)), made(1, label_probs=truth)
+    )
     assert found.weights.tolist() == list(range(7))
     assert found.features is None
     assert torch.equal(found.label_probs, truth)
@@ -73,9 +75,15 @@ def test_what_is_kept():
     [
         (lambda: average(), "at least one"),
         (lambda: average(made(0), torch.zeros(7, 4)), r"takes Predictions.*\(7, 4\)"),
-        (lambda: average(made(0), made(1, samples=6)), r"same 7 samples of 4 classes; got \(6, 4\).*as number 2"),
+        (
+            lambda: average(made(0), made(1, samples=6)),
+            r"same 7 samples of 4 classes; got \(6, 4\).*as number 2",
+        ),
         (lambda: average(made(0), made(1, classes=5)), r"\(7, 5\)"),
-        (lambda: average(made(0), made(1, target=torch.zeros(7, dtype=torch.int64))), "other targets"),
+        (
+            lambda: average(made(0), made(1, target=torch.zeros(7, dtype=torch.int64))),
+            "other targets",
+        ),
         (lambda: average(made(0), weights=[1.0, 1.0]), "weights must be 1 numbers"),
         (lambda: average(made(0), made(1), weights=[0, 0]), "not all 0"),
         (lambda: average(made(0), made(1), weights=[2, -1]), "weights"),
@@ -96,7 +104,9 @@ def test_members_without_labels():
 
 
 def test_mean_log_probs_over_the_first_axis():
-    logits = torch.randn(5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits = torch.randn(
+        5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     torch.testing.assert_close(mean_log_probs(logits).exp(), logits.softmax(-1).mean(0))
     weights = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=torch.float64)
     expected = (weights[:, None, None, None] * logits.softmax(-1)).sum(0)

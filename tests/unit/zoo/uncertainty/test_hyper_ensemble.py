@@ -14,7 +14,10 @@ def pool(count, samples=40, classes=3, seed=0):
     rng = np.random.default_rng(seed)
     target = rng.integers(classes, size=samples)
     return [
-        Predictions(1.2 * np.eye(classes)[target] + (1 + 0.3 * i) * rng.normal(size=(samples, classes)), target)
+        Predictions(
+            1.2 * np.eye(classes)[target] + (1 + 0.3 * i) * rng.normal(size=(samples, classes)),
+            target,
+        )
         for i in range(count)
     ]
 
@@ -29,7 +32,9 @@ def by_hand(members, size):
     """The same picks by trying every candidate in full."""
     counts, lowest = [0] * len(members), np.inf
     while sum(c > 0 for c in counts) < size:
-        tried = [nll(members, [c + (i == j) for j, c in enumerate(counts)]) for i in range(len(members))]
+        tried = [
+            nll(members, [c + (i == j) for j, c in enumerate(counts)]) for i in range(len(members))
+        ]
         best = int(np.argmin(tried))
         if tried[best] >= lowest - 1e-9:
             break
@@ -68,7 +73,9 @@ def test_counts_are_weights_of_the_average():
     counts = greedy_selection(members, size=3)
     found = average(*members, weights=counts)
     expected = nll(members, counts)
-    assert torch.nn.functional.cross_entropy(found.logits, found.target).item() == pytest.approx(expected, rel=1e-6)
+    assert torch.nn.functional.cross_entropy(found.logits, found.target).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_copies_add_nothing():
@@ -84,7 +91,11 @@ def test_ends_at_the_most_picks(monkeypatch):
 
 @pytest.mark.parametrize(
     ("members", "size", "message"),
-    [([], 1, "at least one"), (pool(2), 0, "size"), ([*pool(1), *pool(1, seed=1)], 1, "other targets")],
+    [
+        ([], 1, "at least one"),
+        (pool(2), 0, "size"),
+        ([*pool(1), *pool(1, seed=1)], 1, "other targets"),
+    ],
 )
 def test_nonsense(members, size, message):
     with pytest.raises(InputError, match=rf"greedy_selection.*{message}"):

@@ -82,7 +82,11 @@ def probit(mean, covariance):
 @pytest.mark.parametrize("precision", [0.5, 30.0])
 def test_probit(structure, bias, precision):
     head, train, test = problem(bias)
-    found = LastLayerLaplace(head, structure=structure, prior_precision=precision).fit(train).predict(test)
+    found = (
+        LastLayerLaplace(head, structure=structure, prior_precision=precision)
+        .fit(train)
+        .predict(test)
+    )
     expected = probit(*by_hand(head, train, test, precision, diagonal=structure == "diag"))
     np.testing.assert_allclose(found.probs.numpy(), expected, rtol=2e-4)
     assert torch.equal(found.target, test.target)
@@ -91,7 +95,9 @@ def test_probit(structure, bias, precision):
 def test_kron_is_exact_where_the_matrix_is_a_product():
     head, train, test = problem(bias=False, constant=True)  # the same features everywhere
     found = LastLayerLaplace(head, prior_precision=2.0).fit(train).predict(test)
-    np.testing.assert_allclose(found.probs.numpy(), probit(*by_hand(head, train, test, 2.0)), rtol=2e-4)
+    np.testing.assert_allclose(
+        found.probs.numpy(), probit(*by_hand(head, train, test, 2.0)), rtol=2e-4
+    )
 
 
 def test_monte_carlo():
@@ -101,7 +107,9 @@ def test_monte_carlo():
     expected = np.stack([
         softmax(random.multivariate_normal(m, c, size=200_000)).mean(0) for m, c in zip(mean, covariance, strict=True)
     ])  # fmt: skip
-    laplace = LastLayerLaplace(head, structure="full", prior_precision=0.5, link="mc", samples=20_000).fit(train)
+    laplace = LastLayerLaplace(
+        head, structure="full", prior_precision=0.5, link="mc", samples=20_000
+    ).fit(train)
     state = torch.get_rng_state()
     found = laplace.predict(test)
     assert torch.equal(torch.get_rng_state(), state)
@@ -110,16 +118,26 @@ def test_monte_carlo():
 
 
 def evidence(head, train, precision):
-    matrix, weights = gauss_newton(head, train), torch.cat([p.detach().flatten() for p in head.parameters()]).double()
-    log_likelihood = np.log(softmax(outputs(head, train.features)))[np.arange(N), train.target.numpy()].sum()
-    ratio = np.linalg.slogdet(matrix + precision * np.eye(len(matrix)))[1] - len(matrix) * np.log(precision)
+    matrix, weights = (
+        gauss_newton(head, train),
+        torch.cat([p.detach().flatten() for p in head.parameters()]).double(),
+    )
+    log_likelihood = np.log(softmax(outputs(head, train.features)))[
+        np.arange(N), train.target.numpy()
+    ].sum()
+    ratio = np.linalg.slogdet(matrix + precision * np.eye(len(matrix)))[1] - len(matrix) * np.log(
+        precision
+    )
     return log_likelihood - 0.5 * (precision * float(weights @ weights) + ratio)
 
 
 def test_each_fit_chooses_the_precision_again():
     (head, train, _), (_, other, _) = problem(), problem(seed=1)
     other = Predictions(head(other.features).detach(), other.target, features=other.features)
-    used, fresh = LastLayerLaplace(head, structure="diag"), LastLayerLaplace(head, structure="diag").fit(other)
+    used, fresh = (
+        LastLayerLaplace(head, structure="diag"),
+        LastLayerLaplace(head, structure="diag").fit(other),
+    )
     assert used.fit(train).prior_precision != fresh.prior_precision
     assert used.fit(other).prior_precision == fresh.prior_precision
 
@@ -140,7 +158,11 @@ def test_less_sure_than_the_weights_alone_and_the_head_is_left_as_it_was(structu
     head, train, test = problem()
     before = copy.deepcopy(head.state_dict())
     head.requires_grad_(False)
-    found = LastLayerLaplace(head, structure=structure, link=link, prior_precision=0.1).fit(train).predict(test)
+    found = (
+        LastLayerLaplace(head, structure=structure, link=link, prior_precision=0.1)
+        .fit(train)
+        .predict(test)
+    )
     torch.testing.assert_close(dict(head.state_dict()), dict(before), rtol=0, atol=0)
     assert not head.weight.requires_grad
     assert found.confidence.mean() < test.confidence.mean()
@@ -164,9 +186,15 @@ def test_predictions_are_those_of_laplace_torch(structure):
             hessian_structure=structure, prior_precision=2.0,
         )  # fmt: skip
         theirs.fit(DataLoader(TensorDataset(train.features, train.target), batch_size=512))
-        expected = {link: theirs(test.features, link_approx=link).detach() for link in ("probit", "bridge")}
+        expected = {
+            link: theirs(test.features, link_approx=link).detach() for link in ("probit", "bridge")
+        }
     for link, probs in expected.items():
-        found = LastLayerLaplace(head, structure=structure, link=link, prior_precision=2.0).fit(train).predict(test)
+        found = (
+            LastLayerLaplace(head, structure=structure, link=link, prior_precision=2.0)
+            .fit(train)
+            .predict(test)
+        )
         torch.testing.assert_close(found.probs, probs, rtol=1e-4, atol=1e-6)
 
 
@@ -175,10 +203,14 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch):
     head, train, test = problem()
     laplace = LastLayerLaplace(head, structure="full", prior_precision=1.0).fit(train)
     whole = laplace.predict(test)
-    monkeypatch.setattr("fedlas.zoo.uncertainty.last_layer_laplace._JACOBIAN_NUMBERS", 2 * C * (D + 1) * C)
+    monkeypatch.setattr(
+        "fedlas.zoo.uncertainty.last_layer_laplace._JACOBIAN_NUMBERS", 2 * C * (D + 1) * C
+    )
     rows, compute = [], laplace._posterior.backend.jacobians
     monkeypatch.setattr(
-        laplace._posterior.backend, "jacobians", lambda x, **more: rows.append(len(x)) or compute(x, **more)
+        laplace._posterior.backend,
+        "jacobians",
+        lambda x, **more: rows.append(len(x)) or compute(x, **more),
     )
     torch.testing.assert_close(laplace.predict(test).logits, whole.logits)
     assert rows == [2, 2, 2]
@@ -186,7 +218,12 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch):
 
 def test_nonsense():
     head, train, test = problem()
-    for options in ({"structure": "cron"}, {"link": "logit"}, {"samples": 0}, {"prior_precision": 0.0}):
+    for options in (
+        {"structure": "cron"},
+        {"link": "logit"},
+        {"samples": 0},
+        {"prior_precision": 0.0},
+    ):
         with pytest.raises(InputError, match=next(iter(options))):
             LastLayerLaplace(head, **options)
     with pytest.raises(InputError, match="must be a linear layer"):
@@ -200,4 +237,6 @@ def test_nonsense():
     with pytest.raises(InputError, match=r"features \(N, 4\)"):
         LastLayerLaplace(head).fit(Predictions(train.logits, train.target))
     with pytest.raises(InputError, match=r"features \(N, 4\).*got \(80, 5\)"):
-        LastLayerLaplace(head).fit(Predictions(train.logits, train.target, features=torch.zeros(N, 5)))
+        LastLayerLaplace(head).fit(
+            Predictions(train.logits, train.target, features=torch.zeros(N, 5))
+        )

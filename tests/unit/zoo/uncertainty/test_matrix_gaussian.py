@@ -16,7 +16,11 @@ COVARIANCES = ["diag", "full"]
 def layer_of(covariance, rows=3, columns=2):
     """A layer from ``rows - 1`` inputs, with random parameters in float64."""
     generator = torch.Generator().manual_seed(0)
-    layer = MatrixGaussianLinear(rows - 1, columns, covariance, generator=generator).double().requires_grad_(False)
+    layer = (
+        MatrixGaussianLinear(rows - 1, columns, covariance, generator=generator)
+        .double()
+        .requires_grad_(False)
+    )
     for parameter in layer.parameters():
         parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
     return layer
@@ -25,7 +29,10 @@ def layer_of(covariance, rows=3, columns=2):
 def covariances(layer):
     """``U`` and ``V``, from their factors' numbers one by one."""
     made = []
-    for log_diagonal, below in ((layer.log_row, layer.below_row), (layer.log_column, layer.below_column)):
+    for log_diagonal, below in (
+        (layer.log_row, layer.below_row),
+        (layer.log_column, layer.below_column),
+    ):
         factor = torch.zeros(len(log_diagonal), len(log_diagonal)).double()
         for i in range(len(log_diagonal)):
             factor[i, i] = math.exp(log_diagonal[i])
@@ -39,7 +46,8 @@ def covariances(layer):
 def test_kl_is_that_of_the_multivariate_gaussian(covariance):
     layer = layer_of(covariance, 4, 3)
     rows, columns = covariances(layer)
-    posterior = MultivariateNormal(layer.mean.flatten(), torch.kron(rows, columns))  # row by row, so U first
+    # row by row, so U first
+    posterior = MultivariateNormal(layer.mean.flatten(), torch.kron(rows, columns))
     prior = MultivariateNormal(torch.zeros(12).double(), torch.eye(12).double())
     assert layer.kl().item() == pytest.approx(kl_divergence(posterior, prior).item(), rel=1e-9)
 
@@ -105,7 +113,9 @@ def test_draws_have_the_covariance_of_the_kronecker_product(covariance):
         layer.draw(generator)
         drawn.append(layer._drawn.flatten())
     rows, columns = covariances(layer)
-    torch.testing.assert_close(torch.stack(drawn).T.cov(), torch.kron(rows, columns), atol=0.08, rtol=0.08)
+    torch.testing.assert_close(
+        torch.stack(drawn).T.cov(), torch.kron(rows, columns), atol=0.08, rtol=0.08
+    )
     layer.draw(None)
     z = torch.tensor([[0.0, 0.0, 1.0]]).double() / math.sqrt(3)
     torch.testing.assert_close(layer.eval()(torch.zeros(1, 2).double()), z @ layer.mean)
@@ -120,7 +130,9 @@ def problem(count=150, seed=0):
     return Predictions(torch.zeros(count, 3), target, features=features)
 
 
-@pytest.mark.parametrize("options", [{"hidden": 0}, {"hidden": 8}, {"hidden": 8, "covariance": "full"}])
+@pytest.mark.parametrize(
+    "options", [{"hidden": 0}, {"hidden": 8}, {"hidden": 8, "covariance": "full"}]
+)
 def test_learns(options):
     head = MatrixGaussian(epochs=60, lr=0.03, samples=40, **options).fit(problem())
     found = head.predict(problem(300, seed=1))
@@ -132,7 +144,10 @@ def test_the_posterior_of_a_linear_head_gains_on_the_prior():
     tempered = MatrixGaussian(hidden=0, epochs=60, lr=0.03, kl_weight=0.1).fit(problem())
     bound = MatrixGaussian(hidden=0, epochs=60, lr=0.03).fit(problem())
     assert 0 < bound.kl < tempered.kl
-    nll = [-x.predict(problem()).logits.gather(1, problem().target[:, None]).mean() for x in (bound, tempered)]
+    nll = [
+        -x.predict(problem()).logits.gather(1, problem().target[:, None]).mean()
+        for x in (bound, tempered)
+    ]
     assert nll[1] < nll[0] < math.log(3)
 
 
@@ -151,7 +166,10 @@ def test_the_same_again_and_a_prediction_does_not_depend_on_its_batch():
     ("covariance", "kept"), [("diag", 12 + 3 + 4 + 15 + 5 + 3), ("full", 12 + 6 + 10 + 15 + 15 + 6)]
 )
 def test_number_of_parameters(covariance, kept):
-    assert MatrixGaussian(hidden=4, epochs=1, covariance=covariance).fit(problem()).num_parameters == kept
+    assert (
+        MatrixGaussian(hidden=4, epochs=1, covariance=covariance).fit(problem()).num_parameters
+        == kept
+    )
 
 
 def test_nonsense():

@@ -13,7 +13,12 @@ from fedlas.zoo.uncertainty.mc_dropout import dropout_on
 def model():
     torch.manual_seed(0)
     built = nn.Sequential(
-        nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Dropout(0.0), nn.Linear(16, 3)
+        nn.Linear(6, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Dropout(0.0),
+        nn.Linear(16, 3),
     )
     built.train()(torch.randn(20, 6))  # statistics of their own for the batch norm
     return built.eval()
@@ -48,15 +53,25 @@ def test_mean_over_passes_with_dropout_on(model, batches):
 
 
 def test_twenty_passes_from_seed_zero_unless_told(model, batches):
-    assert torch.equal(mc_dropout(model, batches).logits, mc_dropout(model, batches, samples=20, seed=0).logits)
-    assert not torch.equal(mc_dropout(model, batches).logits, mc_dropout(model, batches, seed=1).logits)
+    assert torch.equal(
+        mc_dropout(model, batches).logits, mc_dropout(model, batches, samples=20, seed=0).logits
+    )
+    assert not torch.equal(
+        mc_dropout(model, batches).logits, mc_dropout(model, batches, seed=1).logits
+    )
 
 
 def test_one_pass_is_noisy_and_many_settle(model, batches):
     """The spread over seeds falls with the root of the number of passes."""
 
     def spread(samples):
-        return torch.stack([mc_dropout(model, batches, samples=samples, seed=s).probs for s in range(8)]).std(0).mean()
+        return (
+            torch.stack(
+                [mc_dropout(model, batches, samples=samples, seed=s).probs for s in range(8)]
+            )
+            .std(0)
+            .mean()
+        )
 
     assert spread(1) > 4 * spread(100)
 
@@ -91,7 +106,10 @@ def test_an_objective_is_looked_into(model, batches):
 
 
 def test_every_member_of_the_dropout_family():
-    for layer, inputs in ((nn.Dropout2d(0.5), torch.ones(4, 3, 2, 2)), (nn.AlphaDropout(0.5), torch.ones(4, 3, 2, 2))):
+    for layer, inputs in (
+        (nn.Dropout2d(0.5), torch.ones(4, 3, 2, 2)),
+        (nn.AlphaDropout(0.5), torch.ones(4, 3, 2, 2)),
+    ):
         network = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 2)).eval()
         with torch.no_grad():
             samples = DropoutSamples(network, samples=1)(inputs)
@@ -129,5 +147,7 @@ def test_one_logit_is_that_of_the_second_class():
     found = mc_dropout(model, [(inputs, torch.tensor([0, 1, 1, 0]))], samples=50)
     assert found.probs.shape == (4, 2)
     with torch.no_grad():
-        torch.testing.assert_close(found.probs[:, 1], model.eval()(inputs)[:, 0].sigmoid(), atol=0.3, rtol=0)
+        torch.testing.assert_close(
+            found.probs[:, 1], model.eval()(inputs)[:, 0].sigmoid(), atol=0.3, rtol=0
+        )
     assert found.probs[:, 1].unique().numel() == 4

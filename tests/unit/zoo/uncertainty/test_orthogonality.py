@@ -20,7 +20,12 @@ from fedlas.zoo.uncertainty.orthogonality import (
 def network(seed):
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 2, groups=1), nn.Flatten(), nn.Linear(27, 5)
+        nn.Conv2d(2, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 2, groups=1),
+        nn.Flatten(),
+        nn.Linear(27, 5),
     )
 
 
@@ -40,7 +45,9 @@ def by_hand(model, earlier, self_weight, inter_weight):
             total += self_weight * sum(cosine(mine[i], mine[j]) ** 2 for j in range(i))
         for other in earlier:
             theirs = rows_of(other[position])
-            total += inter_weight / len(earlier) * sum(cosine(a, b) ** 2 for a in mine for b in theirs)
+            total += (
+                inter_weight / len(earlier) * sum(cosine(a, b) ** 2 for a in mine for b in theirs)
+            )
     return total
 
 
@@ -91,7 +98,10 @@ def test_the_earlier_filters_are_a_snapshot_and_in_no_state_dict():
 def test_in_an_objective_it_is_added_in_training_only():
     model = network(0)
     penalty = OrthogonalityPenalty([filters(network(1))])
-    objective, plain = Objective(model, nn.CrossEntropyLoss(), penalty=penalty), Objective(model, nn.CrossEntropyLoss())
+    objective, plain = (
+        Objective(model, nn.CrossEntropyLoss(), penalty=penalty),
+        Objective(model, nn.CrossEntropyLoss()),
+    )
     images, target = torch.randn(4, 2, 6, 6), torch.tensor([0, 1, 2, 3])
     with_it, without = objective(images, target)[0], plain(images, target)[0]
     assert (with_it - without).item() == pytest.approx(penalty(model).item(), rel=1e-5)
@@ -99,7 +109,8 @@ def test_in_an_objective_it_is_added_in_training_only():
     objective.train()
     with torch.autocast("cpu", torch.bfloat16):
         half = objective(images, target)[0] - plain(images, target)[0]
-    assert half.item() == pytest.approx(penalty(model).item(), rel=1e-4)  # bfloat16 would be off by a percent
+    # bfloat16 would be off by a percent
+    assert half.item() == pytest.approx(penalty(model).item(), rel=1e-4)
 
 
 def test_nonsense():

@@ -10,8 +10,20 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty import probabilistic_backprop as pbp
-from fedlas.zoo.uncertainty._moments import Layer, forward, gradients, linear_moments, log_prob, relu_moments
-from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, ProbabilisticBackprop, absorb, gamma_update
+from fedlas.zoo.uncertainty._moments import (
+    Layer,
+    forward,
+    gradients,
+    linear_moments,
+    log_prob,
+    relu_moments,
+)
+from fedlas.zoo.uncertainty.probabilistic_backprop import (
+    PriorLayer,
+    ProbabilisticBackprop,
+    absorb,
+    gamma_update,
+)
 
 DRAWS = 400_000
 
@@ -31,26 +43,36 @@ def layers_of(*sizes, seed=0):
 
 
 def drawn(mean, var, generator, count=DRAWS):
-    return mean + var.sqrt() * torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64)
+    return mean + var.sqrt() * torch.randn(
+        count, *mean.shape, generator=generator, dtype=torch.float64
+    )
 
 
 def test_a_linear_layer_and_a_relu_against_draws():
     layer = layers_of(3, 2)[0]
     generator = torch.Generator().manual_seed(1)
-    mean, var = torch.tensor([[0.5, -1.0, 2.0, 1.0]]).double(), torch.tensor([[0.3, 0.8, 0.1, 0.0]]).double()
+    mean, var = (
+        torch.tensor([[0.5, -1.0, 2.0, 1.0]]).double(),
+        torch.tensor([[0.3, 0.8, 0.1, 0.0]]).double(),
+    )
     found = linear_moments(layer, mean, var)
     weights, inputs = drawn(layer.mean, layer.var, generator), drawn(mean[0], var[0], generator)
     outputs = (weights * inputs[:, None]).sum(2) / 2  # the root of 4 inputs
     torch.testing.assert_close(found[0][0], outputs.mean(0), atol=0.01, rtol=0.01)
     torch.testing.assert_close(found[1][0], outputs.var(0), atol=0.01, rtol=0.02)
-    mean, var = torch.tensor([[-3.0, -0.5, 0.0, 0.7, 4.0]]).double(), torch.tensor([[1.0, 2.0, 0.5, 0.1, 3.0]]).double()
+    mean, var = (
+        torch.tensor([[-3.0, -0.5, 0.0, 0.7, 4.0]]).double(),
+        torch.tensor([[1.0, 2.0, 0.5, 0.1, 3.0]]).double(),
+    )
     found, relu = relu_moments(mean, var), drawn(mean[0], var[0], generator).clamp_min(0)
     torch.testing.assert_close(found[0][0], relu.mean(0), atol=0.01, rtol=0.01)
     torch.testing.assert_close(found[1][0], relu.var(0), atol=0.01, rtol=0.02)
 
 
 def test_relu_far_from_zero():
-    mean, var = relu_moments(torch.tensor([-60.0, 1e6]).double(), torch.tensor([1.0, 1e-4]).double())
+    mean, var = relu_moments(
+        torch.tensor([-60.0, 1e6]).double(), torch.tensor([1.0, 1e-4]).double()
+    )
     assert mean.tolist() == [0, pytest.approx(1e6)]
     assert var.tolist() == [0, pytest.approx(1e-4)]
 
@@ -86,7 +108,9 @@ def test_gradients_against_autograd_of_the_forward_pass(sizes, label):
     total = 0
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):
         own = mean[0, label] + std[label] * node
-        others = [torch.special.ndtr((own - mean[0, k]) / std[k]) for k in range(sizes[-1]) if k != label]
+        others = [
+            torch.special.ndtr((own - mean[0, k]) / std[k]) for k in range(sizes[-1]) if k != label
+        ]
         total = total + weight * torch.stack(others).prod()
     total.log().backward()
     assert log_z.item() == pytest.approx(total.log().item(), rel=1e-9)
@@ -119,7 +143,10 @@ def test_one_update_without_a_hidden_layer_has_the_moments_of_the_exact_posterio
     weights = drawn(layer.mean, layer.var, torch.Generator().manual_seed(0), 2_000_000)
     inputs = torch.cat([features, torch.ones(1).double()]) / math.sqrt(3)
     # Weights of the draws: the label's probability, noise of the logits included, by noise that is drawn once a draw.
-    logits = weights @ inputs + torch.randn(len(weights), 3, generator=torch.Generator().manual_seed(1)).double()
+    logits = (
+        weights @ inputs
+        + torch.randn(len(weights), 3, generator=torch.Generator().manual_seed(1)).double()
+    )
     kept = weights[logits.argmax(1) == label]
     absorb([layer], features, label)
     torch.testing.assert_close(layer.mean, kept.mean(0), atol=0.012, rtol=0)
@@ -138,14 +165,20 @@ def test_one_update_of_two_classes_by_hand(gap, variance, x):
     inputs = [x / math.sqrt(2), 1 / math.sqrt(2)]
     spread = math.sqrt(variance * (x * x + 1) + 2)
     alpha = gap * inputs[0] / spread
-    hazard = math.exp(-alpha * alpha / 2) / math.sqrt(2 * math.pi) / (math.erfc(-alpha / math.sqrt(2)) / 2)
+    hazard = (
+        math.exp(-alpha * alpha / 2)
+        / math.sqrt(2 * math.pi)
+        / (math.erfc(-alpha / math.sqrt(2)) / 2)
+    )
     for label, sign in ((0, -1), (1, 1)):
         for place, one in enumerate(inputs):
             start = gap if (label, place) == (1, 0) else 0.0
             # As in probit regression: the truncated normal's moments, spread over independent weights.
             expected_mean = start + sign * variance * one * hazard / spread
             expected_var = variance - (variance * one / spread) ** 2 * hazard * (hazard + alpha)
-            assert layer.mean[label, place].item() == pytest.approx(expected_mean, rel=2e-4, abs=1e-5)
+            assert layer.mean[label, place].item() == pytest.approx(
+                expected_mean, rel=2e-4, abs=1e-5
+            )
             assert layer.var[label, place].item() == pytest.approx(expected_var, rel=2e-4)
 
 
@@ -153,7 +186,12 @@ def test_gamma_update_is_exact_for_a_weight_that_is_known():
     shape, rate, weight = 6.0, 4.0, 1.3
 
     def student(a):  # the marginal of a weight N(0, 1 / lambda), lambda ~ Gamma(a, rate)
-        return math.lgamma(a + 0.5) - math.lgamma(a) + a * math.log(rate) - (a + 0.5) * math.log(rate + weight**2 / 2)
+        return (
+            math.lgamma(a + 0.5)
+            - math.lgamma(a)
+            + a * math.log(rate)
+            - (a + 0.5) * math.log(rate + weight**2 / 2)
+        )
 
     found = gamma_update(*(student(shape + more) for more in (0, 1, 2)), shape, rate)
     assert found == pytest.approx((shape + 0.5, rate + weight**2 / 2))
@@ -180,7 +218,9 @@ def problem(count=120, seed=0):
     return Predictions(torch.zeros(count, 3), target, features=features)
 
 
-@pytest.mark.parametrize("options", [{"hidden": 0}, {"hidden": 12}, {"hidden": 12, "prior": "learned"}])
+@pytest.mark.parametrize(
+    "options", [{"hidden": 0}, {"hidden": 12}, {"hidden": 12, "prior": "learned"}]
+)
 def test_learns(options):
     found = ProbabilisticBackprop(passes=4, **options).fit(problem()).predict(problem(300, seed=1))
     assert (found.predicted == found.target).double().mean() > 0.93
@@ -192,7 +232,8 @@ def test_less_sure_where_there_were_no_samples_and_the_same_again():
     state = torch.get_rng_state()
     head = ProbabilisticBackprop(hidden=12, passes=4).fit(problem())
     near, far = (
-        Predictions(torch.zeros(1, 3), torch.tensor([0]), features=torch.tensor([[0.0, y]])) for y in (3.0, 90.0)
+        Predictions(torch.zeros(1, 3), torch.tensor([0]), features=torch.tensor([[0.0, y]]))
+        for y in (3.0, 90.0)
     )
     assert head.logit_moments(far)[1].mean() > 10 * head.logit_moments(near)[1].mean()
     again = ProbabilisticBackprop(hidden=12, passes=4).fit(problem()).predict(near)
@@ -210,7 +251,8 @@ def test_chunks_do_not_matter(monkeypatch):
 
 def test_an_update_that_would_make_a_variance_negative_is_left_out(monkeypatch):
     layer = Layer(torch.zeros(1, 2).double(), torch.ones(1, 2).double())
-    steps = [(torch.tensor([[2.0, 0.5]]).double(), torch.zeros(1, 2).double())]  # 1 - 2^2 < 0 < 1 - 0.5^2
+    # 1 - 2^2 < 0 < 1 - 0.5^2
+    steps = [(torch.tensor([[2.0, 0.5]]).double(), torch.zeros(1, 2).double())]
     monkeypatch.setattr(pbp, "gradients", lambda *_: (None, steps))
     absorb([layer], torch.zeros(1), 0)
     assert (layer.mean.tolist(), layer.var.tolist()) == ([[0, 0.5]], [[1, 0.75]])
@@ -229,4 +271,6 @@ def test_nonsense():
     with pytest.raises(InputError, match=r"features \(N, 2\).*got \(20, 5\)"):
         head.predict(Predictions(train.logits, train.target, features=torch.zeros(20, 5)))
     with pytest.raises(InputError, match="features"):
-        ProbabilisticBackprop().fit(Predictions(train.logits, train.target, features=train.features * torch.nan))
+        ProbabilisticBackprop().fit(
+            Predictions(train.logits, train.target, features=train.features * torch.nan)
+        )

@@ -20,7 +20,10 @@ from fedlas.zoo.uncertainty.two_stage import (
 )
 
 C = 3
-HEADS = {"mlp": lambda size: MLPHead(size, 7, C), "variational": lambda size: VariationalHead(size, 7, C, samples=5)}
+HEADS = {
+    "mlp": lambda size: MLPHead(size, 7, C),
+    "variational": lambda size: VariationalHead(size, 7, C, samples=5),
+}
 
 
 def body_of(name="resnet8"):
@@ -50,7 +53,9 @@ def test_the_body_stays_bit_for_bit_and_the_head_learns(kind):
     model = two_stage(kind)
     before = copy.deepcopy(model.state_dict())
     objective = objective_of(model, kind)
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        [p for p in objective.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1
+    )
     losses = []
     for _ in range(60):
         loss, _ = objective.train()(*batch())
@@ -70,7 +75,9 @@ def test_only_the_head_is_in_training_mode_and_trains(kind):
     head = set(model.head.modules())
     assert model.training
     assert all(module.training == (module in head) for module in model.model.modules())
-    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in model.head.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {
+        id(p) for p in model.head.parameters()
+    }
     assert not any(module.training for module in model.eval().modules())
     images, _ = batch()
     features = []
@@ -134,7 +141,9 @@ def test_eval_averages_draws_of_its_own():
         # What is said of one input depends on it alone.
         torch.testing.assert_close(torch.cat([head(row[None]) for row in features]), logits)
         hidden = head.body(features)
-        z = torch.distributions.Normal(head.mean(hidden), (0.5 * head.log_var(hidden)).exp()).sample((50_000,))
+        z = torch.distributions.Normal(
+            head.mean(hidden), (0.5 * head.log_var(hidden)).exp()
+        ).sample((50_000,))
         torch.testing.assert_close(logits.exp(), head.out(z).softmax(2).mean(0), atol=0.01, rtol=0)
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(8))
 

@@ -9,4 +9,12 @@ from fedlas.lab.bench.executors.base import EXECUTORS, Executor, Task, TaskResul
 from fedlas.lab.bench.executors.local import LocalExecutor
 from fedlas.lab.bench.executors.progress import JointProgress
 
-__all__ = ["EXECUTORS", "Executor", "JointProgress", "LocalExecutor", "Task", "TaskResult", "attempt"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "JointProgress",
+    "LocalExecutor",
+    "Task",
+    "TaskResult",
+    "attempt",
+]

@@ -57,7 +57,9 @@ class Task:
     def of(cls, run: Run, label: str) -> Task:
         """Return a task with the command, folder and environment of this process."""
         data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
-        return cls(replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=data)
+        return cls(
+            replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=data
+        )
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,15 @@ def error_texts(error: Exception) -> dict[str, str]:
 def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
     """Return the result of a run that failed. The error is noted in the run's folder."""
     if is_main_process():
-        with suppress(InputError):  # if the folder cannot be written, only the result holds the error
+        # if the folder cannot be written, only the result holds the error
+        with suppress(InputError):
             write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
     return TaskResult(run.name, error=error)
 
 
-def result_of(task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception) -> TaskResult:
+def result_of(
+    task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception
+) -> TaskResult:
     """Return the result of a task done elsewhere; an error while it is fetched is a failure of the run."""
     try:
         return get()
@@ -175,13 +180,17 @@ class Executor(ABC):
     ) -> None:
         for name, value in (("workers", workers), ("cpus_per_run", cpus_per_run)):
             if value is not None:
-                check_count("executor", name, value)
+                check_count(name, value)
         if gpus_per_run is not None:
-            gpus = check_number("executor", "gpus_per_run", gpus_per_run, low=0)
+            gpus = check_number("gpus_per_run", gpus_per_run, low=0)
             if gpus > 1 and gpus != int(gpus):
-                raise InputError("executor", "gpus_per_run above 1 must be whole", gpus, "A run gets whole GPUs then.")
-        self.workers, self.gpus_per_run, self.cpus_per_run = workers, gpus_per_run, cpus_per_run
-        self.retries = check_count("executor", "retries", retries, low=0)
+                raise InputError(
+                    "gpus_per_run above 1 must be whole", gpus, "A run gets whole GPUs then."
+                )
+        self.workers = workers
+        self.gpus_per_run = gpus_per_run
+        self.cpus_per_run = cpus_per_run
+        self.retries = check_count("retries", retries, low=0)
 
     @property
     def processes(self) -> int:
@@ -200,12 +209,16 @@ class Executor(ABC):
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError(
-                "executor",
                 "an executor that starts processes must itself run in one process",
                 f"{os.environ['WORLD_SIZE']} processes of a launcher",
                 "Start it without accelerate launch or torchrun, and say how many GPUs a run gets with --gpus-per-run.",
             )
-        return replace(task, threads=self.cpus_per_run or task.threads, processes=self.processes, retries=self.retries)
+        return replace(
+            task,
+            threads=self.cpus_per_run or task.threads,
+            processes=self.processes,
+            retries=self.retries,
+        )
 
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor")

@@ -35,7 +35,11 @@ from fedlas.lab.bench.executors.base import (
 )  # fmt: skip
 from fedlas.lab.runs.build import available_cores, limited_to
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+]
 
 
 def work(task: Task) -> TaskResult:
@@ -43,8 +47,12 @@ def work(task: Task) -> TaskResult:
     try:
         os.chdir(task.folder)
     except OSError as error:
-        expected, got = "every machine must see the folder of the bench", f"{task.folder} ({error.strerror})"
-        return TaskResult(task.run.name, error=f"executor: {expected}; got {got}. Use a file system that all share.")
+        expected = "every machine must see the folder of the bench"
+        got = f"{task.folder} ({error.strerror})"
+        return TaskResult(
+            task.run.name,
+            error=f"executor: {expected}; got {got}. Use a file system that all share.",
+        )
     os.environ.update(task.environment)
     sys.argv = list(task.command)
     if task.processes > 1:
@@ -76,7 +84,8 @@ def launch(task: Task) -> TaskResult:
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=task.processes,
-            max_restarts=0,  # restarts are made below, because only this code knows which errors are final
+            # restarts are made below, because only this code knows which errors are final
+            max_restarts=0,
             run_id=task.run.name,
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
@@ -142,7 +151,12 @@ class LocalExecutor(Executor):
         """Do the tasks in their order."""
         tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
         count = min(self.workers or self._room(tasks[0]), len(tasks))
-        if count == 1 and self.processes == 1 and self.gpus_per_run is None and self.cpus_per_run is None:
+        if (
+            count == 1
+            and self.processes == 1
+            and self.gpus_per_run is None
+            and self.cpus_per_run is None
+        ):
             for task in tasks:
                 events.started(task)
                 with limited_to(task.threads):
@@ -151,11 +165,16 @@ class LocalExecutor(Executor):
             return
 
         # Divide GPUs and threads, and start the workers.
-        devices = [_devices(number, count, self.gpus_per_run, visible_gpus()) for number in range(count)]
+        devices = [
+            _devices(number, count, self.gpus_per_run, visible_gpus()) for number in range(count)
+        ]
         share = max(1, torch.get_num_threads() // count)
         waiting = deque(replace(self.ready(task), threads=task.threads or share) for task in tasks)
         starts: dict[str, int] = {}
-        workers = [Worker(tasks[0].run.folder.parent, number, visible) for number, visible in enumerate(devices)]
+        workers = [
+            Worker(tasks[0].run.folder.parent, number, visible)
+            for number, visible in enumerate(devices)
+        ]
         try:
             while True:
                 # Give each free worker the next task.
@@ -176,35 +195,47 @@ class LocalExecutor(Executor):
                 for worker in busy:
                     if worker.connection not in ready or worker.task is None:
                         continue
-                    task, result = worker.task, worker.take()
+                    task = worker.task
+                    result = worker.take()
                     if isinstance(result, TaskResult):
                         yield result
                     elif starts[task.run.name] <= self.retries:
                         events.lost(task, result)
                         waiting.appendleft(task)
                     else:
-                        yield failed(task.run, f"its process ended with {result}, {starts[task.run.name]} times")
+                        yield failed(
+                            task.run,
+                            f"its process ended with {result}, {starts[task.run.name]} times",
+                        )
         finally:
             end([worker.process for worker in workers])
 
     def _room(self, task: Task) -> int:
         """Return runs at a time if nothing says how many."""
-        if task.threads is None or self.gpus_per_run or visible_gpus() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if (
+            task.threads is None
+            or self.gpus_per_run
+            or visible_gpus()
+            or int(os.environ.get("WORLD_SIZE", "1")) > 1
+        ):
             return 1
         return max(1, available_cores() // task.threads)
 
 
-def _devices(worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]) -> str | None:
+def _devices(
+    worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]
+) -> str | None:
     """Return ``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
     if gpus_per_run is None:
         return gpus[worker % len(gpus)] if gpus else None
     if gpus_per_run == 0:
         return ""
-    share = max(1, int(1 / gpus_per_run + 1e-9))  # runs per GPU: one run of 0.7, because two would need 1.4
+    # runs per GPU: one run of 0.7, because two would need 1.4
+    share = max(1, int(1 / gpus_per_run + 1e-9))
     needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
     if needed > len(gpus):
         expected = f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}"
-        raise InputError("executor local", expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
+        raise InputError(expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
     first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
     return ",".join(gpus[first : first + max(1, int(gpus_per_run))])
 
@@ -255,12 +286,17 @@ class Worker:
         for last in (False, True):
             self.connection, theirs = starter.Pipe()
             self.process = starter.Process(
-                target=_serve, args=(theirs, self._log, self._devices), name=f"fedlas-worker-{self.number}"
+                target=_serve,
+                args=(theirs, self._log, self._devices),
+                name=f"fedlas-worker-{self.number}",
             )
             try:
                 self.process.start()
                 return
-            except (EOFError, ConnectionError):  # the server of forks was killed; the next start begins another
+            except (
+                EOFError,
+                ConnectionError,
+            ):  # the server of forks was killed; the next start begins another
                 self.connection.close()
                 if last:
                     raise
@@ -270,7 +306,8 @@ class Worker:
 
 def _serve(connection: Connection, log: Path, devices: str | None) -> None:
     """Do the tasks of a connection until it closes. Output goes to ``log``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent ends its workers
+    # Ctrl-C reaches all processes, and the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
@@ -343,5 +380,6 @@ def exit_text(code: int | None) -> str:
 
 def visible_gpus() -> list[str]:
     """Return the names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
-    names, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
     return names.split(",")[:count] if names else [str(number) for number in range(count)]

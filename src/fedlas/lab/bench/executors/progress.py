@@ -31,11 +31,18 @@ class JointProgress(Bar):
     def __init__(self, console: Any, tasks: Sequence[Task]) -> None:
         self._epochs = {task.run.name: task.run.recipe.train.epochs for task in tasks}
         self._folders = {task.run.name: RunFolder(task.run.folder) for task in tasks}
-        self._done: dict[str, float] = {name: len(folder.log) for name, folder in self._folders.items()}
+        self._done: dict[str, float] = {
+            name: len(folder.log) for name, folder in self._folders.items()
+        }
         # Epochs of an earlier start took no time of this one, so that they would make the time left too short.
         self._before = sum(self._done.values())
-        self._ended, self._text, self._looked, self._shown = 0, "", time.monotonic(), time.monotonic()
-        super().__init__(self._counted(), total=int(sum(self._epochs.values()) - self._before), on=console)
+        self._ended = 0
+        self._text = ""
+        self._looked = time.monotonic()
+        self._shown = time.monotonic()
+        super().__init__(
+            self._counted(), total=int(sum(self._epochs.values()) - self._before), on=console
+        )
 
     def started(self, task: Task) -> None:
         """Print the epoch after which a run resumes, if it began before."""
@@ -82,7 +89,9 @@ class JointProgress(Bar):
     def tell(self) -> None:
         """Show how far the runs are."""
         self._looked = time.monotonic()
-        self.update(label=self._counted(), done=sum(self._done.values()) - self._before, text=self._text)
+        self.update(
+            label=self._counted(), done=sum(self._done.values()) - self._before, text=self._text
+        )
         if not self.live and self._looked - self._shown > _QUIET:
             self.said(f"{self._counted()}: {self._text}")
             self._shown = self._looked
@@ -95,7 +104,9 @@ class _Part(Progress):
     """Progress of one run of this process, shown in the bar of all."""
 
     def __init__(self, joint: JointProgress, name: str, steps: int) -> None:
-        self._joint, self._name, self._steps = joint, name, steps
+        self._joint = joint
+        self._name = name
+        self._steps = steps
 
     def due(self) -> bool:
         return self._joint.live and self._joint.due()
@@ -112,5 +123,7 @@ class _Part(Progress):
 
 
 @contextmanager
-def _part(joint: JointProgress, name: str, _label: str, *, steps: int, **_more: Any) -> Iterator[Progress]:
+def _part(
+    joint: JointProgress, name: str, _label: str, *, steps: int, **_more: Any
+) -> Iterator[Progress]:
     yield _Part(joint, name, steps)

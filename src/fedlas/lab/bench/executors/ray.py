@@ -52,7 +52,9 @@ class RayExecutor(Executor):
         retries: int = 3,
         address: str | None = None,
     ) -> None:
-        super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
+        super().__init__(
+            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
+        )
         self.address = address or os.environ.get("RAY_ADDRESS") or None
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
@@ -70,14 +72,22 @@ class RayExecutor(Executor):
                     while ready and (self.workers is None or len(running) < self.workers):
                         task = ready.popleft()
                         if not gpus:  # Ray lets a task that reserves no GPU see all of them
-                            task = replace(task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""})
+                            task = replace(
+                                task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""}
+                            )
                         events.started(task)
-                        running[remote.options(**options, name=f"fedlas {task.run.name}").remote(task)] = task
+                        running[
+                            remote.options(**options, name=f"fedlas {task.run.name}").remote(task)
+                        ] = task
                     # The short wait lets the progress bars move while nothing ends.
                     done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
                     events.idle()
                     for reference in done:
-                        yield result_of(running.pop(reference), partial(ray.get, reference), ray.exceptions.RayError)
+                        yield result_of(
+                            running.pop(reference),
+                            partial(ray.get, reference),
+                            ray.exceptions.RayError,
+                        )
             finally:
                 # A bench that is stopped must not leave tasks on a cluster that others share.
                 for reference in running:
@@ -86,13 +96,19 @@ class RayExecutor(Executor):
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
         """Ray, connected. A connection made here is closed at the end."""
-        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print for good
-        with warnings.catch_warnings(action="ignore"):  # a user of this package cannot act on Ray's own
+        # or Ray replaces the builtin print for good
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
+        # a user of this package cannot act on Ray's own
+        with warnings.catch_warnings(action="ignore"):
             ray: Any = require("ray", extra="ray")
             # A connection that was there before belongs to the caller and stays open.
             ours = not ray.is_initialized()
             if ours:
-                cpus = self.workers * (self.cpus_per_run or 1) if self.workers and not self.address else None
+                cpus = (
+                    self.workers * (self.cpus_per_run or 1)
+                    if self.workers and not self.address
+                    else None
+                )
                 try:
                     ray.init(
                         address=self.address,
@@ -104,7 +120,7 @@ class RayExecutor(Executor):
                 except (ConnectionError, RuntimeError, ValueError) as error:
                     got = f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})"
                     fix = "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head."
-                    raise InputError("executor ray", "the cluster must be reachable", got, fix) from error
+                    raise InputError("the cluster must be reachable", got, fix) from error
         try:
             yield ray
         finally:
@@ -124,5 +140,5 @@ class RayExecutor(Executor):
         if gpus > total or cpus > there.get("CPU", 0.0):
             expected = f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run"
             fix = "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster."
-            raise InputError("executor ray", expected, f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs", fix)
+            raise InputError(expected, f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs", fix)
         return gpus

@@ -55,21 +55,27 @@ class SlurmExecutor(Executor):
         sbatch: dict[str, Any] | None = None,
         wait: bool = True,
     ) -> None:
-        super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
+        super().__init__(
+            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
+        )
         if gpus_per_run != int(gpus_per_run):
-            raise InputError("executor slurm", "gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
-        check_count("executor slurm", "minutes", minutes)
+            raise InputError("gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
+        check_count("minutes", minutes)
         if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
-            raise InputError("executor slurm", "setup must be a list of commands", setup, "Write setup=[...].")
+            raise InputError("setup must be a list of commands", setup, "Write setup=[...].")
         if sbatch is not None and not isinstance(sbatch, dict):
             raise InputError(
-                "executor slurm", "sbatch must map options to values", sbatch, "Write sbatch={key: value}."
+                "sbatch must map options to values", sbatch, "Write sbatch={key: value}."
             )
-        self.minutes, self.wait, self.setup, self.sbatch = minutes, wait, list(setup), dict(sbatch or {})
+        self.minutes = minutes
+        self.wait = wait
+        self.setup = list(setup)
+        self.sbatch = dict(sbatch or {})
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Submit the tasks and, with ``wait``, wait for them."""
-        executor, folder = self._submitit(tasks), tasks[0].run.folder.parent
+        executor = self._submitit(tasks)
+        folder = tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
         # One array of jobs, and not a job for each run, lets Slurm limit how many run at a time.
         with executor.batch():
@@ -79,7 +85,9 @@ class SlurmExecutor(Executor):
         for task in ready:
             events.started(task)
         if not self.wait:
-            events.said(f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}")
+            events.said(
+                f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}"
+            )
             return
         # From here an interrupt cancels the remaining jobs, because nothing would collect them.
         pending = dict(zip(jobs, ready, strict=True))
@@ -110,7 +118,9 @@ class SlurmExecutor(Executor):
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
         except RuntimeError as error:
             expected = "Slurm must be on this machine"
-            raise InputError("executor slurm", expected, "no srun", "Start it on a machine of the cluster.") from error
+            raise InputError(
+                expected, "no srun", "Start it on a machine of the cluster."
+            ) from error
         executor.update_parameters(
             nodes=1,
             ntasks_per_node=1,

@@ -48,19 +48,23 @@ def load_cub(root: str | None = None, *, view: View) -> Source:
         InputError: If the folder is missing or incomplete, or its lists disagree.
     """
     # The four lists of the archive, which must agree.
-    folder = located("cub", root, ("CUB_200_2011", "cub"), (*_CUB_LISTS, "images"), _CUB)
-    paths, labels, splits, names = (dict(read_table("cub", folder / name, 2)) for name in _CUB_LISTS)
+    folder = located(root, ("CUB_200_2011", "cub"), (*_CUB_LISTS, "images"), _CUB)
+    paths, labels, splits, names = (dict(read_table(folder / name, 2)) for name in _CUB_LISTS)
     again = f"The lists are cut off or of different versions: extract the archive again. {_CUB}"
     if not paths.keys() == labels.keys() == splits.keys():
         got = f"{len(paths)}, {len(labels)} and {len(splits)} in {folder}"
-        raise InputError("cub", f"{', '.join(_CUB_LISTS[:3])} must list the same images", got, again)
+        raise InputError(f"{', '.join(_CUB_LISTS[:3])} must list the same images", got, again)
     if strange := sorted(set(labels.values()) - names.keys()):
-        raise InputError("cub", "the lists must name classes of classes.txt", strange[0], again)
-    require_listed("cub", folder / "images", list(paths.values()), "images.txt")
+        raise InputError("the lists must name classes of classes.txt", strange[0], again)
+    require_listed(folder / "images", list(paths.values()), "images.txt")
     # The published split: 1 is training. Labels follow the order of classes.txt.
     number = {identity: label for label, identity in enumerate(names)}
     train, test = (
-        [(paths[identity], number[labels[identity]]) for identity in paths if splits[identity] == part]
+        [
+            (paths[identity], number[labels[identity]])
+            for identity in paths
+            if splits[identity] == part
+        ]
         for part in ("1", "0")
     )
     classes = tuple(name.partition(".")[2].replace("_", " ") or name for name in names.values())
@@ -94,23 +98,29 @@ def load_imagenet(root: str | None = None, *, partial: bool = False, view: View)
     Raises:
         InputError: If the folder is missing or, without ``partial``, incomplete; if train and val differ in classes.
     """
-    folder = located("imagenet", root, _IMAGENET_NAMES, ("train", "val"), _IMAGENET)
-    synsets = [path.name for path in class_folders("imagenet", folder / "train", layout=_IMAGENET)]
+    folder = located(root, _IMAGENET_NAMES, ("train", "val"), _IMAGENET)
+    synsets = [path.name for path in class_folders(folder / "train", layout=_IMAGENET)]
     # The counts are checked on names alone; no image is opened before training needs it.
     train, test = (_listed(folder, part, synsets) for part in ("train", "val"))
-    counts, whole = (len(synsets), len(train), len(test)), (_WHOLE.classes, _WHOLE.train, _WHOLE.test)
+    counts = (len(synsets), len(train), len(test))
+    whole = (_WHOLE.classes, _WHOLE.train, _WHOLE.test)
     if counts != whole and not partial:  # its numbers would look like those of the whole
         expected = "there must be {:,} classes, {:,} images in train and {:,} in val".format(*whole)
         fix = "Extract the archives again ('fedlas data check' names the classes that lack images), or set "
         fix += f"data.partial=true for a part of ImageNet. {_IMAGENET}"
-        raise InputError("imagenet", expected, "{:,} classes, {:,} and {:,} in {}".format(*counts, folder), fix)
+        raise InputError(expected, "{:,} classes, {:,} and {:,} in {}".format(*counts, folder), fix)
     names = synsets
     if len(synsets) == _WHOLE.classes:  # torchvision has the names in the order of the synsets
         names = (
-            require("torchvision.models", extra="data").get_weight("ResNet18_Weights.IMAGENET1K_V1").meta["categories"]
+            require("torchvision.models", extra="data")
+            .get_weight("ResNet18_Weights.IMAGENET1K_V1")
+            .meta["categories"]
         )
     twice = {name for name in names if names.count(name) > 1}
-    classes = (f"{name} ({synset})" if name in twice else name for name, synset in zip(names, synsets, strict=True))
+    classes = (
+        f"{name} ({synset})" if name in twice else name
+        for name, synset in zip(names, synsets, strict=True)
+    )
     return streamed_source("imagenet", folder, (train, test), tuple(classes), view)
 
 
@@ -138,17 +148,20 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
     Raises:
         InputError: If the folder is missing or incomplete, or holds an unreadable image.
     """
-    name, marks = "tiny-imagenet", ("wnids.txt", "words.txt", "train", "val")
-    folder = located(name, root, ("tiny-imagenet-200", name), marks, _TINY)
-    synsets = sorted(row[0] for row in read_table(name, folder / "wnids.txt"))
+    name = "tiny-imagenet"
+    marks = ("wnids.txt", "words.txt", "train", "val")
+    folder = located(root, ("tiny-imagenet-200", name), marks, _TINY)
+    synsets = sorted(row[0] for row in read_table(folder / "wnids.txt"))
     train = _listed(folder, "train", synsets, "images")
     if (folder / "val" / "images").is_dir():
-        rows = read_table(name, folder / "val" / "val_annotations.txt", 3, separator="\t")
-        require_listed(name, folder / "val" / "images", [row[0] for row in rows], "val_annotations.txt")
+        rows = read_table(folder / "val" / "val_annotations.txt", 3, separator="\t")
+        require_listed(folder / "val" / "images", [row[0] for row in rows], "val_annotations.txt")
         if foreign := [row[1] for row in rows if row[1] not in synsets]:
             got = f"{len(foreign)} others, the first {foreign[0]}"
             raise InputError(
-                name, "val_annotations.txt must name classes of wnids.txt", got, f"Fetch it again. {_TINY}"
+                "val_annotations.txt must name classes of wnids.txt",
+                got,
+                f"Fetch it again. {_TINY}",
             )
         test = [(f"val/images/{row[0]}", synsets.index(row[1])) for row in rows]
     else:
@@ -156,13 +169,17 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
         test = _listed(folder, "val", synsets, *(["images"] if nested else []))
     parts = []
     for listed in (train, test):
-        files, share = [folder / path for path, _ in listed], len(listed) / (len(train) + len(test))
-        images = torch.from_numpy(read_images(name, files, upright=False, max_gib=max_gib * share))
+        files = [folder / path for path, _ in listed]
+        share = len(listed) / (len(train) + len(test))
+        images = torch.from_numpy(read_images(files, upright=False, max_gib=max_gib * share))
         parts.append(Images(images, torch.tensor([label for _, label in listed])))
-    words = dict(read_table(name, folder / "words.txt", 2, separator="\t"))
+    words = dict(read_table(folder / "words.txt", 2, separator="\t"))
     first = [words.get(synset, synset).split(",")[0] for synset in synsets]
-    classes = tuple(f"{n} ({s})" if first.count(n) > 1 else n for n, s in zip(first, synsets, strict=True))
-    mean, std = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
+    classes = tuple(
+        f"{n} ({s})" if first.count(n) > 1 else n for n, s in zip(first, synsets, strict=True)
+    )
+    mean = (0.4802, 0.4481, 0.3975)
+    std = (0.2770, 0.2691, 0.2821)
     return Source(name, parts[0], parts[1], classes, flip=True, crop_padding=4, mean=mean, std=std)
 
 
@@ -174,6 +191,8 @@ def _listed(folder: Path, part: str, synsets: Sequence[str], *below: str) -> lis
         names = image_names(folder / place)
         if not names:
             fix = "An archive was extracted only in part, or its images are not in class folders."
-            raise InputError("data", f"{part} must have images of each class", f"none in {folder / place}", fix)
+            raise InputError(
+                f"{part} must have images of each class", f"none in {folder / place}", fix
+            )
         listed += [(f"{place.as_posix()}/{name}", label) for name in names]
     return listed

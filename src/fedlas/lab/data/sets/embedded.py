@@ -12,12 +12,15 @@ from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.splits import hold_out
 
-_NUM_IMAGES, _NUM_CLASSES = 1797, 10
+_NUM_IMAGES = 1797
+_NUM_CLASSES = 10
 _MOST = 200_000_000
 """Numbers of a synthetic data set: a stranger's recipe may ask for any."""
 
 
-@DATASETS.register("digits", paper="Alpaydin and Kaynak 1998", url="https://doi.org/10.24432/C50P49")
+@DATASETS.register(
+    "digits", paper="Alpaydin and Kaynak 1998", url="https://doi.org/10.24432/C50P49"
+)
 def load_digits(*, num_test: int = 600) -> Source:
     """1,797 gray digits of 8 x 8 pixels, embedded in scikit-learn: 1,197 to train, 600 to test.
 
@@ -31,16 +34,17 @@ def load_digits(*, num_test: int = 600) -> Source:
     Note:
         scikit-learn has no official test part; this one is stratified and the same for every seed.
     """
-    size = check_count("digits", "num_test", num_test, low=_NUM_CLASSES)
+    size = check_count("num_test", num_test, low=_NUM_CLASSES)
     if size > _NUM_IMAGES - _NUM_CLASSES:
         expected = f"num_test must be at most {_NUM_IMAGES - _NUM_CLASSES} of {_NUM_IMAGES}"
-        raise InputError("digits", expected, num_test, "Leave an image of each class to train on.")
+        raise InputError(expected, num_test, "Leave an image of each class to train on.")
     bunch = require("sklearn.datasets", extra="data").load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None])
     target = bunch.target.astype(np.int64)
     classes = tuple(str(digit) for digit in range(_NUM_CLASSES))
-    both, rows = Images(images, torch.from_numpy(target)), stream(Purpose.FIXED_TEST)
-    train, test = map(torch.from_numpy, hold_out("digits", target, size, classes, rows))
+    both = Images(images, torch.from_numpy(target))
+    rows = stream(Purpose.FIXED_TEST)
+    train, test = map(torch.from_numpy, hold_out(target, size, classes, rows))
     return Source("digits", both.take(train), both.take(test), classes)
 
 
@@ -78,28 +82,37 @@ def load_synthetic(
         >>> load_synthetic(num_classes=2, num_train=10, num_test=5).test.label_probs.shape
         torch.Size([5, 2])
     """
-    check_count("synthetic", "num_classes", num_classes, low=2)
-    check_count("synthetic", "num_train", num_train, low=num_classes)
-    check_count("synthetic", "num_test", num_test)
-    check_count("synthetic", "image_size", image_size)
+    check_count("num_classes", num_classes, low=2)
+    check_count("num_train", num_train, low=num_classes)
+    check_count("num_test", num_test)
+    check_count("image_size", image_size)
     if (size := (num_train + num_test) * (image_size**2 + num_classes)) > _MOST:
         fix = "Choose fewer or smaller images."
-        raise InputError("synthetic", f"pixels and label probabilities must be at most {_MOST:,}", f"{size:,}", fix)
-    check_number("synthetic", "sharpness", sharpness, low=0)
-    random = stream(Purpose.SYNTHETIC, check_count("synthetic", "seed", seed, low=0))
+        raise InputError(
+            f"pixels and label probabilities must be at most {_MOST:,}", f"{size:,}", fix
+        )
+    check_number("sharpness", sharpness, low=0)
+    random = stream(Purpose.SYNTHETIC, check_count("seed", seed, low=0))
     directions = random.standard_normal((image_size**2, num_classes))
     directions *= sharpness / np.linalg.norm(directions, axis=0)
     train, test = (_draw(random, count, image_size, directions) for count in (num_train, num_test))
     return Source("synthetic", train, test, tuple(str(label) for label in range(num_classes)))
 
 
-def _draw(random: np.random.RandomState, count: int, image_size: int, directions: NDArray[np.float64]) -> Images:
+def _draw(
+    random: np.random.RandomState, count: int, image_size: int, directions: NDArray[np.float64]
+) -> Images:
     pixels = random.randint(0, 256, (count, image_size**2)).astype(np.uint8)
     # 255 / 2 and sqrt((256^2 - 1) / 12) are the mean and standard deviation of a uniform whole number in 0..255.
     logits = ((pixels - 127.5) / np.sqrt((256**2 - 1) / 12)) @ directions
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     probs /= probs.sum(axis=1, keepdims=True)
-    below = probs.cumsum(axis=1)[:, :-1]  # without the last column: its rounding error must not create a class C
+    # without the last column: its rounding error must not create a class C
+    below = probs.cumsum(axis=1)[:, :-1]
     target = (random.random_sample((count, 1)) >= below).sum(axis=1)
     images = torch.from_numpy(pixels.reshape(count, 1, image_size, image_size))
-    return Images(images, torch.from_numpy(target.astype(np.int64)), torch.from_numpy(probs.astype(np.float32)))
+    return Images(
+        images,
+        torch.from_numpy(target.astype(np.int64)),
+        torch.from_numpy(probs.astype(np.float32)),
+    )

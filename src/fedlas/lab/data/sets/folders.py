@@ -33,7 +33,7 @@ def load_npz(root: str | None = None) -> Source:
     Raises:
         InputError: If the file is missing, truncated, holds pickled objects or arrays of another shape or dtype.
     """
-    return read_npz("npz", required_root("npz", root, "an .npz file"))
+    return read_npz("npz", required_root(root, "an .npz file"))
 
 
 def read_npz(name: str, path: Path) -> Source:
@@ -41,58 +41,84 @@ def read_npz(name: str, path: Path) -> Source:
     try:
         with open_arrays(path) as archive:
             missing = [key for key in _NEEDED if key not in archive]
-            arrays: dict[str, np.ndarray] = {} if missing else {key: archive[key] for key in _KEYS if key in archive}
+            arrays: dict[str, np.ndarray] = (
+                {} if missing else {key: archive[key] for key in _KEYS if key in archive}
+            )
             names = archive.names
     except (OSError, ValueError) as error:
         fix = f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}"
-        raise unreadable(name, "the file must be an .npz of plain arrays", path, error, fix) from error
+        raise unreadable("the file must be an .npz of plain arrays", path, error, fix) from error
     if missing:
-        raise InputError(name, f"the file must hold {', '.join(_NEEDED)}", f"{path} with {names}", _RECIPE)
-    train, test = (images_from_arrays(name, arrays, part) for part in ("train", "test"))
-    classes = _class_names(name, arrays.get("classes"), int(train.target.max()) + 1)
+        raise InputError(
+            f"the file must hold {', '.join(_NEEDED)}", f"{path} with {names}", _RECIPE
+        )
+    train, test = (images_from_arrays(arrays, part) for part in ("train", "test"))
+    classes = _class_names(arrays.get("classes"), int(train.target.max()) + 1)
     return Source(name, train, test, classes)
 
 
 _KEYS = (*_NEEDED, "classes")
 
 
-def images_from_arrays(name: str, arrays: dict[str, Any], part: str) -> Images:
+def images_from_arrays(arrays: dict[str, Any], part: str) -> Images:
     """Check ``{part}_images`` and ``{part}_target`` and return them with the channels second."""
-    images, target = arrays[f"{part}_images"], arrays[f"{part}_target"]
+    images = arrays[f"{part}_images"]
+    target = arrays[f"{part}_target"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
-        expected = f"{part}_images must be uint8 (N, H, W, channels) or (N, H, W) with at least one image"
-        raise InputError(name, expected, describe(images), "Scale to 0..255 and convert with .astype(numpy.uint8).")
+        expected = (
+            f"{part}_images must be uint8 (N, H, W, channels) or (N, H, W) with at least one image"
+        )
+        raise InputError(
+            expected, describe(images), "Scale to 0..255 and convert with .astype(numpy.uint8)."
+        )
     # A second axis of at most 4 before a long last one is most likely the channels.
     if images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]:
         raise InputError(
-            name, f"{part}_images must have the channels last", describe(images), "Use .transpose(0, 2, 3, 1)."
+            f"{part}_images must have the channels last",
+            describe(images),
+            "Use .transpose(0, 2, 3, 1).",
         )
     if target.shape != (len(images),) or target.dtype.kind not in "iu":
         expected = f"{part}_target must be whole numbers ({len(images)},) like the {len(images)} {part}_images"
-        raise InputError(name, expected, describe(target), "Pass one class index per image.")
+        raise InputError(expected, describe(target), "Pass one class index per image.")
     stacked = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return Images(torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(target.astype(np.int64)))
+    return Images(
+        torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(target.astype(np.int64))
+    )
 
 
-def _class_names(name: str, names: np.ndarray | None, count: int) -> tuple[str, ...]:
+def _class_names(names: np.ndarray | None, count: int) -> tuple[str, ...]:
     if names is None:
         return tuple(str(label) for label in range(count))
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(
-            name, "classes must be a one-dimensional array of strings", describe(names), "Or leave it out."
+            "classes must be a one-dimensional array of strings",
+            describe(names),
+            "Or leave it out.",
         )
-    return tuple(np.char.decode(names, "utf-8").tolist() if names.dtype.kind == "S" else names.tolist())
+    return tuple(
+        np.char.decode(names, "utf-8").tolist() if names.dtype.kind == "S" else names.tolist()
+    )
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Statistics of ImageNet's training images in [0, 1] units, which pre-trained models expect."""
-_LAYOUT = "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or as ROOT/CLASS/*."
+_LAYOUT = (
+    "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or as ROOT/CLASS/*."
+)
 
 
-@DATASETS.register("folder", files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*")
+@DATASETS.register(
+    "folder",
+    files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*",
+)
 def load_folder(
-    root: str | None = None, *, image_size: int | None = None, channels: int = 3, max_gib: float = 4.0
+    root: str | None = None,
+    *,
+    image_size: int | None = None,
+    channels: int = 3,
+    max_gib: float = 4.0,
 ) -> Source:
     """Your own images: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or ROOT/CLASS/*.
 
@@ -116,21 +142,25 @@ def load_folder(
         InputError: If folders or images are missing, unreadable (the file is named), of different sizes, deeper than
             8 bits, or too large for ``max_gib``; if there is only one class; if train and test have other classes.
     """
-    check_channels("folder", channels)
+    check_channels(channels)
     if image_size is not None:
-        check_count("folder", "image_size", image_size)
-    check_number("folder", "max_gib", max_gib, low=0, low_open=True)
-    place, parts, classes = divided_images("folder", root, layout=_LAYOUT, deep=False)
+        check_count("image_size", image_size)
+    check_number("max_gib", max_gib, low=0, low_open=True)
+    place, parts, classes = divided_images(root, layout=_LAYOUT, deep=False)
     files = [place / name for part in parts for name, _ in part]
     target = torch.tensor([label for part in parts for _, label in part])
-    images = torch.from_numpy(read_images("folder", files, image_size=image_size, channels=channels, max_gib=max_gib))
+    images = torch.from_numpy(
+        read_images(files, image_size=image_size, channels=channels, max_gib=max_gib)
+    )
     border = len(parts[0])
-    train, test = Images(images[:border], target[:border]), Images(images[border:], target[border:])
+    train = Images(images[:border], target[:border])
+    test = Images(images[border:], target[border:])
     return Source(f"folder {place}", train, test, classes)
 
 
 @DATASETS.register(
-    "image-folder", files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**"
+    "image-folder",
+    files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**",
 )
 @with_view(View(upright=True))
 def load_image_folder(root: str | None = None, *, channels: int = 3, view: View) -> Source:
@@ -153,13 +183,19 @@ def load_image_folder(root: str | None = None, *, channels: int = 3, view: View)
     Raises:
         InputError: If folders or images are missing, there is only one class, or the parts have other classes.
     """
-    check_channels("image-folder", channels)
-    place, parts, classes = divided_images("image-folder", root, layout=_LAYOUT, deep=True)
+    check_channels(channels)
+    place, parts, classes = divided_images(root, layout=_LAYOUT, deep=True)
     return streamed_source(f"image-folder {place}", place, parts, classes, view, channels=channels)
 
 
 def streamed_source(
-    name: str, folder: Path, parts: tuple[Listed, Listed], classes: tuple[str, ...], view: View, *, channels: int = 3
+    name: str,
+    folder: Path,
+    parts: tuple[Listed, Listed],
+    classes: tuple[str, ...],
+    view: View,
+    *,
+    channels: int = 3,
 ) -> Source:
     """Make a source of images on disk, with flips and ImageNet's statistics.
 
@@ -175,7 +211,13 @@ def streamed_source(
         InputError: As :class:`Source`.
     """
     train, test = (
-        Files.of(folder, [path for path, _ in part], [label for _, label in part], view, channels=channels)
+        Files.of(
+            folder,
+            [path for path, _ in part],
+            [label for _, label in part],
+            view,
+            channels=channels,
+        )
         for part in parts
     )
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.25,))

@@ -24,7 +24,8 @@ _FILES = {
     "test_target": "t10k-labels-idx1-ubyte",
 }
 _DIGITS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
-_MISTAKEN = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))  # Patrini et al. 2017, section 5
+# Patrini et al. 2017, section 5
+_MISTAKEN = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))
 _FREE_BYTES = 2**26
 _MOST_RATIO = 20
 """A file may grow by this factor, or to ``_FREE_BYTES``: the published ones grow fivefold, to 47 MB."""
@@ -52,7 +53,15 @@ def load_mnist(root: str | None = None) -> Source:
         InputError: If the files are missing or damaged, or are those of Fashion-MNIST, which have the same names.
     """
     train, test = _parts("mnist", "MNIST", root, _DIGITS)
-    return Source("mnist", train, test, tuple("0123456789"), mean=(0.1307,), std=(0.3081,), mistaken_for=_MISTAKEN)
+    return Source(
+        "mnist",
+        train,
+        test,
+        tuple("0123456789"),
+        mean=(0.1307,),
+        std=(0.3081,),
+        mistaken_for=_MISTAKEN,
+    )
 
 
 @DATASETS.register(
@@ -73,28 +82,45 @@ def load_fashion_mnist(root: str | None = None) -> Source:
         InputError: If the files are missing or damaged, or are those of MNIST, which have the same names.
     """
     train, test = _parts("fashion-mnist", "FashionMNIST", root, [6_000] * 10)
-    return Source("fashion-mnist", train, test, tuple(_CLOTHES.split(",")), flip=True, mean=(0.2860,), std=(0.3530,))
+    return Source(
+        "fashion-mnist",
+        train,
+        test,
+        tuple(_CLOTHES.split(",")),
+        flip=True,
+        mean=(0.2860,),
+        std=(0.3530,),
+    )
 
 
-def _parts(name: str, torchvisions: str, root: str | None, counts: Sequence[int]) -> tuple[Images, Images]:
+def _parts(
+    name: str, torchvisions: str, root: str | None, counts: Sequence[int]
+) -> tuple[Images, Images]:
     """Read the training and the test part; ``counts`` are the images of each class in the published training part."""
-    folder, debian = data_folder(root), name == "fashion-mnist" and root is None
+    folder = data_folder(root)
+    debian = name == "fashion-mnist" and root is None
     places = [folder / below for below in (name, f"{torchvisions}/raw", "")] if folder else []
     places += [DEBIAN_FOLDER] if debian else []
     paths = next(filter(None, map(_paths, places)), None)
     if paths is None:
-        got = f"none in {', '.join(map(str, places))}" if places else f"no root, and ${ENVIRONMENT} is not set"
+        got = (
+            f"none in {', '.join(map(str, places))}"
+            if places
+            else f"no root, and ${ENVIRONMENT} is not set"
+        )
         fix = f"Put train-images-idx3-ubyte.gz and the other three into FOLDER/{name} and pass root=FOLDER or set "
         fix += f"{ENVIRONMENT}. torchvision.datasets.{torchvisions}(FOLDER, download=True) fetches them"
-        fix += ", and so does Debian's package (apt install dataset-fashion-mnist)." if debian else "."
-        raise InputError(name, "its four IDX files must be on disk", got, fix)
-    arrays = {key: _read_idx(name, path) for key, path in paths.items()}
-    train, test = (images_from_arrays(name, arrays, part) for part in ("train", "test"))
+        fix += (
+            ", and so does Debian's package (apt install dataset-fashion-mnist)." if debian else "."
+        )
+        raise InputError("its four IDX files must be on disk", got, fix)
+    arrays = {key: _read_idx(path) for key, path in paths.items()}
+    train, test = (images_from_arrays(arrays, part) for part in ("train", "test"))
     # Only the class counts distinguish the two: files, shapes and number of images are the same.
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
         got = f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)"
         fix = "Keep the two in separate folders, mnist and fashion-mnist below the root."
-        raise InputError(name, f"its training part must have {[*counts]} images of its classes", got, fix)
+        raise InputError(f"its training part must have {[*counts]} images of its classes", got, fix)
     return train, test
 
 
@@ -109,7 +135,7 @@ def _paths(place: Path) -> dict[str, Path] | None:
     return paths
 
 
-def _read_idx(owner: str, path: Path) -> NDArray[np.uint8]:
+def _read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             # Magic number: two zero bytes, 8 (unsigned bytes), the number of dimensions. Each size has four bytes.
@@ -125,5 +151,5 @@ def _read_idx(owner: str, path: Path) -> NDArray[np.uint8]:
         array = np.frombuffer(content, np.uint8).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         fix = "The file is truncated or a different one: fetch it again."
-        raise unreadable(owner, f"{path.name} must be the published IDX file", path, error, fix) from error
+        raise unreadable(f"{path.name} must be the published IDX file", path, error, fix) from error
     return array.copy()  # torch needs a writable array

@@ -20,7 +20,10 @@ from fedlas.lab.data.sets.folders import read_npz, streamed_source
 Level = Literal["variant", "family", "manufacturer"]
 _BANNER = 20
 """Rows at the bottom of each photograph of an aircraft with the name of its author."""
-_KRIZHEVSKY: dict[str, Any] = {"paper": "Krizhevsky 2009", "url": "https://www.cs.toronto.edu/~kriz/cifar.html"}
+_KRIZHEVSKY: dict[str, Any] = {
+    "paper": "Krizhevsky 2009",
+    "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
+}
 CIFAR10_MISTAKEN = (
     ("truck", "automobile"), ("bird", "airplane"), ("deer", "horse"), ("cat", "dog"), ("dog", "cat"),
 )  # fmt: skip
@@ -57,7 +60,8 @@ def load_cifar10(root: str | None = None) -> Source:
     Raises:
         InputError: If neither is there, or it is damaged.
     """
-    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
     return _cifar("cifar10", root, 10, mean=mean, std=std, mistaken_for=CIFAR10_MISTAKEN)
 
 
@@ -77,7 +81,8 @@ def load_cifar100(root: str | None = None) -> Source:
     Raises:
         InputError: If neither is there, or it is damaged.
     """
-    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
     return _cifar("cifar100", root, 100, mean=mean, std=std, mistaken_for=CIFAR100_MISTAKEN)
 
 
@@ -90,13 +95,14 @@ def _cifar(name: str, root: str | None, num_classes: int, **published: Any) -> S
         train, test = (_read(name, name.upper(), root, {"train": part}) for part in (True, False))
         pixels = (np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test))
         parts = [
-            Images(torch.from_numpy(p), torch.tensor(d.targets)) for p, d in zip(pixels, (train, test), strict=True)
+            Images(torch.from_numpy(p), torch.tensor(d.targets))
+            for p, d in zip(pixels, (train, test), strict=True)
         ]
         source = Source(name, parts[0], parts[1], tuple(train.classes))
     if source.num_classes != num_classes:
         fix = "Use the data set 'npz' for arrays of your own."
         got = f"{source.num_classes} in {folder}"
-        raise InputError(name, f"the files must hold {num_classes} classes", got, fix)
+        raise InputError(f"the files must hold {num_classes} classes", got, fix)
     return replace(source, flip=True, crop_padding=4, **published)
 
 
@@ -125,12 +131,16 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
     train, test, *more = (
         Images(torch.from_numpy(np.ascontiguousarray(part.data)), torch.from_numpy(part.labels))
         for part in (
-            _read("svhn", "SVHN", root, {"split": s}) for s in ("train", "test", *(["extra"] if extra else []))
+            _read("svhn", "SVHN", root, {"split": s})
+            for s in ("train", "test", *(["extra"] if extra else []))
         )
     )
     for part in more:
-        train = Images(torch.cat([train.images, part.images]), torch.cat([train.target, part.target]))
-    mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+        train = Images(
+            torch.cat([train.images, part.images]), torch.cat([train.target, part.target])
+        )
+    mean = (0.4377, 0.4438, 0.4728)
+    std = (0.1980, 0.2010, 0.1970)
     return Source("svhn", train, test, tuple("0123456789"), crop_padding=4, mean=mean, std=std)
 
 
@@ -159,29 +169,35 @@ def load_aircraft(root: str | None = None, *, level: Level = "variant", view: Vi
     Raises:
         InputError: If the folder is missing or incomplete, or its lists disagree.
     """
-    check_choice("aircraft", "level", level, get_args(Level))
+    check_choice("level", level, get_args(Level))
     parts = [
-        _read("aircraft", "FGVCAircraft", root, {"split": s, "annotation_level": level}) for s in ("trainval", "test")
+        _read("aircraft", "FGVCAircraft", root, {"split": s, "annotation_level": level})
+        for s in ("trainval", "test")
     ]
     names = [[Path(path).name for path in part._image_files] for part in parts]
     folder = Path(parts[0]._image_files[0]).parent
-    require_listed("aircraft", folder, [name for part in names for name in part], f"images_{level}_*.txt")
-    train, test = ([*zip(files, part._labels, strict=True)] for files, part in zip(names, parts, strict=True))
+    require_listed(folder, [name for part in names for name in part], f"images_{level}_*.txt")
+    train, test = (
+        [*zip(files, part._labels, strict=True)] for files, part in zip(names, parts, strict=True)
+    )
     return streamed_source("aircraft", folder, (train, test), tuple(parts[0].classes), view)
 
 
 def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) -> Any:
     """Return a part of a data set as torchvision reads it; it checks the MD5 sums of pickles before it opens them."""
-    folder, call = data_folder(root), f"torchvision.datasets.{kind}"
+    folder = data_folder(root)
+    call = f"torchvision.datasets.{kind}"
     expected = f"there must be {f'a file {name}.npz or ' if kind.startswith('CIFAR') else ''}the whole files of {call}"
     keywords = ", ".join(f"{key}={value!r}" for key, value in options.items())
     fix = f"{call}(FOLDER, {keywords}, download=True) fetches them."
     if folder is None:
         got = f"no root, and ${ENVIRONMENT} is not set"
-        raise InputError(name, expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}; {fix}")
+        raise InputError(expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}; {fix}")
     datasets = require("torchvision.datasets", extra="data")
     try:
         return getattr(datasets, kind)(str(folder), **options)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = str(error).partition(". You can use download=True")[0]
-        raise InputError(name, expected, f"{folder} ({reason})", f"Extract archives first; {fix}") from error
+        raise InputError(
+            expected, f"{folder} ({reason})", f"Extract archives first; {fix}"
+        ) from error

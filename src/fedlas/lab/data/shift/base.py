@@ -19,7 +19,9 @@ from fedlas._core.streams import Purpose, stream
 Pixels = NDArray[np.float64]
 """One image ``(H, W, channels)`` in [0, 1]."""
 
-CORRUPTIONS: Registry[Callable[[Pixels, Any, np.random.RandomState], Pixels]] = Registry("corruption")
+CORRUPTIONS: Registry[Callable[[Pixels, Any, np.random.RandomState], Pixels]] = Registry(
+    "corruption"
+)
 """``corruption(image, strength, random) -> image``; metadata ``small`` and ``large`` hold the five published strengths,
 those of CIFAR-10-C for 32 x 32 pixels and those of ImageNet-C for 224 x 224."""
 
@@ -66,9 +68,9 @@ class Corruption:
 
     def __post_init__(self) -> None:
         CORRUPTIONS[self.name]
-        if check_count("corruption", "severity", self.severity) not in SEVERITIES:
-            raise InputError("corruption", "severity must be 1 to 5", self.severity, "Choose one of them.")
-        check_count("corruption", "seed", self.seed, low=0)
+        if check_count("severity", self.severity) not in SEVERITIES:
+            raise InputError("severity must be 1 to 5", self.severity, "Choose one of them.")
+        check_count("seed", self.seed, low=0)
 
     @check_kinds
     def __call__(self, image: Tensor, row: int) -> Tensor:
@@ -85,12 +87,15 @@ class Corruption:
             InputError: For another shape or dtype.
         """
         if image.ndim != 3 or image.dtype != torch.uint8 or image.shape[0] not in (1, 3):
-            expected, got = "an image must be uint8 (channels, H, W) with 1 or 3 channels", describe(image)
-            raise InputError("corruption", expected, got, "Pass one image at a time, before it is normalized.")
+            expected = "an image must be uint8 (channels, H, W) with 1 or 3 channels"
+            got = describe(image)
+            raise InputError(expected, got, "Pass one image at a time, before it is normalized.")
         entry = CORRUPTIONS[self.name]
         strengths = entry.metadata["small" if image.shape[1] <= _LARGEST_SMALL else "large"]
         # crc32 of the name, since hash() differs between processes.
-        random = stream(Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, row)
+        random = stream(
+            Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, row
+        )
         pixels = image.cpu().numpy().transpose(1, 2, 0) / 255.0
         changed = entry.value(pixels, strengths[self.severity - 1], random)
         values = np.rint(np.clip(changed, 0.0, 1.0) * 255.0).astype(np.uint8)

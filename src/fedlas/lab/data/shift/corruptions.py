@@ -15,7 +15,8 @@ from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER, Pixels
 def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
     """Return each channel of ``image`` convolved with an odd-sized ``kernel``, the image mirrored at its border."""
     signal: Any = require("scipy.signal", extra="data")
-    rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
+    rows = kernel.shape[0] // 2
+    columns = kernel.shape[1] // 2
     padded = np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="symmetric")
     blurred: Pixels = signal.fftconvolve(padded, kernel[:, :, None], mode="valid", axes=(0, 1))
     return blurred
@@ -23,7 +24,9 @@ def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
 
 def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
     """Return each channel of ``image`` blurred by a Gaussian of ``sigma`` pixels."""
-    blurred: Pixels = require("scipy.ndimage", extra="data").gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
+    blurred: Pixels = require("scipy.ndimage", extra="data").gaussian_filter(
+        image, (sigma, sigma, 0), mode="nearest"
+    )
     return blurred
 
 
@@ -32,7 +35,9 @@ def disk(radius: float, softness: float) -> NDArray[np.float64]:
     reach = int(np.ceil(radius)) + 2
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = (rows**2 + columns**2 <= radius**2).astype(np.float64)
-    soft: NDArray[np.float64] = require("scipy.ndimage", extra="data").gaussian_filter(inside, softness, truncate=3.0)
+    soft: NDArray[np.float64] = require("scipy.ndimage", extra="data").gaussian_filter(
+        inside, softness, truncate=3.0
+    )
     return soft / soft.sum()
 
 
@@ -53,7 +58,9 @@ def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
     low = tuple(np.floor(place).astype(int) for place in places)
     for down in (0, 1):  # bilinear: each point is divided among the four pixels around it
         for right in (0, 1):
-            part = np.abs(1 - down - (places[0] - low[0])) * np.abs(1 - right - (places[1] - low[1]))
+            part = np.abs(1 - down - (places[0] - low[0])) * np.abs(
+                1 - right - (places[1] - low[1])
+            )
             np.add.at(kernel, (low[0] + down, low[1] + right), weights * part)
     return kernel / kernel.sum()
 
@@ -74,7 +81,8 @@ def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np
     """
     whole = 1 << max(1, (size - 1).bit_length())
     field = np.zeros((whole, whole))
-    step, reach = whole, 1.0
+    step = whole
+    reach = 1.0
     while step > 1:
         half = step // 2
         # Square step: the center of each cell is the mean of its four corners, plus noise.
@@ -88,27 +96,36 @@ def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np
         down = corners + np.roll(corners, -1, 0) + middles + np.roll(middles, 1, 1)
         field[::step, half::step] = across / 4 + random.uniform(-reach, reach, corners.shape)
         field[half::step, ::step] = down / 4 + random.uniform(-reach, reach, corners.shape)
-        step, reach = half, reach / decay
+        step = half
+        reach = reach / decay
     field -= field.min()
     return field[:size, :size] / max(float(field.max()), np.finfo(np.float64).tiny)
 
 
 @CORRUPTIONS.register(
-    "gaussian-noise", small=(0.04, 0.06, 0.08, 0.09, 0.10), large=(0.08, 0.12, 0.18, 0.26, 0.38), **PAPER
+    "gaussian-noise",
+    small=(0.04, 0.06, 0.08, 0.09, 0.10),
+    large=(0.08, 0.12, 0.18, 0.26, 0.38),
+    **PAPER,
 )
 def gaussian_noise(image: Pixels, deviation: float, random: np.random.RandomState) -> Pixels:
     """Normal noise of the given standard deviation (white is 1) on every channel of every pixel."""
     return image + random.normal(scale=deviation, size=image.shape)
 
 
-@CORRUPTIONS.register("shot-noise", small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3), **PAPER)
+@CORRUPTIONS.register(
+    "shot-noise", small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3), **PAPER
+)
 def shot_noise(image: Pixels, photons: float, random: np.random.RandomState) -> Pixels:
     """Poisson noise of a sensor that counts ``photons`` where the image is white."""
     return random.poisson(image * photons) / photons
 
 
 @CORRUPTIONS.register(
-    "impulse-noise", small=(0.01, 0.02, 0.03, 0.05, 0.07), large=(0.03, 0.06, 0.09, 0.17, 0.27), **PAPER
+    "impulse-noise",
+    small=(0.01, 0.02, 0.03, 0.05, 0.07),
+    large=(0.03, 0.06, 0.09, 0.17, 0.27),
+    **PAPER,
 )
 def impulse_noise(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:
     """Salt and pepper: a share of the values becomes 0 or 1, each with probability 1/2."""
@@ -122,7 +139,11 @@ def impulse_noise(image: Pixels, share: float, random: np.random.RandomState) ->
     large=((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
     **PAPER,
 )
-def defocus_blur(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
+def defocus_blur(
+    image: Pixels,
+    strength: tuple[float, float],
+    random: np.random.RandomState,  # noqa: ARG001
+) -> Pixels:  # one signature for all
     """Lens out of focus: each point becomes a disk; ``strength`` is its radius and softness in pixels."""
     return convolve(image, disk(*strength))
 
@@ -133,14 +154,17 @@ def defocus_blur(image: Pixels, strength: tuple[float, float], random: np.random
     large=((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
     **PAPER,
 )
-def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.random.RandomState) -> Pixels:
+def glass_blur(
+    image: Pixels, strength: tuple[float, int, int], random: np.random.RandomState
+) -> Pixels:
     """Frosted glass: pixels are swapped with pixels nearby, between two Gaussian blurs.
 
     ``strength`` is the sigma of the blurs, the largest distance, and how often each pixel is swapped.
     """
     sigma, distance, rounds = strength
     height, width, channels = image.shape
-    source = list(range(height * width))  # a list, since access to single elements of an array is slow
+    # a list, since access to single elements of an array is slow
+    source = list(range(height * width))
     rows = range(height - distance - 1, distance - 1, -1)
     columns = range(width - distance - 1, distance - 1, -1)
     for _ in range(rounds):
@@ -161,7 +185,9 @@ def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.rando
     large=((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
     **PAPER,
 )
-def motion_blur(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:
+def motion_blur(
+    image: Pixels, strength: tuple[float, float], random: np.random.RandomState
+) -> Pixels:
     """Camera motion within 45 degrees of level; ``strength`` is half the length and sigma of its trace, in pixels."""
     return convolve(image, streak(*strength, degrees=random.uniform(-45, 45)))
 
@@ -172,7 +198,11 @@ def motion_blur(image: Pixels, strength: tuple[float, float], random: np.random.
     large=((1.10, 0.01), (1.15, 0.01), (1.20, 0.02), (1.25, 0.02), (1.30, 0.03)),
     **PAPER,
 )
-def zoom_blur(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
+def zoom_blur(
+    image: Pixels,
+    strength: tuple[float, float],
+    random: np.random.RandomState,  # noqa: ARG001
+) -> Pixels:  # one signature for all
     """Camera that approaches: mean of the image and enlarged ones; ``strength`` is the largest factor and the step."""
     last, step = strength
     factors = np.arange(1, last + step / 2, step)
@@ -184,11 +214,15 @@ def zoomed(image: Pixels, factor: float) -> Pixels:
     ndimage: Any = require("scipy.ndimage", extra="data")
     center = (np.array(image.shape) - 1) / 2
     scale = np.array([1 / factor, 1 / factor, 1])
-    larger: Pixels = ndimage.affine_transform(image, scale, offset=center - scale * center, order=1, mode="nearest")
+    larger: Pixels = ndimage.affine_transform(
+        image, scale, offset=center - scale * center, order=1, mode="nearest"
+    )
     return larger
 
 
-@CORRUPTIONS.register("contrast", small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05), **PAPER)
+@CORRUPTIONS.register(
+    "contrast", small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05), **PAPER
+)
 def contrast(image: Pixels, keep: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
     """Lower contrast: the distance from each channel's mean shrinks to the share ``keep``."""
     mean = image.mean(axis=(0, 1), keepdims=True)
@@ -197,11 +231,25 @@ def contrast(image: Pixels, keep: float, random: np.random.RandomState) -> Pixel
 
 @CORRUPTIONS.register(
     "elastic-transform",
-    small=((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
-    large=((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
+    small=(
+        (0, 0, 0.08),
+        (0.05, 0.2, 0.07),
+        (0.08, 0.06, 0.06),
+        (0.1, 0.04, 0.05),
+        (0.1, 0.03, 0.03),
+    ),
+    large=(
+        (2, 0.7, 0.1),
+        (2, 0.08, 0.2),
+        (0.05, 0.01, 0.02),
+        (0.07, 0.01, 0.02),
+        (0.12, 0.01, 0.02),
+    ),
     **PAPER,
 )
-def elastic_transform(image: Pixels, strength: tuple[float, float, float], random: np.random.RandomState) -> Pixels:
+def elastic_transform(
+    image: Pixels, strength: tuple[float, float, float], random: np.random.RandomState
+) -> Pixels:
     """Elastic deformation: a random affine map, then smooth random displacements.
 
     ``strength`` holds, as fractions of the image's height, the size of the displacements, the sigma that smooths them,
@@ -216,19 +264,23 @@ def elastic_transform(image: Pixels, strength: tuple[float, float, float], rando
         place += amount * ndimage.gaussian_filter(
             random.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3
         )
-    center, arm = np.array([height // 2, width // 2]), min(height, width) // 3
+    center = np.array([height // 2, width // 2])
+    arm = min(height, width) // 3
     points = center + arm * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = points + random.uniform(-reach, reach, points.shape)
     # Resampling asks where each pixel of the result comes from, so this is the inverse affine map.
     back, *_ = np.linalg.lstsq(np.column_stack([moved, np.ones(3)]), points, rcond=None)
     flat = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], axis=1) @ back
     sampled = [
-        ndimage.map_coordinates(image[:, :, channel], flat.T, order=1, mode="reflect") for channel in range(channels)
+        ndimage.map_coordinates(image[:, :, channel], flat.T, order=1, mode="reflect")
+        for channel in range(channels)
     ]
     return np.stack(sampled, axis=1).reshape(image.shape)
 
 
-@CORRUPTIONS.register("pixelate", small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25), **PAPER)
+@CORRUPTIONS.register(
+    "pixelate", small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25), **PAPER
+)
 def pixelate(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
     """Lower resolution: height and width are reduced to ``share`` by averaging and enlarged again."""
     box = require("PIL.Image", extra="data").Resampling.BOX
@@ -237,7 +289,9 @@ def pixelate(image: Pixels, share: float, random: np.random.RandomState) -> Pixe
     return _pixels(reduced.resize((width, height), box), image)
 
 
-@CORRUPTIONS.register("jpeg-compression", small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7), **PAPER)
+@CORRUPTIONS.register(
+    "jpeg-compression", small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7), **PAPER
+)
 def jpeg_compression(image: Pixels, quality: int, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
     """JPEG compression of the given quality, 1 to 95."""
     buffer = BytesIO()
@@ -248,7 +302,9 @@ def jpeg_compression(image: Pixels, quality: int, random: np.random.RandomState)
 
 def _as_pil(image: Pixels) -> Any:
     values = np.rint(image * 255).astype(np.uint8)
-    return require("PIL.Image", extra="data").fromarray(values[:, :, 0] if image.shape[2] == 1 else values)
+    return require("PIL.Image", extra="data").fromarray(
+        values[:, :, 0] if image.shape[2] == 1 else values
+    )
 
 
 def _pixels(decoded: Any, like: Pixels) -> Pixels:
@@ -309,7 +365,9 @@ def frost(image: Pixels, strength: tuple[float, float], random: np.random.Random
     ridges = 1 - np.abs(2 * clouds(size, 1.6, random) - 1)
     needles = 1 - np.abs(2 * clouds(size, 1.25, random) - 1)
     cover = clouds(size, 2.5, random)
-    ice = np.clip(0.55 * ridges**4 + 0.45 * needles**3 + 0.5 * cover, 0, 1)[: image.shape[0], : image.shape[1], None]
+    ice = np.clip(0.55 * ridges**4 + 0.45 * needles**3 + 0.5 * cover, 0, 1)[
+        : image.shape[0], : image.shape[1], None
+    ]
     tint = _ICE if image.shape[2] == 3 else np.array([_ICE @ _GRAY])
     weight, ice_weight = strength
     return weight * image + ice_weight * ice * tint
@@ -330,7 +388,9 @@ def fog(image: Pixels, strength: tuple[float, float], random: np.random.RandomSt
     return (image + amount * field) * brightest / (brightest + amount)
 
 
-@CORRUPTIONS.register("brightness", small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5), **PAPER)
+@CORRUPTIONS.register(
+    "brightness", small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5), **PAPER
+)
 def brightness(image: Pixels, more: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
     """Brightness: the value in HSV (the largest channel) rises by ``more``; hue and saturation stay."""
     value = image.max(axis=2, keepdims=True)

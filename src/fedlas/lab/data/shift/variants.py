@@ -56,11 +56,12 @@ class LabelNoise:
     """
 
     rate: float
-    kind: str = "symmetric"  # not Kind: a recipe would refuse a misspelled one before the check can suggest another
+    # not Kind: a recipe would refuse a misspelled one before the check can suggest another
+    kind: str = "symmetric"
 
     def __post_init__(self) -> None:
-        check_choice("data.label_noise", "kind", self.kind, get_args(Kind))
-        check_number("data.label_noise", "rate", self.rate, low=0, high=1, low_open=True, high_open=True)
+        check_choice("kind", self.kind, get_args(Kind))
+        check_number("rate", self.rate, low=0, high=1, low_open=True, high_open=True)
 
 
 def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
@@ -106,7 +107,9 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
 def _mistaken(splits: Splits) -> NDArray[np.int64]:
     """Return the class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
     number = {name: label for label, name in enumerate(splits.classes)}
-    other = {name: target for name, target in splits.mistaken_for if name in number and target in number}
+    other = {
+        name: target for name, target in splits.mistaken_for if name in number and target in number
+    }
     if not other:
         return (np.arange(splits.num_classes) + 1) % splits.num_classes
     return np.array([number[other.get(name, name)] for name in splits.classes])
@@ -136,15 +139,21 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     Source:
         Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555, section 5.1.
     """
-    check_number("data", "long_tail", factor, low=1)
+    check_number("long_tail", factor, low=1)
     target = splits.train.target.cpu().numpy()
     counts = np.bincount(target, minlength=splits.num_classes)
     # 1e-9: a share that is a whole number must not round down.
     share = float(factor) ** (-np.arange(splits.num_classes) / (splits.num_classes - 1))
-    amounts = np.minimum(counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64)))
-    rows = choose_positions(shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts)
+    amounts = np.minimum(
+        counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64))
+    )
+    rows = choose_positions(
+        shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts
+    )
     train = splits.train.take(torch.from_numpy(rows).to(splits.train.target.device))
-    return replace(splits, train=train, indices={**splits.indices, "train": splits.indices["train"][rows]})
+    return replace(
+        splits, train=train, indices={**splits.indices, "train": splits.indices["train"][rows]}
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +197,6 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     numbers = sorted(_number(source, entry) for entry in classes)
     if not numbers or len(set(numbers)) != len(numbers) or source.num_classes - len(numbers) < 2:
         raise InputError(
-            "open_set",
             f"hold_out_classes must name different ones of the {source.num_classes} classes and leave at least two",
             list(classes),
             "Name each class once, and fewer of them.",
@@ -197,8 +205,11 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     others = [number for number in range(source.num_classes) if number not in numbers]
     unknown = _of_classes(source.test, numbers)
     train, test = (_of_classes(part, others) for part in (source.train, source.test))
-    inner = replace(source, train=train, test=test, classes=tuple(source.classes[number] for number in others))
-    unknown = unknown.with_target(unknown.target)  # no probabilities of classes that the model does not have
+    inner = replace(
+        source, train=train, test=test, classes=tuple(source.classes[number] for number in others)
+    )
+    # no probabilities of classes that the model does not have
+    unknown = unknown.with_target(unknown.target)
     return OpenSet(inner, unknown, tuple(source.classes[number] for number in numbers))
 
 
@@ -208,8 +219,10 @@ def _number(source: Source, entry: int | str) -> int:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
         return entry
-    expected = f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}"
-    raise InputError("open_set", expected, repr(entry), suggestion(str(entry), source.classes))
+    expected = (
+        f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}"
+    )
+    raise InputError(expected, repr(entry), suggestion(str(entry), source.classes))
 
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
@@ -220,8 +233,9 @@ def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
     target = place.to(part.target.device)[part.target]
     rows = (target >= 0).nonzero().flatten()
     if not len(rows):
-        expected, got = "held-out and other classes must have images", f"none of classes {list(numbers)}"
-        raise InputError("open_set", expected, got, "Hold out others.")
+        expected = "held-out and other classes must have images"
+        got = f"none of classes {list(numbers)}"
+        raise InputError(expected, got, "Hold out others.")
     images = part.take(rows).with_target(target[rows])
     if isinstance(images, Images) and part.label_probs is not None:
         # Probabilities conditional on these classes; equal where they have none.

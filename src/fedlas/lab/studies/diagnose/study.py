@@ -76,7 +76,11 @@ class Study:
     @property
     def alarms(self) -> list[tuple[int, str]]:
         """Epoch and text of every alarm in the log."""
-        return [(record["epoch"], alarm) for record in self.history for alarm in record.get("alarms", ())]
+        return [
+            (record["epoch"], alarm)
+            for record in self.history
+            for alarm in record.get("alarms", ())
+        ]
 
     @property
     def alarms_by_kind(self) -> list[str]:
@@ -86,15 +90,24 @@ class Study:
             kinds.setdefault(alarm_kind(alarm), []).append((epoch, alarm))
         sentences = []
         for alarms in kinds.values():
-            first, last = alarms[0][0], alarms[-1][0]
-            when = f"epoch {first}" if first == last else f"{len(alarms)} epochs from {first} to {last}"
+            first = alarms[0][0]
+            last = alarms[-1][0]
+            when = (
+                f"epoch {first}"
+                if first == last
+                else f"{len(alarms)} epochs from {first} to {last}"
+            )
             sentences.append(f"{when}: {alarms[-1][1]}")
         return sentences
 
     @property
     def samples(self) -> dict[str, Tensor]:
         """Score, confidence, correctness, direction and strength of each test sample, ``(N,)``."""
-        columns = {"score": self.score, "confidence": self.predictions.confidence, "correct": self.predictions.correct}
+        columns = {
+            "score": self.score,
+            "confidence": self.predictions.confidence,
+            "correct": self.predictions.correct,
+        }
         decided = {"psi": self.psi, "alpha_i": self.alpha_i}
         return columns | {name: value for name, value in decided.items() if value is not None}
 
@@ -134,7 +147,8 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
     Raises:
         InputError: If the folder is no finished run, or its predictions hold no features.
     """
-    metrics, run = must_be_finished("fedlas diagnose", folder), folder.run
+    metrics = must_be_finished(folder)
+    run = folder.run
     test, features = _predictions(folder, "test")
     criterion = find_gated(_criterion(folder, test.num_classes))
     # The indicator: the run's own at the best epoch, or the plain norm for a loss that has none.
@@ -194,12 +208,11 @@ def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
     path = folder.part_path(part)
     if not path.is_file():
         raise InputError(
-            "fedlas diagnose", f"the run must have its {part} predictions", f"no {path}", "Train it again."
+            f"the run must have its {part} predictions", f"no {path}", "Train it again."
         )
     predictions = folder.predictions(part)
     if predictions.features is None:
         raise InputError(
-            "fedlas diagnose",
             "predictions must hold the features the indicator reads",
             f"{path} without",
             "Train the run with train.save_features=true.",
@@ -211,8 +224,12 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     """Return the loss with the state of the best epoch."""
     state = load_checkpoint(folder.checkpoint_path, folder.run.config())["best"]["objective"]
     prefix = "criterion."
-    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    criterion = build_loss(folder.run, num_classes=num_classes, num_samples=len(folder.splits["train"]))
+    weights = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+    criterion = build_loss(
+        folder.run, num_classes=num_classes, num_samples=len(folder.splits["train"])
+    )
     restore_module(criterion, weights, folder.checkpoint_path)
     return criterion
 
@@ -221,7 +238,8 @@ def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
     """Return the same for a loss that reads features which no run saves, the maps before the pool."""
     trained = load_trained(folder)
     splits = as_tested(trained.run, trained.splits)
-    objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
+    objective = trained.objective
+    parts = list[tuple[Tensor, Tensor, Tensor]]()
     criterion = find_gated(objective.criterion.eval())
     predict(
         objective,
@@ -234,7 +252,8 @@ def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
-    norms, usual = feature_norms(features), feature_norms(reference)
+    norms = feature_norms(features)
+    usual = feature_norms(reference)
     spread = float(usual.std()) or 1.0  # a collapsed network has one norm for all: then Z is 0
     return (norms - usual.mean()) / spread
 
@@ -279,7 +298,8 @@ def grouped(studies: Sequence[Study]) -> list[RunGroup]:
     """
     members: dict[tuple[str, int], list[Study]] = {}
     for study in studies:
-        key, copy = _but_seed(study.run), 0
+        key = _but_seed(study.run)
+        copy = 0
         while any(member.run.seed == study.run.seed for member in members.get((key, copy), ())):
             copy += 1
         members.setdefault((key, copy), []).append(study)
@@ -289,7 +309,11 @@ def grouped(studies: Sequence[Study]) -> list[RunGroup]:
 
 
 def _but_seed(run: Run) -> str:
-    return json.dumps({key: value for key, value in run.config().items() if key != "seed"}, sort_keys=True, default=str)
+    return json.dumps(
+        {key: value for key, value in run.config().items() if key != "seed"},
+        sort_keys=True,
+        default=str,
+    )
 
 
 def _places(runs: Sequence[Run]) -> list[str]:

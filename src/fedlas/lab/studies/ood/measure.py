@@ -24,12 +24,20 @@ from fedlas.lab.studies.ood.sets import Named, unknown_sets
 from fedlas.objective import predict
 from fedlas.predictions import Predictions
 from fedlas.stats import Interval
-from fedlas.zoo.ood import OOD_SCORES, Outputs, Reference, compute_score, detection_intervals, options_of
+from fedlas.zoo.ood import (
+    OOD_SCORES,
+    Outputs,
+    Reference,
+    compute_score,
+    detection_intervals,
+    options_of,
+)
 from fedlas.zoo.ood.base import follows_temperature, needs_of
 
 Floats = NDArray[np.float64]
 
-BEFORE, AFTER = "before", "after"
+BEFORE = "before"
+AFTER = "after"
 """Stages: with the model's own logits, and with those divided by the temperature that its validation part gave."""
 MOST_TRAINING = 50_000
 """Training images that scores are fitted on; of more, as many of each class as its share."""
@@ -139,14 +147,21 @@ def measure_run(
     parts = [outputs, *(model.outputs(f"ood-{other.label}", other.part) for other in others)]
     sizes = [part.num_samples for part in parts]
     features = [part.features for part in parts if part.features is not None]
-    by_model = {name: torch.cat([part.scores[name] for part in parts]) for name in chosen.needing("model")}
+    by_model = {
+        name: torch.cat([part.scores[name] for part in parts]) for name in chosen.needing("model")
+    }
     logits = torch.cat([part.logits for part in parts])
-    stacked = Outputs(logits, torch.cat(features) if len(features) == len(parts) else None, by_model)
+    stacked = Outputs(
+        logits, torch.cat(features) if len(features) == len(parts) else None, by_model
+    )
     # Scores of logits are measured before and after the run's temperature.
     temperature = trained.metrics["temperature"]
     stages = {BEFORE: (stacked, reference)}
     if temperature is not None:
-        stages[AFTER] = (Outputs(logits / temperature, stacked.features, by_model), reference.scaled(temperature))
+        stages[AFTER] = (
+            Outputs(logits / temperature, stacked.features, by_model),
+            reference.scaled(temperature),
+        )
     # Each score at each stage, then each data set against the run's own.
     correct = test.correct.cpu().numpy()
     detected: dict[tuple[str, str, str], Mapping[str, Interval]] = {}
@@ -157,7 +172,9 @@ def measure_run(
                 continue
             show(f"{folder.name}: {score}, {stage} temperature")
             try:
-                values = compute_score(score, outputs, reference=fitted_on, options=chosen.options.get(score))
+                values = compute_score(
+                    score, outputs, reference=fitted_on, options=chosen.options.get(score)
+                )
             except (InputError, MissingExtraError) as error:
                 if strict or score in chosen.options:
                     raise
@@ -165,19 +182,23 @@ def measure_run(
                 break
             inside, *outside = np.split(values.numpy(), np.cumsum(sizes)[:-1])
             for other, theirs in zip(others, outside, strict=True):
-                metrics = detection_intervals(inside, theirs, id_correct=correct, replicates=replicates)
+                metrics = detection_intervals(
+                    inside, theirs, id_correct=correct, replicates=replicates
+                )
                 detected[other.label, score, stage] = metrics
                 if stage == BEFORE:
                     scores[other.label, score] = (inside, theirs)
     if not detected:
         reason = next(iter(not_run.values()), "none was chosen")
-        raise InputError("fedlas ood", "a score must be computable", reason, "Choose others with --scores.")
+        raise InputError("a score must be computable", reason, "Choose others with --scores.")
     counts = {other.label: size for other, size in zip(others, sizes[1:], strict=True)}
     notes = {other.label: other.notes for other in others}
     return RunResult(folder, temperature, sizes[0], counts, notes, detected, scores, not_run)
 
 
-def _run_outputs(folder: RunFolder, model: ModelOutputs, chosen: Chosen) -> tuple[Predictions, Outputs, Reference]:
+def _run_outputs(
+    folder: RunFolder, model: ModelOutputs, chosen: Chosen
+) -> tuple[Predictions, Outputs, Reference]:
     """Return the run's test predictions, its outputs for these images, and what scores are fitted on."""
     val, test = (folder.predictions(part) for part in ("val", "test"))
     outputs = Outputs.of(test)
@@ -186,7 +207,11 @@ def _run_outputs(folder: RunFolder, model: ModelOutputs, chosen: Chosen) -> tupl
         features = again.features if outputs.features is None else outputs.features
         outputs = Outputs(outputs.logits, features, again.scores)
     train = model.training() if chosen.needing("train") else None
-    head = linear_head_copy(find_head(model.trained.objective.model)) if chosen.needing("head") else None
+    head = (
+        linear_head_copy(find_head(model.trained.objective.model))
+        if chosen.needing("head")
+        else None
+    )
     return test, outputs, Reference(val, train, head)
 
 
@@ -202,13 +227,19 @@ class ModelOutputs:
         Writes ``predictions/NAME.npz``, unless it holds outputs for these images, weights and options.
     """
 
-    def __init__(self, trained: Trained, chosen: Chosen, show: Callable[[str], None] = lambda _text: None) -> None:
-        self.trained, self.chosen, self.show = trained, chosen, show
+    def __init__(
+        self, trained: Trained, chosen: Chosen, show: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        self.trained = trained
+        self.chosen = chosen
+        self.show = show
         self._device = new_accelerator().device
         self._splits = as_tested(trained.run, trained.splits)
         self._model = trained.objective.model.to(self._device).eval().requires_grad_(False)
 
-    def outputs(self, name: str, part: Part, *, by_model: bool = True, splits: Splits | None = None) -> Outputs:
+    def outputs(
+        self, name: str, part: Part, *, by_model: bool = True, splits: Splits | None = None
+    ) -> Outputs:
         """Return the model's outputs for a part, with features and with the scores that only the model can compute.
 
         Args:
@@ -218,20 +249,30 @@ class ModelOutputs:
             splits: Whose normalization the images get; None is that of the test part.
         """
         folder = RunFolder(self.trained.run.folder)
-        path, source = folder.part_path(name), outputs_fingerprint(folder.path, part)
-        options = {score: self.chosen.of(score) for score in (self.chosen.needing("model") if by_model else ())}
+        path = folder.part_path(name)
+        source = outputs_fingerprint(folder.path, part)
+        options = {
+            score: self.chosen.of(score)
+            for score in (self.chosen.needing("model") if by_model else ())
+        }
         # Saved outputs count if they are of these images and weights; saved scores if they have the same options.
         try:
             outputs, about = Outputs.load(path)
-            usable = {key: about.get(key) for key in source} == source and outputs.features is not None
+            usable = {
+                key: about.get(key) for key in source
+            } == source and outputs.features is not None
         except InputError:  # missing or damaged: made again
             usable = False
         if not usable:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
-            images = (inputs for inputs, *_ in self._batches(part, splits))  # whose labels are other classes
-            outputs, about = Outputs.of(predict(self._model, images, features=True)), {}
+            # whose labels are other classes
+            images = (inputs for inputs, *_ in self._batches(part, splits))
+            outputs = Outputs.of(predict(self._model, images, features=True))
+            about = {}
         saved_options = dict(about.get("scores", {}))
-        missing = {score: values for score, values in options.items() if saved_options.get(score) != values}
+        missing = {
+            score: values for score, values in options.items() if saved_options.get(score) != values
+        }
         if usable and not missing:
             return outputs
         scores = dict(outputs.scores)
@@ -239,7 +280,9 @@ class ModelOutputs:
             self.show(f"{name}.npz: {score} of {len(part):,} images")
             scores[score] = self._score(score, part, values)
         outputs = Outputs(outputs.logits, outputs.features, scores)
-        outputs.save(folder.writable(path), about={**source, "scores": {**saved_options, **missing}})
+        outputs.save(
+            folder.writable(path), about={**source, "scores": {**saved_options, **missing}}
+        )
         return outputs
 
     def training(self) -> Predictions:
@@ -268,7 +311,8 @@ class ModelOutputs:
 
 def linear_head_copy(head: nn.Module) -> nn.Linear | None:
     """Return a copy of the head on the CPU if it is linear, for scores that need it; else None."""
-    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    weight = getattr(head, "weight", None)
+    bias = getattr(head, "bias", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         return None
     copy = nn.Linear(weight.shape[1], weight.shape[0])

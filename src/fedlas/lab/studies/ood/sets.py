@@ -14,7 +14,6 @@ from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.data import HELD_OUT, unknown_images
 from fedlas.zoo.ood import adapt_images, count_duplicates
 
-_OWNER = "fedlas ood"
 _FORM = "NAME, NAME:ROOT or LABEL=NAME:ROOT"
 _DIGITS = "both hold the digits 0 to 9: what differs is how they are written and recorded, not what they are"
 
@@ -82,18 +81,25 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
         name = name if equals else label
         if name not in DATASETS:
             raise InputError(
-                _OWNER, f"--data must be {_FORM} of a registered data set", repr(word), suggestion(name, DATASETS)
+                f"--data must be {_FORM} of a registered data set",
+                repr(word),
+                suggestion(name, DATASETS),
             )
         # A label becomes a heading and a column, and must not be that of the classes that a run held out.
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", label) or (colon and not root) or label == HELD_OUT:
+        if (
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", label)
+            or (colon and not root)
+            or label == HELD_OUT
+        ):
             raise InputError(
-                _OWNER,
                 f"--data must be {_FORM}, a label of letters, digits and + . _ -",
                 repr(word),
                 "Write e.g. svhn, cifar100:/data or mine=npz:/data/a.npz.",
             )
         if label in [other.label for other in sets]:
-            raise InputError(_OWNER, "each data set must be named once", label, f"Give one a label: other={word}.")
+            raise InputError(
+                "each data set must be named once", label, f"Give one a label: other={word}."
+            )
         sets.append(Named(label, name, root or None))
     return sets
 
@@ -116,7 +122,6 @@ def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unkno
         sets.append(Unknown(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
     if not sets and not named:
         raise InputError(
-            _OWNER,
             "there must be other images to compare with",
             "no --data, and a run that holds out no classes",
             "Name a data set, e.g. --data cifar100, or train with --set data.hold_out_classes=[...].",
@@ -128,10 +133,15 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
     source = load_dataset(one.name, one.root)
     part, notes = _like(source.test, splits)
     shared = _shared_with_run(part, splits)
-    notes += [f"{number:,} of {len(part):,} images are among the run's own {w} images" for w, number in shared.items()]
+    notes += [
+        f"{number:,} of {len(part):,} images are among the run's own {w} images"
+        for w, number in shared.items()
+    ]
     if shared.get("test") == len(part):
         raise InputError(
-            _OWNER, "other images must not be the run's own test images", one.label, "Name another data set."
+            "other images must not be the run's own test images",
+            one.label,
+            "Name another data set.",
         )
     data = run.recipe.data.name
     remark = REMARKS.get(frozenset({data, one.name})) or REMARKS.get(frozenset({data, one.label}))
@@ -153,10 +163,15 @@ def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
 
 def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
     """Return a part with the channels and the size of the run's images, and what was done to it."""
-    channels, size = splits.in_channels, splits.image_size
+    channels = splits.in_channels
+    size = splits.image_size
     if isinstance(part, Images):
         images, notes = adapt_images(part.images, channels=channels, size=size)
         return Images(images, part.target), notes
-    view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="center")
+    view = (
+        splits.test.view
+        if isinstance(splits.test, Files)
+        else View(resize=size, crop=size, train_crop="center")
+    )
     notes = [f"shorter side scaled to {view.resize} pixels, center {size} x {size} cut out"]
     return replace(part, view=view, channels=channels), notes

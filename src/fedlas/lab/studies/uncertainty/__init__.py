@@ -2,6 +2,13 @@
 
 # Importing a module registers its methods.
 from fedlas.lab.studies.uncertainty import single, heads, ensembles, two_stage  # noqa: F401, I001
-from fedlas.lab.studies.uncertainty.apply import UNCERTAINTY, Derived, Method, MethodResult, apply_method, plan_method
+from fedlas.lab.studies.uncertainty.apply import (
+    UNCERTAINTY,
+    Derived,
+    Method,
+    MethodResult,
+    apply_method,
+    plan_method,
+)
 
 __all__ = ["UNCERTAINTY", "Derived", "Method", "MethodResult", "apply_method", "plan_method"]

@@ -23,7 +23,6 @@ from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
 
-_OWNER = "fedlas uncertainty"
 _INPUTS = ("runs", "folder")
 """Parameters of a method that are no options."""
 
@@ -57,11 +56,20 @@ UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 
 
 def method(
-    name: str, title: str, paper: str, year: int, arxiv: str, *, least: int = 1, most: int | None = 1
+    name: str,
+    title: str,
+    paper: str,
+    year: int,
+    arxiv: str,
+    *,
+    least: int = 1,
+    most: int | None = 1,
 ) -> Callable[[Method], Method]:
     """Register a method under ``name``; ``arxiv`` is the paper's number there, the rest as in :data:`UNCERTAINTY`."""
     url = f"https://arxiv.org/abs/{arxiv}"
-    return UNCERTAINTY.register(name, title=title, paper=paper, year=year, url=url, least=least, most=most)
+    return UNCERTAINTY.register(
+        name, title=title, paper=paper, year=year, url=url, least=least, most=most
+    )
 
 
 @dataclass(frozen=True)
@@ -127,17 +135,21 @@ def plan_method(
     """
     # How many runs the method takes.
     entry = UNCERTAINTY[method]
-    least, most = entry.metadata["least"], entry.metadata["most"]
+    least = entry.metadata["least"]
+    most = entry.metadata["most"]
     if not least <= len(folders) <= (most or len(folders)):
         number = f"{least} run" if most == 1 else f"at least {least} runs"
         fix = "Apply it to each in turn." if most == 1 else "Name the folders of more runs."
-        raise InputError(_OWNER, f"{method} takes {number}", len(folders), fix)
+        raise InputError(f"{method} takes {number}", len(folders), fix)
     options = UNCERTAINTY.check_options(method, options, _INPUTS)
     # Name and folder follow from the members, so that the same command finds the same result.
     members = open_members(folders, data=data)
     losses = list(dict.fromkeys(member.run.loss for member in members))
     what = "+".join(losses) if len(losses) <= 3 else f"{len(losses)}-losses"
-    folder = out or members[0].path.parent / f"{method}-{what}-s{min(member.run.seed for member in members)}"
+    folder = (
+        out
+        or members[0].path.parent / f"{method}-{what}-s{min(member.run.seed for member in members)}"
+    )
     loss = name or f"{method}({', '.join(losses) if len(losses) <= 3 else f'{len(losses)} losses'})"
     runs = {member.name: description(member) for member in members}
     return Derived(method, options, members, runs, loss, folder)
@@ -160,7 +172,8 @@ def apply_method(derived: Derived) -> dict[str, Any]:
         Everything lands in ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``, ``predictions/``,
         ``work/`` for what the method trains, and last ``metrics.json``, which marks the run as finished.
     """
-    accelerator, path = new_accelerator(), derived.folder
+    accelerator = new_accelerator()
+    path = derived.folder
     metrics = on_main(accelerator, lambda: finished(derived))
     if metrics is not None:
         return metrics
@@ -206,7 +219,11 @@ def _metrics(derived: Derived, result: MethodResult, seconds: float) -> dict[str
     parameters = result.parameters
     if parameters is None:
         parameters = sum(int(member.metrics["parameters"]) for member in members)
-    notes = [f"made of {', '.join(member.name for member in members)}", *result.notes, *measured.pop("notes")]
+    notes = [
+        f"made of {', '.join(member.name for member in members)}",
+        *result.notes,
+        *measured.pop("notes"),
+    ]
     return {
         "format": FORMAT,
         "run": derived.folder.resolve().name,
@@ -241,16 +258,18 @@ def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[Ru
     members: list[RunFolder] = []
     for folder in folders:
         member = RunFolder(folder, data_root=data)
-        must_be_finished(_OWNER, member)
+        must_be_finished(member)
         if any(folder.resolve() == other.path.resolve() for other in members):
-            raise InputError(_OWNER, "each run must be named once", folder, "Leave it out the second time.")
+            raise InputError("each run must be named once", folder, "Leave it out the second time.")
         members.append(member)
     members = _named(members)
     # Averages are meaningful only over predictions of the same samples, in the same order.
     for member in members[1:]:
         if changes := differences(_shared(members[0]), _shared(member)):
             got = f"{member.name}, which differs from {members[0].name} in {'; '.join(changes)}"
-            raise InputError(_OWNER, "runs must be of one data set and measured alike", got, "Leave it out.")
+            raise InputError(
+                "runs must be of one data set and measured alike", got, "Leave it out."
+            )
     return members
 
 
@@ -280,15 +299,22 @@ def description(member: RunFolder) -> dict[str, Any]:
 def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
     """Return the ``data.json`` that all members share; ``split`` is None where they differ in it."""
     splits = [_data(member).get("split") for member in members]
-    return {**_data(members[0]), "split": splits[0] if all(split == splits[0] for split in splits) else None}
+    return {
+        **_data(members[0]),
+        "split": splits[0] if all(split == splits[0] for split in splits) else None,
+    }
 
 
 def _named(members: Sequence[RunFolder]) -> list[RunFolder]:
     """Return the members with names that differ; where two folders have one name, that of the bench precedes it."""
     names = [member.name for member in members]
-    longer = [f"{m.path.resolve().parent.name}/{m.name}" if names.count(m.name) > 1 else m.name for m in members]
+    longer = [
+        f"{m.path.resolve().parent.name}/{m.name}" if names.count(m.name) > 1 else m.name
+        for m in members
+    ]
     unique = [
-        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
+        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})"
+        for i, name in enumerate(longer)
     ]
     return [replace(member, label=name) for member, name in zip(members, unique, strict=True)]
 
@@ -301,7 +327,7 @@ def _shared(member: RunFolder) -> dict[str, Any]:
 def _data(member: RunFolder) -> Mapping[str, Any]:
     if member.data is None:
         fix = "Train it with this release."
-        raise InputError(_OWNER, "a run must say in data.json what data it is of", member.path, fix)
+        raise InputError("a run must say in data.json what data it is of", member.path, fix)
     return member.data
 
 

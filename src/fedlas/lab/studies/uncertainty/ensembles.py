@@ -21,7 +21,9 @@ from fedlas.zoo.uncertainty.ensemble import average
 from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
 
-_DEEP, _HYPER, _ORTHOGONAL = "deep-ensemble", "hyper-ensemble", "orthogonal-ensemble"
+_DEEP = "deep-ensemble"
+_HYPER = "hyper-ensemble"
+_ORTHOGONAL = "orthogonal-ensemble"
 
 APART = (
     "no temperature: each run was validated on images of its own, which others were trained on; train them with "
@@ -58,12 +60,13 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
         if changes := differences(_settings(runs[0]), _settings(member)):
             got = f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}"
             fix = "Use hyper-ensemble for runs of different settings."
-            raise InputError(_DEEP, "runs must differ in nothing but the seed", got, fix)
-    test, val = _test_predictions(_DEEP, runs), shared_predictions(runs, "val")
+            raise InputError("runs must differ in nothing but the seed", got, fix)
+    test = _test_predictions(runs)
+    val = shared_predictions(runs, "val")
     return _average(test, val)
 
 
-def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions]:
+def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
     """Return each run's predictions on the test part.
 
     Raises:
@@ -72,12 +75,16 @@ def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions
     predictions = shared_predictions(runs, "test")
     if predictions is None:
         fix = "Leave data.test_size out, or train the runs with one data.split_seed."
-        raise InputError(owner, "runs must be tested on the same images", "different parts of the test set", fix)
+        raise InputError(
+            "runs must be tested on the same images", "different parts of the test set", fix
+        )
     return predictions
 
 
 def _average(test: Sequence[Predictions], val: Sequence[Predictions] | None) -> MethodResult:
-    return MethodResult(average(*test), None if val is None else average(*val), [APART] if val is None else [])
+    return MethodResult(
+        average(*test), None if val is None else average(*val), [APART] if val is None else []
+    )
 
 
 def _settings(member: RunFolder) -> dict[str, object]:
@@ -85,9 +92,17 @@ def _settings(member: RunFolder) -> dict[str, object]:
 
 
 @method(
-    _HYPER, "Hyper-deep ensemble", "Hyperparameter Ensembles for Robustness", 2020, "2006.13570", least=2, most=None
+    _HYPER,
+    "Hyper-deep ensemble",
+    "Hyperparameter Ensembles for Robustness",
+    2020,
+    "2006.13570",
+    least=2,
+    most=None,
 )
-def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy") -> MethodResult:
+def hyper_ensemble(
+    runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy"
+) -> MethodResult:
     """Hyper-ensemble: the mean of the probabilities of runs of different settings, picked greedily on validation.
 
     Args:
@@ -108,15 +123,16 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
         selects from those. Here the pool is what was trained: variants in the recipe's ``losses``, seeds, other
         recipes. The validation part then serves three times: to choose epochs, to pick runs, and to fit a temperature.
     """
-    check_count(_HYPER, "size", size)
-    check_choice(_HYPER, "selection", selection, ("greedy", "all"))
-    test, val = _test_predictions(_HYPER, runs), shared_predictions(runs, "val")
+    check_count("size", size)
+    check_choice("selection", selection, ("greedy", "all"))
+    test = _test_predictions(runs)
+    val = shared_predictions(runs, "val")
     if selection == "all":
         return _average(test, val)
     if val is None:
         fix = "Train them with one data.split_seed, or set selection=all."
         expected = "a selection needs runs validated on the same images"
-        raise InputError(_HYPER, expected, "different validation parts", fix)
+        raise InputError(expected, "different validation parts", fix)
     # The selection sees validation only, so the test part stays honest.
     counts = greedy_selection(val, size=size)
     picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
@@ -139,7 +155,12 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
     "2105.10827",
 )
 def orthogonal_ensemble(
-    runs: Sequence[RunFolder], *, folder: Path, members: int = 5, self_weight: float = 0.1, inter_weight: float = 0.1
+    runs: Sequence[RunFolder],
+    *,
+    folder: Path,
+    members: int = 5,
+    self_weight: float = 0.1,
+    inter_weight: float = 0.1,
 ) -> MethodResult:
     """Orthogonal ensemble: members trained one after the other, their filters kept apart; the mean predicts.
 
@@ -160,14 +181,18 @@ def orthogonal_ensemble(
         All members train and select on the run's split, and differ in initial weights and in the order of the data;
         the first has the run's own. See :class:`~fedlas.zoo.uncertainty.OrthogonalityPenalty` for the terms.
     """
-    check_count(_ORTHOGONAL, "members", members, low=2)
+    check_count("members", members, low=2)
     weights = {"self_weight": self_weight, "inter_weight": inter_weight}
-    OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)  # its checks, before anything is trained
+    # its checks, before anything is trained
+    OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)
     if runs[0].run.recipe.model.bayesian is not None:  # its own penalty would be lost
-        raise InputError(_ORTHOGONAL, "the run must have plain weights", "model.bayesian", "Take a run without it.")
+        raise InputError(
+            "the run must have plain weights", "model.bayesian", "Take a run without it."
+        )
     accelerator = new_accelerator()
     trained = load_trained(runs[0]).to(accelerator.device)
-    run, splits = trained.run, trained.splits
+    run = trained.run
+    splits = trained.splits
     # Members are trained in turn, because each is kept apart from those before it.
     earlier: list[dict[str, Tensor]] = []
     parts: list[tuple[Predictions, Predictions]] = []
@@ -185,7 +210,9 @@ def orthogonal_ensemble(
         )
         train_run(member, splits, job)
         # A copy, so that the next member compares itself with the filters as they were at the end.
-        earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
+        earlier.append(
+            {name: rows.detach().clone() for name, rows in filters(objective.model).items()}
+        )
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
         parts.append(held_out_predictions(run, splits, objective))
     val, test = (average(*each) for each in zip(*parts, strict=True))

@@ -115,11 +115,15 @@ def probabilistic_backprop(
 
 def _fitted(trained: Trained, head: Any, **options: Any) -> MethodResult:
     """Fit ``head`` on the features of a run's training part, without augmentation; predict the other parts."""
-    splits, size = trained.splits, trained.run.recipe.train.batch_size
+    splits = trained.splits
+    size = trained.run.recipe.train.batch_size
     train = predictions_of(trained.objective, splits, splits.train, batch_size=size, features=True)
     parts = held_out_predictions(trained.run, splits, trained.objective, features=True)
     head.fit(train, **options)
     # The new logits are no linear function of the features, so the features are left out.
     val, test = (replace(head.predict(part), features=None) for part in parts)
-    parameters = sum(parameter.numel() for parameter in trained.objective.model.parameters()) + head.num_parameters
+    parameters = (
+        sum(parameter.numel() for parameter in trained.objective.model.parameters())
+        + head.num_parameters
+    )
     return MethodResult(test=test, val=val, parameters=parameters)

@@ -24,7 +24,8 @@ from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, active_dropout
 
-_DROPOUT, _BAYES = "mc-dropout", "bayes-by-backprop"
+_DROPOUT = "mc-dropout"
+_BAYES = "bayes-by-backprop"
 
 
 @method(_DROPOUT, "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
@@ -41,20 +42,27 @@ def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> Method
     Raises:
         InputError: For a number out of range, or a model whose dropout is 0.
     """
-    check_count(_DROPOUT, "samples", samples)
+    check_count("samples", samples)
     trained = load_trained(runs[0]).to(new_accelerator().device)
-    run, splits = trained.run, trained.splits
-    model = DropoutSamples(trained.objective.model, samples=samples, seed=derive(run.seed, _DROPOUT))
+    run = trained.run
+    splits = trained.splits
+    model = DropoutSamples(
+        trained.objective.model, samples=samples, seed=derive(run.seed, _DROPOUT)
+    )
     val, test = (
         predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
         for by, part in track(held_out(run, splits), f"{samples} passes")
     )
     layers = len(active_dropout(trained.objective.model))
-    return MethodResult(test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"])
+    return MethodResult(
+        test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"]
+    )
 
 
 @method(_BAYES, "Bayes by backprop", "Weight Uncertainty in Neural Networks", 2015, "1505.05424")
-def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int = 32) -> MethodResult:
+def bayes_by_backprop(
+    runs: Sequence[RunFolder], *, folder: Path, samples: int = 32
+) -> MethodResult:
     """Bayes by backprop: Gaussian weights, trained on the run's recipe; the mean over draws predicts.
 
     A run that was trained with ``model.bayesian``, which also sets the prior, predicts directly. For any other run a
@@ -73,26 +81,41 @@ def bayes_by_backprop(runs: Sequence[RunFolder], *, folder: Path, samples: int =
         InputError: For a number out of range.
         MissingExtraError: Without torch-uncertainty.
     """
-    check_count(_BAYES, "samples", samples)
+    check_count("samples", samples)
     accelerator = new_accelerator()
     trained = load_trained(runs[0]).to(accelerator.device)
-    run, splits, objective, note = trained.run, trained.splits, trained.objective, "the run itself is Bayesian"
+    run = trained.run
+    splits = trained.splits
+    objective = trained.objective
+    note = "the run itself is Bayesian"
     # A plain run has no distribution over weights, so a Bayesian twin is trained with its settings.
     if run.recipe.model.bayesian is None:
         network = replace(run.recipe.model, bayesian=BayesianConfig())
         optimizer = replace(run.recipe.optimizer, weight_decay=0.0)
-        twin = replace(run, recipe=replace(run.recipe, model=network, optimizer=optimizer), folder=folder)
+        twin = replace(
+            run, recipe=replace(run.recipe, model=network, optimizer=optimizer), folder=folder
+        )
         objective = build_objective(twin, splits, rank=accelerator.process_index)
-        job = replace(training_job(twin, objective, splits, accelerator), name=f"{_BAYES} like {run.name}")
+        job = replace(
+            training_job(twin, objective, splits, accelerator), name=f"{_BAYES} like {run.name}"
+        )
         fitted = train_run(twin, splits, job)
-        note = f"trained again like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
+        note = (
+            f"trained again like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
+        )
     model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _BAYES))
     val, test = held_out_predictions(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     return MethodResult(test=test, val=val, notes=[note], parameters=parameters)
 
 
-@method("post-hoc", "Post-hoc calibration", "On Calibration of Modern Neural Networks", 2017, "1706.04599")
+@method(
+    "post-hoc",
+    "Post-hoc calibration",
+    "On Calibration of Modern Neural Networks",
+    2017,
+    "1706.04599",
+)
 def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> MethodResult:
     """A calibrator fitted on the run's validation part: the baseline of losses that should need none.
 
@@ -110,12 +133,19 @@ def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> M
     entry = CALIBRATORS[calibrator]
     held_out = run_held_out(runs[0].path, data=runs[0].data_root)
     fitted, notes = fit_with_notes(entry.value(), held_out.part_for(entry, alone=True)[0])
-    val, test = (replace(fitted.transform(runs[0].predictions(part)), features=None) for part in ("val", "test"))
+    val, test = (
+        replace(fitted.transform(runs[0].predictions(part)), features=None)
+        for part in ("val", "test")
+    )
     return MethodResult(test, val, notes)
 
 
 @method(
-    "last-layer-laplace", "Last-layer Laplace", "Laplace Redux - Effortless Bayesian Deep Learning", 2021, "2106.14806"
+    "last-layer-laplace",
+    "Last-layer Laplace",
+    "Laplace Redux - Effortless Bayesian Deep Learning",
+    2021,
+    "2106.14806",
 )
 def last_layer_laplace(
     runs: Sequence[RunFolder],
@@ -154,12 +184,20 @@ def last_layer_laplace(
         samples=samples,
         seed=derive(runs[0].run.seed, "last-layer-laplace"),
     )
-    run, splits, objective = trained.run, trained.splits, trained.objective
+    run = trained.run
+    splits = trained.splits
+    objective = trained.objective
     size = run.recipe.train.batch_size
     laplace.fit(predictions_of(objective, splits, splits.train, batch_size=size, features=True))
     # The new logits are no linear function of the features, so the features are left out.
     parts = held_out_predictions(run, splits, objective, features=True)
     val, test = (replace(laplace.predict(part), features=None) for part in parts)
-    parameters = sum(parameter.numel() for parameter in objective.model.parameters()) + laplace.covariance_size
-    details = {"prior_precision": laplace.prior_precision, "log_marginal_likelihood": laplace.log_marginal_likelihood}
+    parameters = (
+        sum(parameter.numel() for parameter in objective.model.parameters())
+        + laplace.covariance_size
+    )
+    details = {
+        "prior_precision": laplace.prior_precision,
+        "log_marginal_likelihood": laplace.log_marginal_likelihood,
+    }
     return MethodResult(test, val, parameters=parameters, details=details)

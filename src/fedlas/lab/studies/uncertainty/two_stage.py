@@ -16,7 +16,12 @@ from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import taker_of_targets
 from fedlas.lab.runs.build import load_trained
-from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job, unknown_predictions
+from fedlas.lab.runs.execute import (
+    held_out_predictions,
+    train_run,
+    training_job,
+    unknown_predictions,
+)
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import MethodResult, method
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
@@ -25,12 +30,22 @@ from fedlas.objective import Objective
 from fedlas.zoo.ood import detection_metrics, max_logit_score
 from fedlas.zoo.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead
 
-_PAPER = ("Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks", 2024, "2405.01196")
+_PAPER = (
+    "Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks",
+    2024,
+    "2405.01196",
+)
 
 
 @method("two-stage", "Two-stage training", *_PAPER)
 def two_stage(
-    runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, hidden: int = 256, loss: str = "ce"
+    runs: Sequence[RunFolder],
+    *,
+    folder: Path,
+    epochs: int = 40,
+    lr: float = 1e-3,
+    hidden: int = 256,
+    loss: str = "ce",
 ) -> MethodResult:
     """Two-stage training (TST): the body of a run, frozen, under a new MLP head.
 
@@ -53,7 +68,7 @@ def two_stage(
         ``eval()`` all along: its batch norms normalize with, and keep, the statistics of the first stage. Batch size
         and precision are the run's; weights are not averaged.
     """
-    check_count("two-stage", "hidden", hidden)
+    check_count("hidden", hidden)
     result, *_ = second_stage(
         runs[0],
         "two-stage",
@@ -101,9 +116,9 @@ def two_stage_variational(
         what the published code defaults to.
     """
     name = "two-stage-variational"
-    check_count(name, "hidden", hidden)
-    check_count(name, "samples", samples)
-    check_number(name, "kl_weight", kl_weight, low=0)
+    check_count("hidden", hidden)
+    check_count("samples", samples)
+    check_number("kl_weight", kl_weight, low=0)
     result, *_ = second_stage(
         runs[0],
         name,
@@ -111,7 +126,9 @@ def two_stage_variational(
         epochs=epochs,
         lr=lr,
         loss="ce",
-        make_head=lambda size, classes, seed: VariationalHead(size, hidden, classes, samples=samples, seed=seed),
+        make_head=lambda size, classes, seed: VariationalHead(
+            size, hidden, classes, samples=samples, seed=seed
+        ),
         penalty=LatentKL(kl_weight),
         settings={"hidden": hidden, "samples": samples, "kl_weight": kl_weight},
     )
@@ -202,18 +219,25 @@ def second_stage(
     Raises:
         InputError: For options out of range, an unknown loss, or a model without a linear head.
     """
-    check_count(name, "epochs", epochs)
-    check_number(name, "lr", lr, low=0, low_open=True)
+    check_count("epochs", epochs)
+    check_number("lr", lr, low=0, low_open=True)
     accelerator = new_accelerator()
     trained = load_trained(member).to(accelerator.device)
     # The second stage has random streams of its own, and the first one's loss does not matter to it.
-    splits, seed = trained.splits, derive(member.run.seed, name)
-    sizes = {"num_classes": splits.num_classes, "num_samples": len(splits.train), "num_epochs": epochs}
+    splits = trained.splits
+    seed = derive(member.run.seed, name)
+    sizes = {
+        "num_classes": splits.num_classes,
+        "num_samples": len(splits.train),
+        "num_epochs": epochs,
+    }
     criterion = LOSSES.build(loss, {}, **sizes)
     if taker_of_targets(criterion) is not None:
-        raise InputError(name, "the loss must take no targets from other models", loss, "Choose another loss.")
+        raise InputError(
+            "the loss must take no targets from other models", loss, "Choose another loss."
+        )
     seed_everything(derive(seed, "head"))
-    head = make_head(_head_inputs(name, trained.objective.model), splits.num_classes, seed)
+    head = make_head(_head_inputs(trained.objective.model), splits.num_classes, seed)
     # Ranks draw different noise; rank 0 draws what one process would.
     rank = int(accelerator.process_index)
     seed_everything(derive(seed, f"training/{rank}" if rank else "training"))
@@ -239,9 +263,11 @@ def second_stage(
     return MethodResult(test, val, notes, parameters, {"best_epoch": best}), model, splits
 
 
-def _head_inputs(owner: str, model: nn.Module) -> int:
+def _head_inputs(model: nn.Module) -> int:
     head = find_head(model)
     size = getattr(head, "in_features", None)
     if isinstance(size, int):
         return size
-    raise InputError(owner, "the model must end in a linear layer", type(head).__name__, "Use another method.")
+    raise InputError(
+        "the model must end in a linear layer", type(head).__name__, "Use another method."
+    )

@@ -60,7 +60,9 @@ def test_a_machine_that_does_not_see_the_folder(tmp_path, tasks, restored):
 
 
 def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
-    (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
+    (task,) = tasks(
+        tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3"
+    )
     result = attempt(task)
     assert result.line is None
     assert result.error.startswith("DivergedError: training: loss and logits must stay finite")

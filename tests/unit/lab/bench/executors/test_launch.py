@@ -10,13 +10,19 @@ from fedlas.lab.train.checkpoint import load_checkpoint
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo"),
+    pytest.mark.skipif(
+        not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo"
+    ),
 ]
 
 
 def rank_of(_):
     """Id of the process that was started last: the second rank."""
-    names = {child.name: child.pid for child in multiprocessing.active_children() if "Process-" in child.name}
+    names = {
+        child.name: child.pid
+        for child in multiprocessing.active_children()
+        if "Process-" in child.name
+    }
     return names[max(names, key=lambda name: int(name.split("-")[-1]))] if names else None
 
 
@@ -33,7 +39,9 @@ def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, st
 
 
 def test_an_error_of_all_is_the_runs(tmp_path, tasks):
-    (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
+    (task,) = tasks(
+        tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3"
+    )
     result = launch(replace(task, processes=2, threads=2))
     assert "loss and logits must stay finite" in result.error
     assert "Traceback" in (task.run.folder / "error.txt").read_text()

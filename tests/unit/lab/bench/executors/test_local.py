@@ -16,7 +16,11 @@ FIVE = ("train.epochs=5", "model.hidden=[8]")
 
 def worker_of(number):
     """Id of a worker's process."""
-    found = [child.pid for child in multiprocessing.active_children() if child.name == f"fedlas-worker-{number}"]
+    found = [
+        child.pid
+        for child in multiprocessing.active_children()
+        if child.name == f"fedlas-worker-{number}"
+    ]
     return found[0] if found else None
 
 
@@ -31,13 +35,16 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
     tmp_path, tasks, told, stops, resumed, monkeypatch
 ):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
-    monkeypatch.setattr(base, "keep_estimates", keep_estimates)  # all replicates, as in the workers' processes
+    # all replicates, as in the workers' processes
+    monkeypatch.setattr(base, "keep_estimates", keep_estimates)
     both = tasks(tmp_path / "two", "synthetic", ["ce", "ls"], *FIVE)
     stops.order(both[0].run.folder, 3)
     stops.order(both[1].run.folder, 2, 2)
     short = tasks(tmp_path / "two", "digits", ["fedlas"], "model.width=4")
     seen = told()
-    results = {r.name: r for r in LocalExecutor(workers=2, retries=1).results([*both, *short], seen)}
+    results = {
+        r.name: r for r in LocalExecutor(workers=2, retries=1).results([*both, *short], seen)
+    }
     assert seen.names == ["ce-s0", "ls-s0", "fedlas-s0"]
     assert sorted(seen.losses) == [("ce-s0", "signal 9"), ("ls-s0", "signal 9")]
     resumed(both[0].run.folder, *stops.logs(both[0].run.folder), epochs=5)
@@ -55,11 +62,19 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
     assert here.names == ["fedlas-s0", "ce-s0"]
     for name in ("fedlas-s0", "ce-s0"):
         assert numbers(tmp_path / "one" / name) == numbers(tmp_path / "two" / name)
-        logits = [RunFolder(tmp_path / part / name).predictions("test").logits for part in ("one", "two")]
+        logits = [
+            RunFolder(tmp_path / part / name).predictions("test").logits for part in ("one", "two")
+        ]
         assert torch.equal(*logits)
-        intervals = [(tmp_path / part / name / "intervals.json").read_text() for part in ("one", "two")]
+        intervals = [
+            (tmp_path / part / name / "intervals.json").read_text() for part in ("one", "two")
+        ]
         assert intervals[0] == intervals[1]
-    assert not [child for child in multiprocessing.active_children() if child.name.startswith("fedlas-worker")]
+    assert not [
+        child
+        for child in multiprocessing.active_children()
+        if child.name.startswith("fedlas-worker")
+    ]
     assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
 
 
@@ -111,7 +126,8 @@ def test_what_each_worker_sees_of_the_gpus():
     assert _devices(0, 2, None, []) is None
     assert [_devices(n, 2, 2, gpus) for n in range(2)] == ["4,5", "6,7"]
     assert [_devices(n, 4, 0.5, gpus) for n in range(4)] == ["4", "4", "5", "5"]
-    assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]  # two would take 1.4 of one
+    # two would take 1.4 of one
+    assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]
     assert [_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
     assert _devices(0, 1, 0, gpus) == ""
     with pytest.raises(InputError, match=r"3 workers .*need 6; got 4 here"):

@@ -43,7 +43,9 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
         progress.idle()
         assert text.getvalue().splitlines()[1:] == ["0 of 2 runs: ls-s0 1/10"]
         progress.lost(ls, "signal 9")
-        assert text.getvalue().splitlines()[2:] == ["ls-s0  its process ended (signal 9); it resumes after epoch 1"]
+        assert text.getvalue().splitlines()[2:] == [
+            "ls-s0  its process ended (signal 9); it resumes after epoch 1"
+        ]
         progress.ended(TaskResult("ls-s0", line="ok"))
         clock[0] += 599  # a run ended since the last line
         progress.idle()
@@ -52,7 +54,9 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
 
 
 def test_one_line_on_a_terminal(tmp_path, tasks, clock):
-    some = tasks(tmp_path, "synthetic", ["ce", "ls", "mbls", "acls", "fedlas", "fedlas+", "focal", "dca"])
+    some = tasks(
+        tmp_path, "synthetic", ["ce", "ls", "mbls", "acls", "fedlas", "fedlas+", "focal", "dca"]
+    )
     progress, text = shown(some, force_terminal=True, color_system=None, width=80)
     with progress:
         for task in some:

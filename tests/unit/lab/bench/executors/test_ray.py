@@ -23,7 +23,8 @@ def executor(stops):
     """An executor whose cluster stays up for all tests, with processes that obey orders."""
     executor = RayExecutor(workers=2, retries=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")  # on a busy machine workers of Ray's niceness 15 hardly get a turn
+        # on a busy machine workers of Ray's niceness 15 hardly get a turn
+        patch.setenv("RAY_worker_niceness", "0")
         with executor._cluster():
             yield executor
 
@@ -41,14 +42,28 @@ def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(
     (killed,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=5", "model.hidden=[8]")
     stops.order(killed.run.folder, 3)
     seen = told()
-    (bad,) = tasks(tmp_path / "ray", "synthetic", ["ls"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
-    results = {r.name: r for r in executor.results([killed, *tasks(tmp_path / "ray", *digits), bad], seen)}
-    assert results.pop("ls-s0").error.startswith("DivergedError: training: loss and logits must stay finite")
+    (bad,) = tasks(
+        tmp_path / "ray",
+        "synthetic",
+        ["ls"],
+        "model.hidden=[8]",
+        "optimizer.lr=1e30",
+        "train.epochs=3",
+    )
+    results = {
+        r.name: r for r in executor.results([killed, *tasks(tmp_path / "ray", *digits), bad], seen)
+    }
+    assert results.pop("ls-s0").error.startswith(
+        "DivergedError: training: loss and logits must stay finite"
+    )
     assert "Traceback" in (bad.run.folder / "error.txt").read_text()
     assert [result.error for result in results.values()] == [None] * 3
     assert seen.names == ["mbls-s0", "ce-s0", "fedlas-s0", "ls-s0"]
     resumed(killed.run.folder, *stops.logs(killed.run.folder), epochs=5)
-    assert all(result.error is None for result in LocalExecutor().results(tasks(tmp_path / "local", *digits), told()))
+    assert all(
+        result.error is None
+        for result in LocalExecutor().results(tasks(tmp_path / "local", *digits), told())
+    )
     for name in ("ce-s0", "fedlas-s0"):
         assert numbers(tmp_path / "local" / name) == numbers(tmp_path / "ray" / name)
     text = (tmp_path / "ray" / "ce-s0" / "environment.json").read_text()

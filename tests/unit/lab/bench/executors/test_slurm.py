@@ -52,7 +52,11 @@ def cluster(tmp_path, monkeypatch):
 def flags(text):
     """Options of a script, but for where its logs go."""
     found = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", text, re.MULTILINE))
-    return {key: value for key, value in found.items() if key not in ("output", "error", "signal", "wckey")}
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in ("output", "error", "signal", "wckey")
+    }
 
 
 OPTIONS = {
@@ -65,7 +69,14 @@ OPTIONS = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:submitit")
 def test_submitted_jobs_are_waited_for(cluster, tmp_path, tasks, told):
     some = tasks(tmp_path / "out", "synthetic", ["ce"], "model.hidden=[8]")
-    bad = tasks(tmp_path / "out", "synthetic", ["mbls"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
+    bad = tasks(
+        tmp_path / "out",
+        "synthetic",
+        ["mbls"],
+        "model.hidden=[8]",
+        "optimizer.lr=1e30",
+        "train.epochs=3",
+    )
     cpu = {**OPTIONS, "gpus_per_run": 0, "cpus_per_run": 1}
     seen = told()
     results = {r.name: r for r in SlurmExecutor(**cpu).results([*some, *bad], seen)}

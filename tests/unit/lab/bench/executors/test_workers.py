@@ -48,11 +48,15 @@ def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failur
 
 
 @pytest.mark.system
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process of its parent's end")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems do not tell a process of its parent's end"
+)
 def test_the_server_of_forks_ends_with_its_parent():
     child = "import fedlas.lab.runs.orphan, signal; print('ready', flush=True); signal.pause()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         process.kill()
         assert process.stdout.read() == ""  # the pipe closes when the child ends

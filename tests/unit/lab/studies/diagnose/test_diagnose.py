@@ -53,7 +53,9 @@ def test_a_loss_without_indicator_is_studied_by_its_norms(studied):
 
 def test_the_log_has_a_record_an_epoch(studied):
     study = studied("fedlas-s0")
-    assert [set(record) >= {"indicator", "gate", "alarms"} for record in study.history] == [True] * 3
+    assert [set(record) >= {"indicator", "gate", "alarms"} for record in study.history] == [
+        True
+    ] * 3
     assert study.history[0]["gate"]["train_flips"] is None
     assert 0 <= study.history[1]["gate"]["train_flips"] <= 1
     assert "gate" not in studied("ce-s0").history[0]
@@ -75,7 +77,12 @@ def test_command_writes_page_and_numbers(folder, capsys):
         assert set(samples) == {
             f"{run}/{name}"
             for run in ("ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1")
-            for name in ("score", "confidence", "correct", *(("psi", "alpha_i") if "fedlas" in run else ()))
+            for name in (
+                "score",
+                "confidence",
+                "correct",
+                *(("psi", "alpha_i") if "fedlas" in run else ()),
+            )
         }
         assert samples["fedlas-s0/psi"].mean() == pytest.approx(
             content[2]["gate"]["plus"] - content[2]["gate"]["minus"]
@@ -109,14 +116,20 @@ def test_only_seeds_of_one_configuration_are_averaged(folder, studied):
 
 def test_the_page_keeps_them_apart_too(studied):
     first, second = (studied(f"fedlas-s{seed}") for seed in (0, 1))
-    other = replace(second, run=replace(second.run, recipe=replace(second.run.recipe, name="other")))
+    other = replace(
+        second, run=replace(second.run, recipe=replace(second.run.recipe, name="other"))
+    )
     page = diagnose_page(grouped([first, other]))
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
 
 
 def test_all_kinds_of_alarm_are_told_once(studied):
     study = studied("fedlas-s0")
-    told = ["gate stuck on -1 for 3 epochs", "gate stuck on -1 for 4 epochs", "indicator saturated: 22% of the samples"]
+    told = [
+        "gate stuck on -1 for 3 epochs",
+        "gate stuck on -1 for 4 epochs",
+        "indicator saturated: 22% of the samples",
+    ]
     history = [{"epoch": epoch, "alarms": [alarm]} for epoch, alarm in enumerate(told, start=3)]
     history[1]["alarms"].append(told[2])
     raised = replace(study, history=history)
@@ -136,8 +149,14 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
     assert main(["diagnose", str(bench)]) == 0
     printed = capsys.readouterr().out
     assert "ce-s0 is left out: no checkpoint.pt" in printed
-    assert "fedlas-s1 is left out: predictions/test.npz without features (train.save_features=true)" in printed
-    assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == ["ce-s1", "fedlas-s0"]
+    assert (
+        "fedlas-s1 is left out: predictions/test.npz without features (train.save_features=true)"
+        in printed
+    )
+    assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == [
+        "ce-s1",
+        "fedlas-s0",
+    ]
     assert main(["diagnose", str(bench / "fedlas-s1")]) == 2
     assert "predictions must hold the features" in capsys.readouterr().err
 
@@ -152,7 +171,9 @@ def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
 def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch):
     from fedlas.lab.report import diagnose_page as page
 
-    monkeypatch.setattr(page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there"))
+    monkeypatch.setattr(
+        page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there")
+    )
     out = tmp_path / "out"
     out.mkdir()
     assert main(["diagnose", str(folder / "fedlas-s0"), "--out", str(out)]) == 0

@@ -34,7 +34,9 @@ def saved(folder, part):
 
 
 def files(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {".lock"}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {
+        ".lock"
+    }
 
 
 def register(monkeypatch, name, method):
@@ -56,7 +58,9 @@ def test_the_mean_of_the_probabilities(done):
         expected = sum(softmax(run, part) for run in runs) / 3
         np.testing.assert_allclose(saved(derived.folder, part).probs.numpy(), expected, atol=1e-6)
         assert torch.equal(saved(derived.folder, part).target, saved(runs[0], part).target)
-        assert torch.equal(saved(derived.folder, part).label_probs, saved(runs[0], part).label_probs)
+        assert torch.equal(
+            saved(derived.folder, part).label_probs, saved(runs[0], part).label_probs
+        )
 
 
 def test_what_it_leaves(done, shared):
@@ -77,7 +81,11 @@ def test_what_it_leaves(done, shared):
     scaling = TemperatureScaling().fit(val)
     assert metrics["temperature"] == scaling.temperature
     assert metrics["test_calibrated"].items() >= evaluate(scaling.transform(test)).items()
-    assert (metrics["loss"], metrics["seed"], metrics["uncertainty"]) == ("deep-ensemble(ce)", 0, "deep-ensemble")
+    assert (metrics["loss"], metrics["seed"], metrics["uncertainty"]) == (
+        "deep-ensemble(ce)",
+        0,
+        "deep-ensemble",
+    )
     members = [json.loads((run / "metrics.json").read_text()) for run in runs]
     assert metrics["parameters"] == 3 * members[0]["parameters"]
     assert metrics["seconds"] >= sum(member["seconds"] for member in members)
@@ -86,13 +94,16 @@ def test_what_it_leaves(done, shared):
     assert json.loads((derived.folder / "data.json").read_text()) == split
     config = yaml.safe_load((derived.folder / "config.yaml").read_text())
     assert config == derived.config()
-    assert config["runs"]["ce-s1"]["config"] == yaml.safe_load((runs[1] / "config.yaml").read_text())
+    assert config["runs"]["ce-s1"]["config"] == yaml.safe_load(
+        (runs[1] / "config.yaml").read_text()
+    )
 
 
 def test_finished_is_not_done_again(done, monkeypatch):
     derived, runs, metrics = done
     before = {path: path.stat().st_mtime_ns for path in derived.folder.rglob("*")}
-    monkeypatch.setattr("fedlas.lab.studies.uncertainty.apply.measure", None)  # nothing may be measured
+    # nothing may be measured
+    monkeypatch.setattr("fedlas.lab.studies.uncertainty.apply.measure", None)
     again = plan_method("deep-ensemble", list(reversed(runs)), out=derived.folder)
     assert apply_method(again) == metrics
     assert {path: path.stat().st_mtime_ns for path in derived.folder.rglob("*")} == before
@@ -102,15 +113,26 @@ def test_another_making_is_refused_by_what_differs(done, shared):
     derived, runs, _ = done
     before = {path: path.read_bytes() for path in derived.folder.rglob("*") if path.is_file()}
     for other, message in (
-        (plan_method("deep-ensemble", runs[:2], out=derived.folder), r"runs\.ce-s2: .* before, absent now"),
-        (plan_method("hyper-ensemble", runs, out=derived.folder), r"uncertainty\.name: 'deep-ensemble' before"),
-        (plan_method("deep-ensemble", runs, out=derived.folder, name="mine"), r"loss\.name: .* 'mine' now"),
+        (
+            plan_method("deep-ensemble", runs[:2], out=derived.folder),
+            r"runs\.ce-s2: .* before, absent now",
+        ),
+        (
+            plan_method("hyper-ensemble", runs, out=derived.folder),
+            r"uncertainty\.name: 'deep-ensemble' before",
+        ),
+        (
+            plan_method("deep-ensemble", runs, out=derived.folder, name="mine"),
+            r"loss\.name: .* 'mine' now",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             apply_method(other)
     with pytest.raises(InputError, match="same configuration"):
         apply_method(plan_method("deep-ensemble", runs, out=shared["ls-s0"]))
-    assert {path: path.read_bytes() for path in derived.folder.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in derived.folder.rglob("*") if path.is_file()
+    } == before
 
 
 def test_members_trained_again_are_other_members(shared, tmp_path):
@@ -133,7 +155,10 @@ def test_without_a_name_for_the_folder_it_lies_beside_the_first_run(shared, tmp_
     derived = plan_method("deep-ensemble", [shared["ce-s2"], shared["ce-s1"]])
     assert derived.folder == shared["ce-s2"].parent / "deep-ensemble-ce-s1"
     several = plan_method("hyper-ensemble", [shared["ls-s1"], shared["ce-s2"]])
-    assert (several.folder.name, several.loss) == ("hyper-ensemble-ls+ce-s1", "hyper-ensemble(ls, ce)")
+    assert (several.folder.name, several.loss) == (
+        "hyper-ensemble-ls+ce-s1",
+        "hyper-ensemble(ls, ce)",
+    )
 
 
 def test_splits_that_differ_leave_the_test_part_alone(apart, tmp_path):
@@ -163,13 +188,17 @@ def test_a_deep_ensemble_is_of_seeds_alone(shared, apart, tmp_path):
         ([apart["ce-s1"]], r"ce-s1, which differs from ce-s0 in data\.split_seed"),
     ):
         with pytest.raises(InputError, match=rf"but the seed.*{message}.*hyper-ensemble"):
-            apply_method(plan_method("deep-ensemble", [shared["ce-s0"], *others], out=tmp_path / "made"))
+            apply_method(
+                plan_method("deep-ensemble", [shared["ce-s0"], *others], out=tmp_path / "made")
+            )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_hyper_ensemble_weighs_what_it_picked(shared, tmp_path):
     runs = list(shared.values())
-    metrics = apply_method(plan_method("hyper-ensemble", runs, out=tmp_path / "made", options={"size": 3}))
+    metrics = apply_method(
+        plan_method("hyper-ensemble", runs, out=tmp_path / "made", options={"size": 3})
+    )
     picked = metrics["details"]["picked"]
     assert 1 < len(picked) <= 3
     for part in ("val", "test"):
@@ -185,21 +214,30 @@ def test_a_hyper_ensemble_weighs_what_it_picked(shared, tmp_path):
 
 def test_a_hyper_ensemble_of_all(shared, apart, tmp_path):
     runs = [shared["ce-s0"], shared["ls-s2"]]
-    apply_method(plan_method("hyper-ensemble", runs, out=tmp_path / "made", options={"selection": "all"}))
+    apply_method(
+        plan_method("hyper-ensemble", runs, out=tmp_path / "made", options={"selection": "all"})
+    )
     for part in ("val", "test"):
         expected = sum(softmax(run, part) for run in runs) / 2
-        np.testing.assert_allclose(saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6
+        )
     mixed = [apart["ce-s1"], shared["ce-s1"]]
     with pytest.raises(InputError, match=r"validated on the same.*split_seed"):
         apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other"))
-    metrics = apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other", options={"selection": "all"}))
-    assert metrics["runs"] == ["apart/ce-s1", "shared/ce-s1"]  # one name, so the bench's stands before it
+    metrics = apply_method(
+        plan_method("hyper-ensemble", mixed, out=tmp_path / "other", options={"selection": "all"})
+    )
+    # one name, so the bench's stands before it
+    assert metrics["runs"] == ["apart/ce-s1", "shared/ce-s1"]
     assert metrics["val"] == {}
 
 
 def test_passes_with_dropout(shared, tmp_path):
     metrics = apply_method(
-        plan_method("mc-dropout", [shared["ce-s1"]], out=tmp_path / "made", options={"samples": 200})
+        plan_method(
+            "mc-dropout", [shared["ce-s1"]], out=tmp_path / "made", options={"samples": 200}
+        )
     )
     assert (metrics["loss"], metrics["seed"]) == ("mc-dropout(ce)", 1)
     (member,) = open_members([shared["ce-s1"]])
@@ -207,7 +245,9 @@ def test_passes_with_dropout(shared, tmp_path):
     assert metrics["parameters"] == sum(p.numel() for p in trained.objective.model.parameters())
     part, model = trained.splits.test, trained.objective.model.eval()
     images = part.images.float() / 255
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (trained.splits.mean, trained.splits.std))
+    mean, std = (
+        torch.tensor(v).view(1, -1, 1, 1) for v in (trained.splits.mean, trained.splits.std)
+    )
     with torch.no_grad():
         hidden = model.body[2](model.body[1](model.body[0]((images - mean) / std)))
         torch.manual_seed(0)
@@ -215,7 +255,8 @@ def test_passes_with_dropout(shared, tmp_path):
     expected = torch.stack(passes).mean(0)
     spread = torch.stack(passes).std(0) * (1 / 200 + 1 / 2000) ** 0.5
     assert ((saved(tmp_path / "made", "test").probs - expected).abs() < 5 * spread + 1e-6).all()
-    assert (saved(shared["ce-s1"], "test").probs - expected).abs().max() > 0.01  # which is not that of the run itself
+    # which is not that of the run itself
+    assert (saved(shared["ce-s1"], "test").probs - expected).abs().max() > 0.01
 
 
 def test_a_wrong_option_leaves_nothing_in_the_way_of_a_right_one(shared, tmp_path):
@@ -263,7 +304,10 @@ def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, monkeypatch)
     assert calls == [tmp_path / "made" / "work"] * 2
     assert len(json.loads((tmp_path / "made" / "environment.json").read_text())) == 2
     assert metrics["test"] == json.loads((shared["ce-s0"] / "metrics.json").read_text())["test"]
-    assert metrics["temperature"] == json.loads((shared["ce-s0"] / "metrics.json").read_text())["temperature"]
+    assert (
+        metrics["temperature"]
+        == json.loads((shared["ce-s0"] / "metrics.json").read_text())["temperature"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,9 +322,13 @@ def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, monkeypatch)
         ("deep-ensemble", ["ce-s0", "ce-s0"], {}, "named once"),
     ],
 )
-def test_nonsense_is_named_before_anything_starts(shared, tmp_path, method, names, options, message):
+def test_nonsense_is_named_before_anything_starts(
+    shared, tmp_path, method, names, options, message
+):
     with pytest.raises(InputError, match=message):
-        plan_method(method, [shared[name] for name in names], out=tmp_path / "made", options=options)
+        plan_method(
+            method, [shared[name] for name in names], out=tmp_path / "made", options=options
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,13 @@ from fedlas.lab.recipes.plan import plan
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
-from fedlas.lab.report.verdict import answers, missing_notes, spread_note, table_legend, what_was_run
+from fedlas.lab.report.verdict import (
+    answers,
+    missing_notes,
+    spread_note,
+    table_legend,
+    what_was_run,
+)
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
@@ -47,7 +53,10 @@ def summary(bench):
 
 
 def rows(summary, stage="test", metric="nll"):
-    return {name.value: (int(n.value), cell) for name, n, cell in report_model(summary).table(stage, [metric]).rows}
+    return {
+        name.value: (int(n.value), cell)
+        for name, n, cell in report_model(summary).table(stage, [metric]).rows
+    }
 
 
 def test_one_more_method_each(summary):
@@ -64,11 +73,20 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
     assert {method: n for method, (n, _) in found.items()} == {
         "ce": 3, "ls": 3, "deep-ensemble(ce)": 1, "mc-dropout(ls)": 3
     }  # fmt: skip
-    values = [json.loads((bench / f"ce-s{s}" / "metrics.json").read_text())["test"]["nll"] for s in (0, 1, 2)]
+    values = [
+        json.loads((bench / f"ce-s{s}" / "metrics.json").read_text())["test"]["nll"]
+        for s in (0, 1, 2)
+    ]
     assert found["ce"][1].value == f"{sum(values) / 3:.4f}"
     alone = json.loads((bench / "ensemble" / "metrics.json").read_text())["test"]["nll"]
-    assert (found["deep-ensemble(ce)"][1].value, found["deep-ensemble(ce)"][1].spread) == (f"{alone:.4f}", "")
-    assert spread_note(report_model(summary)) == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
+    assert (found["deep-ensemble(ce)"][1].value, found["deep-ensemble(ce)"][1].spread) == (
+        f"{alone:.4f}",
+        "",
+    )
+    assert (
+        spread_note(report_model(summary))
+        == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
+    )
 
 
 def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypatch):
@@ -78,7 +96,12 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypa
     for metric in ("nll", "ece", "accuracy"):
         comparison = summary.compare(metric)
         assert comparison.n == 3
-        methods = {comparison.best, *comparison.not_distinguishable, *comparison.distinguishable, *comparison.untested}
+        methods = {
+            comparison.best,
+            *comparison.not_distinguishable,
+            *comparison.distinguishable,
+            *comparison.untested,
+        }
         assert methods == {"ce", "ls", "mc-dropout(ls)"}
         marks = {method: cell.mark for method, (_, cell) in rows(summary, metric=metric).items()}
         assert marks["deep-ensemble(ce)"] == "untested"
@@ -92,13 +115,16 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypa
 
 def test_every_form_of_the_report_names_it_and_its_n(bench):
     report = write_report(bench, replicates=0)
-    markdown, html, table = (path.read_text() for path in (report.markdown, report.html, report.csv))
+    markdown, html, table = (
+        path.read_text() for path in (report.markdown, report.html, report.csv)
+    )
     lines = [line for line in markdown.splitlines() if line.startswith("| deep-ensemble(ce) ")]
     assert len(lines) == 3  # the short table, and all metrics before and after temperature scaling
     assert all(line.split("|")[2].strip() == "1" for line in lines[1:])
     assert "ensemble: made of ce-s0, ce-s1, ce-s2" in markdown
     assert len(re.findall(r'<td class="k1"><span class="cell">1</span>', html)) == 2
-    assert "Simple and Scalable Predictive Uncertainty Estimation" in html  # what the method is, with its paper
+    # what the method is, with its paper
+    assert "Simple and Scalable Predictive Uncertainty Estimation" in html
     assert "Dropout as a Bayesian Approximation" in html
     assert table.count("deep-ensemble(ce)") == 2
     found = {row[0].value: row[1].value for row in long_table(report.model).rows}
@@ -115,7 +141,8 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     summary = write_report(out, replicates=0).model.summary
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
-    assert not table_legend(report_model(summary))  # one method with all seeds: nothing to compare it with
+    # one method with all seeds: nothing to compare it with
+    assert not table_legend(report_model(summary))
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
 
 
@@ -123,7 +150,12 @@ def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
     """At each seed an ensemble of the two losses' runs."""
     out = copied(shared, tmp_path / "bench", shared)
     for seed in (0, 1, 2):
-        make("hyper-ensemble", [out / f"ce-s{seed}", out / f"ls-s{seed}"], None, options={"selection": "all"})
+        make(
+            "hyper-ensemble",
+            [out / f"ce-s{seed}", out / f"ls-s{seed}"],
+            None,
+            options={"selection": "all"},
+        )
     summary = collect(out)
     assert summary.tested == ["ce", "ls", "hyper-ensemble(ce, ls)"]
     assert rows(summary)["hyper-ensemble(ce, ls)"][0] == 3
@@ -134,11 +166,17 @@ def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
 
 def test_other_settings_are_noted_and_other_data_refused(shared, train, tmp_path):
     out = copied(shared, tmp_path / "bench", ["ce-s0", "ce-s1"])
-    wide = train(tmp_path / "wide", "data.split_seed=0", "model.dropout=0.3", "model.hidden=[12]")["ce-s0"]
+    wide = train(tmp_path / "wide", "data.split_seed=0", "model.dropout=0.3", "model.hidden=[12]")[
+        "ce-s0"
+    ]
     make("mc-dropout", [wide], out / "wide")
     run = collect(out).run("mc-dropout(ce)", 0)
-    assert run.notes[-1] == "its runs differ from ce-s0 in model.options.hidden: [8] there, [12] here"
-    less = train(tmp_path / "less", "data.split_seed=0", "model.dropout=0.3", "data.train_size=80")["ce-s0"]
+    assert (
+        run.notes[-1] == "its runs differ from ce-s0 in model.options.hidden: [8] there, [12] here"
+    )
+    less = train(tmp_path / "less", "data.split_seed=0", "model.dropout=0.3", "data.train_size=80")[
+        "ce-s0"
+    ]
     make("mc-dropout", [less], out / "less", name="less")
     with pytest.raises(InputError, match=r"less, .*data\.train_size: 100 before, 80 now"):
         collect(out)
@@ -149,7 +187,8 @@ def test_another_split_is_the_same_data_while_the_test_set_is(apart, shared, tmp
     make("mc-dropout", [shared["ce-s1"]], out / "passes")
     (note,) = [note for note in collect(out).run("mc-dropout(ce)", 1).notes if "differ" in note]
     assert "data.split_seed: absent there, 0 here" in note
-    for path in out.rglob("config.yaml"):  # as if all had been tested on a part that the split chooses
+    # as if all had been tested on a part that the split chooses
+    for path in out.rglob("config.yaml"):
         path.write_text(path.read_text().replace("test_size: null", "test_size: 30"))
     with pytest.raises(InputError, match=r"split_seed: absent before, 0 now"):
         collect(out)
@@ -161,7 +200,10 @@ def test_two_of_one_name(bench, shared, tmp_path):
     make("deep-ensemble", runs[:2], out / "two")
     make("deep-ensemble", runs, out / "three")
     (problem,) = collect(out).unreadable
-    assert (problem.name, problem.reason) == ("two", "not counted: three has the same name and lowest seed")
+    assert (problem.name, problem.reason) == (
+        "two",
+        "not counted: three has the same name and lowest seed",
+    )
     shutil.rmtree(out / "two")
     make("deep-ensemble", runs[:2], out / "two", name="two of ce")
     assert collect(out).methods == ["ce", "deep-ensemble(ce)", "two of ce"]

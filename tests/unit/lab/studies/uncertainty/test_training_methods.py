@@ -28,7 +28,8 @@ from fedlas.zoo.uncertainty.two_stage import MLPHead, VariationalHead
 pytestmark = pytest.mark.system
 
 needs_bayesian = pytest.mark.skipif(
-    find_spec("torch_uncertainty") is None or find_spec("lightning") is None, reason="needs torch-uncertainty"
+    find_spec("torch_uncertainty") is None or find_spec("lightning") is None,
+    reason="needs torch-uncertainty",
 )
 needs_laplace = pytest.mark.skipif(find_spec("laplace") is None, reason="needs laplace-torch")
 
@@ -54,7 +55,8 @@ EACH = [
         ("matrix-gaussian", ()), ("probabilistic-backprop", ()),
     ]
 ]  # fmt: skip
-FITTED = ("last-layer-laplace", "matrix-gaussian", "probabilistic-backprop")  # in seconds, so without a checkpoint
+# in seconds, so without a checkpoint
+FITTED = ("last-layer-laplace", "matrix-gaussian", "probabilistic-backprop")
 TRAINED = [each for each in EACH if each.values[0] not in FITTED]
 
 
@@ -77,7 +79,9 @@ def member(tmp_path_factory):
 def test_predictions_on_the_same_samples_and_the_run_is_left_as_it_was(member, tmp_path, name):
     before = {path: path.read_bytes() for path in member.run.folder.rglob("*") if path.is_file()}
     result = build(name, [member], FAST[name], folder=tmp_path / "own")
-    assert {path: path.read_bytes() for path in member.run.folder.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in member.run.folder.rglob("*") if path.is_file()
+    } == before
     for part in ("val", "test"):
         made, saved = getattr(result, part), member.predictions(part)
         assert torch.equal(made.target, saved.target)
@@ -118,12 +122,17 @@ def test_stopped_and_started_again(member, tmp_path, monkeypatch, name):
     again = build(name, [member], FAST[name], folder=tmp_path / "stopped")
     assert torch.equal(again.test.logits, whole.test.logits)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "stopped").rglob("*")}
-    finished = build(name, [member], FAST[name], folder=tmp_path / "stopped")  # nothing is trained again
+    # nothing is trained again
+    finished = build(name, [member], FAST[name], folder=tmp_path / "stopped")
     assert torch.equal(finished.test.logits, whole.test.logits)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "stopped").rglob("*.pt")}.items() <= before.items()
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "stopped").rglob("*.pt")
+    }.items() <= before.items()
 
 
-@pytest.mark.parametrize("name", ["linear-head", "two-stage", "two-stage-variational", "orthogonal-ensemble"])
+@pytest.mark.parametrize(
+    "name", ["linear-head", "two-stage", "two-stage-variational", "orthogonal-ensemble"]
+)
 def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, name):
     build(name, [member], FAST[name], folder=tmp_path)
     other = {"self_weight": 0.5} if name == "orthogonal-ensemble" else {"lr": 0.5}
@@ -160,7 +169,10 @@ def test_nonsense_before_anything_is_written(member, tmp_path, name, options, me
 
 def test_a_second_stage_has_its_own_number_of_epochs(member, tmp_path):
     assert (
-        build("linear-head", [member], {"epochs": 1, "loss": "ps-kd"}, folder=tmp_path / "own").test.num_samples == 50
+        build(
+            "linear-head", [member], {"epochs": 1, "loss": "ps-kd"}, folder=tmp_path / "own"
+        ).test.num_samples
+        == 50
     )
 
 
@@ -182,7 +194,12 @@ def test_a_second_stage_that_does_not_move_predicts_by_its_new_head(member, tmp_
 
 def test_a_linear_head_measures_the_classes_held_out(tmp_path):
     """Both stages of SpHOR, and every figure recomputed from what the run saved and what the head predicts."""
-    first = done(tmp_path / "runs", "data.hold_out_classes=[7, 8, 9]", "train.save_features=true", loss="sphor")
+    first = done(
+        tmp_path / "runs",
+        "data.hold_out_classes=[7, 8, 9]",
+        "train.save_features=true",
+        loss="sphor",
+    )
     assert load_trained(first).objective.criterion.projector.in_features == 8
     result = build("linear-head", [first], {"epochs": 2}, folder=tmp_path / "own")
     known = first.predictions("test")
@@ -191,7 +208,9 @@ def test_a_linear_head_measures_the_classes_held_out(tmp_path):
     # The head that was trained, from the checkpoint of the second stage.
     state = load_checkpoint(tmp_path / "own" / "checkpoint.pt")["best"]["objective"]
     head = nn.Linear(8, 7)
-    head.load_state_dict({key: state[f"model.{_head_name(trained)}.{key}"] for key in ("weight", "bias")})
+    head.load_state_dict(
+        {key: state[f"model.{_head_name(trained)}.{key}"] for key in ("weight", "bias")}
+    )
     with torch.no_grad():
         known_logits, unknown_logits = head(known.features), head(unknown.features)
     torch.testing.assert_close(result.test.logits, known_logits, rtol=1e-4, atol=1e-4)
@@ -199,18 +218,24 @@ def test_a_linear_head_measures_the_classes_held_out(tmp_path):
     found = detection_metrics(-known_logits.amax(1), -unknown_logits.amax(1), id_correct=right)
     assert result.details["auroc"] == pytest.approx(found["auroc"], abs=1e-3)
     assert result.details["oscr"] == pytest.approx(found["oscr"], abs=1e-3)
-    assert result.notes[-1].endswith(f"AUROC {result.details['auroc']:.4f}, OSCR {result.details['oscr']:.4f}")
+    assert result.notes[-1].endswith(
+        f"AUROC {result.details['auroc']:.4f}, OSCR {result.details['oscr']:.4f}"
+    )
 
 
 def _head_name(trained):
     head = find_head(trained.objective.model)
-    return "model." + next(name for name, module in trained.objective.model.named_modules() if module is head)
+    return "model." + next(
+        name for name, module in trained.objective.model.named_modules() if module is head
+    )
 
 
 def test_members_of_an_orthogonal_ensemble(member, tmp_path):
     options = {"members": 3, "self_weight": 0.05, "inter_weight": 2.0}
     result = orthogonal_ensemble([member], folder=tmp_path / "kept apart", **options)
-    orthogonal_ensemble([member], folder=tmp_path / "free", members=3, self_weight=0.0, inter_weight=0.0)
+    orthogonal_ensemble(
+        [member], folder=tmp_path / "free", members=3, self_weight=0.0, inter_weight=0.0
+    )
     found = {}
     for kind in ("kept apart", "free"):
         rows = []
@@ -218,7 +243,9 @@ def test_members_of_an_orthogonal_ensemble(member, tmp_path):
             folder = tmp_path / kind / f"member{number}"
             assert len(read_log(folder / "log.jsonl")) == 2
             objective = build_objective(member.run, prepare_data(member.run))
-            objective.load_state_dict(load_checkpoint(folder / "checkpoint.pt")["best"]["objective"])
+            objective.load_state_dict(
+                load_checkpoint(folder / "checkpoint.pt")["best"]["objective"]
+            )
             rows.append(filters(objective.model))
         found[kind] = sum(
             inter_orthogonality(rows[i][name], rows[j][name]).item()
@@ -227,7 +254,10 @@ def test_members_of_an_orthogonal_ensemble(member, tmp_path):
             for name in rows[0]
         )
         assert all(
-            not torch.equal(rows[i][name], rows[j][name]) for i in range(3) for j in range(i) for name in rows[0]
+            not torch.equal(rows[i][name], rows[j][name])
+            for i in range(3)
+            for j in range(i)
+            for name in rows[0]
         )
     assert found["kept apart"] < 0.9 * found["free"]
     # Without weights the first member is the run.
@@ -241,27 +271,39 @@ def test_self_orthogonality_alone(member, tmp_path):
     sums = {}
     for weight in (0.0, 1.0):
         folder = tmp_path / str(weight)
-        orthogonal_ensemble([member], folder=folder, members=2, self_weight=weight, inter_weight=0.0)
+        orthogonal_ensemble(
+            [member], folder=folder, members=2, self_weight=weight, inter_weight=0.0
+        )
         objective = build_objective(member.run, prepare_data(member.run))
-        objective.load_state_dict(load_checkpoint(folder / "member0" / "checkpoint.pt")["best"]["objective"])
-        sums[weight] = sum(self_orthogonality(rows).item() for rows in filters(objective.model).values())
+        objective.load_state_dict(
+            load_checkpoint(folder / "member0" / "checkpoint.pt")["best"]["objective"]
+        )
+        sums[weight] = sum(
+            self_orthogonality(rows).item() for rows in filters(objective.model).values()
+        )
     assert sums[1.0] < 0.9 * sums[0.0]
 
 
 @needs_laplace
 def test_laplace_reads_the_training_part(member):
-    result = build("last-layer-laplace", [member], {"structure": "full", "prior_precision": 5.0}, folder=None)
+    result = build(
+        "last-layer-laplace", [member], {"structure": "full", "prior_precision": 5.0}, folder=None
+    )
     assert result.details["prior_precision"] == 5.0
     saved = Predictions.load(member.run.folder / "predictions" / "test.npz")
     trained = load_trained(member)
     head, phi = trained.objective.model.fc, saved.features.double()
-    train = predictions_of(trained.objective, trained.splits, trained.splits.train, batch_size=50, features=True)
+    train = predictions_of(
+        trained.objective, trained.splits, trained.splits.train, batch_size=50, features=True
+    )
     ones = torch.ones(100, 1, dtype=torch.float64)
     inputs, probs = torch.cat([train.features.double(), ones], 1), train.logits.double().softmax(1)
     curvature = torch.diag_embed(probs) - probs[:, :, None] * probs[:, None, :]
     size = inputs.shape[1] * 10
     matrix = torch.einsum("ncd,ni,nj->cidj", curvature, inputs, inputs).reshape(size, size)
-    covariance = torch.linalg.inv(matrix + 5.0 * torch.eye(size, dtype=torch.float64)).reshape(10, 9, 10, 9)
+    covariance = torch.linalg.inv(matrix + 5.0 * torch.eye(size, dtype=torch.float64)).reshape(
+        10, 9, 10, 9
+    )
     phi = torch.cat([phi, torch.ones(50, 1, dtype=torch.float64)], 1)
     variance = torch.stack([((phi @ covariance[c, :, c]) * phi).sum(1) for c in range(10)], dim=1)
     expected = (head(saved.features) / (1 + torch.pi / 8 * variance).sqrt().float()).softmax(1)
@@ -279,9 +321,13 @@ def test_a_bayesian_run_predicts_as_it_is(member, tmp_path):
     splits = prepare_data(bayesian.run)
     objective = build_objective(bayesian.run, splits)
     loss, logits = objective(torch.zeros(4, 1, 8, 8), splits.train.target[:4])
-    data_only = objective.criterion(logits, splits.train.target[:4], features=torch.ones(4, 8)).item()
+    data_only = objective.criterion(
+        logits, splits.train.target[:4], features=torch.ones(4, 8)
+    ).item()
     assert objective.penalty.num_samples == 100
-    assert loss.item() - kl_divergence(objective.model).item() / 100 == pytest.approx(data_only, abs=0.5)
+    assert loss.item() - kl_divergence(objective.model).item() / 100 == pytest.approx(
+        data_only, abs=0.5
+    )
     folder = tmp_path / "own"
     found = build("bayes-by-backprop", [bayesian], {"samples": 3}, folder=folder)
     assert not folder.exists()  # nothing to train
@@ -289,12 +335,15 @@ def test_a_bayesian_run_predicts_as_it_is(member, tmp_path):
     torch.testing.assert_close(twin.test.logits, found.test.logits)  # trained anew like it
     with pytest.raises(InputError, match="plain weights"):
         build("orthogonal-ensemble", [bayesian], {}, folder=tmp_path / "none")
-    second = build("two-stage", [bayesian], FAST["two-stage"], folder=tmp_path / "second")  # on the mean weights
+    # on the mean weights
+    second = build("two-stage", [bayesian], FAST["two-stage"], folder=tmp_path / "second")
     assert second.test.num_samples == 50
 
 
 def test_the_option_in_a_recipe():
-    recipe = load_recipe("synthetic", ["model.bayesian.prior_sigma=0.3", "optimizer.weight_decay=0"])
+    recipe = load_recipe(
+        "synthetic", ["model.bayesian.prior_sigma=0.3", "optimizer.weight_decay=0"]
+    )
     assert recipe.model.bayesian.prior_sigma == 0.3
     assert load_recipe("synthetic", ["model.bayesian=false"]).model.bayesian is None
     with pytest.raises(InputError, match=r"weight_decay .*0 with model\.bayesian"):
