@@ -113,7 +113,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    done = subprocess.run(
-        ["git", *command], cwd=folder, capture_output=True, text=True, check=False
-    )
+    # without its lock, a run that is killed leaves none for the user's own git
+    git = ["git", "--no-optional-locks", *command]
+    done = subprocess.run(git, cwd=folder, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,5 +1,6 @@
 import getpass
 import json
+import os
 import platform
 import sys
 
@@ -69,6 +70,19 @@ def test_new_files_in_the_package_are_a_difference(monkeypatch):
     answers["--others"] = "losses/new.py"
     module._commit.cache_clear()
     assert environment()["dirty"] is True
+
+
+def test_reading_the_state_of_a_checkout_writes_nothing_into_it(tmp_path):
+    """A run that was killed while git refreshed its index left a lock behind, and the next commit failed."""
+    file = tmp_path / "file"
+    file.write_text("text")
+    module._git(tmp_path, "init")
+    assert module._git(tmp_path, "add", "file") == ""
+    os.utime(file, (1e9, 1e9))
+    index = tmp_path / ".git" / "index"
+    before = index.read_bytes()
+    assert module._git(tmp_path, "status", "--porcelain", "-uno") == "A  file"
+    assert index.read_bytes() == before
 
 
 def test_without_git(monkeypatch):
