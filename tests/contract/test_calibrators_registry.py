@@ -141,7 +141,8 @@ def test_what_it_needs(entry):
         wider = torch.cat([getattr(test, name), torch.ones(200, 1)], dim=1)
         with pytest.raises(ValueError, match=rf"{name} .*\(N, 6\).*got \(200, 7\)"):
             calibrator.transform(replace(test, **{name: wider}))
-    bare = {name: None for name in ("features", "label_probs") if name not in entry.value.needs}
+    wanted = entry.value.needs | entry.value.wants
+    bare = {name: None for name in ("features", "label_probs") if name not in wanted}
     after = entry.value().fit(replace(val, **bare)).transform(replace(test, **bare))
     assert torch.equal(after.logits, fitted(entry.name).transform(test).logits)
 
@@ -249,7 +250,7 @@ def test_as_a_module_it_is_the_same(entry):
             calibrator.module()
         return
     layer, wanted = calibrator.module(), calibrator.transform(test)
-    parts = [test.logits] + [getattr(test, name) for name in sorted(entry.value.needs)]
+    parts = [test.logits] + [test.features] * (calibrator.num_features is not None)
     assert not layer.state_dict()
     torch.testing.assert_close(layer(*parts), wanted.logits, rtol=1e-5, atol=1e-5)
     # Positions of an image, with the classes second, also where memory has them last.
@@ -307,7 +308,9 @@ class Every(torch.nn.Module):
         self.layers = torch.nn.ModuleDict(
             {entry.name: fitted(entry.name).module() for entry in entries}
         )
-        self.needs_features = {entry.name: "features" in entry.value.needs for entry in entries}
+        self.needs_features = {
+            entry.name: fitted(entry.name).num_features is not None for entry in entries
+        }
 
     def forward(self, logits, features):
         return {

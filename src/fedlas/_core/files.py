@@ -132,15 +132,18 @@ def path_inside(folder: Path, path: Path) -> Path:
 
 
 def refuse_links(folder: Path, below: Path) -> Path:
-    """Return ``below`` if neither it nor anything in it is a link: files in it may be written and appended to.
+    """Return ``below`` if it is no link and none in it leads out of it: files in it may be written and appended to.
 
     Raises:
-        InputError: If there is one, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
+        InputError: If one does, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
     """
-    for path in (below, *below.rglob("*")):
-        if path.is_symlink():
+    path_inside(folder, below / "file")
+    home = below.resolve()
+    for path in below.rglob("*"):
+        # submitit leaves a link to a file beside it
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
             path_inside(folder, path / "file")
-    return path_inside(folder, below)
+    return below
 
 
 def remove(path: Path, *, inside: Path) -> None:

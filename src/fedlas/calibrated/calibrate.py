@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
-from fedlas.calibrated.methods import calibrator_of
+from fedlas.calibrated.methods import calibrator_of, of_classes
 from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
@@ -114,7 +114,8 @@ def calibrate(
     if columns or is_table(model):
         if weights is not None:
             columns["weights"] = weights
-        return calibrate_table(model, method, table_columns(columns))
+        chosen = method if isinstance(method, str) else of_classes(method)
+        return calibrate_table(model, chosen, table_columns(columns))
     network = network_of(model)
     if isinstance(network, CalibratedModel):
         network = network.model

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fedlas._core.check import check_number
+from fedlas._core.check import InputError, check_number, reason
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators.base import as_predictions, fit_with_notes
@@ -125,4 +125,8 @@ def _joined(parts: list[AnyPredictions]) -> AnyPredictions:
 
 
 def _number(value: Any) -> float:
-    return check_number("a metric", value)
+    """Return a number of a file, whose reader names the file."""
+    try:
+        return check_number("a metric", value)
+    except InputError as error:
+        raise ValueError(reason(error)) from error

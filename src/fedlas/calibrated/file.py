@@ -116,7 +116,7 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _foreign(path: Path, why: str) -> InputError:
     return InputError(
-        "it must be a file that CalibratedModel.save wrote",
+        "the file must be one that CalibratedModel.save wrote",
         f"{path} ({why})",
         "Write one with fedlas.calibrate(model, val_loader).save(path).",
     )

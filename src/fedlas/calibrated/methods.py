@@ -31,3 +31,15 @@ def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
             "fedlas.CalibratedModel(model, calibrator).",
         )
     return entry.value()
+
+
+def of_classes(calibrator: Calibrator | MultiLabelCalibration) -> Calibrator:
+    """Return a calibrator of classes.
+
+    Raises:
+        InputError: For one of several labels a sample.
+    """
+    if isinstance(calibrator, Calibrator):
+        return calibrator
+    fix = "Calibrate the model in PyTorch, or one label at a time."
+    raise InputError("the calibration must be of classes", "one of several labels a sample", fix)

@@ -18,7 +18,7 @@ from fedlas._core.check import InputError, describe, reason, suggestion
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.calibrated.cross_fit import CrossFit, cross_fit
-from fedlas.calibrated.methods import calibrator_of
+from fedlas.calibrated.methods import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
@@ -100,8 +100,8 @@ class TableCalibration:
         _check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns)
         with one_thread(val.num_samples * max(1, len(reader.scores))):
-            calibrator, doubts = fit_with_notes(calibrator_of(method), val)
-            cross_fitted = cross_fit(calibrator_of(method), val)
+            calibrator, doubts = fit_with_notes(of_classes(calibrator_of(method)), val)
+            cross_fitted = cross_fit(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
             doubts = (
@@ -269,7 +269,7 @@ class TableCalibration:
             raise
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             got = f"{path} ({reason(error)})"
-            raise InputError("it must be the calibration of a table", got, fix) from error
+            raise InputError("the file must be the calibration of a table", got, fix) from error
 
     @classmethod
     def _read(cls, content: Any, path: object) -> Self:

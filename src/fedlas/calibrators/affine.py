@@ -63,10 +63,10 @@ class Start:
 class AffineCalibrator(MappedCalibrator[AffineMap]):
     """An affine map in front of the softmax; temperature scaling, unless held-out samples show that the map is better.
 
-    A subclass writes ``_regression`` and ``_restore``, and ``_inputs`` if the map takes anything but logits.
+    A subclass writes ``_regression``, and ``_inputs`` if the map takes anything but logits.
     """
 
-    keeps_argmax = False
+    map_type = AffineMap
     _fewest_of_a_class = 20
     _diagonal: ClassVar[bool]
     """Whether the weight is a diagonal."""
@@ -125,8 +125,10 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         )
         return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
 
-    def _state(self) -> dict[str, Any]:
-        return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        if self._diagonal != (self.weight.ndim == 1):
+            raise ValueError("weight must be a diagonal, or a matrix")
 
 
 def temperature_start(val: Predictions) -> Start:
@@ -227,9 +229,6 @@ class VectorScaling(AffineCalibrator):
             return None, NO_GAIN
         return problem(inputs, target, weights, best).solve(), None
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._map = read_map(state, self.num_classes)
-
 
 @CALIBRATORS.register(
     "bcts",
@@ -274,6 +273,3 @@ class BiasCorrectedTemperature(AffineCalibrator):
             prior=float(val.num_classes),
         )
         return fit, start.doubt
-
-    def _restore(self, state: dict[str, object]) -> None:
-        self._map = read_map(state, self.num_classes)

@@ -7,32 +7,50 @@ import inspect
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number, warn_user
+from fedlas._core.check import (
+    CalibrationWarning,
+    InputError,
+    check_choice,
+    check_count,
+    check_number,
+    warn_user,
+)
 from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
-from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.parameters import fitted, read_array
 from fedlas.calibrators._fit.prepare import floored, least_log, prepared
 from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
+from fedlas.predictions.probabilities import SUM_TOLERANCE
 from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
 
 FORMAT = "fedlas.calibrator/1"
+ArrayOf = Literal["logits", "probs"]
 
-CALIBRATORS: Registry[type[Calibrator]] = Registry(
-    "calibrator", annex="fedlas.zoo.semantic_grouping"
-)
+
+class CalibratorRegistry(Registry["type[Calibrator]"]):
+    """Calibrators by name; a title is made of the name where none is passed."""
+
+    def add(self, name: str, value: type[Calibrator], **metadata: Any) -> None:
+        """Register a class; see :meth:`Registry.register`."""
+        super().add(name, value, **{"title": name.replace("-", " ").capitalize(), **metadata})
+
+
+CALIBRATORS = CalibratorRegistry("calibrator", annex="fedlas.zoo.semantic_grouping")
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
@@ -59,12 +77,13 @@ class Calibrator(ABC):
         num_features: ``D`` of their features if the fit used them, else None; :meth:`transform` then needs as many.
         top_label: Whether it was fitted on a :class:`~fedlas.TopLabel`.
         least_log: Least log-probability that it takes, see :meth:`fit`; None: any.
+        array_of: What the array of its fit held, ``"logits"`` or ``"probs"``; None if it was fitted on predictions.
 
     State:
         Changed by ``fit`` only, and only if the fit succeeds. Not a ``torch.nn.Module``: no gradient flows through it.
     """
 
-    keeps_argmax: ClassVar[bool]
+    keeps_argmax: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     wants: ClassVar[frozenset[str]] = frozenset()
     takes_weights: ClassVar[bool] = False
@@ -72,6 +91,7 @@ class Calibrator(ABC):
     num_features: int | None = None
     top_label: bool = False
     least_log: float | None = None
+    array_of: ArrayOf | None = None
     _fewest: ClassVar[int] = 100
     _fewest_of_a_class: ClassVar[int] = 0
     """Samples from which on a fit does not warn, and those times the number of classes."""
@@ -85,8 +105,9 @@ class Calibrator(ABC):
 
         Args:
             val: Predictions with labels; a :class:`~fedlas.TopLabel`, whose confidence is calibrated as the probability
-                to be right; or logits ``(N, C)``.
-            target: The labels ``(N,)`` if ``val`` is logits.
+                to be right; or an array or tensor: logits or probabilities ``(N, C)``, or probabilities of the second
+                of two classes ``(N,)``. Rows in [0, 1] that sum to 1 are probabilities.
+            target: The labels ``(N,)`` if ``val`` is an array.
 
         Raises:
             InputError: If ``val`` is something else, or lacks labels or features that are needed.
@@ -103,6 +124,7 @@ class Calibrator(ABC):
         """
         val = plain_predictions(val)
         top_label = isinstance(val, TopLabel)
+        array_of = None if target is None else array_kind(val)
         val = as_predictions(val, target)
         num_features = self._check_needs(check_labeled(val))
         few = self._few(val)
@@ -114,6 +136,7 @@ class Calibrator(ABC):
             self.num_features = self._features_used(val)
         self.top_label = top_label
         self.least_log = least
+        self.array_of = array_of
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         return self
@@ -124,15 +147,27 @@ class Calibrator(ABC):
     @overload
     def transform(self, test: TopLabel) -> TopLabel: ...
 
+    @overload
+    def transform(self, test: Tensor) -> Tensor: ...
+
+    @overload
+    def transform(self, test: NDArray[Any]) -> NDArray[Any]: ...
+
     @on_one_thread
-    def transform(self, test: Predictions | TopLabel) -> Predictions | TopLabel:
+    def transform(
+        self, test: Predictions | TopLabel | Tensor | NDArray[Any]
+    ) -> Predictions | TopLabel | Tensor | NDArray[Any]:
         """Return the same samples with calibrated logits, of the same dtype and on the same device; or confidences.
+
+        After a fit on an array, an array or tensor becomes one of its shape: of probabilities, or of logits, as there.
 
         Raises:
             InputError: Before ``fit``, if one is a :class:`~fedlas.TopLabel` where the other is not, or if the number
                 of classes (or of features, where they are needed) differs from that of the fit.
         """
         test = plain_predictions(test)
+        if isinstance(test, Tensor | np.ndarray) and self.array_of is not None:
+            return self._transform_array(test)
         if isinstance(test, TopLabel) and self.top_label:
             logits = self._apply(self._checked(as_predictions(test)))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
@@ -141,6 +176,17 @@ class Calibrator(ABC):
             fix = "Pass TopLabel(test.confidence, test.correct), or fit it on Predictions."
             raise InputError("it must be a TopLabel like that it was fitted on", "Predictions", fix)
         return test.with_logits(self._apply(self._checked(test)))
+
+    def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+        scores = torch.as_tensor(test)
+        of_probs = self.array_of == "probs"
+        calibrated = self.transform(
+            Predictions.from_probs(scores) if of_probs else Predictions(scores)
+        )
+        result = calibrated.probs if of_probs else calibrated.logits
+        if scores.ndim == 1:
+            result = result[:, 1]
+        return result if isinstance(test, Tensor) else result.cpu().numpy()
 
     def _checked(self, test: Predictions) -> Predictions:
         """Return predictions of as many classes and features as the fit saw."""
@@ -209,6 +255,7 @@ class Calibrator(ABC):
             **({} if self.num_features is None else {"num_features": self.num_features}),
             **({"top_label": True} if self.top_label else {}),
             **({} if self.least_log is None else {"least_log": self.least_log}),
+            **({} if self.array_of is None else {"array_of": self.array_of}),
             "options": self._options(),
             "state": self._state(),
         }
@@ -265,6 +312,8 @@ class Calibrator(ABC):
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count("num_features", content["num_features"])
             calibrator.top_label = content.get("top_label", False) is True
+            if (array_of := content.get("array_of")) is not None:
+                calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))
             if (least := content.get("least_log")) is not None:
                 calibrator.least_log = check_number("least_log", least, high=0)
             calibrator._restore(content["state"])
@@ -355,7 +404,24 @@ def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
         return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return check_predictions(val)
-    return Predictions(val, target)
+    return (
+        Predictions.from_probs(val, target)
+        if array_kind(val) == "probs"
+        else Predictions(val, target)
+    )
+
+
+def array_kind(val: Any) -> ArrayOf | None:
+    """Return whether an array holds probabilities (rows in [0, 1] that sum to 1, or numbers in [0, 1]) or logits."""
+    if not isinstance(val, Tensor | np.ndarray):
+        return None
+    scores = torch.as_tensor(val)
+    if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
+        return "logits"
+    inside = bool(((scores >= 0) & (scores <= 1)).all())
+    if inside and scores.ndim == 2:
+        inside = bool(((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
+    return "probs" if inside and scores.ndim in (1, 2) else "logits"
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -364,10 +430,14 @@ M = TypeVar("M", bound=nn.Module)
 class MappedCalibrator(Calibrator, Generic[M]):
     """A calibrator whose fitted state is one module of rows of logits, ``(n, C)`` to ``(n, C)``, in float64.
 
-    A subclass writes ``fit_map``, ``_state`` and ``_restore``; the latter sets ``_map``. ``fit_map`` heeds the weights
-    of ``val``, or the subclass sets ``takes_weights`` to False.
+    A subclass writes ``fit_map`` and names the class of the map, ``map_type``, whose buffers are the state. ``fit_map``
+    heeds the weights of ``val``, or the subclass sets ``takes_weights`` to False.
+
+    Attributes:
+        map_type: Class attribute: a module whose constructor takes its buffers by name. A file holds the buffers.
     """
 
+    map_type: ClassVar[type[nn.Module] | None] = None
     takes_weights = True
     _map: M | None = None
     _per_class: ClassVar[bool] = True
@@ -419,6 +489,24 @@ class MappedCalibrator(Calibrator, Generic[M]):
 
     def _row_map(self) -> nn.Module:
         return copy.deepcopy(self._fitted())
+
+    def _state(self) -> dict[str, Any]:
+        return {name: buffer.tolist() for name, buffer in self._fitted().named_buffers()}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if self.map_type is None:
+            raise ValueError(f"{self._owner} must name its map_type")
+        row_map: Any = self.map_type(**{name: read_array(state, name) for name in state})
+        classes = self.num_classes or 1
+        columns = [classes] if self.num_features is None else [classes, self.num_features]
+        probe = [torch.zeros(2, each, dtype=torch.float64, device="cpu") for each in columns]
+        try:
+            fits = row_map(*probe).shape == probe[0].shape
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        if not fits:
+            raise ValueError("the buffers must make a map of the classes")
+        self._map = row_map
 
 
 C = TypeVar("C", bound=Calibrator)

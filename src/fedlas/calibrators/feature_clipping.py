@@ -159,7 +159,6 @@ class FeatureClipping(Calibrator):
         Tao, Dong and Xu 2025 (AAAI 39).
     """
 
-    keeps_argmax = False
     needs = frozenset({"features"})
 
     @check_kinds

@@ -107,7 +107,6 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         section 4.
     """
 
-    keeps_argmax = False
     _fewest_of_a_class = 250
     takes_weights = False
 

@@ -108,7 +108,6 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
         Zadrozny and Elkan 2002, sections 3 (isotonic regression) and 4 (one against the rest, division by the sum).
     """
 
-    keeps_argmax = False
     _fewest_of_a_class = 250
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:

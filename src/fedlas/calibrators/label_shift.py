@@ -119,8 +119,6 @@ class LabelShift(MappedCalibrator[Shifted]):
         2020), https://arxiv.org/abs/1901.06852, for the base and the source shares.
     """
 
-    keeps_argmax = False
-
     def __init__(self, prior: Sequence[float] | None = None, base: Base = "bias-corrected") -> None:
         self.prior = None if prior is None else _checked_prior(prior)
         self.base = check_choice("base", base, get_args(Base))

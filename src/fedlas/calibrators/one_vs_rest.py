@@ -54,7 +54,6 @@ class Sigmoids(nn.Module):
 class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
     """One logistic regression for each class; a subclass names the parameters and fits them."""
 
-    keeps_argmax = False
     _fewest_of_a_class = 50
     _names: ClassVar[tuple[str, ...]]
 

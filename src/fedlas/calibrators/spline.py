@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -11,7 +9,6 @@ from torch.nn.functional import logsigmoid
 from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import unconverged, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
-from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
@@ -88,7 +85,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
         Lucena 2018 (logistic regression on a spline basis of the score).
     """
 
-    keeps_argmax = False
+    map_type = BrokenLines
     _fewest_of_a_class = 100
 
     def __init__(self, num_knots: int = 6) -> None:
@@ -127,12 +124,3 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
             max=len(odds) - 1
         )
         return ordered.T.gather(1, index)
-
-    def _state(self) -> dict[str, Any]:
-        return {"knots": self.map.knots.tolist(), "numbers": self.map.numbers.tolist()}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        knots = read_numbers(state, "knots", self.num_classes, self.num_knots)
-        self._map = BrokenLines(
-            knots, read_numbers(state, "numbers", self.num_classes, self.num_knots + 2)
-        )

@@ -106,8 +106,6 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         Berta, Holzmüller, Jordan and Bach 2025.
     """
 
-    keeps_argmax = False
-
     def __init__(self, form: Form | None = None) -> None:
         self.form = None if form is None else check_choice("form", form, get_args(Form))
 

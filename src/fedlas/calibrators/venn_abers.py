@@ -104,7 +104,6 @@ class VennAbers(MappedCalibrator[VennCurves]):
         Vovk, Petej and Fedorova 2015 (inductive Venn-ABERS predictors, algorithms 1 to 4).
     """
 
-    keeps_argmax = False
     _fewest_of_a_class = 100
 
     def fit_event(self, val: Predictions | TopLabel) -> Self:

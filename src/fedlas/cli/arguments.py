@@ -200,12 +200,12 @@ def column_options(columns: Columns | None) -> str:
         >>> column_options(Columns(probs="p_*", target="y", percent=True))
         " --probs 'p_*' --target y --percent"
     """
-    words: list[str] = []
+    parts: list[str] = []
     for each in fields(Columns):
         value: Any = getattr(columns, each.name, each.default)
         option = "--sep" if each.name == "separator" else option_of(each.name)
         if value is True:
-            words.append(option)
+            parts.append(option)
         elif value and value != each.default:
             names = (
                 [value]
@@ -214,8 +214,8 @@ def column_options(columns: Columns | None) -> str:
                 if each.name == "classes"
                 else value
             )
-            words += [f"{option} {shlex.quote(name)}" for name in names]
-    return "".join(f" {word}" for word in words)
+            parts += [f"{option} {shlex.quote(name)}" for name in names]
+    return "".join(f" {part}" for part in parts)
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
@@ -234,8 +234,8 @@ def command_words(error: InputError) -> InputError:
     """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
 
     Example:
-        >>> print(command_words(InputError("report", "calibrate='all' needs on=", "none", "Pass on=."), "fedlas x"))
-        fedlas x: --calibrate all needs --on; got none. Pass --on.
+        >>> print(command_words(InputError("calibrate='all' needs on=", "none", "Pass on=.")))
+        --calibrate all needs --on; got none. Pass --on.
     """
 
     def worded(text: str) -> str:

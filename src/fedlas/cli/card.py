@@ -10,6 +10,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.calibrated.file import read_file
+from fedlas.calibrated.methods import of_classes
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_card_options,
@@ -152,7 +153,7 @@ def _card_of_files(
     return make_card(
         val.predictions,
         test.predictions,
-        read_file(models[0])[1] if models else calibrate or DEFAULT,
+        of_classes(read_file(models[0])[1]) if models else calibrate or DEFAULT,
         name=models[0].stem if models else test_file.stem,
         data=test_file.name,
         classes=test.classes or None,

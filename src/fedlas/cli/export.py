@@ -16,8 +16,9 @@ from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.terminal import say
 from fedlas.calibrated import CalibratedModel, TableCalibration
+from fedlas.calibrators import Calibrator, MultiLabelCalibration, TemperatureScaling
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
-from fedlas.deploy.calibration import Calibration, check_method
+from fedlas.deploy.calibration import check_method
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.export import TOLERANCE, Exported
 from fedlas.deploy.export import export as export_model_file
@@ -102,7 +103,7 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
     unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
     if calibration.covariates is not None:
         unit += f"; covariates {few(calibration.covariates.names)}"
-    _say_export(args.place.name, Calibration(calibration.calibrator), exported, unit)
+    _say_export(args.place.name, calibration.calibrator, exported, unit)
     return 0
 
 
@@ -130,7 +131,7 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
         args.place, out, **options
     )
     say(*(f"note: {note}" for note in calibration.notes))
-    _say_export(name, calibration, exported, "raw pixels; the model normalizes them")
+    _say_export(name, calibration.calibrator, exported, "raw pixels; the model normalizes them")
     page = card.save(card_place)
     say(f"card:   {card_place}", f"        {page}")
     return 0
@@ -160,7 +161,7 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
         about={"file": file.name, "fedlas": fedlas.__version__},
     )
     prepared = f"as in {args.inputs.name}; prepare inputs as there"
-    _say_export(file.name, Calibration(calibrated.calibrator), exported, prepared)
+    _say_export(file.name, calibrated.calibrator, exported, prepared)
     say(f"card:   fedlas card {file} VAL TEST writes one, from uncalibrated predictions")
     return 0
 
@@ -208,12 +209,17 @@ def _built(spec: str) -> nn.Module:
     return model
 
 
-def _say_export(name: str, calibration: Calibration, exported: Exported, inputs: str) -> None:
-    method = (
-        f"temperature {calibration.temperature:.4f}"
-        if calibration.temperature
-        else calibration.method
-    )
+def _say_export(
+    name: str,
+    calibrator: Calibrator | MultiLabelCalibration | None,
+    exported: Exported,
+    inputs: str,
+) -> None:
+    method = "none" if calibrator is None else repr(calibrator)
+    if isinstance(calibrator, Calibrator):
+        method = str(calibrator.plain()["calibrator"])
+    if isinstance(calibrator, TemperatureScaling):
+        method = f"temperature {calibrator.temperature:.4f}"
     say(
         f"{name}: calibration {method}",
         f"checked with {FORMATS[exported.form].reader}: {exported.samples:,} samples, largest difference of a "

@@ -25,7 +25,15 @@ from fedlas._core.files import checked_path, write_atomically
 from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration
-from fedlas.deploy.formats import FORMATS, OUTPUTS, Deployed, FreeAxes, Probs
+from fedlas.deploy.formats import (
+    FORMATS,
+    OUTPUTS,
+    Deployed,
+    FreeAxes,
+    Probs,
+    called,
+    described_input,
+)
 from fedlas.deploy.sklearn_onnx import write_sklearn
 from fedlas.deploy.table_module import TableModule
 from fedlas.predictions import Predictions
@@ -206,7 +214,8 @@ def export(
                 yield part, deployed(*part.values())[1].double().numpy()
 
     several = isinstance(model.calibrator, MultiLabelCalibration)
-    calibration = model.calibrator.plain() if several else Calibration(model.calibrator).plain()
+    fitted: Any = model.calibrator
+    calibration = fitted.plain() if several else Calibration(fitted).plain()
     about = {**(about or {}), "calibration": calibration}
     return _export(
         deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes
@@ -296,7 +305,7 @@ def _export(
 ) -> Exported:
     """Write the bytes, read them again, compare, and only then give them a name."""
     inputs = tuple(
-        _described(name, value, axes or {}, ranges or {}) for name, value in example.items()
+        described_input(name, value, axes or {}, ranges or {}) for name, value in example.items()
     )
     few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
     about = {**about, "inputs": list(inputs), **_general()}
@@ -362,7 +371,7 @@ def _export_sklearn(
 def _sklearn_file(
     model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
 ) -> Exported:
-    inputs = (_described("X", rows, {}, {}),)
+    inputs = (described_input("X", rows, {}, {}),)
     facts = {
         **about,
         "calibration": Calibration(model.calibrator_).plain(),
@@ -422,9 +431,9 @@ def check_export(
     done = 0
     here = 0.0
     for number, (inputs, expected) in enumerate(samples):
-        exported = _called(probs, inputs)
+        exported = called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
-            exported[:1] = _called(probs, {name: value[:1] for name, value in inputs.items()})
+            exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
         # NaN must count as a difference, and compares as none.
         apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
         worst = (
@@ -448,38 +457,3 @@ def check_export(
         expected_text = f"probabilities must equal the model's within {tolerance:g}"
         raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
     return largest, done
-
-
-def _called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """Return what the file gives; one that fails on a batch has fixed a size."""
-    try:
-        return np.asarray(
-            probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64
-        )
-    except Exception as error:  # of any runtime
-        size = len(next(iter(inputs.values())))
-        got = (
-            f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
-        )
-        fix = "Try another --format, or take the sizes in the model's forward from its inputs."
-        raise InputError("what was written must take batches of any size", got, fix) from error
-
-
-def _described(
-    name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, Any]:
-    """Name, dtype, shape and range of one input."""
-    low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
-    shape = [
-        "batch",
-        *(
-            f"{name}_{i}" if i in axes.get(name, ()) else n
-            for i, n in enumerate(value.shape[1:], 1)
-        ),
-    ]
-    return {
-        "name": name,
-        "dtype": str(value.dtype).removeprefix("torch."),
-        "shape": shape,
-        "range": [low, high],
-    }

@@ -112,7 +112,7 @@ class DropInLoss(nn.Module):
                 raise last
             if last is None or not isinstance(logits, Tensor) or len(last) != len(logits):
                 got = f"logits {describe(logits)}, and features {'of no run' if last is None else describe(last)}"
-                expected = "it must be called once after each run of the model, on the model's whole output"
+                expected = "the loss must be called once after each run of the model, on the model's whole output"
                 fix = "Pass the loss the model it was built with, or use fedlas.Objective."
                 raise InputError(expected, got, fix)
             features = last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,42 @@ from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel, Predictions
+
+
+@overload
+def predict(
+    model: Any,
+    loader: Iterable[Any],
+    *,
+    device: str | torch.device | None = None,
+    features: bool | Callable[..., Tensor] = False,
+    head: str | nn.Module | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
+    label: int | str | None = None,
+    weights: int | str | None = None,
+    clusters: int | str | None = None,
+    ignore_index: int | None = -100,
+    max_rows: int | None = None,
+    multi_label: Literal[False] = False,
+) -> Predictions: ...
+
+
+@overload
+def predict(
+    model: Any,
+    loader: Iterable[Any],
+    *,
+    device: str | torch.device | None = None,
+    features: bool | Callable[..., Tensor] = False,
+    head: str | nn.Module | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
+    label: int | str | None = None,
+    weights: int | str | None = None,
+    clusters: int | str | None = None,
+    ignore_index: int | None = -100,
+    max_rows: int | None = None,
+    multi_label: Literal[True],
+) -> MultiLabel: ...
 
 
 @check_kinds

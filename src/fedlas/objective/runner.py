@@ -159,10 +159,11 @@ class Runner:
         if self.dense and "clusters" not in rows:
             numbers = torch.arange(before, before + len(logits))
             rows["clusters"] = self._of_samples("clusters", numbers, logits)
-        drops = self._ignored is not None and labels is not None and not self._multi_label
-        if drops and bool((rows["target"] == self._ignored).any()):
-            counts = rows["target"] != self._ignored
-            rows = {name: part[counts] for name, part in rows.items()}
+        ignored = self._ignored
+        if ignored is not None and labels is not None and not self._multi_label:
+            counts = rows["target"].ne(ignored)
+            if not bool(counts.all()):
+                rows = {name: part[counts] for name, part in rows.items()}
         return rows, len(logits)
 
     def _several(self, labels: Any, logits: Tensor) -> Tensor:

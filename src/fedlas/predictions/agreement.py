@@ -13,7 +13,7 @@ _MOST_NAMES = 10_000
 
 
 def same_name(text: str) -> str:
-    """Return a name as it is compared: truth values without their case."""
+    """Return a name for comparison: truth values without their case."""
     lower = text.lower()
     return lower if lower in ("true", "false") else text
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -288,10 +289,9 @@ def cell_text(value: Any) -> str:
 
 def truth_places(names: Sequence[str]) -> dict[str, int]:
     """Return the class of each truth value in lower case, if two classes are named by them, as p_true and p_false."""
-    words = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
+    ends = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
     values = [
-        next((value for value, group in enumerate(_TRUTHS) if word in group), None)
-        for word in words
+        next((value for value, group in enumerate(_TRUTHS) if end in group), None) for end in ends
     ]
     if sorted(values, key=str) != [0, 1]:
         return {}
@@ -342,3 +342,12 @@ def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating
     return values.astype(
         np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64
     )
+
+
+def number_in(text: str | None, decimal_point: str) -> float | None:
+    """Return the number that a text is, 56% as 0.56; None for other text."""
+    # Python reads 1_1 as 11
+    plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()
+    with suppress(ValueError):
+        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+    return None

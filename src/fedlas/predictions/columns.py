@@ -188,13 +188,13 @@ class Columns:
             for field in fields(self)
             if field.name not in ("classes", "separator")
         ]
-        words = [
+        texts = [
             word
             for value in values
             if isinstance(value, str | list | tuple)
             for word in _words(value)
         ]
-        return [word for word in words if "." in word and not set(word) & set("*?[")]
+        return [word for word in texts if "." in word and not set(word) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""

@@ -71,8 +71,8 @@ def true_false_logprobs(value: Any) -> tuple[float, float] | None:
         return None
     sums = [0.0, 0.0]
     for token, logprob in alternatives:
-        for side, words in enumerate(_SIDES):
-            if token.strip(" \n\"'().*").lower() in words:
+        for side, texts in enumerate(_SIDES):
+            if token.strip(" \n\"'().*").lower() in texts:
                 sums[side] += math.exp(min(logprob, 0.0))
     return (math.log(sums[0]), math.log(sums[1])) if min(sums) > 0 else None
 

@@ -189,7 +189,8 @@ def open_archive(path: Path) -> Iterator[Arrays]:
         fix = (
             "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose."
         )
-        raise InputError("it must be an .npz of plain arrays", f"{path} ({error})", fix) from error
+        expected = "the file must be an .npz of plain arrays"
+        raise InputError(expected, f"{path} ({error})", fix) from error
 
 
 def _pieces(array: NDArray[Any]) -> Pieces:

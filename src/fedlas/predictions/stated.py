@@ -58,7 +58,7 @@ _SCALE = re.compile(
 """The largest number that there may be, where it is announced: "(0-100)", "on a scale from 1 to 10"."""
 _SCALES = {1.0, 4.0, 5.0, 6.0, 7.0, 10.0, 20.0, 100.0}
 
-# What stands between a label and its number.
+# The text between a label and its number.
 _TIES = r"(?:[^\w.<>]|\.(?!\d)|(?<=\.)\.)*"
 _FILLER = (
     r"(?:is|was|of|level|score|rating|value|estimate|percentage|in|my|this|the|answer|response|prediction|that|it|"

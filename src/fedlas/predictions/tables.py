@@ -18,7 +18,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, parse_json
 from fedlas.predictions import sources
-from fedlas.predictions.cells import Values, floating
+from fedlas.predictions.cells import Values, floating, number_in
 from fedlas.predictions.json_rows import path_chunks
 from fedlas.predictions.parquet_pages import expanded_size
 from fedlas.predictions.sources import Archive, Cells, TableSource
@@ -109,7 +109,7 @@ class Arrow(TableSource):
                     raise InputError(
                         *(part.format_map(where) for part in template.split("; "))
                     ) from error
-            expected = f"it must be a readable {self.path.suffix} file"
+            expected = f"the file must be a readable {self.path.suffix} file"
             got = f"{self.path} ({text})"
             raise InputError(
                 expected, got, "Check the file; text must be UTF-8, not Latin-1."
@@ -130,7 +130,7 @@ class Arrow(TableSource):
         if types.is_dictionary(values.type) or types.is_string(values.type):
             # Numbers with percent signs, or that JSON lines have in quotes.
             texts = _plain_values(values)
-            numbers = {text: _number(text, self.decimal_point) for text in set(texts)}
+            numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
             values = _arrow().array([numbers[text] for text in texts], "float64")
         if types.is_integer(values.type) or types.is_decimal(values.type):
             values = values.cast("float64")
@@ -392,15 +392,6 @@ def _texts(column: Any) -> Any:
 
 def _arrow(module: str = "") -> Any:
     return require(f"pyarrow{module}", extra="tables")
-
-
-def _number(text: str | None, decimal_point: str) -> float | None:
-    """Return the number that a text is, 56% as 0.56; None for other text."""
-    # Python reads 1_1 as 11
-    plain = (text or "").replace(decimal_point, ".").replace("_", "no digit").strip()
-    with suppress(ValueError):
-        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
-    return None
 
 
 def _holds_objects(value: Any) -> bool:

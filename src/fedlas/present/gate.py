@@ -48,11 +48,11 @@ class Requirement:
         match = _RULE.fullmatch(text)
         if match is None:
             fix = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
-            raise InputError("it must be a metric, <= or >=, and a number", repr(text), fix)
+            raise InputError("--require must be a metric, <= or >=, and a number", repr(text), fix)
         metric, sign, number, percent = match.groups()
         known = list(names)
         if metric not in known:
-            expected = f"it must name a metric of these predictions, {', '.join(known)}"
+            expected = f"--require must name a metric of these predictions, {', '.join(known)}"
             raise InputError(expected, repr(metric), suggestion(metric, known))
         return cls(metric, sign, float(number) / (100 if percent else 1))
 
@@ -139,7 +139,9 @@ def check_directed(metrics: Sequence[str]) -> None:
                 for entry in METRICS.entries()
                 if entry.metadata["higher_is_better"] is not None
             ]
-            expected = f"it must name metrics with a better direction, {', '.join(known)}"
+            expected = (
+                f"--fail-if-worse must name metrics with a better direction, {', '.join(known)}"
+            )
             raise InputError(expected, repr(metric), suggestion(metric, known))
 
 

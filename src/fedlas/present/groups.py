@@ -29,7 +29,10 @@ _EVENT_LEGEND = (
     "Strongest evidence first. O/E: observed over expected events; above 1 the probabilities are too low. p: of as "
     "many events, given the probabilities, Holm-corrected. Slope: below 1 they are too extreme."
 )
-_POOLED_LEGEND = "Pooled: moved toward the mean of all groups, as far as the group's own error is large (random effects)."
+_POOLED_LEGEND = (
+    "Pooled: moved toward the mean of all groups, as far as the group's own error is large "
+    "(random effects)."
+)
 
 
 def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:

@@ -150,13 +150,8 @@ def report(
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
     by_group: dict[str, Any] = {}
-    if groups is not None and event:
-        for stage, each in stages.items():
-            parts = check_predictions(each)
-            by_group[stage] = group_measures(parts, groups, confidence_level=confidence_level)
-    elif groups is not None:
-        for stage, each in stages.items():
-            by_group[stage] = group_estimates(each, groups, num_bins=num_bins, **level)
+    if groups is not None:
+        by_group = _by_group(stages, groups, event=event, num_bins=num_bins, **level)
     # What is decided on held-out predictions.
     fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
     rejected: Rejections = {}
@@ -205,3 +200,23 @@ def _decisions(
             decide(val, test, rule, confidence_level=confidence_level) for rule in rules
         ]
     return decisions
+
+
+def _by_group(
+    stages: Mapping[str, AnyPredictions],
+    groups: Sequence[Any],
+    *,
+    event: bool,
+    num_bins: int,
+    confidence_level: float,
+    replicates: int,
+) -> dict[str, Any]:
+    """Return the measures of each group by stage: of the event, or of the predicted class."""
+    level: dict[str, Any] = {"confidence_level": confidence_level}
+    if event:
+        return {
+            stage: group_measures(check_predictions(each), groups, **level)
+            for stage, each in stages.items()
+        }
+    level |= {"num_bins": num_bins, "replicates": replicates}
+    return {stage: group_estimates(each, groups, **level) for stage, each in stages.items()}

@@ -71,7 +71,7 @@ class Verdict:
 
     @property
     def joint(self) -> str:
-        """The joint p-value in words, such as ``"joint p = 0.31"``."""
+        """The joint p-value as text, such as ``"joint p = 0.31"``."""
         return "" if self.joint_p is None else f"joint {p_said(self.joint_p, self.least_joint_p)}"
 
 
@@ -285,7 +285,7 @@ def _few(texts: Sequence[str]) -> str:
 
 
 def _number(table: ByName) -> str:
-    """Return how many tests are joined, in words."""
+    """Return how many tests are joined, as text."""
     number = len(table.tests) if isinstance(table, EstimateTable) else 0
     return f"{number} test{'s' if number > 1 else ''}"
 

@@ -157,7 +157,7 @@ def _rows(X: Any, rows: Any) -> Any:  # noqa: N803
 
 
 def _predicted(model: Any, X: Any, labels: Any) -> Predictions:  # noqa: N803
-    """Return what a model says of some rows."""
+    """Return a model's predictions for some rows."""
     probs: Floats = np.asarray(
         model.predict_proba(X) if hasattr(model, "predict_proba") else model(X)
     )

@@ -217,7 +217,7 @@ class SemanticGrouping(Calibrator):
         logits = val.logits.cpu()[order]
         target = val.target.cpu()[order]
         row = torch.from_numpy(equal_rows(torch.cat([logits.double(), features.double()], dim=1)))
-        unit = _root_mean_square(features)
+        unit = float(features.double().square().mean().sqrt()) or 1.0  # 1 if all are 0
         best = nll_temperature(Predictions(logits, target))
         overall = best.value
 
@@ -293,9 +293,3 @@ def halves(row: Tensor, draw: np.random.RandomState) -> tuple[Tensor, Tensor]:
     order = place.argsort(stable=True)
     first = int((place < (len(shuffled) + 1) // 2).sum())
     return order[:first], order[first:]
-
-
-def _root_mean_square(features: Tensor) -> float:
-    """Return the root mean square of all features, or 1 if all of them are 0."""
-    total = sum(float(rows.square().sum()) for _, rows in double_rows(features))
-    return float((total / features.numel()) ** 0.5) or 1.0

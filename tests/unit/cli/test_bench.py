@@ -104,6 +104,7 @@ def test_how_a_run_is_divided_is_not_what_it_is():
 
 def test_the_package_is_what_a_launcher_starts(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fedlas", "--version"])
+    monkeypatch.delitem(sys.modules, "fedlas.__main__", raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("fedlas", run_name="__main__")
     assert ended.value.code == 0

@@ -78,7 +78,7 @@ def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, ca
     floor = noise_floor(Predictions.load(files[0]), metric="ece", replicates=60)
     assert before == {
         "value": interval.value, "low": interval.low, "high": interval.high, "replicates": 60, "floor": floor.mean,
-        "p": floor.p_value, "least_p": 1 / 61,
+        "p": floor.p_value, "least_p": 1 / 61, "confidence_level": 0.95, "test": "consistency resampling",
     }  # fmt: skip
     assert before["p"] < 0.05 < after["p"]
     assert "floor" not in found["intervals"]["as predicted"]["accuracy"]

@@ -106,7 +106,7 @@ def test_a_page_of_confidences(files, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.npz", "--calibrate", "temperature", "--on", "all.npz"], "--on must hold what FILE holds"),
+        (["top.npz", "--calibrate", "temperature", "--on", "all.npz"], "--on must hold what the predictions hold"),
         (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),

@@ -25,6 +25,21 @@ def fitted(parameters: T | None) -> T:
     return parameters
 
 
+def read_array(state: dict[str, Any], name: str) -> Tensor:
+    """Return the tensor of any shape that ``state[name]`` lists: int64 of whole numbers, else float64.
+
+    Raises:
+        ValueError: If it is anything but nested lists of finite numbers.
+    """
+    try:
+        numbers = torch.tensor(state[name], device="cpu")
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    if numbers.dtype == torch.int64 or numbers.dtype == torch.bool:
+        return numbers
+    return read_numbers(state, name, *[None] * numbers.ndim)
+
+
 def read_numbers(state: dict[str, Any], name: str, *shape: int | None) -> Tensor:
     """Return the float64 tensor that ``state[name]`` lists.
 

@@ -73,10 +73,12 @@ class KernelBasis(nn.Module):
 
 
 def gaussian(directions: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
+    """Return Gaussian kernels of each direction and landmark."""
     return (-squared_distances(directions, landmarks) / width).exp()
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return the squared distance of each row of ``x`` to each of ``y``."""
     square = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1) - 2 * x @ y.T
     return square.clamp(min=0)
 

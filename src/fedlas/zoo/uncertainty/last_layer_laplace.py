@@ -187,7 +187,7 @@ class LastLayerLaplace:
     def _fitted(self) -> Any:
         if self._posterior is None:
             raise InputError(
-                "it must be fitted first", "an unfitted one", "Call fit(train) before."
+                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
             )
         return self._posterior
 

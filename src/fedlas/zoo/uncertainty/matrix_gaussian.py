@@ -246,7 +246,7 @@ class MatrixGaussian:
     def _fitted(self) -> tuple[nn.Sequential, Standardized]:
         if self._model is None or self._inputs is None:
             raise InputError(
-                "it must be fitted first", "an unfitted one", "Call fit(train) before."
+                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
             )
         return self._model, self._inputs
 

@@ -134,7 +134,7 @@ class ProbabilisticBackprop:
         """
         if self._inputs is None:
             raise InputError(
-                "it must be fitted first", "an unfitted one", "Call fit(train) before."
+                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
             )
         return forward(self._layers, self._inputs(predictions))[-1]
 

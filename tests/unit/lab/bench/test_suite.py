@@ -85,7 +85,7 @@ def test_every_recipe_is_run_and_one_that_cannot_be_is_said(write, tmp_path, mon
     given = {"losses": (), "seeds": [4]}
     assert asked == [(n, {**given, "out": tmp_path / "out" / n}) for n in ("digits", "synthetic")]
     text = capsys.readouterr().err
-    assert "digits cannot be run: digits: there must be data" in text
+    assert "digits cannot be run: there must be data" in text
     assert "not complete: digits" in text
     assert "then: look at it" in text
     asked.clear()

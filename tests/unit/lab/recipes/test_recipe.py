@@ -77,7 +77,7 @@ def test_overrides_are_typed():
         ("train.compile=maybe", "train.compile"),
         ("train.epochs", "key=value"),
         ("=3", "key=value"),
-        ("train.epochs.x=1", "epochs must be a section"),
+        ("train.epochs.x=1", "epochs of --set must be a section"),
         ("train=3", "train must be a section"),
         ("train..epochs=3", "train."),
         ("data=digits", "section with a name"),

@@ -275,7 +275,7 @@ def test_what_is_missing_or_broken_in_a_run_is_said(tmp_path, write_bench):
     text = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     for sentence in (
         "ce-s0: predictions/test.npz is missing",
-        "ls-s0: predictions: it must be an .npz",
+        "ls-s0: Predictions.load: the file must be an .npz",
         "No run has a log",
         "No run has a readable environment.json",
     ):

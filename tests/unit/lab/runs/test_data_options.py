@@ -260,7 +260,7 @@ def test_shift_of_images_on_disk(done, birds):
 def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
     with pytest.raises(InputError, match="Did you mean 'fog'"):
         shift(done[0].folder, "--corruptions", "foog", "--data", birds)
-    with pytest.raises(InputError, match="folder of a run"):
+    with pytest.raises(InputError, match="folder must be that of a run"):
         shift(tmp_path, "--corruptions", "fog")
     trained = load_trained(done[0].folder, data=birds)
     recipe = replace(

@@ -227,7 +227,12 @@ def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tm
 
 
 def test_a_head_that_cannot_be_found_is_named_before_anything_is_trained(tmp_path):
-    unnamed = Objective(objective().model, LabelSmoothing())
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    unnamed = Objective(Two(), LabelSmoothing())
     with pytest.raises(InputError, match="one recognizable classifier head"):
         train(unnamed, tmp_path, watch_norms=True)
     assert not list(tmp_path.iterdir())

@@ -152,7 +152,7 @@ def test_nonsense():
     with pytest.raises(InputError, match="must have a body"):
         TwoStage(nn.Linear(4, 3), MLPHead(4, 5, 3))
     with pytest.raises(InputError, match="one recognizable classifier head"):
-        TwoStage(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)), MLPHead(4, 5, 3))
+        TwoStage(nn.ModuleDict({"a": nn.Linear(4, 3), "b": nn.Linear(3, 3)}), MLPHead(4, 5, 3))
     with pytest.raises(InputError, match="one variational head"):
         LatentKL()(nn.Linear(4, 3))
     with pytest.raises(InputError, match="samples"):

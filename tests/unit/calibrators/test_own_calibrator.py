@@ -1,0 +1,82 @@
+"""An own calibrator is one method and the class of its map; plain arrays go in and come out."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import report
+from fedlas.calibrators import CALIBRATORS, AutoCalibration, Calibrator, MappedCalibrator
+from fedlas.errors import InputError
+
+
+class Shifted(torch.nn.Module):
+    def __init__(self, offset):
+        super().__init__()
+        self.register_buffer("offset", offset)
+
+    def forward(self, rows):
+        return rows + self.offset
+
+
+class ShiftCalibration(MappedCalibrator):
+    """Adds the logarithm of each class's share."""
+
+    map_type = Shifted
+
+    def fit_map(self, val, start=None):
+        count = torch.bincount(val.target, minlength=val.num_classes).double() + 1
+        return Shifted((count / count.sum()).log())
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+    CALIBRATORS.register("share-shift")(ShiftCalibration)
+
+
+def test_one_method_is_enough(registered, generated, tmp_path):
+    val = generated(300)
+    calibrator = ShiftCalibration().fit(val)
+    after = calibrator.transform(val)
+    loaded = Calibrator.load(calibrator.save(tmp_path / "own.json"))
+    assert torch.equal(loaded.transform(val).logits, after.logits)
+    torch.testing.assert_close(calibrator.module()(val.logits), after.logits)
+    auto = AutoCalibration(members=["share-shift", "temperature"]).fit(val)
+    assert set(auto.weights) <= {"as predicted", "share-shift", "temperature"}
+    loaded = Calibrator.load(auto.save(tmp_path / "auto.json"))
+    assert torch.equal(loaded.transform(val).logits, auto.transform(val).logits)
+
+
+def test_it_has_a_title_and_reports_take_it(registered, generated):
+    assert CALIBRATORS["share-shift"].metadata["title"] == "Share shift"
+    assert not ShiftCalibration.keeps_argmax
+    text = str(report(generated(300, seed=1), calibrate="share-shift", on=generated(300)))
+    assert "Share shift" in text or "share-shift" in text
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"offset": [0.0, 1.0]}, {"offset": ["a"]}, {"other": [0.0] * 4}]
+)
+def test_buffers_that_make_no_map_are_refused(state, registered, generated):
+    content = ShiftCalibration().fit(generated(300)).plain()
+    content["state"] = state
+    with pytest.raises(InputError, match="state of a ShiftCalibration"):
+        Calibrator.from_plain(content)
+
+
+@pytest.mark.parametrize("make", [lambda x: x, lambda x: x.numpy(), lambda x: x.float().numpy()])
+def test_arrays_in_and_out(make, generated, tmp_path):
+    val = generated(500)
+    temperature = CALIBRATORS["temperature"].value()
+    wanted = temperature.fit(val).transform(val)
+    for array, result in ((val.probs, wanted.probs), (val.logits, wanted.logits)):
+        calibrator = CALIBRATORS["temperature"].value().fit(make(array), val.target)
+        calibrator = Calibrator.load(calibrator.save(tmp_path / "t.json"))
+        after = calibrator.transform(make(array))
+        assert type(after) is type(make(array))
+        np.testing.assert_allclose(np.asarray(after), np.asarray(result), atol=1e-4)
+    two = generated(500, classes=2)
+    after = CALIBRATORS["auto"].value().fit(make(two.probs[:, 1]), two.target)
+    assert after.transform(make(two.probs[:, 1])).shape == (500,)
+    with pytest.raises(InputError, match="Predictions; got"):
+        temperature.transform(make(val.logits))
