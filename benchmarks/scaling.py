@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     arguments = parser.parse_args()
     with socket.socket() as free:
-        free.bind()
+        free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(worker, args=(port, arguments.passes, arguments.steps), nprocs=2)
 

@@ -28,7 +28,7 @@ SETTINGS = [
 def launch(out, *, processes, kill_main=None):
     """Start ``fedlas train`` as a launcher would: one process a rank; the main one may be killed at an event."""
     with socket.socket() as free:
-        free.bind()
+        free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     overrides = [word for setting in SETTINGS for word in ("--set", setting)]
     arguments = ["train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]

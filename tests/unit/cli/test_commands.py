@@ -130,6 +130,7 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
         "verdict",
         "not run",
         "ranking",
+        "joint_p",
         "intervals",
         "spiegelhalter",
         *(f"after {name}" for name in ran),
