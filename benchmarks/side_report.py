@@ -232,7 +232,8 @@ def reach(values: Means, seeds: list[dict[str, str]]) -> str:
     about = (
         f"Of {len(sets)} data sets, t-tests over seeds with Holm's correction confirm {notes[0]}"
     )
-    return f"{table(['', 'auto, side', 'goal', 'met'], cells)}\n\n{about}; cautiously {notes[1]}. Wilcoxon's p: {p:.1g}."
+    rows = table(["", "auto, side", "goal", "met"], cells)
+    return f"{rows}\n\n{about}; cautiously {notes[1]}. Wilcoxon's p: {p:.1g}."
 
 
 def confirmed(seeds: list[dict[str, str]], *, extra: float) -> dict[str, int]:

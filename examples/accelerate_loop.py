@@ -20,15 +20,11 @@ def train(criterion, epochs=40):
     """Train with any criterion; returns the test part's metrics, added up over all processes."""
     accelerator = Accelerator(cpu=True)
     objective = fedlas.Objective(network(), criterion, head="4")
-    optimizer = torch.optim.SGD(
-        fedlas.param_groups(objective, weight_decay=5e-4), lr=0.1, momentum=0.9
-    )
+    optimizer = torch.optim.SGD(fedlas.param_groups(objective, weight_decay=5e-4), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     train_set, _, test_set = data_sets()
     train_loader = DataLoader(train_set, batch_size=50, shuffle=True)
-    prepared = accelerator.prepare(
-        objective, optimizer, train_loader, DataLoader(test_set, batch_size=256)
-    )
+    prepared = accelerator.prepare(objective, optimizer, train_loader, DataLoader(test_set, batch_size=256))
     objective, optimizer, train_loader, test_loader = prepared
     for _ in range(epochs):
         objective.train()

@@ -15,16 +15,12 @@ class Auto:
 
     def fit(self, probs, labels):
         """Fit on held-out predictions."""
-        self.calibrator = AutoCalibration().fit(
-            Predictions.from_probs(np.asarray(probs), np.asarray(labels))
-        )
+        self.calibrator = AutoCalibration().fit(Predictions.from_probs(np.asarray(probs), np.asarray(labels)))
         return self
 
     def predict_proba(self, probs):
         """Calibrated probabilities ``(N, C)``."""
-        return self.calibrator.transform(
-            Predictions.from_probs(np.asarray(probs), None)
-        ).probs.numpy()
+        return self.calibrator.transform(Predictions.from_probs(np.asarray(probs), None)).probs.numpy()
 
 
 if __name__ == "__main__":

@@ -25,12 +25,7 @@ def collate(samples):
 def trainer(criterion, folder):
     """The usual Trainer; only the criterion and the metrics are new."""
     set_seed(0)
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    }
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, **sizes)
     options = {
         "num_train_epochs": 40,
@@ -39,17 +34,8 @@ def trainer(criterion, folder):
         "save_strategy": "steps",
         "save_steps": 240,
     }
-    options |= {
-        "per_device_train_batch_size": 25,
-        "gradient_accumulation_steps": 2,
-        "save_total_limit": 1,
-    }
-    options |= {
-        "report_to": "none",
-        "disable_tqdm": True,
-        "logging_strategy": "no",
-        "use_cpu": True,
-    }
+    options |= {"per_device_train_batch_size": 25, "gradient_accumulation_steps": 2, "save_total_limit": 1}
+    options |= {"report_to": "none", "disable_tqdm": True, "logging_strategy": "no", "use_cpu": True}
     train_set, _, test_set = data_sets(noise=0.1, shape=(1, 8, 8))
     return CriterionTrainer(
         ViTForImageClassification(config),
@@ -72,9 +58,6 @@ if __name__ == "__main__":
             first = trainer(criterion(), folder)
             first.args.num_train_epochs = 20
             first.train()
-            # nothing of the first is left but its checkpoint, gate and NCI in it
-            second = trainer(criterion(), folder)
+            second = trainer(criterion(), folder)  # nothing of the first is left but its checkpoint, gate and NCI in it
             second.train(resume_from_checkpoint=get_last_checkpoint(folder))
-            show(
-                name, {key.removeprefix("eval_"): value for key, value in second.evaluate().items()}
-            )
+            show(name, {key.removeprefix("eval_"): value for key, value in second.evaluate().items()})

@@ -34,33 +34,19 @@ class Digits(L.LightningModule):
 
     def configure_optimizers(self):
         """The gate has a group of its own, without decay."""
-        optimizer = torch.optim.SGD(
-            fedlas.param_groups(self.objective, weight_decay=5e-4), lr=0.1, momentum=0.9
-        )
+        optimizer = torch.optim.SGD(fedlas.param_groups(self.objective, weight_decay=5e-4), lr=0.1, momentum=0.9)
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)]
 
 
 def train(criterion, folder, epochs=40):
     """Train half of the epochs, go on from Lightning's own checkpoint in new objects, and test."""
     parts = data_sets()
-    loaders = [
-        DataLoader(parts[0], 50, shuffle=True),
-        DataLoader(parts[1], 400),
-        DataLoader(parts[2], 797),
-    ]
-    options = {
-        "accelerator": "cpu",
-        "default_root_dir": folder,
-        "logger": False,
-        "check_val_every_n_epoch": 10,
-    }
-    options |= {
-        f"enable_{name}": False for name in ("progress_bar", "model_summary", "checkpointing")
-    }
+    loaders = [DataLoader(parts[0], 50, shuffle=True), DataLoader(parts[1], 400), DataLoader(parts[2], 797)]
+    options = {"accelerator": "cpu", "default_root_dir": folder, "logger": False, "check_val_every_n_epoch": 10}
+    options |= {f"enable_{name}": False for name in ("progress_bar", "model_summary", "checkpointing")}
     half = L.Trainer(max_epochs=epochs // 2, callbacks=[CalibrationCallback()], **options)
     half.fit(Digits(criterion(), epochs), loaders[0], loaders[1])
-    # network, gate, NCI, optimizer, and what the monitor remembers
-    half.save_checkpoint(f"{folder}/half.ckpt")
+    half.save_checkpoint(f"{folder}/half.ckpt")  # network, gate, NCI, optimizer, and what the monitor remembers
     trainer = L.Trainer(max_epochs=epochs, callbacks=[CalibrationCallback()], **options)
     module = Digits(criterion(), epochs)
     trainer.fit(module, loaders[0], loaders[1], ckpt_path=f"{folder}/half.ckpt")
@@ -74,10 +60,4 @@ if __name__ == "__main__":
         "after:  FedLAS": lambda: FedLAS(num_classes=10),
     }.items():
         with tempfile.TemporaryDirectory() as folder:
-            show(
-                name,
-                {
-                    key.removeprefix("test_"): value
-                    for key, value in train(criterion, folder).items()
-                },
-            )
+            show(name, {key.removeprefix("test_"): value for key, value in train(criterion, folder).items()})

@@ -19,21 +19,15 @@ def data_sets(noise=0.3, shape=(64,)):
     images = torch.tensor(images / 16.0).float()
     images += noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     target = torch.tensor(target)
-    train, rest = train_test_split(
-        torch.arange(len(target)), train_size=600, random_state=0, stratify=target
-    )
+    train, rest = train_test_split(torch.arange(len(target)), train_size=600, random_state=0, stratify=target)
     val, test = train_test_split(rest, train_size=400, random_state=0, stratify=target[rest])
-    return [
-        TensorDataset(images[rows].reshape(-1, *shape), target[rows]) for rows in (train, val, test)
-    ]
+    return [TensorDataset(images[rows].reshape(-1, *shape), target[rows]) for rows in (train, val, test)]
 
 
 def network(seed=0):
     """64 pixels to 10 classes, always from the same weights."""
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
-    )
+    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
 def show(name, found):

@@ -15,8 +15,7 @@ def train(criterion, epochs=40):
     train_set, _, test_set = data_sets()
     loader = DataLoader(train_set, batch_size=50, shuffle=True)
     objective = fedlas.Objective(model, criterion, head="4")  # 1: model and loss in one module
-    # 2: the gate learns too, without decay
-    groups = fedlas.param_groups(objective, weight_decay=5e-4)
+    groups = fedlas.param_groups(objective, weight_decay=5e-4)  # 2: the gate learns too, without decay
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):

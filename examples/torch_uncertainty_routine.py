@@ -28,19 +28,10 @@ def train(criterion, folder):
     optimizer = torch.optim.SGD(loss.param_groups(weight_decay=5e-4), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     routine = ClassificationRoutine(
-        model,
-        num_classes=10,
-        loss=loss,
-        optim_recipe={"optimizer": optimizer, "lr_scheduler": schedule},
+        model, num_classes=10, loss=loss, optim_recipe={"optimizer": optimizer, "lr_scheduler": schedule}
     )
-    options = {
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-    }
-    trainer = TUTrainer(
-        max_epochs=EPOCHS, accelerator="cpu", default_root_dir=folder, logger=False, **options
-    )
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = TUTrainer(max_epochs=EPOCHS, accelerator="cpu", default_root_dir=folder, logger=False, **options)
     trainer.fit(routine, DataLoader(train_set, batch_size=50, shuffle=True))
     return trainer.test(routine, DataLoader(test_set, batch_size=256), verbose=False)[0]
 
@@ -48,8 +39,7 @@ def train(criterion, folder):
 if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings(
-        "ignore",
-        ".*(LeafSpec|many workers|val_dataloader|log_every_n_steps|validation_step|no logger)",
+        "ignore", ".*(LeafSpec|many workers|val_dataloader|log_every_n_steps|validation_step|no logger)"
     )
     for name, criterion in (
         ("before: cross-entropy", nn.CrossEntropyLoss()),

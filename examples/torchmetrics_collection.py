@@ -20,9 +20,7 @@ def train(criterion, epochs=40):
     train_set, _, test_set = data_sets()
     loader = DataLoader(train_set, batch_size=50, shuffle=True)
     objective = fedlas.Objective(network(), criterion, head="4")
-    optimizer = torch.optim.SGD(
-        fedlas.param_groups(objective, weight_decay=5e-4), lr=0.1, momentum=0.9
-    )
+    optimizer = torch.optim.SGD(fedlas.param_groups(objective, weight_decay=5e-4), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
         for images, target in loader:
@@ -31,10 +29,7 @@ def train(criterion, epochs=40):
             loss.backward()
             optimizer.step()
         schedule.step()
-    own = {
-        name: CalibrationMetric(name, num_classes=10)
-        for name in ("accuracy", "ece", "nll", "brier")
-    }
+    own = {name: CalibrationMetric(name, num_classes=10) for name in ("accuracy", "ece", "nll", "brier")}
     collection = MetricCollection(own | {"f1": MulticlassF1Score(num_classes=10)})
     objective.eval()
     with torch.no_grad():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS, Approximation, OnePass, StreamingMetrics
 
 REFUSED = r"predictions must be Predictions; got .*\. Pass"
@@ -52,7 +53,12 @@ def test_everything_after_predictions_is_keyword_only_and_optional(entry):
 def test_a_finite_float_for_any_shape_and_scale(entry):
     for shape in ((1, 1), (1, 2), (2, 1), (3, 2), (7, 300), (400, 3)):
         for scale in (0.0, 1.0, 1e4):
-            value = entry.value(predictions(*shape, scale=scale))
+            p = predictions(*shape, scale=scale)
+            if entry.metadata.get("several_labels") and len(p.target.unique()) == 1:
+                with pytest.raises(InputError, match="at least two classes"):
+                    entry.value(p)
+                continue
+            value = entry.value(p)
             assert type(value) is float, (shape, scale)
             assert math.isfinite(value), (shape, scale)
 

@@ -63,7 +63,11 @@ def agree(entry, rows, seed, case):
 
 def test_of_any_shape_and_number_of_bins(entry):
     for shape, num_bins in CASES:
-        agree(entry, Rows(predictions(*shape), num_bins), 1, (shape, num_bins))
+        p = predictions(*shape)
+        if p.num_samples > 50 or not entry.metadata.get(
+            "several_labels"
+        ):  # else a replicate may have one label
+            agree(entry, Rows(p, num_bins), 1, (shape, num_bins))
 
 
 def test_of_any_precision_and_scale(entry):

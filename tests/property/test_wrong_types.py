@@ -24,6 +24,7 @@ from torch import nn
 import api
 import fedlas
 from fedlas import Predictions, calibrators, losses, metrics, plots
+from fedlas.binary import Rule
 from fedlas.errors import InputError, MissingExtraError
 from fedlas.zoo import uncertainty
 from property.test_any_call import (
@@ -201,6 +202,10 @@ def fits(annotation, value, name):
 # Valid calls ------------------------------------------------------------------------------------------------------
 
 
+def ranks_by_first_column(inputs, _):
+    return lambda rows: 1 / (1 + np.exp(-np.asarray(rows)[:, 0]))
+
+
 def network(_=None):
     torch.manual_seed(0)
     return nn.Sequential(
@@ -307,6 +312,8 @@ UINT8 = {
     "others": lambda d: d.classes(2, 3, 4, 4).to(torch.uint8),
 }
 NAMED = {
+    "fedlas.binary.choose_threshold": {"rule": lambda _: Rule(cost_ratio=3.0)},
+    "fedlas.stats.optimism": {"fit": lambda _: ranks_by_first_column},
     "fedlas.calibrators.MultiLabelCalibration": {
         "target": lambda d: d.classes(d.samples, CLASSES, most=2)
     },
@@ -570,7 +577,7 @@ def make_instance(value, place, d):
         return value().fit(d.predictions(40))
     constructor = Case(f"{place}.{value.__name__}", value, None, inspect.signature(value))
     torch.manual_seed(0)
-    return constructor.call(constructor.arguments(d))
+    return constructor.call(d, constructor.arguments(d))
 
 
 def sklearn_class(room, name):
@@ -648,7 +655,7 @@ def outcome(case, parameter, kind):
             arguments = case.arguments(d)
             if parameter is not None:
                 arguments[parameter] = WRONG[kind]()
-            case.call(arguments)
+            case.call(d, arguments)
     except (InputError, MissingExtraError) as error:
         if parameter is None:
             return f"{story}: no valid call: {error}"

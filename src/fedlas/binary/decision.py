@@ -55,7 +55,7 @@ class Rule:
 
     @property
     def words(self) -> str:
-        """What the rule asks for, in words."""
+        """What the rule asks for, as text."""
         return {
             "cost_ratio": f"a missed event is as bad as {self.value:g} false alarms",
             "budget": f"act on at most {self.value:g}",

@@ -7,13 +7,14 @@ logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers 
 from fedlas._core.check import CalibrationWarning
 from fedlas.calibrators.affine import BiasCorrectedTemperature, VectorScaling
 from fedlas.calibrators.auto import AutoCalibration
-from fedlas.calibrators.base import CALIBRATORS, Calibrator, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
 from fedlas.calibrators.label_shift import LabelShift
 from fedlas.calibrators.layer import CalibrationLayer
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.calibrators.matrix import DirichletCalibration, MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.multilabel import MultiLabelCalibration

@@ -24,7 +24,8 @@ from fedlas.calibrators._fit.softmax_regression import (
     bias_corrected_temperature,
 )
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["BiasCorrectedTemperature", "VectorScaling"]

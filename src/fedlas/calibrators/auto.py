@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas.calibrators._fit.side_maps import SideInformation
-from fedlas.calibrators.base import CALIBRATORS, Calibrator, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.fit_mixture import fitted_mixture
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.predictions import Predictions, TopLabel
 

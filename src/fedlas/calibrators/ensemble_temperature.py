@@ -14,7 +14,8 @@ from fedlas.calibrators._fit.mixture import mixture_weights
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["MAX_UNIFORM", "EnsembleTemperatureScaling", "Mixture"]

@@ -23,8 +23,8 @@ from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import MappedCalibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.calibrators.side_information import Samples, affordable, fit_side_information
 from fedlas.calibrators.spline import SplineCalibration

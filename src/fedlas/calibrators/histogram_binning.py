@@ -18,7 +18,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
     smallest_probability,
 )
 from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.metrics.ece import equal_width_edges
 from fedlas.metrics.ranking import equal_mass_places
 from fedlas.predictions import Predictions

@@ -12,7 +12,7 @@ from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap
 from fedlas.calibrators.affine import read_map
-from fedlas.calibrators.base import MappedCalibrator
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions.probabilities import log_softmax
 
 FEATURES = "features"

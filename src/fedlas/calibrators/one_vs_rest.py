@@ -20,7 +20,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["BetaCalibration", "PlattScaling"]

@@ -10,7 +10,8 @@ from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import unconverged, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["BrokenLines", "SplineCalibration"]

@@ -18,7 +18,8 @@ from fedlas.calibrators._fit.temperature_search import (
     nll_temperature,
 )
 from fedlas.calibrators.affine import read_map
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
 

@@ -15,7 +15,8 @@ from fedlas.calibrators._fit.temperature_search import (
     nearby_temperature,
     nll_temperature,
 )
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.metrics.sums import has_weights

@@ -18,7 +18,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
 )
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator, as_predictions
+from fedlas.calibrators.base import CALIBRATORS, as_predictions
+from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_predictions
 from fedlas.predictions.probabilities import softmax

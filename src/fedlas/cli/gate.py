@@ -14,8 +14,10 @@ from fedlas.present.gate import Check, junit, status_of, workflow_annotations
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
     """Add ``--junit`` and ``--github``."""
-    add_path(parser, "--junit", "XML", "also write what was required, as JUnit XML (default: none)")
-    flag(parser, "--github", "also print what was required as annotations of GitHub Actions")
+    add_path(parser, "--junit", "XML", "also write the checks as JUnit XML (default: none)")
+    flag(
+        parser, "--github", "also print the checks as annotations of GitHub Actions (default: not)"
+    )
 
 
 def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:

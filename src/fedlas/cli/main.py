@@ -230,13 +230,13 @@ _LISTS = ("--logits", "--probs", "--classes", "--label-probs", "--covariates")
 """Options that take several names as one word."""
 
 
-def _joined(words: list[str], unknown: list[str]) -> str:
+def _joined(arguments: list[str], unknown: list[str]) -> str:
     """Return how to write names behind an option that takes them as one word."""
-    place = words.index(unknown[0])
-    option = next((place for place in range(place - 1, -1, -1) if words[place] in _LISTS), None)
-    if option is None or any(word.startswith("-") for word in words[option + 1 : place]):
+    place = arguments.index(unknown[0])
+    option = next((place for place in range(place - 1, -1, -1) if arguments[place] in _LISTS), None)
+    if option is None or any(word.startswith("-") for word in arguments[option + 1 : place]):
         return ""
-    return f" Write names as one word: {words[option]} {','.join([*words[option + 1 : place], *unknown])}"
+    return f" Write names as one word: {arguments[option]} {','.join([*arguments[option + 1 : place], *unknown])}"
 
 
 def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:

@@ -43,15 +43,8 @@ def add_monitor(add: AddSubcommand) -> None:
         type=float,
         default=0.01,
     )
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--raw",
-        action="store_true",
-        help="apply the card's calibration first (default: as the card says)",
-    )
-    kinds.add_argument(
-        "--calibrated", action="store_true", help="PREDS are calibrated (default: as the card says)"
-    )
+    flag(parser, "--raw", "apply the card's calibration first (default: as the card says)")
+    flag(parser, "--calibrated", "PREDS are calibrated (default: as the card says)")
     add_path(
         parser,
         "--state",
@@ -68,6 +61,8 @@ def _monitor(args: argparse.Namespace) -> int:
         if args.page.suffix.lower() not in (".html", ".htm"):
             raise InputError("--page must end in .html", args.page, "Name the page so.")
         require_page_packages()
+    if args.raw and args.calibrated:
+        raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
     watcher = monitor(
         args.card,
         args.files,

@@ -36,6 +36,7 @@ def area_influence(predictions: Predictions) -> Floats | None:
     percent=False,
     default=False,
     weighted=True,
+    several_labels=True,
     influence=area_influence,
     paper="Hanley and McNeil 1982",
 )
@@ -69,6 +70,7 @@ def auroc(predictions: Predictions) -> float:
     percent=False,
     default=False,
     weighted=True,
+    several_labels=True,
     paper="Davis and Goadrich 2006",
 )
 def average_precision(predictions: Predictions) -> float:
@@ -166,6 +168,7 @@ class _Ranked:
 def mean_precision(scores: Floats, happened: NDArray[np.bool_], weights: Floats) -> float:
     """Return the average precision; equal scores are one threshold."""
     order = np.argsort(-scores, kind="stable")
+    order = order[weights[order] > 0]  # the first threshold needs some weight
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     hits = np.cumsum((weights * happened)[order])[last]
     all_rows = np.cumsum(weights[order])[last]

@@ -290,6 +290,7 @@ worse in another, as O-ECE falls when all confidences do; reports keep its arrow
 ``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
 ``squares`` (True: a sum of squared gaps, of which a part is chance whatever the truth), ``weighted`` (True: a function
 without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
+``several_labels`` (True: it is not defined where all samples have one label, and raises InputError there),
 ``influence`` (from predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired tests
 come from its sums in place of replicates) and
 ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -251,6 +251,15 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         held_out.show(f"{entry.name} ({number} of {len(entries)})")
         try:
             val, part = held_out.part_for(entry, alone=name != ALL)
+            if (
+                "features" in entry.value.wants
+                and val.features is not None
+                and test.features is None
+            ):
+                val = replace(val, features=None)
+                outcome.notes.append(
+                    f"{entry.name} uses logits alone: those measured hold no features."
+                )
             calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
             outcome.predictions[entry.name] = calibrator.transform(test)
             outcome.fitted[entry.name] = calibrator

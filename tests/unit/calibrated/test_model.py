@@ -294,7 +294,7 @@ def test_files_that_are_none_leave_the_model_alone(tmp_path):
         ("plain", "no calibration in it"),
         ("damaged", "must have format"),
         ("short", "no readable safetensors"),
-        ("headed", "must be a file that CalibratedModel.save wrote"),
+        ("headed", "must be one that CalibratedModel.save wrote"),
     ):
         with pytest.raises(InputError, match=message):
             CalibratedModel.load(tmp_path / f"{name}.safetensors", network())

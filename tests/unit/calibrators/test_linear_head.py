@@ -104,9 +104,8 @@ def test_a_layer_or_its_parameters():
         passed = given_head(head, features, logits)
         torch.testing.assert_close(passed.weight, centered(weight, bias)[0])
         passed.check(features, logits, "y")
-    given_head((weight, None), features, features @ weight.T).check(
-        "x", features, features @ weight.T, "y"
-    )
+    without = features @ weight.T
+    given_head((weight, None), features, without).check(features, without, "y")
     with pytest.raises(InputError, match="linear function"):
         given_head((weight, None), features, logits).check(features, logits, "y")
 

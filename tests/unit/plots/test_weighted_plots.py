@@ -36,7 +36,7 @@ def test_the_reliability_diagram_has_the_points_of_repeated_rows_and_wider_inter
         [b.get_height() for b in theirs.child_axes[0].patches]
     )
     ece, worth = METRICS["ece"].value(WEIGHTED, num_bins=5), COUNT.sum() ** 2 / (COUNT**2).sum()
-    assert ours.texts[0].get_text() == f"ECE {100 * ece:.3g} %  ·  n = 300, worth {worth:.0f}"
+    assert ours.texts[0].get_text() == f"ECE {100 * ece:.2f} %  ·  n = 300, worth {worth:.0f}"
 
 
 def test_the_consistency_band_is_that_of_as_many_samples_as_the_weights_are_worth():

@@ -67,7 +67,7 @@ def test_other_samples_are_refused():
         fedlas.compare(a, shuffled)
     with pytest.raises(ValueError, match="got 1,500 and 10 samples"):
         fedlas.compare(top(a), TopLabel([0.5] * 10, [True] * 10))
-    with pytest.raises(ValueError, match="b must be Predictions"):
+    with pytest.raises(ValueError, match="predictions must be Predictions"):
         fedlas.compare(a, "b.npz")
 
 

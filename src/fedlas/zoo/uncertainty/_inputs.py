@@ -26,7 +26,7 @@ class Standardized:
         self._mean = features.mean(dim=0)
         std = features.std(dim=0, correction=0)
         # A ReLU that is off for all training samples has no scale of its own.
-        self._std = torch.where(std > 0, std, torch.ones_like(std))
+        self._std = torch.where(std > 0, std, 1.0)
 
     def __call__(self, predictions: Predictions) -> Tensor:
         """Return the standardized features ``(N, D)``.
