@@ -570,7 +570,7 @@ def make_instance(value, place, d):
         return value().fit(d.predictions(40))
     constructor = Case(f"{place}.{value.__name__}", value, None, inspect.signature(value))
     torch.manual_seed(0)
-    return constructor.call(constructor.arguments(d))
+    return constructor.call(d, constructor.arguments(d))
 
 
 def sklearn_class(room, name):
@@ -648,7 +648,7 @@ def outcome(case, parameter, kind):
             arguments = case.arguments(d)
             if parameter is not None:
                 arguments[parameter] = WRONG[kind]()
-            case.call(arguments)
+            case.call(d, arguments)
     except (InputError, MissingExtraError) as error:
         if parameter is None:
             return f"{story}: no valid call: {error}"
