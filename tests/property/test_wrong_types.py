@@ -96,6 +96,9 @@ KNOWN = {
     "fedlas.integrations.torchmetrics.CalibrationByClass.forward": "torchmetrics passes it on to update",
     "fedlas.plots.new_axes": "for the laboratory's own figures",
     "fedlas.plots.Theme.line": "likewise",
+    "fedlas.TableCalibration": "its columns are options, which tests/unit/calibrated names",
+    "fedlas.calibrated.TableCalibration": "likewise",
+    "fedlas.predictions.Columns.covariates_in": "it takes the names of a table",
     "fedlas.Predictions.from_frame": "its columns are options, which tests/unit/predictions names",
     "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
@@ -313,6 +316,15 @@ UINT8 = {
 }
 NAMED = {
     "fedlas.binary.choose_threshold": {"rule": lambda _: Rule(cost_ratio=3.0)},
+    "fedlas.stats.joint_p_value": {
+        "observed": lambda _: np.array([1.0, 2.0]),
+        "replicates": lambda _: np.arange(80.0).reshape(40, 2),
+    },
+    "fedlas.stats.partial_pooling": {
+        "values": lambda _: np.array([1.0, 2.0, 4.0]),
+        "errors": lambda _: np.array([0.5, 0.5, 1.0]),
+    },
+    "fedlas.binary.decide": {"rule": lambda _: Rule(cost_ratio=3.0)},
     "fedlas.stats.optimism": {"fit": lambda _: ranks_by_first_column},
     "fedlas.calibrators.MultiLabelCalibration": {
         "target": lambda d: d.classes(d.samples, CLASSES, most=2)

@@ -49,7 +49,7 @@ class Registry(Generic[T]):
         ('Plain cross-entropy.', ['ce'])
         >>> losses["cee"]
         Traceback (most recent call last):
-        fedlas._core.errors.InputError: loss: the name must be a registered loss; got 'cee'. Did you mean 'ce'?
+        fedlas._core.errors.InputError: the name must be a registered loss; got 'cee'. Did you mean 'ce'?
     """
 
     def __init__(

@@ -132,9 +132,9 @@ def choose_threshold(
     Raises:
         InputError: As all functions here, for predictions of other than two classes without ``positive``.
     """
+    data = positive_class(val, positive)
     if rule.name == "cost_ratio":
         return 1.0 / (1.0 + rule.value)
-    data = positive_class(val, positive)
     order = np.argsort(data.probability, kind="stable")
     totals = Totals(data, order)
     # A threshold is a probability of the samples: all that have as much or more are acted on.

@@ -14,6 +14,7 @@ from fedlas.binary.positive import Positive, counted, positive_class
 from fedlas.binary.recalibration import logistic_recalibration
 from fedlas.metrics.groups import group_numbers
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_labeled
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import Interval, check_level
@@ -92,6 +93,7 @@ def group_measures(
         ('there', 2.4, True)
     """
     check_level(confidence_level)
+    check_labeled(predictions)
     names, number = group_numbers(predictions, groups)
     if predictions.weights is not None:
         number = number[predictions.weights.cpu().numpy() > 0]

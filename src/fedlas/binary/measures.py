@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count
 from fedlas.binary.discrimination import area_estimate, precision_estimate
 from fedlas.binary.integrated_calibration import curve_and_tests
 from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
@@ -58,6 +58,7 @@ def measures(
         >>> found["observed_to_expected"].low < 1 < found["observed_to_expected"].high, found.joint_p > 0.05
         (True, True)
     """
+    check_count("replicates", replicates, low=0)
     data = positive_class(predictions, positive)
     outcome = data.outcome
     level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}

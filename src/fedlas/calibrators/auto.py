@@ -78,6 +78,7 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         held-out NLL by more than half, and when the fit changes nothing.
 
     Example:
+        >>> import torch
         >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> auto = AutoCalibration().fit(Predictions(3 * logits, target))  # three times too sure

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_kinds, describe, suggestion
+from fedlas._core.check import InputError, check_count, check_kinds, describe, suggestion
 from fedlas._core.threads import OfThread
 
 # Names of the classifier in common libraries, in the order of the search.
@@ -89,6 +89,8 @@ def find_head(
         Linear(in_features=4, out_features=3, bias=True)
     """
     check_model(model)
+    if num_classes is not None:
+        check_count("num_classes", num_classes)
     if head is not None:
         return part_of("head", model, head)
     _refuse_several(model)

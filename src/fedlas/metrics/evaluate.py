@@ -49,6 +49,7 @@ def evaluate(
         metric that was registered without an ``one_pass`` is called after the pass, with ``num_bins`` if it takes it.
 
     Example:
+        >>> from fedlas import Predictions
         >>> scores = evaluate(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
         >>> list(scores)
         ['accuracy', 'top5', 'nll', 'brier', 'ece', 'adaptive_ece', 'mce', 'classwise_ece', 'smooth_ece', 'o_ece',

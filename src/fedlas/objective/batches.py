@@ -33,9 +33,9 @@ def read_batch(batch: Any, label: Key | None = None) -> tuple[Any, Any]:
         InputError: If the batch is something else, or does not hold the labels where ``label`` says.
 
     Example:
-        >>> read_batch("predict", (torch.zeros(2, 4), torch.tensor([0, 1]), torch.arange(2)))[1]
+        >>> read_batch((torch.zeros(2, 4), torch.tensor([0, 1]), torch.arange(2)))[1]
         tensor([0, 1])
-        >>> inputs, labels = read_batch("predict", {"pixel_values": torch.zeros(2, 4), "labels": torch.tensor([0, 1])})
+        >>> inputs, labels = read_batch({"pixel_values": torch.zeros(2, 4), "labels": torch.tensor([0, 1])})
         >>> list(inputs), labels
         (['pixel_values'], tensor([0, 1]))
     """

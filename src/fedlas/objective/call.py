@@ -176,7 +176,7 @@ def class_logits(output: object) -> Tensor:
 
     Example:
         >>> import torch
-        >>> class_logits("predict", torch.tensor([[2.0], [-1.0]])).tolist()
+        >>> class_logits(torch.tensor([[2.0], [-1.0]])).tolist()
         [[0.0, 2.0], [0.0, -1.0]]
     """
     logits = logits_of(output)

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_kinds, describe, warn_user
+from fedlas._core.check import InputError, check_count, check_kinds, describe, warn_user
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
@@ -134,6 +134,8 @@ def predict(
         labeled=multi_label,
         multi_label=multi_label,
     )
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
     most = MOST_LOGITS if max_rows is None else None
     try:
         if multi_label:

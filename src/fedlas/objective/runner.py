@@ -71,7 +71,8 @@ class Runner:
         keep_features: bool = True,
         multi_label: bool = False,
     ) -> None:
-        if isinstance(loader, nn.Module | Tensor) or not hasattr(loader, "__iter__"):
+        no_batches = isinstance(loader, nn.Module | Tensor) or getattr(loader, "ndim", 1) == 0
+        if no_batches or not hasattr(loader, "__iter__"):
             fix = "Pass a DataLoader, or a list of batches."
             raise InputError("the loader must yield batches", describe(loader), fix)
         if ignore_index is not None:

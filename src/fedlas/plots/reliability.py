@@ -82,7 +82,7 @@ def reliability_diagram(
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0])
         >>> ax = reliability_diagram(p, num_bins=5, title="three samples")
         >>> ax.get_title(loc="left"), ax.texts[0].get_text()
-        ('three samples', 'ECE 29.89 %  ·  n = 3')
+        ('three samples', 'ECE 29.92 %  ·  n = 3')
 
     Source:
         DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;

@@ -101,6 +101,7 @@ def report(
 
     Example:
         >>> import torch
+        >>> from fedlas import Predictions
         >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
         >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> report(Predictions(logits, target), replicates=99).verdict[0]

@@ -280,7 +280,7 @@ class SemanticGrouping(Calibrator):
         shape = (self.num_partitions, self.num_groups)
         weight = read_numbers(state, "weight", *shape, self.num_features)
         temperature = read_numbers(state, "temperature", *shape)
-        if not bool((temperature > 0).all()):
+        if not (temperature > 0).all():
             raise ValueError("temperatures must be above 0")
         self._weight = weight
         self._temperature = temperature

@@ -216,7 +216,6 @@ class Rules:
         """Return how ``batch (M, D)`` differs from ``known (K, D)``; see :func:`rule_shift` for the options."""
         check_choice("statistic", statistic, get_args(Statistic))
         check_count("permutations", permutations, low=19)
-        check_count("seed", seed, low=0)
         # Both statistics are symmetric, so it is the smaller set that is counted.
         smaller, larger = sorted((self.hits(batch), self.hits(known)), key=len)
         hits = np.concatenate([smaller, larger])

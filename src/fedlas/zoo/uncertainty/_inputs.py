@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 
 class Standardized:
@@ -37,7 +38,7 @@ class Standardized:
         return (self._checked(predictions) - self._mean) / self._std
 
     def _checked(self, predictions: Predictions) -> Tensor:
-        features = predictions.features
+        features = check_predictions(predictions).features
         if features is None or features.shape[1] != (self.size or features.shape[1]):
             raise InputError(
                 f"predictions must have features (N, {self.size or 'D'})",

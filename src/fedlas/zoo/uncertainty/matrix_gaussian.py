@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._inputs import Standardized
 
@@ -170,6 +170,7 @@ class MatrixGaussian:
         self.kl = math.nan
         """KL divergence of the posterior from the prior in nats, after :meth:`fit`."""
 
+    @check_kinds
     def fit(
         self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> MatrixGaussian:

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count
+from fedlas._core.check import InputError, check_choice, check_count, check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._inputs import Standardized
 from fedlas.zoo.uncertainty._moments import NODES, Layer, forward, gradients, log_prob
@@ -89,6 +89,7 @@ class ProbabilisticBackprop:
         self._layers: list[PriorLayer] = []
         self._inputs: Standardized | None = None
 
+    @check_kinds
     def fit(
         self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> ProbabilisticBackprop:
