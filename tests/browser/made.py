@@ -2,11 +2,13 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import jinja2
 import numpy as np
+import torch
 from PIL import Image
 
 from fedlas import Predictions
@@ -168,8 +170,9 @@ def _monitor():
     """A stream without labels in which nothing happens, and one with labels whose scores go to wrong columns."""
     run = Path("digits/fedlas-s0")
     test = Predictions.load(run / "predictions/test.npz")
-    test.with_logits(test.logits.roll(1, dims=1)).save("wrong.npz")
-    np.savez("unlabeled.npz", logits=test.logits.numpy())
+    wrong = test.with_logits(test.logits.roll(1, dims=1))
+    replace(wrong, features=torch.zeros_like(test.features)).save("wrong.npz")
+    np.savez("unlabeled.npz", logits=test.logits.numpy(), features=test.features.numpy())
     good = [str(run / "predictions/test.npz")] * 3
     _fedlas("monitor", str(run), *["unlabeled.npz"] * 3, "--raw", "--page", "monitor/quiet.html")
     _fedlas(

@@ -88,7 +88,15 @@ def _is_internal(frame: FrameType) -> bool:
     return f"{module}.".startswith(("fedlas.", "torch.")) or frame.f_code.co_filename == "<string>"
 
 
-_CARRIED = {"Batch", "Columns", "OnePass", "PredictionTable", "Reader", "TableReader", "open_table"}
+_CARRIED = {
+    "Batch",
+    "Columns",
+    "OnePass",
+    "PredictionTable",
+    "Reader",
+    "TableReader",
+    "open_table",
+}
 """Public names that other public calls work with: an error names what was called in their place."""
 
 
@@ -137,7 +145,12 @@ def _public_call(frame: FrameType) -> tuple[str | None, object]:
 def _is_public(module: str, name: str) -> bool:
     """Return whether a name of a module is in the ``__all__`` of one of its packages, or is passed on by ``fedlas``."""
     rooms = module.split(".")
-    if not module.startswith("fedlas.") or rooms[1] in ("_core", "cli") or name in _CARRIED:
+    if (
+        not module.startswith("fedlas.")
+        or rooms[1] in ("_core", "cli")
+        or rooms[1:3] == ["lab", "bench"]
+        or name in _CARRIED
+    ):
         return False
     home: str = getattr(sys.modules.get("fedlas"), "_HOMES", {}).get(name, "")
     if home and f"{module}.".startswith(f"fedlas.{home}."):

@@ -53,9 +53,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(
     results = {
         r.name: r for r in executor.results([killed, *tasks(tmp_path / "ray", *digits), bad], seen)
     }
-    assert results.pop("ls-s0").error.startswith(
-        "DivergedError: training: loss and logits must stay finite"
-    )
+    assert results.pop("ls-s0").error.startswith("DivergedError: loss and logits must stay finite")
     assert "Traceback" in (bad.run.folder / "error.txt").read_text()
     assert [result.error for result in results.values()] == [None] * 3
     assert seen.names == ["mbls-s0", "ce-s0", "fedlas-s0", "ls-s0"]

@@ -177,7 +177,7 @@ def test_splits_that_differ_leave_the_test_part_alone(apart, tmp_path):
 def test_test_sets_that_differ_are_refused(train, tmp_path):
     runs = list(train(tmp_path, "data.test_size=40", seeds=(0, 1)).values())
     for method in ("deep-ensemble", "hyper-ensemble"):
-        with pytest.raises(InputError, match=rf"{method}: .*tested on the same.*split_seed"):
+        with pytest.raises(InputError, match=r"tested on the same.*split_seed"):
             apply_method(plan_method(method, runs, out=tmp_path / "made"))
         assert not (tmp_path / "made").exists()
 
