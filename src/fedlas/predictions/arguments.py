@@ -117,6 +117,7 @@ def checked_target(
     fix = "Pass class numbers, or names and Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
     target = detached("target", target, fix)
     boolean = target.dtype == torch.bool
+    target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
     whole = not target.is_floating_point()
     if target.is_floating_point() and target.shape == (samples,):
         whole = bool((target == target.trunc()).all()) and float(target.abs().max()) < LARGEST
@@ -223,6 +224,8 @@ def check_clusters(clusters: Any, num_samples: int) -> Tensor:
         if array.dtype.kind in "OUS" and array.ndim == 1:
             clusters = _numbered(array)
     clusters = detached("clusters", clusters, fix)
+    if clusters.is_floating_point() and clusters.dtype.itemsize == 1:
+        clusters = clusters.float()  # 8-bit floats have no trunc
     if clusters.is_floating_point() and bool((clusters == clusters.trunc()).all()):
         clusters = clusters.long()
     whole = not clusters.is_floating_point() and not clusters.is_complex()

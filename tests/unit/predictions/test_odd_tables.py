@@ -186,3 +186,10 @@ def test_names_that_never_agree_are_said():
     assert read_predictions(
         truths, Columns(confidence="c", predicted="p", target="y")
     ).predictions.correct.all()
+
+
+def test_labels_and_clusters_in_eight_bits_are_whole_numbers():
+    eight = torch.tensor([0.0, 1.0, 1.0]).to(torch.float8_e4m3fn)
+    predictions = Predictions(torch.eye(3), eight, clusters=eight)
+    assert predictions.target.tolist() == [0, 1, 1]
+    assert predictions.clusters.tolist() == [0, 1, 1]

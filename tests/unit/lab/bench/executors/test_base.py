@@ -65,7 +65,7 @@ def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
     )
     result = attempt(task)
     assert result.line is None
-    assert result.error.startswith("DivergedError: attempt: loss and logits must stay finite")
+    assert result.error.startswith("DivergedError: loss and logits must stay finite")
     assert "Traceback" in (task.run.folder / "error.txt").read_text()
     (tmp_path / "file").write_text("")
     result = attempt(replace(task, run=replace(task.run, folder=tmp_path / "file")))
