@@ -88,7 +88,7 @@ def positive_bins(
         bins = bins_of(*equal_mass_bins(probability, outcome > 0, num_bins))
     else:
         sums = BinSums(num_bins)
-        sums.add(probability, outcome)
+        sums.add(probability, outcome, torch.ones_like(outcome))
         bins = sums.bins()
     edges = bins.edges.numpy()
     if data.is_plain:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas.metrics.scan import METRICS
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions

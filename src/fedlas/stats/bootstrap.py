@@ -9,7 +9,7 @@ from typing import Any
 from fedlas._core.check import check_kinds
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
@@ -101,7 +101,7 @@ def bootstrap_interval(
         (classwise ECE, ``benchmarks/weights.py``).
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
-        if it is a mean over samples (``fedlas.metrics.row_mean.row_mean``); any other is called on one resampled
+        if it is a mean over samples (``quantity=`` of its record); any other is called on one resampled
         :class:`~fedlas.Predictions` after another.
 
     Example:
@@ -269,10 +269,9 @@ def plain_interval(
         interval = interval_from(
             value, samples, confidence_level=confidence_level, method="percentile"
         )
-        if rows.weights is not None or rows.clusters is not None:
-            weights = rows.all_once[0]
+        if not rows.is_plain:
             low, high = weighted_share(
-                hits, weights, rows.clusters, confidence_level=confidence_level
+                hits, rows.weights, rows.clusters, confidence_level=confidence_level
             )
             return replace(interval, low=low, high=high, method="wilson")
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)

@@ -10,9 +10,9 @@ from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
+from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import (
     AnyPredictions,
@@ -32,7 +32,6 @@ from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.proportion import z_score
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
-from fedlas.stats.tables import mean_quantity
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
@@ -266,9 +265,8 @@ def estimated(
         values = values_of(predictions, asked, num_bins)
 
     # What most need is computed in one pass.
-    means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
-    statistics = {getattr(entry.one_pass, "statistic", None) for entry in entries}
-    if not (by_class or ClasswiseSums in statistics):
+    means = [metric.quantity for metric in entries if metric.quantity is not None]
+    if not (by_class or ClasswiseSums in {metric.statistic for metric in entries}):
         rows.gather([*means, confidence_of])
     elif rows.are_many:
         rows.gather([*means, confidence_of], ClassBlocks)
@@ -404,4 +402,4 @@ def is_calibration_error(metric: str) -> bool:
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
-    return [name for name in metrics if name in METRICS and not lacking(METRICS[name], predictions)]
+    return [name for name in metrics if name in METRICS and not METRICS[name].lacks(predictions)]

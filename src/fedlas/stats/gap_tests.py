@@ -32,7 +32,7 @@ def observed_gaps(rows: Rows) -> dict[str, float]:
     """Return the same statistics of the rows themselves, by name."""
     groups = rows.groups if rows.are_many else rows.singles
     gaps = groups.count * groups.confidence - groups.right
-    if rows.weights is not None:
+    if rows.are_weighted:
         gaps = gaps * rows.weights[rows.order]
     return {
         name: float(value[0]) for name, value in _statistics(gaps[None], groups.confidence).items()

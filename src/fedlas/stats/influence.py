@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.rows import Floats

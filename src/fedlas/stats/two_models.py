@@ -15,8 +15,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import entries_of, lacking, values_of
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
@@ -161,7 +161,7 @@ def paired_bootstraps(
             confidence_level=confidence_level,
             method=method,
         )
-        plain = both[0].weights is None and both[0].clusters is None
+        plain = both[0].is_plain
         hits, other_hits = (share_of(entry, rows) if plain else None for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if (
@@ -322,7 +322,7 @@ def compare(
     check_same_samples(a, b)
     if metrics is None:
         names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
-        metrics = [name for name in names if not any(lacking(METRICS[name], each) for each in both)]
+        metrics = [name for name in names if not any(METRICS[name].lacks(each) for each in both)]
     entries = entries_of(metrics)
     options: dict[str, Any] = {
         "confidence_level": confidence_level,
