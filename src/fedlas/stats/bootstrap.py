@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from fedlas._core.check import check_kinds
 from fedlas.metrics import METRICS
@@ -115,13 +114,15 @@ def bootstrap_interval(
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
         Methods and their Application" (1997), section 5.2, for the basic interval.
     """
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    options |= {"num_bins": num_bins, "method": method}
-    return _intervals(predictions, [METRICS[metric]], **options)[METRICS[metric].name]
+    return _intervals(
+        predictions,
+        [METRICS[metric]],
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )[METRICS[metric].name]
 
 
 @check_kinds
@@ -160,13 +161,15 @@ def bootstrap_intervals(
     """
     predictions = check_measurable(predictions)
     entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    options |= {"num_bins": num_bins, "method": method}
-    return _intervals(predictions, entries, **options)
+    return _intervals(
+        predictions,
+        entries,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )
 
 
 def _intervals(

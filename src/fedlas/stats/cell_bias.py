@@ -20,10 +20,10 @@ from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classe
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.stats.draws import DrawPurpose, random_state
+from fedlas.stats.proportion import effective_samples
 from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import SortedClasses
-from fedlas.stats.weights import effective_samples
 
 DRAWS = 100
 """Sets of labels that are drawn; their mean is over all cells as well, so that few are enough."""

@@ -24,12 +24,17 @@ from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
-from fedlas.stats.gap_tests import GAPS, observed_gaps
-from fedlas.stats.influence import influence_of, standard_error
-from fedlas.stats.intervals import ALPHA, check_bootstrap, check_level, fewest_replicates
-from fedlas.stats.joint import NullReplicates
+from fedlas.stats.intervals import (
+    ALPHA,
+    check_bootstrap,
+    check_level,
+    fewest_replicates,
+    influence_of,
+    normal_interval,
+    standard_error,
+)
+from fedlas.stats.joint import GAPS, NullReplicates, observed_gaps
 from fedlas.stats.noise_floor import least_p, p_value
-from fedlas.stats.proportion import z_score
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
 
@@ -171,12 +176,14 @@ def estimates(
     names = (
         [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
     )
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    return estimated(predictions, names, num_bins=num_bins, **options)[0]
+    return estimated(
+        predictions,
+        names,
+        num_bins=num_bins,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )[0]
 
 
 def class_estimates(
@@ -219,12 +226,15 @@ def class_estimates(
         (True, 0.0, True)
     """
     predictions = check_predictions(predictions)
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    return estimated(predictions, [], num_bins=num_bins, by_class=True, **options)[1]
+    return estimated(
+        predictions,
+        [],
+        num_bins=num_bins,
+        by_class=True,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )[1]
 
 
 @on_one_thread
@@ -296,12 +306,8 @@ def estimated(
         for e in entries
     }
     for name, influence in moved.items():
-        reach = z_score(confidence_level) * standard_error(influence, rows.predictions)
-        low = max(values[name] - reach, 0.0)
-        high = min(values[name] + reach, 1.0)
-        estimates_by_name[name] = Estimate(
-            values[name], low, high, confidence_level=confidence_level
-        )
+        error = standard_error(influence, rows.predictions)
+        estimates_by_name[name] = share_estimate(values[name], error, confidence_level)
     estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
     table = EstimateTable(
         estimates_by_name, _null(rows, tested, values, floors) if tested else None
@@ -372,6 +378,13 @@ def _estimate(
     return Estimate(
         value, interval.low, high, float(floors.mean()), p, least, test=RESAMPLING, **options
     )
+
+
+def share_estimate(value: float, error: float, confidence_level: float) -> Estimate:
+    """Return a number in ``[0, 1]`` with its normal interval."""
+    ends = normal_interval(value, error, confidence_level=confidence_level)
+    low = max(ends.low, 0.0)
+    return Estimate(value, low, min(ends.high, 1.0), confidence_level=confidence_level)
 
 
 def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:

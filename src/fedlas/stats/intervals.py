@@ -1,13 +1,17 @@
-"""From the metric of bootstrap replicates to a confidence interval."""
+"""Confidence intervals: of bootstrap replicates, of normal numbers, and of metrics that know how samples move them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas.metrics.metric import Metric
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.rows import Floats
 
 Bounds = tuple[float, float]
@@ -166,3 +170,34 @@ def fewest_replicates(confidence_level: float) -> int:
 def _tail_rank(replicates: int, confidence_level: float) -> int:
     # For the same reason 19 replicates would have no rank at level 0.9: the product is a little below 1.
     return math.floor((replicates + 1) * (1.0 - confidence_level) / 2.0 + 1e-9)
+
+
+def z_score(confidence_level: float) -> float:
+    """Return how many standard deviations a normal interval of this level reaches to each side."""
+    return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
+
+
+def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
+    """Return ``value`` with ``z`` standard errors to both sides."""
+    reach = z_score(confidence_level) * error
+    return Interval(
+        value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal"
+    )
+
+
+def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
+    """Return how much each sample moves a metric ``(N,)``; None if the metric does not know."""
+    influence = entry.influence
+    if influence is None or not isinstance(predictions, Predictions):
+        return None
+    values: Floats | None = influence(predictions)
+    return values
+
+
+def standard_error(influence: Floats, predictions: AnyPredictions) -> float:
+    """Return the standard error of a metric from the influence of each sample, summed over clusters."""
+    if predictions.clusters is None:
+        return math.sqrt(float(influence @ influence))
+    number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
+    sums = np.bincount(number, influence)
+    return math.sqrt(float(sums @ sums) * len(sums) / max(len(sums) - 1, 1))

@@ -22,10 +22,17 @@ from fedlas.predictions.predictions import AnyPredictions, PredictionTable, chec
 from fedlas.stats.compare import holm
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
-from fedlas.stats.influence import influence_of, standard_error
-from fedlas.stats.intervals import ALPHA, Interval, check_bootstrap, interval_from
+from fedlas.stats.intervals import (
+    ALPHA,
+    Interval,
+    check_bootstrap,
+    influence_of,
+    interval_from,
+    normal_interval,
+    standard_error,
+)
 from fedlas.stats.noise_floor import share_at_least
-from fedlas.stats.proportion import paired_shares, two_sided, z_score
+from fedlas.stats.proportion import paired_shares, two_sided
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows
@@ -113,14 +120,17 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    options |= {"num_bins": num_bins, "method": method}
     entry = METRICS[metric]
-    return paired_bootstraps(a, b, [entry], **options)[entry.name]
+    return paired_bootstraps(
+        a,
+        b,
+        [entry],
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )[entry.name]
 
 
 @on_one_thread
@@ -193,9 +203,7 @@ def _by_influence(
         name = entry.name
         difference = first[name] - second[name]
         error = standard_error(one - other, both[0].predictions)
-        reach = z_score(confidence_level) * error
-        ends = (difference - reach, difference + reach)
-        interval = Interval(difference, *ends, confidence_level, 0, float("nan"), error, "normal")
+        interval = normal_interval(difference, error, confidence_level=confidence_level)
         p_value = two_sided(difference / error) if error > 0 else float(difference == 0)
         pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
     return pairs
@@ -324,12 +332,16 @@ def compare(
         names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
         metrics = [name for name in names if not any(METRICS[name].lacks(each) for each in both)]
     entries = entries_of(metrics)
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    pairs = paired_bootstraps(a, b, entries, method="auto", num_bins=num_bins, **options)
+    pairs = paired_bootstraps(
+        a,
+        b,
+        entries,
+        method="auto",
+        num_bins=num_bins,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )
     p_values = {name: each.p_value for name, each in pairs.items()}
     if "accuracy" in p_values and a.weights is None and a.clusters is None:
         p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))

@@ -19,10 +19,9 @@ from fedlas.stats import (
 )
 from fedlas.stats.bootstrap import plain_interval
 from fedlas.stats.draws import redrawn, resampled, rows_for
-from fedlas.stats.proportion import weighted_share, wilson
+from fedlas.stats.proportion import effective_samples, weighted_share, wilson
 from fedlas.stats.tables import replicate_values
 from fedlas.stats.two_models import paired_bootstrap
-from fedlas.stats.weights import effective_samples
 
 ENTRIES = METRICS.entries()
 
