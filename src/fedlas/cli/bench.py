@@ -12,9 +12,9 @@ from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.report import report_folder, require_report_packages
-from fedlas.lab.bench.executors import EXECUTORS, Executor
-from fedlas.lab.bench.run_all import run_all
-from fedlas.lab.bench.suite import Group, dry_run_bench, load_group
+from fedlas.lab.benches.executors import EXECUTORS, Executor
+from fedlas.lab.benches.run_all import run_all
+from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
 from fedlas.lab.runs.folder import RunFolder

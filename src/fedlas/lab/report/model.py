@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
 from statistics import fmean, stdev
+from typing import Any
 
-from fedlas.lab.report.after_auto import AUTO
+from fedlas._core.registry import Registry
+from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
+from fedlas.metrics import METRICS
 from fedlas.present.metric_tables import NoiseText, noise_text
 from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
@@ -162,14 +165,22 @@ class ReportModel:
         )
 
 
-def report_model(summary: Summary) -> ReportModel:
-    """Return the model of a report; everything is compared and tested here, once for each metric and stage."""
-    keys = [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
+def report_model(
+    summary: Summary, keys: Iterable[Key] | None = None, registry: Registry[Any] = METRICS
+) -> ReportModel:
+    """Return the model of a report; everything is compared and tested here, once for each metric and stage.
+
+    Args:
+        summary: The runs.
+        keys: Metrics and stages; None for all metrics before and after temperature and auto.
+        registry: The registry of the metrics.
+    """
+    keys = keys or [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
     model = ReportModel(
         summary,
         tuple(summary.methods),
         _seeds(summary),
-        {(metric, stage): summary.compare(metric, stage) for metric, stage in keys},
+        {key: summary.compare(*key, registry) for key in keys},
         next(filter(None, map(_samples, summary.runs)), None),
     )
 

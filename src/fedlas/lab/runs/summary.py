@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.registry import Registry
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import leaves
 from fedlas.metrics import METRICS
@@ -248,17 +249,20 @@ class Summary:
         ]
         return estimates if len(estimates) == len(runs) else []
 
-    def compare(self, metric: str, stage: str = "test") -> Comparison | None:
+    def compare(
+        self, metric: str, stage: str = "test", registry: Registry[Any] = METRICS
+    ) -> Comparison | None:
         """Return the best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
 
-        A method made of other runs takes part if it has all these seeds.
+        A method made of other runs takes part if it has all these seeds. The registry says which direction is better.
 
         Returns:
             None if the metric is not registered (then the better direction is unknown), is not ranked, or has
             no values.
         """
-        if not is_ranked(metric):
+        if not is_ranked(metric, registry):
             return None
+        higher = bool(registry[metric].metadata["higher_is_better"])
         left_out = self.incomplete(metric, stage)
         values = {
             method: self.values(method, metric, stage)
@@ -268,21 +272,19 @@ class Summary:
         values = {method: v for method, v in values.items() if not all(map(math.isnan, v))}
         if not values:
             return None
-        return compare_to_best(
-            values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), alpha=ALPHA
-        )
+        return compare_to_best(values, higher_is_better=higher, alpha=ALPHA)
 
 
-def is_ranked(metric: str) -> bool:
+def is_ranked(metric: str, registry: Registry[Any] = METRICS) -> bool:
     """Return whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
 
     Example:
         >>> [name for name in ("ece", "o_ece", "debiased_ece2", "mystery") if is_ranked(name)]
         ['ece']
     """
-    if metric not in METRICS:
+    if metric not in registry:
         return False
-    about = METRICS[metric].metadata
+    about = registry[metric].metadata
     return about["higher_is_better"] is not None and about.get("ranked", True)
 
 
