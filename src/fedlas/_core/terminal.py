@@ -11,12 +11,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from io import StringIO
 from typing import Any, Self, TypeVar
 
-from fedlas._core.extras import require
+from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.text import printable
 
 T = TypeVar("T")
@@ -261,6 +261,53 @@ def track(items: Iterable[T], label: str, *, on: Any = None) -> Iterator[T]:
         for item in items:
             yield item
             bar.advance()
+
+
+@contextmanager
+def steps(label: str, total: int, *, on: Any = None) -> Iterator[Callable[[str, float], None]]:
+    """Give a function ``advance(name, steps)`` that shows how much is done.
+
+    It moves a bar on a terminal, and elsewhere writes a line every ten seconds. A notebook shows that line while the
+    cell runs, and saves none.
+
+    Args:
+        label: Text in front of the bar or in the line.
+        total: Steps in all, which can be taken in parts; nothing is shown of 0.
+        on: A ``rich.console.Console``; None takes standard error.
+    """
+    stream: Any = sys.stderr if on is None else on.file
+    with ExitStack() as stack:
+        bar = None
+        write = _notebook_line(stack) if on is None else None
+        if write is None and (stream.isatty() if on is None else on.is_terminal):
+            with suppress(MissingExtraError):  # without rich there are lines
+                bar = stack.enter_context(Bar(label, total=total, on=on, quiet=not total))
+        write = write or (lambda text: Stream(stream).write(f"{text}\n"))
+        done = 0.0
+        shown = time.monotonic()
+
+        def advance(name: str, number: float) -> None:
+            nonlocal done, shown
+            done += number
+            if bar is not None:
+                bar.advance(number)
+                bar.update(text=name)
+            elif time.monotonic() - shown > _QUIET and is_main_process():
+                shown = time.monotonic()
+                write(printable(f"{label}: {done / max(total, 1):.0%}, {name}"))
+
+        yield advance
+
+
+def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
+    """Return a function that shows a line below a notebook's cell until the stack closes; None outside of one."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        return None
+    handle = ipython.display.display({"text/plain": ""}, raw=True, display_id=True)
+    show = lambda text: handle.update({"text/plain": text}, raw=True)  # noqa: E731
+    stack.callback(show, "")
+    return show
 
 
 @contextmanager

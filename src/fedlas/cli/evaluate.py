@@ -28,12 +28,11 @@ from fedlas.cli.arguments import (
     laboratory,
     option,
 )
-from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.cli.gate import Check, Requirement, add_gate, check_gate, required, show_gate
 from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.gate import Check, Requirement, required
 from fedlas.present.page import require_page_packages
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
