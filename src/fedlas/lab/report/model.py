@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
 from statistics import fmean, stdev
-from typing import Any
 
-from fedlas._core.registry import Registry
 from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
-from fedlas.metrics import METRICS
 from fedlas.present.metric_tables import NoiseText, noise_text
 from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
@@ -166,21 +163,21 @@ class ReportModel:
 
 
 def report_model(
-    summary: Summary, keys: Iterable[Key] | None = None, registry: Registry[Any] = METRICS
+    summary: Summary, keys: Iterable[Key] | None = None, higher: Mapping[str, bool] | None = None
 ) -> ReportModel:
     """Return the model of a report; everything is compared and tested here, once for each metric and stage.
 
     Args:
         summary: The runs.
         keys: Metrics and stages; None for all metrics before and after temperature and auto.
-        registry: The registry of the metrics.
+        higher: Whether higher is better, of metrics that are not registered.
     """
     keys = keys or [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
     model = ReportModel(
         summary,
         tuple(summary.methods),
         _seeds(summary),
-        {key: summary.compare(*key, registry) for key in keys},
+        {key: summary.compare(*key, higher=(higher or {}).get(key[0])) for key in keys},
         next(filter(None, map(_samples, summary.runs)), None),
     )
 

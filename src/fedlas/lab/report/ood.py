@@ -60,7 +60,8 @@ class OodSummary:
             run = FinishedRun(each.folder, self.title, each.loss, each.seed, measured)
             runs.append(replace(run, estimates=RunEstimates(estimates)))
         keys = [(metric, stage) for run in runs for stage in run.measured for metric in COMPARED]
-        return report_model(Summary(Path(), tuple(runs)), keys, DETECTION)
+        higher = {m: bool(DETECTION[m].metadata["higher_is_better"]) for m in COMPARED}
+        return report_model(Summary(Path(), tuple(runs)), keys, higher)
 
     @property
     def methods(self) -> list[str]:

@@ -107,7 +107,7 @@ class BenchResult:
         metric = self._metric(metric)
         if not is_ranked(metric):
             raise InputError("the metric must have a direction", metric, "Rank by nll or brier.")
-        higher = bool(METRICS[metric].metadata["higher_is_better"])
+        higher = bool(METRICS[metric].higher_is_better)
         means = {
             m: [fmean(o.values(m, metric)) for o in self.models.values()] for m in self.methods
         }

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.registry import Registry
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import leaves
 from fedlas.metrics import METRICS
@@ -250,19 +249,25 @@ class Summary:
         return estimates if len(estimates) == len(runs) else []
 
     def compare(
-        self, metric: str, stage: str = "test", registry: Registry[Any] = METRICS
+        self, metric: str, stage: str = "test", *, higher: bool | None = None
     ) -> Comparison | None:
         """Return the best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
 
-        A method made of other runs takes part if it has all these seeds. The registry says which direction is better.
+        A method made of other runs takes part if it has all these seeds.
+
+        Args:
+            metric: Name of a metric.
+            stage: Key of ``measured``.
+            higher: Whether higher is better, of a metric that is not registered.
 
         Returns:
             None if the metric is not registered (then the better direction is unknown), is not ranked, or has
             no values.
         """
-        if not is_ranked(metric, registry):
-            return None
-        higher = bool(registry[metric].metadata["higher_is_better"])
+        if higher is None:
+            if not is_ranked(metric):
+                return None
+            higher = bool(METRICS[metric].higher_is_better)
         left_out = self.incomplete(metric, stage)
         values = {
             method: self.values(method, metric, stage)
@@ -275,17 +280,16 @@ class Summary:
         return compare_to_best(values, higher_is_better=higher, alpha=ALPHA)
 
 
-def is_ranked(metric: str, registry: Registry[Any] = METRICS) -> bool:
+def is_ranked(metric: str) -> bool:
     """Return whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
 
     Example:
         >>> [name for name in ("ece", "o_ece", "debiased_ece2", "mystery") if is_ranked(name)]
         ['ece']
     """
-    if metric not in registry:
+    if metric not in METRICS:
         return False
-    about = registry[metric].metadata
-    return about["higher_is_better"] is not None and about.get("ranked", True)
+    return METRICS[metric].higher_is_better is not None and METRICS[metric].ranked
 
 
 def _text(value: object) -> str:
