@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
 from fedlas.lab.report.compare import (
     CAPTION,
     NARROW,
@@ -18,7 +19,7 @@ from fedlas.lab.report.compare import (
 )
 from fedlas.lab.report.result import METRICS_SHOWN, BenchResult, bench_result
 from fedlas.present.page import write_picture
-from fedlas.present.table import Block, latex, show_blocks
+from fedlas.present.table import Block, Table, latex, show_blocks
 
 
 def add_compare_runs(add: AddSubcommand) -> None:
@@ -46,6 +47,7 @@ def add_compare_runs(add: AddSubcommand) -> None:
     )
     text = "also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches (default: none)"
     option(parser, "--plot", "FILE", text, nargs="+", type=Path, default=[])
+    add_replicates(parser)
     flag(parser, "--details", "show means or deviations, too (default: what fits)")
 
 
@@ -53,6 +55,17 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
     """Add ``--calibrators``."""
     text = "calibrators after each loss, e.g. raw temperature auto; nothing is trained again (default: none)"
     option(parser, "--calibrators", "NAME", text, nargs="+", default=[])
+
+
+def show_comparison(folders: Sequence[Path], calibrators: Sequence[str], out: Path) -> None:
+    """Print finished benches side by side, and write the table for print and the figures.
+
+    Raises:
+        InputError: As :func:`fedlas.lab.report.result.bench_result`.
+    """
+    result = bench_result(folders, calibrators)
+    show_blocks(result.blocks())
+    say(*(f"comparison: {path}" for path in result.write(out)[:1]))
 
 
 def _compare_runs(args: argparse.Namespace) -> int:
@@ -64,16 +77,23 @@ def _compare_runs(args: argparse.Namespace) -> int:
     if pairs and len(folders) == 1:
         return _differences(args, result, pairs)
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
-    blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
-    if args.format == "latex":
-        tables = [latex(b, caption=b.title) for b in blocks] or [result.to_latex(metrics)]
-        say(*"\n\n".join(tables).split("\n"))
+    tables = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
+    if not pairs and args.format == "latex":
+        say(*result.to_latex(metrics).split("\n"))
     else:
-        blocks = blocks or result.blocks(metrics, details=args.details)
-        show_blocks(blocks, as_markdown=args.format == "markdown")
+        _show(args, tables or result.blocks(metrics, details=args.details))
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
     return 0
+
+
+def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
+    """Print sentences and tables in the chosen form; LaTeX is tables alone."""
+    if args.format != "latex":
+        show_blocks(blocks, as_markdown=args.format == "markdown", details=args.details)
+    for block in blocks:
+        if args.format == "latex" and isinstance(block, Table):
+            say(*latex(block, caption=f"{block.title}. {caption}").split("\n"))
 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
@@ -81,11 +101,11 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.calibrators or list(dict.fromkeys(named)) or ["raw"]
     if args.stage == "raw":
-        return bench_result(folders, calibrators)
+        return bench_result(folders, calibrators, replicates=args.replicates)
     if args.calibrators or any("@" in pair for pair in pairs):
         fix = "Leave --stage out."
         raise InputError("--stage is for methods without a calibrator", args.stage, fix)
-    return bench_result(folders, [args.stage], named=False)
+    return bench_result(folders, [args.stage], named=False, replicates=args.replicates)
 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:
@@ -103,13 +123,9 @@ def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]
     for metric, each in by_metric.items():
         table = differences_table(each, metric, f"{when}{summary.recipe}")
         whole = args.details or args.format != "terminal"
-        blocks += [*(sentence(difference, metric) for difference in each)]
-        blocks.append(table if whole else table.where(NARROW))
-        if args.format == "latex":
-            blocks = [block for block in blocks if not isinstance(block, str)]
-    if args.format == "latex":
-        for block in blocks:
-            say(*latex(block, caption=f"{block.title}. {CAPTION}").split("\n"))
-        return 0
-    show_blocks([*blocks, CAPTION], as_markdown=args.format == "markdown", details=args.details)
+        blocks += [
+            *(sentence(difference, metric) for difference in each),
+            table if whole else table.where(NARROW),
+        ]
+    _show(args, [*blocks, CAPTION], CAPTION)
     return 0

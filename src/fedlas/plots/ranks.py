@@ -50,9 +50,10 @@ def critical_difference_diagram(
     Source:
         Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006), figure 1.
     """
-    if not isinstance(comparison, RankComparison):
+    value: object = comparison
+    if not isinstance(value, RankComparison):
         fix = "Pass fedlas.stats.compare_ranks(values, higher_is_better=...)."
-        raise InputError("comparison must be a RankComparison", describe(comparison), fix)
+        raise InputError("comparison must be a RankComparison", describe(value), fix)
     names = list(comparison.ranks)
     groups = comparison.groups(test)
     k = len(names)
@@ -73,20 +74,19 @@ def critical_difference_diagram(
 
     # The scale, and the critical difference above it.
     axes.plot([1, k], [0, 0], **style)
-    for rank in range(1, k + 1):
-        axes.plot([rank, rank], [0, 0.05], **style)
-        axes.text(rank, 0.1, str(rank), **{**text, "color": palette.muted, "ha": "center"})
+    for tick in range(1, k + 1):
+        axes.plot([tick, tick], [0, 0.05], **style)
+        axes.text(tick, 0.1, str(tick), **{**text, "color": palette.muted, "ha": "center"})
     if test == "nemenyi":
-        end = 1 + comparison.critical_difference
-        axes.plot([1, end], [0.24, 0.24], **{**style, "linewidth": 1.6})
-        label = f"CD {comparison.critical_difference:.2f}"
-        axes.text((1 + end) / 2, 0.34, label, **{**text, "ha": "center"})
+        size = comparison.critical_difference
+        axes.plot([1, 1 + size], [0.24, 0.24], **{**style, "linewidth": 1.6})
+        axes.text(1 + size / 2, 0.34, f"CD {size:.2f}", **{**text, "ha": "center"})
 
     # Names: the better half at the left, from the best down, the others at the right, from the worst down.
     for place, (name, rank) in enumerate(comparison.ranks.items()):
         left = place < half
         low = -first - _GAP * (place if left else k - 1 - place)
-        end = 1 - 0.06 * (k - 1) if left else k + 0.06 * (k - 1)
+        end = 1.06 - 0.06 * k if left else 1.06 * k - 0.06
         axes.plot([rank, rank, end], [0, low, low], **style)
         words = printable(f"{name} {rank:.2f}")
         gap = 0.02 * (k - 1) * (-1 if left else 1)

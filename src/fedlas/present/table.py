@@ -301,7 +301,13 @@ def latex(table: Table, *, caption: str = "", label: str = "") -> str:
         f"{text}: {about}." for mark, (text, about) in _LATEX_LEGEND.items() if mark in used
     )
     caption = " ".join([_escaped(caption), *legend])
-    before = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{label}}}"]
+    label = re.sub(r"[^0-9a-zA-Z-]+", "-", label)
+    before = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
+    ]
     return "\n".join([*before, *lines, r"\end{table}"])
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
+from typing import Any
 
 import fedlas
 from fedlas._core.check import InputError, check_choice
@@ -59,6 +61,12 @@ class _Kept:
     after: dict[str, After] = field(default_factory=dict)
 
 
+def check_calibrators(names: Sequence[str]) -> None:
+    """Raise InputError for a name that is neither a calibrator's nor ``raw``."""
+    for name in names:
+        check_choice("the calibrator", name, (RAW, *CALIBRATORS))
+
+
 def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool = True) -> Summary:
     """Return the summary with metrics after each calibrator, for every run.
 
@@ -70,9 +78,10 @@ def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool =
     Raises:
         InputError: As :func:`after_calibrators`, or for an unknown calibrator.
     """
-    for name in names:
-        check_choice("the calibrator", name, (RAW, *CALIBRATORS))
+    check_calibrators(names)
     missing = [name for name in names if name not in KEYS]
+    if not missing:
+        return summary
     runs = []
     with status() as show:
         for run in summary.runs:
@@ -174,7 +183,7 @@ def _measured(folder: RunFolder, name: str) -> After:
     test = folder.predictions("test")
     calibrator, notes = fit_with_notes(entry.value(), val, unlabeled=test)
     calibrated = calibrator.transform(test)
-    options = {"num_bins": folder.num_bins, "replicates": REPLICATES, "seed": SEED}
+    options: dict[str, Any] = {"num_bins": folder.num_bins, "replicates": REPLICATES, "seed": SEED}
     table = estimated(calibrated, ["ece"], **options)[0] if test.num_samples > 1 else {}
     return After(recorded(calibrated, folder.num_bins), dict(table), notes)
 
@@ -189,7 +198,7 @@ def _code(name: str) -> str | None:
     if kind.__module__.startswith("fedlas."):
         return ""
     try:
-        return sha256(inspect.getsource(inspect.getmodule(kind)).encode()).hexdigest()
+        return sha256(inspect.getsource(sys.modules[kind.__module__]).encode()).hexdigest()
     except (OSError, TypeError):  # typed into an interpreter
         return None
 

@@ -37,6 +37,7 @@ from fedlas.present.table import (
     table_of,
 )
 from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_test
+from fedlas.stats.estimates import REPLICATES
 
 METRICS_SHOWN = ("nll", "ece")
 _FEW = 6
@@ -270,6 +271,7 @@ def bench_result(
     *,
     name: str = "",
     named: bool = True,
+    replicates: int = REPLICATES,
 ) -> BenchResult:
     """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
 
@@ -278,6 +280,7 @@ def bench_result(
         calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
         name: Name of the whole; empty for the recipe, or the number of benches.
         named: Whether the names of the methods name the calibrator.
+        replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
 
     Raises:
         InputError: If a folder holds no finished run, a calibrator cannot be fitted, or no method is common to all.
@@ -286,7 +289,9 @@ def bench_result(
         folders = {(path.name or path.resolve().name): path for path in folders}
     models = {}
     for key, folder in folders.items():
-        summary = at_stages(with_estimates(collect(folder)), calibrators, named=named)
+        summary = collect(folder)
+        summary = with_estimates(summary, replicates=replicates)
+        summary = at_stages(summary, calibrators, named=named)
         models[key] = report_model(summary)
     several = (
         f"{len(models)} benches" if len(models) > 1 else next(iter(models.values())).summary.recipe
