@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fedlas._core.check import InputError
+
 # Numbers of fields in parquet.thrift.
 _ROW_GROUPS = 4
 _COLUMNS = 1
@@ -25,6 +27,25 @@ _PAGE_EXPANDED = 2
 _PAGE_COMPRESSED = 3
 # headers of data, of a dictionary, and of data of version 2; field 1 is the number of values
 _PAGE_KINDS = (5, 7, 8)
+
+
+_FREE = 2**26
+_MOST_RATIO = 1000
+"""Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
+
+
+def check_expansion(path: Path, names: Collection[str]) -> None:
+    """Refuse columns that take far more memory than the file takes on the disk.
+
+    Raises:
+        InputError: If they do.
+    """
+    size = expanded_size(path, names)
+    on_disk = path.stat().st_size
+    if size > max(_FREE, _MOST_RATIO * on_disk):
+        expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
+        got = f"{size:,} bytes in {on_disk:,} of {path.name}"
+        raise InputError(expected, got, "Write it without compression, if its content is right.")
 
 
 def expanded_size(path: Path, names: Collection[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,16 +15,12 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import checked_path, parse_json
-from fedlas.predictions import sources
-from fedlas.predictions.cells import Values, floating, number_in
-from fedlas.predictions.json_rows import path_chunks
-from fedlas.predictions.parquet_pages import expanded_size
-from fedlas.predictions.sources import Archive, Cells, TableSource
-from fedlas.predictions.text_files import check_text
-
-BYTES = 1 << 20
-"""Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""
+from fedlas._core.files import checked_path, is_file, parse_json
+from fedlas.predictions import lines, sources
+from fedlas.predictions.cells import TableChunk, floating, number_in
+from fedlas.predictions.json_rows import at_path, json_row, numbers_at
+from fedlas.predictions.parquet_pages import check_expansion
+from fedlas.predictions.sources import Archive, TableSource
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
@@ -33,6 +28,8 @@ _SAMPLE = 200
 _DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
+_LONGEST = 2**20
+"""Most bytes of a text in a cell."""
 
 _TEMPLATES = {
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
@@ -47,7 +44,7 @@ _TEMPLATES = {
     r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
         "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
     r"straddling object":
-        "every row must be shorter than 1 MiB; a longer one in {file}; "
+        "every row must be shorter than 64 MiB; a longer one in {file}; "
         "Look for a quote that is never closed, or leave out columns of long text.",
     r"field larger than field limit":
         "names of columns must be shorter than 131,072 characters; a longer one in {file}; Check the first line.",
@@ -56,9 +53,13 @@ _TEMPLATES = {
 
 
 class Arrow(TableSource):
-    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
+    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV.
 
-    decimal_point = "."
+    Attributes:
+        rows: The rows of the last chunk with all columns: an Arrow array of lines, or a record batch.
+    """
+
+    rows: Any = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,24 +70,32 @@ class Arrow(TableSource):
         with self._guard():
             self.names = self._names()
 
-    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`~fedlas.predictions.sources.TableSource.chunks`."""
         self._rows = 0
         with self._guard():
-            for block in self._batches(numbers, list(others)):
-                for start in range(0, block.num_rows, sources.ROWS):
-                    batch = block.slice(start, sources.ROWS)
-                    values: dict[str, Values] = {
-                        name: _plain_values(batch.column(name)) for name in others
-                    }
-                    yield {name: self._column(batch.column(name), name) for name in numbers}, values
-                    self._rows += batch.num_rows
+            for table, rows in self._blocks(numbers, others):
+                chunk = self._chunk(table, numbers, others)
+                for start in range(0, len(rows), sources.ROWS):
+                    part = slice(start, start + sources.ROWS)
+                    self.rows = rows[part]
+                    yield chunk.part(part)
+                self._rows += len(rows)
 
     def _names(self) -> list[str]:
         raise NotImplementedError
 
-    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        """Yield some rows of these columns, and the same rows with all columns."""
         raise NotImplementedError
+
+    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        return TableChunk(
+            np.arange(self._rows, self._rows + table.num_rows) + 1,
+            {name: self._column(_whole(table.column(name)), name) for name in numbers},
+            {name: _plain_values(_whole(table.column(name))) for name in others},
+            self.label,
+        )
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -99,21 +108,16 @@ class Arrow(TableSource):
             for pattern, template in _TEMPLATES.items():
                 if match := re.search(pattern, text):
                     where = match.groupdict("") | {"file": self.label}
-                    # pyarrow counts rows of CSV from the header, which is 1, and those of JSON from 0 in each block.
+                    # pyarrow counts rows of a block: of CSV from 1, of JSON from 0.
                     if "row" in where:
-                        where["row"] = str(
-                            int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1)
-                        )
+                        where["row"] = str(int(where["row"]) + self._rows + text.startswith("JSON"))
                     if "number" in where:
                         where["column"] = self.names[int(where["number"])]
-                    raise InputError(
-                        *(part.format_map(where) for part in template.split("; "))
-                    ) from error
+                    parts = (part.format_map(where) for part in template.split("; "))
+                    raise InputError(*parts) from error
+            fix = "Check the file; text must be UTF-8, not Latin-1."
             expected = f"the file must be a readable {self.path.suffix} file"
-            got = f"{self.path} ({text})"
-            raise InputError(
-                expected, got, "Check the file; text must be UTF-8, not Latin-1."
-            ) from error
+            raise InputError(expected, f"{self.path} ({text})", fix) from error
 
     def _column(self, values: Any, name: str) -> NDArray[Any]:
         """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
@@ -145,13 +149,19 @@ class Delimited(Arrow):
     Args:
         path: The file.
         separator: The separator; None notices it.
+
+    Attributes:
+        header: The first line, known once rows have been read.
     """
+
+    header = b""
 
     def __init__(self, path: Path, separator: str | None = None) -> None:
         self.delimiter = separator or ""
         super().__init__(path)
 
     def _names(self) -> list[str]:
+        lines.check_text(self.path)
         # The text decoded with the header may be rows already, whose errors have a number.
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = next(filter(str.strip, file), "")
@@ -164,16 +174,21 @@ class Delimited(Arrow):
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
             rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
-            self._header = next(rows, [])
-            names = [name.strip() for name in self._header]
-            names = names if len(set(names)) == len(names) else self._header
+            header = next(rows, [])
+            names = [name.strip() for name in header]
+            names = names if len(set(names)) == len(names) else header
+            "".join(names).encode()  # an error for bytes that are no UTF-8
             with suppress(csv.Error):  # pyarrow reports the row
                 self._notice(names, list(islice(rows, _SAMPLE)))
-        self._bytes = max(BYTES, 16 * len("".join(names).encode()))
         if not names:
             got = f"{self.path}, which is empty"
             raise InputError("the first line must name the columns", got, "Add a header.")
         return names
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`~fedlas.predictions.sources.TableSource.form`."""
+        return *super().form, self.delimiter, self.decimal_point
 
     def _notice(self, names: list[str], rows: list[list[str]]) -> None:
         """Notice a decimal comma and percent signs in the first rows."""
@@ -190,51 +205,45 @@ class Delimited(Arrow):
         }
         self.in_percent = frozenset(percent)
 
-    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
+        types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
+        self.header = b""
+        for content, rows in lines.row_blocks(self.path, self.delimiter):
+            if not self.header:
+                self.header = rows[0].as_py().strip(b"\r\n")
+                content = content[content.obj.index(self.header) + len(self.header) :]
+                rows = rows[1:]
+            if len(rows):
+                table = self.parsed(content, types)
+                yield table, lines.check_count(rows, table, self._rows, self.label)
+
+    def parsed(self, content: Any, types: dict[str, str]) -> Any:
+        """Return the columns of ``types`` in the bytes of some rows."""
         reader = _arrow(".csv")
-        last = self.names[-1]
-        spans = 0
-        in_file = dict(zip(self.names, self._header, strict=True))
-        types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
-        types |= dict.fromkeys(self.in_percent.intersection(scores), "string")
-        blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
+        size = max(1 << 20, len(content))
+        blocks = reader.ReadOptions(use_threads=False, column_names=self.names, block_size=size)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
-        nulls = ["", *self.missing]
         values = reader.ConvertOptions(
-            include_columns=[in_file[name] for name in types],
-            column_types={in_file[name]: kind for name, kind in types.items()},
-            null_values=nulls,
+            include_columns=list(types),
+            column_types=types,
+            null_values=["", *self.missing],
             decimal_point=self.decimal_point,
         )
-        with reader.open_csv(self.path, blocks, cells, values) as batches:
-            for batch in batches:
-                batch = batch.rename_columns(list(types))
-                if last not in scores:
-                    spans += (
-                        _arrow(".compute")
-                        .match_substring_regex(batch.column(last), "[\r\n]")
-                        .true_count
-                    )
-                yield batch
-        # A quote that is never closed swallows rows. They lack cells then, except where it is in the last column.
-        with self.path.open("rb") as file:
-            if spans and sum(part.count(b'"') for part in iter(lambda: file.read(BYTES), b"")) % 2:
-                got = (
-                    f"an odd number in {self.label}, and cells of several lines in column {last!r}"
-                )
-                raise InputError(
-                    "every quote must be closed", got, 'Quote cells that hold ", and double it.'
-                )
+        return reader.read_csv(_arrow().BufferReader(content), blocks, cells, values)
 
 
 class JsonLines(Arrow):
     """One JSON object a line; the keys of the first are the columns, whose first values that are not null set types."""
 
+    _whole = "int64"
+    """Type of whole numbers among labels, which a float may round, until one is not."""
+
     def _names(self) -> list[str]:
+        lines.check_text(self.path)
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
         with self.path.open(encoding="utf-8-sig") as file:
-            line = next(filter(str.strip, file), "{}")
-        self._bytes, first = max(BYTES, 16 * len(line)), parse_json(line, finite=False)
+            first = parse_json(next(filter(str.strip, file), "{}"), finite=False)
         if not isinstance(first, dict) or not first:
             got = f"{first!r:.60} in row 1 of {self.path}"
             raise InputError("every line must be a JSON object", got, "Write one object a line.")
@@ -246,6 +255,11 @@ class JsonLines(Arrow):
         }
         return self._keys
 
+    @property
+    def form(self) -> Any:
+        """As :attr:`~fedlas.predictions.sources.TableSource.form`: each row names its values."""
+        return JsonLines
+
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
         """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`: ``choices.0.logprobs.content``."""
         paths = [
@@ -256,44 +270,50 @@ class JsonLines(Arrow):
         self._nested.update(mixed)
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
 
-    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
-        """As :meth:`Arrow.chunks`; pyarrow reads no paths, and no objects of several kinds."""
-        if {*numbers, *others} <= {*self._keys} - self._nested:
-            yield from super().chunks(numbers, others)
-            return
-        with self._guard():
-            yield from path_chunks(self.path, numbers, others)
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        names = dict.fromkeys([*numbers, *others])
+        # pyarrow reads no paths, and no objects of several kinds
+        is_plain = names.keys() <= {*self._keys} - self._nested
+        first = self._first_values(names) if is_plain else {}
+        for content, rows in lines.row_blocks(self.path):
+            if is_plain:
+                table = self._parsed(content, first, others)
+                rows = lines.check_count(rows, table, self._rows, self.label)
+            else:
+                table = [row.as_py().decode() for row in rows]
+            yield table, rows
 
-    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        if not isinstance(table, list):
+            return super()._chunk(table, numbers, others)
+        counts = np.arange(self._rows, self._rows + len(table)) + 1
+        objects = [json_row(line, n, self.label) for n, line in zip(counts, table, strict=True)]
+        values = {
+            name: [at_path(row, name) for row in objects]
+            for name in dict.fromkeys([*numbers, *others])
+        }
+        read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
+        return TableChunk(counts, read, {name: values[name] for name in others}, self.label)
+
+    def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
         reader = _arrow(".json")
-        count = 0
-        blocks = reader.ReadOptions(use_threads=False, block_size=self._bytes)
-        # labels are whole numbers, which a float may round, until one is not
-        for whole in ("int64", "float64"):
-            schema = self.schema(scores, labels, whole=whole)
-            options = reader.ParseOptions(
-                explicit_schema=schema, unexpected_field_behavior="ignore"
-            )
-            try:
-                with reader.open_json(self.path, blocks, options) as batches:
-                    for batch in islice(batches, count, None):
-                        yield batch
-                        count += 1
-                return
-            except ValueError as error:
-                if "to int64" not in str(error):
-                    raise
-
-    def schema(self, scores: Sequence[str], labels: Sequence[str], *, whole: str) -> Any:
-        """Return the Arrow schema of these columns; ``whole`` is the type of whole numbers among ``labels``."""
-        first = self._first_values([*scores, *labels])
+        blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
         kinds = [
-            (name, _kind(value, whole if name in labels else "float64"))
+            (name, _kind(value, self._whole if name in labels else "float64"))
             for name, value in first.items()
         ]
-        return _arrow().schema(kinds)
+        options = reader.ParseOptions(
+            explicit_schema=_arrow().schema(kinds), unexpected_field_behavior="ignore"
+        )
+        try:
+            return reader.read_json(_arrow().BufferReader(content), blocks, options)
+        except ValueError as error:
+            if "to int64" not in str(error):
+                raise
+            self._whole = "float64"
+            return self._parsed(content, first, labels)
 
-    def _first_values(self, names: Sequence[str]) -> dict[str, Any]:
+    def _first_values(self, names: Collection[str]) -> dict[str, Any]:
         """Return the first value of each column that is not null; None where all are."""
         values: dict[str, Any] = dict.fromkeys(names)
         # pyarrow names rows
@@ -309,53 +329,41 @@ class JsonLines(Arrow):
         return values
 
 
-_FREE = 2**26
-_MOST_RATIO = 1000
-"""Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
-"""Largest text and list in the footer of a file."""
-_LONGEST = 2**20
-"""Largest text of a cell, as in CSV."""
+"""Largest text and list in the footer of a Parquet file."""
 
 
 class Parquet(Arrow):
-    """A Parquet file."""
+    """A Parquet file.
+
+    Attributes:
+        keeps_all: Whether ``rows`` hold all columns, with their types.
+    """
+
+    keeps_all = False
 
     def _names(self) -> list[str]:
         with _arrow(".parquet").ParquetFile(self.path, **LIMITS) as file:
-            self._schema = file.schema_arrow
-        return list(self._schema.names)
+            self.schema = file.schema_arrow
+        return list(self.schema.names)
 
-    def check_size(self, names: Collection[str]) -> None:
-        """Refuse columns that take far more memory than the file takes on the disk.
-
-        Raises:
-            InputError: If they do.
-        """
-        size = expanded_size(self.path, names)
-        on_disk = self.path.stat().st_size
-        if size > max(_FREE, _MOST_RATIO * on_disk):
-            expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
-            got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
-            raise InputError(
-                expected, got, "Write it without compression, if its content is right."
-            )
-
-    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        names = dict.fromkeys([*scores, *labels])
-        self.check_size(names)
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        names = dict.fromkeys([*numbers, *others])
         texts = [name for name in names if self._is_text(name)]
+        columns = self.names if self.keeps_all else list(names)
+        check_expansion(self.path, columns)
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
         with _arrow(".parquet").ParquetFile(
-            self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
+            self.path, read_dictionary=[] if self.keeps_all else texts, pre_buffer=False, **LIMITS
         ) as file:
-            yield from file.iter_batches(batch_size=sources.ROWS, columns=list(names))
+            for batch in file.iter_batches(batch_size=sources.ROWS, columns=columns):
+                yield batch, batch
 
     def _is_text(self, name: str) -> bool:
         """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""
         types = _arrow().types
-        kind = self._schema.field(name).type
+        kind = self.schema.field(name).type
         if types.is_dictionary(kind):
             kind = kind.value_type
         if types.is_string(kind) or types.is_large_string(kind):
@@ -370,24 +378,28 @@ class Parquet(Arrow):
         return False
 
 
+def _whole(column: Any) -> Any:
+    """Return a column as one array."""
+    return column.combine_chunks() if hasattr(column, "combine_chunks") else column
+
+
 def _plain_values(column: Any) -> list[Any]:
     """Return the values of a column as Python objects; equal texts of a dictionary are one object."""
-    if not _arrow().types.is_dictionary(column.type):
+    types = _arrow().types
+    texts = column.dictionary if types.is_dictionary(column.type) else column
+    if types.is_string(texts.type) or types.is_large_string(texts.type):
+        lengths = _arrow(".compute").binary_length(texts)
+        longest = _arrow(".compute").max(lengths).as_py() or 0
+        if longest > _LONGEST:
+            fix = "Leave out columns of long text, or look for a quote that is never closed."
+            got = f"{longest:,} bytes in a cell"
+            raise InputError("a text must be shorter than 1 MiB", got, fix)
+    if texts is column:
         values: list[Any] = column.to_pylist()
         return values
     numbers = column.indices.unique().drop_null()
-    texts = dict(zip(numbers.to_pylist(), _texts(column).take(numbers).to_pylist(), strict=True))
-    return [texts.get(number) for number in column.indices.to_pylist()]
-
-
-def _texts(column: Any) -> Any:
-    """Return the texts of a dictionary, unless one is too long."""
-    texts = column.dictionary
-    longest = _arrow(".compute").max(_arrow(".compute").binary_length(texts)).as_py() or 0
-    if longest > _LONGEST:
-        fix = "Leave out columns of long text."
-        raise InputError("a text must be shorter than 1 MiB", f"{longest:,} bytes in a cell", fix)
-    return texts
+    by_number = dict(zip(numbers.to_pylist(), texts.take(numbers).to_pylist(), strict=True))
+    return [by_number.get(number) for number in column.indices.to_pylist()]
 
 
 def _arrow(module: str = "") -> Any:
@@ -408,7 +420,7 @@ def _kind(value: Any, whole: str) -> Any:
     return _arrow().type_for_alias(kinds.get(type(value), "string"))
 
 
-FORMATS: dict[str, Callable[[Path], TableSource]] = {
+FORMATS: dict[str, Callable[..., TableSource]] = {
     ".csv": Delimited,
     ".tsv": Delimited,
     ".jsonl": JsonLines,
@@ -438,12 +450,10 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
         MissingExtraError: For all but ``.npz`` without pyarrow.
     """
     path = checked_path(path)
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may not be searched
+    if not is_file(path):
         raise InputError("the file must exist", path, "Check the path.")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         fix = _OTHERS.get(suffix, "Rename or convert the file.")
         raise InputError(f"the name must end in {', '.join(FORMATS)}", path.name, fix)
-    if suffix not in (".parquet", ".npz"):
-        check_text(path)
-    return Delimited(path, separator) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
+    return FORMATS[suffix](path, *([separator] if FORMATS[suffix] is Delimited else []))
