@@ -19,7 +19,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.predictions.json_rows import json_row
 from fedlas.predictions.sources import Archive, Joined, open_archive
-from fedlas.predictions.tables import Delimited, JsonLines, Parquet
+from fedlas.predictions.tables import JsonLines, Parquet
 
 _BOM = b"\xef\xbb\xbf"
 _FAMILIES = {".tsv": ".csv", ".ndjson": ".jsonl"}
@@ -74,15 +74,16 @@ class TextWriter:
         names: Names of the numbers.
     """
 
-    def __init__(self, table: Delimited | JsonLines, file: IO[bytes], names: Sequence[str]) -> None:
+    def __init__(self, table: Any, file: IO[bytes], names: Sequence[str]) -> None:
         self.table = table
         self.file = file
         self.names = names
         self._is_first = True
         self._is_json = isinstance(table, JsonLines)
-        self._before = [f", {json.dumps(name)}: ".encode() for name in names]
-        if isinstance(table, Delimited):
-            self._before = [table.delimiter.encode()] * len(names)
+        self._before = [
+            (f", {json.dumps(name)}: " if self._is_json else table.delimiter).encode()
+            for name in names
+        ]
 
     def write(self, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows, and what is added to them."""

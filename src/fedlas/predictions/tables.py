@@ -212,7 +212,7 @@ class Delimited(Arrow):
         for content, rows in lines.row_blocks(self.path, self.delimiter):
             if not self.header:
                 self.header = rows[0].as_py().strip(b"\r\n")
-                content = content[content.obj.index(self.header) + len(self.header) :]
+                content = content[bytes(content).index(self.header) + len(self.header) :]
                 rows = rows[1:]
             if len(rows):
                 table = self.parsed(content, types)
@@ -286,14 +286,16 @@ class JsonLines(Arrow):
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         if not isinstance(table, list):
             return super()._chunk(table, numbers, others)
-        counts = np.arange(self._rows, self._rows + len(table)) + 1
+        counts = range(self._rows + 1, self._rows + len(table) + 1)
         objects = [json_row(line, n, self.label) for n, line in zip(counts, table, strict=True)]
         values = {
             name: [at_path(row, name) for row in objects]
             for name in dict.fromkeys([*numbers, *others])
         }
         read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
-        return TableChunk(counts, read, {name: values[name] for name in others}, self.label)
+        return TableChunk(
+            np.array(counts), read, {name: values[name] for name in others}, self.label
+        )
 
     def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
         reader = _arrow(".json")
