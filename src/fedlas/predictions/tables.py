@@ -1,25 +1,24 @@
-"""CSV, JSON lines and Parquet, read by pyarrow; its errors about rows become our own."""
+"""CSV and JSON lines, and the table in a file of any format."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import checked_path, is_file, parse_json
-from fedlas.predictions import lines, sources
-from fedlas.predictions.cells import TableChunk, floating, number_in
+from fedlas.predictions import lines
+from fedlas.predictions.arrow import Arrow, pyarrow_module
+from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.json_rows import at_path, json_row, numbers_at
-from fedlas.predictions.parquet_pages import check_expansion
+from fedlas.predictions.parquet import Parquet
 from fedlas.predictions.sources import Archive, TableSource
 
 _SAMPLE = 200
@@ -28,117 +27,6 @@ _SAMPLE = 200
 _DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
-_LONGEST = 2**20
-"""Most bytes of a text in a cell."""
-
-_TEMPLATES = {
-    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
-        "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
-        "Name columns of scores, or leave out rows of NA with --drop-missing.",
-    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
-        "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
-    r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
-        "every row must have {most} cells like the header; {got} in row {row} of {file}; Quote cells that hold commas.",
-    r"Column\(/(?P<column>[^/]*).*\) changed from (?P<first>\w+) to (?P<got>\w+) in row (?P<row>\d+)":
-        "column {column!r} must hold values of one kind; {first} and, in row {row} of {file}, {got}; Use one kind.",
-    r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
-        "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
-    r"straddling object":
-        "every row must be shorter than 64 MiB; a longer one in {file}; "
-        "Look for a quote that is never closed, or leave out columns of long text.",
-    r"field larger than field limit":
-        "names of columns must be shorter than 131,072 characters; a longer one in {file}; Check the first line.",
-}  # fmt: skip
-"""pyarrow's errors about a row, and ours for each: expected, got and fix."""
-
-
-class Arrow(TableSource):
-    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV.
-
-    Attributes:
-        rows: The rows of the last chunk with all columns: an Arrow array of lines, or a record batch.
-    """
-
-    rows: Any = None
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.label = path.name
-        self.notes = list[str]()
-        self._rows = 0
-        _arrow()
-        with self._guard():
-            self.names = self._names()
-
-    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`~fedlas.predictions.sources.TableSource.chunks`."""
-        self._rows = 0
-        with self._guard():
-            for table, rows in self._blocks(numbers, others):
-                chunk = self._chunk(table, numbers, others)
-                for start in range(0, len(rows), sources.ROWS):
-                    part = slice(start, start + sources.ROWS)
-                    self.rows = rows[part]
-                    yield chunk.part(part)
-                self._rows += len(rows)
-
-    def _names(self) -> list[str]:
-        raise NotImplementedError
-
-    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-        """Yield some rows of these columns, and the same rows with all columns."""
-        raise NotImplementedError
-
-    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
-        return TableChunk(
-            np.arange(self._rows, self._rows + table.num_rows) + 1,
-            {name: self._column(_whole(table.column(name)), name) for name in numbers},
-            {name: _plain_values(_whole(table.column(name))) for name in others},
-            self.label,
-        )
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:  # pyarrow raises many kinds where a file is damaged
-            text = " ".join(str(error).split())
-            for pattern, template in _TEMPLATES.items():
-                if match := re.search(pattern, text):
-                    where = match.groupdict("") | {"file": self.label}
-                    # pyarrow counts rows of a block: of CSV from 1, of JSON from 0.
-                    if "row" in where:
-                        where["row"] = str(int(where["row"]) + self._rows + text.startswith("JSON"))
-                    if "number" in where:
-                        where["column"] = self.names[int(where["number"])]
-                    parts = (part.format_map(where) for part in template.split("; "))
-                    raise InputError(*parts) from error
-            fix = "Check the file; text must be UTF-8, not Latin-1."
-            expected = f"the file must be a readable {self.path.suffix} file"
-            raise InputError(expected, f"{self.path} ({text})", fix) from error
-
-    def _column(self, values: Any, name: str) -> NDArray[Any]:
-        """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
-        types = _arrow().types
-        shape = [len(values)]
-        if hasattr(values, "value_lengths"):
-            lengths = values.value_lengths().fill_null(0).to_numpy()
-            shape.append(int(lengths.max()))
-            for row in np.flatnonzero(lengths != lengths.max())[:1]:
-                expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
-                got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
-                raise InputError(expected, got, "Write one number for each class.")
-            values = values.flatten()
-        if types.is_dictionary(values.type) or types.is_string(values.type):
-            # Numbers with percent signs, or that JSON lines have in quotes.
-            texts = _plain_values(values)
-            numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
-            values = _arrow().array([numbers[text] for text in texts], "float64")
-        if types.is_integer(values.type) or types.is_decimal(values.type):
-            values = values.cast("float64")
-        return floating(name, values.to_numpy(zero_copy_only=False), self.label).reshape(shape)
 
 
 class Delimited(Arrow):
@@ -220,7 +108,7 @@ class Delimited(Arrow):
 
     def parsed(self, content: Any, types: dict[str, str]) -> Any:
         """Return the columns of ``types`` in the bytes of some rows."""
-        reader = _arrow(".csv")
+        reader = pyarrow_module(".csv")
         size = max(1 << 20, len(content))
         blocks = reader.ReadOptions(use_threads=False, column_names=self.names, block_size=size)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
@@ -230,7 +118,7 @@ class Delimited(Arrow):
             null_values=["", *self.missing],
             decimal_point=self.decimal_point,
         )
-        return reader.read_csv(_arrow().BufferReader(content), blocks, cells, values)
+        return reader.read_csv(pyarrow_module().BufferReader(content), blocks, cells, values)
 
 
 class JsonLines(Arrow):
@@ -298,17 +186,17 @@ class JsonLines(Arrow):
         )
 
     def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
-        reader = _arrow(".json")
+        reader = pyarrow_module(".json")
         blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
         kinds = [
             (name, _kind(value, self._whole if name in labels else "float64"))
             for name, value in first.items()
         ]
         options = reader.ParseOptions(
-            explicit_schema=_arrow().schema(kinds), unexpected_field_behavior="ignore"
+            explicit_schema=pyarrow_module().schema(kinds), unexpected_field_behavior="ignore"
         )
         try:
-            return reader.read_json(_arrow().BufferReader(content), blocks, options)
+            return reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
         except ValueError as error:
             if "to int64" not in str(error):
                 raise
@@ -331,83 +219,6 @@ class JsonLines(Arrow):
         return values
 
 
-LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
-"""Largest text and list in the footer of a Parquet file."""
-
-
-class Parquet(Arrow):
-    """A Parquet file.
-
-    Attributes:
-        keeps_all: Whether ``rows`` hold all columns, with their types.
-    """
-
-    keeps_all = False
-
-    def _names(self) -> list[str]:
-        with _arrow(".parquet").ParquetFile(self.path, **LIMITS) as file:
-            self.schema = file.schema_arrow
-        return list(self.schema.names)
-
-    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-        names = dict.fromkeys([*numbers, *others])
-        texts = [name for name in names if self._is_text(name)]
-        columns = self.names if self.keeps_all else list(names)
-        check_expansion(self.path, columns)
-        # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
-        # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
-        with _arrow(".parquet").ParquetFile(
-            self.path, read_dictionary=[] if self.keeps_all else texts, pre_buffer=False, **LIMITS
-        ) as file:
-            for batch in file.iter_batches(batch_size=sources.ROWS, columns=columns):
-                yield batch, batch
-
-    def _is_text(self, name: str) -> bool:
-        """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""
-        types = _arrow().types
-        kind = self.schema.field(name).type
-        if types.is_dictionary(kind):
-            kind = kind.value_type
-        if types.is_string(kind) or types.is_large_string(kind):
-            return True
-        parts = [kind.value_type] if hasattr(kind, "value_type") else [kind]
-        simple = (types.is_primitive, types.is_decimal, types.is_null)
-        if not any(is_kind(part) for is_kind in simple for part in parts):
-            fix = "Write numbers or text, or lists of numbers."
-            raise InputError(
-                f"column {name!r} must hold numbers or text", f"{kind} in {self.label}", fix
-            )
-        return False
-
-
-def _whole(column: Any) -> Any:
-    """Return a column as one array."""
-    return column.combine_chunks() if hasattr(column, "combine_chunks") else column
-
-
-def _plain_values(column: Any) -> list[Any]:
-    """Return the values of a column as Python objects; equal texts of a dictionary are one object."""
-    types = _arrow().types
-    texts = column.dictionary if types.is_dictionary(column.type) else column
-    if types.is_string(texts.type) or types.is_large_string(texts.type):
-        lengths = _arrow(".compute").binary_length(texts)
-        longest = _arrow(".compute").max(lengths).as_py() or 0
-        if longest > _LONGEST:
-            fix = "Leave out columns of long text, or look for a quote that is never closed."
-            got = f"{longest:,} bytes in a cell"
-            raise InputError("a text must be shorter than 1 MiB", got, fix)
-    if texts is column:
-        values: list[Any] = column.to_pylist()
-        return values
-    numbers = column.indices.unique().drop_null()
-    by_number = dict(zip(numbers.to_pylist(), texts.take(numbers).to_pylist(), strict=True))
-    return [by_number.get(number) for number in column.indices.to_pylist()]
-
-
-def _arrow(module: str = "") -> Any:
-    return require(f"pyarrow{module}", extra="tables")
-
-
 def _holds_objects(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
 
@@ -415,11 +226,11 @@ def _holds_objects(value: Any) -> bool:
 def _kind(value: Any, whole: str) -> Any:
     """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
     if isinstance(value, list):
-        return _arrow().list_(
+        return pyarrow_module().list_(
             _kind(next((each for each in value if each is not None), None), whole)
         )
     kinds = {bool: "bool", int: whole, float: "float64", type(None): "float64"}
-    return _arrow().type_for_alias(kinds.get(type(value), "string"))
+    return pyarrow_module().type_for_alias(kinds.get(type(value), "string"))
 
 
 FORMATS: dict[str, Callable[..., TableSource]] = {

@@ -8,7 +8,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
-from fedlas.predictions import Columns, open_table, parquet_pages, read_predictions
+from fedlas.predictions import Columns, open_table, read_predictions
 
 TWO = Columns(logits="a,b", target="y")
 LISTS = Columns(logits="l", target="y")
@@ -180,7 +180,7 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
     parquet.write_table(
         pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd"
     )
-    monkeypatch.setattr(parquet_pages, "_FREE", 2**20)
+    monkeypatch.setattr("fedlas.predictions.parquet._FREE", 2**20)
     with pytest.raises(InputError, match=r"1,000 times .*got [\d,]+ bytes"):
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 
