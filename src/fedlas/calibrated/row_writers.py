@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.predictions.json_rows import json_row
+from fedlas.predictions.parquet import Parquet
 from fedlas.predictions.sources import Archive, Joined, open_archive
-from fedlas.predictions.tables import JsonLines, Parquet
+from fedlas.predictions.tables import JsonLines
 
 _BOM = b"\xef\xbb\xbf"
 _FAMILIES = {".tsv": ".csv", ".ndjson": ".jsonl"}
