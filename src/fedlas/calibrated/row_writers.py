@@ -209,7 +209,7 @@ class _JsonWriter(ExitStack):
         self.file = file
 
     def write(self, rows: Any) -> None:
-        """Write some rows; dates and the like become text."""
+        """Write some rows; other values than numbers and text become text, such as dates."""
         for row in rows.to_pylist():
             self.file.write(json.dumps(row, default=str).encode() + b"\n")
 
