@@ -29,3 +29,14 @@ def test_a_report_is_a_table_and_a_diagram_a_picture(tmp_path, monkeypatch):
     assert "What may be accepted" in card.data["text/html"]
     assert several.data["image/png"].startswith("iVBOR")
     assert diagram.data["image/png"].startswith("iVBOR")  # the signature of a PNG in base64
+
+
+@pytest.mark.system
+def test_no_progress_is_saved(tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    always = "from fedlas._core import terminal\nterminal._QUIET = -1.0"
+    texts = (SAMPLES, always, "evaluation = fedlas.report(P, replicates=39)")
+    made = new_notebook(cells=[new_code_cell(text) for text in texts])
+    nbclient.NotebookClient(made, timeout=300).execute(cwd=str(tmp_path))
+    assert [each.data for each in made.cells[-1].outputs] == [{"text/plain": ""}]

@@ -74,9 +74,9 @@ class Decision:
         num_samples: Test samples.
         events: Events among them.
         acted: Samples that are acted on.
-        found: Events among those.
-        recall: ``found`` over ``events``.
-        precision: ``found`` over ``acted``.
+        events_found: Events among those.
+        recall: ``events_found`` over ``events``.
+        precision: ``events_found`` over ``acted``.
         net_benefit: Of acting so, against acting on none: true positives per sample, less false alarms at their weight.
         over_all: The same against acting on every sample.
     """
@@ -86,7 +86,7 @@ class Decision:
     num_samples: int
     events: int
     acted: int = 0
-    found: int = 0
+    events_found: int = 0
     recall: Estimate | None = None
     precision: Estimate | None = None
     net_benefit: Estimate | None = None
@@ -95,7 +95,7 @@ class Decision:
     @property
     def false_alarms(self) -> int:
         """Samples that are acted on without an event."""
-        return self.acted - self.found
+        return self.acted - self.events_found
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON; omit what is not known."""
@@ -107,7 +107,8 @@ class Decision:
             name: getattr(self, name) for name in ("recall", "precision", "net_benefit", "over_all")
         }
         content |= {
-            name: getattr(self, name) for name in ("threshold", "acted", "found", "false_alarms")
+            name: getattr(self, name)
+            for name in ("threshold", "acted", "events_found", "false_alarms")
         }
         return content | {
             name: each.plain() for name, each in estimates.items() if each is not None

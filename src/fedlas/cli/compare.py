@@ -21,10 +21,9 @@ from fedlas.cli.arguments import (
     laboratory,
     option,
 )
-from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.cli.gate import add_gate, check_directed, check_gate, not_worse, show_gate
 from fedlas.predictions import PredictionTable, Reader, TopLabel
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.gate import check_directed, not_worse
 from fedlas.present.table import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import REPLICATES, check_replicates

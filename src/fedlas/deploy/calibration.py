@@ -79,7 +79,7 @@ def check_method(method: str) -> str:
     names = [
         entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"
     ]
-    return check_choice("--calibrate", method, [*names, NONE])
+    return check_choice("the calibrator", method, [*names, NONE])
 
 
 def fit_calibration(method: str, val: AnyPredictions) -> Calibration:

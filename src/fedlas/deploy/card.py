@@ -101,7 +101,7 @@ def check_card_place(path: Path) -> None:
             is_card = False
         other = None if is_card else path
     if other is not None:
-        fix = "Choose another --out, or move that file away."
+        fix = "Choose another file, or move that one away."
         raise InputError("what is there already must be a card, to be replaced", other, fix)
 
 

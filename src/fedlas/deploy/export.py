@@ -318,7 +318,7 @@ def _export(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         got = f"{type(error).__name__}: {reason[:300]}"
-        fix = "Try another --format, or leave --free-axes out." if axes else "Try another --format."
+        fix = "Try another format, or leave the free axes out." if axes else "Try another format."
         raise InputError(f"the model must be one that {form} can hold", got, fix) from error
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
@@ -398,7 +398,7 @@ def _read(form: str, content: bytes) -> Probs:
         raise
     except Exception as error:  # of any runtime
         got = f"{type(error).__name__}: {str(error)[:300]}"
-        fix = "Try another --format."
+        fix = "Try another format."
         raise InputError(f"{FORMATS[form].reader} must load what was written", got, fix) from error
 
 
@@ -451,7 +451,7 @@ def check_export(
             f"The run's model in PyTorch differs by {here:.2g} on this machine already: it predicted on another device "
             "or in another precision. Export it where it was trained, or measure it again here"
             if here > tolerance
-            else "The model gives these probabilities, so the conversion is at fault. Try another --format, or a "
+            else "The model gives these probabilities, so the conversion is at fault. Try another format, or a "
             "calibrator without steps, such as temperature"
         )
         expected_text = f"probabilities must equal the model's within {tolerance:g}"

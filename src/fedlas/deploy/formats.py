@@ -283,7 +283,7 @@ def called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
         got = (
             f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
         )
-        fix = "Try another --format, or take the sizes in the model's forward from its inputs."
+        fix = "Try another format, or take the sizes in the model's forward from its inputs."
         raise InputError("what was written must take batches of any size", got, fix) from error
 
 

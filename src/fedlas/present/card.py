@@ -297,7 +297,7 @@ def decisions_table(content: Mapping[str, Any]) -> Table:
             continue
         counts = [
             f"{row['acted']:,}",
-            f"{row['found']:,} of {row['events']:,}",
+            f"{row['events_found']:,} of {row['events']:,}",
             f"{row['false_alarms']:,}",
         ]
         benefit = row["net_benefit"]

@@ -86,7 +86,7 @@ def _false_alarms(each: Decision) -> tuple[str, str]:
 _ROWS: Mapping[str, Callable[[Decision], tuple[str, str]]] = {
     "act from, %": lambda each: (_SHARE(each.threshold), ""),
     "acted on": lambda each: (f"{each.acted:,}", f"of {each.num_samples:,}"),
-    "events found": lambda each: (f"{each.found:,}", _scaled(each.recall, each.events)),
+    "events found": lambda each: (f"{each.events_found:,}", _scaled(each.recall, each.events)),
     "recall %": lambda each: _ends(each.recall, _PERCENT),
     "false alarms": _false_alarms,
     "precision %": lambda each: _ends(each.precision, _PERCENT),
@@ -102,7 +102,7 @@ def decision_words(decision: Decision, event: str) -> str:
         return f"Decision ({rule}): no threshold keeps this on the held-out predictions."
     return (
         f"Decision ({rule}): act from {_SHARE(decision.threshold)} % on: {decision.acted:,} of "
-        f"{decision.num_samples:,} samples, {decision.found:,} of {decision.events:,} events of {event} found, "
+        f"{decision.num_samples:,} samples, {decision.events_found:,} of {decision.events:,} events of {event} found, "
         f"{decision.false_alarms:,} false alarms."
     )
 

@@ -58,7 +58,10 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
     )
     rows = [_event_row(str(name), each) for name, each in listed.items()]
     more = len(by_group) - len(listed)
-    notes = (*([f"{more} further groups: --details."] if more else []), _EVENT_LEGEND)
+    notes = (
+        *([f"{more} further groups: details=True, or --details."] if more else []),
+        _EVENT_LEGEND,
+    )
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
     return Table(columns, tuple(rows), title, notes, narrow=True)
 
@@ -161,7 +164,7 @@ def groups_table(
         *(_row(str(name), each, tested) for name, each in listed.items()),
     ]
     more = len(by_group) - len(listed)
-    notes = (*([f"{more} further groups: --details."] if more else []), _LEGEND)
+    notes = (*([f"{more} further groups: details=True, or --details."] if more else []), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
     return Table(columns, tuple(rows), title, notes)

@@ -5,9 +5,7 @@ Calibrators and thresholds are fitted on held-out predictions.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
-from fedlas._core.terminal import Bar, say
+from fedlas._core.terminal import steps
 from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.base import fit_with_notes
@@ -40,8 +38,6 @@ DEFAULT = "auto"
 """The calibrator where none is named."""
 SEED = 0
 """Seed of all replicates: runs on the same test set are resampled alike."""
-_QUIET = 10.0
-"""Seconds between two lines where there is no terminal for a bar."""
 
 
 @dataclass(frozen=True)
@@ -366,7 +362,7 @@ def estimates_by_stage(
     many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
     options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
     options["confidence_level"] = confidence_level
-    with progress_bar(len(many)) as advance:
+    with steps("intervals", len(many)) as advance:
         for stage, each in many.items():
             options |= {
                 "values": None if values is None else values[stage],
@@ -374,26 +370,3 @@ def estimates_by_stage(
             }
             results[stage] = estimated(each, measurable(metrics, each), **options)[0]
     return results
-
-
-@contextmanager
-def progress_bar(total: int, console: Any = None) -> Iterator[Callable[[str, float], None]]:
-    """A function ``advance(name, steps)`` that moves a bar with the time left; plain lines where there is no terminal.
-
-    Args:
-        total: Steps in all, which can be taken in parts; a bar of 0 is not shown.
-        console: A ``rich.console.Console``; None makes one on standard error.
-    """
-    done, shown = 0.0, time.monotonic()
-
-    def advance(name: str, steps: float) -> None:
-        nonlocal done, shown
-        done += steps
-        bar.advance(steps)
-        bar.update(text=name)
-        if not bar.live and time.monotonic() - shown > _QUIET:
-            shown = time.monotonic()
-            say(f"intervals: {done / max(total, 1):.0%}, {name}", on=bar.console)
-
-    with Bar("intervals", total=total, on=console, quiet=total == 0) as bar:
-        yield advance

@@ -136,10 +136,10 @@ def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
     if metric not in METRICS:
         return Column(metric, metric=metric, places=places, shown=shown)
     entry = METRICS[metric]
-    unit = "%" if entry.metadata["percent"] else ""
-    arrow = ARROWS[entry.metadata["higher_is_better"]]
+    unit = "%" if entry.percent else ""
+    arrow = ARROWS[entry.higher_is_better]
     about = plain_summary(entry.summary)
-    return Column(str(entry.metadata["title"]), unit, arrow, about, metric, places, shown=shown)
+    return Column(entry.title, unit, arrow, about, metric, places, shown=shown)
 
 
 def table_of(
@@ -179,7 +179,7 @@ def cell_of(value: Any) -> Cell:
 
 def is_detail(metric: str) -> bool:
     """Return whether ``metric`` is registered as a detail of the main metrics."""
-    return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
+    return metric in METRICS and METRICS[metric].detail
 
 
 def plain_summary(summary: str) -> str:

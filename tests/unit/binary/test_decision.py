@@ -19,7 +19,11 @@ def test_a_cost_ratio_is_a_threshold(draw):
     test = draw(2000)
     found = decide(None, test, Rule(cost_ratio=4))
     acts, happened = counted(test, 0.2)
-    assert (found.threshold, found.acted, found.found) == (0.2, acts.sum(), (acts & happened).sum())
+    assert (found.threshold, found.acted, found.events_found) == (
+        0.2,
+        acts.sum(),
+        (acts & happened).sum(),
+    )
     assert found.events == happened.sum()
     assert found.false_alarms == (acts & ~happened).sum()
     curve = binary.net_benefit(test, thresholds=[0.2])

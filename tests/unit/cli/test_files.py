@@ -177,7 +177,7 @@ def test_ten_groups_are_shown_and_the_rest_counted(files, capsys):
     confidence, right = files
     np.savez("many.npz", confidence=confidence, correct=right, part=np.arange(600) % 15)
     assert main(["evaluate", "many.npz", "--groups", "part", "--replicates", "60"]) == 0
-    assert "5 further groups: --details." in capsys.readouterr().out
+    assert "5 further groups: details=True, or --details." in capsys.readouterr().out
     assert (
         main(["evaluate", "many.npz", "--groups", "part", "--replicates", "60", "--details"]) == 0
     )

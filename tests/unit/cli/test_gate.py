@@ -8,8 +8,8 @@ import torch
 
 import fedlas
 from fedlas.cli import main
+from fedlas.cli.gate import Requirement, not_worse, required
 from fedlas.errors import InputError
-from fedlas.present.gate import Requirement, not_worse, required
 from fedlas.stats.estimates import Estimate
 
 

@@ -130,3 +130,12 @@ def test_a_status_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch)
     with status(live) as show:
         show("[bold]fitting")
     assert "[bold]fitting" in live.file.getvalue()
+
+
+def test_without_a_terminal_steps_are_lines(monkeypatch):
+    monkeypatch.setattr(terminal, "_QUIET", -1.0)
+    screen = Console(file=io.StringIO())
+    with terminal.steps("intervals", 4, on=screen) as advance:
+        advance("a\x1b", 1)
+        advance("b", 2)
+    assert screen.file.getvalue() == "intervals: 25%, a\\x1b\nintervals: 75%, b\n"

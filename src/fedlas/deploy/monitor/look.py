@@ -223,9 +223,7 @@ def _batch(
     """Return confidences and outcomes from confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
         if raw and card.num_classes:
-            fix = (
-                "Pass the scores of all classes, or --calibrated if the confidences are calibrated."
-            )
+            fix = "Pass the scores of all classes, or say that the confidences are calibrated."
             raise InputError(
                 "raw predictions need the scores of all classes", f"confidences in {source}", fix
             )

@@ -220,7 +220,7 @@ def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]
         InputError: If it cannot be read, is about another card, another rate of false alarms or an older version of the
             tests, or holds what no stream leaves.
     """
-    fix = "Name another --state, or remove it to start from nothing."
+    fix = "Name another file for the state, or remove it to start from nothing."
     try:
         content = read_json(path)
         other = next((key for key, value in identity.items() if content[key] != value), None)

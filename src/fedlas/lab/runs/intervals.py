@@ -11,10 +11,11 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, parse_json, path_inside, write_json
+from fedlas._core.terminal import steps
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
-from fedlas.present.stages import SEED, progress_bar
+from fedlas.present.stages import SEED
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     REPLICATES,
@@ -56,9 +57,8 @@ def with_estimates(
         if replicates and _is_stale(run, stored[run.name], replicates)
     }
     runs = []
-    with progress_bar(
-        sum(len(_stages(run)) for run in summary.runs if run.name in todo), console
-    ) as advance:
+    total = sum(len(_stages(run)) for run in summary.runs if run.name in todo)
+    with steps("intervals", total, on=console) as advance:
         for run in summary.runs:
             content = stored[run.name]
             unsaved: tuple[str, ...] = ()

@@ -269,7 +269,7 @@ class Summary:
         if not values:
             return None
         return compare_to_best(
-            values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), alpha=ALPHA
+            values, higher_is_better=bool(METRICS[metric].higher_is_better), alpha=ALPHA
         )
 
 
@@ -282,8 +282,7 @@ def is_ranked(metric: str) -> bool:
     """
     if metric not in METRICS:
         return False
-    about = METRICS[metric].metadata
-    return about["higher_is_better"] is not None and about.get("ranked", True)
+    return METRICS[metric].higher_is_better is not None and METRICS[metric].ranked
 
 
 def _text(value: object) -> str:

@@ -72,11 +72,7 @@ class Tuning:
     @property
     def title(self) -> str:
         """The objective in tables."""
-        return (
-            "refined NLL"
-            if self.objective == REFINED
-            else str(METRICS[self.objective].metadata["title"])
-        )
+        return "refined NLL" if self.objective == REFINED else METRICS[self.objective].title
 
     @property
     def maximize(self) -> bool:
@@ -89,7 +85,7 @@ class Tuning:
         if self.objective == REFINED:
             return refined_nll(val)
         value = evaluate(val, num_bins=self.recipe.train.num_bins)[self.objective]
-        return abs(value) if METRICS[self.objective].metadata["higher_is_better"] is None else value
+        return abs(value) if METRICS[self.objective].higher_is_better is None else value
 
     def runs(
         self, method: Method, number: int = 0, params: Mapping[str, Any] | None = None

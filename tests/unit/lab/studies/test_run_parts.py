@@ -1,0 +1,136 @@
+"""Calibrators on the predictions of a run: parts that its model makes, and all of them at once."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedlas.calibrators import CALIBRATORS, TemperatureScaling
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.studies import run_parts
+from fedlas.lab.studies.run_parts import run_held_out
+from fedlas.predictions import Predictions
+from fedlas.present.stages import ALL, calibrated
+
+# Fits on tiny runs have much to warn of; the notes are what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
+TINY = [
+    "train.epochs=12", "train.batch_size=50", "data.train_size=300", "data.val_size=200", "data.test_size=100",
+    "model.hidden=[12]", "train.select=accuracy",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    run = plan(
+        load_recipe("synthetic", TINY),
+        losses=["ce"],
+        seeds=[0],
+        out=tmp_path_factory.mktemp("bench"),
+    )[0]
+    execute(run)
+    return run.folder
+
+
+@pytest.fixture
+def test(folder):
+    return Predictions.load(folder / "predictions" / "test.npz")
+
+
+@pytest.fixture(scope="module")
+def everything(folder):
+    """All calibrators on the run."""
+    return calibrated(
+        ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder)
+    )
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry that a test may add to and take from."""
+    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+    return CALIBRATORS
+
+
+def add(registry, name, **changes):
+    metadata = {"title": name, "paper": "none", **changes.pop("metadata", {})}
+    registry.register(name, **metadata)(type(name.title(), (TemperatureScaling,), changes))
+
+
+class Unchanged(nn.Module):
+    """Logits as they are, with or without features."""
+
+    def forward(self, rows, features=None):
+        return rows
+
+
+def part_of(entry):
+    return entry.metadata.get("part", "val")
+
+
+def made_entries():
+    return [entry for entry in CALIBRATORS.entries() if part_of(entry) != "val"]
+
+
+def test_there_is_something_to_make():
+    assert made_entries()
+    assert {part_of(entry) for entry in made_entries()} <= {run_parts.DRIFT}
+
+
+@pytest.mark.parametrize("entry", made_entries(), ids=lambda entry: entry.name)
+def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
+    path = folder / "predictions" / f"{part_of(entry)}.npz"
+    path.unlink(missing_ok=True)
+    shown = []
+    outcome = calibrated(entry.name, test, run_held_out(folder, show=shown.append))
+    assert path.is_file()
+    assert any(path.name in text for text in shown)
+    assert outcome.parts == {entry.name: part_of(entry)}
+    assert outcome.remarks() == [f"{entry.name} is fitted on {path.name}, not on val.npz."]
+    val = Predictions.load(folder / "predictions" / "val.npz")
+    made = Predictions.load(path)
+    assert torch.equal(made.logits[: val.num_samples], val.logits)
+    expected = entry.value().fit(made).transform(test)
+    assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
+    monkeypatch.setattr(run_parts, "load_trained", None)  # from here on no model is needed
+    again = calibrated(entry.name, test, run_held_out(folder))
+    assert torch.equal(again.predictions[entry.name].logits, expected.logits)
+
+
+def test_a_made_part_without_what_is_needed_is_made_again(folder, test, registry):
+    part = part_of(made_entries()[0])
+    path = folder / "predictions" / f"{part}.npz"
+    calibrated(made_entries()[0].name, test, run_held_out(folder))
+    assert Predictions.load(path).features is None
+    add(
+        registry,
+        "needy",
+        needs=frozenset({"features"}),
+        _fit=lambda self, val: setattr(self, "_map", Unchanged()),
+        metadata={"part": part},
+    )
+    calibrated("needy", test, run_held_out(folder))
+    assert Predictions.load(path).features.shape[1] == 12
+    before = path.stat().st_mtime_ns
+    calibrated(made_entries()[0].name, test, run_held_out(folder))
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_named_file_is_for_the_one_calibrator(folder, test):
+    given = folder / "predictions" / "val.npz"
+    for entry in made_entries():
+        outcome = calibrated(entry.name, test, run_held_out(folder, val=Predictions.load(given)))
+        assert outcome.parts == {}
+        expected = entry.value().fit(Predictions.load(given)).transform(test)
+        assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
+
+
+def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
+    outcome = everything
+    assert set(outcome.predictions) | set(outcome.errors) == set(CALIBRATORS)
+    assert not outcome.errors
+    assert list(outcome.predictions) == list(CALIBRATORS)
+    for name in ("temperature", *(entry.name for entry in made_entries())):
+        alone = calibrated(name, test, run_held_out(folder)).predictions[name]
+        assert torch.equal(outcome.predictions[name].logits, alone.logits)
