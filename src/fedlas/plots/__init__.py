@@ -17,12 +17,13 @@ from fedlas.plots.positive_class import positive_reliability_diagram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.seeds import seed_values
-from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
+from fedlas.plots.theme import DARK, LIGHT, PAPER, Theme, new_axes, paper_axes
 from fedlas.plots.training import training_curves
 
 __all__ = [
     "DARK",
     "LIGHT",
+    "PAPER",
     "CalibrationCurve",
     "ConsistencyBand",
     "Theme",
@@ -30,6 +31,7 @@ __all__ = [
     "consistency_band",
     "decision_curve",
     "new_axes",
+    "paper_axes",
     "positive_reliability_diagram",
     "reliability_diagram",
     "risk_coverage",
