@@ -87,11 +87,7 @@ def compare(
 
 def stream(samples: int, classes: int = 10, batch: int = 2**16) -> None:
     """Peak memory and time of all streaming metrics at ``samples`` and at a hundredth of them."""
-    names = [
-        entry.name
-        for entry in METRICS.entries()
-        if not entry.metadata.get("needs") and entry.name != "ace"
-    ]
+    names = [entry.name for entry in METRICS.entries() if not entry.needs and entry.name != "ace"]
     for total in (samples // 100, samples):
         metrics = StreamingMetrics(classes, metrics=names)
         generator = torch.Generator().manual_seed(0)
@@ -150,12 +146,8 @@ def main() -> None:
         compare("ece", expected_calibration_error, samples, classes, arguments.repeats)
     if arguments.each:
         for entry in METRICS.entries():
-            if not entry.metadata.get("needs"):
-                repeats = (
-                    arguments.repeats
-                    if entry.metadata.get("default", True)
-                    else min(3, arguments.repeats)
-                )
+            if not entry.needs:
+                repeats = arguments.repeats if entry.default else min(3, arguments.repeats)
                 compare(entry.name, entry.value, 50_000, 1000, repeats)
 
 

@@ -71,7 +71,7 @@ def speed(samples: int, classes: int, replicates: int, repeats: int) -> None:
     )
     print(f"{'':<16} {'bootstrap':>10} {'loop':>10} {'ratio':>8} {'noise floor':>14}")
     for entry in METRICS.entries():
-        if entry.metadata.get("needs"):
+        if entry.needs:
             continue
 
         def ours(name: str = entry.name) -> object:

@@ -32,15 +32,15 @@ def test_metadata(entry):
         "higher_is_better": bool | None,
         "percent": bool,
     }.items():
-        assert isinstance(entry.metadata.get(name, ...), kind), name
+        assert isinstance(getattr(entry, name), kind), name
     assert entry.summary.endswith(".")
-    assert entry.metadata.get("needs", frozenset()) <= {"features", "label_probs"}
-    assert isinstance(entry.metadata.get("one_pass", None), OnePass | None)
-    assert isinstance(entry.metadata.get("streaming", None), Approximation | None)
+    assert entry.needs <= {"features", "label_probs"}
+    assert isinstance(entry.one_pass, OnePass | None)
+    assert isinstance(entry.streaming, Approximation | None)
 
 
 def test_titles_are_unique():
-    titles = [entry.metadata["title"] for entry in METRICS.entries()]
+    titles = [entry.title for entry in METRICS.entries()]
     assert len(set(titles)) == len(titles)
 
 
@@ -54,7 +54,7 @@ def test_a_finite_float_for_any_shape_and_scale(entry):
     for shape in ((1, 1), (1, 2), (2, 1), (3, 2), (7, 300), (400, 3)):
         for scale in (0.0, 1.0, 1e4):
             p = predictions(*shape, scale=scale)
-            if entry.metadata.get("several_labels") and len(p.target.unique()) == 1:
+            if entry.several_labels and len(p.target.unique()) == 1:
                 with pytest.raises(InputError, match="at least two classes"):
                     entry.value(p)
                 continue
@@ -101,11 +101,9 @@ def test_better_predictions_score_better_where_direction_is_claimed(entry):
     bad = [wrong * 20 - onehot * 9, onehot * 0.5, unsure_or_wrong]
     good = entry.value(Predictions(onehot * 30, target, label_probs=onehot))
     others = [entry.value(Predictions(logits, target, label_probs=onehot)) for logits in bad]
-    if entry.metadata["higher_is_better"] is None:  # it has a sign, and 0 is best
+    if entry.higher_is_better is None:  # it has a sign, and 0 is best
         good, others = abs(good), [abs(value) for value in others]
-    ahead = [
-        good - value if entry.metadata["higher_is_better"] else value - good for value in others
-    ]
+    ahead = [good - value if entry.higher_is_better else value - good for value in others]
     assert min(ahead) > -1e-9
     assert max(ahead) > 1e-3
 
@@ -125,7 +123,7 @@ def can_stream(entry):
 def test_streaming_in_shards_of_any_order_gives_the_same_number(entry):
     """To the last bit; and the metric's own, or what is nearer to it than the error that is stated."""
     if not can_stream(entry):
-        assert not entry.metadata.get("default", True)
+        assert not entry.default
         pytest.skip("needs more than sums")
     p = predictions(700)
     shards = torch.randperm(700).split([1, 250, 99, 350])
@@ -142,10 +140,10 @@ def test_streaming_in_shards_of_any_order_gives_the_same_number(entry):
             merged.merge(parts[number])
         assert merged.compute() == whole.compute()
     (value,), (error,) = whole.compute().values(), whole.error_bounds().values()
-    rounding = 1e-12 if "streaming" in entry.metadata else 0
+    rounding = 1e-12 if entry.streaming is not None else 0
     assert abs(value - entry.value(p)) <= error + rounding
     assert error < 2e-2
-    assert "streaming" in entry.metadata or error == 0
+    assert entry.streaming is not None or error == 0
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "test.npz", torch.zeros(2, 2)])

@@ -64,9 +64,7 @@ def agree(entry, rows, seed, case):
 def test_of_any_shape_and_number_of_bins(entry):
     for shape, num_bins in CASES:
         p = predictions(*shape)
-        if p.num_samples > 50 or not entry.metadata.get(
-            "several_labels"
-        ):  # else a replicate may have one label
+        if p.num_samples > 50 or not entry.several_labels:  # else a replicate may have one label
             agree(entry, Rows(p, num_bins), 1, (shape, num_bins))
 
 

@@ -15,12 +15,8 @@ from fedlas.metrics.evaluate import values_of
 
 # Coarse logits make ties and edges frequent; the large ones make probabilities 0 and 1.
 LOGITS = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, math.log(2), math.log(3), 30.0, -200.0, 200.0])
-OTHERS = [
-    e.name
-    for e in METRICS.entries()
-    if not e.metadata.get("default", True) and not e.metadata.get("needs")
-]
-EVERY = [e for e in METRICS.entries() if not e.metadata.get("needs")]
+OTHERS = [e.name for e in METRICS.entries() if not e.default and not e.needs]
+EVERY = [e for e in METRICS.entries() if not e.needs]
 
 
 def defined(entries, predictions):
@@ -29,14 +25,12 @@ def defined(entries, predictions):
     if predictions.weights is not None:
         labels = labels[predictions.weights > 0]
     several = len(labels.unique()) > 1
-    return [each for each in entries if several or not each.metadata.get("several_labels")]
+    return [each for each in entries if several or not each.several_labels]
 
 
 # of samples, and not by their shares alone
 BY_NUMBER = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
-STREAMING = [
-    e.name for e in METRICS.entries() if "one_pass" in e.metadata and not e.metadata.get("needs")
-]
+STREAMING = [e.name for e in METRICS.entries() if e.one_pass is not None and not e.needs]
 
 
 @st.composite
@@ -182,7 +176,7 @@ def test_merged_shards_are_the_whole(p, num_bins, random):
             if "num_bins" in inspect.signature(METRICS[name].value).parameters
             else {}
         )
-        rounding = 1e-12 if "streaming" in METRICS[name].metadata else 0
+        rounding = 1e-12 if METRICS[name].streaming is not None else 0
         assert abs(value - METRICS[name].value(p, **options)) <= bounds[name] + rounding, name
 
 
@@ -232,7 +226,7 @@ def test_an_exact_shift_of_all_logits_changes_no_metric_of_the_registry(given, n
     moved = p.with_logits(p.logits + shift)
     assert torch.equal(moved.logits - shift, p.logits)
     for entry in defined(METRICS.entries(), p):
-        if not entry.metadata.get("needs"):
+        if not entry.needs:
             options = (
                 {"num_bins": num_bins}
                 if "num_bins" in inspect.signature(entry.value).parameters

@@ -11,11 +11,11 @@ _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 
 
-def printable(text: str) -> str:
+def printable(text: str, unchanged: str = "") -> str:
     r"""Return ``text`` on one line, with every character that a terminal or a page would interpret escaped.
 
-    Control characters (line breaks and tabs too), invisible format characters such as direction overrides, and lone
-    surrogates become escapes as in Python source; all other text is unchanged.
+    Control characters (line breaks and tabs too, if they are not among the ``unchanged``), invisible format characters
+    such as direction overrides, and lone surrogates become escapes as in Python source; all other text is unchanged.
 
     Example:
         >>> print(printable("grün\x1b[2J\n\u202e"))
@@ -25,7 +25,7 @@ def printable(text: str) -> str:
         return text
     return "".join(
         char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS
+        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS + unchanged
         else char
         for char in text
     )

@@ -219,18 +219,13 @@ def column_options(columns: Columns | None) -> str:
     parts: list[str] = []
     for each in fields(Columns):
         value: Any = getattr(columns, each.name, each.default)
+        if not value or value == each.default:
+            continue
         option = "--sep" if each.name == "separator" else option_of(each.name)
-        if value is True:
-            parts.append(option)
-        elif value and value != each.default:
-            names = (
-                [value]
-                if isinstance(value, str)
-                else [",".join(value)]
-                if each.name == "classes"
-                else value
-            )
-            parts += [f"{option} {shlex.quote(name)}" for name in names]
+        if each.name == "classes":
+            value = ",".join(value)
+        names = [value] if isinstance(value, str) else value
+        parts += [option] if value is True else [f"{option} {shlex.quote(name)}" for name in names]
     return "".join(f" {part}" for part in parts)
 
 

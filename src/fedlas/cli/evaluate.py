@@ -96,8 +96,9 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
-    _check(args)
-    reader = Reader(columns_of(args))
+    columns = columns_of(args)
+    _check(args, columns)
+    reader = Reader(columns)
     run = args.file.is_dir()
     with status() as show:
         val = None if args.on is None else reader(args.on)
@@ -111,7 +112,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         else:
             predictions = reader.read([args.file, *more])
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
-        repair += column_options(columns_of(args))
+        repair += column_options(columns)
         try:
             evaluation = report(
                 predictions,
@@ -136,11 +137,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         except InputError as error:
             raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
     _show(evaluation, args)
-    is_table = (
-        args.on is not None and not run and not is_log(args.on, columns_of(args) or Columns())
-    )
+    is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
-        say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
+        say(f"next: {_calibrate_line(args.on, columns, *evaluation.outcome.fitted)}")
     return (
         show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
         if args.require
@@ -148,12 +147,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
 
 
-def _calibrate_line(args: argparse.Namespace, method: str) -> str:
+def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
-    options = column_options(columns_of(args)) + (
-        "" if method == DEFAULT else f" --method {method}"
-    )
-    return f"fedlas calibrate {shlex.quote(str(args.on))}{options} --out cal.json"
+    options = column_options(columns) + ("" if method == DEFAULT else f" --method {method}")
+    return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
 
 
 def _checks(evaluation: Evaluation, rules: Sequence[str]) -> list[Check]:
@@ -176,14 +173,14 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
             say(f"report: {args.report}")
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
     if args.calibrate == ALL and args.require:
         fix = "Name one calibrator."
         raise InputError("--require is for one model", "--calibrate all", fix)
-    if args.file.is_dir() and columns_of(args) is not None:
+    if args.file.is_dir() and columns is not None:
         fix = "Leave their options out, or name a file of predictions."
         raise InputError("columns are for files", f"the folder {args.file}", fix)
     if args.report is None:

@@ -111,7 +111,7 @@ def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]
         margin: Largest rise (of a metric that should be high: fall) that is allowed, at least 0.
         names: Names of the two.
     """
-    higher = METRICS[difference.metric].metadata["higher_is_better"]
+    higher = METRICS[difference.metric].higher_is_better
     about = column(difference.metric)
     worse = -difference.difference if higher else difference.difference
     ends = (-difference.high, -difference.low) if higher else (difference.low, difference.high)
@@ -137,11 +137,9 @@ def check_directed(metrics: Sequence[str]) -> None:
         InputError: For one.
     """
     for metric in metrics:
-        if metric not in METRICS or METRICS[metric].metadata["higher_is_better"] is None:
+        if metric not in METRICS or METRICS[metric].higher_is_better is None:
             known = [
-                entry.name
-                for entry in METRICS.entries()
-                if entry.metadata["higher_is_better"] is not None
+                entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
             expected = (
                 f"--fail-if-worse must name metrics with a better direction, {', '.join(known)}"

@@ -325,7 +325,7 @@ def _results(content: Mapping[str, Any], task: str | None) -> Iterator[EvalResul
     data = _word(content["data"]["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
     for name, entry in content["metrics"]["calibrated"].items():
-        title = METRICS[name].metadata["title"] if name in METRICS else _word(name)
+        title = METRICS[name].title if name in METRICS else _word(name)
         yield EvalResult(
             task_type=task or "classification", dataset_type=slug, dataset_name=data, dataset_split="test",
             metric_type=_word(name), metric_name=title, metric_value=float(entry["value"]),
@@ -379,15 +379,19 @@ def _made(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metric_row(name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    about: Mapping[str, Any] = METRICS[name].metadata if name in METRICS else {}
-    percent = about.get("percent")
-    arrow = _ARROWS.get(about.get("higher_is_better"), "")
+    title = _word(name)
+    percent = False
+    arrow = ""
+    if name in METRICS:
+        title = METRICS[name].title
+        percent = METRICS[name].percent
+        arrow = _ARROWS.get(METRICS[name].higher_is_better, "")
     scale, places = (100, 2) if percent else (1, 4)
     last = stages[-1][name]
     ends = [f"{scale * float(last[end]):.{places}f}" for end in ("low", "high") if end in last]
     values = [f"{scale * float(stage[name]['value']):.{places}f}" for stage in stages]
     return [
-        f"{about.get('title', _word(name))}{' %' if percent else ''}{arrow}",
+        f"{title}{' %' if percent else ''}{arrow}",
         *values,
         " to ".join(ends),
     ]

@@ -315,8 +315,7 @@ class CalibrationScorer:
 
     def __post_init__(self) -> None:
         check_count("num_bins", self.num_bins)
-        about = METRICS[self.metric].metadata
-        if about["higher_is_better"] is None or about.get("needs"):
+        if METRICS[self.metric].higher_is_better is None or METRICS[self.metric].needs:
             fix = f"Choose one of {', '.join(_directed())}."
             raise InputError("metric must have a better direction", self.metric, fix)
 
@@ -324,7 +323,7 @@ class CalibrationScorer:
     def name(self) -> str:
         """The metric's name, after ``neg_`` if its sign is changed."""
         entry = METRICS[self.metric]
-        return entry.name if entry.metadata["higher_is_better"] else f"neg_{entry.name}"
+        return entry.name if entry.higher_is_better else f"neg_{entry.name}"
 
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
         """Return the score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
@@ -355,11 +354,7 @@ def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # n
 
 def _directed() -> list[str]:
     entries = METRICS.entries()
-    return [
-        e.name
-        for e in entries
-        if e.metadata["higher_is_better"] is not None and not e.metadata.get("needs")
-    ]
+    return [e.name for e in entries if e.higher_is_better is not None and not e.needs]
 
 
 scorers: dict[str, CalibrationScorer] = {
@@ -371,7 +366,7 @@ scorers: dict[str, CalibrationScorer] = {
 def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
     entries = [METRICS[each.metric] for each in which]
     values = values_of(predictions, entries, which[0].num_bins)
-    signs = [1 if entry.metadata["higher_is_better"] else -1 for entry in entries]
+    signs = [1 if entry.higher_is_better else -1 for entry in entries]
     return {
         each.name: sign * values[entry.name]
         for each, entry, sign in zip(which, entries, signs, strict=True)

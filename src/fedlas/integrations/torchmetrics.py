@@ -164,7 +164,7 @@ class CalibrationMetric(CalibrationMetrics):
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]  # an attribute there; here it depends on the name
         """As registered; None if the metric has a sign, and 0 is best."""
-        return METRICS[self.name].metadata["higher_is_better"]
+        return METRICS[self.name].higher_is_better
 
     def compute(self) -> Tensor:  # type: ignore[override]  # a number, so that it can be monitored
         """Return the metric of all samples so far, float64.

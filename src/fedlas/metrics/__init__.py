@@ -17,22 +17,6 @@ How a metric streams:
 6. The bootstrap (:mod:`fedlas.stats`) builds the same tables for many replicates at a time and calls the same formula.
 """
 
-# The order in which these modules register their metrics is the order of columns in tables.
-# isort: off
-from fedlas.metrics.row_mean import accuracy, brier_score, negative_log_likelihood, top_k_accuracy
-from fedlas.metrics.ece import expected_calibration_error
-from fedlas.metrics.calibration_error import adaptive_ece, maximum_calibration_error
-from fedlas.metrics.classwise import classwise_calibration_error
-from fedlas.metrics.smooth import smooth_calibration_error
-from fedlas.metrics.signed import (
-    confidence_gap,
-    overconfident_calibration_error,
-    underconfident_calibration_error,
-)
-from fedlas.metrics.debiased import debiased_squared_calibration_error
-from fedlas.metrics.true_error import true_calibration_error
-from fedlas.metrics.rmsce import root_mean_square_calibration_error
-from fedlas.metrics.ks import ks_calibration_error
 from fedlas.metrics.ace import classwise_adaptive_calibration_error
 from fedlas.metrics.brier_decomposition import (
     BrierDecomposition,
@@ -40,17 +24,14 @@ from fedlas.metrics.brier_decomposition import (
     brier_decomposition,
     brier_refinement,
 )
-from fedlas.metrics.selective import (
-    area_under_generalized_risk_coverage,
-    area_under_risk_coverage,
-    excess_area_under_risk_coverage,
+from fedlas.metrics.calibration_error import (
+    adaptive_ece,
+    maximum_calibration_error,
+    reliability_bins,
 )
-from fedlas.metrics.ranking_scores import auroc, average_precision
-from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
-
-# isort: on
-from fedlas.metrics.calibration_error import reliability_bins
-from fedlas.metrics.ece import Bins
+from fedlas.metrics.classwise import classwise_calibration_error
+from fedlas.metrics.debiased import debiased_squared_calibration_error
+from fedlas.metrics.ece import Bins, expected_calibration_error
 from fedlas.metrics.evaluate import evaluate
 from fedlas.metrics.groups import (
     ClassCalibration,
@@ -58,8 +39,25 @@ from fedlas.metrics.groups import (
     calibration_by_class,
     calibration_by_group,
 )
-from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass, Statistic, Sums
+from fedlas.metrics.ks import ks_calibration_error
+from fedlas.metrics.ranking_scores import auroc, average_precision
+from fedlas.metrics.rmsce import root_mean_square_calibration_error
+from fedlas.metrics.row_mean import accuracy, brier_score, negative_log_likelihood, top_k_accuracy
+from fedlas.metrics.scan import METRICS, Approximation, Chunk, Metric, OnePass, Statistic, Sums
+from fedlas.metrics.selective import (
+    area_under_generalized_risk_coverage,
+    area_under_risk_coverage,
+    excess_area_under_risk_coverage,
+)
+from fedlas.metrics.signed import (
+    confidence_gap,
+    overconfident_calibration_error,
+    underconfident_calibration_error,
+)
+from fedlas.metrics.smooth import smooth_calibration_error
+from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
 from fedlas.metrics.streaming import StreamingClasses, StreamingGroups, StreamingMetrics
+from fedlas.metrics.true_error import true_calibration_error
 
 __all__ = [
     "METRICS",
@@ -69,6 +67,7 @@ __all__ = [
     "Chunk",
     "ClassCalibration",
     "GroupCalibration",
+    "Metric",
     "OnePass",
     "Statistic",
     "StreamingClasses",

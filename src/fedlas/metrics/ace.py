@@ -74,6 +74,7 @@ _STREAMING = Approximation(OnePass(ClassGrid, mean_equal_mass_gap), _grid_error)
 
 @METRICS.register(
     "ace",
+    order=170,
     title="ACE",
     default=False,
     zero_if_calibrated=True,

@@ -119,6 +119,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
 
 @METRICS.register(
     "brier_calibration",
+    order=180,
     squares=True,
     title="Brier calibration",
     percent=False,
@@ -153,6 +154,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
 
 @METRICS.register(
     "brier_refinement",
+    order=190,
     title="Brier refinement",
     percent=False,
     default=False,

@@ -177,6 +177,7 @@ _ADAPTIVE = {
 
 @METRICS.register(
     "adaptive_ece",
+    order=60,
     title="Adaptive ECE",
     zero_if_calibrated=True,
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
@@ -220,6 +221,7 @@ def adaptive_ece(
 
 @METRICS.register(
     "mce",
+    order=70,
     title="MCE",
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",

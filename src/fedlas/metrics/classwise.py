@@ -241,6 +241,7 @@ _CLASSWISE = {
 
 @METRICS.register(
     "classwise_ece",
+    order=80,
     title="Classwise ECE",
     zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",

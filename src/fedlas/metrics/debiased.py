@@ -34,6 +34,7 @@ _DEBIASED = OnePass(EqualWidth, lambda bins: debiased_square(bins.table()))
 
 @METRICS.register(
     "debiased_ece2",
+    order=130,
     title="Debiased ECE²",
     # unbiased, so around 0 where there is nothing to find: below 0 is no better
     higher_is_better=None,

@@ -195,6 +195,7 @@ _ECE = OnePass(EqualWidth, lambda bins: mean_gap(bins.table()))
 
 @METRICS.register(
     "ece",
+    order=50,
     title="ECE",
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",

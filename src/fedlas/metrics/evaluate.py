@@ -10,7 +10,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.scan import (
     METRICS,
     AnyOnePass,
-    MetricEntry,
+    Metric,
     Statistic,
     scan,
     top_label_is_enough,
@@ -70,16 +70,12 @@ def evaluate(
     return values_of(predictions, default_metrics(predictions), num_bins)
 
 
-def default_metrics(predictions: AnyPredictions) -> list[MetricEntry]:
+def default_metrics(predictions: AnyPredictions) -> list[Metric]:
     """Return the metrics that ``evaluate`` computes of these predictions."""
-    return [
-        e
-        for e in METRICS.entries()
-        if e.metadata.get("default", True) and not lacking(e, predictions)
-    ]
+    return [e for e in METRICS.entries() if e.default and not lacking(e, predictions)]
 
 
-def entries_of(metrics: Iterable[str]) -> list[MetricEntry]:
+def entries_of(metrics: Iterable[str]) -> list[Metric]:
     """Return the entries of metrics by name, each once.
 
     Raises:
@@ -88,15 +84,15 @@ def entries_of(metrics: Iterable[str]) -> list[MetricEntry]:
     return list({METRICS[name].name: METRICS[name] for name in metrics}.values())
 
 
-def lacking(entry: MetricEntry, predictions: AnyPredictions) -> bool:
+def lacking(entry: Metric, predictions: AnyPredictions) -> bool:
     """Return whether a metric needs what ``predictions`` do not hold: the other classes, or an optional array."""
     if isinstance(predictions, TopLabel):
         return not top_label_is_enough(entry)
-    return any(getattr(predictions, name) is None for name in entry.metadata.get("needs", ()))
+    return any(getattr(predictions, name) is None for name in entry.needs)
 
 
 def values_of(
-    predictions: AnyPredictions, entries: Sequence[MetricEntry], num_bins: int
+    predictions: AnyPredictions, entries: Sequence[Metric], num_bins: int
 ) -> dict[str, float]:
     """Return the metrics of ``entries``, from one pass; each equals what its own function returns, to the last bit.
 
@@ -109,16 +105,16 @@ def values_of(
                 raise needs_all_classes(f"{entry.name!r}")
     statistics: dict[Callable[[Any, int], Any], Statistic] = {}
     for entry in entries:
-        takes_weights = entry.metadata.get("weighted", False)
-        if (one_pass := entry.metadata.get("one_pass")) is not None:
+        takes_weights = entry.weighted
+        if (one_pass := entry.one_pass) is not None:
             if one_pass.statistic not in statistics:
                 statistics[one_pass.statistic] = one_pass.statistic(predictions, num_bins)
             takes_weights = getattr(statistics[one_pass.statistic], "takes_weights", False)
         check_takes_weights(predictions, takes_weights=takes_weights)
     scan(predictions, statistics.values())
 
-    def value(entry: MetricEntry) -> float:
-        one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    def value(entry: Metric) -> float:
+        one_pass: AnyOnePass | None = entry.one_pass
         if one_pass is not None:
             return float(one_pass.value(statistics[one_pass.statistic]))
         options = (

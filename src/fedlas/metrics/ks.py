@@ -37,6 +37,7 @@ _STREAMING = Approximation(
 
 @METRICS.register(
     "ks",
+    order=160,
     title="KS error",
     default=False,
     zero_if_calibrated=True,

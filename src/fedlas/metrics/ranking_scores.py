@@ -31,6 +31,7 @@ def area_influence(predictions: Predictions) -> Floats | None:
 
 @METRICS.register(
     "auroc",
+    order=230,
     title="AUROC",
     higher_is_better=True,
     percent=False,
@@ -65,6 +66,7 @@ def auroc(predictions: Predictions) -> float:
 
 @METRICS.register(
     "average_precision",
+    order=240,
     title="Average precision",
     higher_is_better=True,
     percent=False,

@@ -22,6 +22,7 @@ _RMSCE = OnePass(EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
 
 @METRICS.register(
     "rmsce",
+    order=150,
     title="RMSCE",
     default=False,
     zero_if_calibrated=True,

@@ -164,7 +164,7 @@ _TOP1 = row_mean(lambda chunk: chunk.correct, top_label=True, between=(0, 1))
 
 
 @METRICS.register(
-    "accuracy", title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1
+    "accuracy", order=10, title="Accuracy", higher_is_better=True, paper="folklore", one_pass=_TOP1
 )
 def accuracy(predictions: Predictions | TopLabel) -> float:
     """Share of samples whose predicted class is the label.
@@ -184,6 +184,7 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
 
 @METRICS.register(
     "top5",
+    order=20,
     title="Top-5 accuracy",
     higher_is_better=True,
     paper="Russakovsky et al. 2015, ImageNet large scale visual recognition challenge",
@@ -217,7 +218,12 @@ _BRIER = row_mean(lambda chunk: chunk.squared_error, between=(0, 2))
 
 
 @METRICS.register(
-    "nll", title="NLL", percent=False, paper="Good 1952, Rational decisions", one_pass=_NLL
+    "nll",
+    order=30,
+    title="NLL",
+    percent=False,
+    paper="Good 1952, Rational decisions",
+    one_pass=_NLL,
 )
 def negative_log_likelihood(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the labels, ``mean_i -log p_i[y_i]``.
@@ -237,6 +243,7 @@ def negative_log_likelihood(predictions: Predictions) -> float:
 
 @METRICS.register(
     "brier",
+    order=40,
     title="Brier",
     percent=False,
     paper="Brier 1950, Verification of forecasts expressed in terms of probability",

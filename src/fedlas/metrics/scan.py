@@ -6,10 +6,11 @@ as all the default metrics together. Here the two work buffers are as large as o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -273,31 +274,84 @@ def scan(predictions: AnyPredictions, statistics: Iterable[Statistic]) -> None:
             statistic.update(chunk)
 
 
-METRICS: Registry[Callable[..., float]] = Registry(
-    "metric", ignores_case=True, higher_is_better=False, percent=True, paper=""
-)
-"""Functions ``Predictions -> float``.
+@dataclass(frozen=True)
+class Metric(Entry[Callable[..., float]]):
+    """One registered metric: its function, how it is computed and how it is shown.
 
-Metadata: ``title`` (column head in tables), ``higher_is_better`` (False if not given; None if it has a sign and 0 is
-best), ``percent`` (reports multiply by 100; True if not given); optional ``paper``,
-``one_pass`` (an :class:`OnePass`: shares the one pass of
-``evaluate``; without it the function is simply called), ``streaming`` (an :class:`Approximation` from sums, where
-``one_pass`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
-frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
-table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
-worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
-``top_label`` (True: a metric without ``one_pass`` that takes a :class:`~fedlas.TopLabel` too; a pass knows by itself),
-``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
-``squares`` (True: a sum of squared gaps, of which a part is chance whatever the truth), ``weighted`` (True: a function
-without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
-``several_labels`` (True: it is not defined where all samples have one label, and raises InputError there),
-``influence`` (from predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired tests
-come from its sums in place of replicates) and
-``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
-is not, so that their bias must not be taken off the value).
-"""
+    Attributes:
+        name: Registry name, lower-case.
+        value: The function, ``Predictions -> float``.
+        summary: First line of its docstring.
+        title: Column head in tables; the name where none is passed.
+        order: Place among the columns of tables; metrics of others come last.
+        default: Whether ``evaluate`` computes it.
+        higher_is_better: None if it has a sign and 0 is best.
+        percent: Whether reports multiply it by 100.
+        detail: Whether reports show it in their second table.
+        ranked: False if one gets better in it by getting worse in another, as O-ECE falls when all confidences do:
+            reports keep its arrow and its noise floor, and mark no best.
+        paper: Where it comes from.
+        needs: Optional arrays of ``Predictions`` without which it is skipped.
+        one_pass: How it is computed in the pass of ``evaluate``; without it the function is called.
+        streaming: From sums, where ``one_pass`` keeps all samples.
+        top_label: Whether a metric without ``one_pass`` takes a :class:`~fedlas.TopLabel` too.
+        weighted: Whether a metric without ``one_pass`` heeds ``predictions.weights``; others refuse them.
+        several_labels: Whether it raises InputError where all samples have one label.
+        zero_if_calibrated: Whether it is never negative, and goes to 0 with growing ``N`` if the model is calibrated.
+        squares: Whether it is a sum of squared gaps, of which a part is chance whatever the truth.
+        unbiased: Whether its mean over test sets is what it estimates, though that of its bootstrap replicates is not,
+            so that their bias must not be taken off the value.
+        influence: From predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired
+            tests come from its sums in place of replicates.
+    """
 
-MetricEntry = Entry[Callable[..., float]]
+    title: str = ""
+    order: float = math.inf
+    default: bool = True
+    higher_is_better: bool | None = False
+    percent: bool = True
+    detail: bool = False
+    ranked: bool = True
+    paper: str = ""
+    needs: frozenset[str] = frozenset()
+    one_pass: OnePass[Any] | None = None
+    streaming: Approximation[Any] | None = None
+    top_label: bool = False
+    weighted: bool = False
+    several_labels: bool = False
+    zero_if_calibrated: bool = False
+    squares: bool = False
+    unbiased: bool = False
+    influence: Callable[[Any], Floats | None] | None = None
+
+
+class MetricRegistry(Registry[Callable[..., float]]):
+    """Metrics by name, in the order of their columns."""
+
+    def add(self, name: str, value: Callable[..., float], **fields: Any) -> None:
+        """Register a function ``Predictions -> float`` with the fields of :class:`Metric`."""
+        super().add(name, value)
+        metadata = {"paper": fields.get("paper", "")}
+        fields = {"title": name, **fields}
+        self._entries[name] = Metric(name, value, self._entries[name].summary, metadata, **fields)
+        # Sorting is stable: metrics of others keep the order of their registration.
+        self._entries = {each.name: each for each in sorted(self.entries(), key=_order)}
+
+    def __getitem__(self, name: str) -> Metric:
+        return cast(Metric, super().__getitem__(name))
+
+    def entries(self) -> list[Metric]:  # type: ignore[override]  # narrower
+        """Return all metrics, in the order of their columns."""
+        return cast("list[Metric]", super().entries())
+
+
+def _order(metric: Metric) -> float:
+    return metric.order
+
+
+METRICS = MetricRegistry("metric", ignores_case=True)
+"""Functions ``Predictions -> float``, each with its :class:`Metric` record."""
+
 S = TypeVar("S", bound=Statistic)
 Variant = Literal["exact", "reference"]
 """The definition, or the published code where that differs."""
@@ -358,7 +412,7 @@ class Approximation(Generic[S]):
     error: Callable[[S], float]
 
 
-def top_label_is_enough(entry: MetricEntry) -> bool:
+def top_label_is_enough(entry: Metric) -> bool:
     """Return whether a metric can be computed of a :class:`~fedlas.TopLabel`."""
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
-    return bool(entry.metadata.get("top_label")) if one_pass is None else one_pass.top_label
+    one_pass: AnyOnePass | None = entry.one_pass
+    return bool(entry.top_label) if one_pass is None else one_pass.top_label

@@ -101,7 +101,13 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
 
 
 @METRICS.register(
-    "aurc", title="AURC", default=False, paper=_PAPER, one_pass=_AURC, streaming=_STREAMING_AURC
+    "aurc",
+    order=200,
+    title="AURC",
+    default=False,
+    paper=_PAPER,
+    one_pass=_AURC,
+    streaming=_STREAMING_AURC,
 )
 def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
@@ -129,6 +135,7 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
 
 @METRICS.register(
     "e_aurc",
+    order=210,
     title="E-AURC",
     default=False,
     paper=_PAPER,
@@ -160,6 +167,7 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
 
 @METRICS.register(
     "augrc",
+    order=220,
     title="AUGRC",
     default=False,
     paper="Traub et al. 2024, Overcoming common flaws in the evaluation of selective classification systems",

@@ -35,6 +35,7 @@ _FEDLAS = (
 
 @METRICS.register(
     "o_ece",
+    order=100,
     title="O-ECE",
     ranked=False,
     detail=True,
@@ -77,6 +78,7 @@ def overconfident_calibration_error(
 
 @METRICS.register(
     "u_ece",
+    order=110,
     title="U-ECE",
     ranked=False,
     detail=True,
@@ -111,6 +113,7 @@ def underconfident_calibration_error(
 
 @METRICS.register(
     "confidence_gap",
+    order=120,
     title="Confidence gap",
     higher_is_better=None,
     default=False,

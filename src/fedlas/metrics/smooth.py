@@ -223,6 +223,7 @@ _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
 
 @METRICS.register(
     "smooth_ece",
+    order=90,
     title="Smooth ECE",
     detail=True,
     zero_if_calibrated=True,

@@ -40,6 +40,7 @@ _NEEDS = frozenset({"label_probs"})
 
 @METRICS.register(
     "soft_accuracy",
+    order=250,
     title="Soft accuracy",
     higher_is_better=True,
     default=False,
@@ -73,6 +74,7 @@ def soft_accuracy(predictions: Predictions) -> float:
 
 @METRICS.register(
     "soft_nll",
+    order=260,
     title="Soft NLL",
     percent=False,
     default=False,
@@ -106,6 +108,7 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
 
 @METRICS.register(
     "soft_brier",
+    order=270,
     title="Soft Brier",
     percent=False,
     default=False,

@@ -30,7 +30,7 @@ from fedlas.metrics.groups import (
     RowsInGroups,
     class_table,
 )
-from fedlas.metrics.scan import METRICS, AnyOnePass, Approximation, MetricEntry, Sums
+from fedlas.metrics.scan import METRICS, AnyOnePass, Approximation, Metric, Sums
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 
@@ -93,9 +93,7 @@ class StreamingMetrics(Accumulator):
         entries = _default_entries() if names is None else [METRICS[name] for name in names]
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._rows_pending = 0
-        self._needs_label_probs = any(
-            "label_probs" in entry.metadata.get("needs", ()) for entry in entries
-        )
+        self._needs_label_probs = any("label_probs" in entry.needs for entry in entries)
         self._entries = {entry.name: entry for entry in entries}
         self._passes: dict[str, AnyOnePass] = {}
         self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
@@ -224,7 +222,7 @@ class StreamingMetrics(Accumulator):
         self._take_pending()
         bounds = dict.fromkeys(self._passes, 0.0)
         for name, one_pass in self._passes.items():
-            approximation: Approximation[Any] | None = self._entries[name].metadata.get("streaming")
+            approximation: Approximation[Any] | None = self._entries[name].streaming
             if approximation is not None and approximation.one_pass is one_pass:
                 bounds[name] = approximation.error(self._statistics[one_pass.statistic])
         return bounds
@@ -234,17 +232,13 @@ class StreamingMetrics(Accumulator):
         return {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
 
 
-def _default_entries() -> list[MetricEntry]:
+def _default_entries() -> list[Metric]:
     """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
     empty = template(1)
-    return [
-        entry
-        for entry in default_metrics(empty)
-        if not entry.metadata.get("needs") and _pass_of(entry, empty)
-    ]
+    return [entry for entry in default_metrics(empty) if not entry.needs and _pass_of(entry, empty)]
 
 
-def _streaming_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass:
+def _streaming_pass(entry: Metric, empty: Predictions) -> AnyOnePass:
     if one_pass := _pass_of(entry, empty):
         return one_pass
     able = [each.name for each in METRICS.entries() if _pass_of(each, empty)]
@@ -253,12 +247,12 @@ def _streaming_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass:
     )
 
 
-def _pass_of(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
+def _pass_of(entry: Metric, empty: Predictions) -> AnyOnePass | None:
     """Return the metric's own pass if its statistic is made of sums, else the one for streaming, if any."""
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    one_pass: AnyOnePass | None = entry.one_pass
     if one_pass is not None and isinstance(one_pass.statistic(empty, 1), Sums):
         return one_pass
-    approximation: Approximation[Any] | None = entry.metadata.get("streaming")
+    approximation: Approximation[Any] | None = entry.streaming
     return None if approximation is None else approximation.one_pass
 
 

@@ -59,6 +59,7 @@ _TRUE = OnePass(TrueOutcome, lambda bins: mean_gap(bins.table()))
 
 @METRICS.register(
     "true_ece",
+    order=140,
     title="True ECE",
     zero_if_calibrated=True,
     paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",

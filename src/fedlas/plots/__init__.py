@@ -14,6 +14,7 @@ from fedlas.plots.decision_curve import decision_curve
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram
 from fedlas.plots.positive_class import positive_reliability_diagram
+from fedlas.plots.ranks import critical_difference_diagram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.seeds import seed_values
@@ -29,6 +30,7 @@ __all__ = [
     "Theme",
     "calibration_curve",
     "consistency_band",
+    "critical_difference_diagram",
     "decision_curve",
     "new_axes",
     "paper_axes",

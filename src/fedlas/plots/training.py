@@ -149,9 +149,8 @@ def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _label(metric: str) -> tuple[str, bool]:
     """Return axis label of a metric path, and whether it is in percent."""
     *parts, name = metric.split(".")
-    metadata = METRICS[name].metadata if name in METRICS else {}
-    title = str(metadata.get("title", name))
-    percent = bool(metadata.get("percent", False))
+    title = METRICS[name].title if name in METRICS else name
+    percent = name in METRICS and METRICS[name].percent
     where = " ".join(_PARTS.get(part, part) for part in parts)
     text = f"{where} {title if title.isupper() else title[:1].lower() + title[1:]}".strip()
     return text + (" (%)" if percent else ""), percent

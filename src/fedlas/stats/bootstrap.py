@@ -9,7 +9,7 @@ from typing import Any
 from fedlas._core.check import check_kinds
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
-from fedlas.metrics.scan import MetricEntry
+from fedlas.metrics.scan import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
@@ -171,7 +171,7 @@ def bootstrap_intervals(
 
 def _intervals(
     predictions: AnyPredictions,
-    entries: Sequence[MetricEntry],
+    entries: Sequence[Metric],
     *,
     confidence_level: float,
     replicates: int,
@@ -200,7 +200,7 @@ def _intervals(
     floors = values_in(DrawPurpose.NOISE_FLOOR, rows, above, replicates=replicates, seed=seed)
     biases = {entry.name: cell_bias(entry, rows) for entry in errors}
 
-    def interval(entry: MetricEntry) -> Interval:
+    def interval(entry: Metric) -> Interval:
         value = values[entry.name]
         replicate_values = samples[entry.name]
         if entry not in errors:
@@ -224,9 +224,9 @@ def _intervals(
     return {entry.name: interval(entry) for entry in entries}
 
 
-def is_error(entry: MetricEntry) -> bool:
+def is_error(entry: Metric) -> bool:
     """Return whether the metric is never negative, and goes to 0 with growing ``N`` if the model is calibrated."""
-    return bool(entry.metadata.get("zero_if_calibrated", False))
+    return bool(entry.zero_if_calibrated)
 
 
 def error_interval(
@@ -255,7 +255,7 @@ def error_interval(
 
 
 def plain_interval(
-    entry: MetricEntry,
+    entry: Metric,
     rows: Rows,
     value: float,
     samples: Floats,
@@ -278,7 +278,7 @@ def plain_interval(
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)
         return replace(interval, low=low, high=high, method="exact")
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
-    centered = method == "auto" and entry.metadata.get("unbiased", False)
+    centered = method == "auto" and entry.unbiased
     return interval_from(
         value, samples, confidence_level=confidence_level, method="centered" if centered else method
     )

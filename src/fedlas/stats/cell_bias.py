@@ -18,7 +18,7 @@ import numpy as np
 from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
-from fedlas.metrics.scan import AnyOnePass, MetricEntry
+from fedlas.metrics.scan import AnyOnePass, Metric
 from fedlas.stats.draws import DrawPurpose, random_state
 from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows
@@ -31,7 +31,7 @@ STANDARD_ERRORS = 2.0
 """How far from the observed numbers the true ones are taken to be at most."""
 
 
-def cell_bias(entry: MetricEntry, rows: Rows) -> tuple[float, float]:
+def cell_bias(entry: Metric, rows: Rows) -> tuple[float, float]:
     """Return how much of the metric is chance, at least and at most: what labels drawn anew add to it on average.
 
     Args:
@@ -43,13 +43,13 @@ def cell_bias(entry: MetricEntry, rows: Rows) -> tuple[float, float]:
         sums of squares alone, to which chance adds the variance whatever the truth is; to an absolute gap that is
         larger than chance it adds nothing.
     """
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
-    if one_pass is None or not entry.metadata.get("zero_if_calibrated", False):
+    one_pass: AnyOnePass | None = entry.one_pass
+    if one_pass is None or not entry.zero_if_calibrated:
         return 0.0, 0.0
     value = one_pass.value
     if one_pass.statistic is ClasswiseSums:
         least, most = table_bias(rows.table(_width_cells), lambda table: value(Filled(table)))
-        return max(0.0, float(least)) if entry.metadata.get("squares") else 0.0, float(most)
+        return max(0.0, float(least)) if entry.squares else 0.0, float(most)
     if one_pass.statistic is EveryClass:
         return 0.0, float(table_bias(rows.table(_mass_cells), mean_over_classes)[1])
     return 0.0, 0.0

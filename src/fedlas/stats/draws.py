@@ -17,7 +17,7 @@ import torch
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
-from fedlas.metrics.scan import MetricEntry
+from fedlas.metrics.scan import Metric
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import (
     GroupsRedrawn,
@@ -138,7 +138,7 @@ def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replic
 def values_in(
     purpose: DrawPurpose,
     rows: Rows,
-    entries: Sequence[MetricEntry],
+    entries: Sequence[Metric],
     *,
     replicates: int,
     seed: int,
@@ -185,8 +185,8 @@ def values_in(
 
 def values_in_both(
     rows: Rows,
-    entries: Sequence[MetricEntry],
-    tested: Sequence[MetricEntry],
+    entries: Sequence[Metric],
+    tested: Sequence[Metric],
     *,
     extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     **options: Any,

@@ -12,7 +12,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.scan import MetricEntry
+from fedlas.metrics.scan import Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import (
     AnyPredictions,
@@ -267,7 +267,7 @@ def estimated(
 
     # What most need is computed in one pass.
     means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
-    statistics = {getattr(entry.metadata.get("one_pass"), "statistic", None) for entry in entries}
+    statistics = {getattr(entry.one_pass, "statistic", None) for entry in entries}
     if not (by_class or ClasswiseSums in statistics):
         rows.gather([*means, confidence_of])
     elif rows.are_many:
@@ -331,14 +331,14 @@ def estimated(
 
 def _null(
     rows: Rows,
-    tested: Sequence[MetricEntry],
+    tested: Sequence[Metric],
     values: Mapping[str, float],
     floors: Mapping[str, Floats],
 ) -> NullReplicates:
     """Return the calibration tests of the metrics, of mean confidence and of Spiegelhalter's z."""
     null = NullReplicates()
     for entry in tested:
-        two_sided = entry.metadata["higher_is_better"] is None
+        two_sided = entry.higher_is_better is None
         null.add(entry.name, values[entry.name], floors[entry.name], two_sided=two_sided)
     for name, statistic in observed_gaps(rows).items():
         null.add(name, statistic, floors[name])
@@ -346,7 +346,7 @@ def _null(
 
 
 def _estimate(
-    entry: MetricEntry,
+    entry: Metric,
     rows: Rows,
     value: float,
     samples: Floats,
@@ -364,11 +364,11 @@ def _estimate(
             entry, rows, value, samples, confidence_level=confidence_level, method="auto"
         )
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
-    high = min(interval.high, 1.0) if entry.metadata["percent"] else interval.high
+    high = min(interval.high, 1.0) if entry.percent else interval.high
     options: dict[str, Any] = {"replicates": len(samples), "confidence_level": confidence_level}
     if floors is None:
         return Estimate(value, interval.low, high, **options)
-    alternative = "different" if entry.metadata["higher_is_better"] is None else "worse"
+    alternative = "different" if entry.higher_is_better is None else "worse"
     p = p_value(entry, value, floors, alternative)
     least = least_p(len(floors), alternative)
     return Estimate(
@@ -399,7 +399,7 @@ def is_calibration_error(metric: str) -> bool:
     """
     if metric not in METRICS:
         return False
-    return is_error(METRICS[metric]) or METRICS[metric].metadata["higher_is_better"] is None
+    return is_error(METRICS[metric]) or METRICS[metric].higher_is_better is None
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:

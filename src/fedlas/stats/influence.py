@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 
-from fedlas.metrics.scan import MetricEntry
+from fedlas.metrics.scan import Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.rows import Floats
 
 
-def influence_of(entry: MetricEntry, predictions: AnyPredictions) -> Floats | None:
+def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
     """Return how much each sample moves a metric ``(N,)``; None if the metric does not know."""
-    influence = entry.metadata.get("influence")
+    influence = entry.influence
     if influence is None or not isinstance(predictions, Predictions):
         return None
     values: Floats | None = influence(predictions)

@@ -12,7 +12,7 @@ from fedlas._core.check import check_choice, check_count, check_kinds, check_num
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.scan import MetricEntry
+from fedlas.metrics.scan import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.rows import Floats
@@ -121,9 +121,7 @@ def noise_floor(
     probabilities = [check_number("quantiles", q, low=0.0, high=1.0) for q in quantiles]
     entry = METRICS[metric]
     # A metric with a sign, of which 0 is best, is not worse in one direction.
-    choices = (
-        ("different",) if entry.metadata["higher_is_better"] is None else ("worse", "different")
-    )
+    choices = ("different",) if entry.higher_is_better is None else ("worse", "different")
     alternative = check_choice(
         "alternative", choices[0] if alternative is None else alternative, choices
     )
@@ -149,13 +147,13 @@ def noise_floor(
     )
 
 
-def p_value(entry: MetricEntry, value: float, values: Floats, alternative: str) -> float:
+def p_value(entry: Metric, value: float, values: Floats, alternative: str) -> float:
     """Return the p-value of calibration, from the metric's ``values (R,)`` of a calibrated model."""
     above = share_at_least(values, value)
     below = share_at_least(-values, -value)
     if alternative == "different":
         return min(1.0, 2.0 * min(above, below))
-    return below if entry.metadata["higher_is_better"] else above
+    return below if entry.higher_is_better else above
 
 
 def share_at_least(values: Floats, observed: float) -> float:

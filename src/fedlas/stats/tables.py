@@ -21,7 +21,7 @@ from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.grids import FineGrid, class_probs
 from fedlas.metrics.ranking import equal_mass_gaps_of_rows, starts_of_ties
 from fedlas.metrics.row_mean import mean_of_rows
-from fedlas.metrics.scan import AnyOnePass, MetricEntry, Statistic
+from fedlas.metrics.scan import AnyOnePass, Metric, Statistic
 from fedlas.metrics.smooth import Spectra, smooth_calibration_error
 from fedlas.metrics.true_error import TrueOutcome
 from fedlas.predictions import Predictions
@@ -33,7 +33,7 @@ _FREQUENCIES = 2**11
 """Of the replicates of the smooth error: enough for scales from 0.001 on."""
 
 
-def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
+def replicate_values(entry: Metric, block: Replicates) -> Floats:
     """Return the metric of every replicate ``(R,)``.
 
     Args:
@@ -43,7 +43,7 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
     quantity = mean_quantity(entry, block.rows)
     if quantity is not None and (means := block.mean(quantity)) is not None:
         return means
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    one_pass: AnyOnePass | None = entry.one_pass
     if one_pass is not None and one_pass.statistic in TABLES:
         values = np.asarray(one_pass.value(block.table(TABLES[one_pass.statistic])))
         # one number says that the formula of somebody's metric knows of no replicates
@@ -54,9 +54,9 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
     )
 
 
-def knows_groups(entry: MetricEntry, *, means: bool) -> bool:
+def knows_groups(entry: Metric, *, means: bool) -> bool:
     """Return whether groups of rows are enough for the metric; with ``means`` they are for a mean over rows, too."""
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    one_pass: AnyOnePass | None = entry.one_pass
     if one_pass is None:
         return False
     if one_pass.value is mean_of_rows:
@@ -66,16 +66,16 @@ def knows_groups(entry: MetricEntry, *, means: bool) -> bool:
     return ours and one_pass.statistic in TABLES and one_pass.statistic is not EveryClass
 
 
-def mean_quantity(entry: MetricEntry, rows: Rows) -> Quantity | None:
+def mean_quantity(entry: Metric, rows: Rows) -> Quantity | None:
     """Return the quantity of each row that the metric is the mean of; None if it is no such mean."""
-    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    one_pass: AnyOnePass | None = entry.one_pass
     if one_pass is None or one_pass.value is not mean_of_rows:
         return None
     quantity: Quantity = one_pass.statistic(rows.predictions, rows.num_bins).quantity
     return quantity
 
 
-def share_of(entry: MetricEntry, rows: Rows) -> NDArray[np.bool_] | None:
+def share_of(entry: Metric, rows: Rows) -> NDArray[np.bool_] | None:
     """Return whether each row counts ``(N,)``, of a metric that is the share of rows that do; None for others."""
     quantity = mean_quantity(entry, rows)
     values = None if quantity is None else rows.column(quantity)

@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, lacking, values_of
-from fedlas.metrics.scan import MetricEntry
+from fedlas.metrics.scan import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
@@ -127,7 +127,7 @@ def paired_bootstrap(
 def paired_bootstraps(
     a: AnyPredictions,
     b: AnyPredictions,
-    entries: Sequence[MetricEntry],
+    entries: Sequence[Metric],
     *,
     confidence_level: float,
     replicates: int,
@@ -178,7 +178,7 @@ def paired_bootstraps(
 
 
 def _by_influence(
-    entries: Sequence[MetricEntry],
+    entries: Sequence[Metric],
     both: tuple[Rows, Rows],
     first: Mapping[str, float],
     second: Mapping[str, float],
@@ -336,7 +336,7 @@ def compare(
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     table: ResultTable[str, ModelDifference] = ResultTable()
     for name, each in pairs.items():
-        higher = METRICS[name].metadata["higher_is_better"]
+        higher = METRICS[name].higher_is_better
         better = None
         if corrected[name] <= ALPHA and higher is not None and each.a != each.b:
             better = "a" if (each.a > each.b) is higher else "b"

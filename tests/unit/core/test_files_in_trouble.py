@@ -12,6 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import (
     check_name,
     path_inside,
+    refuse_links,
     remove,
     remove_parts,
     write_atomically,
@@ -147,6 +148,29 @@ def test_a_path_to_write_to_follows_no_link_out_of_the_folder(house):
         path_inside(house, house / "export" / "model.onnx")
     # a file of that name replaces the link
     assert path_inside(house, house / "export") == house / "export"
+
+
+def test_the_link_of_submitit_is_the_only_one_accepted(house):
+    """A link that stayed inside the folder was accepted, whatever its name."""
+    jobs = house / ".slurm"
+    jobs.mkdir()
+    script = jobs / "17_submission.sh"
+    script.write_text("#!/bin/bash")
+    link = jobs / f".submission_file_{'0a' * 16}.sh"
+    link.symlink_to(script)
+    assert refuse_links(house, jobs) == jobs
+    log = jobs / "17_0_log.out"
+    log.write_text("")
+    for name, target in (
+        ("18_0_log.out", log),
+        (link.name, log),
+        (link.name, house / "a_submission.sh"),
+    ):
+        (jobs / name).unlink(missing_ok=True)
+        (jobs / name).symlink_to(target)
+        with pytest.raises(InputError, match="only what lies in"):
+            refuse_links(house, jobs)
+        (jobs / name).unlink()
 
 
 def test_a_folder_may_itself_be_reached_by_a_link(house):

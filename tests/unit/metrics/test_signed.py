@@ -51,10 +51,6 @@ def test_gap_is_mean_confidence_minus_accuracy():
 def test_parts_of_ece_have_a_direction_and_no_best():
     """A model that is more confident throughout has less of one part and more of the other."""
     for name in ("o_ece", "u_ece"):
-        assert METRICS[name].metadata["ranked"] is False
-        assert METRICS[name].metadata["higher_is_better"] is False
-    assert all(
-        entry.metadata.get("ranked", True)
-        for entry in METRICS.entries()
-        if entry.name in ("ece", "smooth_ece")
-    )
+        assert METRICS[name].ranked is False
+        assert METRICS[name].higher_is_better is False
+    assert all(entry.ranked for entry in METRICS.entries() if entry.name in ("ece", "smooth_ece"))

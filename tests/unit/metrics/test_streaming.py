@@ -11,10 +11,10 @@ from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, StreamingClasses, StreamingGroups, StreamingMetrics
 
 C, RANKS = 6, 2
-APPROXIMATE = [entry.name for entry in METRICS.entries() if "streaming" in entry.metadata]
+APPROXIMATE = [entry.name for entry in METRICS.entries() if entry.streaming is not None]
 NAMES = [
     *evaluate(Predictions([[0.0, 1.0]], [0])),
-    *(n for n in APPROXIMATE if not METRICS[n].metadata.get("default", True)),
+    *(n for n in APPROXIMATE if not METRICS[n].default),
 ]
 
 

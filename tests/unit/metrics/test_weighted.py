@@ -108,7 +108,7 @@ def test_every_metric_heeds_weights(entry):
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_streaming_adds_up(case):
     p = CASES[case]
-    names = [entry.name for entry in ENTRIES if not entry.metadata.get("several_labels")]
+    names = [entry.name for entry in ENTRIES if not entry.several_labels]
     parts = [StreamingMetrics(p.num_classes, metrics=names, weighted=True) for _ in range(2)]
     for streaming, rows in zip(parts, (slice(0, 5), slice(5, None)), strict=True):
         streaming.update(

@@ -36,7 +36,7 @@ def test_each_is_what_the_single_functions_return(sharpness):
     for name, each in found.items():
         options = {"metric": name, "replicates": 120, "num_bins": 9, "seed": 3}
         interval = bootstrap_interval(p, **options)
-        high = min(interval.high, 1.0) if METRICS[name].metadata["percent"] else interval.high
+        high = min(interval.high, 1.0) if METRICS[name].percent else interval.high
         assert (each.low, each.high, each.replicates) == (interval.low, high, options["replicates"])
         if is_calibration_error(name):
             floor = noise_floor(p, **options)
@@ -54,7 +54,7 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
         return real(purpose, rows, replicates, seed)
 
     monkeypatch.setattr(draws, "_uniforms", counted)
-    names = [entry.name for entry in METRICS.entries() if not entry.metadata.get("needs")]
+    names = [entry.name for entry in METRICS.entries() if not entry.needs]
     table, classes = estimated(sampled(), names, num_bins=15, replicates=100, by_class=True)
     assert sorted(purposes) == [
         (draws.DrawPurpose.BOOTSTRAP, 100),
@@ -75,11 +75,7 @@ def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
 def test_groups_of_many_rows_vary_as_the_rows_do(monkeypatch):
     """Ends, floors and p-values agree with those of rows drawn one by one, up to the chance of 1,000 replicates."""
     p = sampled(4000, 4, 1.5)
-    names = [
-        e.name
-        for e in METRICS.entries()
-        if not e.metadata.get("needs") and e.name not in ("ace", "top5")
-    ]
+    names = [e.name for e in METRICS.entries() if not e.needs and e.name not in ("ace", "top5")]
     rows, rows_by_class = estimated(p, names, num_bins=15, by_class=True)
     monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", 1000)
     groups, groups_by_class = estimated(p, names, num_bins=15, by_class=True)

@@ -90,7 +90,7 @@ def test_overconfident_models_are_found(metric):
         for seed in range(20)
     ]
     assert sum(f.p_value <= 0.05 for f in found) >= 19
-    better = METRICS[metric].metadata["higher_is_better"]
+    better = METRICS[metric].higher_is_better
     assert all((f.value < f.mean) == better for f in found)
 
 

@@ -51,7 +51,7 @@ def test_many_replicates_are_each_what_the_metric_says(entry, draw):
 
 def test_only_ratios_of_weights_matter_and_a_sample_of_weight_0_is_not_there():
     p = drawn(90, 3, sharpness=1.5, zeros=True)
-    names = [entry.name for entry in ENTRIES if not entry.metadata.get("needs")]
+    names = [entry.name for entry in ENTRIES if not entry.needs]
     options = {"metrics": names, "replicates": 99}
     found = estimates(p, **options)
     for other in (replace(p, weights=1e-6 * p.weights), rows_of(p, p.weights.nonzero().squeeze(1))):

@@ -23,11 +23,7 @@ def check_select(metric: str, option: str = "train.select") -> str:
     Raises:
         InputError: Otherwise; the message names the nearest one that can.
     """
-    able = [
-        e.name
-        for e in METRICS.entries()
-        if e.metadata.get("default", True) and not e.metadata.get("needs")
-    ]
+    able = [e.name for e in METRICS.entries() if e.default and not e.needs]
     able.append(REFINED)
     if (name := str(metric).lower()) in able:
         return name
@@ -38,7 +34,7 @@ def check_select(metric: str, option: str = "train.select") -> str:
 
 def merit(metric: str, value: float) -> float:
     """Return a number that is higher for a better value of what selects; a metric with a sign is best at 0."""
-    higher = False if metric == REFINED else METRICS[metric].metadata["higher_is_better"]
+    higher = False if metric == REFINED else METRICS[metric].higher_is_better
     return -abs(value) if higher is None else value if higher else -value
 
 

@@ -17,7 +17,7 @@ from fedlas._core.files import no_device, remove
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas._core.terminal import say
-from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Task
+from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
 from fedlas.lab.runs.build import threads_for
@@ -72,11 +72,7 @@ class Tuning:
     @property
     def title(self) -> str:
         """The objective in tables."""
-        return (
-            "refined NLL"
-            if self.objective == REFINED
-            else str(METRICS[self.objective].metadata["title"])
-        )
+        return "refined NLL" if self.objective == REFINED else METRICS[self.objective].title
 
     @property
     def maximize(self) -> bool:
@@ -89,7 +85,7 @@ class Tuning:
         if self.objective == REFINED:
             return refined_nll(val)
         value = evaluate(val, num_bins=self.recipe.train.num_bins)[self.objective]
-        return abs(value) if METRICS[self.objective].metadata["higher_is_better"] is None else value
+        return abs(value) if METRICS[self.objective].higher_is_better is None else value
 
     def runs(
         self, method: Method, number: int = 0, params: Mapping[str, Any] | None = None

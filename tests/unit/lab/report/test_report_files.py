@@ -135,9 +135,7 @@ def test_every_form_shows_the_same_numbers(full_report):
 
 
 def test_details_come_last_and_are_folded_at_first(full_report):
-    details = [
-        name for name in full_report.model.summary.metrics if METRICS[name].metadata.get("detail")
-    ]
+    details = [name for name in full_report.model.summary.metrics if METRICS[name].detail]
     columns = full_report.model.tables[0][1].columns[2:]
     assert (
         [c.metric for c in columns if not c.shown]
