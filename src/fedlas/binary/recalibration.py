@@ -176,7 +176,7 @@ def fit_logistic(data: Positive, columns: Floats) -> tuple[Floats, Floats, float
             break
         point = point + size * step
         value = new
-    covariance = np.linalg.inv(information)
+    covariance: Floats = np.linalg.inv(information)
     if not data.is_plain:
         gaps = data.outcome - _sigmoid(columns @ point)
         covariance = covariance @ data.variance_of_sum(columns * gaps[:, None]) @ covariance

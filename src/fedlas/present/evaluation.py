@@ -421,7 +421,7 @@ class Evaluation:
     def _group_tables(self, *, most: int | None) -> list[Table]:
         """Return a table for each stage, the last stage first; with all groups of an event one of their slopes, too."""
         tables = []
-        for stage, by_group in reversed(self.groups.items()):
+        for stage, by_group in reversed(list(self.groups.items())):
             when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
             title = f"Groups by {self.grouped_by}, {when}"
             parts: Any = by_group
