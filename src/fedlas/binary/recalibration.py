@@ -176,10 +176,12 @@ def fit_logistic(data: Positive, columns: Floats) -> tuple[Floats, Floats, float
             break
         point = point + size * step
         value = new
-    covariance: Floats = np.linalg.inv(information)
+    covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
     if not data.is_plain:
         gaps = data.outcome - _sigmoid(columns @ point)
-        covariance = covariance @ data.variance_of_sum(columns * gaps[:, None]) @ covariance
+        covariance = np.asarray(
+            covariance @ data.variance_of_sum(columns * gaps[:, None]) @ covariance
+        )
     return point, covariance, value
 
 
