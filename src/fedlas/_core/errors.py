@@ -148,8 +148,7 @@ def _is_public(module: str, name: str) -> bool:
     rooms = module.split(".")
     if (
         not module.startswith("fedlas.")
-        or rooms[1] in ("_core", "cli")
-        or rooms[1:3] == ["lab", "bench"]
+        or rooms[1] in ("_core", "cli", "lab")  # the laboratory is called by recipes and commands
         or name in _CARRIED
     ):
         return False

@@ -12,12 +12,15 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.text import shortened
 
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
+_SUBMISSION = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
+"""Link that submitit leaves in its folder, to the script ``JOB_submission.sh`` next to it."""
 _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
 """Names allowed in a new folder: placeholders, and files into which a shell redirects the command's output."""
 
@@ -89,6 +92,15 @@ class _RawFile(io.FileIO):
             raise
 
 
+def check_writable(folder: Path) -> None:
+    """Raise an InputError unless a file can be made in an existing folder: before work that would be lost."""
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise not_writable(folder, error) from error
+
+
 def remove_parts(*folders: Path) -> None:
     """Remove the temporary files of killed writers in ``folders`` (not below them); missing folders are skipped.
 
@@ -132,18 +144,25 @@ def path_inside(folder: Path, path: Path) -> Path:
 
 
 def refuse_links(folder: Path, below: Path) -> Path:
-    """Return ``below`` if it is no link and none in it leads out of it: files in it may be written and appended to.
+    """Return ``below`` if neither it nor anything in it is a link: files in it may be written and appended to.
+
+    The link that submitit leaves, to a script next to it, is accepted.
 
     Raises:
-        InputError: If one does, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
+        InputError: If one is, or ``below`` does not lead into ``folder``, as :func:`path_inside`.
     """
     path_inside(folder, below / "file")
-    home = below.resolve()
     for path in below.rglob("*"):
-        # submitit leaves a link to a file beside it
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+        if path.is_symlink() and not _is_submission(path):
             path_inside(folder, path / "file")
     return below
+
+
+def _is_submission(link: Path) -> bool:
+    """Return whether a link is the one of submitit."""
+    script = Path(os.path.realpath(link))
+    beside = script.parent == link.parent.resolve() and script.name.endswith("_submission.sh")
+    return beside and bool(_SUBMISSION.fullmatch(link.name))
 
 
 def remove(path: Path, *, inside: Path) -> None:

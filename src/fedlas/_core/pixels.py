@@ -21,9 +21,26 @@ def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int
 
 
 def multiply_add(
-    mean: Sequence[float], std: Sequence[float], *, channels: int, device: torch.device
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    channels: int,
+    device: torch.device,
+    white: float = 255.0,
+    axes: int = 2,
 ) -> tuple[Tensor, Tensor]:
-    """Return ``(1, channels, 1, 1)`` numbers with ``pixel * scale + shift == (pixel / 255 - mean) / std``.
+    """Return numbers with ``input * scale + shift == (input / white - mean) / std``.
+
+    Args:
+        mean: Mean of each channel, in units of ``white``.
+        std: Standard deviation of each.
+        channels: How many there are.
+        device: Device of the numbers.
+        white: Largest value of a pixel; 1 for inputs in units of their own.
+        axes: Axes of an input after its channels.
+
+    Returns:
+        Scale and shift, ``(1, channels, 1, ...)``.
 
     Raises:
         InputError: If the statistics do not fit the channels.
@@ -36,10 +53,10 @@ def multiply_add(
         )
     # In float64, so that each constant is rounded once, at the end.
     deviation = torch.tensor(std, dtype=torch.float64)
-    scale = 1 / (255 * deviation)
+    scale = 1 / (white * deviation)
     shift = -torch.tensor(mean, dtype=torch.float64) / deviation
 
     def shaped(value: Tensor) -> Tensor:
-        return value.float().to(device).view(1, -1, 1, 1)
+        return value.float().to(device).view(1, -1, *[1] * axes)
 
     return shaped(scale), shaped(shift)

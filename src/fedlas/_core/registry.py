@@ -131,10 +131,13 @@ class Registry(Generic[T]):
         return {**defaults, **chosen}
 
     def __getitem__(self, name: str) -> Entry[T]:
-        if name not in self:
+        entry = self._entries.get(name) if isinstance(name, str) else None
+        if entry is None and name in self:
+            entry = self._entries[name.lower()]
+        if entry is None:
             fix = suggestion(str(name), self._all())
             raise InputError(f"the name must be a registered {self.kind}", repr(name), fix)
-        return self._entries[self._key(name)]
+        return entry
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
@@ -142,11 +145,8 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        key = self._key(name)
+        key = name.lower() if self._ignores_case else name
         return key in self._entries or key in self._all()
-
-    def _key(self, name: str) -> str:
-        return name.lower() if self._ignores_case else name
 
     def __len__(self) -> int:
         return len(self._all())

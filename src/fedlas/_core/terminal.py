@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from io import StringIO
 from typing import Any, Self, TypeVar
 
@@ -53,6 +54,9 @@ class Stream:
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")
         self.error: OSError | None = None
+        # rich asks for these again and again
+        self.encoding = getattr(stream, "encoding", None)
+        self.isatty = getattr(stream, "isatty", bool)
 
     def write(self, text: str) -> int:
         """Write ``text``."""
@@ -100,6 +104,11 @@ def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
         sys.stdout, sys.stderr = before
 
 
+@cache
+def _rich(module: str) -> Any:
+    return require(f"rich.{module}", extra="bench")
+
+
 def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
     """Return a ``rich.console.Console`` on standard output, error or ``text``; only this module prints to it."""
     stream: Any = sys.stderr if stderr else sys.stdout
@@ -111,7 +120,7 @@ def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
         "force_jupyter": False,
         "quiet": text is None and not is_main_process(),
     }
-    return require("rich.console", extra="bench").Console(file=file, stderr=stderr, **options)
+    return _rich("console").Console(file=file, stderr=stderr, **options)
 
 
 def say(
@@ -159,8 +168,8 @@ def table(
         box: Name of a box in ``rich.box``; None draws no lines.
         **look: Further options of ``rich.table.Table``.
     """
-    style = None if box is None else getattr(require("rich.box", extra="bench"), box)
-    grid = require("rich.table", extra="bench").Table(box=style, **look)
+    style = None if box is None else getattr(_rich("box"), box)
+    grid = _rich("table").Table(box=style, **look)
     for number, head in enumerate(heads):
         grid.add_column(
             _text(head),
@@ -173,17 +182,17 @@ def table(
     # Title and caption as wide as the terminal: a narrow table would wrap them to its own width.
     above = [_text(title, "bold")] if title else []
     below = [_text(line, "dim") for line in caption]
-    return require("rich.console", extra="bench").Group(*above, grid, *below)
+    return _rich("console").Group(*above, grid, *below)
 
 
 def _text(cell: Cell, style: str = "") -> Any:
     """Return a cell as ``rich.text.Text``, which holds no markup."""
-    text = require("rich.text", extra="bench").Text
+    text = _rich("text").Text
     if isinstance(cell, str):
         return text(printable(cell), style=style)
     parts = [(part, "") if isinstance(part, str) else part for part in cell]
-    lines = [("\n".join(map(printable, part.split("\n"))), its_style) for part, its_style in parts]
-    return text.assemble(*lines, style=style)
+    safe = [(part if part.isprintable() else printable(part, "\n"), look) for part, look in parts]
+    return text.assemble(*safe, style=style)
 
 
 class Bar:
@@ -204,7 +213,7 @@ class Bar:
     def __init__(
         self, label: str, *, total: int | None, done: int = 0, on: Any = None, quiet: bool = False
     ) -> None:
-        rich = require("rich.progress", extra="bench")
+        rich = _rich("progress")
         self.console = console(stderr=True) if on is None else on
         self.live = bool(self.console.is_terminal) and not quiet and is_main_process()
         self.progress = rich.Progress(
@@ -288,6 +297,27 @@ def steps(label: str, total: int, *, on: Any = None) -> Iterator[Callable[[str, 
                 write(printable(f"{label}: {done / max(total, 1):.0%}, {name}"))
 
         yield advance
+
+
+@contextmanager
+def passing_lines() -> Iterator[Any]:
+    """Give a console whose last line a notebook shows while the cell runs, and does not save; None elsewhere."""
+    with ExitStack() as stack:
+        write = _notebook_line(stack)
+        yield None if write is None else console(text=_Line(write))
+
+
+class _Line(StringIO):
+    """Text of which the last line is shown."""
+
+    def __init__(self, show: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._show = show
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._show(text.rstrip("\n"))
+        return len(text)
 
 
 def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:

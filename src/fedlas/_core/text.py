@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
@@ -10,11 +11,11 @@ _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 
 
-def printable(text: str) -> str:
+def printable(text: str, unchanged: str = "") -> str:
     r"""Return ``text`` on one line, with every character that a terminal or a page would interpret escaped.
 
-    Control characters (line breaks and tabs too), invisible format characters such as direction overrides, and lone
-    surrogates become escapes as in Python source; all other text is unchanged.
+    Control characters (line breaks and tabs too, if they are not among the ``unchanged``), invisible format characters
+    such as direction overrides, and lone surrogates become escapes as in Python source; all other text is unchanged.
 
     Example:
         >>> print(printable("grün\x1b[2J\n\u202e"))
@@ -24,7 +25,7 @@ def printable(text: str) -> str:
         return text
     return "".join(
         char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS
+        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS + unchanged
         else char
         for char in text
     )
@@ -33,6 +34,11 @@ def printable(text: str) -> str:
 def shortened(text: str, most: int = 2000) -> str:
     """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts as text: ``"a, b and c"``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def spreadsheet_cell(text: str) -> str:

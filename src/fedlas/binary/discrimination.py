@@ -11,8 +11,8 @@ from fedlas.binary.cells import CellDraws, sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, share_estimate
-from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
 
 _MOST_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""
@@ -24,7 +24,7 @@ def auroc(
     positive: int | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
-    """Return the area under the ROC curve of one class against the rest, with DeLong's interval.
+    """Return the area under the ROC curve of one class against the rest, with DeLong's interval in log-odds.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -58,7 +58,15 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
         error = math.sqrt(float(influence @ influence))
     else:
         error = data.error_of_mean(influence * data.num_samples / data.counts)
-    return share_estimate(area, error, confidence_level)
+    ends = area_interval(
+        area,
+        error,
+        influence,
+        data.outcome.astype(np.int64),
+        clusters=data.clusters,
+        confidence_level=confidence_level,
+    )
+    return Estimate(area, *ends, confidence_level=confidence_level)
 
 
 def average_precision(

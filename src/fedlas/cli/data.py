@@ -57,13 +57,14 @@ def _table(checked: Checked) -> Any:
             if published is None
             else f"{published.train if label == 'train' else published.test:,}"
         )
-        heights, widths = (
-            zip(*checked.sizes[label], strict=True) if checked.sizes[label] else ((), ())
-        )
-        sizes = f"{_range(heights)} x {_range(widths)}" if heights else "not read"
+        shape = source.train.shape
+        sizes = "not read" if len(shape) == 3 else f"{shape[0]:,} features"
+        if checked.sizes[label]:
+            heights, widths = zip(*checked.sizes[label], strict=True)
+            sizes = f"{_range(heights)} x {_range(widths)}"
         where = "on disk" if isinstance(getattr(source, label), Files) else "in memory"
         rows.append((label, f"{int(counts.sum()):,}", count, of_class, sizes, where))
-    heads = ("part", "images", "published", "of a class", "height x width", "where")
+    heads = ("part", "samples", "published", "of a class", "height x width", "where")
     title = f"{source.name}, {source.num_classes:,} classes"
     return table(heads, rows, title=title, right=(1, 2, 3), box="HEAVY_HEAD")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_text
 from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -17,7 +16,7 @@ from fedlas.cli.arguments import (
     add_confidence_level,
     add_data_folder,
     add_num_bins,
-    add_path,
+    add_page,
     add_replicates,
     add_rules,
     add_samples,
@@ -33,7 +32,7 @@ from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.page import require_page_packages
+from fedlas.present.page import check_page, write_page
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
@@ -80,7 +79,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         default=(),
     )
     add_rules(parser)
-    add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
+    add_page(parser, "--report", "page to write, with reliability diagrams")
     option(
         parser,
         "--require",
@@ -97,8 +96,9 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
-    _check(args)
-    reader = Reader(columns_of(args))
+    columns = columns_of(args)
+    _check(args, columns)
+    reader = Reader(columns)
     run = args.file.is_dir()
     with status() as show:
         val = None if args.on is None else reader(args.on)
@@ -112,7 +112,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         else:
             predictions = reader.read([args.file, *more])
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
-        repair += column_options(columns_of(args))
+        repair += column_options(columns)
         try:
             evaluation = report(
                 predictions,
@@ -131,15 +131,15 @@ def _evaluate(args: argparse.Namespace) -> int:
                 notes=reader.notes,
                 grouped_by=args.groups or ("task" if more else "group"),
                 repair=f"fedlas evaluate {args.file} {repair}",
+                title=args.title,
+                period=args.period,
             )
         except InputError as error:
             raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
     _show(evaluation, args)
-    is_table = (
-        args.on is not None and not run and not is_log(args.on, columns_of(args) or Columns())
-    )
+    is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
-        say(f"next: {_calibrate_line(args, *evaluation.outcome.fitted)}")
+        say(f"next: {_calibrate_line(args.on, columns, *evaluation.outcome.fitted)}")
     return (
         show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
         if args.require
@@ -147,12 +147,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
 
 
-def _calibrate_line(args: argparse.Namespace, method: str) -> str:
+def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
-    options = column_options(columns_of(args)) + (
-        "" if method == DEFAULT else f" --method {method}"
-    )
-    return f"fedlas calibrate {shlex.quote(str(args.on))}{options} --out cal.json"
+    options = column_options(columns) + ("" if method == DEFAULT else f" --method {method}")
+    return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
 
 
 def _checks(evaluation: Evaluation, rules: Sequence[str]) -> list[Check]:
@@ -170,29 +168,30 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
     else:
         show_blocks(evaluation.blocks(details=args.details), details=args.details)
     if args.report is not None:
-        write_text(args.report, evaluation.html())
+        write_page(args.report, evaluation.html())
         if not args.json:
             say(f"report: {args.report}")
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
     if args.calibrate == ALL and args.require:
         fix = "Name one calibrator."
         raise InputError("--require is for one model", "--calibrate all", fix)
-    if args.file.is_dir() and columns_of(args) is not None:
+    if args.file.is_dir() and columns is not None:
         fix = "Leave their options out, or name a file of predictions."
         raise InputError("columns are for files", f"the folder {args.file}", fix)
     if args.report is None:
+        if args.title or args.period:
+            raise InputError(
+                "--title and --period are for the page", "no --report", "Add it, or leave them out."
+            )
         return
-    if args.report.suffix.lower() not in (".html", ".htm"):
-        fix = "Name a page, e.g. --report out.html."
-        raise InputError("--report must end in .html", args.report, fix)
     if args.report.resolve() in [
         path.resolve() for path in (args.file, args.on) if path is not None
     ]:
         fix = "It would replace predictions."
         raise InputError("--report must be another file", args.report, fix)
-    require_page_packages()
+    check_page("--report", args.report)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -41,9 +42,7 @@ SUBCOMMANDS = {
     "evaluate": Subcommand(
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
-    "compare": Subcommand(
-        "Compare two models, or the methods of a bench.", "compare", writes=False
-    ),
+    "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
     "apply": Subcommand("Add calibrated scores to a table.", "apply"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
@@ -56,6 +55,7 @@ SUBCOMMANDS = {
     "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
     "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
     "report": Subcommand("Write the report of finished runs.", "report"),
+    "compare-runs": Subcommand("Compare methods of benches, over seeds and data.", "compare_runs"),
     "diagnose": Subcommand(
         "Show what FedLAS's indicator and gate did in runs.",
         "diagnose",
@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
+    if words[:1] == ["compare"] and any(map(Path.is_dir, map(Path, words[1:]))):
+        words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves) as output:
@@ -176,15 +179,12 @@ def _leave_processes() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse that takes no abbreviations, knows its options' names and complains in one line."""
+    """Argparse that knows its options' names and complains in one line."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.options: list[str] = []
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
-
-    def add_argument(self, *names: str, **settings: Any) -> Any:
-        self.options += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **settings)
+    @property
+    def options(self) -> list[str]:
+        """Names of the options."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
@@ -239,9 +239,10 @@ def _joined(arguments: list[str], unknown: list[str]) -> str:
     return f" Write names as one word: {arguments[option]} {','.join([*arguments[option + 1 : place], *unknown])}"
 
 
-def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
+def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser of everything, and those of the named subcommands, whose modules are imported for it."""
-    parser = _Parser(prog="fedlas", description="Measure, calibrate and train classifiers.")
+    about = "Measure, calibrate and train classifiers."
+    parser = _Parser(prog="fedlas", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
     group = parser.add_subparsers(
         dest="subcommand",
@@ -251,7 +252,10 @@ def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict
     )
     # The parsers are kept by name: an error is then shown with the usage of its own subcommand.
     subcommands: dict[str, _Parser] = {}
+    # An option in place of a subcommand is --help, which lists all.
     for name, each in SUBCOMMANDS.items():
+        if names and names[0] in SUBCOMMANDS and name not in names:
+            continue
         summary = f"{each.summary} Rerun to resume." if each.resumes else each.summary
 
         def add(
@@ -261,14 +265,16 @@ def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict
             summary: str = summary,
         ) -> _Parser:
             usage = f"fedlas {name} {positional} [options]"
-            subcommands[name] = group.add_parser(
-                name, help=summary, description=summary, usage=usage
+            made = subcommands[name] = group.add_parser(
+                name, help=summary, description=summary, usage=usage, allow_abbrev=False
             )
-            subcommands[name].set_defaults(run=run)
-            return subcommands[name]
+            made.set_defaults(run=run)
+            return made
 
         if name in names:
-            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name}")(add)
+            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(
+                add
+            )
         else:
             group.add_parser(name, help=summary)
     return parser, subcommands

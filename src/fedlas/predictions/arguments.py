@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,40 +17,36 @@ _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
 class OptionalArray:
-    """Field that takes tensors, arrays and lists, and reads as a tensor; None by default."""
+    """Field that takes tensors, arrays and lists, and reads as a tensor; None by default.
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+    An instance holds the value under the same name, where Python looks first.
+    """
 
     def __get__(self, instance: object | None, owner: type) -> Tensor | None:
-        tensor: Tensor | None = None if instance is None else vars(instance)[self._name]
-        return tensor
+        return None
 
-    def __set__(self, instance: object, value: Any) -> None:
-        vars(instance)[self._name] = value
+    if TYPE_CHECKING:
+
+        def __set__(self, instance: object, value: Any) -> None: ...
 
 
 class Array(OptionalArray):
     """As :class:`OptionalArray`, without a default; logits of probabilities are computed at first use."""
 
-    def __get__(self, instance: object | None, owner: type) -> Tensor:
+    def __get__(self, instance: Any, owner: type) -> Tensor:
         if instance is None:
-            raise AttributeError(self._name)  # dataclasses find no default then
-        values = vars(instance)
-        if self._name not in values:
-            values[self._name] = logarithm(values["probs"])
-        tensor: Tensor = values[self._name]
-        return tensor
+            raise AttributeError  # dataclasses find no default then
+        logits = vars(instance)["logits"] = logarithm(instance.probs)
+        return logits
 
 
 class Target(OptionalArray):
     """Labels that a type checker knows as a tensor: reading them where there are none raises an InputError."""
 
     def __get__(self, instance: object | None, owner: type) -> Tensor:
-        target = super().__get__(instance, owner)
-        if target is None and instance is not None:
+        if instance is not None:
             raise no_labels(instance)
-        return target  # type: ignore[return-value]  # None is the default that dataclasses read from the class
+        return None  # type: ignore[return-value]  # the default that dataclasses read from the class
 
 
 def no_labels(predictions: Any) -> InputError:

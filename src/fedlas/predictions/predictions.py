@@ -103,8 +103,9 @@ class Predictions:
     def _check_others(self, classes: Sequence[Any] | None = None) -> None:
         values = vars(self)
         shape = (self.num_samples, self.num_classes)
-        if values["target"] is not None:
-            values["target"] = checked_target(values["target"], shape, self.scores.device, classes)
+        # Reading a target that is not there raises an error.
+        if (target := values.pop("target")) is not None:
+            values["target"] = checked_target(target, shape, self.scores.device, classes)
         if values["features"] is not None:
             features = detached("features", values["features"]).to(self.scores.device)
             values["features"] = check_features(features, shape[0])
@@ -141,24 +142,24 @@ class Predictions:
     @property
     def has_target(self) -> bool:
         """Whether the labels are known."""
-        return vars(self)["target"] is not None
+        return "target" in vars(self)
 
     @property
     def are_probs(self) -> bool:
         """Whether they were made from probabilities, which ``probs`` then returns unchanged."""
         return bool(vars(self).get("_are_probs", False))
 
-    @property
+    @cached_property
     def scores(self) -> Tensor:
         """Logits ``(N, C)``, or the probabilities that they were made from: the order in each row is the same."""
         return self.probs if self.are_probs else self.logits
 
-    @property
+    @cached_property
     def num_samples(self) -> int:
         """``N``."""
         return int(self.scores.shape[0])
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
         """``C``, the number of columns of the logits."""
         return int(self.scores.shape[1])
@@ -221,7 +222,7 @@ class Predictions:
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors that are there, by name; probabilities that were passed in place of logits."""
         names = ["probs" if self.are_probs else "logits", *_FIELDS[1:]]
-        return {name: value for name in names if (value := vars(self)[name]) is not None}
+        return {name: value for name in names if (value := vars(self).get(name)) is not None}
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.

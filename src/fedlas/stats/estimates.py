@@ -26,6 +26,7 @@ from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
 from fedlas.stats.intervals import (
     ALPHA,
+    area_interval,
     check_bootstrap,
     check_level,
     fewest_replicates,
@@ -306,8 +307,15 @@ def estimated(
         for e in entries
     }
     for name, influence in moved.items():
-        error = standard_error(influence, rows.predictions)
-        estimates_by_name[name] = share_estimate(values[name], error, confidence_level)
+        ends = area_interval(
+            values[name],
+            standard_error(influence, rows.predictions),
+            influence,
+            rows.target,
+            clusters=rows.clusters,
+            confidence_level=confidence_level,
+        )
+        estimates_by_name[name] = Estimate(values[name], *ends, confidence_level=confidence_level)
     estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
     table = EstimateTable(
         estimates_by_name, _null(rows, tested, values, floors) if tested else None

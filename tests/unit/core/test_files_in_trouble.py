@@ -11,12 +11,15 @@ from fedlas._core import files
 from fedlas._core.check import InputError
 from fedlas._core.files import (
     check_name,
+    check_writable,
     path_inside,
+    refuse_links,
     remove,
     remove_parts,
     write_atomically,
     write_text,
 )
+from fedlas.cli.main import main
 
 
 def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
@@ -149,6 +152,29 @@ def test_a_path_to_write_to_follows_no_link_out_of_the_folder(house):
     assert path_inside(house, house / "export") == house / "export"
 
 
+def test_the_link_of_submitit_is_the_only_one_accepted(house):
+    """A link that stayed inside the folder was accepted, whatever its name."""
+    jobs = house / ".slurm"
+    jobs.mkdir()
+    script = jobs / "17_submission.sh"
+    script.write_text("#!/bin/bash")
+    link = jobs / f".submission_file_{'0a' * 16}.sh"
+    link.symlink_to(script)
+    assert refuse_links(house, jobs) == jobs
+    log = jobs / "17_0_log.out"
+    log.write_text("")
+    for name, target in (
+        ("18_0_log.out", log),
+        (link.name, log),
+        (link.name, house / "a_submission.sh"),
+    ):
+        (jobs / name).unlink(missing_ok=True)
+        (jobs / name).symlink_to(target)
+        with pytest.raises(InputError, match="only what lies in"):
+            refuse_links(house, jobs)
+        (jobs / name).unlink()
+
+
 def test_a_folder_may_itself_be_reached_by_a_link(house):
     (house.parent / "scratch").symlink_to(house)
     remove(house.parent / "scratch" / "inner", inside=house.parent / "scratch")
@@ -194,3 +220,19 @@ def test_writers_side_by_side_each_write_a_whole_file(tmp_path):
         thread.join()
     assert path.read_text() in texts
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
+def test_a_folder_is_tried_before_work_that_would_be_lost(runs, tmp_path, monkeypatch, capsys):
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "TemporaryFile", refuse)
+    monkeypatch.setattr("fedlas.cli.shift.measure_shift", pytest.fail)
+    folder = runs("shared") / "ce-s0"
+    assert main(["shift", str(folder)]) == 2
+    assert (
+        f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
+    )

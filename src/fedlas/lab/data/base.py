@@ -14,6 +14,7 @@ from fedlas._core.check import InputError, check_count, check_number, describe, 
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.registry import Registry
 from fedlas.lab.data.files import Files
+from fedlas.lab.data.items import Items, shown
 
 Flip = bool | Literal["alternating"]
 
@@ -26,15 +27,15 @@ def expect(holds: bool, expected: str, got: object, fix: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images and labels of one part in memory.
+    """Inputs and labels of one part in memory: images, or rows of numbers such as those of a table.
 
     Args:
-        images: ``(N, channels, H, W)`` uint8.
-        target: Class of each image, ``(N,)`` int64.
+        images: ``(N, channels, H, W)`` uint8; or float32 ``(N, D, ...)``, images or rows of ``D`` features, finite.
+        target: Class of each input, ``(N,)`` int64.
         label_probs: True class probabilities ``(N, C)`` float32 if they are known (synthetic data), else None.
 
     Raises:
-        InputError: For any other shape or dtype, or no images at all.
+        InputError: For any other shape or dtype, no inputs at all, or a number that is not finite.
 
     Example:
         >>> part = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
@@ -55,10 +56,16 @@ class Images:
             expect(
                 tensor, f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy."
             )
-        shaped = images.ndim == 4 and images.dtype == torch.uint8 and 0 not in images.shape
-        expected = "images must be uint8 (N, channels, H, W) with at least one image"
-        fix = "Scale to 0..255, convert to uint8, and put the channels second."
+        shaped = images.ndim == 4 if images.dtype == torch.uint8 else images.ndim >= 2
+        shaped = shaped and images.dtype in (torch.uint8, torch.float32) and 0 not in images.shape
+        expected = (
+            "images must be uint8 (N, channels, H, W) or float32 (N, D, ...), at least one image"
+        )
+        fix = "Convert to uint8 of 0..255, or to float32, and put the channels second."
         expect(shaped, expected, describe(images), fix)
+        if images.is_floating_point():
+            fix = "Replace or remove missing numbers first."
+            expect(bool(images.isfinite().all()), "inputs must be finite", describe(images), fix)
         count = len(images)
         fits = target.shape == (count,) and target.dtype == torch.int64
         expected = f"target must be int64 ({count},) like the {count} images"
@@ -72,17 +79,16 @@ class Images:
         return int(self.target.shape[0])
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(channels, H, W)`` of an image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """``(channels, H, W)`` of an image; ``(D,)`` of a row."""
+        return tuple(self.images.shape[1:])
 
     def image(self, row: int) -> Tensor:
-        """Return one image for display, uint8 ``(channels, H, W)``."""
-        return self.images[row]
+        """Return one image for display, uint8 ``(channels, H, W)``; floats from the least to the largest."""
+        return shown(self.images[row])
 
     def take(self, indices: Tensor) -> Images:
-        """Return a copy of the images at ``indices`` (int64), in that order."""
+        """Return a copy of the inputs at ``indices`` (int64), in that order."""
         return self._changed(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
@@ -90,7 +96,7 @@ class Images:
         return self._changed(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
-        """Return the same images with other labels ``(N,)`` int64, and without the true probabilities."""
+        """Return the same inputs with other labels ``(N,)`` int64, and without the true probabilities."""
         return Images(self.images, target)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
@@ -100,8 +106,8 @@ class Images:
         )
 
 
-Part = Images | Files
-"""One part of a data set: images in memory, or on disk."""
+Part = Images | Files | Items
+"""One part of a data set: in memory, files on disk, or samples of a torch ``Dataset``."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,9 @@ class Source:
             instead of with probability 1/2 (images in memory only).
         crop_padding: Black pixels added on each side before a random crop to the original size; 0 for no crop. For
             images in memory; those on disk have a :class:`~fedlas.lab.data.files.View`.
-        mean: Mean of each channel in [0, 1] units; None computes it from the training images in use.
-        std: Standard deviation of each channel, in the same units; None exactly when ``mean`` is.
+        mean: Mean of each channel or feature; of uint8 images in [0, 1] units. None computes it from the training
+            samples in use; with an empty tuple, inputs are not normalized.
+        std: Standard deviation of each, in the same units; None or empty exactly when ``mean`` is.
         mistaken_for: Pairs of class names, a class and the one it is mistaken for, for asymmetric label noise.
 
     Raises:
@@ -155,14 +162,15 @@ class Source:
 
     def __post_init__(self) -> None:
         # Classes and shapes.
-        (channels, height, width), count = self.train.shape, len(self.classes)
+        shape = self.train.shape
+        count = len(self.classes)
         fix = "Add images of another class: with one class there is nothing to classify."
         got = f"{count} ({', '.join(self.classes)})"
         expect(count >= 2, "a data set needs at least two classes", got, fix)
-        alike = height == width and self.test.shape == self.train.shape
+        alike = self.test.shape == shape and (len(shape) != 3 or shape[1] == shape[2])
         got = f"train {self.train.shape}, test {self.test.shape}"
         fix = "Crop or resize them first (the folder loader does it with image_size)."
-        expect(alike, "all images must be square and of one shape", got, fix)
+        expect(alike, "all inputs must be square and of one shape", got, fix)
         # Labels.
         for part, images in (("train", self.train), ("test", self.test)):
             low = int(images.target.min())
@@ -186,13 +194,17 @@ class Source:
         expect(not absent, "every class must have training images", got, fix)
         # Augmentation and normalization.
         check_count("crop_padding", self.crop_padding, low=0)
+        changed = (self.flip or self.crop_padding) and len(shape) != 3
+        fix = "Leave flip and crop_padding out."
+        expect(not changed, "only images can be flipped or cropped", f"inputs of {shape}", fix)
         if isinstance(self.train, Files):
             choice = self.flip if self.flip == "alternating" else self.crop_padding
             expected = "images on disk must have no crop_padding and no alternating flips"
             expect(
                 not choice, expected, choice, "Choose resize, crop and train_crop, and flip=true."
             )
-        usable = self.mean is None and self.std is None
+        channels = shape[0] if shape else 1
+        usable = not self.mean and self.mean == self.std
         usable = usable or usable_statistics(self.mean or (), self.std or (), channels)
         expected = (
             f"mean and std must both be None or hold {channels} numbers, finite and std above 0"

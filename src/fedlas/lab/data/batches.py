@@ -17,6 +17,7 @@ from fedlas._core.pixels import multiply_add
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Flip, Images, Part
 from fedlas.lab.data.files import Files
+from fedlas.lab.data.items import Items
 
 
 class Epochs:
@@ -24,8 +25,8 @@ class Epochs:
 
     Args:
         part: A part, in memory or on disk.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel, above 0.
+        mean: Mean of each channel or feature, of uint8 images in [0, 1] units; empty leaves inputs unchanged.
+        std: Standard deviation of each, above 0; empty exactly when ``mean`` is.
         batch_size: Samples per step over all processes together.
         flip: Mirror each image left to right with probability 1/2, or in every other epoch.
         shuffle: Use another order in each epoch.
@@ -78,9 +79,17 @@ class Epochs:
         self.flip = flip
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self._scale, self._shift = multiply_add(
-            mean, std, channels=part.shape[0], device=part.target.device
-        )
+        floats = isinstance(part, Images) and part.images.is_floating_point()
+        self._normalization: tuple[Tensor, Tensor] | None = None
+        if mean or std:
+            self._normalization = multiply_add(
+                mean,
+                std,
+                channels=part.shape[0],
+                device=part.target.device,
+                white=1.0 if floats else 255.0,
+                axes=len(part.shape) - 1,
+            )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same on every rank."""
@@ -98,8 +107,11 @@ class Epochs:
             )
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Return ``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32."""
-        return pixels.float().mul_(self._scale).add_(self._shift)
+        """Return ``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32; of floats without 255."""
+        if self._normalization is None:
+            return pixels.float()
+        scale, shift = self._normalization
+        return pixels.float().mul_(scale).add_(shift)
 
     @property
     def epoch(self) -> int:
@@ -199,9 +211,9 @@ _Place = tuple[int, int | None]
 
 
 class StreamedBatches(Epochs):
-    """Iterate over one part of a data set on disk, once per epoch, as :class:`~fedlas.lab.data.Batches` does in memory.
+    """Iterate over one part on disk or of a ``Dataset``, once per epoch, as :class:`~fedlas.lab.data.Batches` does.
 
-    Each item is ``(x, target, index)`` as there, on the device of the files. Workers read, crop and flip images;
+    Each item is ``(x, target, index)`` as there, on the device of the labels. Workers read, crop and flip images;
     the device normalizes them.
 
     Order and augmentation are a pure function of ``(seed, epoch)``: every image has its own seed, so they do not depend
@@ -223,16 +235,20 @@ class StreamedBatches(Epochs):
     """
 
     def __init__(
-        self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Any
+        self,
+        files: Files | Items,
+        *,
+        augment: bool = False,
+        workers: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(files, **options)
         self.files = files
         self.augment = augment
-        self.workers = (
-            _default_workers(self.world_size)
-            if workers is None
-            else check_count("workers", workers, low=0)
-        )
+        if workers is None:
+            # A Dataset need not survive the way to another process, unlike names of files.
+            workers = _default_workers(self.world_size) if isinstance(files, Files) else 0
+        self.workers = check_count("workers", workers, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = self.files.target.device
@@ -247,9 +263,10 @@ class StreamedBatches(Epochs):
 
     @cached_property
     def _loader(self) -> DataLoader[Any]:
-        pipeline = self.files.view.pipeline(augment=self.augment, flip=bool(self.flip))
+        # workers do not use the accelerator
+        read = self.files.to("cpu").reader(augment=self.augment, flip=bool(self.flip))
         return DataLoader(
-            _Rows(self.files.to("cpu"), pipeline),  # workers do not use the accelerator
+            _Rows(read),
             batch_sampler=_BatchSampler(self),
             num_workers=self.workers,
             collate_fn=partial(_collate, self.files.shape),
@@ -284,26 +301,22 @@ class _BatchSampler:
 
 
 class _Rows(Dataset[Any]):
-    def __init__(self, files: Files, pipeline: Callable[[Any], Tensor]) -> None:
-        self.files = files
-        self.pipeline = pipeline
+    def __init__(self, read: Callable[[int], Tensor]) -> None:
+        self.read = read
 
     def __getitem__(self, place: _Place) -> tuple[Tensor, int] | InputError:
-        (row, seed), files = place, self.files
-        try:
-            image = files.open(row)
-        except InputError as error:
-            return error
-        if seed is None:
-            pixels = self.pipeline(image)
-        else:  # torchvision draws from the CPU's global generator; torch.manual_seed would seed accelerators too
-            with torch.random.fork_rng(devices=[]):
+        row, seed = place
+        # torchvision draws from the CPU's global generator; torch.manual_seed would seed accelerators too
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
                 torch.default_generator.manual_seed(seed)
-                pixels = self.pipeline(image)
-        return (pixels if files.corruption is None else files.corruption(pixels, row)), row
+            try:
+                return self.read(row), row
+            except InputError as error:
+                return error
 
 
-def _collate(shape: tuple[int, int, int], items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
+def _collate(shape: tuple[int, ...], items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
     wrong = next((item for item in items if isinstance(item, InputError)), None)
     if wrong is not None:
         return wrong, torch.empty(0, dtype=torch.int64)

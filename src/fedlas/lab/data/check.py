@@ -28,14 +28,15 @@ class Checked:
 
     Attributes:
         source: The data set.
-        sizes: For ``train`` and ``test``: height and width in pixels of the images that were read, with counts.
+        sizes: For ``train`` and ``test``: height and width in pixels of the images that were read, with counts; empty
+            for rows of features.
         expected: Published counts; None for the user's own data, and with options, which may choose a part.
         problems: One sentence for each problem; empty if there is none.
         decoded: Whether every image was decoded.
     """
 
     source: Source
-    sizes: dict[str, Counter[tuple[int, int]]]
+    sizes: dict[str, Counter[tuple[int, ...]]]
     expected: Expected | None
     problems: list[str]
     decoded: bool
@@ -78,7 +79,8 @@ def check_dataset(
     checked = Checked(source, {}, expected, [], decoded=not quick or not total)
     done = count(1)
     for label, part in parts.items():
-        checked.sizes[label] = Counter({part.shape[1:]: len(part)})
+        images = len(part.shape) == 3
+        checked.sizes[label] = Counter({part.shape[1:]: len(part)} if images else {})
         if isinstance(part, Files):
             checked.sizes[label], broken = _decode(part, quick, lambda: on_image(next(done), total))
             if broken:
@@ -93,9 +95,9 @@ def check_dataset(
 
 def _decode(
     part: Files, quick: bool, advance: Callable[[], None]
-) -> tuple[Counter[tuple[int, int]], list[str]]:
+) -> tuple[Counter[tuple[int, ...]], list[str]]:
     """Return the counts of the sizes of readable images, and a line for each unreadable one."""
-    sizes: Counter[tuple[int, int]] = Counter()
+    sizes: Counter[tuple[int, ...]] = Counter()
     broken: list[str] = []
 
     # The size of an image, what is wrong with it, or nothing if only its first bytes were read.

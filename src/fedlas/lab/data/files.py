@@ -201,14 +201,23 @@ class Files:
         """
         return open_image(self.path(row), channels=self.channels, upright=self.view.upright)
 
+    def reader(self, *, augment: bool, flip: bool) -> Callable[[int], Tensor]:
+        """Return the function that reads, crops and corrupts the image at a position; see :meth:`View.pipeline`."""
+        pipeline = self.view.pipeline(augment=augment, flip=flip)
+
+        def read(row: int) -> Tensor:
+            pixels = pipeline(self.open(row))
+            return pixels if self.corruption is None else self.corruption(pixels, row)
+
+        return read
+
     def image(self, row: int) -> Tensor:
         """Return one image, cropped as for testing and not normalized, uint8 ``(channels, H, W)``.
 
         Raises:
             InputError: If it cannot be read.
         """
-        pixels = self.view.pipeline(augment=False, flip=False)(self.open(row))
-        return pixels if self.corruption is None else self.corruption(pixels, row)
+        return self.reader(augment=False, flip=False)(row)
 
     def take(self, indices: Tensor) -> Files:
         """Return the files at ``indices`` (int64), in that order."""

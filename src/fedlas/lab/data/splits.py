@@ -114,8 +114,8 @@ class Splits:
         val: Images to select a checkpoint and fit calibrators on.
         test: Images to report on, and nothing else.
         indices: Positions of ``train`` and ``val`` in ``source.train`` and of ``test`` in ``source.test``; sorted.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel.
+        mean: Mean of each channel or feature, of uint8 images in [0, 1] units; empty if inputs are not normalized.
+        std: Standard deviation of each.
         classes: Class names.
         flip: Whether training images may be mirrored left to right, as the source has it.
         crop_padding: Black pixels added on each side before a random crop; 0 for no crop.
@@ -145,13 +145,13 @@ class Splits:
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image: 1 for gray, 3 for color."""
-        return self.train.shape[0]
+        """Channels of an image, 1 for gray and 3 for color; features of a row."""
+        return self.train.shape[0] if self.train.shape else 1
 
     @property
     def image_size(self) -> int:
-        """Height and width of an image in pixels."""
-        return self.train.shape[1]
+        """Height and width of an image in pixels; 1 for a row of features."""
+        return self.train.shape[1] if len(self.train.shape) > 1 else 1
 
     def to(self, device: torch.device | str) -> Splits:
         """Return the same splits with all three parts on ``device``."""
@@ -277,9 +277,9 @@ def split(
         )
         for name, rows in indices.items()
     }
-    mean, std = (
-        (source.mean, source.std) if source.mean and source.std else _moments(parts["train"])
-    )
+    mean, std = source.mean, source.std
+    if mean is None or std is None:
+        mean, std = _moments(parts["train"])
     return Splits(
         source.name, **parts, indices=indices, mean=mean, std=std, classes=source.classes, flip=source.flip,
         crop_padding=source.crop_padding, mistaken_for=source.mistaken_for,
@@ -297,11 +297,16 @@ def too_small_to_choose(samples: int) -> str:
 
 
 def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel of ``images (N, channels, H, W)`` uint8, in [0, 1] units.
+    """Return the mean and standard deviation of each channel of ``images (N, channels, ...)``, uint8 or float32.
 
-    They come from exact counts of the 256 values, so they are the same on every device. A constant channel gets
-    deviation 1 instead of 0.
+    Those of uint8 are in [0, 1] units and come from exact counts of the 256 values, so they are the same on every
+    device; those of float32 are computed in float64 on the CPU. A constant channel gets deviation 1 instead of 0.
     """
+    if images.is_floating_point():
+        columns = images.cpu().double().transpose(0, 1).flatten(1)
+        spreads = columns.std(1, correction=0)
+        spreads = torch.where(spreads > 0, spreads, 1.0)
+        return tuple(columns.mean(1).tolist()), tuple(spreads.tolist())
     values = torch.arange(256, dtype=torch.float64)
     mean = []
     std = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import check_count, check_kinds, check_number
+from fedlas._core.check import InputError, check_count, check_kinds, check_number
 from fedlas._core.registry import Registry
 
 Builder = Callable[..., nn.Module]
@@ -16,8 +16,9 @@ Builder = Callable[..., nn.Module]
 is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``. If the module has a method
 ``fit_inputs(images)``, it gets normalized training images ``(N, C, H, W)`` once, before training."""
 
-MODELS: Registry[Builder] = Registry("model")
-"""Models by name; each family is registered by its own module."""
+MODELS: Registry[Builder] = Registry("model", rows=False)
+"""Models by name; each family is registered by its own module. Metadata ``rows`` is true of those that take rows of
+features ``(N, D)``, with ``in_channels`` D and ``image_size`` 1."""
 
 LIBRARIES: Registry[Callable[[str], Builder]] = Registry("model library")
 """Models of other libraries: ``LIBRARIES["timm"]`` builds ``"timm:NAME"``. :func:`fedlas.features.find_head` finds the
@@ -32,6 +33,18 @@ def builder_of(name: str) -> Builder:
     """
     library, colon, model = str(name).partition(":")
     return LIBRARIES[library].value(model) if colon else MODELS[name].value
+
+
+def check_inputs(name: str, shape: Sequence[int]) -> None:
+    """Refuse a model of images for rows of features.
+
+    Raises:
+        InputError: If inputs of this shape are no images, and the model takes nothing else.
+    """
+    takers = [entry.name for entry in MODELS.entries() if entry.metadata["rows"]]
+    if len(shape) == 1 and name not in takers:
+        fix = f"Choose one of: {', '.join(takers)}."
+        raise InputError(f"the model must take rows of {shape[0]} features", name, fix)
 
 
 @check_kinds

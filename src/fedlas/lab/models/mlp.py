@@ -1,4 +1,4 @@
-"""Multi-layer perceptron for the smallest images."""
+"""Multi-layer perceptron and linear model, for rows of features and the smallest images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MLP(nn.Module):
     """Flatten, hidden layers with ReLU, then the classifier ``fc``.
 
     Args:
-        num_inputs: Numbers in one image.
+        num_inputs: Numbers in one input.
         num_classes: ``C``.
         hidden: Size of each hidden layer; none for a linear model.
         dropout: Rate of dropout after each hidden layer.
@@ -36,21 +36,33 @@ class MLP(nn.Module):
         self.body = nn.Sequential(*layers)
         self.fc = nn.Linear(num_inputs, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` of ``images (N, channels, H, W)``.
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits ``(N, C)`` of ``inputs (N, D)`` or images ``(N, channels, H, W)``.
 
         Raises:
-            InputError: If an image has another size than the model was built for.
+            InputError: If an input has another size than the model was built for.
         """
-        if images.shape[1:].numel() != self.num_inputs:
-            expected = f"each image must have the {self.num_inputs} numbers the model was built for"
+        if inputs.shape[1:].numel() != self.num_inputs:
+            expected = f"each input must have the {self.num_inputs} numbers the model was built for"
             fix = "Build the model with the image_size and in_channels of the data."
-            raise InputError(expected, describe(images), fix)
-        logits: Tensor = self.fc(self.body(images))
+            raise InputError(expected, describe(inputs), fix)
+        logits: Tensor = self.fc(self.body(inputs))
         return logits
 
 
-@MODELS.register("mlp")
+@MODELS.register("linear", rows=True)
+def build_linear(num_classes: int, in_channels: int, *, image_size: int = 32) -> nn.Module:
+    """Multinomial logistic regression on a row of features, or on the flattened image.
+
+    Args:
+        num_classes: ``C``.
+        in_channels: Features of a row, or channels of an image.
+        image_size: Height and width of an image; 1 for rows.
+    """
+    return MLP(in_channels * image_size**2, num_classes, ())
+
+
+@MODELS.register("mlp", rows=True)
 def build_mlp(
     num_classes: int,
     in_channels: int,
@@ -59,12 +71,12 @@ def build_mlp(
     hidden: Sequence[int] = (256, 256),
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Multi-layer perceptron on the flattened image.
+    """Multi-layer perceptron on a row of features, or on the flattened image.
 
     Args:
         num_classes: ``C``.
-        in_channels: Channels of an image.
-        image_size: Height and width of an image; fixed when the model is built.
+        in_channels: Features of a row, or channels of an image.
+        image_size: Height and width of an image, fixed when the model is built; 1 for rows.
         hidden: Size of each hidden layer; empty for multinomial logistic regression.
         dropout: Rate of dropout after each hidden layer, in [0, 1).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,9 @@ class Run:
         It leaves out the folder of the data and the number of its readers, because a run on another machine is the
         same run.
         """
-        recipe = asdict(self.recipe)
+        recipe = asdict(replace(self.recipe, objects=None))
         # The plan of a bench and the place of the data do not change a run, so they do not bind it.
-        for key in ("methods", "seeds", "losses", "title", "trackers"):
+        for key in ("methods", "seeds", "losses", "title", "trackers", "objects"):
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
         # Unused options are left out, so that a run folder stays valid when a new release has another option.
@@ -137,9 +137,12 @@ def plan(
     for seed in chosen:
         check_count("seeds", seed, low=0)
     # Check all that needs no data: an error in the last loss must not show after hours of the others.
-    model = builder_of(recipe.model.name)
-    _check_options("data", recipe.data, set(option_names(recipe.data.name)))
-    _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
+    objects = recipe.objects
+    if objects is None:
+        _check_options("data", recipe.data, set(option_names(recipe.data.name)))
+    if objects is None or objects.model is None:
+        model = builder_of(recipe.model.name)
+        _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
@@ -148,9 +151,10 @@ def plan(
         Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names
     ]
     # options of losses that are not run are checked too
+    classes = 10 if objects is None else objects.source.num_classes
     for loss in dict.fromkeys([*names, *recipe.losses]):
         run = Run(recipe, loss, chosen[0], folder)
-        built = build_loss(run, num_classes=10, num_samples=1000)
+        built = build_loss(run, num_classes=classes, num_samples=1000)
         if loss in names:
             check_targets(run, built)
     return runs
@@ -187,7 +191,9 @@ def build_loss(
             loss or a name that no folder can have.
     """
     name = run.registered_loss
-    if name not in LOSSES:
+    objects = run.recipe.objects
+    own = objects is not None and name in objects.losses
+    if name not in LOSSES and not own:
         names = [
             *LOSSES,
             *(variant for variant, options in run.recipe.losses.items() if "loss" in options),
@@ -205,7 +211,11 @@ def build_loss(
         "num_epochs": run.recipe.train.epochs,
         "num_features": num_features,
     }
-    loss: torch.nn.Module = LOSSES.build(name, run.loss_options, **offered)
+    loss: torch.nn.Module = (
+        objects.build("loss", name, run.loss_options, **offered)
+        if own
+        else LOSSES.build(name, run.loss_options, **offered)
+    )
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
         expected = f"features can be chosen for a loss that needs them, unlike {run.loss}"

@@ -155,6 +155,7 @@ class Recipe:
         schedule: The learning rate.
         train: The training loop.
         trackers: Options of the experiment trackers that show the runs, by name. The log is written with or without.
+        objects: Data, model and losses that were passed in Python, see :mod:`fedlas.lab.recipes.objects`.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: Any = None
 
     def registered_loss(self, loss: str) -> str:
         """Return the registry name of a loss: the ``loss`` of its entry, else its own name."""
@@ -266,7 +268,8 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     """
     for part in name.split("/"):
         check_name("the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
-    refuse_unknown("", content, [f.name for f in fields(Recipe) if f.name != "name"])
+    names = [f.name for f in fields(Recipe) if f.name not in ("name", "objects")]
+    refuse_unknown("", content, names)
     for needed in ("title", "data", "model"):
         if needed not in content:
             raise InputError(

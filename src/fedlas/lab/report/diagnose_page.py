@@ -143,6 +143,8 @@ def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
     splits, missing = splits_at_hand(study.run.folder, data=data)
     if splits is None:
         return None, f"No images: {missing}"
+    if len(splits.test.shape) != 3:
+        return None, "No images: the model takes rows of features."
     if not torch.equal(splits.test.target.cpu(), study.predictions.target.cpu()):
         return None, "No images: the test set found is not the one that was predicted."
     return splits.test, ""

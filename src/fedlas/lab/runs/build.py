@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +19,12 @@ from fedlas._core.files import is_file
 from fedlas._core.ranks import has_accelerator
 from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
-from fedlas.lab.data import Splits
-from fedlas.lab.models import build_model
+from fedlas.lab.data import Source, Splits
+from fedlas.lab.models.base import build_model, check_inputs
 from fedlas.lab.models.weights import load_weights
 from fedlas.lab.recipes.plan import Run, build_loss
 from fedlas.lab.runs.claim import check_data, must_be_finished
-from fedlas.lab.runs.data import data_fingerprint, image_shape, prepare_data
+from fedlas.lab.runs.data import data_fingerprint, prepare_data, source_of
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
 from fedlas.lab.train.log import warn_once
@@ -81,13 +81,16 @@ def build_objective(
     return objective
 
 
-def _plain_model(run: Run, splits: Splits) -> nn.Module:
-    size = {
-        "num_classes": splits.num_classes,
-        "in_channels": splits.in_channels,
-        "image_size": splits.image_size,
-    }
-    return build_model(run.recipe.model.name, **size, **run.recipe.model.options)
+def _plain_model(run: Run, data: Splits | Source) -> nn.Module:
+    """Return the model of a run, for the shape of its data."""
+    shape = (*data.train.shape, 1, 1)
+    model = run.recipe.model
+    size = {"num_classes": data.num_classes, "in_channels": shape[0], "image_size": shape[1]}
+    objects = run.recipe.objects
+    if objects is not None and objects.model is not None:
+        return objects.build("model", model.name, model.options, **size)
+    check_inputs(model.name, data.train.shape)
+    return build_model(model.name, **size, **model.options)
 
 
 def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
@@ -130,18 +133,11 @@ def threads_for(run: Run) -> int | None:
     """
     if has_accelerator():
         return None
-    recipe = run.recipe
-    classes, channels, size = image_shape(run)
+    source = source_of(run)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(
-            recipe.model.name,
-            num_classes=classes,
-            in_channels=channels,
-            image_size=size,
-            **recipe.model.options,
-        )
-        operations = recipe.train.batch_size * forward_operations(model, channels, size)
-    return 1 if operations < SMALL else None
+        model = _plain_model(run, source)
+        each = forward_operations(model, source.train.shape)
+    return 1 if run.recipe.train.batch_size * each < SMALL else None
 
 
 def available_cores() -> int:
@@ -164,8 +160,8 @@ def limited_to(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def forward_operations(model: nn.Module, channels: int, size: int) -> int:
-    """Count the operations of a forward pass of an image ``(channels, size, size)``; a multiply-add is two."""
+def forward_operations(model: nn.Module, shape: Sequence[int]) -> int:
+    """Count the operations of a forward pass of one input of a shape; a multiply-add is two."""
     total = 0
 
     def count(layer: Any, _: Any, output: Any) -> None:
@@ -176,7 +172,7 @@ def forward_operations(model: nn.Module, channels: int, size: int) -> int:
     layers = [layer for layer in model.eval().modules() if isinstance(layer, nn.Linear | _ConvNd)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.no_grad():
-        model(torch.zeros(1, channels, size, size))
+        model(torch.zeros(1, *shape))
     for hook in hooks:
         hook.remove()
     return total

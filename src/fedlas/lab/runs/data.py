@@ -18,6 +18,7 @@ from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.disk import data_folder
+from fedlas.lab.data.items import Items
 from fedlas.lab.data.shift.variants import (
     OpenSet,
     corrupted,
@@ -38,15 +39,17 @@ HELD_OUT = "held-out"
 def prepare_data(run: Run) -> Splits:
     """Return the three parts of a run's data; they depend on the seed, or on ``data.split_seed``, not on the loss."""
     data = run.recipe.data
-    source = _source(*_source_key(run))
     seed = run.seed if data.split_seed is None else data.split_seed
-    splits = split(
-        source,
-        seed=derive(seed, "split"),
-        val_size=data.val_size,
-        train_size=data.train_size,
-        test_size=data.test_size,
-    )
+    if run.recipe.objects is not None:
+        splits = run.recipe.objects.splits()
+    else:
+        splits = split(
+            _source(run),
+            seed=derive(seed, "split"),
+            val_size=data.val_size,
+            train_size=data.train_size,
+            test_size=data.test_size,
+        )
     if data.long_tail is not None:
         splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
     if data.label_noise is not None:
@@ -64,22 +67,24 @@ def warn_of_small_validation(samples: int) -> None:
 
 def data_root(run: Run) -> Path | None:
     """Return the absolute path that the run reads its data from; None if it reads none or searches for it."""
-    if "files" not in DATASETS[run.recipe.data.name].metadata:
+    if run.recipe.objects is not None or "files" not in DATASETS[run.recipe.data.name].metadata:
         return None
     place = data_folder(run.recipe.data.root)
     return None if place is None else place.absolute()
 
 
-def image_shape(run: Run) -> tuple[int, int, int]:
-    """Return classes, channels and image size in pixels of the run's data."""
-    source = _source(*_source_key(run))
-    channels, size, _ = source.train.shape
-    return len(source.classes), channels, size
+def source_of(run: Run) -> Source:
+    """Return the data set of the run, before a seed divides it."""
+    source: Source = _source(run) if run.recipe.objects is None else run.recipe.objects.source
+    return source
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
     """Return the fingerprint of the run's data set; it is the same for every seed."""
-    return source_fingerprint(_source(*_source_key(run)))
+    fingerprint = source_fingerprint(source_of(run))
+    if run.recipe.objects is None:
+        return fingerprint
+    return {**fingerprint, "val": _part_fingerprint(run.recipe.objects.val)}
 
 
 def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
@@ -116,9 +121,12 @@ def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenS
     return open_set(source, classes) if classes else source
 
 
-def _source(name: str, root: str | None, options: str, held_out: str) -> Source:
+def _source(run: Run) -> Source:
     """Return the part of the data set to train and test on."""
-    source = _open_set(name, root, options, held_out)
+    if run.recipe.data.options.get("python"):
+        expected = "the data of the run must be passed again, since it was made of Python objects"
+        raise InputError(expected, run.folder, "Rerun the program that trained it.")
+    source = _open_set(*_source_key(run))
     return source.known if isinstance(source, OpenSet) else source
 
 
@@ -204,6 +212,10 @@ def split_fingerprint(splits: Splits) -> str:
 
 def _part_fingerprint(part: Part) -> dict[str, Any]:
     digest = sha256()
+    if isinstance(part, Items):  # a Dataset may augment its inputs, so only labels are the same
+        digest.update(part.target.cpu().numpy().tobytes())
+        shape = list(part.shape)
+        return {"samples": len(part), "shape": shape, "sha256 of labels": digest.hexdigest()}
     if not isinstance(part, Images):  # reading ImageNet would take an hour: names and sizes instead
         for array in (part.names, part.sizes(), part.target.cpu().numpy()):
             digest.update(array.tobytes())

@@ -38,7 +38,8 @@ def train_size(run: Run) -> int | None:
     The size of a published data set is known without its files; other data is read.
     """
     data = run.recipe.data
-    published = DATASETS[data.name].metadata.get("expected")
+    objects = run.recipe.objects
+    published = None if objects else DATASETS[data.name].metadata.get("expected")
     if published is not None and not data.hold_out_classes and data.long_tail is None:
         validation = data.val_size if data.val_size >= 1 else data.val_size * published.train
         images = published.train - math.ceil(validation)

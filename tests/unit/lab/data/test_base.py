@@ -22,7 +22,13 @@ def part(count=6, classes=3, shape=(1, 4, 4)):
             "images must be a tensor; got ndarray",
         ),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), [0, 1], "target must be a tensor; got list"),
-        (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
+        (
+            torch.zeros(2, 1, 4, 4).double(),
+            torch.zeros(2, dtype=torch.int64),
+            "images must be uint8",
+        ),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
+        (torch.full((2, 3), torch.nan), torch.zeros(2, dtype=torch.int64), "must be finite"),
         (
             torch.zeros(2, 4, 4, dtype=torch.uint8),
             torch.zeros(2, dtype=torch.int64),

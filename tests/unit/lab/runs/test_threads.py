@@ -24,11 +24,11 @@ def test_with_an_accelerator_nothing_is_changed(monkeypatch):
 
 def test_operations_of_a_linear_model():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 3 * 3, 5))
-    assert forward_operations(model, channels=2, size=3) == 2 * (2 * 3 * 3) * 5
+    assert forward_operations(model, (2, 3, 3)) == 2 * (2 * 3 * 3) * 5
 
 
 def test_operations_of_convolutions():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 3, stride=2, groups=2)
     )
-    assert forward_operations(model, channels=2, size=5) == 2 * (25 * 4 * 2 * 9 + 4 * 4 * 2 * 9)
+    assert forward_operations(model, (2, 5, 5)) == 2 * (25 * 4 * 2 * 9 + 4 * 4 * 2 * 9)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_choice, check_number, suggestion
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
+from fedlas.lab.data.files import Files
+from fedlas.lab.data.items import Items
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
@@ -27,13 +29,19 @@ def corrupted(part: Part, corruption: Corruption) -> Part:
     Returns:
         A part on the same device, without label probabilities, which no longer hold.
 
+    Raises:
+        InputError: If the part holds no 8-bit images.
+
     Example:
         >>> part = Images(torch.full((2, 1, 8, 8), 128, dtype=torch.uint8), torch.tensor([0, 1]))
         >>> int(corrupted(part, Corruption("contrast", 5)).images[0, 0, 0, 0])
         128
     """
-    if not isinstance(part, Images):
+    if isinstance(part, Files):
         return replace(part, corruption=corruption)
+    if isinstance(part, Items) or part.images.is_floating_point():
+        expected = "corruptions are defined for 8-bit images"
+        raise InputError(expected, f"floats of {part.shape}", "Leave them out.")
     images = part.images.cpu()
     changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
     return Images(changed.to(part.images.device), part.target)

@@ -165,6 +165,8 @@ def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
     """Return a part with the channels and the size of the run's images, and what was done to it."""
     channels = splits.in_channels
     size = splits.image_size
+    if part.shape == splits.test.shape and not isinstance(part, Files):
+        return part, []
     if isinstance(part, Images):
         images, notes = adapt_images(part.images, channels=channels, size=size)
         return Images(images, part.target), notes
@@ -174,4 +176,4 @@ def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
         else View(resize=size, crop=size, train_crop="center")
     )
     notes = [f"shorter side scaled to {view.resize} pixels, center {size} x {size} cut out"]
-    return replace(part, view=view, channels=channels), notes
+    return (replace(part, view=view, channels=channels) if isinstance(part, Files) else part), notes

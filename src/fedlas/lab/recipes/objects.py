@@ -1,0 +1,156 @@
+"""Data, model and losses of a recipe as Python objects, in place of registered names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+from fedlas._core.registry import Registry
+from fedlas.lab.data import Images, Source, Splits
+from fedlas.lab.data.base import Part
+from fedlas.lab.data.items import Items
+from fedlas.lab.recipes.recipe import Recipe, recipe_from
+
+_CHANGES = ("label_noise", "long_tail", "cross_fit", "workers")
+"""Keys of ``data`` that change or read the parts that are passed; the others would choose them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Parts of a data set, and functions that build a model and losses.
+
+    Attributes:
+        source: Training and test part.
+        val: Validation part.
+        model: Called with those of ``num_classes``, ``in_channels`` and ``image_size`` that are its parameters; None
+            builds the registered model of the recipe.
+        losses: Functions that build losses, by name; called as ``model`` with ``num_classes``, ``num_samples``,
+            ``num_epochs`` and ``num_features``.
+    """
+
+    source: Source
+    val: Part
+    model: Callable[..., nn.Module] | None = None
+    losses: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
+
+    def splits(self) -> Splits:
+        """Return the parts unchanged, with all their positions."""
+        source = self.source
+        parts = {"train": source.train, "val": self.val, "test": source.test}
+        return Splits(
+            source.name,
+            source.train,
+            self.val,
+            source.test,
+            indices={name: np.arange(len(part)) for name, part in parts.items()},
+            mean=(),
+            std=(),
+            classes=source.classes,
+            flip=False,
+            crop_padding=0,
+        )
+
+    def build(self, kind: str, name: str, options: Mapping[str, Any], **offered: Any) -> nn.Module:
+        """Build the model, or the loss of that name."""
+        function = self.model if kind == "model" else self.losses[name]
+        registry: Registry[Any] = Registry(kind)
+        registry.add(name.lower(), function)
+        module = registry.build(name.lower(), options, **offered)
+        if not isinstance(module, nn.Module):
+            fix = "Return a torch.nn.Module."
+            raise InputError(f"the function of {kind} {name} must build it", describe(module), fix)
+        return module
+
+
+def recipe_of_objects(
+    train: Any,
+    val: Any,
+    test: Any,
+    model: Callable[..., nn.Module] | None,
+    *,
+    name: str,
+    model_name: str,
+    settings: Mapping[str, Any] | None = None,
+    losses: Mapping[str, Callable[..., nn.Module]] | None = None,
+) -> Recipe:
+    """Return a recipe whose data and model are Python objects. Nothing is divided: seeds change order and weights.
+
+    Args:
+        train: Pair ``(inputs, target)`` of arrays or tensors, or a ``TensorDataset``: float32 of any shape, or uint8
+            images ``(N, channels, H, W)``. Another map-style ``Dataset`` of ``(tensor, class index)`` is read sample by
+            sample; each sample of an epoch has a seed of its own for torch's global generator.
+        val: As ``train``; epochs and calibrators are chosen on it.
+        test: As ``train``.
+        model: Function that builds the model; it may take ``num_classes``. None builds the registered ``model_name``.
+        name: Name of the data, of the recipe and so of its folder.
+        model_name: Name of the model.
+        settings: Sections of a recipe: ``model``, ``optimizer``, ``schedule``, ``train``, ``losses``, and ``data`` with
+            keys that divide nothing.
+        losses: Functions that build losses, by name.
+
+    Raises:
+        InputError: For data of another kind, parts that differ in shape, a class without training samples, or settings
+            that no recipe takes.
+
+    Example:
+        >>> rows = (torch.eye(4), torch.tensor([0, 0, 1, 1]))
+        >>> recipe = recipe_of_objects(rows, rows, rows, None, name="toy", model_name="linear")
+        >>> recipe.data.name, recipe.model.name
+        ('toy', 'linear')
+    """
+    content = {key: dict(value) for key, value in (settings or {}).items()}
+    if wrong := [key for key in content.get("data", {}) if key not in _CHANGES]:
+        expected = f"settings of the data must be among {', '.join(_CHANGES)}"
+        raise InputError(expected, wrong[0], "Divide the data before it is passed.")
+    parts = {
+        key: part_of(value, key) for key, value in (("train", train), ("val", val), ("test", test))
+    }
+    most = max(int(part.target.max()) for part in parts.values())
+    classes = tuple(str(label) for label in range(most + 1))
+    source = Source(name, parts["train"], parts["test"], classes, mean=(), std=())
+    # The same checks hold of validation.
+    replace(source, test=parts["val"])
+    content["data"] = {
+        "name": name,
+        "val_size": len(parts["val"]),
+        "python": True,
+        **content.get("data", {}),
+    }
+    content["model"] = {"name": model_name, **content.get("model", {})}
+    recipe = recipe_from(name, {"title": f"{name}, passed in Python", **content})
+    for loss in losses or {}:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
+            expected = "a loss must be named with lower-case letters, digits and + . _ -"
+            raise InputError(expected, repr(loss), "Rename it: its runs get folders of that name.")
+    return replace(recipe, objects=Objects(source, parts["val"], model, losses or {}))
+
+
+def part_of(data: Any, name: str) -> Part:
+    """Return a part made of a pair of arrays, or of a ``Dataset``.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return Items.of(data, name)
+    inputs, target = map(torch.as_tensor, data)
+    if inputs.dtype != torch.uint8:
+        inputs = inputs.float()
+    if target.is_floating_point() or target.is_complex():
+        fix = "Number the classes from 0."
+        raise InputError(f"labels of {name} must be whole numbers", describe(target), fix)
+    return Images(_shaped(inputs), target.long())
+
+
+def _shaped(inputs: Tensor) -> Tensor:
+    """Return one number a sample as rows of one feature."""
+    return inputs[:, None] if inputs.ndim == 1 else inputs
