@@ -164,7 +164,8 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     weights = weights_of(val)
     samples = worth(number, weights)
     weights = weights * (samples / weights.sum())
-    val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
+    if val.weights is not None or bool((weights != 1).any()):
+        val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
 
     # Distinct rows are counted: where scores have few values, one fold holds them all and says little.
     rows = equal_rows(val.logits) if val.features is None else number
