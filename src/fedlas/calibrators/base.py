@@ -436,7 +436,7 @@ C = TypeVar("C", bound=Calibrator)
 def fit_with_notes(
     calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
 ) -> tuple[C, tuple[str, ...]]:
-    """Fit the calibrator on ``val``; return it with the texts of its warnings.
+    """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
 
     One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
     """
@@ -448,4 +448,4 @@ def fit_with_notes(
             notes = (
                 "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
             )
-    return calibrator, (*notes, *texts)
+    return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))
