@@ -18,7 +18,6 @@ from fedlas.cli.arguments import (
     add_path,
     add_rules,
     columns_of,
-    command_words,
     flag,
     laboratory,
     option,
@@ -100,12 +99,8 @@ def _card(args: argparse.Namespace) -> int:
             "--cost-ratio, --budget, --recall and --precision are for files", places[0], fix
         )
     if len(places) > 1:
-        try:
-            card = _card_of_files(
-                places, args.calibrate, columns, {**options, **rules, "period": args.period}
-            )
-        except InputError as error:
-            raise (command_words(error) if error.owner == "Rule" else error) from error
+        options |= {**rules, "period": args.period}
+        card = _card_of_files(places, args.calibrate, columns, options)
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."
