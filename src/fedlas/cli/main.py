@@ -180,7 +180,7 @@ def in_options(text: str, subcommand: str) -> str:
 
 
 _KEYWORD = re.compile(r"(?<![\w.])([a-z]+(?:_[a-z]+)*)=(?:'([^']*)'|True)?")
-_CALLED = ("", "report", "Rule", "TableCalibration")
+_CALLED = ("", "card", "report", "Rule", "TableCalibration")
 """Public names that a subcommand calls, which errors show no user of it."""
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 """Texts of PyTorch's errors, on an accelerator and on a processor."""

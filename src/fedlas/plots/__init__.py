@@ -18,12 +18,13 @@ from fedlas.plots.ranks import critical_difference_diagram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.seeds import seed_values
-from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
+from fedlas.plots.theme import DARK, LIGHT, PAPER, Theme, new_axes, paper_axes
 from fedlas.plots.training import training_curves
 
 __all__ = [
     "DARK",
     "LIGHT",
+    "PAPER",
     "CalibrationCurve",
     "ConsistencyBand",
     "Theme",
@@ -32,6 +33,7 @@ __all__ = [
     "critical_difference_diagram",
     "decision_curve",
     "new_axes",
+    "paper_axes",
     "positive_reliability_diagram",
     "reliability_diagram",
     "risk_coverage",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.text import printable
-from fedlas.plots.theme import Axes, ThemeName, canvas
+from fedlas.plots.theme import Axes, ThemeOption, canvas
 from fedlas.stats.ranks import RankComparison, RankTest
 
 _GAP = 0.17
@@ -21,7 +21,7 @@ def critical_difference_diagram(
     *,
     test: RankTest = "nemenyi",
     ax: Axes | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
 ) -> Axes:
     """Draw the mean rank of each method on a scale with the best at the left.
 
