@@ -102,7 +102,7 @@ KNOWN = {
     "fedlas.Predictions.from_frame": "its columns are options, which tests/unit/predictions names",
     "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
-    "fedlas.lab.bench": "the bench alone calls it",
+    "fedlas.lab.benches": "the bench alone calls it",
 }
 """By the start of a call's name, why its errors may be of another kind."""
 
@@ -635,7 +635,7 @@ INSTANCES = {
     "source": lambda _: importlib.import_module("fedlas.lab.data").load_dataset("synthetic"),
     "outputs file": outputs_file,
     "card file": card_file,
-    "OnePass": lambda _: metrics.METRICS["ece"].one_pass,
+    "Metric": lambda _: metrics.METRICS["ece"],
     "CalibratedModel": lambda d: fedlas.CalibratedModel(network(), fitted(d)),
     "CalibrationCard": lambda d: fedlas.card(d.predictions(60), d.predictions(60), replicates=0),
     "Evaluation": lambda d: fedlas.report(d.predictions(60), replicates=20),

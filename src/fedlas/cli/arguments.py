@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
@@ -35,6 +33,22 @@ def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
 def add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
     """Add a path to write to, or a folder; ``""`` is refused, to which an unset shell variable expands."""
     option(parser, name, metavar, text, type=path_argument)
+
+
+def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add the option that writes a page, its title, and the period of the samples."""
+    about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
+    add_path(parser, name, "FILE", about)
+    option(
+        parser, "--title", "TEXT", f"title of {name} (default: the name of the file)", default=""
+    )
+    option(
+        parser,
+        "--period",
+        "TEXT",
+        "when the samples were collected, for the page (default: not on it)",
+        default="",
+    )
 
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
@@ -205,7 +219,7 @@ def column_options(columns: Columns | None) -> str:
         value: Any = getattr(columns, each.name, each.default)
         if not value or value == each.default:
             continue
-        option = "--sep" if each.name == "separator" else option_of(each.name)
+        option = "--sep" if each.name == "separator" else f"--{each.name.replace('_', '-')}"
         if each.name == "classes":
             value = ",".join(value)
         names = [value] if isinstance(value, str) else value
@@ -223,24 +237,6 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
-
-
-def command_words(error: InputError) -> InputError:
-    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
-
-    Example:
-        >>> print(command_words(InputError("calibrate='all' needs on=", "none", "Pass on=.")))
-        --calibrate all needs --on; got none. Pass --on.
-    """
-
-    def worded(text: str) -> str:
-        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
-        return re.sub(
-            option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text
-        )
-
-    expected, got, fix = error.parts
-    return InputError(worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

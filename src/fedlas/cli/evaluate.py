@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_text
 from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -17,13 +16,12 @@ from fedlas.cli.arguments import (
     add_confidence_level,
     add_data_folder,
     add_num_bins,
-    add_path,
+    add_page,
     add_replicates,
     add_rules,
     add_samples,
     column_options,
     columns_of,
-    command_words,
     flag,
     laboratory,
     option,
@@ -33,7 +31,7 @@ from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.page import require_page_packages
+from fedlas.present.page import check_page, write_page
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
@@ -80,7 +78,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         default=(),
     )
     add_rules(parser)
-    add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
+    add_page(parser, "--report", "page to write, with reliability diagrams")
     option(
         parser,
         "--require",
@@ -114,27 +112,26 @@ def _evaluate(args: argparse.Namespace) -> int:
             predictions = reader.read([args.file, *more])
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
         repair += column_options(columns)
-        try:
-            evaluation = report(
-                predictions,
-                on=held_out,
-                calibrate=args.calibrate,
-                reject=args.reject,
-                cost_ratio=args.cost_ratio,
-                budget=args.budget,
-                recall=args.recall,
-                precision=args.precision,
-                top_label=args.top_label,
-                num_bins=args.num_bins,
-                confidence_level=args.confidence_level,
-                replicates=args.replicates,
-                name=args.file.name,
-                notes=reader.notes,
-                grouped_by=args.groups or ("task" if more else "group"),
-                repair=f"fedlas evaluate {args.file} {repair}",
-            )
-        except InputError as error:
-            raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
+        evaluation = report(
+            predictions,
+            on=held_out,
+            calibrate=args.calibrate,
+            reject=args.reject,
+            cost_ratio=args.cost_ratio,
+            budget=args.budget,
+            recall=args.recall,
+            precision=args.precision,
+            top_label=args.top_label,
+            num_bins=args.num_bins,
+            confidence_level=args.confidence_level,
+            replicates=args.replicates,
+            name=args.file.name,
+            notes=reader.notes,
+            grouped_by=args.groups or ("task" if more else "group"),
+            repair=f"fedlas evaluate {args.file} {repair}",
+            title=args.title,
+            period=args.period,
+        )
     _show(evaluation, args)
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
@@ -167,7 +164,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
     else:
         show_blocks(evaluation.blocks(details=args.details), details=args.details)
     if args.report is not None:
-        write_text(args.report, evaluation.html())
+        write_page(args.report, evaluation.html())
         if not args.json:
             say(f"report: {args.report}")
 
@@ -183,13 +180,14 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
         fix = "Leave their options out, or name a file of predictions."
         raise InputError("columns are for files", f"the folder {args.file}", fix)
     if args.report is None:
+        if args.title or args.period:
+            raise InputError(
+                "--title and --period are for the page", "no --report", "Add it, or leave them out."
+            )
         return
-    if args.report.suffix.lower() not in (".html", ".htm"):
-        fix = "Name a page, e.g. --report out.html."
-        raise InputError("--report must end in .html", args.report, fix)
     if args.report.resolve() in [
         path.resolve() for path in (args.file, args.on) if path is not None
     ]:
         fix = "It would replace predictions."
         raise InputError("--report must be another file", args.report, fix)
-    require_page_packages()
+    check_page("--report", args.report)

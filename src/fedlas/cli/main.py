@@ -7,11 +7,14 @@ positional FOLDER, and shows types in place of sentences. Neither this module no
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -41,9 +44,7 @@ SUBCOMMANDS = {
     "evaluate": Subcommand(
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
-    "compare": Subcommand(
-        "Compare two models, or the methods of a bench.", "compare", writes=False
-    ),
+    "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
     "apply": Subcommand("Add calibrated scores to a table.", "apply"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
@@ -56,6 +57,7 @@ SUBCOMMANDS = {
     "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
     "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
     "report": Subcommand("Write the report of finished runs.", "report"),
+    "compare-runs": Subcommand("Compare methods of benches, over seeds and data.", "compare_runs"),
     "diagnose": Subcommand(
         "Show what FedLAS's indicator and gate did in runs.",
         "diagnose",
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
+    if words[:1] == ["compare"] and any(map(Path.is_dir, map(Path, words[1:]))):
+        words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves) as output:
@@ -110,16 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(words: list[str], *, resumes: bool) -> int:
     try:
-        parsed = _parse(words)
         with warnings.catch_warnings():
-            warnings.showwarning = _once(warnings.showwarning)
-            return int(parsed.run(parsed))
+            warnings.showwarning = _once(warnings.showwarning, words[:1])
+            return run(words)
     except LostOutputError:
         return 0
-    except InputError as error:
-        error.owner = error.owner or " ".join(["fedlas", *words[:1]])
-        return _fail(str(error))
-    except MissingExtraError as error:
+    except (InputError, MissingExtraError) as error:
         return _fail(str(error))
     except OSError as error:  # a name that is too long, a folder that may not be searched
         place = f" ({error.filename!s:.200})" if error.filename else ""
@@ -144,6 +145,43 @@ def _status(words: list[str], *, resumes: bool) -> int:
         _leave_processes()
 
 
+def run(words: list[str]) -> int:
+    """Run a subcommand and return its exit status.
+
+    Raises:
+        InputError: What the command line prints, in the words of the subcommand.
+    """
+    parsed = _parse(words)
+    try:
+        return int(parsed.run(parsed))
+    except InputError as error:
+        expected, got, fix = (in_options(part, words[0]) for part in error.parts)
+        error.parts = (expected, got, fix)
+        if (error.owner or "").partition(".")[0] in _CALLED:
+            error.owner = f"fedlas {words[0]}"
+        raise
+
+
+def in_options(text: str, subcommand: str) -> str:
+    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+
+    Example:
+        >>> print(in_options("calibrate='all' needs held-out predictions; got no on=.", "evaluate"))
+        --calibrate all needs held-out predictions; got no --on.
+    """
+    options = _parsers([subcommand])[1][subcommand].options
+
+    def worded(match: re.Match[str]) -> str:
+        option = f"--{match[1].replace('_', '-')}"
+        value = f" {shlex.quote(match[2])}" if match[2] else ""
+        return f"{option}{value}" if option in options else match[0]
+
+    return _KEYWORD.sub(worded, text)
+
+
+_KEYWORD = re.compile(r"(?<![\w.])([a-z]+(?:_[a-z]+)*)=(?:'([^']*)'|True)?")
+_CALLED = ("", "card", "report", "Rule", "TableCalibration")
+"""Public names that a subcommand calls, which errors show no user of it."""
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 """Texts of PyTorch's errors, on an accelerator and on a processor."""
 
@@ -153,7 +191,7 @@ def _fail(text: str) -> int:
     return 2
 
 
-def _once(other: Callable[..., None]) -> Callable[..., None]:
+def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., None]:
     """Return a function that shows each warning of this library once, as a line, and passes on those of others."""
     shown: set[str] = set()
 
@@ -163,7 +201,7 @@ def _once(other: Callable[..., None]) -> Callable[..., None]:
             other(message, category, *place, **more)
         elif text not in shown:
             shown.add(text)
-            print(f"fedlas: warning: {text}", file=sys.stderr)
+            print(f"fedlas: warning: {in_options(text, words[0])}", file=sys.stderr)
 
     return show
 
@@ -269,7 +307,9 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
             return made
 
         if name in names:
-            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name}")(add)
+            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(
+                add
+            )
         else:
             group.add_parser(name, help=summary)
     return parser, subcommands

@@ -17,7 +17,7 @@ from fedlas.predictions.columns import Columns, option_of
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
-from fedlas.predictions.sources import Archive, Frame, TableSource
+from fedlas.predictions.sources import Archive, Frame, Joined, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
@@ -44,7 +44,7 @@ def open_table(
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
     columns = _checked(columns)
-    source, columns = _source(path, columns)
+    source, columns = open_source(path, columns)
     return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
@@ -64,27 +64,30 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     raise InputError(
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
-        "Add --logits 'PREFIX*' (or a,b,c) or --probs likewise, and --target NAME; or --confidence and --correct NAME.",
+        "Pass logits='PREFIX*' (or a,b,c) or probs= likewise, and target='NAME'; or confidence= and correct='NAME'.",
     )
 
 
-def _source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
-    """Return a table, and its columns: several logs of lm-evaluation-harness are grouped by their tasks."""
-    paths = _paths(path)
+def open_source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
+    """Return the table in a frame, or in files, and its columns.
+
+    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks.
+
+    Raises:
+        InputError: If a file does not exist or cannot be read, or the files are not alike.
+    """
+    paths = paths_of(path)
     if paths is None:
         return Frame(path), columns
     if all(is_log(each, columns) for each in paths):
         if len(paths) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
         return SampleLog(paths, columns), columns
-    if len(paths) > 1:
-        got = ", ".join(str(each) for each in paths[:3])
-        fix = "Join their rows in one file."
-        raise InputError("several files must be logs of lm-evaluation-harness", got, fix)
-    return source_of(paths[0], columns.separator), columns
+    tables = [source_of(each, columns.separator) for each in paths]
+    return tables[0] if len(tables) == 1 else Joined(tables), columns
 
 
-def _paths(path: Any) -> list[Path] | None:
+def paths_of(path: Any) -> list[Path] | None:
     """Return the files of a path, of a pattern or of several paths; None for a frame.
 
     Raises:
@@ -95,14 +98,14 @@ def _paths(path: Any) -> list[Path] | None:
         and path
         and all(isinstance(each, str | Path) for each in path)
     ):
-        return [file for each in path for file in _paths(each) or ()]
+        return [file for each in path for file in paths_of(each) or ()]
     if not isinstance(path, str | Path):
         return None
     if not has_magic(str(path)) or os.path.lexists(path):
         return [Path(path)]
     files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
     if not files:
-        raise InputError("the pattern must match a file", path, "Check the path.")
+        raise InputError("the pattern must match files", repr(path), "Check it, and quote it.")
     return files
 
 
@@ -156,14 +159,14 @@ def _read(
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
         fix = (
-            "Add --correct NAME, or --predicted NAME and --target NAME."
+            "Pass correct='NAME', or predicted='NAME' and target='NAME'."
             if of_top_label
-            else "Add --target NAME."
+            else "Pass target='NAME'."
         )
         name = (
-            "--correct must say which predictions are right"
+            "correct= must say which predictions are right"
             if of_top_label
-            else "--target must name the labels"
+            else "target= must name the labels"
         )
         raise InputError(name, "none", fix)
     samples = Samples.joined(reader.samples(), reader.label)
@@ -193,7 +196,7 @@ def is_log(path: Path, columns: Columns) -> bool:
     """
     named = [option for option in _FIXED if getattr(columns, option)]
     if columns.format == "lm-eval" and named:
-        fix = "Leave these options out, or add --format table."
+        fix = "Leave these options out, or pass format='table'."
         expected = "samples of lm-evaluation-harness have fixed columns"
         raise InputError(expected, ", ".join(map(option_of, named)), fix)
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")

@@ -110,8 +110,8 @@ def test_a_page_of_confidences(files, capsys):
         (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
-        (["top.csv"], r"columns conf, said, is, site. Add .*; or --confidence and --correct NAME"),
-        (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Add --correct NAME"),
+        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence and --correct NAME"),
+        (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
     ],
 )  # fmt: skip
 def test_evaluate_refuses(files, given, message, capsys):
@@ -213,7 +213,7 @@ def test_probabilities_taken_for_logits_are_warned_of(files, capsys):
         warnings.simplefilter("always")
         assert main(["evaluate", "probs.npz", "--replicates", "0"]) == 0
     assert "almost surely probabilities" in (said := capsys.readouterr().err)
-    assert "name them with --probs" in said
+    assert "name them by --probs" in said
     assert (
         main(
             [
@@ -264,25 +264,32 @@ def test_compare_two_files(files, capsys):
             ["top.csv", "shuffled.csv", *NAMED],
             "labels that differ in .* of 600 rows, first in row .*Sort both files",
         ),
-        (
-            ["top.npz", "top.npz", "top.npz"],
-            "two files of predictions can be compared, in a table; got 3 files",
-        ),
-        (["top.npz", "top.npz", "--plot", "a.png"], "got --plot"),
-        (["top.npz", "top.npz", "--stage", "auto", "--details"], "got --stage --details"),
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
         (
             ["top.npz", "top.npz", "--metrics", "nll"],
             "'nll' needs the probabilities of all classes",
         ),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),
-        (
-            [".", "a:b", "--json"],
-            "--json, --num-bins .* are for two files of predictions; got the folder",
-        ),
-        ([".", "a:b", "--num-bins", "10"], "are for two files of predictions; got the folder"),
     ],
 )
 def test_compare_refuses(files, given, message, capsys):
     assert main(["compare", *given]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["top.npz"], "the following arguments are required: FILE"),
+        (["top.npz"] * 3, "unrecognized arguments: 'top.npz'"),
+        (
+            ["top.npz", "top.npz", "--stage", "auto"],
+            "fedlas compare: error: there is no option '--stage'",
+        ),
+        ([".", "a:b", "--json"], "fedlas compare-runs: error: there is no option '--json'"),
+    ],
+)
+def test_files_and_folders_are_two_commands(files, given, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", *given])
+    assert message in capsys.readouterr().err

@@ -187,10 +187,11 @@ def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     assert read_predictions(files, groups="subject").groups == ("law",) * 80
     assert main(["evaluate", *files, "--replicates", "0"]) == 0
     assert "mmlu_law" in capsys.readouterr().out
-    with pytest.raises(InputError, match="must match a file"):
+    with pytest.raises(InputError, match="must match files"):
         read_predictions(tmp_path / "none_*.jsonl")
-    with pytest.raises(InputError, match="several files must be logs"):
-        read_predictions([files[0], write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match="files of one table must have"):
+        read_predictions([tmp_path / "t.csv", write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
 
 
 def test_length_and_documents_make_groups(tmp_path):
@@ -213,7 +214,7 @@ def test_length_and_documents_make_groups(tmp_path):
         (
             [sample(0, [-1.0, -2.0], 0)],
             {"groups": "subjct"},
-            "--groups must name a column.*subject",
+            "groups= must name a column.*subject",
         ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
         ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
@@ -222,7 +223,7 @@ def test_length_and_documents_make_groups(tmp_path):
         ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "one kind, with a label"),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
-        ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "--weights must name a column"),
+        ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights= must name a column"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
     ],
 )
