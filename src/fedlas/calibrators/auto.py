@@ -187,7 +187,7 @@ class AutoCalibration(Calibrator):
         kinds = {name: kind and CALIBRATORS[kind].name for name, kind in state["members"].items()}
         types = [kind and CALIBRATORS[kind].value.map_type for kind in kinds.values()]
         places = [f"members.{number}" for number in range(len(types))]
-        texts = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
+        texts: Any = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
         parts = {**dict(zip(places, types, strict=True)), "share": Share}
         parts |= {"side": SideInformation, "side_share": Share}
 
