@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Flip, Images, Part, Source, expect
@@ -201,7 +201,6 @@ class Splits:
         )
 
 
-@check_kinds
 def split(
     source: Source,
     *,
@@ -233,6 +232,8 @@ def split(
         (100, 60, 2000)
     """
     # How many images each part gets.
+    fix = "Load one by its name."
+    expect(isinstance(source, Source), "source must be a Source", describe(source), fix)
     check_count("seed", seed, low=0)
     available = len(source.train)
     num_classes = source.num_classes

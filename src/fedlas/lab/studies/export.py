@@ -17,10 +17,10 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.export import Exported, export_model
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.models import build_model
-from fedlas.lab.runs.build import Trained, load_trained, splits_at_hand
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.load import Trained, load_trained, splits_at_hand
 from fedlas.present.card import CalibrationCard
 from fedlas.present.stages import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES

@@ -20,11 +20,10 @@ from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
-from fedlas.lab.runs.build import threads_for
-from fedlas.lab.runs.claim import check_vacant, locked
+from fedlas.lab.runs.begin import check_vacant, locked
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.forecast import forecast
+from fedlas.lab.runs.forecast import forecast, threads_for
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError

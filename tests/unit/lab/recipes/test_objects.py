@@ -13,10 +13,10 @@ from fedlas._core.check import InputError
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.plan import plan
-from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.train.log import TrainingProgress
 
 QUICK = {"train": {"epochs": 2, "batch_size": 32, "precision": "fp32"}}

@@ -9,9 +9,9 @@ from typing import Any
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas._core.terminal import track
-from fedlas.lab.runs.build import Trained, load_trained
-from fedlas.lab.runs.execute import held_out_predictions, predictions_of
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import Trained, load_trained
+from fedlas.lab.runs.predict import held_out_predictions, predictions_of
 from fedlas.lab.studies.uncertainty.apply import MethodResult, method
 from fedlas.zoo.uncertainty.matrix_gaussian import Covariance, MatrixGaussian
 from fedlas.zoo.uncertainty.probabilistic_backprop import Prior, ProbabilisticBackprop

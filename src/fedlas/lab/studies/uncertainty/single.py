@@ -13,10 +13,11 @@ from fedlas._core.terminal import track
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.features import find_head
-from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.data import held_out
-from fedlas.lab.runs.execute import held_out_predictions, predictions_of, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.predict import held_out_predictions, predictions_of
+from fedlas.lab.runs.train import build_objective, train_run, training_job
 from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.lab.studies.uncertainty.apply import MethodResult, method
 from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights
