@@ -49,14 +49,10 @@ def _table(checked: Checked) -> Any:
     source = checked.source
     published = checked.expected
     rows = []
-    for label in ("train", "test"):
+    for label in source.parts:
         counts = checked.counts(label)
         of_class = _range([int(counts.min()), int(counts.max())])
-        count = (
-            ""
-            if published is None
-            else f"{published.train if label == 'train' else published.test:,}"
-        )
+        count = "" if published is None else f"{getattr(published, label):,}"
         shape = source.train.shape
         sizes = "not read" if len(shape) == 3 else f"{shape[0]:,} features"
         if checked.sizes[label]:

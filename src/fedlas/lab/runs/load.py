@@ -21,6 +21,9 @@ from fedlas.lab.runs.train import build_objective, plain_model
 from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
 from fedlas.objective import Objective
 
+ENCODER = "FEDLAS_ENCODER"
+"""Environment variable that names the encoder of texts that a run folder may have called."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -97,11 +100,28 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
     return RunFolder(folder, data_root=data)
 
 
+def _check_encoder(run: Run) -> None:
+    """Refuse to import what the configuration of a stranger names, unless the user names it too.
+
+    Raises:
+        InputError: If the data are texts, and the environment does not name their encoder.
+    """
+    encoder = run.recipe.data.options.get("encoder")
+    if encoder is not None and os.environ.get(ENCODER) != encoder:
+        expected = (
+            f"{ENCODER} must name the encoder of the run's texts, which is imported and called"
+        )
+        fix = f"If you trust it, set {ENCODER}={encoder}."
+        raise InputError(expected, f"{encoder} in {run.folder}", fix)
+
+
 def _with_data(folder: RunFolder) -> RunFolder:
     """Return the same folder with the place of its data: as told, else where it was, else in the usual places.
 
     A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
     """
+    if folder.config and not folder.is_derived:
+        _check_encoder(folder.run)
     root = folder.kept_root if folder.data_root is None else None
     if root is None or folder.data is None:
         return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -214,10 +214,8 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     # Training images of the held-out classes are dropped, or the classes would not be unknown.
     others = [number for number in range(source.num_classes) if number not in numbers]
     unknown = _of_classes(source.test, numbers)
-    train, test = (_of_classes(part, others) for part in (source.train, source.test))
-    inner = replace(
-        source, train=train, test=test, classes=tuple(source.classes[number] for number in others)
-    )
+    parts: dict[str, Any] = {n: _of_classes(part, others) for n, part in source.parts.items()}
+    inner = replace(source, **parts, classes=tuple(source.classes[number] for number in others))
     # no probabilities of classes that the model does not have
     unknown = unknown.with_target(unknown.target)
     return OpenSet(inner, unknown, tuple(source.classes[number] for number in numbers))
