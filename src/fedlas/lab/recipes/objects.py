@@ -17,7 +17,7 @@ from fedlas.lab.data.base import Part
 from fedlas.lab.data.items import Items
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 
-_CHANGES = ("label_noise", "long_tail", "cross_fit", "workers")
+_CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
 """Keys of ``data`` that change or read the parts that are passed; the others would choose them."""
 
 

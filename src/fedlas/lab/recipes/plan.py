@@ -70,6 +70,9 @@ class Run:
         del recipe["data"]["root"], recipe["data"]["workers"]
         # Unused options are left out, so that a run folder stays valid when a new release has another option.
         averaging = self.recipe.train.average != "none"
+        noise = recipe["data"]["label_noise"]
+        if noise is not None and noise["seed"] is None:
+            del noise["seed"]
         for section, unused in _UNUSED.items():
             values = recipe[section]
             for key, value in unused.items():
@@ -83,10 +86,11 @@ class Run:
 
 
 _OPTIONAL_DATA = (
-    "split_seed hold_out_classes long_tail label_noise cross_fit corruption test_mean test_std"
+    "split_seed hold_out_classes long_tail long_tail_seed label_noise cross_fit corruption test_mean "
+    "test_std"
 )
 _UNUSED: dict[str, dict[str, Any]] = {
-    "model": dict.fromkeys(("bayesian", "weights")),
+    "model": {"bayesian": None, "weights": None, "tune": "full"},
     "data": dict.fromkeys(_OPTIONAL_DATA.split()),
     "train": {
         "accumulate": 1,

@@ -47,10 +47,13 @@ def prepare_data(run: Run) -> Splits:
         train_size=data.train_size,
         test_size=data.test_size,
     )
+    # Each may have a seed of its own, so that one can change while the others stay.
     if data.long_tail is not None:
-        splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
+        tail = seed if data.long_tail_seed is None else data.long_tail_seed
+        splits = long_tailed(splits, data.long_tail, seed=derive(tail, "long tail"))
     if data.label_noise is not None:
-        splits = with_label_noise(splits, data.label_noise, seed=derive(seed, "label noise"))
+        noise = seed if data.label_noise.seed is None else data.label_noise.seed
+        splits = with_label_noise(splits, data.label_noise, seed=derive(noise, "label noise"))
     if data.corruption is not None:
         splits = replace(splits, test=corrupted(splits.test, data.corruption))
     return replace(splits, workers=data.workers)

@@ -74,6 +74,9 @@ def build_objective(
             warn_once(note)
     if run.recipe.train.save_features:
         find_head(model)  # an error after the last epoch would come too late
+    if run.recipe.model.tune == "head":
+        model.requires_grad_(False)
+        find_head(model).requires_grad_(True)
     # Weights are loaded before the conversion, because their names are those of the plain layers.
     bayesian = run.recipe.model.bayesian
     penalty = None
@@ -141,6 +144,7 @@ def training_job(
         identity=run.config(),
         accelerator=accelerator,
         name=run.name,
+        frozen=run.recipe.model.tune == "head",
         hooks=monitors(objective.criterion, norms=watch_norms),
     )
 

@@ -190,6 +190,9 @@ class _Training:
         hooks = self.job.hooks
         objective = engine.wrapped
         objective.train()
+        for layer in self.job.objective.model.modules() if self.job.frozen else ():
+            if not any(parameter.requires_grad for parameter in layer.parameters()):
+                layer.eval()
         # loss, hits, samples: read once, at the end
         totals = torch.zeros(3, device=accelerator.device)
         for step, batch in enumerate(self.job.train, start=1):

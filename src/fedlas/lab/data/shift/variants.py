@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_choice, check_number, suggestion
+from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
 from fedlas.lab.data.files import Files
@@ -58,6 +58,7 @@ class LabelNoise:
         rate: Share of each class's training images that get a wrong label, in (0, 1).
         kind: ``"symmetric"`` draws any other class, each equally likely. ``"asymmetric"`` takes the class that it is
             mistaken for, if the data set names one (CIFAR-10, CIFAR-100), else the next class.
+        seed: Seed of the labels that are changed; None is that of the division into parts.
 
     Raises:
         InputError: For another kind, or a rate out of range.
@@ -66,9 +67,12 @@ class LabelNoise:
     rate: float
     # not Kind: a recipe would refuse a misspelled one before the check can suggest another
     kind: str = "symmetric"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("data.label_noise.kind", self.kind, get_args(Kind))
+        if self.seed is not None:
+            check_count("data.label_noise.seed", self.seed, low=0)
         check_number(
             "data.label_noise.rate", self.rate, low=0, high=1, low_open=True, high_open=True
         )
