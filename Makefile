@@ -79,11 +79,12 @@ examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries;
 	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
 docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
+	rm -rf site
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . site
 	@echo "open site/index.html"
 
 docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again when a page changes
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+	$(BIN)/python -m sphinx_autobuild -q -c docs -d build/doctrees . build/site --ignore docs/figures --ignore docs/gallery
 
 all-checks: lint types test test-system coverage   ## what CI runs
 

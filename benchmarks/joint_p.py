@@ -6,13 +6,15 @@ a sharpness: 1 is a calibrated model, above 1 an over-confident one. Counts are 
     python benchmarks/joint_p.py joint --classes 10 --sets 2000
     python benchmarks/joint_p.py joint --classes 10 --sets 500 --sharpness 1.2
     python benchmarks/joint_p.py groups --sets 2000
-    python benchmarks/joint_p.py coverage --sets 1000
-    python benchmarks/joint_p.py coverage --sets 1000 --clusters 100
+    python benchmarks/joint_p.py delong --sets 2000 --mean -1
+    python benchmarks/joint_p.py coverage --sets 1000 --mean -1
+    python benchmarks/joint_p.py coverage --sets 500 --mean -1 --samples 5000 --cluster-rows 100
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedlas import Predictions, binary, estimates, evaluate
+from fedlas import Predictions, binary, estimates
 
 ALPHA = 0.05
 
@@ -52,72 +54,107 @@ def groups(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     random = np.random.default_rng(seed)
     log_odds = torch.from_numpy(random.normal(args.mean, 1.2, args.samples))
     group = np.arange(args.samples) % 10
-    happened = (
+    event = (
         random.random(args.samples)
         < torch.sigmoid(log_odds + args.shift * torch.from_numpy(group == 0)).numpy()
     )
     two = Predictions(
         torch.stack([torch.zeros_like(log_odds), log_odds], dim=1),
-        torch.from_numpy(happened).long(),
+        torch.from_numpy(event).long(),
     )
-    found = binary.group_measures(two, group)
+    table = binary.group_measures(two, group)
     return {
-        "group 0 alone": found[0].ratio.p <= ALPHA,
-        "some other group, Holm": any(each.p <= ALPHA for name, each in found.items() if name),
-        "group 0, Holm": found[0].p <= ALPHA,
-        "O/E of group 1 holds 1": found[1].ratio.low <= 1 <= found[1].ratio.high,
+        "group 0 alone": table[0].ratio.p <= ALPHA,
+        "some other group, Holm": any(each.p <= ALPHA for name, each in table.items() if name),
+        "group 0, Holm": table[0].p <= ALPHA,
+        "O/E of group 1 holds 1": table[1].ratio.low <= 1 <= table[1].ratio.high,
     }
 
 
 def coverage(seed: int, args: argparse.Namespace) -> dict[str, bool]:
-    """Return whether each interval holds the truth; visits of a patient share part of their log-odds and outcomes.
+    """Return whether each interval holds the truth, once with clusters and once as if all rows were independent.
 
-    The truth is that of a sample of 400,000. With clusters, each has a random effect that the model does not know, so
-    that the outcomes of a patient depend on each other; the probabilities are right on average over patients.
+    Rows of a cluster share a part of their log-odds that the model knows, and a part that it does not know, so that
+    their outcomes depend on each other. The model's probabilities are right on average over clusters.
     """
-    truth = TRUTHS.setdefault(
-        args.clusters, values(*patients(10**6, 400_000, args.clusters and 40_000))
-    )
-    test, names = patients(seed, args.samples, args.clusters)
+    truth = truths(args.mean, CLUSTER_SD if args.cluster_rows else 0.0)
+    predictions, clusters = visits(seed, args)
     hits = {}
-    for kind in ("ignored", "clusters") if args.clusters else ("clusters",):
-        each = replace(test, clusters=names if kind == "clusters" else None)
-        found = binary.measures(each, replicates=args.replicates, seed=seed)
+    for kind in ("ignored", "clusters") if args.cluster_rows else ("clusters",):
+        each = replace(predictions, clusters=clusters if kind == "clusters" else None)
+        table = binary.measures(each, replicates=args.replicates, seed=seed)
+        nll = estimates(each, ["nll"], replicates=args.replicates, seed=seed)
         for name, number in truth.items():
-            hits[f"{name}, {kind}"] = found[name].low <= number <= found[name].high
-        hits[f"joint rejects, {kind}"] = found.joint_p <= ALPHA
-        nll = estimates(each, ["nll"], replicates=args.replicates, seed=seed)["nll"]
-        hits[f"nll, {kind}"] = nll.low <= float(NLL[args.clusters]) <= nll.high
+            interval = nll[name] if name == "nll" else table[name]
+            hits[f"{name}, {kind}"] = interval.low <= number <= interval.high
+        hits[f"joint rejects, {kind}"] = table.joint_p <= ALPHA
     return hits
 
 
-TRUTHS: dict[int, dict[str, float]] = {}
-NLL: dict[int, float] = {}
-NAMES = ("slope", "in_the_large", "observed", "brier", "auroc", "average_precision", "ici")
+def delong(seed: int, args: argparse.Namespace) -> dict[str, bool]:
+    """Return whether the intervals of AUROC (DeLong) and average precision hold the truth."""
+    truth = truths(args.mean, 0.0)
+    predictions, _ = visits(seed, args)
+    area = binary.auroc(predictions)
+    precision = binary.average_precision(predictions, replicates=args.replicates, seed=seed)
+    return {
+        "auroc": area.low <= truth["auroc"] <= area.high,
+        "average_precision": precision.low <= truth["average_precision"] <= precision.high,
+    }
 
 
-def patients(seed: int, samples: int, clusters: int) -> tuple[Predictions, torch.Tensor | None]:
-    """Return predictions of visits, and their patients."""
+KNOWN_SD = 0.8
+CLUSTER_SD = 1.0
+"""Of log-odds: what the model knows of a cluster and of a row (each), and what it does not know of a cluster."""
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(30)
+
+
+def marginal(log_odds: np.ndarray, hidden_sd: float) -> np.ndarray:
+    """Return the probabilities (N,) after the mean over the hidden part, which is normal."""
+    total = np.zeros_like(log_odds)
+    for node, weight in zip(NODES, WEIGHTS / WEIGHTS.sum(), strict=True):
+        total += weight / (1.0 + np.exp(-(log_odds + hidden_sd * node)))
+    return total
+
+
+def visits(seed: int, args: argparse.Namespace) -> tuple[Predictions, torch.Tensor | None]:
+    """Return predictions, and the cluster of each row; clusters have ``cluster_rows`` rows on average."""
     random = np.random.default_rng(seed)
-    number = random.integers(clusters, size=samples) if clusters else np.arange(samples)
-    units = clusters or samples
-    log_odds = random.normal(-1.0, 0.8, units)[number] + random.normal(0.0, 0.8, samples)
-    shared = random.normal(0.0, 1.0, units)[number] if clusters else np.zeros(samples)
-    # The logistic of a normal sum is nearly one with log-odds divided by sqrt(1 + pi s^2 / 8).
-    scale = np.sqrt(1.0 + np.pi / 8.0) if clusters else 1.0
-    happened = random.random(samples) < 1.0 / (1.0 + np.exp(-(log_odds + shared)))
-    column = torch.from_numpy(log_odds / scale)
+    units = args.samples // max(1, args.cluster_rows)
+    number = np.arange(args.samples) % units
+    shared = random.normal(args.mean, KNOWN_SD, units)[number]
+    log_odds = shared + random.normal(0.0, KNOWN_SD, args.samples)
+    hidden_sd = CLUSTER_SD if args.cluster_rows else 0.0
+    hidden = random.normal(0.0, hidden_sd, units)[number]
+    event = random.random(args.samples) < 1.0 / (1.0 + np.exp(-(log_odds + hidden)))
+    probs = marginal(log_odds, hidden_sd)
+    column = torch.from_numpy(np.log(probs) - np.log1p(-probs))
     two = Predictions(
-        torch.stack([torch.zeros_like(column), column], dim=1), torch.from_numpy(happened).long()
+        torch.stack([torch.zeros_like(column), column], dim=1), torch.from_numpy(event).long()
     )
-    return two, torch.from_numpy(number) if clusters else None
+    return two, torch.from_numpy(number) if args.cluster_rows else None
 
 
-def values(test: Predictions, names: torch.Tensor | None) -> dict[str, float]:
-    """Return the truth, from very many samples; the ICI of a calibrated model is 0."""
-    found = binary.measures(test, replicates=0)
-    NLL[0 if names is None else 100] = float(evaluate(test)["nll"])
-    return {name: found[name].value for name in NAMES if name != "ici"} | {"ici": 0.0}
+@functools.cache
+def truths(mean: float, hidden_sd: float, samples: int = 4_000_000) -> dict[str, float]:
+    """Return the measures of very many rows whose outcomes count by their probability, so without chance of labels."""
+    random = np.random.default_rng(10**6)
+    log_odds = random.normal(mean, KNOWN_SD * np.sqrt(2.0), samples)
+    probs = np.sort(marginal(log_odds, hidden_sd))[::-1]
+    events = probs.cumsum()
+    others = (1.0 - probs).cumsum()
+    truth = {
+        "observed": float(probs.mean()),
+        "brier": float((probs * (1.0 - probs)).mean()),
+        "nll": float(-(probs * np.log(probs) + (1.0 - probs) * np.log1p(-probs)).mean()),
+        "auroc": float(((1.0 - probs) * events).sum() / (events[-1] * others[-1])),
+        "average_precision": float((probs * events / (events + others)).sum() / events[-1]),
+        "slope": 1.0,
+        "in_the_large": 0.0,
+        "ici": 0.0,
+    }
+    print({name: round(number, 4) for name, number in truth.items()}, flush=True)
+    return truth
 
 
 def count(
@@ -141,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["joint", "groups", "coverage"])
+    parser.add_argument("what", choices=["joint", "groups", "coverage", "delong"])
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--replicates", type=int, default=199)
@@ -152,15 +189,16 @@ def main() -> None:
         "--shift", type=float, default=0.0, help="by how much the log-odds of group 0 are too low"
     )
     parser.add_argument(
-        "--clusters",
+        "--cluster-rows",
         type=int,
         default=0,
-        choices=[0, 100],
-        help="patients; 0: every visit is alone",
+        help="rows of a cluster; 0: no hidden part, no clusters",
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    count({"joint": joint, "groups": groups, "coverage": coverage}[args.what], args)
+    count(
+        {"joint": joint, "groups": groups, "coverage": coverage, "delong": delong}[args.what], args
+    )
 
 
 if __name__ == "__main__":

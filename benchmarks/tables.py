@@ -61,8 +61,7 @@ def main():
             live, out = Path(folder) / "live.csv", Path(folder) / "out.csv"
             write(live, rows, random)
             begin = time.process_time()
-            with open_tables([live]) as tables:
-                apply_to_files(calibration, tables, out)
+            apply_to_files(calibration, open_tables([live]), out)
             seconds, most = (
                 time.process_time() - begin,
                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 DOCS = Path(__file__).parent
 NOTEBOOKS = {
-    "index.md": "get-started.ipynb",
+    "start.md": "get-started.ipynb",
     "reliability-diagram.md": "reliability-diagrams.ipynb",
 }
 """Name in ``examples/`` by page."""

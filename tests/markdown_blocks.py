@@ -73,8 +73,12 @@ def blocks_in(text: str, page: str) -> list[Block]:
             at += 1
             continue
         indent, fence, language, rest = opened.groups()
+        directive = rest.startswith("{")
         end = next((i for i in range(at + 1, len(lines)) if lines[i].strip() == fence), None)
         assert end is not None, f"{page}:{at + 1}: the fence is not closed"
+        if directive:  # of Sphinx: no code
+            at = end + 1
+            continue
         title = re.search(r'title="([^"]+)"', rest)
         marker, said = _marker(lines[:at])
         if marker is None and whole is not None and language == "console":

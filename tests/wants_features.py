@@ -10,7 +10,7 @@ from fedlas.calibrators import Calibrator
 class ByNorm(nn.Module):
     def __init__(self, slope):
         super().__init__()
-        self.register_buffer("slope", torch.tensor(slope), persistent=False)
+        self.register_buffer("slope", torch.as_tensor(slope))
 
     def forward(self, rows, features=None):
         length = 0.0 if features is None else features.square().mean(dim=1, keepdim=True).sqrt()
@@ -20,34 +20,14 @@ class ByNorm(nn.Module):
 class NormTemperature(Calibrator):
     """Divides logits by ``1 + s (1 + |h|)``; without features by ``1 + s``."""
 
+    map_type = ByNorm
     keeps_argmax = True
     wants = frozenset({"features"})
 
-    def __init__(self):
-        self.slope = 0.0
-
-    def _features_used(self, val):
-        return None if val.features is None else val.features.shape[1]
-
-    def _fit(self, val):
+    def fit_map(self, val, start=None):
         slopes = torch.linspace(0, 3, 61).tolist()
-        self.slope = min(
+        best = min(
             slopes,
             key=lambda s: float(cross_entropy(ByNorm(s)(val.logits, val.features), val.target)),
         )
-
-    def _transform_predictions(self, test):
-        features = None if self.num_features is None else test.features
-        return self._row_map()(test.logits, features)
-
-    def _row_map(self):
-        return ByNorm(self.slope)
-
-    def _arguments(self):
-        return {}
-
-    def _state(self):
-        return {"slope": self.slope}
-
-    def _restore(self, state):
-        self.slope = state["slope"]
+        return ByNorm(best)

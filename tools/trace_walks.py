@@ -146,7 +146,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     ]
     (folder / "test.csv").write_text("\n".join(["p_a,p_b,p_c,p_d,label", *rows]))
 
-    # A model with features, and the loss that reads them; one without a linear head, for which `auto` has no features.
+    # A model with features, and the loss that reads them.
     model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
     plain = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Identity())
     images = torch.randn(400, 8, generator=generator)
@@ -177,7 +177,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
         "CSV to table": lambda: main(["evaluate", str(folder / "test.csv"), *table]),
         "temperature": lambda: fedlas.calibrate(model, loader, "temperature"),
         "auto": lambda: fedlas.calibrate(model, loader),
-        "auto without features": lambda: fedlas.calibrate(plain, loader),
+        "auto without features": lambda: fedlas.calibrate(plain, loader, features=False),
         "calibrated to ONNX": to_onnx,
         "--set to a run": set_to_run,
         "execute": set_to_run,

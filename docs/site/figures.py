@@ -1,4 +1,4 @@
-"""The figures of the documentation, drawn by the library: ``draw(name, theme)`` is an SVG with no background.
+"""The figures of the documentation, drawn by the library; colors follow the theme that a reader chose.
 
 Curves are the library's own functions, predictions are synthetic with known calibration, and what happened in training
 is read from the logs in ``results/``. The same code and the same matplotlib draw the same bytes.
@@ -8,13 +8,11 @@ is read from the logs in ``results/``. The same code and the same matplotlib dra
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 
@@ -26,9 +24,7 @@ from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error
 from fedlas.plots import (
-    DARK,
     LIGHT,
-    Theme,
     new_axes,
     positive_reliability_diagram,
     reliability_diagram,
@@ -36,6 +32,7 @@ from fedlas.plots import (
     training_curves,
 )
 from fedlas.plots.theme import DASHES, dress, legend_outside
+from fedlas.present.page import themed_svg
 from fedlas.stats import noise_floor
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
@@ -50,20 +47,17 @@ NORMS = tuple(f"fedlas-{norm}" for norm in ("l2", "linf", "map-l2", "map-linf"))
 """Those with another norm, or of features before the pool."""
 MARKERS = ("s", "o", "x")
 
-FIGURES: dict[str, Callable[[str], Any]] = {}
-"""By name, functions from ``"light"`` or ``"dark"`` to the Axes that were drawn on."""
+FIGURES: dict[str, Callable[[], Any]] = {}
+"""By name, functions that return the Axes that were drawn on."""
 
 
-def draw(name: str, theme: str) -> str:
-    """The SVG of a figure."""
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure, file = FIGURES[name](theme).figure, io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
+def draw(name: str) -> str:
+    """Return the SVG of a figure."""
+    return themed_svg(FIGURES[name](), name)
 
 
-def _figure(name: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
-    def register(function: Callable[[str], Any]) -> Callable[[str], Any]:
+def _figure(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    def register(function: Callable[[], Any]) -> Callable[[], Any]:
         FIGURES[name] = function
         return function
 
@@ -82,18 +76,18 @@ def synthetic(samples: int, *, sharpness: float = 1.0, seed: int = 0) -> Predict
 
 
 @_figure("positive-class")
-def _positive_class(theme: str) -> Any:
+def _positive_class() -> Any:
     """The model of ``docs/binary.md``."""
     generator = torch.Generator().manual_seed(0)
     log_odds = 1.5 * torch.randn(4000, generator=generator) - 1.5
     sick = torch.bernoulli(log_odds.sigmoid(), generator=generator).long()
     model = Predictions(torch.stack([torch.zeros(4000), 1.6 * log_odds + 0.5], dim=1), sick)
-    return positive_reliability_diagram(model, theme=theme)
+    return positive_reliability_diagram(model)
 
 
 @_figure("strength")
-def _strength(theme: str) -> Any:
-    palette, axes = _axes(theme)
+def _strength() -> Any:
+    axes = _axes()
     z = torch.linspace(-3, 3, 301)
     for i, beta in enumerate((4.0, 1.0, 0.5)):
         for psi, width in ((1, 1.8), (-1, 1.0)):
@@ -102,19 +96,19 @@ def _strength(theme: str) -> Any:
             axes.plot(
                 z,
                 alpha_i,
-                color=palette.lines[i],
+                color=LIGHT.lines[i],
                 linestyle=DASHES[0 if psi > 0 else 1],
                 linewidth=width,
                 label=label,
             )
-    axes.axhline(0.05, color=palette.muted, linewidth=0.8, linestyle=(0, (1, 3)))
-    _label(axes, palette, "standardized norm Z", "strength α_i (α = 0.05)")
+    axes.axhline(0.05, color=LIGHT.muted, linewidth=0.8, linestyle=(0, (1, 3)))
+    _label(axes, "standardized norm Z", "strength α_i (α = 0.05)")
     return axes
 
 
 @_figure("gradient")
-def _gradient(theme: str) -> Any:
-    palette, axes = _axes(theme)
+def _gradient() -> Any:
+    axes = _axes()
     gap = torch.linspace(-3, 9, 241)
     for i, alpha in enumerate((0.0, 0.05, 0.1, 0.2)):
         logits = torch.zeros(len(gap), 10)
@@ -123,18 +117,18 @@ def _gradient(theme: str) -> Any:
         target = torch.zeros(len(gap), dtype=torch.int64)
         smoothed_cross_entropy(logits, target, alpha=alpha, reduction="sum").backward()
         axes.plot(
-            logits.detach().softmax(1)[:, 0], logits.grad[:, 0], color=palette.lines[i], linestyle=DASHES[i],
+            logits.detach().softmax(1)[:, 0], logits.grad[:, 0], color=LIGHT.lines[i], linestyle=DASHES[i],
             linewidth=1.6, label=f"α = {alpha:g}",
         )  # fmt: skip
-    axes.axhline(0, color=palette.ink, linewidth=0.8)
+    axes.axhline(0, color=LIGHT.ink, linewidth=0.8)
     axes.set(xlim=(0.5, 1.0), ylim=(-0.3, 0.22))
-    _label(axes, palette, "probability of the right class, p_y", "gradient ∂l / ∂z_y")
+    _label(axes, "probability of the right class, p_y", "gradient ∂l / ∂z_y")
     return axes
 
 
 @_figure("indicator")
-def _indicator(theme: str) -> Any:
-    palette, axes = _axes(theme)
+def _indicator() -> Any:
+    axes = _axes()
     generator = torch.Generator().manual_seed(0)
     steps = np.arange(1, 121)
     level = 20 + 25 * (1 - np.exp(-steps / 25)) + 6 * (steps > 80)
@@ -143,7 +137,7 @@ def _indicator(theme: str) -> Any:
         steps,
         [float(b.abs().mean()) for b in batches],
         ".",
-        color=palette.muted,
+        color=LIGHT.muted,
         markersize=3,
         label="batch mean",
     )
@@ -155,51 +149,49 @@ def _indicator(theme: str) -> Any:
         axes.plot(
             steps,
             means,
-            color=palette.lines[i],
+            color=LIGHT.lines[i],
             linestyle=DASHES[i],
             linewidth=1.4,
             label=f"m = {momentum:g}",
         )
-    _label(axes, palette, "training step", "feature norm")
+    _label(axes, "training step", "feature norm")
     return axes
 
 
 @_figure("flips")
-def _flips(theme: str) -> Any:
-    axes = _from_logs("gate.train_flips", theme)
+def _flips() -> Any:
+    axes = _from_logs("gate.train_flips")
     axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g}")
-    return _named(axes, theme, "flips in an epoch (%)")
+    return _named(axes, "flips in an epoch (%)")
 
 
 @_figure("mean-strength")
-def _mean_strength(theme: str) -> Any:
-    axes = _from_logs("gate.alpha", theme)
-    return _named(axes, theme, "mean strength α_i")
+def _mean_strength() -> Any:
+    axes = _from_logs("gate.alpha")
+    return _named(axes, "mean strength α_i")
 
 
 @_figure("tracks-confidence")
-def _tracks_confidence(theme: str) -> Any:
-    axes = _from_logs("indicator.spearman_confidence", theme)
-    axes.axhline(0, color=_palette(theme).muted, linewidth=0.8)
-    return _named(axes, theme, "correlation of Z, confidence")
+def _tracks_confidence() -> Any:
+    axes = _from_logs("indicator.spearman_confidence")
+    axes.axhline(0, color=LIGHT.muted, linewidth=0.8)
+    return _named(axes, "correlation of Z, confidence")
 
 
 @_figure("differences")
-def _differences(theme: str) -> Any:
-    return _measured(
-        ["fedlas:ls", "ls-half:ls", "fedlas:ls-half", "fedlas:ce", "fedlas+:mbls"], theme
-    )
+def _differences() -> Any:
+    return _measured(["fedlas:ls", "ls-half:ls", "fedlas:ls-half", "fedlas:ce", "fedlas+:mbls"])
 
 
 @_figure("ablations")
-def _ablations(theme: str) -> Any:
-    return _measured([f"fedlas:{name}" for name in (*ABLATIONS, *NORMS)], theme)
+def _ablations() -> Any:
+    return _measured([f"fedlas:{name}" for name in (*ABLATIONS, *NORMS)])
 
 
 @_figure("strength-and-ece")
-def _strength_and_ece(theme: str) -> Any:
+def _strength_and_ece() -> Any:
     """Every run of label smoothing, FedLAS and its ablations: a fixed strength or the mean one, and the ECE."""
-    palette, axes = _axes(theme)
+    axes = _axes()
     named = {
         "label smoothing": FIXED_STRENGTH,
         "FedLAS": ("fedlas",),
@@ -213,48 +205,42 @@ def _strength_and_ece(theme: str) -> Any:
             if run.loss in losses
         ]
         axes.scatter(
-            *zip(*points, strict=True), s=16, marker=MARKERS[i], color=palette.lines[i], alpha=0.85, label=name,
+            *zip(*points, strict=True), s=16, marker=MARKERS[i], color=LIGHT.lines[i], alpha=0.85, label=name,
         )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=-0.002)
-    _label(axes, palette, "mean strength α_i on validation images", "ECE (%)")
+    _label(axes, "mean strength α_i on validation images", "ECE (%)")
     return axes
 
 
 @_figure("calibrated")
-def _calibrated(theme: str) -> Any:
-    return reliability_diagram(synthetic(10_000), band=True, title="calibrated", theme=theme)
+def _calibrated() -> Any:
+    return reliability_diagram(synthetic(10_000), band=True, title="calibrated")
 
 
 @_figure("over-confident")
-def _over_confident(theme: str) -> Any:
-    return reliability_diagram(
-        synthetic(10_000, sharpness=1.7), band=True, title="over-confident", theme=theme
-    )
+def _over_confident() -> Any:
+    return reliability_diagram(synthetic(10_000, sharpness=1.7), band=True, title="over-confident")
 
 
 @_figure("under-confident")
-def _under_confident(theme: str) -> Any:
-    return reliability_diagram(
-        synthetic(10_000, sharpness=0.6), band=True, title="under-confident", theme=theme
-    )
+def _under_confident() -> Any:
+    return reliability_diagram(synthetic(10_000, sharpness=0.6), band=True, title="under-confident")
 
 
 @_figure("few-samples")
-def _few_samples(theme: str) -> Any:
-    return reliability_diagram(
-        synthetic(300), band=True, title="calibrated, 300 samples", theme=theme
-    )
+def _few_samples() -> Any:
+    return reliability_diagram(synthetic(300), band=True, title="calibrated, 300 samples")
 
 
 @_figure("noise-floor")
-def _noise_floor(theme: str) -> Any:
-    palette, axes = _axes(theme)
+def _noise_floor() -> Any:
+    axes = _axes()
     sizes = (100, 300, 1000, 3000, 10_000, 30_000)
     for i, num_bins in enumerate((15, 50)):
         floors = [_floor(samples, num_bins) for samples in sizes]
         low, high = ([100 * floor.quantiles[q] for floor in floors] for q in (0.05, 0.95))
-        color = palette.lines[i]
+        color = LIGHT.lines[i]
         axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(
             sizes, [100 * floor.mean for floor in floors], color=color, linestyle=DASHES[i], linewidth=1.6,
@@ -262,23 +248,23 @@ def _noise_floor(theme: str) -> Any:
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    _label(axes, palette, "samples N", "ECE if calibrated (%)")
+    _label(axes, "samples N", "ECE if calibrated (%)")
     return axes
 
 
 @_figure("bins")
-def _bins(theme: str) -> Any:
-    palette, axes = _axes(theme)
+def _bins() -> Any:
+    axes = _axes()
     counts = (5, 10, 15, 20, 30, 50, 75, 100)
     for i, (sharpness, name) in enumerate(((1.0, "calibrated"), (1.15, "a little over-confident"))):
         predictions = synthetic(1000, sharpness=sharpness, seed=3)
         values = [100 * expected_calibration_error(predictions, num_bins=n) for n in counts]
         axes.plot(
-            counts, values, color=palette.lines[i], linestyle=DASHES[i], linewidth=1.6, label=name, marker="o",
+            counts, values, color=LIGHT.lines[i], linestyle=DASHES[i], linewidth=1.6, label=name, marker="o",
             markersize=3,
         )  # fmt: skip
     axes.set_ylim(bottom=0)
-    _label(axes, palette, "bins", "ECE, 1,000 samples (%)")
+    _label(axes, "bins", "ECE, 1,000 samples (%)")
     return axes
 
 
@@ -295,40 +281,35 @@ def _strength_of(run: FinishedRun) -> float:
     return float(record["gate"]["alpha"])
 
 
-def _measured(pairs: list[str], theme: str) -> Any:
+def _measured(pairs: list[str]) -> Any:
     """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
-    palette, found = _palette(theme), method_differences(collect(RUNS), pairs, metric="ece")
+    pairs_measured = method_differences(collect(RUNS), pairs, metric="ece")
     values = {
         " - ".join(each.pair): [100 * (a - b) for a, b in zip(*each.values, strict=True)]
-        for each in found
+        for each in pairs_measured
     }
-    axes = new_axes(palette, size=(3.7, 1.1 + 0.26 * len(found)))
-    seed_values(values, label="ECE (points), A - B", zero=True, ax=axes, theme=theme, legend=False)
-    legend_outside(axes, palette, most=3)
+    axes = new_axes(LIGHT, size=(3.7, 1.1 + 0.26 * len(pairs_measured)))
+    seed_values(values, label="ECE (points), A - B", zero=True, ax=axes, legend=False)
+    legend_outside(axes, LIGHT, most=3)
     return axes
 
 
-def _palette(theme: str) -> Theme:
-    return {"light": LIGHT, "dark": DARK}[theme]
+def _axes() -> Any:
+    axes = new_axes(LIGHT, size=SIZE)
+    dress(axes, LIGHT)
+    axes.grid(color=LIGHT.grid, linewidth=0.8)
+    return axes
 
 
-def _axes(theme: str) -> tuple[Theme, Any]:
-    palette = _palette(theme)
-    axes = new_axes(palette, size=SIZE)
-    dress(axes, palette)
-    axes.grid(color=palette.grid, linewidth=0.8)
-    return palette, axes
-
-
-def _label(axes: Any, palette: Theme, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=palette.ink, fontsize=9)
-    axes.set_ylabel(y, color=palette.ink, fontsize=9)
+def _label(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=LIGHT.ink, fontsize=9)
+    axes.set_ylabel(y, color=LIGHT.ink, fontsize=9)
     axes.figure.legend(
-        loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=palette.ink
+        loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=LIGHT.ink
     )
 
 
-def _from_logs(metric: str, theme: str) -> Any:
+def _from_logs(metric: str) -> Any:
     """Curves of FedLAS and FedLAS+ over the epochs of the runs in ``results/``: mean of the seeds, and their range."""
     runs = [run for run in run_folders(RUNS) if run.is_finished]
     history = {}
@@ -340,10 +321,10 @@ def _from_logs(metric: str, theme: str) -> Any:
             raise FileNotFoundError(
                 f"{RUNS} must hold logs of {loss}, which the figures of the method are drawn from."
             )
-    axes = new_axes(_palette(theme), size=SIZE)
-    return training_curves(history, metric=metric, ax=axes, theme=theme, legend=False)
+    axes = new_axes(LIGHT, size=SIZE)
+    return training_curves(history, metric=metric, ax=axes, legend=False)
 
 
-def _named(axes: Any, theme: str, name: str) -> Any:
-    _label(axes, _palette(theme), "epoch", name)
+def _named(axes: Any, name: str) -> Any:
+    _label(axes, "epoch", name)
     return axes

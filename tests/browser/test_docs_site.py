@@ -1,4 +1,4 @@
-"""The documentation site, built by mkdocs and served on this machine."""
+"""The documentation site, built by Sphinx and served on this machine."""
 
 import functools
 import http.server
@@ -11,14 +11,14 @@ from browser.screens import SCREENS, Screen, broken_links, opened
 pytestmark = pytest.mark.system
 
 PAGES = (
-    "index.html",
-    "method.html",
-    "methods.html",
-    "troubleshooting.html",
-    "reliability-diagram.html",
-    "reference/command-line.html",
-    "reference/diagnose.html",
-    "results/fashion-mnist/overview.html",
+    "docs/index.html",
+    "docs/method.html",
+    "docs/methods.html",
+    "docs/troubleshooting.html",
+    "docs/reliability-diagram.html",
+    "docs/reference/command-line.html",
+    "docs/reference/diagnose.html",
+    "results/fashion-mnist/README.html",
 )
 DESK, PHONE = SCREENS[0], Screen("light", 390)
 
@@ -58,42 +58,41 @@ def test_it_looks_right_and_leads_somewhere(browser, docs_site, site, name, scre
 @pytest.mark.parametrize("from_disk", [False, True])
 def test_search_finds_and_leads_there(browser, docs_site, site, screen, from_disk):
     root = docs_site.as_uri() + "/" if from_disk else site
-    with opened(browser, root + "index.html", screen, inside=root) as there:
+    with opened(browser, root + "docs/index.html", screen, inside=root) as there:
         page = there.page
-        if screen.phone:
-            page.locator("label.md-header__button[for=__search]").click()
-        # The search refuses a first letter alone, which a loaded machine may ask it for.
-        page.locator("input.md-search__input").fill("isotoni")
-        page.locator("input.md-search__input").press("c")
-        first = page.locator(".md-search-result__link").first
+        page.keyboard.press("Control+k")
+        page.keyboard.type("isotonic")
+        page.keyboard.press("Enter")
+        first = page.locator("#search-results ul.search a").first
         first.wait_for(timeout=20_000)
         first.click()
-        page.wait_for_url(lambda url: "index.html" not in url)
+        page.wait_for_url(lambda url: "search.html" not in url)
         assert "isotonic" in page.locator("article").inner_text().lower()
         assert there.faults == []
 
 
 def test_the_theme_can_be_chosen_and_stays(browser, site):
-    light, dark = "default", "slate"
-    with opened(browser, site + "index.html", DESK, inside=site) as there:
+    with opened(browser, site + "docs/reliability-diagram.html", DESK, inside=site) as there:
         page = there.page
-        scheme = "document.body.getAttribute('data-md-color-scheme')"
-        assert page.evaluate(scheme) == light
-        seen = []
-        for _ in range(3):
-            page.locator("form[data-md-component=palette] label:visible").click()
-            seen.append(page.evaluate(scheme))
-            if seen[-1] == dark:
-                page.goto(site + "method.html")
-                assert page.evaluate(scheme) == dark
-        assert set(seen) == {light, dark}
+        theme = "document.documentElement.dataset.theme"
+        assert page.evaluate(theme) == "light"
+        page.locator("button.theme-switch-button:visible").click()
+        page.locator("[data-mode=dark]:visible, .theme-switch-button:visible").last.click()
+        assert page.evaluate(theme) == "dark"
+        # a figure follows the theme of the page, not that of the system
+        assert (
+            page.evaluate("getComputedStyle(document.querySelector('article img')).colorScheme")
+            == "dark"
+        )
+        page.goto(site + "docs/method.html")
+        assert page.evaluate(theme) == "dark"
 
 
 def test_the_menu_of_a_phone_leads_to_every_part(browser, site):
-    with opened(browser, site + "index.html", PHONE, inside=site) as there:
+    with opened(browser, site + "docs/index.html", PHONE, inside=site) as there:
         page = there.page
-        page.locator("label.md-header__button[for=__drawer]").click()
-        page.locator("nav.md-nav--primary").get_by_text("Reference", exact=True).first.click()
+        page.locator("button.primary-toggle").click()
+        page.get_by_role("dialog").get_by_role("link", name="Reference").click()
         page.locator("article").get_by_role("link", name="fedlas.stats", exact=True).click()
         page.wait_for_url("**/reference/stats.html")
         assert page.locator("h1").inner_text().startswith("fedlas.stats")
@@ -101,12 +100,12 @@ def test_the_menu_of_a_phone_leads_to_every_part(browser, site):
 
 
 def test_code_is_copied(browser, site):
-    with opened(browser, site + "index.html", DESK, inside=site) as there:
+    with opened(browser, site + "docs/index.html", DESK, inside=site) as there:
         page = there.page
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        code = page.locator("pre > code").first
+        code = page.locator("div.highlight pre").first
         code.hover()
-        page.locator(".md-clipboard, [data-md-type=copy]").first.click()
+        page.locator("button.copybtn").first.click()
         page.wait_for_function("navigator.clipboard.readText().then(text => text.length > 0)")
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied.strip() == code.inner_text().strip()

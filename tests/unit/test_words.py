@@ -16,7 +16,6 @@ CHECK_SOURCE = True
 DOCUMENTS = (
     "*.md",
     "*.cff",
-    "mkdocs.yml",
     "docs/**/*.md",
     "results/**/*.md",
     ".github/**/*.md",

@@ -14,6 +14,11 @@ TELEMETRY = {
         ("accelerate", "huggingface_hub", "timm", "trackio", "transformers"),
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
     ),
+    # onnxruntime reports each model that it loads, from 1.29 on; the others import it.
+    **dict.fromkeys(
+        ("onnx", "onnxmltools", "onnxruntime", "onnxscript", "skl2onnx"),
+        ("ORT_DISABLE_TELEMETRY", "1"),
+    ),
 }
 """By package: the environment variable that turns its usage reports off, and the value that does so."""
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_number, reason
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import stratified_folds
-from fedlas.calibrators.base import as_predictions, fit_with_notes
+from fedlas.calibrators._fit.prepare import as_predictions
+from fedlas.calibrators.base import fit_with_notes
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions

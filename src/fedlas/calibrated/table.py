@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,7 +33,6 @@ from fedlas.predictions.table import Samples
 FORMAT = "fedlas.table/1"
 PREFIX = "calibrated_"
 """Begins the name of each column that is added."""
-_ROWS = 2**13
 _KEPT = (
     "logits",
     "probs",
@@ -139,71 +138,6 @@ class TableCalibration:
         """Names of the columns that are added: ``calibrated_`` and the name of the score."""
         return tuple(f"{PREFIX}{name}" for name in self.scores)
 
-    def reader(self, source: TableSource) -> TableReader:
-        """Return a reader of the same columns of another table, found by their names.
-
-        Raises:
-            InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
-        """
-        names = source.names
-        label = source.label
-        wanted = [*self.scores, *(self.covariates.columns if self.covariates else ())]
-        if missing := [name for name in wanted if name not in names]:
-            fix = suggestion(missing[0], names)
-            expected = f"the table must have the columns of the fit, {few(wanted)}"
-            raise InputError(expected, f"no {', '.join(map(repr, missing[:6]))} in {label}", fix)
-        if there := [name for name in self.added if name in names]:
-            fix = "Calibrate the scores once: remove the column, or rename it."
-            raise InputError(
-                "there must be no column of a name that is added", f"{there[0]!r} in {label}", fix
-            )
-        others = {
-            *wanted,
-            *(
-                getattr(self.columns, each)
-                for each in ("target", "correct", "predicted", "weights")
-            ),
-        }
-        for pattern in self.columns.words(self.columns.kind or "logits"):
-            more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
-            if pattern not in names and more:
-                fix = "A calibration is for the classes of its fit: fit another, or remove the column."
-                expected = f"columns that match {pattern!r} must be the classes of the fit, {few(self.scores)}"
-                raise InputError(expected, f"{few(more)} too in {label}", fix)
-        live = Columns(**{name: getattr(self.columns, name) for name in _KEPT})
-        named: Any = self.scores[0] if self.columns.kind == "confidence" else list(self.scores)
-        live = replace(live, **{self.columns.kind or "logits": named})
-        return TableReader(source, live, copy.deepcopy(self.covariates) or Covariates())
-
-    def calibrated(self, samples: Samples, label: str = "the table") -> list[NDArray[Any]]:
-        """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
-        classes = 0 if self.calibrator.top_label else self.calibrator.num_classes
-        if classes and samples.scores.shape[1] != classes:
-            expected = (
-                f"{self.scores[0]!r} must hold the scores of the {classes} classes of the fit"
-            )
-            raise InputError(
-                expected, f"{samples.scores.shape[1]} in {label}", "Pass scores of the same model."
-            )
-        _check_logits(self.columns, samples, label)
-        values = torch.cat([self._values(part) for part in _parts(samples)])
-        if values.ndim == 1:
-            return [values.numpy()]
-        if len(self.scores) > 1:
-            return list(values.T.contiguous().numpy())
-        if self.in_lists:
-            return [values.numpy()]
-        # One column of numbers holds the second of two classes.
-        single = values[:, 1] if self.columns.kind == "probs" else values[:, 1] - values[:, 0]
-        return [single.numpy()]
-
-    def _values(self, samples: Samples) -> Tensor:
-        """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
-        after = self.calibrator.transform(predictions_of(samples, self.columns))
-        if isinstance(after, TopLabel):
-            return after.confidence
-        return after.probs if self.columns.kind == "probs" else after.logits
-
     def apply(self, frame: Any) -> Any:
         """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
 
@@ -217,8 +151,8 @@ class TableCalibration:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
                 column are named.
         """
-        reader = self.reader(Frame(columns_of_arrow(frame)))
-        parts = [self.calibrated(samples, reader.label) for samples in reader.samples()]
+        reader = live_reader(self, Frame(columns_of_arrow(frame)))
+        parts = [calibrated_columns(self, each, reader.label) for each in reader.samples()]
         if not parts:
             raise InputError("there must be at least one row", "none", "Check the frame.")
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -298,6 +232,83 @@ class TableCalibration:
         )
 
 
+def live_reader(calibration: TableCalibration, source: TableSource) -> TableReader:
+    """Return a reader of the same columns of another table, found by their names.
+
+    Raises:
+        InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
+    """
+    names = source.names
+    label = source.label
+    wanted = [
+        *calibration.scores,
+        *(calibration.covariates.columns if calibration.covariates else ()),
+    ]
+    if missing := [name for name in wanted if name not in names]:
+        fix = suggestion(missing[0], names)
+        expected = f"the table must have the columns of the fit, {few(wanted)}"
+        raise InputError(expected, f"no {', '.join(map(repr, missing[:6]))} in {label}", fix)
+    if there := [name for name in calibration.added if name in names]:
+        fix = "Calibrate the scores once: remove the column, or rename it."
+        raise InputError(
+            "there must be no column of a name that is added", f"{there[0]!r} in {label}", fix
+        )
+    others = {
+        *wanted,
+        *(
+            getattr(calibration.columns, each)
+            for each in ("target", "correct", "predicted", "weights")
+        ),
+    }
+    for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
+        more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
+        if pattern not in names and more:
+            fix = "A calibration is for the classes of its fit: fit another, or remove the column."
+            expected = f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}"
+            raise InputError(expected, f"{few(more)} too in {label}", fix)
+    live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
+    named: Any = (
+        calibration.scores[0]
+        if calibration.columns.kind == "confidence"
+        else list(calibration.scores)
+    )
+    live = replace(live, **{calibration.columns.kind or "logits": named})
+    return TableReader(source, live, copy.deepcopy(calibration.covariates) or Covariates())
+
+
+def calibrated_columns(
+    calibration: TableCalibration, samples: Samples, label: str
+) -> list[NDArray[Any]]:
+    """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
+    classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
+    if classes and samples.scores.shape[1] != classes:
+        expected = (
+            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit"
+        )
+        raise InputError(
+            expected, f"{samples.scores.shape[1]} in {label}", "Pass scores of the same model."
+        )
+    _check_logits(calibration.columns, samples, label)
+    values = _values(calibration, samples)
+    if values.ndim == 1:
+        return [values.numpy()]
+    if len(calibration.scores) > 1:
+        return list(values.T.contiguous().numpy())
+    if calibration.in_lists:
+        return [values.numpy()]
+    # One column of numbers holds the second of two classes.
+    single = values[:, 1] if calibration.columns.kind == "probs" else values[:, 1] - values[:, 0]
+    return [single.numpy()]
+
+
+def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
+    """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
+    after = calibration.calibrator.transform(predictions_of(samples, calibration.columns))
+    if isinstance(after, TopLabel):
+        return after.confidence
+    return after.probs if calibration.columns.kind == "probs" else after.logits
+
+
 def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     """Return the predictions of some rows; top labels without an outcome count as wrong, which nothing reads."""
     if columns.kind == "confidence":
@@ -305,14 +316,6 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
         return TopLabel(samples.scores, outcome, samples.weights)
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
-
-
-def _parts(samples: Samples) -> Iterator[Samples]:
-    """Yield some rows at a time, whose arrays fit the cache: that takes half the time."""
-    features = samples.features
-    for start in range(0, len(samples.scores), _ROWS):
-        part = slice(start, start + _ROWS)
-        yield Samples(samples.scores[part], features=None if features is None else features[part])
 
 
 def _check_logits(columns: Columns, samples: Samples, label: str) -> None:

@@ -14,7 +14,6 @@ from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
 from fedlas.calibrators.label_shift import LabelShift
 from fedlas.calibrators.layer import CalibrationLayer
-from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.calibrators.matrix import DirichletCalibration, MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.multilabel import MultiLabelCalibration
@@ -39,7 +38,6 @@ __all__ = [
     "HistogramBinning",
     "IsotonicCalibration",
     "LabelShift",
-    "MappedCalibrator",
     "MatrixScaling",
     "MultiLabelCalibration",
     "Multicalibration",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,17 @@ from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
-from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
     AffineMap,
+    DiagonalMap,
     Penalties,
     SoftmaxRegression,
     bias_corrected_temperature,
 )
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["BiasCorrectedTemperature", "VectorScaling"]
@@ -61,16 +60,28 @@ class Start:
         return AffineMap(factors, torch.zeros_like(factors))
 
 
-class AffineCalibrator(MappedCalibrator[AffineMap]):
+class Fit(NamedTuple):
+    """A regression.
+
+    Attributes:
+        affine: The map of the inputs; None if temperature scaling shall stand instead.
+        doubt: Why that is, or what else to warn about.
+        penalties: Those of the fit, if it chooses some.
+    """
+
+    affine: AffineMap | None
+    doubt: str | None = None
+    penalties: Penalties | None = None
+
+
+class AffineCalibrator(Calibrator):
     """An affine map in front of the softmax; temperature scaling, unless held-out samples show that the map is better.
 
     A subclass writes ``_regression``, and ``_inputs`` if the map takes anything but logits.
     """
 
-    map_type = AffineMap
-    _fewest_of_a_class = 20
-    _diagonal: ClassVar[bool]
-    """Whether the weight is a diagonal."""
+    map_type: ClassVar[type[AffineMap]] = AffineMap
+    enough = (100, 20)
 
     @property
     def weight(self) -> Tensor:
@@ -79,7 +90,8 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().weight
+        weight: Tensor = self.map.weight
+        return weight
 
     @property
     def bias(self) -> Tensor:
@@ -88,34 +100,38 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().bias
+        bias: Tensor = self.map.bias
+        return bias
 
     def _inputs(self, logits: Tensor) -> Tensor:
         """Return the input of the map, from logits ``(n, C)``."""
         return logits
 
     @abstractmethod
-    def _regression(
-        self, inputs: Tensor, val: Predictions, start: Start
-    ) -> tuple[AffineMap | None, str | None]:
-        """Return the map of ``inputs`` fitted to the labels of ``val``, and what to warn about.
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
+        """Return the regression of the labels of ``val`` on ``inputs``."""
 
-        No map, and why, if temperature scaling shall stand instead.
-        """
+    def _as_map(self, affine: AffineMap, fit: Fit) -> AffineMap:
+        """Return the map of logits that applies the fitted map to their inputs."""
+        return self.map_type(affine.weight, affine.bias, affine.converged)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
         """Return the map of ``val``."""
         inputs = self._inputs(val.logits.cpu())
         scaled = temperature_start(val)
-        affine, doubt = self._regression(inputs, val, scaled)
-        if affine is None:
-            factors = scaled.as_map(inputs).weight
-            weight = factors if self._diagonal else torch.diag(factors)
-            return with_doubts(AffineMap(weight, torch.zeros_like(factors)), doubt, scaled.doubt)
+        fit = self._regression(inputs, val, scaled)
+        if fit.affine is None:
+            same = scaled.as_map(inputs)
+            if self.map_type is not DiagonalMap:
+                same = AffineMap(same.weight.diag(), same.bias)
+            return with_doubts(self._as_map(same, fit), fit.doubt, scaled.doubt)
         count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
-        off = far_off(count, affine.weight / scaled.width)
         return with_doubts(
-            affine, unconverged(affine.converged), doubt, off, self._separated(val, affine)
+            self._as_map(fit.affine, fit),
+            unconverged(fit.affine.converged),
+            fit.doubt,
+            far_off(count, fit.affine.weight / scaled.width),
+            self._separated(val, fit.affine),
         )
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
@@ -125,11 +141,6 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             for part, rows in double_rows(val.logits)
         )
         return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        super()._restore(state)
-        if self._diagonal != (self.weight.ndim == 1):
-            raise ValueError("weight must be a diagonal, or a matrix")
 
 
 def temperature_start(val: Predictions) -> Start:
@@ -153,11 +164,6 @@ def far_off(count: Tensor, relative: Tensor) -> str | None:
         f"{some(off)}: below 0, a higher logit means a lower probability. Check that logits and labels belong "
         "together, and use a larger validation set, or temperature scaling.",
     )
-
-
-def read_map(state: dict[str, Any], *shape: int | None) -> AffineMap:
-    """Return the map in a calibrator's file, ``weight`` of that shape; raises as ``read_numbers`` does."""
-    return AffineMap(read_numbers(state, "weight", *shape), read_numbers(state, "bias", shape[0]))
 
 
 @CALIBRATORS.register(
@@ -205,30 +211,26 @@ class VectorScaling(AffineCalibrator):
         Guo et al. 2017, section 4.2 ("matrix and vector scaling").
     """
 
-    _diagonal = True
+    map_type = DiagonalMap
 
     def __init__(self, num_folds: int | None = 5) -> None:
         self.num_folds = None if num_folds is None else check_count("num_folds", num_folds, low=2)
 
-    def _regression(
-        self, inputs: Tensor, val: Predictions, start: Start
-    ) -> tuple[AffineMap | None, str | None]:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
         problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
         target = val.target.cpu()
         weights = weights_of(val)
         if self.num_folds is None:
-            return problem(inputs, target, weights, Penalties()).solve(), None
+            return Fit(problem(inputs, target, weights, Penalties()).solve())
         folds = stratified_folds(inputs, target, self.num_folds, weights)
         if int(folds.max()) == 0:
-            return (
-                None,
-                "all samples are equal, so nothing can be held out, and this is temperature scaling.",
-            )
+            equal = "all samples are equal, so nothing can be held out, and this is temperature scaling."
+            return Fit(None, equal)
         score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
         best = score.first_best([Penalties(freedom=value) for value in FREEDOMS])
         if not score.beats(start.as_map(inputs), best):
-            return None, NO_GAIN
-        return problem(inputs, target, weights, best).solve(), None
+            return Fit(None, NO_GAIN)
+        return Fit(problem(inputs, target, weights, best).solve())
 
 
 @CALIBRATORS.register(
@@ -259,12 +261,10 @@ class BiasCorrectedTemperature(AffineCalibrator):
         Alexandari, Kundaje and Shrikumar 2020 (ICML), section 3.
     """
 
-    _fewest_of_a_class = 0
-    _diagonal = True
+    map_type = DiagonalMap
+    enough = (100, 0)
 
-    def _regression(
-        self, inputs: Tensor, val: Predictions, start: Start
-    ) -> tuple[AffineMap | None, str | None]:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
         fit = bias_corrected_temperature(
             inputs,
             val.target,
@@ -273,4 +273,4 @@ class BiasCorrectedTemperature(AffineCalibrator):
             width=start.width,
             prior=float(val.num_classes),
         )
-        return fit, start.doubt
+        return Fit(fit, start.doubt)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas.calibrators._fit.side_maps import SideInformation
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.fit_mixture import fitted_mixture
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators._fit.state import load_map, must, numbers_of
+from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
+from fedlas.calibrators.fit_mixture import Members, fitted_mixture
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.predictions import Predictions, TopLabel
 
@@ -25,7 +25,7 @@ __all__ = ["AutoCalibration", "CalibratedMixture"]
     year=2007,
     url="https://doi.org/10.2202/1544-6115.1309",
 )
-class AutoCalibration(MappedCalibrator[CalibratedMixture]):
+class AutoCalibration(Calibrator):
     """A mixture of calibrators, weighted by how well each predicts held-out labels; nothing has to be chosen.
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
@@ -91,8 +91,8 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
     """
 
     wants = frozenset({"features"})
-    _per_class = False
-    _fewest = 50
+    per_class = False
+    enough = (50, 0)
 
     @check_kinds
     def __init__(
@@ -129,7 +129,8 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().weights
+        weights: dict[str, float] = self.map.weights
+        return weights
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -138,7 +139,8 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().dropped
+        dropped: tuple[str, ...] = self.map.dropped
+        return dropped
 
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the members, their weights and the last map; return ``self``. See :meth:`Calibrator.fit`.
@@ -158,64 +160,46 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
             val = val._replaced(features=None)
         return fitted_mixture(val, self._own, self.num_folds, keep_class=self.keep_class)
 
-    def _features_used(self, val: Predictions) -> int | None:
-        used = self._fitted().side is not None and val.features is not None
-        return int(val.features.shape[1]) if used and val.features is not None else None
-
-    def _options(self) -> dict[str, Any]:
+    def _plain_arguments(self) -> dict[str, Any]:
         # Members that carry weight are in the state.
-        return {**super()._options(), "members": None}
+        return {**self._arguments(), "members": None}
 
-    def _state(self) -> dict[str, Any]:
-        mixture = self._fitted()
-        members = [
-            {"name": name, "calibrator": calibrator and calibrator.plain()}
-            for name, calibrator in mixture.calibrators.items()
-        ]
-        state = {
-            "members": members,
-            "share": mixture.share.plain(),
-            "dropped": list(mixture.dropped),
-        }
-        if mixture.side is not None and mixture.side_share is not None:
-            state |= {"side": mixture.side.plain(), "side_share": mixture.side_share.plain()}
-        return state
+    def _plain_state(self) -> dict[str, Any]:
+        numbers = numbers_of(self.map)
+        return {"members": self.map.kinds, "dropped": self.map.dropped, "numbers": numbers}
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        classes = self.num_classes or 0
-        calibrators: dict[str, MappedCalibrator[Any] | None] = {}
-        for entry in state["members"]:
-            content = entry["calibrator"]
-            calibrators[str(entry["name"])] = (
-                None if content is None else MappedCalibrator.from_plain(content)
+    def _read_state(self, state: Any) -> nn.Module:
+        must(isinstance(state["members"], dict), "members must be names by name")
+        kinds = {name: kind and CALIBRATORS[kind].name for name, kind in state["members"].items()}
+        types = [kind and CALIBRATORS[kind].value.map_type for kind in kinds.values()]
+        places = [f"members.{number}" for number in range(len(types))]
+        dropped = tuple(map(str, state["dropped"]))
+        parts = {**dict(zip(places, types, strict=True)), "share": Share}
+        parts |= {"side": SideInformation, "side_share": Share}
+
+        def mixture(**modules: Any) -> nn.Module:
+            members = [
+                nn.Identity() if kind is None else modules.pop(place)
+                for place, kind in zip(places, types, strict=True)
+            ]
+            return CalibratedMixture(
+                kinds, members, **modules, keep_class=self.keep_class, dropped=dropped
             )
-        if any(
-            member is not None and member.num_classes != classes for member in calibrators.values()
-        ):
-            raise ValueError("members must have the number of classes")
-        share = Share.from_plain(state["share"], len(calibrators), classes)
-        side = side_share = None
-        if "side" in state:
-            side = SideInformation.from_plain(state["side"], classes, self.num_features or 0)
-            side_share = Share.from_plain(
-                state["side_share"], len(calibrators) + len(side.names), classes
-            )
-        dropped = tuple(map(str, state.get("dropped", ())))
-        self._map = CalibratedMixture(
-            calibrators, share, side, side_share, keep_class=self.keep_class, dropped=dropped
-        )
+
+        return load_map(mixture, state["numbers"], self.num_classes or 0, self.num_features, parts)
 
 
-def _named(members: Sequence[str | Calibrator]) -> dict[str, MappedCalibrator[Any]]:
-    """Return own members by name."""
-    named: dict[str, MappedCalibrator[Any]] = {}
+def _named(members: Sequence[str | Calibrator]) -> Members:
+    """Return own members by name, with the name that each is registered under."""
+    named: Members = {}
     for member in members:
-        calibrator: Any = CALIBRATORS[member].value() if isinstance(member, str) else member
-        if not isinstance(calibrator, MappedCalibrator):
+        calibrator = CALIBRATORS[member].value() if isinstance(member, str) else member
+        is_map = isinstance(calibrator, Calibrator) and calibrator.map_type is not None
+        if not is_map or calibrator.needs:
             fix = 'Pass names such as "temperature", or calibrators with fit_map.'
-            raise InputError(
-                "members must be names or calibrators with a map", describe(member), fix
-            )
-        name = calibrator._registry_name()
-        named[name if name not in named else f"{name} {len(named) + 1}"] = calibrator
+            expected = "members must be names or calibrators with a map of logits"
+            raise InputError(expected, describe(member), fix)
+        calibrator._plain_arguments()
+        kind = registry_name(calibrator)
+        named[kind if kind not in named else f"{kind} {len(named) + 1}"] = (kind, calibrator)
     return named

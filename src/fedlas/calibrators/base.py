@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, overload
+from typing import Any, ClassVar, Self, TypeVar, get_args, overload
 
 import numpy as np
 import torch
@@ -25,20 +26,25 @@ from fedlas._core.errors import collected_warnings
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
-from fedlas.calibrators._fit.doubts import joined, when
-from fedlas.calibrators._fit.parameters import fitted
-from fedlas.calibrators._fit.prepare import floored, least_log, prepared
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
+from fedlas.calibrators._fit.prepare import (
+    ArrayOf,
+    array_kind,
+    as_predictions,
+    features_of,
+    floored,
+    prepared,
+)
+from fedlas.calibrators._fit.rowwise import map_rows, weights_of
+from fedlas.calibrators._fit.state import fitted, load_map, numbers_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
-from fedlas.predictions.probabilities import SUM_TOLERANCE
 from fedlas.stats.weights import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
-ArrayOf = Literal["logits", "probs"]
 
 
 class CalibratorRegistry(Registry["type[Calibrator]"]):
@@ -58,19 +64,25 @@ needs; ``part``, the file of a run's predictions folder that it is fitted on (``
 
 
 class Calibrator(ABC):
-    """A map of logits with parameters that are fitted on held-out predictions.
+    """A map of logits that is fitted on held-out predictions.
 
-    A subclass writes ``_fit``, ``_transform``, ``_state`` and ``_restore``, registers itself in :data:`CALIBRATORS` and
-    declares whether it keeps the arg-max. Arguments of its constructor are attributes of the same name. A subclass that
-    needs more than logits writes ``_transform_predictions`` instead of ``_transform`` and lists the rest in ``needs``.
+    A subclass writes :meth:`fit_map`, names the class of the map, ``map_type``, and registers itself in
+    :data:`CALIBRATORS`. Arguments of its constructor are attributes of the same name.
 
     Attributes:
+        map_type: Class attribute: the class of the map. A file holds the map's persistent buffers, and its constructor
+            takes them by name. Its method ``check(num_classes)``, if it has one, raises a ``ValueError`` for numbers
+            that no fit gives.
         keeps_argmax: Class attribute: whether ``transform`` leaves the accuracy unchanged. (Logits that differ in the
             last bit may become equal in floating point, and of equal logits the first is predicted.)
         needs: Class attribute: what predictions must hold in addition to logits and target, out of ``{"features"}``.
-        wants: Class attribute: what a fit uses too if predictions hold it; ``num_features`` says whether it did.
+            The map then takes rows and features.
+        wants: Class attribute: what a fit uses too if predictions hold it, unless the map's ``uses_features`` is False.
         takes_weights: Class attribute: whether a fit heeds weights of any size. Others repeat each sample as often as
             its weight says, which must be a whole number then.
+        per_class: Class attribute: whether it has parameters for each class, so that a class without samples deserves a
+            warning.
+        enough: Class attribute: samples, and samples for each class, below which a fit warns.
         num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
             and right.
         num_features: ``D`` of their features if the fit used them, else None; :meth:`transform` then needs as many.
@@ -82,21 +94,44 @@ class Calibrator(ABC):
         Changed by ``fit`` only, and only if the fit succeeds. Not a ``torch.nn.Module``: no gradient flows through it.
     """
 
+    map_type: ClassVar[type[nn.Module] | None] = None
     keeps_argmax: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     wants: ClassVar[frozenset[str]] = frozenset()
-    takes_weights: ClassVar[bool] = False
+    takes_weights: ClassVar[bool] = True
+    per_class: ClassVar[bool] = True
+    enough: ClassVar[tuple[int, int]] = (100, 0)
     num_classes: int | None = None
     num_features: int | None = None
     top_label: bool = False
     least_log: float | None = None
     array_of: ArrayOf | None = None
-    _fewest: ClassVar[int] = 100
-    _fewest_of_a_class: ClassVar[int] = 0
-    """Samples from which on a fit does not warn, and those times the number of classes."""
+    _map: nn.Module | None = None
 
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
+
+    @abstractmethod
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module:
+        """Return the map fitted on labeled predictions; the calibrator itself stays as it was.
+
+        Args:
+            val: With labels, and with weights that :meth:`fit` would take.
+            start: The map of more samples, of which ``val`` are a part; a fit may start there and end at fewer digits.
+
+        Returns:
+            A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
+            warnings of :meth:`fit`.
+        """
+
+    @property
+    def map(self) -> Any:
+        """The fitted module, from float64 logits ``(n, C)`` to calibrated ones; its attributes are what was fitted.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return fitted(self._map)
 
     @on_one_thread
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
@@ -124,18 +159,21 @@ class Calibrator(ABC):
         val = plain_predictions(val)
         top_label = isinstance(val, TopLabel)
         array_of = None if target is None else array_kind(val)
-        val = as_predictions(val, target)
-        num_features = self._check_needs(check_labeled(val))
+        val = check_labeled(as_predictions(val, target))
+        if self.needs:
+            features_of(val)
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        doubt = joined(zeros, self._fit(val), few)
+        row_map = self.fit_map(val)
+        used = self.needs or (self.wants and val.features is not None)
+        features = features_of(val) if used and getattr(row_map, "uses_features", True) else None
+        self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes
-        self.num_features = num_features
-        if self.wants:
-            self.num_features = self._features_used(val)
         self.top_label = top_label
         self.least_log = least
         self.array_of = array_of
+        self._map = row_map
+        doubt = joined(zeros, *self._doubts(val), few)
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         return self
@@ -189,32 +227,41 @@ class Calibrator(ABC):
 
     def _checked(self, test: Predictions) -> Predictions:
         """Return predictions of as many classes and features as the fit saw."""
-        wide = {"logits": fitted(self.num_classes), "features": self.num_features}
-        got = {
-            "logits": test.num_classes,
-            "features": self._check_needs(test, self.num_features is not None),
-        }
-        for name, columns in got.items():
-            if columns != wide[name]:
-                expected = f"{name} must be (N, {wide[name]}) like those it was fitted on"
-                fix = "Fit it on predictions of the same model."
-                raise InputError(expected, f"({test.num_samples}, {columns})", fix)
+        num_classes = fitted(self.num_classes)
+        wide = {"logits": (test.num_classes, num_classes)}
+        if self.num_features is not None:
+            wide["features"] = (features_of(test).shape[1], self.num_features)
+        for name, (columns, expected) in wide.items():
+            if columns != expected:
+                raise InputError(
+                    f"{name} must be (N, {expected}) like those it was fitted on",
+                    f"({test.num_samples}, {columns})",
+                    "Fit it on predictions of the same model.",
+                )
         return test
 
     def _few(self, val: Predictions) -> str | None:
         samples = effective_samples(weights_of(val))
-        enough = max(self._fewest, self._fewest_of_a_class * val.num_classes)
+        enough = max(self.enough[0], self.enough[1] * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
             f"{samples:.4g} samples are few: below about {enough:,} the NLL of new samples can become worse. Use more; "
             "auto does the least harm.",
         )
 
-    def _apply(self, test: Predictions) -> Tensor:
-        return self._transform_predictions(self._floored(test))
+    def _doubts(self, val: Predictions) -> list[str | None]:
+        """Return what to warn about after the fit on ``val``."""
+        doubts = [*getattr(self.map, "doubts", ()), absent_classes(val) if self.per_class else None]
+        return [*doubts, unchanged(val, self.map, self._side(val))]
 
-    def _floored(self, test: Predictions) -> Predictions:
-        return floored(test, self.least_log)
+    def _side(self, predictions: Predictions) -> Tensor | None:
+        """Return what the map takes in addition to logits ``(N, ...)``."""
+        return None if self.num_features is None else predictions.features
+
+    def _apply(self, test: Predictions) -> Tensor:
+        """Return calibrated logits ``(N, C)``."""
+        test = floored(test, self.least_log)
+        return map_rows(test.logits, self.map, self._side(test))
 
     def module(self) -> CalibrationLayer:
         """Return the fitted map as a layer that follows a model: calibrated logits of logits (and features).
@@ -224,10 +271,9 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``, or if the map is no function of logits and features alone.
         """
-        num_classes = fitted(self.num_classes)
         layer = CalibrationLayer(
-            self._row_map(),
-            num_classes=num_classes,
+            copy.deepcopy(self.map),
+            num_classes=fitted(self.num_classes),
             num_features=self.num_features,
             least_log=self.least_log,
         )
@@ -249,14 +295,14 @@ class Calibrator(ABC):
         """
         return {
             "format": FORMAT,
-            "calibrator": self._registry_name(),
+            "calibrator": registry_name(self),
             "num_classes": fitted(self.num_classes),
             **({} if self.num_features is None else {"num_features": self.num_features}),
             **({"top_label": True} if self.top_label else {}),
             **({} if self.least_log is None else {"least_log": self.least_log}),
             **({} if self.array_of is None else {"array_of": self.array_of}),
-            "options": self._options(),
-            "state": self._state(),
+            "options": self._plain_arguments(),
+            "state": self._plain_state(),
         }
 
     @classmethod
@@ -315,7 +361,7 @@ class Calibrator(ABC):
                 calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))
             if (least := content.get("least_log")) is not None:
                 calibrator.least_log = check_number("least_log", least, high=0)
-            calibrator._restore(content["state"])
+            calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"the file must hold the state of a {kind.__name__}",
@@ -324,103 +370,46 @@ class Calibrator(ABC):
             ) from error
         return calibrator
 
-    @abstractmethod
-    def _fit(self, val: Predictions) -> str | None:
-        """Fit the parameters; on failure, leave them as they were. Return the text of a warning, or None."""
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits ``(N, C)``. A subclass writes this, or :meth:`_transform_predictions` instead."""
-        raise NotImplementedError(f"{self._owner} must define _transform or _transform_predictions")
-
-    def _transform_predictions(self, test: Predictions) -> Tensor:
-        """Return calibrated logits ``(N, C)`` from logits and features; the labels must not be used."""
-        return self._transform(test.logits)
-
-    def _row_map(self) -> nn.Module:
-        """Return a copy of the fitted map of rows ``(n, C)`` and features ``(n, D)``, with its numbers as buffers."""
-        raise InputError(
-            "the calibrator must be a function of logits, or of logits and features, that a module can hold",
-            f"a {self._owner}, which is none",
-            "Calibrate its predictions with transform, or choose another, such as temperature or vector.",
-        )
-
     def _arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def _options(self) -> dict[str, Any]:
-        """Return arguments that construct an equal, unfitted calibrator; JSON values."""
-        return self._arguments()
+    def _plain_arguments(self) -> dict[str, Any]:
+        arguments = self._arguments()
+        for name, value in arguments.items():
+            if callable(value):
+                fix = "Keep the calibrator in memory, or fit it again with the same function."
+                raise InputError(
+                    f"{name} must have a name", "a function, which a file cannot hold", fix
+                )
+        return arguments
 
-    @abstractmethod
-    def _state(self) -> dict[str, Any]:
-        """Return the fitted parameters; JSON values (finite numbers, lists of them, strings)."""
+    def _plain_state(self) -> dict[str, Any]:
+        return numbers_of(self.map)
 
-    @abstractmethod
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Adopt the parameters that :meth:`_state` gave; ``KeyError``, ``TypeError`` or ``ValueError`` if unfit.
-
-        ``num_classes`` and ``num_features`` are set by then, so that shapes can be checked.
-        """
+    def _read_state(self, state: Any) -> nn.Module:
+        """Return the map of a file; ``KeyError``, ``TypeError`` or ``ValueError`` if it has none."""
+        return load_map(self.map_type, state, self.num_classes or 1, self.num_features)
 
     @property
     def _owner(self) -> str:
         return type(self).__name__
 
-    def _features_used(self, val: Predictions) -> int | None:
-        """Return the number of features that the fit used, where it only wants them."""
-        return None
 
-    def _check_needs(self, predictions: Predictions, fitted_with: bool = False) -> int | None:
-        """Return the number of features if they are needed, else None."""
-        if "features" not in self.needs and not fitted_with:
-            return None
-        if predictions.features is None or predictions.features.numel() == 0:
-            raise InputError(
-                "predictions must hold features",
-                "predictions without",
-                "Run with train.save_features=true, or make them with fedlas.predict(..., features=True).",
-            )
-        return int(predictions.features.shape[1])
+def registry_name(calibrator: Calibrator) -> str:
+    """Return the name that its class is registered under.
 
-    def _registry_name(self) -> str:
-        for entry in CALIBRATORS.entries():
-            if entry.value is type(self):
-                return entry.name
-        raise InputError(
-            "the class must be registered, so that load can find it",
-            f"names {', '.join(CALIBRATORS)}",
-            'Decorate it with @CALIBRATORS.register("name").',
-        )
-
-
-def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
-    """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
-    if isinstance(val, TopLabel):
-        both = torch.stack([1 - val.confidence, val.confidence], dim=1)
-        logits = both.clamp(min=least_log(both.dtype).exp()).log()
-        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
-        return Predictions(logits, val.correct.long(), **shared)
-    if target is None or isinstance(val, Predictions):
-        return check_predictions(val)
-    return (
-        Predictions.from_probs(val, target)
-        if array_kind(val) == "probs"
-        else Predictions(val, target)
+    Raises:
+        InputError: If it is not.
+    """
+    for entry in CALIBRATORS.entries():
+        if entry.value is type(calibrator):
+            return entry.name
+    raise InputError(
+        "the class must be registered, so that load can find it",
+        f"names {', '.join(CALIBRATORS)}",
+        'Decorate it with @CALIBRATORS.register("name").',
     )
-
-
-def array_kind(val: Any) -> ArrayOf | None:
-    """Return whether an array holds probabilities (rows in [0, 1] that sum to 1, or numbers in [0, 1]) or logits."""
-    if not isinstance(val, Tensor | np.ndarray):
-        return None
-    scores = torch.as_tensor(val)
-    if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
-        return "logits"
-    inside = bool(((scores >= 0) & (scores <= 1)).all())
-    if inside and scores.ndim == 2:
-        inside = bool(((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
-    return "probs" if inside and scores.ndim in (1, 2) else "logits"
 
 
 C = TypeVar("C", bound=Calibrator)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import check_number
 from fedlas.calibrators._fit.doubts import at_bound, with_doubts
 from fedlas.calibrators._fit.mixture import mixture_weights
-from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.state import Numbers, must, scalar
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["MAX_UNIFORM", "EnsembleTemperatureScaling", "Mixture"]
@@ -27,18 +25,17 @@ _SMALLEST = 1e-6
 """Parts of a smaller weight are left out."""
 
 
-class Mixture(nn.Module):
+class Mixture(Numbers):
     """``w1 softmax(z / temperature) + w2 softmax(z) + w3 / C``.
 
     Attributes:
-        temperature: Above 0.
+        temperature: Above 0 ``()``.
         weights: ``(w1, w2, w3)``, at least 0 and summing to 1.
     """
 
-    def __init__(self, temperature: float, weights: tuple[float, float, float]) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.weights = weights
+    shapes: ClassVar = {"temperature": "", "weights": "3"}
+    temperature: Tensor
+    weights: Tensor
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return its log-probabilities for logits ``(n, C)``."""
@@ -47,13 +44,19 @@ class Mixture(nn.Module):
             rows.log_softmax(dim=1),
             torch.full_like(rows, -math.log(rows.shape[1])),
         )
-        # Mixing in log space lets no class underflow; a part of weight 0 has no logarithm and is left out.
-        used = [
-            part + math.log(weight)
-            for part, weight in zip(parts, self.weights, strict=True)
-            if weight > 0
-        ]
-        return torch.stack(used).logsumexp(dim=0)
+        # Mixing in log space lets no class underflow.
+        return (torch.stack(parts) + self.weights.log().view(3, 1, 1)).logsumexp(dim=0)
+
+    def check(self, classes: int) -> None:
+        """Refuse numbers that are no temperature and no weights too."""
+        super().check(classes)
+        must(self.temperature > 0, "temperature must be above 0")
+        positive = len(self.weights) == 3 and bool((self.weights >= 0).all())
+        fits = positive and abs(float(self.weights.sum()) - 1) <= 1e-9
+        must(
+            fits and float(self.weights[2]) <= MAX_UNIFORM,
+            f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}",
+        )
 
 
 @CALIBRATORS.register(
@@ -63,7 +66,7 @@ class Mixture(nn.Module):
     year=2020,
     url="https://arxiv.org/abs/2003.07329",
 )
-class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
+class EnsembleTemperatureScaling(Calibrator):
     """Mixes scaled, raw and uniform predictions, ``w1 softmax(z / T) + w2 softmax(z) + w3 / C``; keeps the arg-max.
 
     ``T`` is that of temperature scaling; the weights ``w`` on the simplex then minimize the negative log-likelihood on
@@ -87,8 +90,9 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         Zhang, Kailkhura and Han 2020 (ensemble temperature scaling).
     """
 
+    map_type = Mixture
     keeps_argmax = True
-    _per_class = False
+    per_class = False
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Mixture:
         """Return the mixture of ``val``."""
@@ -109,31 +113,14 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         )
         weights, _ = mixture_weights(parts, weights_of(val))
         weights = torch.where(weights < _SMALLEST, 0.0, weights)
-        scaled, as_predicted, uniform = (weights / weights.sum()).tolist()
-        if uniform <= MAX_UNIFORM:
-            return with_doubts(Mixture(best.value, (scaled, as_predicted, uniform)), best.doubt)
-        scaled = scaled if scaled + as_predicted else 1.0
-        share = (1 - MAX_UNIFORM) / (scaled + as_predicted)
-        doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
+        weights = weights / weights.sum()
+        doubt = None
+        if float(weights[2]) > MAX_UNIFORM:
+            if not float(weights[:2].sum()):
+                weights[0] = 1.0
+            weights[:2] *= (1 - MAX_UNIFORM) / weights[:2].sum()
+            weights[2] = MAX_UNIFORM
+            doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
         return with_doubts(
-            Mixture(best.value, (scaled * share, as_predicted * share, MAX_UNIFORM)),
-            best.doubt,
-            doubt,
+            Mixture(temperature=scalar(best.value), weights=weights), best.doubt, doubt
         )
-
-    def _state(self) -> dict[str, Any]:
-        return {"temperature": self.map.temperature, "weights": list(self.map.weights)}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        temperature = check_number("temperature", state["temperature"], low=0.0, low_open=True)
-        weights = read_numbers(state, "weights", 3)
-        if (
-            bool((weights < 0).any())
-            or abs(float(weights.sum()) - 1) > 1e-9
-            or float(weights[2]) > MAX_UNIFORM
-        ):
-            raise ValueError(
-                f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}"
-            )
-        scaled, raw, uniform = weights.tolist()
-        self._map = Mixture(temperature, (scaled, raw, uniform))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import InputError, check_finite, check_kinds, check_number, describe
-from fedlas.calibrators._fit.doubts import at_bound, joined, less_accurate, unchanged, when
+from fedlas._core.check import InputError, check_finite, check_kinds, describe
+from fedlas.calibrators._fit.doubts import at_bound, less_accurate, when, with_doubts
 from fedlas.calibrators._fit.newton import golden_section
-from fedlas.calibrators._fit.parameters import fitted, read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.state import Numbers, must, scalar
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -80,32 +80,40 @@ class LinearHead:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class ClippedHead:
-    """The fit: a head, the threshold of its input, and the divisor of its logits."""
+class Clipped(Numbers):
+    """Logits after the features are clipped, divided by the temperature.
 
-    head: LinearHead
-    threshold: float
-    temperature: float
+    Attributes:
+        weight: Of the head ``(C, D)``.
+        bias: Of the head ``(C,)``.
+        scale: Unit of misfits of the head ``()``.
+        threshold: ``c ()``.
+        temperature: ``()``.
+    """
 
-
-class Clipped(nn.Module):
-    """Logits after the features are clipped, divided by the temperature."""
-
+    shapes: ClassVar = {
+        "weight": "CD",
+        "bias": "C",
+        "scale": "",
+        "threshold": "",
+        "temperature": "",
+    }
     weight: Tensor
-
-    def __init__(self, clip: ClippedHead) -> None:
-        super().__init__()
-        self.threshold = clip.threshold
-        self.temperature = clip.temperature
-        # Contiguous, so that products round alike before and after saving.
-        weight = clip.head.weight.clone(memory_format=torch.contiguous_format)
-        self.register_buffer("weight", weight, persistent=False)
+    bias: Tensor
+    scale: Tensor
+    threshold: Tensor
+    temperature: Tensor
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
         removed = features - features.clamp(-self.threshold, self.threshold)
         return (rows - removed @ self.weight.T) / self.temperature
+
+    def check(self, classes: int) -> None:
+        """Refuse numbers below 0 too."""
+        super().check(classes)
+        fits = self.scale >= 0 and self.threshold >= 0 and self.temperature > 0
+        must(fits, "scale and threshold must be at least 0, the temperature above")
 
 
 @CALIBRATORS.register(
@@ -159,7 +167,10 @@ class FeatureClipping(Calibrator):
         Tao, Dong and Xu 2025 (AAAI 39).
     """
 
+    map_type = Clipped
     needs = frozenset({"features"})
+    takes_weights = False
+    per_class = False
 
     @check_kinds
     def __init__(
@@ -170,7 +181,6 @@ class FeatureClipping(Calibrator):
     ) -> None:
         self.head = head
         self.with_temperature = temperature
-        self._clip: ClippedHead | None = None
 
     @property
     def threshold(self) -> float:
@@ -179,7 +189,7 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._clip).threshold
+        return float(self.map.threshold)
 
     @property
     def temperature(self) -> float:
@@ -188,9 +198,10 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._clip).temperature
+        return float(self.map.temperature)
 
-    def _fit(self, val: Predictions) -> str | None:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Clipped:
+        """Return the map of ``val``."""
         features = cast(Tensor, val.features)
         if self.head is None:
             head = recover_head(features, val.logits)
@@ -215,8 +226,16 @@ class FeatureClipping(Calibrator):
         grid = clipping_grid(features)
         threshold = lowest(lambda c: float(cross_entropy(clip(c)[0], target)), grid)
         logits, best = clip(threshold)
-        self._clip = ClippedHead(head, threshold, best.value)
-        return joined(
+        row_map = Clipped(
+            # Contiguous, so that products round alike before and after saving.
+            weight=head.weight.clone(memory_format=torch.contiguous_format),
+            bias=head.bias,
+            scale=scalar(head.scale),
+            threshold=scalar(threshold),
+            temperature=scalar(best.value),
+        )
+        return with_doubts(
+            row_map,
             when(
                 head.undetermined,
                 f"{head.undetermined} of {features.shape[1]} directions of the features do not vary among "
@@ -226,44 +245,21 @@ class FeatureClipping(Calibrator):
             _at_bound(threshold, grid),
             best.doubt,
             less_accurate(val, logits, _LESS_SURE),
-            unchanged(val, logits),
         )
 
-    def _transform_predictions(self, test: Predictions) -> Tensor:
-        features = cast(Tensor, test.features)
-        clip = fitted(self._clip)
-        clip.head.check(
-            features,
+    def _checked(self, test: Predictions) -> Predictions:
+        test = super()._checked(test)
+        head = LinearHead(self.map.weight, self.map.bias, float(self.map.scale))
+        head.check(
+            cast(Tensor, test.features),
             test.logits,
             "Transform predictions of the model it was fitted on. If these are, validation samples were too few to "
             "recover the head: pass it, FeatureClipping(head=fedlas.find_head(model)).",
         )
-        clipped = clipped_logits(clip.head.weight, features, test.logits, clip.threshold)
-        return (clipped / clip.temperature).to(test.logits)
-
-    def _row_map(self) -> nn.Module:
-        return Clipped(fitted(self._clip))
+        return test
 
     def _arguments(self) -> dict[str, Any]:
-        return {"temperature": self.with_temperature}  # the head is in the state
-
-    def _state(self) -> dict[str, Any]:
-        head = fitted(self._clip).head
-        numbers = {
-            "threshold": self.threshold,
-            "temperature": self.temperature,
-            "scale": head.scale,
-        }
-        return {**numbers, "weight": head.weight.tolist(), "bias": head.bias.tolist()}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        weight = read_numbers(state, "weight", self.num_classes, self.num_features)
-        bias = read_numbers(state, "bias", self.num_classes)
-        threshold, scale = (
-            check_number(name, state[name], low=0) for name in ("threshold", "scale")
-        )
-        temperature = check_number("temperature", state["temperature"], low=0, low_open=True)
-        self._clip = ClippedHead(LinearHead(weight, bias, scale), threshold, temperature)
+        return {"temperature": self.with_temperature}  # the head is in the map
 
 
 @torch.no_grad()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,8 +21,8 @@ from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators.base import Calibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
-from fedlas.calibrators.mapped import MappedCalibrator
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.calibrators.side_information import Samples, affordable, fit_side_information
 from fedlas.calibrators.spline import SplineCalibration
@@ -62,7 +60,8 @@ _FEW = 100
 _TOO_GOOD = 0.5
 """Share of the held-out NLL that features may leave without a warning."""
 
-Members = dict[str, MappedCalibrator[Any]]
+Members = dict[str, tuple[str, Calibrator]]
+"""Registry name and calibrator of members, by name."""
 
 
 def fitted_mixture(
@@ -81,13 +80,13 @@ def fitted_mixture(
 
     # Every member on all samples, dear ones on as many as they may have.
     maps: dict[str, nn.Module] = {RAW: nn.Identity()}
-    fitted: dict[str, MappedCalibrator[Any] | None] = {RAW: None}
+    fitted: dict[str, Calibrator | None] = {RAW: None}
     failed = []
-    for name, member in members.items():
+    for name, (_, member) in members.items():
         try:
             _check(member, val)
             maps[name] = member.fit_map(split.whole(name in _DEAR))
-            fitted[name] = member.with_map(maps[name], val.num_classes)
+            fitted[name] = member
         except (InputError, RuntimeError) as error:
             failed.append(f"{name} ({str(error).splitlines()[0]})")
     doubt = when(failed, f"without {', '.join(failed)}, whose fit failed.")
@@ -114,10 +113,11 @@ def fitted_mixture(
     share = share.only(used)
     if side_share is not None and side is not None:
         side_share = side_share.only(
-            torch.cat([used, torch.ones(len(side.names), dtype=torch.bool, device="cpu")])
+            torch.cat([used, torch.ones(sum(side.counts), dtype=torch.bool, device="cpu")])
         )
     mixture = CalibratedMixture(
-        {name: fitted[name] for name in names},
+        {name: None if name == RAW else members[name][0] for name in names},
+        [maps[name] for name in names],
         share,
         side,
         side_share,
@@ -133,11 +133,11 @@ _DEAR = frozenset({"isotonic", "spline", "matrix"})
 def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
     """Return members by name, and the names of those that cost too much."""
     members: Members = {
-        "temperature": TemperatureScaling(),
-        "vector": StructuredScaling("vector"),
-        "matrix": StructuredScaling("matrix"),
-        "isotonic": IsotonicCalibration(),
-        "spline": SplineCalibration(),
+        "temperature": ("temperature", TemperatureScaling()),
+        "vector": ("structured", StructuredScaling("vector")),
+        "matrix": ("structured", StructuredScaling("matrix")),
+        "isotonic": ("isotonic", IsotonicCalibration()),
+        "spline": ("spline", SplineCalibration()),
     }
     most = _FLEXIBLE // val.num_classes
     dropped: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
     return {name: member for name, member in members.items() if name not in dropped}, dropped
 
 
-def _check(member: MappedCalibrator[Any], val: Predictions) -> None:
+def _check(member: Calibrator, val: Predictions) -> None:
     weights = weights_of(val)
     if not member.takes_weights and bool((weights != weights[0]).any()):
         fix = "Choose members that take weights."
@@ -251,7 +251,9 @@ def _with_features(
         found, _ = fit(val.logits.cpu()[held_out].double(), features.cpu()[held_out].double())
         others.append(found.transpose(0, 1))
     count = len(prior)
-    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior] + [0.0] * len(side.names)
+    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior] + [0.0] * sum(
+        side.counts
+    )
     share = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), prior, split)
     if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES:
         return None, None, None

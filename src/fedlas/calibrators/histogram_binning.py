@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
     padded_edges,
     smallest_probability,
 )
-from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.ece import equal_width_edges
 from fedlas.metrics.ranking import equal_mass_places
 from fedlas.predictions import Predictions
@@ -34,31 +33,39 @@ _TIES = (
 Scheme = Literal["equal-mass", "equal-width"]
 
 
-class ClassBins(nn.Module):
+class ClassBins(Numbers):
     """The bins of every class; float64.
 
     Attributes:
         edges: Inner edges ``(C, B - 1)``, ascending: bin ``b`` is ``(edges[b - 1], edges[b]]``.
         share: Share of the bin's samples that belong to the class ``(C, B)``.
-        floor: Least probability that is returned.
+        floor: Least probability that is returned ``()``.
     """
 
+    shapes: ClassVar = {"edges": "CE", "share": "CB", "floor": ""}
+    has_steps = True
     edges: Tensor
     share: Tensor
+    floor: Tensor
     _padded: Tensor
-    has_steps = True
 
-    def __init__(self, edges: Tensor, share: Tensor, floor: float) -> None:
-        super().__init__()
-        self.register_buffer("edges", edges, persistent=False)
-        self.register_buffer("share", share, persistent=False)
-        self.register_buffer("_padded", padded_edges(edges.T), persistent=False)
-        self.floor = floor
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__(**numbers)
+        must(self.edges.ndim == 2, "edges must be those of the classes")
+        self.register_buffer("_padded", padded_edges(self.edges.T), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
         index = edges_below(self._padded, softmax(rows))
         return floored_log(self.share.T.gather(0, index), self.floor)
+
+    def check(self, classes: int) -> None:
+        """Refuse edges that fall, and numbers that are no probabilities, too."""
+        super().check(classes)
+        must(self.edges.shape[1] == self.share.shape[1] - 1, "a bin must have a share")
+        must((self.edges.diff(dim=1) >= 0).all(), "edges must ascend")
+        within = bool(((self.share >= 0) & (self.share <= 1)).all())
+        must(within and 0 < self.floor <= 1, "shares and floor must be probabilities")
 
 
 @CALIBRATORS.register(
@@ -68,7 +75,7 @@ class ClassBins(nn.Module):
     year=2001,
     url="https://dl.acm.org/doi/10.5555/645530.655658",
 )
-class HistogramBinning(MappedCalibrator[ClassBins]):
+class HistogramBinning(Calibrator):
     """Replaces the probability of each class by the share of that class in its bin; rows are then divided by their sum.
 
     For each class ``k`` the validation samples are cut into bins by ``p_k``, and the calibrated ``p_k`` is the share of
@@ -108,7 +115,8 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         section 4.
     """
 
-    _fewest_of_a_class = 250
+    map_type = ClassBins
+    enough = (100, 250)
     takes_weights = False
 
     def __init__(self, num_bins: int = 15, scheme: Scheme = "equal-mass") -> None:
@@ -134,9 +142,10 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
             for each in (cell, cell.gather(0, target.unsqueeze(0)))
         )
         share = torch.where(count > 0, hits / count.double(), (bounds[:, 1:] + bounds[:, :-1]) / 2)
-        bins = ClassBins(cuts, share, smallest_probability(val.num_samples, val.num_classes))
+        least = scalar(smallest_probability(val.num_samples, val.num_classes))
+        bins = ClassBins(edges=cuts, share=share, floor=least)
         doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
-        calibrated = floored_log(share.gather(1, index).T, bins.floor)
+        calibrated = floored_log(share.gather(1, index).T, least)
         few = when(val.num_samples < self.num_bins, doubt)
         return with_doubts(bins, few, less_accurate(val, calibrated, _TIES))
 
@@ -155,22 +164,3 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
             1, torch.searchsorted(ordered, below, right=True).clamp(max=ordered.shape[1] - 1)
         )
         return torch.where(above > below, (below + above) / 2, below)
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "edges": self.map.edges.tolist(),
-            "share": self.map.share.tolist(),
-            "floor": self.map.floor,
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        edges = read_numbers(state, "edges", self.num_classes, self.num_bins - 1)
-        share = read_numbers(state, "share", self.num_classes, self.num_bins)
-        floor = float(read_numbers(state, "floor"))
-        if (
-            bool((edges.diff(dim=1) < 0).any())
-            or bool(((share < 0) | (share > 1)).any())
-            or not 0 < floor <= 1
-        ):
-            raise ValueError("edges must ascend, and shares and floor must be probabilities")
-        self._map = ClassBins(edges, share, floor)

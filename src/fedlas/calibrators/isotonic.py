@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,67 +14,73 @@ from fedlas.calibrators._fit.one_vs_rest import (
     class_columns,
     edges_below,
     floored_log,
+    padded_columns,
     padded_edges,
     smallest_probability,
 )
-from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
 
 __all__ = ["Curves", "IsotonicCalibration"]
 
 
-class Curves(nn.Module):
+class Curves(Numbers):
     """A rising piecewise linear map of the probability of each class.
 
     Attributes:
-        points: For each class the probabilities where its map bends ``(P_k,)``, ascending, and its values there.
-        floor: Least probability that is returned.
+        size: Points of each class ``(C,)``.
+        at: Probabilities where the maps bend, class by class, ascending in each ``(sum of size,)``.
+        value: Values of the maps there.
+        floor: Least probability that is returned ``()``.
     """
 
+    shapes: ClassVar = {"size": "C", "at": "P", "value": "P", "floor": ""}
     has_steps = True
+    size: Tensor
+    at: Tensor
+    value: Tensor
+    floor: Tensor
     _bends: Tensor
-    _at: Tensor
-    _value: Tensor
-    _slope: Tensor
+    _starts: Tensor
+    _heights: Tensor
+    _slopes: Tensor
 
-    def __init__(
-        self, points: list[tuple[NDArray[np.float64], NDArray[np.float64]]], floor: float
-    ) -> None:
-        super().__init__()
-        self.points = points
-        self.floor = floor
-        # Columns of one length: a point below all probabilities first, then the last one over and over.
-        most = max(len(at) for at, _ in points) + 2
-        at = np.empty((most, len(points)))
-        value = np.empty((most, len(points)))
-        for label, (bends, values) in enumerate(points):
-            at[:, label] = np.concatenate([[-1.0], bends, np.full(most - len(bends) - 1, np.inf)])
-            value[:, label] = np.concatenate(
-                [values[:1], values, np.full(most - len(values) - 1, values[-1])]
-            )
-        # between points that are infinitely far, or the same
-        with np.errstate(invalid="ignore", divide="ignore"):
-            slope = np.diff(value, axis=0) / np.diff(at, axis=0)
-        for name, column in (
-            ("_at", at[:-1]),
-            ("_value", value[:-1]),
-            ("_slope", np.nan_to_num(slope, posinf=0.0)),
-        ):
-            self.register_buffer(name, torch.from_numpy(column), persistent=False)
-        self.register_buffer("_bends", padded_edges(torch.from_numpy(at[1:])), persistent=False)
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__(**numbers)
+        must((self.size > 0).all(), "each class must have points")
+        # Columns of one length: a point below all probabilities first, and the last one over and over.
+        at = padded_columns(self.at, self.size, torch.inf)
+        heights = padded_columns(self.value, self.size)
+        at = torch.cat([torch.full_like(at[:1], -1.0), at, torch.full_like(at[:1], torch.inf)])
+        heights = torch.cat([heights[:1], heights, heights[-1:]])
+        # Points that are infinitely far, or the same, have no slope between them.
+        slopes = (heights.diff(dim=0) / at.diff(dim=0)).nan_to_num(posinf=0.0)
+        derived = {"_starts": at[:-1], "_heights": heights[:-1], "_slopes": slopes}
+        for name, column in {**derived, "_bends": padded_edges(at[1:])}.items():
+            self.register_buffer(name, column, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
         probs = softmax(rows)
         index = edges_below(self._bends, probs)
         at, value, slope = (
-            column.gather(0, index) for column in (self._at, self._value, self._slope)
+            column.gather(0, index) for column in (self._starts, self._heights, self._slopes)
         )
         return floored_log(value + slope * (probs - at), self.floor)
+
+    def check(self, classes: int) -> None:
+        """Refuse curves that do not rise between 0 and 1 too."""
+        super().check(classes)
+        first = self.size.cumsum(0)[:-1]
+        inside = torch.ones(len(self.at) - 1, dtype=torch.bool, device="cpu")
+        inside[first - 1] = False
+        rises = all(bool((each.diff()[inside] >= 0).all()) for each in (self.at, self.value))
+        within = bool(((self.value >= 0) & (self.value <= 1)).all())
+        must(rises and within, "each curve must rise, from 0 at the least to 1 at the most")
+        must(0 < self.floor <= 1, "the floor must be a probability")
 
 
 @CALIBRATORS.register(
@@ -84,7 +90,7 @@ class Curves(nn.Module):
     year=2002,
     url="https://dl.acm.org/doi/10.1145/775047.775151",
 )
-class IsotonicCalibration(MappedCalibrator[Curves]):
+class IsotonicCalibration(Calibrator):
     """The rising map of each class's probability with the least mean squared error; rows are then divided by their sum.
 
     For each class ``k`` it minimizes ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall.
@@ -109,7 +115,8 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
         Zadrozny and Elkan 2002, sections 3 (isotonic regression) and 4 (one against the rest, division by the sum).
     """
 
-    _fewest_of_a_class = 250
+    map_type = Curves
+    enough = (100, 250)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Curves:
         """Return the curves of ``val``."""
@@ -130,32 +137,13 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
             "Check that logits and labels belong together."
         )
         floor = smallest_probability(float(weights.sum()), val.num_classes)
-        return with_doubts(Curves(points, floor), when(flat and val.num_classes > 1, doubt))
-
-    def _state(self) -> dict[str, Any]:
-        points = [{"at": at.tolist(), "value": value.tolist()} for at, value in self.map.points]
-        return {"points": points, "floor": self.map.floor}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        points = []
-        for curve in state["points"]:
-            at = read_numbers(curve, "at", None).numpy()
-            value = read_numbers(curve, "value", len(at)).numpy()
-            if (
-                len(at) == 0
-                or (np.diff(at) < 0).any()
-                or (np.diff(value) < 0).any()
-                or value[0] < 0
-                or value[-1] > 1
-            ):
-                raise ValueError("each curve must rise, from 0 at the least to 1 at the most")
-            points.append((at, value))
-        floor = float(read_numbers(state, "floor"))
-        if len(points) != self.num_classes or not 0 < floor <= 1:
-            raise ValueError(
-                f"there must be {self.num_classes} curves, and a floor that is a probability"
-            )
-        self._map = Curves(points, floor)
+        curves = Curves(
+            size=torch.tensor([len(at) for at, _ in points], device="cpu"),
+            at=torch.from_numpy(np.concatenate([at for at, _ in points])),
+            value=torch.from_numpy(np.concatenate([value for _, value in points])),
+            floor=scalar(floor),
+        )
+        return with_doubts(curves, when(flat and val.num_classes > 1, doubt))
 
 
 def rising_curve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -22,13 +22,12 @@ from fedlas._core.check import (
 )
 from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when, with_doubts
 from fedlas.calibrators._fit.mixture import mixture_weights
-from fedlas.calibrators._fit.parameters import read_numbers
-from fedlas.calibrators._fit.prepare import counted
+from fedlas.calibrators._fit.prepare import counted, floored
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
+from fedlas.calibrators._fit.state import must
 from fedlas.calibrators.affine import temperature_start
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["LabelShift"]
@@ -39,11 +38,10 @@ _LEAST = 1e-12
 Base = Literal["bias-corrected", "temperature", "none"]
 
 
-class Shifted(nn.Module):
+class Shifted(AffineMap):
     """An affine map, and then the logarithm of how much more frequent each class is.
 
     Attributes:
-        before: The map.
         source: Shares of the classes where it was fitted ``(C,)``.
         target: Shares where it is used ``(C,)``.
     """
@@ -51,16 +49,21 @@ class Shifted(nn.Module):
     source: Tensor
     target: Tensor
 
-    def __init__(self, before: AffineMap, source: Tensor, target: Tensor) -> None:
-        super().__init__()
-        self.before = before
-        self.register_buffer("source", source, persistent=False)
-        self.register_buffer("target", target, persistent=False)
+    def __init__(self, weight: Tensor, bias: Tensor, source: Tensor, target: Tensor) -> None:
+        super().__init__(weight, bias)
+        self.register_buffer("source", source)
+        self.register_buffer("target", target)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
-        calibrated: Tensor = self.before(rows) + (self.target.log() - self.source.log())
-        return calibrated
+        return super().forward(rows) + (self.target.log() - self.source.log())
+
+    def check(self, classes: int) -> None:
+        """Refuse other shapes, and shares that are not above 0."""
+        super().check(classes)
+        for share in (self.source, self.target):
+            fits = share.shape == (classes,) and bool((share > 0).all())
+            must(fits, "source and target must be shares above 0")
 
 
 @CALIBRATORS.register(
@@ -70,7 +73,7 @@ class Shifted(nn.Module):
     year=2002,
     url="https://doi.org/10.1162/089976602753284446",
 )
-class LabelShift(MappedCalibrator[Shifted]):
+class LabelShift(Calibrator):
     """Multiplies probabilities by how much more frequent each class is where the model is used, ``q_k / s_k``.
 
     The shares ``s`` belong to the validation predictions of the fit. The shares ``q`` are known (``prior``), or
@@ -120,6 +123,8 @@ class LabelShift(MappedCalibrator[Shifted]):
         2020), https://arxiv.org/abs/1901.06852, for the base and the source shares.
     """
 
+    map_type = Shifted
+
     def __init__(self, prior: Sequence[float] | None = None, base: Base = "bias-corrected") -> None:
         self.prior = None if prior is None else _checked_prior(prior)
         self.base = check_choice("base", base, get_args(Base))
@@ -131,7 +136,8 @@ class LabelShift(MappedCalibrator[Shifted]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().source
+        source: Tensor = self.map.source
+        return source
 
     @property
     def target_prior(self) -> Tensor:
@@ -140,7 +146,8 @@ class LabelShift(MappedCalibrator[Shifted]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().target
+        target: Tensor = self.map.target
+        return target
 
     def adapt(self, unlabeled: Predictions | Tensor) -> Self:
         """Estimate the classes' shares where the model is used, by EM; return ``self``.
@@ -152,7 +159,7 @@ class LabelShift(MappedCalibrator[Shifted]):
         Raises:
             InputError: Before ``fit``, if the prior was given, or if the logits do not fit.
         """
-        before = self._fitted().before
+        before = AffineMap(self.map.weight, self.map.bias)
         source = self.source_prior
         if self.prior is not None:
             raise InputError(
@@ -167,21 +174,20 @@ class LabelShift(MappedCalibrator[Shifted]):
             )
         check_finite("logits", logits)
         samples = counted(unlabeled if isinstance(unlabeled, Predictions) else Predictions(logits))
-        ratio = _probs(self._floored(samples).logits, before) / source
+        ratio = _probs(floored(samples, self.least_log).logits, before) / source
         shares, converged = mixture_weights(ratio, weights_of(samples), start=source / source.sum())
         shares = shares.clamp(min=_LEAST)
-        self._map = Shifted(before, source, shares / shares.sum())
+        self._map = Shifted(before.weight, before.bias, source, shares / shares.sum())
         if not converged:
             text = "EM stopped before the shares were certain. Check that these logits distinguish the classes."
             warn_user(f"LabelShift: {text}", CalibrationWarning)
         return self
 
-    def _fit(self, val: Predictions) -> str | None:
-        doubt = super()._fit(val)
-        # nothing is to change before adapt, so that is no doubt
+    def _doubts(self, val: Predictions) -> list[str | None]:
+        # Nothing is to change before adapt, so that is no doubt.
         if self.base == "none" and self.prior is None:
-            return absent_classes(val)
-        return doubt
+            return [absent_classes(val)]
+        return super()._doubts(val)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Shifted:
         """Return the map of ``val``."""
@@ -201,7 +207,7 @@ class LabelShift(MappedCalibrator[Shifted]):
             if self.prior is None
             else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
         )
-        return with_doubts(Shifted(before, source, target), *doubts)
+        return with_doubts(Shifted(before.weight, before.bias, source, target), *doubts)
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         """Return the base, fitted, and what to warn about."""
@@ -220,24 +226,6 @@ class LabelShift(MappedCalibrator[Shifted]):
             unconverged(affine.converged),
             when(float(affine.weight[0]) <= 0, reversed_),
         ]
-
-    def _state(self) -> dict[str, Any]:
-        before = self._fitted().before
-        return {
-            "weight": before.weight.tolist(),
-            "bias": before.bias.tolist(),
-            "source_prior": self.source_prior.tolist(),
-            "target_prior": self.target_prior.tolist(),
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        names = ("weight", "bias", "source_prior", "target_prior")
-        weight, bias, source, target = (
-            read_numbers(state, name, self.num_classes) for name in names
-        )
-        if not bool((source > 0).all() and (target > 0).all()):
-            raise ValueError("source_prior and target_prior must be above 0")
-        self._map = Shifted(AffineMap(weight, bias), source, target)
 
 
 def _probs(logits: Tensor, before: AffineMap) -> Tensor:

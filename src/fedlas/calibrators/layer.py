@@ -52,6 +52,9 @@ class CalibrationLayer(nn.Module):
         self.num_classes = num_classes
         self.num_features = num_features
         self.least_log = least_log
+        for part in row_map.modules():
+            for name, buffer in list(part.named_buffers(recurse=False, remove_duplicate=False)):
+                part.register_buffer(name, buffer, persistent=False)
         self.precision = torch.float64 if getattr(row_map, "has_steps", False) else torch.float32
         self.map.to(self.precision)
 

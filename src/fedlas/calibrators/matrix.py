@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.calibrators._fit.doubts import when, with_doubts
+from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
-from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.softmax_regression import (
-    FREEDOM,
     FREEDOMS,
     AffineMap,
-    LogAffineMap,
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators.affine import AffineCalibrator, Start, read_map
+from fedlas.calibrators._fit.state import fitted, must
+from fedlas.calibrators.affine import AffineCalibrator, Fit, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import log_softmax
 
 __all__ = ["DirichletCalibration", "MatrixScaling"]
 
@@ -39,6 +39,35 @@ _LARGEST = 1e200
 """Largest penalty that is kept: units of the logits can make it larger than a file holds."""
 
 
+class PenalizedMap(AffineMap):
+    """``x -> W x + b``, with the penalties of the fit.
+
+    Attributes:
+        penalties: The numbers of :class:`Penalties` ``(3,)``.
+    """
+
+    penalties: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, penalties: Tensor) -> None:
+        super().__init__(weight, bias)
+        self.register_buffer("penalties", penalties)
+
+    def check(self, classes: int) -> None:
+        """Refuse other shapes, and impossible penalties."""
+        super().check(classes)
+        must(self.weight.ndim == 2, "weight must be a matrix")
+        fits = self.penalties.shape == (3,) and bool((self.penalties >= 0).all())
+        must(fits and self.penalties[2] > 0, "penalties must be three numbers of at least 0")
+
+
+class PenalizedLogMap(PenalizedMap):
+    """``x -> W log softmax(x) + b``, with the penalties of the fit."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the map of each row of ``inputs (n, C)``."""
+        return super().forward(log_softmax(inputs))
+
+
 class RegularizedMatrix(AffineCalibrator):
     """``W x + b`` with a full matrix, fitted with ODIR; a subclass defines ``x``.
 
@@ -48,8 +77,7 @@ class RegularizedMatrix(AffineCalibrator):
         num_folds: Folds of that cross-validation, at least 2.
     """
 
-    _diagonal = False
-    _kind: ClassVar[type[AffineMap]] = AffineMap
+    map_type: ClassVar[type[PenalizedMap]]
 
     def __init__(
         self, off_diagonal: float | None = None, intercept: float | None = None, num_folds: int = 5
@@ -59,7 +87,6 @@ class RegularizedMatrix(AffineCalibrator):
         )
         self.intercept = None if intercept is None else check_number("intercept", intercept, low=0)
         self.num_folds = check_count("num_folds", num_folds, low=2)
-        self._penalties: Penalties | None = None
 
     @property
     def penalties(self) -> Penalties:
@@ -68,17 +95,25 @@ class RegularizedMatrix(AffineCalibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._penalties)
+        return Penalties(*self.map.penalties.tolist())
 
-    def _regression(
-        self, inputs: Tensor, val: Predictions, start: Start
-    ) -> tuple[AffineMap | None, str | None]:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
         problem = partial(SoftmaxRegression, diagonal=False, scale=start.scale, width=start.width)
         penalties, doubt = self._chosen(inputs, val, start, problem)
-        self._penalties = replace(penalties, off_diagonal=min(penalties.off_diagonal, _LARGEST))
-        if doubt == NO_GAIN:
-            return None, doubt
-        return problem(inputs, val.target, weights_of(val), penalties).solve(), doubt
+        affine = None
+        if doubt != NO_GAIN:
+            affine = problem(inputs, val.target, weights_of(val), penalties).solve()
+        return Fit(affine, doubt, penalties)
+
+    def _as_map(self, affine: AffineMap, fit: Fit) -> AffineMap:
+        penalties = fitted(fit.penalties)
+        numbers = (
+            min(penalties.off_diagonal, _LARGEST),
+            penalties.intercept,
+            penalties.freedom,
+        )
+        kept = torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        return self.map_type(affine.weight, affine.bias, kept)
 
     def _chosen(
         self,
@@ -125,20 +160,6 @@ class RegularizedMatrix(AffineCalibrator):
             f"cross-validation chose the weakest penalty of its grid for {' and '.join(weakest)}. Give a weaker one, "
             "or check that the logits are those of the classes.",
         )
-
-    def _state(self) -> dict[str, Any]:
-        return {**super()._state(), "penalties": asdict(self.penalties)}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        names = ("off_diagonal", "intercept")
-        off_diagonal, intercept = (
-            check_number(name, state["penalties"][name], low=0) for name in names
-        )
-        freedom = state["penalties"].get("freedom", FREEDOM)  # files of earlier versions lack it
-        affine = read_map(state, self.num_classes, self.num_classes)
-        self._map = self._kind(affine.weight, affine.bias)
-        freedom = check_number("freedom", freedom, low=0, low_open=True)
-        self._penalties = Penalties(off_diagonal, intercept, freedom)
 
 
 def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[float], list[float]]:
@@ -230,6 +251,8 @@ class MatrixScaling(RegularizedMatrix):
         Kull et al. 2019 (ODIR, and matrix scaling with it); the map: Guo et al. 2017 (arXiv 1706.04599), section 4.2.
     """
 
+    map_type = PenalizedMap
+
 
 @CALIBRATORS.register(
     "dirichlet",
@@ -268,14 +291,7 @@ class DirichletCalibration(RegularizedMatrix):
         Kull et al. 2019 (linear parametrization, and ODIR).
     """
 
-    _kind = LogAffineMap
+    map_type = PenalizedLogMap
 
     def _inputs(self, logits: Tensor) -> Tensor:
         return logits.double().log_softmax(dim=1)
-
-    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
-        """Return the map of ``val``."""
-        affine = super().fit_map(val, start)
-        return with_doubts(
-            LogAffineMap(affine.weight, affine.bias, affine.converged), *affine.doubts
-        )

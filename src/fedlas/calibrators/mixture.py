@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap
-from fedlas.calibrators.affine import read_map
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators._fit.state import must
 from fedlas.predictions.probabilities import log_softmax
 
 FEATURES = "features"
@@ -29,11 +27,12 @@ class Share(nn.Module):
     """
 
     weights: Tensor
+    parts: ClassVar = {"last": AffineMap}
 
     def __init__(self, weights: Tensor, last: AffineMap) -> None:
         super().__init__()
         self.last = last
-        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("weights", weights)
 
     def forward(self, log_probs: Tensor) -> Tensor:
         """Return log-probabilities of the mixture ``(n, C)``, from those of its parts ``(n, K, C)``."""
@@ -45,18 +44,12 @@ class Share(nn.Module):
         """Return the weights of the chosen parts, a mask ``(K,)``; the others have none."""
         return Share(self.weights[chosen], self.last)
 
-    def plain(self) -> dict[str, Any]:
-        """Return the numbers for a file."""
-        last = {"weight": self.last.weight.tolist(), "bias": self.last.bias.tolist()}
-        return {"weights": self.weights.tolist(), "last": last}
-
-    @classmethod
-    def from_plain(cls, state: dict[str, Any], parts: int, classes: int) -> Self:
-        """Return what :meth:`plain` describes; raises as ``read_numbers`` does."""
-        weights = read_numbers(state, "weights", parts)
-        if not parts or float(weights.min()) < 0 or abs(float(weights.sum()) - 1) > 1e-6:
-            raise ValueError("weights of members must be at least 0 and sum to 1")
-        return cls(weights, read_map(state["last"], classes))
+    def check(self, _: int) -> None:
+        """Refuse weights that are none."""
+        weights = self.weights
+        fits = weights.ndim == 1 and len(weights) > 0 and bool((weights >= 0).all())
+        fits = fits and abs(float(weights.sum()) - 1) <= 1e-6
+        must(fits, "weights of members must be at least 0 and sum to 1")
 
 
 class CalibratedMixture(nn.Module):
@@ -66,7 +59,7 @@ class CalibratedMixture(nn.Module):
     takes its place where features are unlike those of the validation samples.
 
     Attributes:
-        calibrators: Fitted calibrators by name; None: predictions as they are.
+        kinds: Registry name of the calibrator of each member, by the member's name; None: predictions as they are.
         members: Their maps ``m_k`` of logits ``(n, C)``.
         share: Weights of the members, and the last map.
         side: Regressions on features, or None.
@@ -77,7 +70,8 @@ class CalibratedMixture(nn.Module):
 
     def __init__(
         self,
-        calibrators: Mapping[str, MappedCalibrator[Any] | None],
+        kinds: Mapping[str, str | None],
+        members: Iterable[nn.Module],
         share: Share,
         side: SideInformation | None = None,
         side_share: Share | None = None,
@@ -86,13 +80,9 @@ class CalibratedMixture(nn.Module):
         dropped: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.calibrators = dict(calibrators)
+        self.kinds = dict(kinds)
         self.dropped = dropped
-        maps = [
-            nn.Identity() if calibrator is None else calibrator.map
-            for calibrator in calibrators.values()
-        ]
-        self.members = nn.ModuleList(maps)
+        self.members = nn.ModuleList(members)
         self.share = share
         self.side = side
         self.side_share = side_share
@@ -103,13 +93,28 @@ class CalibratedMixture(nn.Module):
         )
 
     @property
+    def uses_features(self) -> bool:
+        """Whether it takes features."""
+        return self.side is not None
+
+    def check(self, _: int) -> None:
+        """Refuse other numbers of weights than of members."""
+        counts = (
+            [len(self.members)] if self.side is None else [len(self.members), *self.side.counts]
+        )
+        must(len(self.share.weights) == len(self.members), "each member must have a weight")
+        fits = self.side_share is None or len(self.side_share.weights) == sum(counts)
+        must(fits, "each member and regression must have a weight")
+        must((self.side is None) == (self.side_share is None), "regressions must have weights")
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weight of each member, by name, and that of all regressions on features."""
         share = self.share if self.side_share is None else self.side_share
         weights = share.weights.tolist()
         count = len(self.members)
         features = {} if self.side is None else {FEATURES: sum(weights[count:])}
-        return {**dict(zip(self.calibrators, weights[:count], strict=True)), **features}
+        return {**dict(zip(self.kinds, weights[:count], strict=True)), **features}
 
     def forward(self, rows: Tensor, features: Tensor | None = None) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``, and of features ``(n, D)`` where there is side information."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
@@ -17,12 +17,12 @@ from fedlas.calibrators._fit.confidence_cells import (
     predicted_log_odds,
     with_log_odds,
 )
-from fedlas.calibrators._fit.doubts import joined, unchanged, when
+from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
-from fedlas.calibrators._fit.parameters import fitted
-from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.state import Numbers, fitted, must, scalar
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions
 
 __all__ = ["Multicalibration"]
@@ -31,6 +31,76 @@ Groups = Literal["predicted", "all"]
 Start = Literal["temperature", "none"]
 
 _MOST_UPDATES = 500
+
+
+class Corrections(Numbers):
+    """A temperature, and corrections of the confidence in order; its numbers are those of a file.
+
+    Attributes:
+        temperature: The divisor of the logits ``()``.
+        num_groups: Number of the groups ``()``.
+        num_levels: Levels of the confidence ``()``.
+        cells: Group and level of each correction ``(U, 2)``.
+        shifts: Of the log-odds ``(U,)``.
+    """
+
+    shapes: ClassVar = {
+        "temperature": "",
+        "num_groups": "",
+        "num_levels": "",
+        "cells": "UB",
+        "shifts": "U",
+    }
+    temperature: Tensor
+    num_groups: Tensor
+    num_levels: Tensor
+    cells: Tensor
+    shifts: Tensor
+
+    @property
+    def updates(self) -> list[Update]:
+        """The corrections, in order."""
+        pairs = zip(self.cells.tolist(), self.shifts.tolist(), strict=True)
+        return [Update(group, level, shift) for (group, level), shift in pairs]
+
+    def __init__(self, **numbers: Tensor) -> None:
+        if not numbers["cells"].numel():  # nested lists without numbers have neither shape nor type
+            numbers["cells"] = torch.zeros(0, 2, dtype=torch.int64, device="cpu")
+        super().__init__(**numbers)
+
+    def forward(self, rows: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Return calibrated logits of logits ``(n, C)`` and membership ``(n, G)``; None: of the predicted classes."""
+        groups = predicted_groups(rows, int(self.num_groups)) if groups is None else groups
+        cells = Cells(int(self.num_levels))
+        members = groups.nonzero()
+        temperature = float(self.temperature)
+        before = predicted_log_odds(rows, temperature)
+        after = before
+        for update in self.updates:
+            after = cells.apply(after, members, update)
+        # Only rows whose confidence moves are rewritten, so that the others keep their scaled logits exactly.
+        result = rows / temperature
+        moved = (after != before).nonzero().squeeze(1)
+        if len(moved):
+            result[moved] = with_log_odds(result[moved], before[moved], after[moved])
+        return result
+
+    def check(self, classes: int) -> None:
+        """Refuse numbers that no fit gives too."""
+        super().check(classes)
+        must(self.temperature > 0, "temperature must be above 0")
+        most = torch.stack([self.num_groups, self.num_levels])
+        fits = most.dtype == self.cells.dtype == torch.int64 and bool((most > 0).all())
+        within = bool(((self.cells >= 0) & (self.cells < most)).all())
+        must(fits and self.cells.shape[1] == 2 and within, "each cell must be one of them")
+
+
+def predicted_groups(rows: Tensor, num_groups: int) -> Tensor:
+    """Return the membership ``(n, num_groups)`` of logits ``(n, C)``: all of them, and each predicted class."""
+    everyone = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
+    if num_groups == 1:
+        return everyone
+    return torch.cat([everyone, one_hot(rows.argmax(dim=1), rows.shape[1]).bool()], dim=1)
 
 
 @CALIBRATORS.register(
@@ -95,7 +165,10 @@ class Multicalibration(Calibrator):
         Hébert-Johnson, Kim, Reingold and Rothblum 2018 (ICML), section 3 and algorithm 3.2.
     """
 
+    map_type = Corrections
     keeps_argmax = True
+    takes_weights = False
+    per_class = False
 
     def __init__(
         self,
@@ -114,9 +187,6 @@ class Multicalibration(Calibrator):
         self.min_size = check_count("min_size", min_size)
         self.num_folds = None if num_folds is None else check_count("num_folds", num_folds, low=2)
         self.start = check_choice("start", start, get_args(Start))
-        self._updates: list[Update] | None = None
-        self._num_groups = 0
-        self._temperature = 1.0
 
     @property
     def updates(self) -> list[Update]:
@@ -125,7 +195,8 @@ class Multicalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return list(fitted(self._updates))
+        updates: list[Update] = self.map.updates
+        return updates
 
     @property
     def temperature(self) -> float:
@@ -134,16 +205,16 @@ class Multicalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        fitted(self._updates)
-        return self._temperature
+        return float(self.map.temperature)
 
-    def _fit(self, val: Predictions) -> str | None:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Corrections:
+        """Return the corrections of ``val``."""
         groups = self._membership(val)
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.logits, val.target)
         ordered = Predictions(val.logits.cpu()[order], val.target.cpu()[order])
-        start = nll_temperature(ordered) if self.start == "temperature" else BestTemperature(1.0)
-        temperature = start.value
+        first = nll_temperature(ordered) if self.start == "temperature" else BestTemperature(1.0)
+        temperature = first.value
 
         log_odds = predicted_log_odds(val.logits, temperature)[order]
         correct = val.correct.cpu().double()[order]
@@ -160,18 +231,26 @@ class Multicalibration(Calibrator):
             )
         updates = list(cells.path(log_odds, correct, groups.nonzero(), most))
 
-        self._num_groups = groups.shape[1]
-        self._temperature = temperature
-        self._updates = updates
         too_many = (
             f"{_MOST_UPDATES} corrections do not suffice: cells are still off. "
             "Choose a larger alpha or min_size."
         )
-        return joined(
-            start.doubt,
+        numbers = {"num_groups": groups.shape[1], "num_levels": self.num_levels}
+        row_map = Corrections(
+            temperature=scalar(temperature),
+            cells=torch.tensor(
+                [[each.group, each.level] for each in updates], dtype=torch.int64, device="cpu"
+            ),
+            shifts=torch.tensor(
+                [each.shift for each in updates], dtype=torch.float64, device="cpu"
+            ),
+            **{name: torch.tensor(number, device="cpu") for name, number in numbers.items()},
+        )
+        return with_doubts(
+            row_map,
+            first.doubt,
             self._no_update(groups, updates),
             when(len(updates) == _MOST_UPDATES, too_many),
-            unchanged(val, self._transform_predictions(val)),
         )
 
     def _no_update(self, groups: Tensor, updates: list[Update]) -> str | None:
@@ -185,15 +264,10 @@ class Multicalibration(Calibrator):
 
     def _membership(self, predictions: Predictions) -> Tensor:
         """Return the groups of each sample, ``(N, G)`` bool on the CPU; they are assigned without the labels."""
-        if callable(self.groups):
-            groups = self.groups(predictions.without_target())
-        else:
-            groups = torch.ones(
-                predictions.num_samples, 1, dtype=torch.bool, device=predictions.logits.device
-            )
-            if self.groups == "predicted":
-                classes = one_hot(predictions.predicted, predictions.num_classes).bool()
-                groups = torch.cat([groups, classes], dim=1)
+        if not callable(self.groups):
+            most = 1 if self.groups == "all" else 1 + predictions.num_classes
+            return predicted_groups(predictions.scores, most).cpu()
+        groups: Any = self.groups(predictions.without_target())
         if (
             not isinstance(groups, Tensor)
             or groups.dtype != torch.bool
@@ -208,65 +282,30 @@ class Multicalibration(Calibrator):
             )
         return groups.cpu()
 
-    def _transform_predictions(self, test: Predictions) -> Tensor:
-        updates = fitted(self._updates)
-        groups = self._membership(test)
-        if groups.shape[1] != self._num_groups:
+    def _side(self, predictions: Predictions) -> Tensor | None:
+        if not callable(self.groups):
+            return None
+        groups = self._membership(predictions)
+        if groups.shape[1] != int(self.map.num_groups):
             raise InputError(
-                f"groups must be as many as in the fit, {self._num_groups}",
+                f"groups must be as many as in the fit, {int(self.map.num_groups)}",
                 groups.shape[1],
                 "Return the same groups for all predictions, including empty ones.",
             )
-        cells = self._cells()
-        members = groups.nonzero()
-        before = predicted_log_odds(test.logits, self._temperature)
-        after = before
-        for update in updates:
-            after = cells.apply(after, members, update)
-        result = test.logits / self._temperature
-        for part, rows in double_rows(test.logits):
-            # Only rows whose confidence moves are rewritten, so that the others keep their scaled logits exactly.
-            moved = (after[part] != before[part]).nonzero().squeeze(1)
-            if len(moved):
-                corrected = with_log_odds(
-                    rows[moved] / self._temperature, before[part][moved], after[part][moved]
-                )
-                result[part.start + moved.to(result.device)] = corrected.to(result)
-        return result
+        return groups
+
+    def module(self) -> CalibrationLayer:
+        """Refuse to make a layer: how many corrections apply depends on the sample.
+
+        Raises:
+            InputError: Always.
+        """
+        fitted(self._map)
+        raise InputError(
+            "the calibrator must be a function of logits, or of logits and features, that a module can hold",
+            f"a {type(self).__name__}, which is none",
+            "Calibrate its predictions with transform, or choose another, such as temperature or vector.",
+        )
 
     def _cells(self) -> Cells:
         return Cells(self.num_levels, self.alpha, self.min_size)
-
-    def _options(self) -> dict[str, Any]:
-        if callable(self.groups):
-            raise InputError(
-                f"groups must have a name ({', '.join(get_args(Groups))})",
-                "a function, which a file cannot hold",
-                "Keep the calibrator in memory, or fit it again with the same function.",
-            )
-        return super()._options()
-
-    def _state(self) -> dict[str, Any]:
-        updates = [[update.group, update.level, update.shift] for update in self.updates]
-        return {
-            "temperature": self._temperature,
-            "num_groups": self._num_groups,
-            "updates": updates,
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        temperature = check_number("temperature", state["temperature"], low=0, low_open=True)
-        num_groups = check_count("num_groups", state["num_groups"])
-        updates = []
-        for group, level, shift in state["updates"]:
-            update = Update(
-                check_count("group", group, low=0),
-                check_count("level", level, low=0),
-                check_number("shift", shift),
-            )
-            if update.group >= num_groups or update.level >= self.num_levels:
-                raise ValueError(f"update {update} is outside the groups or levels")
-            updates.append(update)
-        self._temperature = temperature
-        self._num_groups = num_groups
-        self._updates = updates

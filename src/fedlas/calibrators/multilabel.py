@@ -19,7 +19,7 @@ from fedlas._core.check import (
     is_dense,
 )
 from fedlas._core.files import read_json, write_json
-from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.state import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions.multi_label import UNKNOWN, MultiLabel
 

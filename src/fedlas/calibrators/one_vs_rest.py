@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,33 +15,31 @@ from fedlas.calibrators._fit.one_vs_rest import (
     log_odds,
     separated_classes,
 )
-from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["BetaCalibration", "PlattScaling"]
 
-Features = Callable[[Tensor], Tensor]
-"""From float64 logits ``(n, C)`` to the features of each class ``(n, C, F)``."""
 
-
-class Sigmoids(nn.Module):
-    """``log sigmoid(sum_f a_kf x_ikf + c_k)`` for each class ``k``.
+class Sigmoids(Numbers):
+    """``log sigmoid(sum_f a_kf x_ikf + c_k)`` for each class ``k``; a subclass has the features ``x``.
 
     Attributes:
-        features: ``x``; a function of a module, so that the map can be pickled.
         numbers: ``a`` and ``c`` as ``(C, F + 1)``, float64.
+        terms: Class attribute: names of the numbers.
     """
 
+    shapes: ClassVar = {"numbers": "CP"}
     numbers: Tensor
+    terms: ClassVar[tuple[str, ...]]
 
-    def __init__(self, features: Features, numbers: Tensor) -> None:
-        super().__init__()
-        self.features = features
-        self.register_buffer("numbers", numbers, persistent=False)
+    @staticmethod
+    def features(rows: Tensor) -> Tensor:
+        """Return the features of each class ``(n, C, F)`` of float64 logits ``(n, C)``."""
+        raise NotImplementedError
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
@@ -51,17 +47,45 @@ class Sigmoids(nn.Module):
         offset = self.numbers[:, -1]
         return logsigmoid((self.features(rows) * factors).sum(dim=2) + offset)
 
+    def check(self, classes: int) -> None:
+        """Refuse another number of parameters too."""
+        super().check(classes)
+        must(self.numbers.shape[1] == len(self.terms), f"numbers must be {self.terms}")
 
-class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
-    """One logistic regression for each class; a subclass names the parameters and fits them."""
 
-    _fewest_of_a_class = 50
-    _names: ClassVar[tuple[str, ...]]
+class PlattMap(Sigmoids):
+    """Sigmoids of the log-odds."""
+
+    terms = ("slope", "offset")
 
     @staticmethod
-    @abstractmethod
-    def _features(rows: Tensor) -> Tensor:
-        """See :data:`Features`."""
+    def features(rows: Tensor) -> Tensor:
+        """Return log-odds ``(n, C, 1)``."""
+        return log_odds(rows).unsqueeze(2)
+
+
+class BetaMap(Sigmoids):
+    """Sigmoids of ``ln p`` and ``-ln(1 - p)``."""
+
+    terms = ("a", "b", "c")
+
+    @staticmethod
+    def features(rows: Tensor) -> Tensor:
+        """Return both logarithms ``(n, C, 2)``."""
+        log_p, rest = class_and_rest(rows)
+        return torch.stack([log_p, -rest], dim=2)
+
+    def check(self, classes: int) -> None:
+        """Refuse falling maps too."""
+        super().check(classes)
+        must((self.numbers[:, :2] >= 0).all(), "a and b must be at least 0")
+
+
+class OneVsRestCalibrator(Calibrator):
+    """One logistic regression for each class; a subclass fits it."""
+
+    map_type: ClassVar[type[Sigmoids]]
+    enough = (100, 50)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -70,16 +94,7 @@ class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
         Raises:
             InputError: Before ``fit``.
         """
-        return dict(zip(self._names, self._fitted().numbers.unbind(dim=1), strict=True))
-
-    def _state(self) -> dict[str, Any]:
-        return {name: values.tolist() for name, values in self.parameters.items()}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        parameters = torch.stack(
-            [read_numbers(state, name, self.num_classes) for name in self._names], dim=1
-        )
-        self._map = Sigmoids(self._features, parameters)
+        return dict(zip(self.map.terms, self.map.numbers.unbind(dim=1), strict=True))
 
 
 @CALIBRATORS.register(
@@ -119,11 +134,7 @@ class PlattScaling(OneVsRestCalibrator):
         "Transforming classifier scores into accurate multiclass probability estimates", section 4.
     """
 
-    _names = ("slope", "offset")
-
-    @staticmethod
-    def _features(rows: Tensor) -> Tensor:
-        return log_odds(rows).unsqueeze(2)
+    map_type = PlattMap
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
         """Return the sigmoids of ``val``."""
@@ -131,11 +142,11 @@ class PlattScaling(OneVsRestCalibrator):
         count = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
         labels = ((count + 1) / (count + 2), 1 / (weights.sum() - count + 2))
         parameters, converged = fit_one_vs_rest(
-            val.logits, val.target, self._features, weights, labels=labels
+            val.logits, val.target, PlattMap.features, weights, labels=labels
         )
         falling = ((parameters[:, 0] <= 0) & (count > 0)).nonzero().squeeze(1).tolist()
         return with_doubts(
-            Sigmoids(self._features, parameters),
+            PlattMap(numbers=parameters),
             unconverged(converged),
             when(
                 falling,
@@ -186,12 +197,7 @@ class BetaCalibration(OneVsRestCalibrator):
         division by the sum: as in Kull et al. 2019 (arXiv 1910.12656).
     """
 
-    _names = ("a", "b", "c")
-
-    @staticmethod
-    def _features(rows: Tensor) -> Tensor:
-        log_p, rest = class_and_rest(rows)
-        return torch.stack([log_p, -rest], dim=2)
+    map_type = BetaMap
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Sigmoids:
         """Return the sigmoids of ``val``."""
@@ -199,7 +205,7 @@ class BetaCalibration(OneVsRestCalibrator):
         parameters, converged = fit_one_vs_rest(
             val.logits,
             val.target,
-            self._features,
+            BetaMap.features,
             weights_of(val),
             nonnegative=True,
             hold=torch.ones(3, dtype=torch.float64, device="cpu"),
@@ -210,7 +216,7 @@ class BetaCalibration(OneVsRestCalibrator):
         bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
         apart = separated_classes(val)
         return with_doubts(
-            Sigmoids(self._features, parameters),
+            BetaMap(numbers=parameters),
             unconverged(converged),
             when(
                 apart,
@@ -223,8 +229,3 @@ class BetaCalibration(OneVsRestCalibrator):
                 "of it. Few samples, or few of them where the probability is near 0 or 1, do that.",
             ),
         )
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        super()._restore(state)
-        if bool((self._fitted().numbers[:, :2] < 0).any()):
-            raise ValueError("a and b must be at least 0")

@@ -22,6 +22,7 @@ from fedlas.calibrators._fit.side_maps import (
     sample_signs,
     squared_distances,
 )
+from fedlas.calibrators._fit.state import scalar
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
 """Ridges of the members, for features of the same mean squared norm."""
@@ -135,8 +136,7 @@ def fit_side_information(
     kernel = kernel_basis(samples, directions) if plan.kernel else None
 
     # All ridges, offsets and parts of a basis at once.
-    names = []
-    stacks = {}
+    stacks: dict[str, list[ResidualStack]] = {}
     for basis, inputs, ridges in _bases(directions, kernel, weights, plan):
         problem = ResidualProblem(
             inputs,
@@ -145,23 +145,20 @@ def fit_side_information(
             factors[:, list(plan.offsets)],
             samples.target,
             samples.parts,
-            torch.stack(list(ridges.values())),
+            torch.stack(ridges),
             float(log_probs.shape[1]),
         )
         fit = problem.solve()
         offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
         parts = [each.chunk(len(samples.parts)) for each in (fit.factor, fit.weight, fit.bias)]
-        stacks[basis] = [ResidualStack(a, u, c, offset) for a, u, c in zip(*parts, strict=True)]
-        names += [f"{name}{' adaptive' * number}" for number in plan.offsets for name in ridges]
+        stacks[f"{basis}_stack"] = [
+            ResidualStack(factor=a, weight=u, bias=c, offset=offset)
+            for a, u, c in zip(*parts, strict=True)
+        ]
     gate = fitted_gate(directions, weights)
     return [
         SideInformation(
-            tuple(names),
-            linear,
-            kernel,
-            each,
-            gate,
-            {basis: stack[part] for basis, stack in stacks.items()},
+            linear, each, gate, kernel, **{name: stack[part] for name, stack in stacks.items()}
         )
         for part, each in enumerate(offsets)
     ]
@@ -169,22 +166,18 @@ def fit_side_information(
 
 def _bases(
     directions: Tensor, kernel: KernelBasis | None, weights: Tensor, plan: Plan
-) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-    """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``, by name."""
+) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
+    """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``."""
     spread = weights @ directions.square() / weights.sum()
     one = torch.ones_like(spread)
     penalty = spread + _SHRINKAGE * spread.mean()
     white = penalty * (spread / penalty).sum() / _NORM
-    plain = {f"linear {ridge:g}": ridge * one for ridge in plan.ridges if plan.plain}
-    yield (
-        "linear",
-        directions,
-        plain | {f"whitened {ridge:g}": ridge * white for ridge in plan.ridges},
-    )
+    plain = [ridge * one for ridge in plan.ridges if plan.plain]
+    yield "linear", directions, [*plain, *(ridge * white for ridge in plan.ridges)]
     if kernel is not None:
         inputs = kernel(directions)
         one = torch.ones(inputs.shape[1], dtype=torch.float64, device="cpu")
-        yield "kernel", inputs, {f"kernel {ridge:g}": ridge * one for ridge in plan.ridges}
+        yield "kernel", inputs, [ridge * one for ridge in plan.ridges]
 
 
 def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
@@ -198,8 +191,9 @@ def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
         middle = deviation[varies].median()
         if float(deviation[varies].max()) <= _UNITS * float(middle):
             scale = torch.full_like(scale, float(deviation[varies].square().mean().sqrt()))
+    turn = varies.double().diag()[:, varies]
     unrotated = LinearBasis(
-        mean, scale, varies.double().diag()[:, varies], torch.zeros_like(mean[varies])
+        mean=mean, scale=scale, rotation=turn, center=torch.zeros_like(mean[varies])
     )
 
     # Principal directions, of a part of the rows where they are many.
@@ -210,8 +204,8 @@ def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
     rows = (rows - center) * share.sqrt().unsqueeze(1)
     variance, rotation = _principal(rows, rank)
     factor = (_NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
-    rotation = unrotated.rotation @ rotation * factor
-    return LinearBasis(mean, scale, rotation, unrotated.rotation @ center @ rotation)
+    rotation = turn @ rotation * factor
+    return LinearBasis(mean=mean, scale=scale, rotation=rotation, center=turn @ center @ rotation)
 
 
 def _principal(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -245,7 +239,8 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
     variance, turn = _principal((raw - center) * share.sqrt().unsqueeze(1), count)
     factor = (_NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
     turn = turn * factor
-    return KernelBasis(landmarks, width, rotation @ turn, center @ turn)
+    rotation = rotation @ turn
+    return KernelBasis(landmarks=landmarks, width=width, rotation=rotation, center=center @ turn)
 
 
 def fitted_offsets(
@@ -259,9 +254,12 @@ def fitted_offsets(
     mean = share @ signs
     deviation = (share @ (signs - mean).square()).sqrt()
     deviation = torch.where(deviation > 1e-9 * (mean.abs() + 1), deviation, 1.0)
-    start = Offsets(
-        torch.tensor(temperature, dtype=torch.float64, device="cpu"), mean, deviation, 0 * mean
-    )
+    shared = {
+        "temperature": scalar(temperature),
+        "mean": mean,
+        "deviation": deviation,
+    }
+    start = Offsets(coefficients=0 * mean, **shared)
     standard = start.standard(log_probs, directions)
     center = (log_probs.exp() * log_probs).sum(dim=1, keepdim=True)
     variance = (log_probs.exp() * (log_probs - center).square()).sum(dim=1)
@@ -283,7 +281,7 @@ def fitted_offsets(
 
     point = minimize_all(evaluate, torch.zeros_like(curvature), curvature, 1e-3)
     factors = (standard @ point.T).exp().T
-    offsets = [Offsets(start.temperature, mean, deviation, coefficients) for coefficients in point]
+    offsets = [Offsets(coefficients=coefficients, **shared) for coefficients in point]
     return offsets, torch.stack([torch.ones_like(factors), factors], dim=1)
 
 
@@ -300,5 +298,5 @@ def fitted_gate(directions: Tensor, weights: Tensor) -> Gate:
     distance = directions.square() @ precision
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / total
-    trust = torch.tensor(_TRUST, dtype=torch.float64, device="cpu")
-    return Gate(precision, ordered[(share < _INSIDE).sum()], trust)
+    edge = ordered[(share < _INSIDE).sum()]
+    return Gate(precision=precision, edge=edge, trust=scalar(_TRUST))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -10,8 +12,8 @@ from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import unconverged, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["BrokenLines", "SplineCalibration"]
@@ -21,7 +23,7 @@ _HELD = 1.0
 """Ridge of slope and offset, and of the bends, in observations."""
 
 
-class BrokenLines(nn.Module):
+class BrokenLines(Numbers):
     """``log sigmoid`` of a continuous, piecewise linear function of each class's log-odds.
 
     Attributes:
@@ -29,13 +31,9 @@ class BrokenLines(nn.Module):
         numbers: Slope, ``K`` changes of the slope, and offset ``(C, K + 2)``, float64.
     """
 
+    shapes: ClassVar = {"knots": "CK", "numbers": "CN"}
     knots: Tensor
     numbers: Tensor
-
-    def __init__(self, knots: Tensor, numbers: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("knots", knots, persistent=False)
-        self.register_buffer("numbers", numbers, persistent=False)
 
     def features(self, rows: Tensor) -> Tensor:
         """Return log-odds, and by how much they exceed each knot, ``(n, C, K + 1)``."""
@@ -48,6 +46,13 @@ class BrokenLines(nn.Module):
             (self.features(rows) * self.numbers[:, :-1]).sum(dim=2) + self.numbers[:, -1]
         )
 
+    def check(self, classes: int) -> None:
+        """Refuse another number of parameters too."""
+        super().check(classes)
+        must(
+            self.numbers.shape[1] == self.knots.shape[1] + 2, "numbers must be two more than knots"
+        )
+
 
 @CALIBRATORS.register(
     "spline",
@@ -56,7 +61,7 @@ class BrokenLines(nn.Module):
     year=2018,
     url="https://arxiv.org/abs/1809.07751",
 )
-class SplineCalibration(MappedCalibrator[BrokenLines]):
+class SplineCalibration(Calibrator):
     """A smooth curve in place of Platt's sigmoid: logistic regression on a spline of the log-odds of each class.
 
     The log-odds of class ``k`` against the rest become a continuous, piecewise linear function of what they were; rows
@@ -87,7 +92,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
     """
 
     map_type = BrokenLines
-    _fewest_of_a_class = 100
+    enough = (100, 100)
 
     def __init__(self, num_knots: int = 6) -> None:
         self.num_knots = check_count("num_knots", num_knots)
@@ -101,7 +106,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
             [_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu"
         )
         same = torch.tensor([1.0, *[0.0] * (self.num_knots + 1)], dtype=torch.float64, device="cpu")
-        shape = BrokenLines(knots, same.expand(val.num_classes, -1))
+        shape = BrokenLines(knots=knots, numbers=same.expand(val.num_classes, -1))
         numbers, converged = fit_one_vs_rest(
             val.logits,
             val.target,
@@ -111,7 +116,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
             anchor=same,
             start=None if near is None else near.numbers,
         )
-        return with_doubts(BrokenLines(knots, numbers), unconverged(converged))
+        return with_doubts(BrokenLines(knots=knots, numbers=numbers), unconverged(converged))
 
     def _knots(self, val: Predictions, weights: Tensor) -> Tensor:
         """Return quantiles of each class's log-odds ``(C, K)``."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.check import check_choice
 from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
 from fedlas.calibrators._fit.rowwise import total_nll, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
+from fedlas.calibrators._fit.state import must, scalar
 from fedlas.calibrators._fit.temperature_search import (
     BestTemperature,
     nearby_temperature,
     nll_temperature,
 )
-from fedlas.calibrators.affine import read_map
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
 
@@ -37,25 +36,30 @@ _MATRIX_CLASSES = 200
 _LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
 
 
-class StructuredMap(nn.Module):
+class StructuredMap(AffineMap):
     """Temperature scaling, a little uniform probability, and an affine map of the logarithm.
 
     Attributes:
-        best: The temperature, and how it was found.
-        num_samples: ``N`` of the validation set; the uniform part has the weight ``1 / (N + 1)``.
-        affine: The map of the log-probabilities.
+        temperature: Above 0 ``()``.
+        num_samples: ``N`` of the validation set ``()``; the uniform part has the weight ``1 / (N + 1)``.
+        is_held: Whether few mistakes or a bound hold the temperature, and so that of a part of the samples.
     """
 
-    def __init__(self, best: BestTemperature, num_samples: int, affine: AffineMap) -> None:
-        super().__init__()
-        self.best = best
-        self.num_samples = num_samples
-        self.affine = affine
+    temperature: Tensor
+    num_samples: Tensor
 
-    @property
-    def temperature(self) -> float:
-        """Above 0."""
-        return self.best.value
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        temperature: Tensor,
+        num_samples: Tensor,
+        is_held: bool = False,
+    ) -> None:
+        super().__init__(weight, bias)
+        self.register_buffer("temperature", temperature)
+        self.register_buffer("num_samples", num_samples)
+        self.is_held = is_held
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
@@ -65,8 +69,14 @@ class StructuredMap(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
-        calibrated: Tensor = self.affine(self.inputs(rows))
-        return calibrated
+        return super().forward(self.inputs(rows))
+
+    def check(self, classes: int) -> None:
+        """Refuse other shapes, and numbers that are no temperature and no samples."""
+        super().check(classes)
+        for name in ("temperature", "num_samples"):
+            number = getattr(self, name)
+            must(number.ndim == 0 and float(number) > 0, f"{name} must be above 0")
 
 
 @CALIBRATORS.register(
@@ -76,7 +86,7 @@ class StructuredMap(nn.Module):
     year=2025,
     url="https://arxiv.org/abs/2511.03685",
 )
-class StructuredScaling(MappedCalibrator[StructuredMap]):
+class StructuredScaling(Calibrator):
     """An affine map of temperature-scaled log-probabilities with structured penalties.
 
     ``softmax(W x + b)`` with ``x = log((1 - u) softmax(z / T) + u / C)``, ``u = 1 / (N + 1)``. ``T`` comes first, from
@@ -107,27 +117,30 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         Berta, Holzmüller, Jordan and Bach 2025.
     """
 
+    map_type = StructuredMap
+
     def __init__(self, form: Form | None = None) -> None:
         self.form = None if form is None else check_choice("form", form, get_args(Form))
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
         """Return the map of ``val``."""
-        near = start if isinstance(start, StructuredMap) else None
-        best = nll_temperature(val) if near is None else nearby_temperature(val, near.best)
-        new = self._regressed(val, best, near)
-        if near is not None:
-            return new
+        if isinstance(start, StructuredMap):
+            near = start.temperature.item()
+            value = near if start.is_held else nearby_temperature(val, near)
+            return self._regressed(val, BestTemperature(value), start)
+        best = nll_temperature(val)
+        new = self._regressed(val, best)
         worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
         advice = "Choose temperature scaling, or use a larger validation set."
         return with_doubts(
             new,
             best.doubt,
-            unconverged(new.affine.converged),
+            unconverged(new.converged),
             when(worse, f"the validation NLL is not below what it was. {advice}"),
         )
 
     def _regressed(
-        self, val: Predictions, best: BestTemperature, near: StructuredMap | None
+        self, val: Predictions, best: BestTemperature, near: StructuredMap | None = None
     ) -> StructuredMap:
         """Return the map of ``val``; for a part of the samples it starts from all samples' map ``near``."""
         weights = weights_of(val)
@@ -135,8 +148,13 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         total = float(weights.sum())
         form = self.form or chosen_form(total, classes)
         identity = torch.ones(classes, dtype=torch.float64, device="cpu")
-        affine = AffineMap(identity if form == "vector" else identity.diag(), 0 * identity)
-        new = StructuredMap(best, round(total), affine)
+        new = StructuredMap(
+            identity if form == "vector" else identity.diag(),
+            0 * identity,
+            scalar(best.value),
+            scalar(round(total)),
+            best.doubt is not None,
+        )
         if classes > 1:
             regression = SoftmaxRegression(
                 new.inputs(val.logits.cpu().double()),
@@ -147,32 +165,11 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
                 scale=1.0,
                 diagonal_penalty=classes / total,
             )
-            new.affine = (
-                regression.solve()
-                if near is None
-                else regression.solve(near.affine, tolerance=1e-3)
-            )
+            affine = regression.solve() if near is None else regression.solve(near, tolerance=1e-3)
+            new.weight = affine.weight
+            new.bias = affine.bias
+            new.converged = affine.converged
         return new
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "temperature": self.map.temperature,
-            "num_samples": self.map.num_samples,
-            "weight": self.map.affine.weight.tolist(),
-            "bias": self.map.affine.bias.tolist(),
-            "chosen": "matrix" if self.map.affine.weight.ndim == 2 else "vector",
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        form = self.form or check_choice("chosen", state["chosen"], get_args(Form))
-        shape = (self.num_classes,) * (2 if form == "matrix" else 1)
-        self._map = StructuredMap(
-            BestTemperature(
-                check_number("temperature", state["temperature"], low=0.0, low_open=True)
-            ),
-            check_count("num_samples", state["num_samples"]),
-            read_map(state, *shape),
-        )
 
 
 def chosen_form(samples: float, classes: int) -> Form:

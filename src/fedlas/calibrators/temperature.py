@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.check import check_choice, check_count
 from fedlas.calibrators._fit.doubts import at_bound, with_doubts
+from fedlas.calibrators._fit.state import must, scalar
 from fedlas.calibrators._fit.temperature_search import (
-    BestTemperature,
     nearby_temperature,
     nll_temperature,
 )
-from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.metrics.sums import has_weights
@@ -29,35 +27,43 @@ ECE_GRID = tuple(step / 10 for step in range(1, 101))
 
 Objective = Literal["nll", "ece"]
 
-_UNCHANGED = 1e-4
-
 
 class Divided(nn.Module):
     """``z / temperature``.
 
     Attributes:
-        best: The temperature, and how it was found.
+        temperature: The divisor ``()``.
+        is_held: Whether few mistakes or a bound hold it, and so that of a part of the samples.
     """
 
-    def __init__(self, best: BestTemperature) -> None:
-        super().__init__()
-        self.best = best
+    temperature: Tensor
 
-    @property
-    def temperature(self) -> float:
-        """The divisor."""
-        return self.best.value
+    def __init__(self, temperature: Tensor, is_held: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("temperature", temperature)
+        self.is_held = is_held
+
+    @classmethod
+    def at(cls, temperature: float, doubt: str | None = None) -> Divided:
+        """Return the map of a temperature, with what to warn about."""
+        return with_doubts(cls(scalar(temperature), doubt is not None), doubt)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
         return rows / self.temperature
 
+    def check(self, _: int) -> None:
+        """Refuse a temperature that no search returns: smaller numbers have no inverse."""
+        fits = self.temperature.ndim == 0 and float(self.temperature) >= sys.float_info.min
+        must(fits, "temperature must be a number above 0")
 
-class SingleTemperature(MappedCalibrator[Divided]):
+
+class SingleTemperature(Calibrator):
     """Base of the calibrators whose one parameter divides all logits."""
 
+    map_type = Divided
     keeps_argmax = True
-    _per_class = False
+    per_class = False
 
     def __repr__(self) -> str:
         return super().__repr__() + (
@@ -71,20 +77,7 @@ class SingleTemperature(MappedCalibrator[Divided]):
         Raises:
             InputError: Before ``fit``.
         """
-        return self._fitted().temperature
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return logits / self.temperature
-
-    def _state(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        # Smaller numbers, which a search never returns, have no inverse.
-        low = sys.float_info.min
-        self._map = Divided(
-            BestTemperature(check_number("temperature", state["temperature"], low=low))
-        )
+        return float(self.map.temperature)
 
 
 @CALIBRATORS.register(
@@ -144,25 +137,14 @@ class TemperatureScaling(SingleTemperature):
         """Return the map of ``val``."""
         if self.objective == "ece":
             temperature = ece_temperature(val, num_bins=self.num_bins)
-            ends = (
-                [f"temperature {temperature:g}"]
-                if temperature in (ECE_GRID[0], ECE_GRID[-1])
-                else []
-            )
-            best = BestTemperature(temperature, at_bound(*ends, objective="ECE"))
-        elif isinstance(start, Divided):
-            best = nearby_temperature(val, start.best)
-        else:
-            best = nll_temperature(val)
-        return with_doubts(Divided(best), best.doubt)
-
-    def _fit(self, val: Predictions) -> str | None:
-        self._map = self.fit_map(val)
-        doubt = self._map.best.doubt
-        temperature = self._map.temperature
-        if doubt is None and abs(math.log(temperature)) < _UNCHANGED:
-            return f"the temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
-        return doubt
+            at_end = temperature in (ECE_GRID[0], ECE_GRID[-1])
+            ends = [f"temperature {temperature:g}"] if at_end else []
+            return Divided.at(temperature, at_bound(*ends, objective="ECE"))
+        if isinstance(start, Divided):
+            near = start.temperature.item()
+            return Divided.at(near if start.is_held else nearby_temperature(val, near))
+        best = nll_temperature(val)
+        return Divided.at(best.value, best.doubt)
 
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
@@ -218,4 +200,4 @@ class DriftTemperature(SingleTemperature):
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
         """Return the map of ``val``."""
         best = nll_temperature(val)
-        return with_doubts(Divided(best), best.doubt)
+        return Divided.at(best.value, best.doubt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from fedlas.calibrators._fit.one_vs_rest import (
     class_columns,
     edges_below,
     floored_log,
+    padded_columns,
     padded_edges,
 )
-from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.prepare import as_predictions, floored
 from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators.base import CALIBRATORS, as_predictions
-from fedlas.calibrators.mapped import MappedCalibrator
+from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_predictions
 from fedlas.predictions.probabilities import softmax
@@ -31,50 +32,63 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Ascending probabilities of the validation samples ``(K,)``, and ``p0`` and ``p1`` between them ``(K + 1,)``."""
 
 
-class VennCurves(nn.Module):
-    """Return ``p0`` and ``p1`` of each class as step functions of its probability; float64."""
+class VennCurves(Numbers):
+    """Return ``p0`` and ``p1`` of each class as step functions of its probability; float64.
 
+    Attributes:
+        size: Places of each class where they change ``(C,)``.
+        at: The places, class by class, ascending in each ``(sum of size,)``.
+        low: ``p0`` between them, one more for each class than places.
+        high: ``p1`` between them.
+    """
+
+    shapes: ClassVar = {"size": "C", "at": "P", "low": "L", "high": "L"}
     has_steps = True
+    size: Tensor
+    at: Tensor
+    low: Tensor
+    high: Tensor
     _edges: Tensor
-    _low: Tensor
-    _high: Tensor
-
-    def __init__(self, curves: list[Curve]) -> None:
-        super().__init__()
-        self.curves = curves
-        most = max(len(at) for at, _, _ in curves)
-        columns = [
-            [np.pad(part, (0, most + (k > 0) - len(part)), "edge") for k, part in enumerate(c)]
-            for c in curves
-        ]
-        edges, low, high = (
-            torch.from_numpy(np.stack(part, axis=1)) for part in zip(*columns, strict=True)
-        )
-        for number, (at, _, _) in enumerate(curves):
-            edges[len(at) :, number] = torch.inf
-        self.register_buffer("_edges", padded_edges(edges), persistent=False)
-        # A number that equals an edge has the upper p0 and the lower p1.
-        self.register_buffer(
-            "_next", padded_edges(torch.nextafter(edges, torch.zeros_like(edges))), persistent=False
-        )
-        self.register_buffer("_low", low, persistent=False)
-        self.register_buffer("_high", high, persistent=False)
-
     _next: Tensor
+    _lows: Tensor
+    _highs: Tensor
+
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__(**numbers)
+        must((self.size > 0).all(), "each class must have places")
+        steps = self.size + 1
+        edges = padded_columns(self.at, self.size, torch.inf)
+        # A number that equals an edge has the upper p0 and the lower p1.
+        below = padded_edges(torch.nextafter(edges, torch.zeros_like(edges)))
+        derived = {"_edges": padded_edges(edges), "_next": below}
+        derived |= {
+            "_lows": padded_columns(self.low, steps),
+            "_highs": padded_columns(self.high, steps),
+        }
+        for name, column in derived.items():
+            self.register_buffer(name, column, persistent=False)
 
     def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``p0`` and ``p1`` for logits ``(n, C)``."""
         probs = softmax(rows)
-        last = len(self._low) - 1
+        last = len(self._lows) - 1
         below, at_most = (
             edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next)
         )
-        return self._low.gather(0, at_most), self._high.gather(0, below)
+        return self._lows.gather(0, at_most), self._highs.gather(0, below)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
         low, high = self.bounds(rows)
         return floored_log(high / (1 - low + high), _LEAST)
+
+    def check(self, classes: int) -> None:
+        """Refuse places that do not ascend, and numbers that are no probabilities, too."""
+        super().check(classes)
+        ascend = all(bool((each.diff() > 0).all()) for each in self.at.split(self.size.tolist()))
+        low, high = self.low, self.high
+        within = bool(((low >= 0) & (low <= high) & (high <= 1)).all())
+        must(ascend and within, "each curve must have ascending places, and 0 <= low <= high <= 1")
 
 
 @CALIBRATORS.register(
@@ -84,7 +98,7 @@ class VennCurves(nn.Module):
     year=2015,
     url="https://arxiv.org/abs/1511.00213",
 )
-class VennAbers(MappedCalibrator[VennCurves]):
+class VennAbers(Calibrator):
     """Isotonic regression twice, with the new sample as "no" and as "yes"; :meth:`interval` tells how sure it is.
 
     For each class against the rest, ``p0`` and ``p1`` are the values of the isotonic regression of the validation
@@ -105,7 +119,8 @@ class VennAbers(MappedCalibrator[VennCurves]):
         Vovk, Petej and Fedorova 2015 (inductive Venn-ABERS predictors, algorithms 1 to 4).
     """
 
-    _fewest_of_a_class = 100
+    map_type = VennCurves
+    enough = (100, 100)
 
     def fit_event(self, val: Predictions | TopLabel) -> Self:
         """Fit on one event: the second of two classes, or of more "the top label is right"; :meth:`interval` has it.
@@ -123,14 +138,14 @@ class VennAbers(MappedCalibrator[VennCurves]):
         Raises:
             InputError: Before ``fit``; for more than two classes or a top label, unless it was fitted on a top label.
         """
-        curves = self._fitted()
+        curves = self.map
         if isinstance(test, Predictions) and self.top_label:
             test = TopLabel(test.confidence, torch.zeros(test.num_samples, dtype=torch.bool))
         predictions = as_predictions(test) if self.top_label else check_predictions(test)
         if predictions.num_classes != 2 or self.num_classes != 2:
             fix = "Fit it with fit_event, which takes the top label."
             raise InputError("predictions must have two classes", predictions.num_classes, fix)
-        low, high = curves.bounds(self._floored(predictions).logits.cpu().double())
+        low, high = curves.bounds(floored(predictions, self.least_log).logits.cpu().double())
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> VennCurves:
@@ -138,31 +153,14 @@ class VennAbers(MappedCalibrator[VennCurves]):
         target = val.target.cpu().numpy()
         weights = weights_of(val).numpy()
         columns = class_columns(val.logits).numpy()
-        return VennCurves(
-            [venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)]
+        curves = [
+            venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)
+        ]
+        at, low, high = (
+            torch.from_numpy(np.concatenate(part)) for part in zip(*curves, strict=True)
         )
-
-    def _state(self) -> dict[str, Any]:
-        names = ("at", "low", "high")
-        return {
-            "curves": [
-                dict(zip(names, map(np.ndarray.tolist, curve), strict=True))
-                for curve in self.map.curves
-            ]
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        curves = []
-        for entry in state["curves"]:
-            at = read_numbers(entry, "at", None)
-            low, high = (read_numbers(entry, name, len(at) + 1) for name in ("low", "high"))
-            within = bool(((low >= 0) & (low <= high) & (high <= 1)).all())
-            if not len(at) or bool((at.diff() <= 0).any()) or not within:
-                raise ValueError("each curve must have ascending places, and 0 <= low <= high <= 1")
-            curves.append((at.numpy(), low.numpy(), high.numpy()))
-        if len(curves) != self.num_classes:
-            raise ValueError(f"there must be {self.num_classes} curves")
-        self._map = VennCurves(curves)
+        size = torch.tensor([len(places) for places, _, _ in curves], device="cpu")
+        return VennCurves(size=size, at=at, low=low, high=high)
 
 
 def venn_curve(

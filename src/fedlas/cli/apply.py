@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.calibrated.table import TableCalibration
-from fedlas.calibrated.table_files import STANDARD, apply_to_files, open_tables
+from fedlas.calibrated.table_files import STANDARD, apply_to_files, local_files, open_tables
 from fedlas.cli.arguments import AddSubcommand, add_path, option
+from fedlas.predictions.tables import FORMATS
 
 
 def add_apply(add: AddSubcommand) -> None:
@@ -22,7 +24,7 @@ def add_apply(add: AddSubcommand) -> None:
         parser,
         "--out",
         "FILE",
-        "file to write, in the format of FILE; - is standard output (default: FILE.calibrated)",
+        "file to write, .csv, .jsonl, .parquet or .npz; - is standard output (default: FILE.calibrated)",
     )
     option(
         parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
@@ -32,10 +34,11 @@ def add_apply(add: AddSubcommand) -> None:
 def _apply(args: argparse.Namespace) -> int:
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
-    with open_tables(args.files, separator) as tables:
-        out = _out(args, tables)
+    with local_files(args.files) as files:
+        out = _out(args, files)
         to_standard = str(out) == STANDARD
-        applied = apply_to_files(calibration, tables, None if to_standard else out)
+        table = open_tables(files, separator)
+        applied = apply_to_files(calibration, table, None if to_standard else out)
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
@@ -47,20 +50,15 @@ def _apply(args: argparse.Namespace) -> int:
     return 0
 
 
-def _out(args: argparse.Namespace, tables: list[object]) -> Path:
-    """Return the file to write, which is none that is read and has their format."""
-    paths = [Path(getattr(table, "path")) for table in tables]  # noqa: B009
-    first = paths[0]
-    if args.out is None:
-        if STANDARD in args.files:
-            return Path(STANDARD)
-        return first.with_name(f"{first.stem}.calibrated{first.suffix}")
-    if str(args.out) == STANDARD:
+def _out(args: argparse.Namespace, files: Sequence[Path]) -> Path:
+    """Return the file to write, which is none that is read."""
+    if args.out is None and STANDARD not in args.files:
+        return files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
+    if args.out is None or str(args.out) == STANDARD:
         return Path(STANDARD)
-    if args.out.suffix.lower() != first.suffix.lower():
-        got = f"{args.out} for {first.name}"
-        fix = f"Name a file that ends in {first.suffix}."
-        raise InputError(f"--out must have the format of what is read, {first.suffix}", got, fix)
-    if args.out.resolve() in [path.resolve() for path in (*paths, args.calibration)]:
+    if args.out.resolve() in [path.resolve() for path in (*files, args.calibration)]:
         raise InputError("--out must be another file", args.out, "It would replace what is read.")
+    if args.out.suffix.lower() not in FORMATS:
+        fix = f"Name a file that ends in {files[0].suffix}."
+        raise InputError(f"--out must end in {', '.join(FORMATS)}", args.out, fix)
     return Path(args.out)

@@ -64,6 +64,12 @@ class TableChunk:
         )
         return self.where_rows(whole), counts
 
+    def part(self, rows: slice) -> TableChunk:
+        """Return the rows of a slice."""
+        numbers = {name: each[rows] for name, each in self.numbers.items()}
+        values = {name: each[rows] for name, each in self.values.items()}
+        return replace(self, rows=self.rows[rows], numbers=numbers, values=values)
+
     def where_rows(self, mask: NDArray[np.bool_]) -> TableChunk:
         """Return the rows of a mask ``(n,)``."""
         if mask.all():

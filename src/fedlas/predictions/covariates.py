@@ -51,12 +51,12 @@ class Covariates:
         names = columns.covariates_in(source.names, where=source.label)
         if not names:
             return None
-        point = getattr(source, "decimal_point", ".")
+        point = source.decimal_point
         seen: dict[str, set[str]] = {name: set() for name in names}
         text = {columns.groups} & {*names}
-        for _, values in source.chunks([], names):
+        for chunk in source.chunks([], names):
             for name in names:
-                cells = {_key(cell) for cell in _distinct(values[name])} - {""}
+                cells = {_key(cell) for cell in _distinct(chunk.values[name])} - {""}
                 if not all(_is_number(cell, point) for cell in cells):
                     text.add(name)
                 if len(seen[name]) <= MOST_VALUES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import few
-from fedlas.predictions.sources import ROWS, Cells
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -26,16 +24,24 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(filter(str.strip, file), 1):
-            try:
-                row = parse_json(line, finite=False)
-                if not isinstance(row, dict):
-                    raise ValueError(f"{type(row).__name__}")
-            except ValueError as error:
-                got = f"{error} in row {number} of {path.name}"
-                raise InputError(
-                    "every line must be a JSON object", got, "Write one object a line."
-                ) from error
-            yield number, row
+            yield number, json_row(line, number, path.name)
+
+
+def json_row(line: str, number: int, file: str) -> dict[str, Any]:
+    """Return the object in a line.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        row = parse_json(line, finite=False)
+        if not isinstance(row, dict):
+            raise ValueError(f"{type(row).__name__}")
+    except ValueError as error:
+        got = f"{error} in row {number} of {file}"
+        fix = "Write one object a line."
+        raise InputError("every line must be a JSON object", got, fix) from error
+    return row
 
 
 def at_path(row: Any, path: str) -> Any:
@@ -66,43 +72,29 @@ def at_path(row: Any, path: str) -> Any:
     return None
 
 
-def path_chunks(path: Path, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
-    """Yield columns of some rows at a time, at paths into their objects.
+def numbers_at(
+    values: Sequence[Any], name: str, rows: Sequence[int], file: str
+) -> NDArray[np.float64]:
+    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one, or for text.
 
     Raises:
-        InputError: If a column of numbers holds something else; row and column are named.
+        InputError: For something else; row and column are named.
     """
-    rows = json_rows(path)
-    while batch := list(islice(rows, ROWS)):
-        values = {
-            name: [at_path(row, name) for _, row in batch]
-            for name in dict.fromkeys([*numbers, *others])
-        }
-        first = batch[0][0]
-        cells: dict[str, NDArray[np.floating[Any]]] = {
-            name: _numbers(values[name], name, first, path.name) for name in numbers
-        }
-        yield cells, {name: values[name] for name in others}
-
-
-def _numbers(values: Sequence[Any], name: str, first: int, file: str) -> NDArray[np.float64]:
-    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one, or for text."""
     width = next((len(value) for value in values if isinstance(value, list)), None)
-    shape = (len(values),) if width is None else (len(values), width)
-    array = np.full(shape, np.nan)
-    for row, value in enumerate(values):
-        place = f"in row {first + row} of {file}"
-        if width is not None and not (isinstance(value, list) and len(value) == width):
-            got = f"{len(value) if isinstance(value, list) else 0} {place}"
+    array = np.full((len(values), 1 if width is None else width), np.nan)
+    for value, row, cells in zip(values, rows, array, strict=True):
+        numbers = value if isinstance(value, list) else [value]
+        if width is not None and (numbers is not value or len(value) != width):
+            got = f"{len(value) if isinstance(value, list) else 0} in row {row} of {file}"
             expected = f"lists of column {name!r} must all hold {width} numbers"
             raise InputError(expected, got, "Write one number for each class.")
-        for place_in_list, number in enumerate(value if isinstance(value, list) else [value]):
+        for place, number in enumerate(numbers):
             if isinstance(number, bool | dict | list):
-                got = f"{shortened(repr(number), 60)} {place}"
+                got = f"{shortened(repr(number), 60)} in row {row} of {file}"
                 raise InputError(f"column {name!r} must hold numbers", got, _fix(number, name))
             with suppress(TypeError, ValueError):
-                array[(row, place_in_list)[: array.ndim]] = float(number)
-    return array
+                cells[place] = float(number)
+    return array[:, 0] if width is None else array
 
 
 def _fix(value: Any, name: str) -> str:

@@ -17,7 +17,7 @@ from fedlas.predictions.columns import Columns, option_of
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
-from fedlas.predictions.sources import Archive, Frame, TableSource
+from fedlas.predictions.sources import Archive, Frame, Joined, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.top_label import TopLabel
@@ -44,7 +44,7 @@ def open_table(
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
     columns = _checked(columns)
-    source, columns = _source(path, columns)
+    source, columns = open_source(path, columns)
     return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
@@ -68,23 +68,26 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     )
 
 
-def _source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
-    """Return a table, and its columns: several logs of lm-evaluation-harness are grouped by their tasks."""
-    paths = _paths(path)
+def open_source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
+    """Return the table in a frame, or in files, and its columns.
+
+    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks.
+
+    Raises:
+        InputError: If a file does not exist or cannot be read, or the files are not alike.
+    """
+    paths = paths_of(path)
     if paths is None:
         return Frame(path), columns
     if all(is_log(each, columns) for each in paths):
         if len(paths) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
         return SampleLog(paths, columns), columns
-    if len(paths) > 1:
-        got = ", ".join(str(each) for each in paths[:3])
-        fix = "Join their rows in one file."
-        raise InputError("several files must be logs of lm-evaluation-harness", got, fix)
-    return source_of(paths[0], columns.separator), columns
+    tables = [source_of(each, columns.separator) for each in paths]
+    return tables[0] if len(tables) == 1 else Joined(tables), columns
 
 
-def _paths(path: Any) -> list[Path] | None:
+def paths_of(path: Any) -> list[Path] | None:
     """Return the files of a path, of a pattern or of several paths; None for a frame.
 
     Raises:
@@ -95,14 +98,14 @@ def _paths(path: Any) -> list[Path] | None:
         and path
         and all(isinstance(each, str | Path) for each in path)
     ):
-        return [file for each in path for file in _paths(each) or ()]
+        return [file for each in path for file in paths_of(each) or ()]
     if not isinstance(path, str | Path):
         return None
     if not has_magic(str(path)) or os.path.lexists(path):
         return [Path(path)]
     files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
     if not files:
-        raise InputError("the pattern must match a file", path, "Check the path.")
+        raise InputError("the pattern must match files", repr(path), "Check it, and quote it.")
     return files
 
 

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError, check_dense, describe
-from fedlas.predictions.cells import Values, floating
+from fedlas.predictions.cells import TableChunk, floating
 
-ROWS = 4096
+ROWS = 2**13
 """Rows of a chunk."""
-Cells = tuple[dict[str, NDArray[np.floating[Any]]], dict[str, Values]]
-"""Columns of numbers by name, ``(n,)`` or ``(n, C)``, NaN for a missing one, and other columns, of some rows."""
 Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
 """Shape of a column, and its values, ``ROWS`` at a time."""
 
@@ -33,6 +31,7 @@ class TableSource(Protocol):
         missing: Texts that stand for no number.
         notes: Sentences on how the file was read.
         in_percent: Columns whose numbers have percent signs, which are divided by 100.
+        decimal_point: What separates decimals in text.
     """
 
     names: list[str]
@@ -40,8 +39,14 @@ class TableSource(Protocol):
     missing: tuple[str, ...] = ()
     notes: list[str]
     in_percent: frozenset[str] = frozenset()
+    decimal_point: str = "."
 
-    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+    @property
+    def form(self) -> Any:
+        """What all files of one table have in common."""
+        return type(self), self.names
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
@@ -65,7 +70,7 @@ class Frame(TableSource):
         self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
 
-    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`TableSource.chunks`."""
         for name in (*numbers, *others):
             column = self._columns[name]
@@ -122,6 +127,53 @@ def _column(name: str, values: Any) -> Any:
     return values.detach().cpu()
 
 
+class Joined(TableSource):
+    """Files read as one table.
+
+    Args:
+        tables: The table in each.
+
+    Attributes:
+        current: The table of the last chunk.
+
+    Raises:
+        InputError: If they are not alike.
+    """
+
+    def __init__(self, tables: Sequence[Any]) -> None:
+        self.tables = tables
+        self.current = tables[0]
+        self.names = tables[0].names
+        self.label = ", ".join(table.label for table in tables)
+        self.in_percent = frozenset().union(*(table.in_percent for table in tables))
+        self.decimal_point = tables[0].decimal_point
+        for table in tables:
+            if table.form != tables[0].form:
+                expected = (
+                    "files of one table must have one format, with the same columns in one order"
+                )
+                got = f"another in {table.label} than in {tables[0].label}"
+                raise InputError(expected, got, "Convert them, or do one by one.")
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """Sentences on how the files were read, each once."""
+        return list(dict.fromkeys(note for table in self.tables for note in table.notes))
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """As :meth:`TableSource.add_paths`."""
+        for table in self.tables:
+            table.add_paths(names, mixed)
+        self.names = self.tables[0].names
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`TableSource.chunks`; rows are counted from 1 in each file."""
+        for table in self.tables:
+            self.current = table
+            table.missing = self.missing
+            yield from table.chunks(numbers, others)
+
+
 class Archive(TableSource):
     """Arrays of an ``.npz``: ``(N, C)``, or ``(N,)`` for a single column; read a chunk at a time, never as a whole.
 
@@ -135,7 +187,12 @@ class Archive(TableSource):
         with open_archive(path) as archive:
             self.names = archive.names
 
-    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[Cells]:
+    @property
+    def form(self) -> Any:
+        """As :attr:`TableSource.form`; arrays have no order."""
+        return Archive, {*self.names}
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`TableSource.chunks`."""
         with open_archive(self.path) as archive:
             pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
@@ -197,7 +254,9 @@ def _pieces(array: NDArray[Any]) -> Pieces:
     return array.shape, (array[start : start + ROWS] for start in range(0, len(array), ROWS))
 
 
-def _together(numbers: dict[str, Pieces], others: dict[str, Pieces], label: str) -> Iterator[Cells]:
+def _together(
+    numbers: dict[str, Pieces], others: dict[str, Pieces], label: str
+) -> Iterator[TableChunk]:
     """Yield some rows of all columns at a time, whose lengths are checked."""
     shapes = {name: shape for name, (shape, _) in (numbers | others).items()}
     if len({shape[0] for shape in shapes.values()}) > 1 or any(
@@ -206,9 +265,8 @@ def _together(numbers: dict[str, Pieces], others: dict[str, Pieces], label: str)
         got = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
         expected = "columns must be (N,) or (N, C), all of one length N"
         raise InputError(expected, f"{got} in {label}", "Name others, or save them so.")
-    for _ in range(0, next(iter(shapes.values()))[0], ROWS):
+    total = next(iter(shapes.values()))[0]
+    for start in range(0, total, ROWS):
         values = {name: next(pieces) for name, (_, pieces) in others.items()}
-        yield (
-            {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()},
-            dict(values),
-        )
+        read = {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}
+        yield TableChunk(np.arange(start, min(start + ROWS, total)) + 1, read, values, label)

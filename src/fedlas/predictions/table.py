@@ -196,16 +196,11 @@ class TableReader:
             else columns.groups
         )
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
-        first = 1
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
-        for numbers, values in self._source.chunks(
-            names, [*dict.fromkeys([*columns.others, *more.categories])]
-        ):
-            count = len(next(iter([*numbers.values(), *values.values()])))
-            chunk = TableChunk(
-                np.arange(first, first := first + count), numbers, values, self.label
-            )
+        others = [*dict.fromkeys([*columns.others, *more.categories])]
+        for chunk in self._source.chunks(names, others):
+            count = len(chunk.rows)
             if columns.drop_missing:
                 chunk, lacking = chunk.complete(optional={optional, *self._text})
                 self._dropped += lacking + Counter({"": count - len(chunk.rows)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from fedlas._core.check import check_count, check_number
 from fedlas._core.streams import stream
 from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators._fit.doubts import joined, unchanged, when
+from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import canonical_order, equal_rows
-from fedlas.calibrators._fit.parameters import fitted, read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
 
@@ -99,17 +99,13 @@ def learn_grouping(problem: GroupedNLL, start: Tensor, scale: float) -> Tensor:
 _LEAST = 20
 
 
-class Partitions(nn.Module):
+class Partitions(Numbers):
     """The mean over partitions of predictions with the temperature of each sample's group, as log-probabilities."""
 
+    shapes: ClassVar = {"weight": "UKD", "temperature": "UK"}
     weight: Tensor
     temperature: Tensor
     has_steps = True
-
-    def __init__(self, weight: Tensor, temperature: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.clone(), persistent=False)
-        self.register_buffer("temperature", temperature.clone(), persistent=False)
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
@@ -118,6 +114,11 @@ class Partitions(nn.Module):
             own = temperature[(features @ weight.T).argmax(dim=1)].unsqueeze(1)
             mean = torch.logaddexp(mean, (rows / own).log_softmax(dim=1))
         return mean
+
+    def check(self, classes: int) -> None:
+        """Refuse temperatures that are not above 0 too."""
+        super().check(classes)
+        must((self.temperature > 0).all(), "temperatures must be above 0")
 
 
 @CALIBRATORS.register(
@@ -180,6 +181,9 @@ class SemanticGrouping(Calibrator):
 
     keeps_argmax = True
     needs = frozenset({"features"})
+    map_type = Partitions
+    takes_weights = False
+    per_class = False
 
     def __init__(
         self, num_groups: int = 2, num_partitions: int = 20, penalty: float = 0.1, seed: int = 0
@@ -188,8 +192,6 @@ class SemanticGrouping(Calibrator):
         self.num_partitions = check_count("num_partitions", num_partitions)
         self.penalty = check_number("penalty", penalty, low=0)
         self.seed = check_count("seed", seed, low=0)
-        self._weight: Tensor | None = None
-        self._temperature: Tensor | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -198,7 +200,8 @@ class SemanticGrouping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._weight)
+        weight: Tensor = self.map.weight
+        return weight
 
     @property
     def temperature(self) -> Tensor:
@@ -207,9 +210,11 @@ class SemanticGrouping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted(self._temperature)
+        temperature: Tensor = self.map.temperature
+        return temperature
 
-    def _fit(self, val: Predictions) -> str | None:
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Partitions:
+        """Return the partitions of ``val``."""
         # The samples in one order, so that the random halves do not depend on how they were stored.
         features = cast(Tensor, val.features).cpu()
         order = canonical_order(val.logits, val.target, features)
@@ -227,26 +232,25 @@ class SemanticGrouping(Calibrator):
         for partition in range(self.num_partitions):
             draw = stream(self.seed, partition)
             bound = features.shape[1] ** -0.5
-            start = torch.from_numpy(
+            first_guess = torch.from_numpy(
                 draw.uniform(-bound, bound, (self.num_groups, features.shape[1]))
             )
             first, second = halves(row, draw)
             inputs = features[first].double() / unit
             problem = GroupedNLL(inputs, logits[first], target[first], penalty=self.penalty)
-            weight = learn_grouping(problem, start, 1 / overall) / unit
+            weight = learn_grouping(problem, first_guess, 1 / overall) / unit
             weights.append(weight)
             others = (features[second], logits[second], target[second])
             temperatures.append(self._temperatures(weight, *others, overall))
-        self._weight = torch.stack(weights)
-        self._temperature = torch.stack(temperatures)
-        return joined(
+        row_map = Partitions(weight=torch.stack(weights), temperature=torch.stack(temperatures))
+        return with_doubts(
+            row_map,
             best.doubt,
             when(
-                bool((self._temperature == overall).all()),
+                bool((row_map.temperature == overall).all()),
                 f"no group has {_LEAST} samples and a temperature of its own, so this is temperature scaling. Use a "
                 "larger validation set.",
             ),
-            unchanged(val, self._transform_predictions(val)),
         )
 
     def _temperatures(
@@ -261,29 +265,6 @@ class SemanticGrouping(Calibrator):
                 own = nll_temperature(Predictions(logits[members], target[members]))
                 temperatures[number] = own.value if own.doubt is None else overall
         return temperatures
-
-    def _transform_predictions(self, test: Predictions) -> Tensor:
-        average = Partitions(self.weight, self.temperature)
-        features = cast(Tensor, test.features)
-        result = torch.empty_like(test.logits)
-        for part, rows in double_rows(test.logits):
-            result[part] = average(rows, features[part].cpu().double()).to(result)
-        return result
-
-    def _row_map(self) -> nn.Module:
-        return Partitions(self.weight, self.temperature)
-
-    def _state(self) -> dict[str, Any]:
-        return {"weight": self.weight.tolist(), "temperature": self.temperature.tolist()}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        shape = (self.num_partitions, self.num_groups)
-        weight = read_numbers(state, "weight", *shape, self.num_features)
-        temperature = read_numbers(state, "temperature", *shape)
-        if not (temperature > 0).all():
-            raise ValueError("temperatures must be above 0")
-        self._weight = weight
-        self._temperature = temperature
 
 
 def halves(row: Tensor, draw: np.random.RandomState) -> tuple[Tensor, Tensor]:

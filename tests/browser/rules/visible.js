@@ -18,11 +18,13 @@ function isShown(element) {
   return element.checkVisibility(all) && !putAside(element);
 }
 
-// A drawer that waits beside the screen is no part of the page until a button brings it in.
+// A drawer that waits beside the screen is no part of the page until a button brings it in, nor is a link that a tab
+// key brings in from above, nor a name cut to nothing, which only a screen reader says.
 const putAside = remembering((element) => {
+  if (getComputedStyle(element).clip === "rect(0px, 0px, 0px, 0px)") return true;
   if (getComputedStyle(element).position !== "fixed") return !!element.parentElement && putAside(element.parentElement);
   const box = element.getBoundingClientRect();
-  return box.right <= 0 || box.left >= innerWidth;
+  return box.right <= 0 || box.left >= innerWidth || box.bottom <= 0;
 });
 
 // "section#runs > a.file 'page'": enough to find the place.

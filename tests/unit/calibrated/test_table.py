@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import text_rows
 from fedlas.calibrated.table_files import apply_to_files, open_tables
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
+from fedlas.predictions import lines
 
 
 def scores(rows=300, classes=2, factor=3.0):
@@ -52,8 +52,7 @@ def expected(calibration, probs):
 
 
 def apply(calibration, *files, out):
-    with open_tables(files) as tables:
-        return apply_to_files(calibration, tables, Path(out))
+    return apply_to_files(calibration, open_tables(files), Path(out))
 
 
 def read_csv(text, **options):
@@ -143,7 +142,7 @@ def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
     ],
 )
 def test_rows_of_a_csv_keep_their_bytes(calibration, tmp_path, monkeypatch, text, block):
-    monkeypatch.setattr(text_rows, "BYTES", block)
+    monkeypatch.setattr(lines, "BYTES", block)
     (tmp_path / "live.csv").write_bytes(text.encode())
     done = apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
     assert done.rows == 2
@@ -177,7 +176,7 @@ def test_any_cells_stay(calibration, tmp_path_factory, rows, block):
     writer.writerows([(first, share / 100, 1 - share / 100, last) for first, share, last in rows])
     (folder / "live.csv").write_bytes(written.getvalue().encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_rows, "BYTES", block)
+        patch.setattr(lines, "BYTES", block)
         apply(calibration, folder / "live.csv", out=folder / "out.csv")
     _, got = read_csv((folder / "out.csv").read_bytes().decode())
     assert [(row[0], row[3]) for row in got] == [(first, last) for first, _, last in rows]
@@ -199,14 +198,14 @@ def test_decimal_commas_stay(calibration, tmp_path):
 
 @pytest.mark.parametrize("block", [40, 1 << 22])
 def test_json_lines_keep_their_bytes(calibration, tmp_path, monkeypatch, block):
-    monkeypatch.setattr(text_rows, "BYTES", block)
+    monkeypatch.setattr(lines, "BYTES", block)
     text = '{"p_yes": 0.75, "p_no": 0.25, "more": {"a": [1, "}"]}}\n\n {"p_no": 0.5, "p_yes": 0.5}  \r\n'
     (tmp_path / "live.jsonl").write_text(text)
     apply(calibration, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl")
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in written]
     assert rows[0].pop("more") == {"a": [1, "}"]}
-    assert lines[0].startswith(
+    assert written[0].startswith(
         '{"p_yes": 0.75, "p_no": 0.25, "more": {"a": [1, "}"]}, "calibrated_p_no": '
     )
     values = [[row["calibrated_p_no"], row["calibrated_p_yes"]] for row in rows]
@@ -233,6 +232,7 @@ def test_arrays_stay_and_one_is_added(tmp_path):
     np.savez_compressed(tmp_path / "live.npz", logits=logits[:50], ids=np.arange(50))
     apply(calibration, tmp_path / "live.npz", out=tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as after:
+        first = after["calibrated_logits"].tolist()
         assert sorted(after.files) == ["calibrated_logits", "ids", "logits"]
         assert after["calibrated_logits"].dtype == np.float32
         assert after["ids"].tolist() == list(range(50))
@@ -240,8 +240,68 @@ def test_arrays_stay_and_one_is_added(tmp_path):
         np.testing.assert_allclose(
             torch.tensor(after["calibrated_logits"]).softmax(1), wanted, atol=1e-6
         )
-    with pytest.raises(InputError, match="npz"):
-        apply(calibration, tmp_path / "live.npz", tmp_path / "live.npz", out=tmp_path / "both.npz")
+    np.savez(tmp_path / "more.npz", ids=np.array(["50", "51"]), logits=logits[50:52])
+    apply(calibration, tmp_path / "live.npz", tmp_path / "more.npz", out=tmp_path / "both.npz")
+    with np.load(tmp_path / "both.npz") as both:
+        assert both["ids"].tolist() == [str(number) for number in range(52)]
+        assert both["logits"].tolist() == logits[:52].tolist()
+        assert both["calibrated_logits"][:50].tolist() == first
+        assert len(both["calibrated_logits"]) == 52
+    np.savez(tmp_path / "one.npz", logits=logits[:5], names=["a", "b"])
+    np.savez(tmp_path / "two.npz", logits=logits[:5], names=["a", "c"])
+    parts = (tmp_path / "one.npz", tmp_path / "one.npz")
+    apply(calibration, *parts, out=tmp_path / "same.npz")
+    with np.load(tmp_path / "same.npz") as same:
+        assert same["names"].tolist() == ["a", "b"]
+    with pytest.raises(InputError, match="array 'names' must hold a row a sample, or the same"):
+        apply(calibration, parts[0], tmp_path / "two.npz", out=tmp_path / "no.npz")
+    with pytest.raises(InputError, match=r"an \.npz if, and only if"):
+        apply(calibration, parts[0], out=tmp_path / "no.csv")
+
+
+READERS = {
+    ".csv": pd.read_csv,
+    ".parquet": pd.read_parquet,
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"id": str}),
+}
+
+
+@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("form", READERS)
+def test_one_format_becomes_another(calibration, tmp_path, form, suffix):
+    """Formats in and out had to agree."""
+    live = frame(60).drop(columns="y").assign(id=[f"00{number}" for number in range(60)])
+    table = pa.Table.from_pandas(live, preserve_index=False)
+    if form == ".csv":
+        live.to_csv(tmp_path / "live.csv", index=False)
+    elif form == ".parquet":
+        pq.write_table(table, tmp_path / "live.parquet")
+    else:
+        (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+    apply(calibration, tmp_path / f"live{form}", out=tmp_path / f"out{suffix}")
+    after = READERS[suffix](tmp_path / f"out{suffix}")
+    assert list(after.columns) == [*live.columns, *calibration.added]
+    if suffix != ".csv":  # where text says that it is text
+        assert after["id"].tolist() == live["id"].tolist()
+    wanted = calibration.apply(live)[list(calibration.added)]
+    np.testing.assert_allclose(after[wanted.columns], wanted, atol=1e-9)
+    np.testing.assert_allclose(after["p_yes"], live["p_yes"], atol=1e-9)
+
+
+def test_columns_that_the_other_format_lacks(calibration, tmp_path):
+    live = frame(9).assign(more=[[1, 2]] * 9)
+    live.to_parquet(tmp_path / "live.parquet")
+    with pytest.raises(InputError, match=r"rows must be such that \.csv holds them"):
+        apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_lines_may_end_with_a_return_alone(calibration, tmp_path):
+    (tmp_path / "live.csv").write_bytes(b"p_no,p_yes\r0.25,0.75\r0.5,0.5\r")
+    assert apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv").rows == 2
+    after = pd.read_csv(tmp_path / "out.csv")
+    assert after["p_yes"].tolist() == [0.75, 0.5]
+    assert len(after.columns) == 4
 
 
 def test_one_column_holds_the_second_class_or_lists_of_all(tmp_path):
@@ -339,7 +399,7 @@ REFUSED = {
 def test_what_cannot_be_used_is_named_and_leaves_nothing(
     calibration, tmp_path, monkeypatch, case, block
 ):
-    monkeypatch.setattr(text_rows, "BYTES", block)
+    monkeypatch.setattr(lines, "BYTES", block)
     text, match = REFUSED[case]
     (tmp_path / "live.csv").write_text(text)
     (tmp_path / "out.csv").write_text("what was there")
@@ -442,7 +502,7 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
         (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
         (["calibrate", "val.csv"], "which columns hold the scores"),
         (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),
-        (["apply", "cal.json", "live.csv", "--out", "out.parquet"], "format of what is read"),
+        (["apply", "cal.json", "live.csv", "--out", "out.npz"], "if, and only if, FILE is one"),
         (["apply", "other.json", "live.csv"], "calibration of a table"),
         (["apply", "cal.json", "none.csv"], "must exist"),
         (["apply", "cal.json", "notes.txt"], "must end in"),

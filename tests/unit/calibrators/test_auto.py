@@ -93,7 +93,17 @@ def test_the_order_of_the_samples_does_not_matter(generated):
 
 
 @pytest.mark.parametrize(
-    "change", [{"members": []}, {"share": {"weights": [1.0]}}, {"members": None}]
+    "change",
+    [
+        {"members": []},
+        {"members": {}},
+        {"members": None},
+        {"members": {"as predicted": None}},
+        {"members": {"as predicted": "nothing"}},
+        {"dropped": None},
+        {"numbers": None},
+        {"numbers": {"share.weights": [1.0]}},
+    ],
 )
 def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
     path = AutoCalibration().fit(generated(100)).save(tmp_path / "a.json")

@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, TemperatureScaling
@@ -10,25 +11,21 @@ from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, Temp
 VAL = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
 
 
+class Ranked(nn.Module):
+    """Adds the class index, and the sum of the features times it."""
+
+    def forward(self, rows, features=None):
+        more = 0 if features is None else features.sum(dim=1, keepdim=True)
+        return rows + (1 + more) * torch.arange(rows.shape[1])
+
+
 class Shift(Calibrator):
     """Adds the class index."""
 
-    keeps_argmax = False
+    map_type = Ranked
 
-    def _fit(self, val):
-        return None
-
-    def _transform(self, logits):
-        return logits + torch.arange(logits.shape[1])
-
-    def _options(self):
-        return {}
-
-    def _state(self):
-        return {}
-
-    def _restore(self, state):
-        pass
+    def fit_map(self, val, start=None):
+        return Ranked()
 
 
 @pytest.fixture
@@ -124,9 +121,6 @@ class AddFeatures(Shift):
 
     needs = frozenset({"features"})
 
-    def _transform_predictions(self, test):
-        return test.logits + test.features.sum(dim=1, keepdim=True) * torch.arange(test.num_classes)
-
 
 WITH_FEATURES = Predictions(VAL.logits, VAL.target, features=torch.ones(4, 3))
 
@@ -135,10 +129,10 @@ def test_a_calibrator_may_look_at_features(registered, tmp_path):
     CALIBRATORS.register("add-features", title="Add", paper="none")(AddFeatures)
     fitted = AddFeatures().fit(WITH_FEATURES)
     assert (fitted.num_classes, fitted.num_features) == (2, 3)
-    assert fitted.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 3.0]
+    assert fitted.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 4.0]
     loaded = Calibrator.load(fitted.save(tmp_path / "a.json"))
     assert loaded.num_features == 3
-    assert loaded.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 3.0]
+    assert loaded.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 4.0]
     assert Shift().fit(WITH_FEATURES).num_features is None
 
 
@@ -164,14 +158,6 @@ def test_a_file_without_the_number_of_features_is_refused(registered, tmp_path):
         path.write_text(json.dumps(broken))
         with pytest.raises(ValueError, match="state of a AddFeatures"):
             Calibrator.load(path)
-
-
-def test_one_of_two_methods_must_be_written():
-    class Neither(Shift):
-        _transform = Calibrator._transform
-
-    with pytest.raises(NotImplementedError, match="_transform or _transform_predictions"):
-        Neither().fit(VAL).transform(VAL)
 
 
 @pytest.mark.parametrize(

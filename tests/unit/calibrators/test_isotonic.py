@@ -104,15 +104,19 @@ def test_unfitted():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda state: state.update(points=state["points"][:3]),
-        lambda state: state.update(points=None),
+        lambda state: state.update(size=state["size"][:3]),
+        lambda state: state.update(size=[len(state["at"])]),
+        lambda state: state.update(size=[2, 2, 2, 10**12]),
+        lambda state: state.update(size=[1.5, 1.5, 1.5, 1.5]),
+        lambda state: state.update(size=[len(state["at"]), 0, 0, 0]),
+        lambda state: state.update(at=None),
+        lambda state: state.update(at=0.5),
         lambda state: state.update(floor=0),
-        lambda state: state["points"][0].update(at=[]),
-        lambda state: state["points"][0].update(at=[0.5, 0.1], value=[0.0, 1.0]),
-        lambda state: state["points"][0].update(at=[0.1, 0.5], value=[1.0, 0.0]),
-        lambda state: state["points"][0].update(at=[0.1, 0.5], value=[0.0, 1.5]),
-        lambda state: state["points"][0].update(at=[0.1, 0.5], value=[0.5]),
-        lambda state: state["points"].__setitem__(1, 3),
+        lambda state: state.update(at=state["at"][::-1]),
+        lambda state: state.update(value=state["value"][::-1]),
+        lambda state: state.update(value=[2 * each for each in state["value"]]),
+        lambda state: state.update(value=state["value"][1:]),
+        lambda state: state["value"].__setitem__(1, [3]),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, change):

@@ -149,7 +149,7 @@ def test_the_adapted_state_is_saved(tmp_path):
     assert torch.equal(loaded.transform(test).logits, adapted.transform(test).logits)
     assert torch.equal(loaded.adapt(val).target_prior, adapted.adapt(val).target_prior)
     content = json.loads((tmp_path / "shift.json").read_text())
-    content["state"]["source_prior"][1] *= -1
+    content["state"]["source"][1] *= -1
     (tmp_path / "bad.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="state of a LabelShift"):
         LabelShift.load(tmp_path / "bad.json")

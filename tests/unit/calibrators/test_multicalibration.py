@@ -233,7 +233,8 @@ def test_a_function_cannot_be_saved(tmp_path):
     [
         ('"num_groups": 5', '"num_groups": 1'),
         ('"temperature": ', '"temperature": -'),
-        ('"updates": [', '"updates": [[0, 10, 1.0],'),
+        ('"cells": [', '"cells": [[0, 10],'),
+        ('"shifts": [', '"shifts": [1.0,'),
     ],
 )
 def test_an_impossible_file_is_refused(tmp_path, old, new):

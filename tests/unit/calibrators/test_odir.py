@@ -197,14 +197,6 @@ def test_penalties_are_saved(kind, generated, tmp_path):
     )
 
 
-def test_a_file_without_the_freedom_of_the_diagonal_is_read(generated, tmp_path):
-    path = MatrixScaling(1.0, 1.0).fit(generated(50)).save(tmp_path / "m.json")
-    content = json.loads(path.read_text())
-    del content["state"]["penalties"]["freedom"]
-    path.write_text(json.dumps(content))
-    assert MatrixScaling.load(path).penalties == Penalties(1.0, 1.0)
-
-
 @both
 @pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
 def test_copies_of_samples_are_no_new_evidence(kind, generated):
@@ -218,7 +210,7 @@ def test_copies_of_samples_are_no_new_evidence(kind, generated):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("weight", [1.0] * 4), ("weight", [[1.0] * 3] * 3), ("bias", [1.0] * 3), ("penalties", {}), ("penalties", None),
-     ("penalties", {"off_diagonal": -1.0, "intercept": 1.0})],
+     ("penalties", [-1.0, 1.0, 1.0]), ("penalties", [1.0, 1.0, 0.0]), ("penalties", [1.0, 1.0])],
 )  # fmt: skip
 def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
     path = MatrixScaling(1.0, 1.0).fit(generated(50)).save(tmp_path / "m.json")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas import report
-from fedlas.calibrators import CALIBRATORS, AutoCalibration, Calibrator, MappedCalibrator
+from fedlas.calibrators import CALIBRATORS, AutoCalibration, Calibrator
 from fedlas.errors import InputError
 
 
@@ -18,7 +18,7 @@ class Shifted(torch.nn.Module):
         return rows + self.offset
 
 
-class ShiftCalibration(MappedCalibrator):
+class ShiftCalibration(Calibrator):
     """Adds the logarithm of each class's share."""
 
     map_type = Shifted

@@ -106,7 +106,7 @@ def test_unfitted_and_files(generated, tmp_path):
         _ = PlattScaling().parameters
     path = PlattScaling().fit(generated(50)).save(tmp_path / "p.json")
     content = json.loads(path.read_text())
-    content["state"]["slope"] = [1.0, 2.0]
+    content["state"]["numbers"] = [[1.0, 2.0]] * 3
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="state of a PlattScaling"):
         PlattScaling.load(path)

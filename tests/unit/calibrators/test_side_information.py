@@ -145,11 +145,20 @@ def test_after_a_fit_with_features_they_are_needed(fitted):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"names": []}, {"numbers": {}}, {"numbers": {"linear.mean": [1.0]}}, None]
+    ("name", "value"),
+    [
+        ("side.linear.mean", [1.0]),
+        ("side.linear.mean", None),
+        ("side.gate.trust", [[1.0]]),
+        ("side.linear_stack.offset", [7]),
+        ("side_share.weights", [1.0]),
+        ("side.other", 1.0),
+        ("members.99.temperature", 1.0),
+    ],
 )
-def test_a_file_that_does_not_fit_is_refused(damage, fitted):
+def test_a_file_that_does_not_fit_is_refused(name, value, fitted):
     content = fitted.plain()
-    content["state"]["side"] = damage if damage is None else {**content["state"]["side"], **damage}
+    content["state"]["numbers"] = {**content["state"]["numbers"], name: value}
     with pytest.raises(InputError, match="state of a AutoCalibration"):
         Calibrator.from_plain(content)
 

@@ -64,9 +64,7 @@ def test_the_documented_objective(form, generated):
         lambda x: objective(torch.from_numpy(x[:size]).view(shape), torch.from_numpy(x[size:])), start, method="BFGS",
         options={"gtol": 1e-6},
     )  # fmt: skip
-    assert objective(fitted.map.affine.weight, fitted.map.affine.bias) == pytest.approx(
-        best.fun, abs=1e-5
-    )
+    assert objective(fitted.map.weight, fitted.map.bias) == pytest.approx(best.fun, abs=1e-5)
 
 
 @both
@@ -117,7 +115,7 @@ def test_the_form_follows_from_samples_and_classes(samples, classes, form):
 def test_a_chosen_form_is_that_form(samples, form, generated, tmp_path):
     val = generated(samples)
     chosen = StructuredScaling().fit(val)
-    assert torch.equal(chosen.map.affine.weight, StructuredScaling(form).fit(val).map.affine.weight)
+    assert torch.equal(chosen.map.weight, StructuredScaling(form).fit(val).map.weight)
     loaded = StructuredScaling.load(chosen.save(tmp_path / "s.json"))
     assert torch.equal(loaded.transform(val).logits, chosen.transform(val).logits)
 
@@ -134,7 +132,7 @@ def test_wrong_form_and_unfitted():
     [
         ("temperature", 0),
         ("num_samples", 0),
-        ("weight", [1.0] * 4),
+        ("weight", [1.0] * 3),
         ("bias", [0.0] * 3),
         ("weight", None),
     ],
@@ -153,5 +151,5 @@ def test_a_sample_of_weight_two_counts_as_two(generated):
     twice = Predictions(torch.cat([val.logits] * 2), torch.cat([val.target] * 2))
     weighted = Predictions(val.logits, val.target, weights=torch.full((300,), 2.0))
     one, other = StructuredScaling().fit(weighted), StructuredScaling().fit(twice)
-    assert one.map.affine.weight.shape == other.map.affine.weight.shape == (10, 10)
+    assert one.map.weight.shape == other.map.weight.shape == (10, 10)
     torch.testing.assert_close(one.transform(val).logits, other.transform(val).logits)

@@ -187,10 +187,11 @@ def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     assert read_predictions(files, groups="subject").groups == ("law",) * 80
     assert main(["evaluate", *files, "--replicates", "0"]) == 0
     assert "mmlu_law" in capsys.readouterr().out
-    with pytest.raises(InputError, match="must match a file"):
+    with pytest.raises(InputError, match="must match files"):
         read_predictions(tmp_path / "none_*.jsonl")
-    with pytest.raises(InputError, match="several files must be logs"):
-        read_predictions([files[0], write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match="files of one table must have"):
+        read_predictions([tmp_path / "t.csv", write(tmp_path, [{"a": 1}], "t.jsonl")], logits="a")
 
 
 def test_length_and_documents_make_groups(tmp_path):

@@ -64,7 +64,7 @@ def write(form, folder, values, labels):
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     # several blocks, the last a short one
     monkeypatch.setattr("fedlas.predictions.sources.ROWS", 16)
-    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 1024)
+    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 1024)
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     read = read_predictions(path, Columns(probs="p_*", target="label"))
@@ -251,7 +251,7 @@ def test_more_refusals(tmp_path):
     with pytest.raises(InputError, match=r"'l' .*got array .*row 2 of mixed\.jsonl, number"):
         read_predictions(tmp_path / "mixed.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "late.jsonl").write_text('{"l": [1, 2], "y": 0}\n' * 4096 + '{"l": [5], "y": 1}\n')
-    with pytest.raises(InputError, match="2; got 1 in row 4097"):
+    with pytest.raises(InputError, match="must all hold 2 numbers; got 1 in row 4097"):
         read_predictions(tmp_path / "late.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no table")
     pytest.importorskip("pyarrow")

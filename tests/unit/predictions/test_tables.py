@@ -8,7 +8,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
-from fedlas.predictions import Columns, open_table, read_predictions, tables
+from fedlas.predictions import Columns, open_table, read_predictions
 
 TWO = Columns(logits="a,b", target="y")
 LISTS = Columns(logits="l", target="y")
@@ -50,7 +50,7 @@ def test_what_people_write_in_a_csv(table):
 
 
 def test_thousands_of_columns(table, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 1000)  # less than a row
+    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 1000)  # less than a row
     names = [f"z_{number}" for number in range(3000)]
     rows = [",".join(map(str, range(start, start + 3000))) for start in range(3)]
     content = "\n".join([",".join([*names, "y"]), *(f"{row},2999" for row in rows)])
@@ -69,11 +69,11 @@ def test_thousands_of_columns(table, monkeypatch):
         ("a,b,y\n1,2,x\n1,2,caf\xe9\n".encode("latin-1"), r"text must be UTF-8; got .* row 2, column 'y' of t.csv"),
         ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*UTF-8, not Latin-1"),
         ("a,b,y\n1,2,0\n".encode("utf-16"), "must be text in UTF-8; got text in UTF-16, .*t.csv"),
-        ('a,b,y,said\n1,2,0,"open\n1,2,1,this is lost\n', "every quote must be closed; got an odd number in t.csv"),
-        ('a,b,y,said\n1,2,0,"open\n1,2,1,"lost"\n', "every quote must be closed; got an odd number in t.csv"),
+        ('a,b,y,said\n1,2,0,"open\n1,2,1,this is lost\n', "every quote must be closed; got one that is not in t.csv"),
+        ('a,b,y,said\n1,2,0,"open\n1,2,1,"lost"\n', "every quote must be closed; got one that is not in t.csv"),
         ('a,b,"y\n', r"must be a readable \.csv file"),
         ("a,b,y\n", "at least one row"),
-        ("a,b,y", r"must be a readable \.csv file"),
+        ("a,b,y", "at least one row"),
         ("a,b,y\n1,2,0\n1,inf,0\n", r"finite numbers; got inf in row 2, column 'b' of t.csv"),
     ],
 )  # fmt: skip
@@ -123,7 +123,7 @@ def test_refusals_of_lists(lists, message, table):
 
 
 def test_rows_are_counted_over_blocks(table, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 200)
+    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 200)
     with pytest.raises(InputError, match=r"got array .*row 41 of t\.jsonl, number"):
         table("t.jsonl", '{"l": [1, 2], "y": 0}\n' * 40 + '{"l": 1, "y": 0}\n', LISTS)
     with pytest.raises(InputError, match="got 'x' in row 41, column 'b'"):
@@ -180,7 +180,7 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
     parquet.write_table(
         pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd"
     )
-    monkeypatch.setattr(tables, "_FREE", 2**20)
+    monkeypatch.setattr("fedlas.predictions.parquet._FREE", 2**20)
     with pytest.raises(InputError, match=r"1,000 times .*got [\d,]+ bytes"):
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 

@@ -50,8 +50,8 @@ class Cells:
     """
 
     num_levels: int
-    alpha: float
-    min_size: int
+    alpha: float = 0.0
+    min_size: int = 1
 
     def worst(self, log_odds: Tensor, correct: Tensor, members: Tensor) -> Update | None:
         """Return the correction of the cell with the most significant error; None if no error exceeds ``alpha``.

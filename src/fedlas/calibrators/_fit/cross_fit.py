@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -55,8 +54,9 @@ class CrossFit:
         )
 
     def whole(self, dear: bool) -> Predictions:
-        """Return all samples; for dear members a part of them."""
-        return self.val.rows(self.thinned) if dear and not bool(self.thinned.all()) else self.val
+        """Return all samples without features; for dear members a part of them."""
+        val = self.val if self.val.features is None else self.val._replaced(features=None)
+        return val.rows(self.thinned) if dear and not bool(self.thinned.all()) else val
 
     def log_probs(
         self,
@@ -75,11 +75,8 @@ class CrossFit:
         parts = []
         for fold, rows in enumerate(self.held_out):
             train = {kind: self.train(fold, kind) for kind in {name in dear for name in members}}
-            # A copy, so that what a member remembers of its fit is that of all samples.
             fits = [
-                nn.Identity()
-                if member is None
-                else copy.copy(member).fit_map(train[name in dear], maps[name])
+                nn.Identity() if member is None else member.fit_map(train[name in dear], maps[name])
                 for name, member in members.items()
             ]
             chunks = [

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import column_moments, double_rows
+from fedlas.calibrators._fit.state import must
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax, softmax
 
@@ -86,9 +87,21 @@ def smallest_probability(samples: float, classes: int) -> float:
     return 1 / (classes * (samples + 1))
 
 
-def floored_log(probs: Tensor, floor: float) -> Tensor:
+def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
     """Return finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is the shares."""
     return probs.clamp(min=floor).log()
+
+
+def padded_columns(numbers: Tensor, size: Tensor, rest: float | None = None) -> Tensor:
+    """Return the numbers of each class as a column, filled up with ``rest`` or the last number."""
+    must(size.sum() == len(numbers), "each number must have a class")
+    parts = numbers.split(size.tolist())
+    most = int(size.max())
+    columns = []
+    for part in parts:
+        filler = part[-1:] if rest is None else part.new_tensor([rest])
+        columns.append(torch.cat([part, filler.expand(most - len(part))]))
+    return torch.stack(columns, dim=1)
 
 
 def padded_edges(edges: Tensor) -> Tensor:

@@ -1,21 +1,70 @@
-"""Samples as a fit takes them: weights that count samples, and no probability of exactly 0."""
+"""Samples as a fit takes them: predictions, weights that count samples, and no probability of exactly 0."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.one_vs_rest import smallest_probability
-from fedlas.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
+
+ArrayOf = Literal["logits", "probs"]
 
 _ROUNDING = 1e-5
 """Rows whose probabilities sum to 1 within this may be logarithms of probabilities."""
 _ZERO = 2e-7
 """A probability below this that occurs more than once, and is the lowest, stands for 0."""
+
+
+def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
+    """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
+    if isinstance(val, TopLabel):
+        both = torch.stack([1 - val.confidence, val.confidence], dim=1)
+        logits = both.clamp(min=least_log(both.dtype).exp()).log()
+        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
+        return Predictions(logits, val.correct.long(), **shared)
+    if target is None or isinstance(val, Predictions):
+        return check_predictions(val)
+    return (
+        Predictions.from_probs(val, target)
+        if array_kind(val) == "probs"
+        else Predictions(val, target)
+    )
+
+
+def array_kind(val: Any) -> ArrayOf | None:
+    """Return whether an array holds probabilities (rows in [0, 1] that sum to 1, or numbers in [0, 1]) or logits."""
+    if not isinstance(val, Tensor | np.ndarray):
+        return None
+    scores = torch.as_tensor(val)
+    if not scores.is_floating_point() or scores.layout != torch.strided or not scores.numel():
+        return "logits"
+    inside = bool(((scores >= 0) & (scores <= 1)).all())
+    if inside and scores.ndim == 2:
+        inside = bool(((scores.double().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
+    return "probs" if inside and scores.ndim in (1, 2) else "logits"
+
+
+def features_of(predictions: Predictions) -> Tensor:
+    """Return the features.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if predictions.features is None or predictions.features.numel() == 0:
+        raise InputError(
+            "predictions must hold features",
+            "predictions without",
+            "Run with train.save_features=true, or make them with fedlas.predict(..., features=True).",
+        )
+    return predictions.features
 
 
 def least_log(dtype: torch.dtype) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedlas.calibrators._fit.residual import Regressions
+from fedlas.calibrators._fit.state import Numbers
 
 _CLIP = 8.0
 """Standardized features are clipped here."""
@@ -17,12 +17,7 @@ _TOP = 5
 _LEAST_LOG = -20.0
 
 
-def _buffers(module: nn.Module, **tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        module.register_buffer(name, tensor, persistent=False)
-
-
-class LinearBasis(nn.Module):
+class LinearBasis(Numbers):
     """Standardized, clipped features in uncorrelated directions, the widest first.
 
     Attributes:
@@ -32,14 +27,11 @@ class LinearBasis(nn.Module):
         center: Mean after the rotation ``(R,)``.
     """
 
+    shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R"}
     mean: Tensor
     scale: Tensor
     rotation: Tensor
     center: Tensor
-
-    def __init__(self, mean: Tensor, scale: Tensor, rotation: Tensor, center: Tensor) -> None:
-        super().__init__()
-        _buffers(self, mean=mean, scale=scale, rotation=rotation, center=center)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return directions ``(n, R)`` of features ``(n, D)``."""
@@ -47,7 +39,7 @@ class LinearBasis(nn.Module):
         return standard @ self.rotation - self.center
 
 
-class KernelBasis(nn.Module):
+class KernelBasis(Numbers):
     """Nystroem features of a Gaussian kernel, in uncorrelated directions.
 
     Attributes:
@@ -58,14 +50,11 @@ class KernelBasis(nn.Module):
         center: ``(Q,)``.
     """
 
+    shapes: ClassVar = {"landmarks": "LR", "width": "", "rotation": "LQ", "center": "Q"}
     landmarks: Tensor
     width: Tensor
     rotation: Tensor
     center: Tensor
-
-    def __init__(self, landmarks: Tensor, width: Tensor, rotation: Tensor, center: Tensor) -> None:
-        super().__init__()
-        _buffers(self, landmarks=landmarks, width=width, rotation=rotation, center=center)
 
     def forward(self, directions: Tensor) -> Tensor:
         """Return kernel features ``(n, Q)`` of directions ``(n, R)``."""
@@ -83,7 +72,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return square.clamp(min=0)
 
 
-class Offsets(nn.Module):
+class Offsets(Numbers):
     """Log-probabilities at one temperature, and at a temperature that depends on the sample.
 
     The second is ``z / T e^(b s)``, where ``s`` are the largest log-probabilities, their entropy and the logarithm of
@@ -96,18 +85,11 @@ class Offsets(nn.Module):
         coefficients: ``b (S,)``.
     """
 
+    shapes: ClassVar = {"temperature": "", "mean": "S", "deviation": "S", "coefficients": "S"}
     temperature: Tensor
     mean: Tensor
     deviation: Tensor
     coefficients: Tensor
-
-    def __init__(
-        self, temperature: Tensor, mean: Tensor, deviation: Tensor, coefficients: Tensor
-    ) -> None:
-        super().__init__()
-        _buffers(
-            self, temperature=temperature, mean=mean, deviation=deviation, coefficients=coefficients
-        )
 
     def scaled(self, rows: Tensor) -> Tensor:
         """Return log-probabilities at the one temperature ``(n, C)``."""
@@ -133,7 +115,7 @@ def sample_signs(log_probs: Tensor, directions: Tensor) -> Tensor:
     return torch.cat([top, entropy, norm], dim=1)
 
 
-class Gate(nn.Module):
+class Gate(Numbers):
     """How far features resemble those of validation: ``trust`` inside, and falling to 0 with the distance.
 
     Attributes:
@@ -142,13 +124,10 @@ class Gate(nn.Module):
         trust: The gate inside ``()``, at most 0.95; the rest bounds a rare large loss.
     """
 
+    shapes: ClassVar = {"precision": "R", "edge": "", "trust": ""}
     precision: Tensor
     edge: Tensor
     trust: Tensor
-
-    def __init__(self, precision: Tensor, edge: Tensor, trust: Tensor) -> None:
-        super().__init__()
-        _buffers(self, precision=precision, edge=edge, trust=trust)
 
     def forward(self, directions: Tensor) -> Tensor:
         """Return the gate ``(n, 1)`` of directions ``(n, R)``."""
@@ -156,7 +135,7 @@ class Gate(nn.Module):
         return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * self.trust
 
 
-class ResidualStack(nn.Module):
+class ResidualStack(Numbers):
     """Residual regressions of one basis.
 
     Attributes:
@@ -166,14 +145,11 @@ class ResidualStack(nn.Module):
         offset: Number of the offset of each ``(K,)`` int64.
     """
 
+    shapes: ClassVar = {"factor": "K", "weight": "KRC", "bias": "KC", "offset": "K"}
     factor: Tensor
     weight: Tensor
     bias: Tensor
     offset: Tensor
-
-    def __init__(self, factor: Tensor, weight: Tensor, bias: Tensor, offset: Tensor) -> None:
-        super().__init__()
-        _buffers(self, factor=factor, weight=weight, bias=bias, offset=offset)
 
     def forward(self, inputs: Tensor, log_probs: Tensor, factors: Tensor) -> Tensor:
         """Return log-probabilities ``(n, K, C)`` of inputs ``(n, R)``, log-probabilities ``(n, C)`` and factors."""
@@ -186,91 +162,78 @@ class ResidualStack(nn.Module):
 
     def only(self, chosen: list[int]) -> ResidualStack:
         """Return the stack of these regressions alone."""
-        return ResidualStack(
-            self.factor[chosen], self.weight[chosen], self.bias[chosen], self.offset[chosen]
-        )
+        return ResidualStack(**{name: each[chosen] for name, each in self.named_buffers()})
 
 
 class SideInformation(nn.Module):
     """Log-probabilities of residual regressions on features, and how far the features are to be trusted.
 
     Attributes:
-        names: Of the regressions.
         linear: Directions of the features.
         kernel: Kernel features of these, or None.
         offsets: The offsets.
         gate: See :class:`Gate`.
-        stacks: The regressions on the directions (``"linear"``) and on the kernel features (``"kernel"``).
+        linear_stack: The regressions on the directions, or None.
+        kernel_stack: The regressions on the kernel features, or None.
     """
 
     has_steps = True
+    parts: ClassVar = {
+        "linear": LinearBasis,
+        "kernel": KernelBasis,
+        "offsets": Offsets,
+        "gate": Gate,
+        "linear_stack": ResidualStack,
+        "kernel_stack": ResidualStack,
+    }
 
     def __init__(
         self,
-        names: tuple[str, ...],
         linear: LinearBasis,
-        kernel: KernelBasis | None,
         offsets: Offsets,
         gate: Gate,
-        stacks: Mapping[str, ResidualStack],
+        kernel: KernelBasis | None = None,
+        linear_stack: ResidualStack | None = None,
+        kernel_stack: ResidualStack | None = None,
     ) -> None:
         super().__init__()
-        self.names = names
         self.linear = linear
         self.kernel = kernel
         self.offsets = offsets
         self.gate = gate
-        self.stacks = nn.ModuleDict(stacks)
+        self.linear_stack = linear_stack
+        self.kernel_stack = kernel_stack
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many regressions there are on directions, and on kernel features."""
+        first, second = (
+            0 if stack is None else len(stack.factor)
+            for stack in (self.linear_stack, self.kernel_stack)
+        )
+        return first, second
 
     def forward(self, rows: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities ``(n, K, C)`` of logits and features ``(n, D)``, and the gate ``(n, 1)``."""
         directions = self.linear(features)
         log_probs, factors = self.offsets(rows, directions)
-        inputs = {"linear": directions}
-        if self.kernel is not None:
-            inputs["kernel"] = self.kernel(directions)
-        parts = [stack(inputs[name], log_probs, factors) for name, stack in self.stacks.items()]
+        parts = []
+        if self.linear_stack is not None:
+            parts.append(self.linear_stack(directions, log_probs, factors))
+        if self.kernel_stack is not None and self.kernel is not None:
+            parts.append(self.kernel_stack(self.kernel(directions), log_probs, factors))
         return torch.cat(parts, dim=1), self.gate(directions)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the numbers for a file."""
-        numbers = {name: buffer.tolist() for name, buffer in self.named_buffers()}
-        return {"names": list(self.names), "numbers": numbers}
-
-    @classmethod
-    def from_plain(cls, state: dict[str, Any], classes: int, columns: int) -> Self:
-        """Return what :meth:`plain` describes; ``KeyError``, ``TypeError`` or ``ValueError`` if it is not that."""
-        numbers: dict[str, dict[str, Tensor]] = {}
-        for name, value in state["numbers"].items():
-            tensor = torch.tensor(value, dtype=torch.float64, device="cpu")
-            if not bool(tensor.isfinite().all()):
-                raise ValueError(f"{name} must be finite")
-            part, _, field = name.rpartition(".")
-            numbers.setdefault(part, {})[field] = tensor.long() if field == "offset" else tensor
-        kernel = KernelBasis(**numbers["kernel"]) if "kernel" in numbers else None
-        stacks = {
-            name: ResidualStack(**numbers[f"stacks.{name}"])
-            for name in ("linear", "kernel")
-            if f"stacks.{name}" in numbers
-        }
-        linear = LinearBasis(**numbers["linear"])
-        offsets = Offsets(**numbers["offsets"])
-        side = cls(tuple(state["names"]), linear, kernel, offsets, Gate(**numbers["gate"]), stacks)
-        log_probs, gate = side(torch.zeros(2, classes).double(), torch.zeros(2, columns).double())
-        if log_probs.shape != (2, len(side.names), classes) or gate.shape != (2, 1):
-            raise ValueError("names and numbers must belong together")
-        return side
 
     def only(self, chosen: list[int]) -> SideInformation:
         """Return the module with these regressions alone."""
-        stacks: dict[str, ResidualStack] = {}
-        first = 0
-        for name, stack in cast("dict[str, ResidualStack]", self.stacks).items():
-            last = first + len(stack.factor)
-            part = [number - first for number in chosen if first <= number < last]
-            if part:
-                stacks[name] = stack.only(part)
-            first = last
-        names = tuple(self.names[number] for number in chosen)
-        kernel = self.kernel if "kernel" in stacks else None
-        return SideInformation(names, self.linear, kernel, self.offsets, self.gate, stacks)
+        first = self.counts[0]
+        linear = [number for number in chosen if number < first]
+        kernel = [number - first for number in chosen if number >= first]
+        return SideInformation(
+            self.linear,
+            self.offsets,
+            self.gate,
+            self.kernel if kernel else None,
+            self.linear_stack.only(linear) if self.linear_stack is not None and linear else None,
+            self.kernel_stack.only(kernel) if self.kernel_stack is not None and kernel else None,
+        )

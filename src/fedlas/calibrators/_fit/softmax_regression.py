@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import Columns, column_moments
-from fedlas.predictions.probabilities import log_softmax
+from fedlas.calibrators._fit.state import must
 
 HOLD = 0.01
 """Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
@@ -41,23 +41,29 @@ class AffineMap(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, converged: bool = True) -> None:
         super().__init__()
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
         self.converged = converged
-        self.doubts: tuple[str, ...] = ()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map of each row of ``inputs (n, C)``."""
         scores = inputs * self.weight if self.weight.ndim == 1 else inputs @ self.weight.T
         return scores + self.bias
 
+    def check(self, classes: int) -> None:
+        """Refuse numbers of other shapes."""
+        shapes = ((classes,), (classes, classes))
+        fits = self.weight.shape in shapes and self.bias.shape == shapes[0]
+        must(fits, f"weight and bias must be those of {classes} classes")
 
-class LogAffineMap(AffineMap):
-    """``x -> W log softmax(x) + b``."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the map of each row of ``inputs (n, C)``."""
-        return super().forward(log_softmax(inputs))
+class DiagonalMap(AffineMap):
+    """``x -> w x + b``, a factor for each class."""
+
+    def check(self, classes: int) -> None:
+        """Refuse a matrix too."""
+        super().check(classes)
+        must(self.weight.ndim == 1, "weight must be a diagonal")
 
 
 def apply_weight(weight: Tensor, columns: Tensor) -> Tensor:

@@ -72,25 +72,21 @@ def nll_temperature(val: Predictions) -> BestTemperature:
     if nll.spread == 0:
         return BestTemperature(1.0)
     scale, doubt = _best_scale(nll)
-    return BestTemperature(
-        nll.temperature(scale), doubt and doubt.format(nll.temperature(scale)), nll.spread
-    )
+    value = nll.temperature(scale)
+    return BestTemperature(value, doubt and doubt.format(value), nll.spread)
 
 
-def nearby_temperature(val: Predictions, near: BestTemperature) -> BestTemperature:
-    """Return a part's temperature by two Newton steps from that of all samples, at most twofold.
-
-    A temperature that few mistakes hold, or that is at a bound, stays.
-    """
-    if near.doubt is not None:
-        return near
+def nearby_temperature(val: Predictions, near: float) -> float:
+    """Return a part's temperature by two Newton steps from that of all samples, at most twofold."""
     nll = _ScaledNLL(val)
-    scale = start = nll.spread / near.value
-    for _ in range(2 if nll.spread else 0):
+    if not nll.spread:
+        return near
+    scale = start = nll.spread / near
+    for _ in range(2):
         point = nll.at(scale)
         step = point.slope / point.curvature if point.curvature > 0 else 0.0
         scale = min(max(scale - step, start / 2), 2 * start)
-    return BestTemperature(nll.temperature(scale), None, nll.spread) if nll.spread else near
+    return nll.temperature(scale)
 
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:

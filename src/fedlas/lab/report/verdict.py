@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from statistics import fmean
 
-from fedlas.lab.report.after_auto import AUTO
+from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
 from fedlas.lab.runs.intervals import failure_reasons
 from fedlas.lab.runs.summary import Summary, is_ranked
@@ -212,7 +212,8 @@ def short_legend(model: ReportModel) -> list[str]:
         else "Mean over each method's own seeds"
     )
     after = "Auto: calibrated" if model.after == AUTO else "After T: temperature scaling"
-    lines = [f"{spread}, lowest NLL first. Raw: as trained. {after}."]
+    has_after = any(run.measured.get(model.after) for run in model.summary.runs)
+    lines = [f"{spread}, lowest NLL first.{f' Raw: as trained. {after}.' * has_after}"]
     if any(noise.floor for noise in model.all_noise):
         lines.append(
             "(floor): ECE of a calibrated model by chance. ~ within noise of it: no evidence."

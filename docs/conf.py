@@ -1,0 +1,201 @@
+"""The documentation site: Sphinx reads the repository, so a link between two files is one between two pages."""
+
+import importlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from sphinx.pycode import ModuleAnalyzer
+
+import fedlas
+
+sys.path.insert(0, str(Path(__file__).parent / "site"))
+from command_line import command_line
+from figures import FIGURES, draw
+
+ROOT = Path(__file__).parents[1]
+LINKS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+ICONS = {"Paper": "fa-solid fa-file-lines", "Repository": "fa-brands fa-github"}
+
+project = "fedlas"
+release = version = fedlas.__version__
+html_title = f"fedlas {release}"
+root_doc = "docs/index"
+include_patterns = ["docs/**.md", "results/**.md", "[A-Z]*.md"]
+exclude_patterns = ["README.md"]  # its first screen is the first page
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser", "sphinx_copybutton"]
+
+NAVIGATION = {
+    "docs/index": (
+        "Repair <any-model>",
+        "Measure <reliability-diagram>",
+        "Train <which-loss>",
+        "/results/README",
+        "reference/index",
+        "troubleshooting",
+        "Develop </CONTRIBUTING>",
+    ),
+    "docs/any-model": ("tables", "language-models", "production"),
+    "docs/reliability-diagram": ("predictions", "binary"),
+    "docs/which-loss": (
+        "start",
+        "method",
+        "methods",
+        "integrations",
+        "recipes",
+        "scale",
+        "own-loss",
+        "own-calibrator",
+    ),
+    "results/README": (
+        "LEADERBOARD",
+        "cifar100-45000/README",
+        "calibrators",
+        "side-information/README",
+        "further",
+    ),
+    "results/further": (
+        "arena/README",
+        "arena/PROTOCOL",
+        "cifar10-45000/README",
+        "cifar10/README",
+        "coverage",
+        "digits/README",
+        "fashion-mnist/README",
+        "fashion-mnist/gate",
+        "fashion-mnist/indicator",
+        "glyphs/README",
+        "methods/README",
+        "methods/settings",
+        "monitor",
+        "ood-norms",
+        "open-set",
+        "paper",
+        "posteriors",
+        "published-network/README",
+        "side-information/PROTOCOL",
+        "speed",
+        "wordnet/README",
+    ),
+    "docs/reference/index": (
+        "command-line",
+        "fedlas",
+        "calibrated",
+        "errors",
+        "checks",
+        "losses",
+        "metrics",
+        "stats",
+        "binary",
+        "calibrators",
+        "plots",
+        "features",
+        "diagnose",
+        "zoo",
+        "data",
+        "models",
+        "integrations",
+    ),
+    "CONTRIBUTING": ("docs/architecture", "CHANGELOG"),
+    "docs/architecture": ("/RELEASING", "/SECURITY", "/CODE_OF_CONDUCT"),
+}
+"""Pages below a page; the first are the bar at the top, those below them the margin at the left."""
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+
+# Reference: what a package exports, in its own order, types and defaults in the signature.
+autodoc_default_options = {
+    "members": True,
+    "exclude-members": "extra_repr, set_fit_request, set_partial_fit_request, set_predict_proba_request, "
+    "set_score_request",
+}
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+add_module_names = False
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["State", "Source"]
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "pydata_sphinx_theme"
+html_favicon = "site/favicon.svg"
+html_static_path = ["site/static"]
+html_css_files = ["style.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_extra_path = ["site/index.html"]  # leads to the first page
+html_context = {"default_mode": "auto"}
+html_copy_source = False
+html_use_index = html_domain_indices = False  # the search finds names
+html_theme_options = {
+    "logo": {"text": html_title},
+    "header_links_before_dropdown": 9,
+    "navbar_persistent": [],
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "icon_links": [{"name": name, "url": url, "icon": ICONS[name]} for name, url in LINKS.items()],
+    "navigation_depth": 1,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": [],
+    "footer_end": [],
+}
+html_sidebars = {
+    "docs/*": ["search-button-field", "sidebar-nav-bs"],
+    "results/**": ["search-button-field", "sidebar-nav-bs"],
+    "[A-Z]*": ["search-button-field", "sidebar-nav-bs"],
+    "docs/reference/*": ["search-button-field"],
+}
+EXAMPLE = r"""<details class="example" id="\3"><summary>\1 (examples/\3.py)</summary>
+
+:::{literalinclude} \2
+:::
+
+</details>"""
+
+
+def draw_figures(app: Any) -> None:
+    """Draw the figures at each build: they are never committed, so they cannot be older than the code."""
+    folder = Path(app.srcdir, "docs", "figures")
+    folder.mkdir(exist_ok=True)
+    for name in FIGURES:
+        (folder / f"{name}.svg").write_text(draw(name), encoding="utf-8")
+
+
+def complete(_app: Any, page: str, source: list[str]) -> None:
+    """Give a page the pages below it, captions of its files, and the command line."""
+    text = source[0].replace("<!-- the command line, from its parsers -->", command_line())
+    text = re.sub(r"^\[(.+)\]\((\.\./examples/(\w+)\.py)\)$", EXAMPLE, text, flags=re.M)
+    text = re.sub(
+        r'^```(\w+) title="(.+)"$', r"```{code-block} \1\n:caption: \2\n", text, flags=re.M
+    )
+    for package in re.findall(r"automodule:: (\S+)", text):
+        describe_data(package)
+    if page in NAVIGATION:
+        text += "\n".join(["\n```{toctree}", ":hidden:", "", *NAVIGATION[page], "```", ""])
+    source[0] = text
+
+
+def describe_data(package: str) -> None:
+    """Give exported values, such as registries, the docstring of their definition in another module."""
+    room = importlib.import_module(package)
+    comments = ModuleAnalyzer.for_module(package).find_attr_docs()
+    homes = [home for name, home in sys.modules.items() if name.startswith("fedlas.")]
+    for name in getattr(room, "__all__", ()):
+        value = getattr(room, name)
+        if isinstance(value, type | FunctionType):
+            continue
+        for home in homes:
+            if vars(home).get(name) is value:
+                documented = ModuleAnalyzer.for_module(home.__name__).find_attr_docs()
+                comments |= {key: lines for key, lines in documented.items() if key == ("", name)}
+
+
+def setup(app: Any) -> None:
+    """Connect the steps that are this site's own."""
+    app.connect("builder-inited", draw_figures)
+    app.connect("source-read", complete)

@@ -1,0 +1,20 @@
+// Rows of wide tables are stacked on a phone, each cell behind the name of its column.
+for (const table of document.querySelectorAll(".bd-article table.table")) {
+  const heads = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent)
+  if (heads.length < 3) continue
+  table.classList.add("stacks")
+  for (const row of table.querySelectorAll("tbody tr")) {
+    ;[...row.cells].forEach((cell, i) => cell.setAttribute("data-head", heads[i] ?? ""))
+  }
+}
+
+// Paper is white, whatever theme was chosen for the screen.
+const root = document.documentElement
+let chosen = root.dataset.theme
+matchMedia("print").addEventListener("change", (paper) => {
+  if (paper.matches) chosen = root.dataset.theme
+  root.dataset.theme = paper.matches ? "light" : chosen
+})
+
+// A page that was opened from disk may not fetch the beginnings of those that a search finds.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false

@@ -1,0 +1,20 @@
+"""Executors, which do the runs of a bench: in this process, in several, on a Ray cluster, or on Slurm.
+
+In: tasks, each a run with what another process needs to do it. Out: a ``Result`` for each, in the order they end.
+"""
+
+# Importing a module registers its executor.
+from fedlas.lab.benches.executors import local, ray, slurm  # noqa: F401
+from fedlas.lab.benches.executors.base import EXECUTORS, Executor, Task, TaskResult, attempt
+from fedlas.lab.benches.executors.local import LocalExecutor
+from fedlas.lab.benches.executors.progress import JointProgress
+
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "JointProgress",
+    "LocalExecutor",
+    "Task",
+    "TaskResult",
+    "attempt",
+]

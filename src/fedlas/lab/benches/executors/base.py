@@ -1,0 +1,226 @@
+"""A run as a task for another process, its result, and the contract of the executors that do it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.files import write_text
+from fedlas._core.registry import Registry
+from fedlas._core.terminal import is_main_process
+from fedlas.lab.data.disk import ENVIRONMENT
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.report.after_calibrators import AUTO, after_calibrators
+from fedlas.lab.runs.begin import BusyError
+from fedlas.lab.runs.collect import read_run
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import keep_estimates
+from fedlas.lab.train.log import ShowProgress, TrainingProgress
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run, with all that a process on another machine needs to do it in the same way.
+
+    Attributes:
+        run: The run, with absolute folder.
+        label: Text in front of its messages.
+        command: The command of the bench, for ``environment.json``.
+        folder: Working folder of the bench; other machines must see it at the same path.
+        environment: Environment variables to set.
+        threads: Threads to compute with; None does not set them.
+        processes: Processes that share the run, one per GPU.
+        retries: How often a run resumes after one of several processes was killed.
+        report: Whether to compute what a report shows of the run in addition to its metrics, such as intervals.
+    """
+
+    run: Run
+    label: str
+    command: tuple[str, ...] = ()
+    folder: Path = field(default_factory=Path.cwd)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    processes: int = 1
+    retries: int = 2
+    report: bool = True
+
+    @classmethod
+    def of(cls, run: Run, label: str) -> Task:
+        """Return a task with the command, folder and environment of this process."""
+        data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
+        return cls(
+            replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=data
+        )
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Result of a run; one of ``line``, ``error`` and ``busy`` is not None.
+
+    Attributes:
+        name: Name of the run.
+        line: Its main numbers, if it is finished.
+        error: The error that ended it, after the name of its class.
+        busy: Why the run was left to another process.
+    """
+
+    name: str
+    line: str | None = None
+    error: str | None = None
+    busy: str | None = None
+
+
+def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
+    """Do a task in this process. An error is noted in the run's folder and returned."""
+    try:
+        return finish(task, show=show)
+    except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
+        return failed(task.run, **error_texts(error))
+
+
+def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
+    """Do a task in this process, or leave its run to another process that works on it."""
+    run = task.run
+    try:
+        metrics = execute(run, label=task.label, show=show)
+    except BusyError as error:
+        return TaskResult(run.name, busy=str(error))
+    if task.report and is_main_process():
+        # what of the folder cannot be used is for the report to say
+        with suppress(ValueError, InputError):
+            finished = read_run(RunFolder(run.folder))
+            keep_estimates(finished)
+            after_calibrators(finished, [AUTO])
+    return TaskResult(run.name, line=_line(metrics))
+
+
+def error_texts(error: Exception) -> dict[str, str]:
+    """Return arguments of :func:`failed` for an error."""
+    text = "".join(traceback.format_exception(error))
+    return {"error": f"{type(error).__name__}: {error}", "text": text}
+
+
+def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
+    """Return the result of a run that failed. The error is noted in the run's folder."""
+    if is_main_process():
+        # if the folder cannot be written, only the result holds the error
+        with suppress(InputError):
+            write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
+    return TaskResult(run.name, error=error)
+
+
+def result_of(
+    task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception
+) -> TaskResult:
+    """Return the result of a task done elsewhere; an error while it is fetched is a failure of the run."""
+    try:
+        return get()
+    except errors as error:
+        reason = " ".join(str(error).split())[:300]
+        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    test = metrics["test"]
+    scaled = metrics["test_calibrated"]["ece"]
+    return (
+        f"accuracy {test['accuracy']:.1%}  ECE {test['ece']:.2%} ({scaled:.2%} after temperature)  "
+        f"{metrics['seconds']:.0f} s"
+    )
+
+
+class Events(Protocol):
+    """Calls that an executor makes while it works."""
+
+    def started(self, task: Task) -> None:
+        """Note that a task begins, or was submitted."""
+
+    def lost(self, task: Task, reason: str) -> None:
+        """Note that the process of a task was killed; the task resumes in another process."""
+
+    def said(self, text: str) -> None:
+        """Show a message of the executor to the user."""
+
+    def show(self, task: Task) -> ShowProgress:
+        """Return the display for the progress of a task that is done in this process."""
+
+    def idle(self) -> None:
+        """Pass the time; called several times a second while runs are in other processes."""
+
+
+class Executor(ABC):
+    """Does runs. Stopping it stops them; when the bench is started again, each resumes from its checkpoint.
+
+    Args:
+        workers: Runs at a time; None is as many as there is room for.
+        gpus_per_run: GPUs of a run. Below 1, several runs share one GPU; above 1, a run has one process per GPU. None
+            is one GPU if there are any.
+        cpus_per_run: Threads of a run; None divides the available ones.
+        retries: How often a run whose process was killed resumes from its checkpoint.
+
+    Raises:
+        InputError: For numbers out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        gpus_per_run: float | None = None,
+        cpus_per_run: int | None = None,
+        retries: int = 2,
+    ) -> None:
+        for name, value in (("workers", workers), ("cpus_per_run", cpus_per_run)):
+            if value is not None:
+                check_count(name, value)
+        if gpus_per_run is not None:
+            gpus = check_number("gpus_per_run", gpus_per_run, low=0)
+            if gpus > 1 and gpus != int(gpus):
+                raise InputError(
+                    "gpus_per_run above 1 must be whole", gpus, "A run gets whole GPUs then."
+                )
+        self.workers = workers
+        self.gpus_per_run = gpus_per_run
+        self.cpus_per_run = cpus_per_run
+        self.retries = check_count("retries", retries, low=0)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes of a run."""
+        return max(1, int(self.gpus_per_run or 0))
+
+    @abstractmethod
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+        """Do the tasks; yields the result of each, in the order in which they end."""
+
+    def ready(self, task: Task) -> Task:
+        """Return the task with the threads, processes and retries of this executor.
+
+        Raises:
+            InputError: In a process that is one of several of a launcher.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError(
+                "an executor that starts processes must itself run in one process",
+                f"{os.environ['WORLD_SIZE']} processes of a launcher",
+                "Start it without accelerate launch or torchrun, and say how many GPUs a run gets with --gpus-per-run.",
+            )
+        return replace(
+            task,
+            threads=self.cpus_per_run or task.threads,
+            processes=self.processes,
+            retries=self.retries,
+        )
+
+
+EXECUTORS: Registry[type[Executor]] = Registry("executor")
+"""Executors by name."""

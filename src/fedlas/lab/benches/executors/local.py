@@ -1,0 +1,385 @@
+"""Runs on this machine: one after the other, several in worker processes, or one in several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import torch
+
+from fedlas._core.check import InputError
+from fedlas._core.files import no_device, refuse_links, write_json
+from fedlas.lab.benches.executors.base import (
+    EXECUTORS,
+    Events,
+    Executor,
+    Task,
+    TaskResult,
+    attempt,
+    error_texts,
+    failed,
+    finish,
+)  # fmt: skip
+from fedlas.lab.runs.train import available_cores, limited_to
+
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+]
+
+
+def work(task: Task) -> TaskResult:
+    """Do a task in a process of its own, on this or another machine."""
+    try:
+        os.chdir(task.folder)
+    except OSError as error:
+        expected = "every machine must see the folder of the bench"
+        got = f"{task.folder} ({error.strerror})"
+        return TaskResult(
+            task.run.name,
+            error=f"executor: {expected}; got {got}. Use a file system that all share.",
+        )
+    os.environ.update(task.environment)
+    sys.argv = list(task.command)
+    if task.processes > 1:
+        return launch(task)
+    with limited_to(task.threads):
+        return attempt(task)
+
+
+def launch(task: Task) -> TaskResult:
+    """Do a task with ``task.processes`` processes of ``torchrun``.
+
+    Returns:
+        The first process's result. If a process was killed or failed, all are restarted and resume from the checkpoint,
+        at most ``task.retries`` times. An :class:`~fedlas._core.check.InputError` is final and is noted at once.
+
+    State:
+        The processes end with this one, however it ends.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # In the main thread torchrun replaces signal handlers for good; they are restored below.
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS} if main else {}
+    with TemporaryDirectory(prefix="fedlas-") as folder:
+        note = Path(folder, "error.json")
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=task.processes,
+            # restarts are made below, because only this code knows which errors are final
+            max_restarts=0,
+            run_id=task.run.name,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",  # the machine's name may not resolve
+            start_method=context().get_start_method(),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            for _ in range(task.retries + 1):
+                try:
+                    result: TaskResult = elastic_launch(config, _rank)(task, note)[0]
+                    return result
+                except ChildFailedError as error:
+                    # The rank itself noted its error, so the error is final and another start would repeat it.
+                    if note.exists():
+                        return failed(task.run, **json.loads(note.read_text(encoding="utf-8")))
+                    _, failure = error.get_first_failure()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    reason = f"one of its {task.processes} processes ended with {exit_text(failure.exitcode)}"
+    message: Any = failure.message  # what torchrun kept of an exception, else a sentence
+    text = message["extraInfo"]["py_callstack"] if isinstance(message, dict) else None
+    return failed(task.run, f"{reason} each of {task.retries + 1} times", text=text)
+
+
+def _rank(task: Task, note: Path) -> TaskResult:
+    """Return one of the processes. A final error is written to ``note``, because another process may end first."""
+    end_with_parent()
+    try:
+        with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
+            result = finish(task)
+    except InputError as error:
+        write_json(note, error_texts(error))
+        raise
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    return result
+
+
+@EXECUTORS.register("local")
+class LocalExecutor(Executor):
+    """On this machine, ``workers`` runs at a time; more than one are in processes of their own.
+
+    Args:
+        workers: Runs at a time; None is one a core where they have one thread each (small models without a GPU, see
+            :func:`~fedlas.lab.runs.build.threads_for`) or ``cpus_per_run``, else one.
+        gpus_per_run: As :class:`Executor`; each worker sees only its own GPUs. By default, workers share GPUs if there
+            are more workers than GPUs.
+        cpus_per_run: As :class:`Executor`; None is one for small models, else an equal share.
+        retries: As :class:`Executor`.
+
+    Raises:
+        InputError: For numbers out of range, or, once it starts, more GPUs than there are.
+
+    Note:
+        The output of workers goes to ``.workers/`` next to the run folders.
+    """
+
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+        """Do the tasks in their order."""
+        tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
+        count = min(self.workers or self._room(tasks[0]), len(tasks))
+        if (
+            count == 1
+            and self.processes == 1
+            and self.gpus_per_run is None
+            and self.cpus_per_run is None
+        ):
+            for task in tasks:
+                events.started(task)
+                with limited_to(task.threads):
+                    ended = attempt(task, show=events.show(task))
+                yield ended
+            return
+
+        # Divide GPUs and threads, and start the workers.
+        devices = [
+            _devices(number, count, self.gpus_per_run, visible_gpus()) for number in range(count)
+        ]
+        share = max(1, torch.get_num_threads() // count)
+        waiting = deque(replace(self.ready(task), threads=task.threads or share) for task in tasks)
+        starts: dict[str, int] = {}
+        workers = [
+            Worker(tasks[0].run.folder.parent, number, visible)
+            for number, visible in enumerate(devices)
+        ]
+        try:
+            while True:
+                # Give each free worker the next task.
+                for worker in workers:
+                    if worker.task is None and waiting:
+                        task = waiting.popleft()
+                        if task.run.name not in starts:
+                            events.started(task)
+                        starts[task.run.name] = starts.get(task.run.name, 0) + 1
+                        worker.give(task)
+                busy = [worker for worker in workers if worker.task is not None]
+                if not busy:
+                    return
+
+                # Collect what has ended; a task whose process was lost is done first.
+                ready = wait([worker.connection for worker in busy], timeout=0.1)
+                events.idle()
+                for worker in busy:
+                    if worker.connection not in ready or worker.task is None:
+                        continue
+                    task = worker.task
+                    result = worker.take()
+                    if isinstance(result, TaskResult):
+                        yield result
+                    elif starts[task.run.name] <= self.retries:
+                        events.lost(task, result)
+                        waiting.appendleft(task)
+                    else:
+                        yield failed(
+                            task.run,
+                            f"its process ended with {result}, {starts[task.run.name]} times",
+                        )
+        finally:
+            end([worker.process for worker in workers])
+
+    def _room(self, task: Task) -> int:
+        """Return runs at a time if nothing says how many."""
+        if (
+            task.threads is None
+            or self.gpus_per_run
+            or visible_gpus()
+            or int(os.environ.get("WORLD_SIZE", "1")) > 1
+        ):
+            return 1
+        return max(1, available_cores() // task.threads)
+
+
+def _devices(
+    worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]
+) -> str | None:
+    """Return ``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
+    if gpus_per_run is None:
+        return gpus[worker % len(gpus)] if gpus else None
+    if gpus_per_run == 0:
+        return ""
+    # runs per GPU: one run of 0.7, because two would need 1.4
+    share = max(1, int(1 / gpus_per_run + 1e-9))
+    needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
+    if needed > len(gpus):
+        expected = f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}"
+        raise InputError(expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
+    first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
+    return ",".join(gpus[first : first + max(1, int(gpus_per_run))])
+
+
+class Worker:
+    """A process that does one task after the other. It is replaced if it ends before its task does.
+
+    Args:
+        folder: Its output goes to ``.workers/NUMBER.log`` below.
+        number: Number of the worker.
+        devices: ``CUDA_VISIBLE_DEVICES`` of the process; None does not set it.
+
+    Attributes:
+        task: Current task; None while it waits.
+        connection: Ready for reading when the task has ended, or the process has.
+    """
+
+    def __init__(self, folder: Path, number: int, devices: str | None) -> None:
+        self.number = number
+        self.task: Task | None = None
+        self._log = refuse_links(folder, folder / ".workers") / f"{number}.log"
+        self._devices = devices
+        self.connection: Connection
+        self.process: Any
+        self._start()
+
+    def give(self, task: Task) -> None:
+        """Begin a task; the worker must be free."""
+        self.task = task
+        if not self.process.is_alive():
+            self.connection.close()
+            self._start()
+        with suppress(OSError):  # the process has just ended; `take` notices it
+            self.connection.send(task)
+
+    def take(self) -> TaskResult | str:
+        """Return the result of the task, or how the process ended. The next task then starts another process."""
+        self.task = None
+        try:
+            result: TaskResult = self.connection.recv()
+            return result
+        except (EOFError, OSError):
+            self.process.join(5)
+            return exit_text(self.process.exitcode)
+
+    def _start(self) -> None:
+        starter = context()
+        for last in (False, True):
+            self.connection, theirs = starter.Pipe()
+            self.process = starter.Process(
+                target=_serve,
+                args=(theirs, self._log, self._devices),
+                name=f"fedlas-worker-{self.number}",
+            )
+            try:
+                self.process.start()
+                return
+            except (
+                EOFError,
+                ConnectionError,
+            ):  # the server of forks was killed; the next start begins another
+                self.connection.close()
+                if last:
+                    raise
+            finally:
+                theirs.close()  # so that the pipe closes when the process ends
+
+
+def _serve(connection: Connection, log: Path, devices: str | None) -> None:
+    """Do the tasks of a connection until it closes. Output goes to ``log``."""
+    # Ctrl-C reaches all processes, and the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    with open_log(log) as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send(work(task))
+
+
+def open_log(path: Path) -> IO[str]:
+    """Open the file for a worker's output; a full or read-only disk, which each task names, gets none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return no_device(path).open("a")
+    except OSError:
+        return Path(os.devnull).open("a")
+
+
+@cache
+def context() -> Any:
+    """Return the multiprocessing context: forks of a server that has imported everything, where the system has that.
+
+    The server has used no accelerator and runs no threads, so that forking it is safe.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    starter = multiprocessing.get_context("forkserver")
+    # The first keeps the server from outliving this process while it imports the others.
+    modules = f"fedlas.lab.runs.orphan {__name__} accelerate rich.progress filelock torch._dynamo"
+    starter.set_forkserver_preload(modules.split())
+    return starter
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends, even if the parent was killed."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end(processes: Any) -> None:
+    """Terminate processes, and kill those that still run after a few seconds."""
+    for process in processes:
+        if process.pid is not None and process.is_alive():
+            process.terminate()
+    for process in processes:
+        if process.pid is not None:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def exit_text(code: int | None) -> str:
+    """Return how a process ended, as text: ``signal 9`` or ``exit status 1``."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return names.split(",")[:count] if names else [str(number) for number in range(count)]

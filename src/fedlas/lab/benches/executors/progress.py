@@ -1,0 +1,129 @@
+"""Progress of all runs of a bench: one bar over their epochs, or a line every ten minutes without a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from fedlas._core.terminal import Bar, say
+from fedlas.lab.benches.executors.base import Task, TaskResult
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train.log import Progress, ShowProgress
+
+_QUIET = 600.0
+"""Seconds between two lines without a terminal while no run ends."""
+
+
+class JointProgress(Bar):
+    """Shows the progress of the runs of a bench. A context manager.
+
+    Args:
+        console: ``rich.console.Console``.
+        tasks: All tasks of the bench.
+
+    Note:
+        Runs in this process report their steps; of runs in other processes the logs are read.
+    """
+
+    def __init__(self, console: Any, tasks: Sequence[Task]) -> None:
+        self._epochs = {task.run.name: task.run.recipe.train.epochs for task in tasks}
+        self._folders = {task.run.name: RunFolder(task.run.folder) for task in tasks}
+        self._done: dict[str, float] = {
+            name: len(folder.log) for name, folder in self._folders.items()
+        }
+        # Epochs of an earlier start took no time of this one, so that they would make the time left too short.
+        self._before = sum(self._done.values())
+        self._ended = 0
+        self._text = ""
+        self._looked = time.monotonic()
+        self._shown = time.monotonic()
+        super().__init__(
+            self._counted(), total=int(sum(self._epochs.values()) - self._before), on=console
+        )
+
+    def started(self, task: Task) -> None:
+        """Print the epoch after which a run resumes, if it began before."""
+        if done := self._done[task.run.name]:
+            say(f"{task.label}  resumes after epoch {done:.0f}", on=self.console)
+
+    def lost(self, task: Task, reason: str) -> None:
+        """Print that a run resumes in another process."""
+        done = len(RunFolder(task.run.folder).log)
+        text = f"{task.label}  its process ended ({reason}); it resumes after epoch {done}"
+        say(text, style="yellow", on=self.console)
+
+    def said(self, text: str) -> None:
+        """Print a message of an executor."""
+        say(text, style="dim", on=self.console)
+
+    def show(self, task: Task) -> ShowProgress:
+        """Return the function that shows a run of this process as a part of this bar."""
+        return partial(_part, self, task.run.name)
+
+    def ended(self, result: TaskResult) -> None:
+        """Count a run that finished, failed, or was left to another process."""
+        self._done[result.name], self._ended = self._epochs[result.name], self._ended + 1
+        self._shown = time.monotonic()
+        self.tell()
+
+    def due(self) -> bool:
+        """Return whether it is time to show something: at most twice a second."""
+        return time.monotonic() - self._looked >= 0.5
+
+    def idle(self) -> None:
+        """Read the logs of runs in other processes, at most twice a second."""
+        if self.due():
+            for name, folder in self._folders.items():
+                if self._done[name] < self._epochs[name]:
+                    self.at(name, len(RunFolder(folder.path).log))
+            self.tell()
+
+    def at(self, name: str, epochs: float) -> None:
+        """Note how many epochs of a run are done."""
+        if epochs > self._done[name]:
+            self._done[name], self._text = epochs, f"{name} {epochs:.0f}/{self._epochs[name]}"
+
+    def tell(self) -> None:
+        """Show how far the runs are."""
+        self._looked = time.monotonic()
+        self.update(
+            label=self._counted(), done=sum(self._done.values()) - self._before, text=self._text
+        )
+        if not self.live and self._looked - self._shown > _QUIET:
+            self.said(f"{self._counted()}: {self._text}")
+            self._shown = self._looked
+
+    def _counted(self) -> str:
+        return f"{self._ended} of {len(self._epochs)} runs"
+
+
+class _Part(Progress):
+    """Progress of one run of this process, shown in the bar of all."""
+
+    def __init__(self, joint: JointProgress, name: str, steps: int) -> None:
+        self._joint = joint
+        self._name = name
+        self._steps = steps
+
+    def due(self) -> bool:
+        return self._joint.live and self._joint.due()
+
+    def step(self, epoch: int, step: int, loss: float | None = None) -> None:
+        self._joint.at(self._name, epoch - 1 + step / self._steps)
+        if loss is not None:
+            self._joint.tell()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        self._joint.at(self._name, record["epoch"])
+        if self._joint.due():
+            self._joint.tell()
+
+
+@contextmanager
+def _part(
+    joint: JointProgress, name: str, _label: str, *, steps: int, **_more: Any
+) -> Iterator[Progress]:
+    yield _Part(joint, name, steps)

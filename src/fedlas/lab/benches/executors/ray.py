@@ -1,0 +1,151 @@
+"""The Ray executor: runs as tasks of a running cluster, or of a new one on this machine.
+
+Source:
+    Moritz et al.: Ray: A Distributed Framework for Emerging AI Applications, OSDI 2018. https://arxiv.org/abs/1712.05889
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.lab.benches.executors.base import (
+    EXECUTORS,
+    Events,
+    Executor,
+    Task,
+    TaskResult,
+    result_of,
+)
+from fedlas.lab.benches.executors.local import work
+
+
+@EXECUTORS.register("ray")
+class RayExecutor(Executor):
+    """On a Ray cluster, one task per run. Ray places the runs, and restarts a run whose process or machine was lost.
+
+    Args:
+        workers: Runs at a time; None is as many as the cluster has room for.
+        gpus_per_run: As :class:`Executor`; None is one if the cluster has any.
+        cpus_per_run: CPUs that a run reserves, and its threads.
+        retries: How often Ray restarts a run whose process was killed.
+        address: Address of the cluster, e.g. ``auto``; None is ``$RAY_ADDRESS``, else a cluster on this machine that
+            ends with the bench.
+
+    Raises:
+        InputError: For numbers out of range, or, once it starts, a cluster that cannot be reached or has no room for a
+            run.
+
+    Note:
+        All machines must see the bench's folder, the data and this package at the same paths. A restarted run resumes
+        from its checkpoint, and repeats at most one epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        gpus_per_run: float | None = None,
+        cpus_per_run: int = 1,
+        retries: int = 3,
+        address: str | None = None,
+    ) -> None:
+        super().__init__(
+            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
+        )
+        self.address = address or os.environ.get("RAY_ADDRESS") or None
+
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+        """Do the tasks, in their order as far as there is room."""
+        ready = deque(self.ready(task) for task in tasks)
+        with self._cluster() as ray:
+            gpus = self._gpus(ray.cluster_resources())
+            options = {"num_cpus": self.cpus_per_run, "num_gpus": gpus, "max_retries": self.retries}
+            with warnings.catch_warnings(action="ignore"):
+                # The function travels to the cluster once, and each call then brings only its task.
+                remote = ray.remote(work)
+            running: dict[Any, Task] = {}
+            try:
+                while ready or running:
+                    while ready and (self.workers is None or len(running) < self.workers):
+                        task = ready.popleft()
+                        if not gpus:  # Ray lets a task that reserves no GPU see all of them
+                            task = replace(
+                                task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""}
+                            )
+                        events.started(task)
+                        running[
+                            remote.options(**options, name=f"fedlas {task.run.name}").remote(task)
+                        ] = task
+                    # The short wait lets the progress bars move while nothing ends.
+                    done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
+                    events.idle()
+                    for reference in done:
+                        yield result_of(
+                            running.pop(reference),
+                            partial(ray.get, reference),
+                            ray.exceptions.RayError,
+                        )
+            finally:
+                # A bench that is stopped must not leave tasks on a cluster that others share.
+                for reference in running:
+                    ray.cancel(reference, force=True)
+
+    @contextmanager
+    def _cluster(self) -> Iterator[Any]:
+        """Ray, connected. A connection made here is closed at the end."""
+        # or Ray replaces the builtin print for good
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
+        # a user of this package cannot act on Ray's own
+        with warnings.catch_warnings(action="ignore"):
+            ray: Any = require("ray", extra="ray")
+            # A connection that was there before belongs to the caller and stays open.
+            ours = not ray.is_initialized()
+            if ours:
+                cpus = (
+                    self.workers * (self.cpus_per_run or 1)
+                    if self.workers and not self.address
+                    else None
+                )
+                try:
+                    ray.init(
+                        address=self.address,
+                        num_cpus=cpus,
+                        include_dashboard=False if self.address is None else None,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
+                except (ConnectionError, RuntimeError, ValueError) as error:
+                    got = f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})"
+                    fix = "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head."
+                    raise InputError("the cluster must be reachable", got, fix) from error
+        try:
+            yield ray
+        finally:
+            if ours:
+                with warnings.catch_warnings(action="ignore"):
+                    ray.shutdown()
+
+    def _gpus(self, there: dict[str, float]) -> float:
+        """Return GPUs of a run.
+
+        Raises:
+            InputError: If the cluster will never have room for a run.
+        """
+        total = there.get("GPU", 0.0)
+        gpus = float(total > 0) if self.gpus_per_run is None else self.gpus_per_run
+        cpus = self.cpus_per_run or 1
+        if gpus > total or cpus > there.get("CPU", 0.0):
+            expected = f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run"
+            fix = "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster."
+            raise InputError(expected, f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs", fix)
+        return gpus

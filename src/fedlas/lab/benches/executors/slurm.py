@@ -1,0 +1,166 @@
+"""The Slurm executor: runs as the jobs of one array.
+
+Source:
+    Yoo, Jette, Grondona: SLURM: Simple Linux Utility for Resource Management, JSSPP 2003.
+    https://doi.org/10.1007/10968987_3
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.extras import require
+from fedlas._core.files import refuse_links
+from fedlas.lab.benches.executors.base import (
+    EXECUTORS,
+    Events,
+    Executor,
+    Task,
+    TaskResult,
+    result_of,
+)
+from fedlas.lab.benches.executors.local import work
+
+
+@EXECUTORS.register("slurm")
+class SlurmExecutor(Executor):
+    """On Slurm, through submitit: an array with one job per run. A job resumes after a time limit or a preemption.
+
+    Args:
+        workers: Jobs at a time; None is as many as Slurm allows.
+        gpus_per_run: GPUs of a job, all on one machine; 0 for a cluster without GPUs.
+        cpus_per_run: CPUs of a job, and its threads.
+        retries: How often a job that reached its time limit is queued again.
+        minutes: Time limit of a job. A run that takes longer resumes from its checkpoint in another job.
+        setup: Shell commands before each job, such as ``module load cuda``.
+        sbatch: Further options of ``sbatch``, e.g. ``{partition: gpu, account: me, mem: 32GB}``; on the command line
+            ``--executor-set sbatch.partition=gpu``.
+        wait: Whether to wait for the jobs and report; if not, they are only submitted.
+
+    Raises:
+        InputError: For numbers out of range, or, once it starts, if there is no Slurm.
+
+    Note:
+        Ctrl-C cancels the jobs, as it stops the runs of every executor. The output of jobs and submitit's files go to
+        ``.slurm/`` next to the run folders, which all machines must see at the same path.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        gpus_per_run: int = 1,
+        cpus_per_run: int = 4,
+        retries: int = 3,
+        minutes: int = 240,
+        setup: Sequence[str] = (),
+        sbatch: dict[str, Any] | None = None,
+        wait: bool = True,
+    ) -> None:
+        super().__init__(
+            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
+        )
+        if gpus_per_run != int(gpus_per_run):
+            raise InputError("gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
+        check_count("minutes", minutes)
+        if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
+            raise InputError("setup must be a list of commands", setup, "Write setup=[...].")
+        if sbatch is not None and not isinstance(sbatch, dict):
+            raise InputError(
+                "sbatch must map options to values", sbatch, "Write sbatch={key: value}."
+            )
+        self.minutes = minutes
+        self.wait = wait
+        self.setup = list(setup)
+        self.sbatch = dict(sbatch or {})
+
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
+        """Submit the tasks and, with ``wait``, wait for them."""
+        executor = self._submitit(tasks)
+        folder = tasks[0].run.folder.parent
+        ready = [self.ready(task) for task in tasks]
+        # One array of jobs, and not a job for each run, lets Slurm limit how many run at a time.
+        with executor.batch():
+            jobs = [executor.submit(_Resumable(task)) for task in ready]
+        number = str(jobs[0].job_id).split("_")[0]
+        events.said(f"submitted as Slurm job {number}; its output is in {folder / '.slurm'}")
+        for task in ready:
+            events.started(task)
+        if not self.wait:
+            events.said(
+                f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}"
+            )
+            return
+        # From here an interrupt cancels the remaining jobs, because nothing would collect them.
+        pending = dict(zip(jobs, ready, strict=True))
+        try:
+            while pending:
+                for job, task in list(pending.items()):
+                    if job.done():
+                        del pending[job]
+                        yield result_of(task, job.result)
+                events.idle()
+                if pending:
+                    time.sleep(0.5)
+        finally:
+            for job in pending:
+                job.cancel(check=False)
+            if pending:
+                events.said(f"canceled {len(pending)} Slurm jobs of {number}")
+
+    def _submitit(self, tasks: Sequence[Task]) -> Any:
+        """Return a ``submitit.SlurmExecutor`` with these parameters.
+
+        Raises:
+            InputError: If there is no Slurm on this machine.
+        """
+        submitit = require("submitit", extra="slurm")
+        folder = job_folder(tasks[0].run.folder.parent)
+        try:
+            executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
+        except RuntimeError as error:
+            expected = "Slurm must be on this machine"
+            raise InputError(
+                expected, "no srun", "Start it on a machine of the cluster."
+            ) from error
+        executor.update_parameters(
+            nodes=1,
+            ntasks_per_node=1,
+            cpus_per_task=self.cpus_per_run,
+            gpus_per_node=int(self.gpus_per_run or 0) or None,
+            time=self.minutes,
+            job_name=f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}",
+            array_parallelism=min(len(tasks), self.workers or len(tasks)),
+            setup=self.setup or None,
+            stderr_to_stdout=True,
+            additional_parameters={"requeue": True, **self.sbatch},
+        )
+        return executor
+
+
+def job_folder(bench: Path) -> Path:
+    """Return the folder of submitit's files, into which no link may lead.
+
+    Raises:
+        InputError: If one does.
+    """
+    return refuse_links(bench, bench / ".slurm")
+
+
+class _Resumable:
+    """A task that submitit queues again after a time limit, where it resumes from its checkpoint."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self) -> TaskResult:
+        return work(self.task)
+
+    def checkpoint(self) -> Any:
+        """Return the job that submitit queues again."""
+        return require("submitit.helpers", extra="slurm").DelayedSubmission(self)

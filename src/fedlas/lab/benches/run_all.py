@@ -1,0 +1,199 @@
+"""All runs of a plan: checked before the first one starts, handed to an executor, each result printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.terminal import say
+from fedlas.lab.benches.executors import (
+    Executor,
+    JointProgress,
+    LocalExecutor,
+    Task,
+    TaskResult,
+    attempt,
+)
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled
+from fedlas.lab.runs.bench_folder import check_bench_folder, is_run, run_folders
+from fedlas.lab.runs.collect import check_alike, read_run
+from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
+from fedlas.lab.runs.environment import code_changes, environment
+from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.forecast import threads_for
+from fedlas.lab.runs.intervals import lacks_estimates
+from fedlas.lab.runs.measure import alarms_of, counted
+from fedlas.lab.runs.train import build_objective
+
+
+def notes_of(runs: Sequence[Run]) -> list[str]:
+    """Return a line if fits of finished runs warned; none without warnings."""
+    names = [run.name for run in runs if RunFolder(run.folder).metrics.get("notes")]
+    return (
+        [f"A fit warned in {counted(names)}; the report lists it under the runs."] if names else []
+    )
+
+
+@dataclass
+class BenchOutcome:
+    """Outcome of the runs of a bench, by run name, in the order of the plan.
+
+    Attributes:
+        finished: Runs that have metrics, those of earlier starts included.
+        failed: Error of each run that failed.
+        busy: Runs that another process is working on.
+        pending: Runs that were submitted and not waited for.
+    """
+
+    finished: list[str]
+    failed: dict[str, str]
+    busy: list[str]
+    pending: list[str]
+
+
+def run_all(
+    runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None
+) -> BenchOutcome:
+    """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
+
+    Args:
+        runs: From :func:`fedlas.lab.recipes.plan`.
+        executor: Where they happen; None is one after the other in this process.
+        console: ``rich.console.Console`` for a line a run; None makes one on standard error.
+
+    Raises:
+        InputError: Before any run starts: if the folder is something else's, a run's folder holds one of another
+            configuration or on other data, data or model cannot be had, or the executor cannot start.
+    """
+    executor = executor or LocalExecutor(workers=1)
+    device = new_accelerator().device
+    local = isinstance(executor, LocalExecutor)
+    _check_folders([settled(run, device) if local else begun(run) for run in runs])
+    todo = [run for run in runs if not _is_done(run)]
+    threads = None
+    new = [run for run in todo if not RunFolder(run.folder).is_finished]
+    # Build the first new run here: an error that all runs share shows once, before any worker starts.
+    for run in new[:1]:
+        splits = prepare_data(run)
+        warn_of_small_validation(len(splits.val))  # here too: the output of workers goes to files
+        build_objective(run, splits)
+        threads = threads_for(run)
+        for folder in _siblings(runs):
+            # a run of the plan fails by itself; another is no part of the report
+            with suppress(UnreadableError):
+                check_data(folder, data_fingerprint(run))
+    if new:
+        say(*_of_other_code(_siblings(runs)), style="yellow", wrap=True, stderr=True, on=console)
+    results: dict[str, TaskResult] = {}
+
+    def note(result: TaskResult, style: str | None = None) -> None:
+        results[result.name] = result
+        text = str(result.line)
+        if result.busy is not None:
+            text = f"skipped: {result.busy}"
+            style = "yellow"
+        elif result.error is not None:
+            text = f"failed: {result.error.removeprefix('InputError: ')}"
+            style = "red"
+        text = f"[{len(results)}/{len(runs)}] {result.name}  {text}"
+        say(*text.split("\n"), style=style, stderr=True, on=console)
+
+    for run in runs:
+        if run not in todo:
+            # A finished run is only read, which needs no worker.
+            note(attempt(Task.of(run, run.name)), "dim")
+    if todo:
+        tasks = [replace(Task.of(run, run.name), threads=threads) for run in todo]
+        progress = JointProgress(console, tasks)
+        # Closing the generator ends the workers, also after Ctrl-C.
+        with progress, closing(executor.results(tasks, progress)) as ended:
+            for result in ended:
+                progress.ended(result)
+                note(result)
+        ended_well = [
+            run for run in todo if run.name in results and results[run.name].line is not None
+        ]
+        # Whichever process did the first run decided the precision of all.
+        starts = [
+            start
+            for run in new[:1]
+            for start in RunFolder(run.folder).starts[-1:]
+            if "precision" in start
+        ]
+        say(
+            *(f"  precision {start['precision']}" for start in starts),
+            style="dim",
+            stderr=True,
+            on=console,
+        )
+        lines = [*notes_of(ended_well), *alarms_of(ended_well, runs[0].folder.parent)]
+        say(*lines, style="yellow", wrap=True, stderr=True, on=console)
+    return _outcome(runs, results)
+
+
+def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
+    """Return a line if runs of a bench were made with other code than this; none if all were made with it."""
+    now = environment()
+    changed = {folder.name: changes for folder in folders if (changes := code_changes(folder, now))}
+    if not changed:
+        return []
+    names = list(changed)
+    advice = "Where that matters, run all with another --out."
+    return [
+        f"{counted(names)} {'was' if len(names) == 1 else 'were'} made with other code: {changed[names[0]]}. {advice}"
+    ]
+
+
+def _is_done(run: Run) -> bool:
+    """Return whether a run is finished and has its intervals, as far as they can be computed."""
+    folder = RunFolder(run.folder)
+    if not folder.is_finished:
+        return False
+    try:
+        return not lacks_estimates(read_run(folder))
+    except (ValueError, InputError, OSError):  # its error is shown when its turn comes
+        return True
+
+
+def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOutcome:
+    by_name = {run.name: results[run.name] for run in runs if run.name in results}
+    return BenchOutcome(
+        finished=[name for name, result in by_name.items() if result.line is not None],
+        failed={name: result.error for name, result in by_name.items() if result.error is not None},
+        busy=[name for name, result in by_name.items() if result.busy is not None],
+        pending=[run.name for run in runs if run.name not in results],
+    )
+
+
+def _check_folders(runs: Sequence[Run]) -> None:
+    """Refuse to put runs into a folder with others that the report could not compare them with."""
+    for place in dict.fromkeys(run.folder.parent for run in runs):
+        check_bench_folder(place)
+    for run in runs:
+        with suppress(UnreadableError):  # it fails by itself, when its turn comes
+            check_claim(run)
+    planned = {run.folder for run in runs}
+    siblings = [folder for folder in _siblings(runs) if folder.path not in planned]
+    others = [(f.name, f.config) for f in siblings if is_run(f) and f.config and not f.is_derived]
+    configs = [*others, *((run.name, run.config()) for run in runs)]
+    # What the machines of a cluster decide is not known yet.
+    free = {key for run in runs for key in left_open(run)}
+    known = [
+        (name, {**config, "train": {k: v for k, v in config["train"].items() if k not in free}})
+        for name, config in configs
+    ]
+    check_alike(known, "Use the old settings, or another --out for the new ones.")
+
+
+def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
+    """Return the run folders of the bench, those of other losses and seeds included."""
+    return [
+        folder
+        for bench in dict.fromkeys(run.folder.parent for run in runs)
+        for folder in run_folders(bench)
+    ]

@@ -1,0 +1,159 @@
+"""Tables that pyarrow reads; its errors about rows become our own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.predictions import sources
+from fedlas.predictions.cells import TableChunk, floating, number_in
+from fedlas.predictions.sources import TableSource
+
+_LONGEST = 2**20
+"""Most bytes of a text in a cell."""
+
+_TEMPLATES = {
+    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
+        "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
+        "Name columns of scores, or leave out rows of NA with --drop-missing.",
+    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
+        "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
+    r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
+        "every row must have {most} cells like the header; {got} in row {row} of {file}; Quote cells that hold commas.",
+    r"Column\(/(?P<column>[^/]*).*\) changed from (?P<first>\w+) to (?P<got>\w+) in row (?P<row>\d+)":
+        "column {column!r} must hold values of one kind; {first} and, in row {row} of {file}, {got}; Use one kind.",
+    r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
+        "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
+    r"straddling object":
+        "every row must be shorter than 64 MiB; a longer one in {file}; "
+        "Look for a quote that is never closed, or leave out columns of long text.",
+    r"field larger than field limit":
+        "names of columns must be shorter than 131,072 characters; a longer one in {file}; Check the first line.",
+}  # fmt: skip
+"""pyarrow's errors about a row, and ours for each: expected, got and fix."""
+
+
+class Arrow(TableSource):
+    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV.
+
+    Attributes:
+        rows: The rows of the last chunk with all columns: an Arrow array of lines, or a record batch.
+    """
+
+    rows: Any = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.label = path.name
+        self.notes = list[str]()
+        self._rows = 0
+        pyarrow_module()
+        with self._guard():
+            self.names = self._names()
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`~fedlas.predictions.sources.TableSource.chunks`."""
+        self._rows = 0
+        with self._guard():
+            for table, rows in self._blocks(numbers, others):
+                chunk = self._chunk(table, numbers, others)
+                for start in range(0, len(rows), sources.ROWS):
+                    part = slice(start, start + sources.ROWS)
+                    self.rows = rows[part]
+                    yield chunk.part(part)
+                self._rows += len(rows)
+
+    def _names(self) -> list[str]:
+        raise NotImplementedError
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        """Yield some rows of these columns, and the same rows with all columns."""
+        raise NotImplementedError
+
+    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        return TableChunk(
+            np.arange(self._rows, self._rows + table.num_rows) + 1,
+            {name: self._column(_whole(table.column(name)), name) for name in numbers},
+            {name: _plain_values(_whole(table.column(name))) for name in others},
+            self.label,
+        )
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # pyarrow raises many kinds where a file is damaged
+            text = " ".join(str(error).split())
+            for pattern, template in _TEMPLATES.items():
+                if match := re.search(pattern, text):
+                    where = match.groupdict("") | {"file": self.label}
+                    # pyarrow counts rows of a block: of CSV from 1, of JSON from 0.
+                    if "row" in where:
+                        where["row"] = str(int(where["row"]) + self._rows + text.startswith("JSON"))
+                    if "number" in where:
+                        where["column"] = self.names[int(where["number"])]
+                    parts = (part.format_map(where) for part in template.split("; "))
+                    raise InputError(*parts) from error
+            fix = "Check the file; text must be UTF-8, not Latin-1."
+            expected = f"the file must be a readable {self.path.suffix} file"
+            raise InputError(expected, f"{self.path} ({text})", fix) from error
+
+    def _column(self, values: Any, name: str) -> NDArray[Any]:
+        """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
+        types = pyarrow_module().types
+        shape = [len(values)]
+        if hasattr(values, "value_lengths"):
+            lengths = values.value_lengths().fill_null(0).to_numpy()
+            shape.append(int(lengths.max()))
+            for row in np.flatnonzero(lengths != lengths.max())[:1]:
+                expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
+                got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
+                raise InputError(expected, got, "Write one number for each class.")
+            values = values.flatten()
+        if types.is_dictionary(values.type) or types.is_string(values.type):
+            # Numbers with percent signs, or that JSON lines have in quotes.
+            texts = _plain_values(values)
+            numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
+            values = pyarrow_module().array([numbers[text] for text in texts], "float64")
+        if types.is_integer(values.type) or types.is_decimal(values.type):
+            values = values.cast("float64")
+        return floating(name, values.to_numpy(zero_copy_only=False), self.label).reshape(shape)
+
+
+def _whole(column: Any) -> Any:
+    """Return a column as one array."""
+    return column.combine_chunks() if hasattr(column, "combine_chunks") else column
+
+
+def _plain_values(column: Any) -> list[Any]:
+    """Return the values of a column as Python objects; equal texts of a dictionary are one object."""
+    types = pyarrow_module().types
+    texts = column.dictionary if types.is_dictionary(column.type) else column
+    if types.is_string(texts.type) or types.is_large_string(texts.type):
+        lengths = pyarrow_module(".compute").binary_length(texts)
+        longest = pyarrow_module(".compute").max(lengths).as_py() or 0
+        if longest > _LONGEST:
+            fix = "Leave out columns of long text, or look for a quote that is never closed."
+            got = f"{longest:,} bytes in a cell"
+            raise InputError("a text must be shorter than 1 MiB", got, fix)
+    if texts is column:
+        values: list[Any] = column.to_pylist()
+        return values
+    numbers = column.indices.unique().drop_null()
+    by_number = dict(zip(numbers.to_pylist(), texts.take(numbers).to_pylist(), strict=True))
+    return [by_number.get(number) for number in column.indices.to_pylist()]
+
+
+def pyarrow_module(module: str = "") -> Any:
+    """Return pyarrow, or a module of it."""
+    return require(f"pyarrow{module}", extra="tables")

@@ -1,0 +1,172 @@
+"""Parquet files, and the bytes that their columns take in memory, by the headers of their pages.
+
+pyarrow's limits hold for the footer alone: a page of 900 bytes may expand to gigabytes, and the footer may claim less.
+pyarrow also ends the process where it reads the sizes of a column from some damaged footers, so they are read here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from fedlas._core.check import InputError
+from fedlas.predictions import sources
+from fedlas.predictions.arrow import Arrow, pyarrow_module
+
+_FREE = 2**26
+_MOST_RATIO = 1000
+"""Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
+LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
+"""Largest text and list in the footer of a Parquet file."""
+
+
+class Parquet(Arrow):
+    """A Parquet file.
+
+    Attributes:
+        keeps_all: Whether ``rows`` hold all columns, with their types.
+    """
+
+    keeps_all = False
+
+    def _names(self) -> list[str]:
+        with pyarrow_module(".parquet").ParquetFile(self.path, **LIMITS) as file:
+            self.schema = file.schema_arrow
+        return list(self.schema.names)
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        names = dict.fromkeys([*numbers, *others])
+        texts = [name for name in names if self._is_text(name)]
+        columns = self.names if self.keeps_all else list(names)
+        check_expansion(self.path, columns)
+        # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
+        # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
+        with pyarrow_module(".parquet").ParquetFile(
+            self.path, read_dictionary=[] if self.keeps_all else texts, pre_buffer=False, **LIMITS
+        ) as file:
+            for batch in file.iter_batches(batch_size=sources.ROWS, columns=columns):
+                yield batch, batch
+
+    def _is_text(self, name: str) -> bool:
+        """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""
+        types = pyarrow_module().types
+        kind = self.schema.field(name).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if types.is_string(kind) or types.is_large_string(kind):
+            return True
+        parts = [kind.value_type] if hasattr(kind, "value_type") else [kind]
+        simple = (types.is_primitive, types.is_decimal, types.is_null)
+        if not any(is_kind(part) for is_kind in simple for part in parts):
+            fix = "Write numbers or text, or lists of numbers."
+            raise InputError(
+                f"column {name!r} must hold numbers or text", f"{kind} in {self.label}", fix
+            )
+        return False
+
+
+def check_expansion(path: Path, names: Collection[str]) -> None:
+    """Refuse columns that take far more memory than the file takes on the disk.
+
+    Raises:
+        InputError: If they do.
+        ValueError: If the file is damaged.
+    """
+    size = 0
+    end = 0
+    with path.open("rb") as file:
+        for start, length in sorted(_columns(file, names)):
+            if start < end:
+                raise ValueError("two columns share a page")
+            end = start + length
+            size += _expanded(file, start, end)
+    on_disk = path.stat().st_size
+    if size > max(_FREE, _MOST_RATIO * on_disk):
+        expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
+        got = f"{size:,} bytes in {on_disk:,} of {path.name}"
+        fix = "Write it without compression, if its content is right."
+        raise InputError(expected, got, fix)
+
+
+# The numbers are those of fields in parquet.thrift.
+def _columns(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Yield where the pages of each row group of the columns start, and their length."""
+    file.seek(-8, os.SEEK_END)
+    size = int.from_bytes(file.read(4), "little")
+    file.seek(-8 - size, os.SEEK_END)
+    for group in _struct(io.BytesIO(file.read(size)))[4]:
+        for column in group[1]:
+            meta = column[3]
+            # the first part of the path: a list column has further ones
+            if meta[3][0].decode() in names:
+                # pages of data begin after those of a dictionary
+                yield min(offset for offset in (meta[9], meta[11]) if offset > 0), meta[7]
+
+
+def _expanded(file: IO[bytes], start: int, end: int) -> int:
+    """Return the bytes of the pages between two places in memory."""
+    file.seek(start)
+    values = 0
+    size = 0
+    while file.tell() < end:
+        page = _struct(file)
+        size += page[2]
+        # headers of data, of a dictionary, and of data of version 2
+        values += sum(page[kind][1] for kind in (5, 7, 8) if kind in page)
+        if min(page[2], page[3], values) < 0:
+            raise ValueError("a page of negative size")
+        file.seek(page[3], os.SEEK_CUR)
+    # lists have more values than rows, and text more bytes than values
+    return max(8 * values, size)
+
+
+def _struct(file: IO[bytes]) -> dict[int, Any]:
+    """Return the fields of a struct in Thrift's compact protocol, by their numbers."""
+    fields: dict[int, Any] = defaultdict(int)
+    number = 0
+    while head := _read(file, 1)[0]:
+        number = number + (head >> 4) if head >> 4 else _value(file, 4)
+        fields[number] = _value(file, head & 15)
+    return fields
+
+
+def _value(file: IO[bytes], kind: int) -> Any:
+    """Return a value of a kind of Thrift: numbers, bytes, lists and structs."""
+    if kind in (1, 2):  # the kind says whether it is true
+        return kind
+    if kind in (4, 5, 6):
+        number = _varint(file)
+        return (number >> 1) ^ -(number & 1)
+    if kind in (3, 7):
+        return _read(file, 1 if kind == 3 else 8)
+    if kind == 8:
+        return _read(file, _varint(file))
+    if kind == 9:
+        head = _read(file, 1)[0]
+        length = _varint(file) if head >> 4 == 15 else head >> 4
+        element = 3 if head & 15 in (1, 2) else head & 15
+        return [_value(file, element) for _ in range(length)]
+    if kind == 12:
+        return _struct(file)
+    raise ValueError(f"a field of kind {kind} in its metadata")
+
+
+def _varint(file: IO[bytes]) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = _read(file, 1)[0]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            break
+    return value
+
+
+def _read(file: IO[bytes], length: int) -> bytes:
+    content = file.read(min(length, 2**26))
+    if len(content) < length:
+        raise ValueError("its metadata end too early")
+    return content
