@@ -31,8 +31,8 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     Args:
         model: The model, changed in place.
         path: ``.safetensors``; a folder with ``model.safetensors`` in it; or a file of ``torch.save`` that holds
-            tensors only: a state dict, or a mapping with one under a key such as ``state_dict`` or ``model``. It is read with
-            ``weights_only=True``, so no code runs.
+            tensors only: a state dict, or a mapping with one under a key such as ``state_dict`` or ``model``. It is
+            read with ``weights_only=True``, so no code runs.
 
     Returns:
         Notes, one sentence each, e.g. that the head starts untrained.

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.run_all import run_all
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
