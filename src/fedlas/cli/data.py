@@ -78,6 +78,8 @@ def _verdict(name: str, checked: Checked) -> list[str]:
             *(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")),
             fix,
         ]
-    read = "every sample was read" if checked.decoded else "images were not read (leave out --quick)"
+    read = (
+        "every sample was read" if checked.decoded else "images were not read (leave out --quick)"
+    )
     size = "is as published" if checked.expected is not None else "can be used"
     return [f"{name} {size}; {read}."]

@@ -277,7 +277,7 @@ def test_the_verbs(tmp_path, capsys, monkeypatch):
 
     monkeypatch.delenv("FEDLAS_DATA", raising=False)
     assert main(["data", "check", "digits"]) == 0
-    assert "digits can be used; every image was read." in capsys.readouterr().out
+    assert "digits can be used; every sample was read." in capsys.readouterr().out
     root = str(FAKES["cub"](tmp_path))
     assert main(["data", "check", "cub", root, "--quick"]) == 1
     out = capsys.readouterr().out
