@@ -20,7 +20,7 @@ from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag,
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.bench_folder import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose.study import (
+from fedlas.lab.studies.diagnose import (
     RunGroup,
     Study,
     grouped,

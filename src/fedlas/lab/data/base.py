@@ -13,8 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, check_number, describe, suggestion
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.registry import Registry
-from fedlas.lab.data.files import Files
-from fedlas.lab.data.items import Items, shown
+from fedlas.lab.data.files import Files, Items, shown
 
 Flip = bool | Literal["alternating"]
 

@@ -7,7 +7,7 @@ In: a registry name (or ``timm:NAME``), classes, channels and image size. Out: a
 from __future__ import annotations
 
 # Importing a module registers its models.
-from fedlas.lab.models import airnet, hf_models, mlp, residual, timm_models, torchvision_models  # noqa: F401
+from fedlas.lab.models import airnet, library_models, mlp, residual, torchvision_models  # noqa: F401
 from fedlas.lab.models.base import LIBRARIES, MODELS, build_model
 
 __all__ = ["LIBRARIES", "MODELS", "build_model"]

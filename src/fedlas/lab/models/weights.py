@@ -15,7 +15,7 @@ from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.features import find_head
-from fedlas.lab.models.hf_models import load_pretrained
+from fedlas.lab.models.library_models import load_pretrained
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the weights in a checkpoint, in the order of search."""

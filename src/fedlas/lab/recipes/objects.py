@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, describe
 from fedlas._core.registry import Registry
 from fedlas.lab.data import Images, Source
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Items
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 
 _CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")

@@ -18,7 +18,7 @@ from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.disk import data_folder
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Items
 from fedlas.lab.data.shift.variants import (
     OpenSet,
     corrupted,

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
-from fedlas.lab.data.files import Files
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Files, Items
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 

@@ -14,8 +14,7 @@ from fedlas.cli.diagnose import summary_table
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.diagnose import study_run
-from fedlas.lab.studies.diagnose.study import grouped
+from fedlas.lab.studies.diagnose import grouped, study_run
 
 
 @pytest.fixture(scope="module")
