@@ -40,7 +40,7 @@ from fedlas.calibrators._fit.state import fitted, load_map, numbers_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
-from fedlas.stats.weights import effective_samples
+from fedlas.stats.proportion import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
