@@ -40,14 +40,14 @@ sizes = [400, 400, 997]
 train, val, test = zip(images.split(sizes), torch.tensor(digits.target).split(sizes), strict=True)
 
 # %%
-# Five seeds of three losses; what has run is not run again.
+# Five seeds of two losses; what has run is not run again.
 
 result = lab.bench(
     train,
     val,
     test,
     models={"network": Network},
-    losses={"ce": None, "ls": None, "squeezed": Squeezed},
+    losses={"ce": None, "squeezed": Squeezed},
     out="runs",
     settings={"train": {"epochs": 60}},
 )
