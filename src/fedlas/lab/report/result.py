@@ -31,7 +31,7 @@ from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
-from fedlas.present.page import themed_svg, write_picture
+from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.table import (
     Block,
     Cell,
@@ -102,6 +102,10 @@ class BenchResult:
         last = [Column("mean rank")] if ranks else []
         title = f"{about.head}, {self.name}"
         return Table((Column("method", words=True), *heads, *last), tuple(rows), title)
+
+    def tables(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[Table]:
+        """Return the table of one data set or model; of several one for each metric."""
+        return [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
 
     def ranks(self, metric: str = "nll") -> RankComparison:
         """Return the mean ranks of the methods over data sets or models, with their tests.
@@ -224,10 +228,9 @@ class BenchResult:
 
     def to_latex(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return LaTeX: one table of one data set; of several a table for each metric. It needs ``booktabs``."""
-        tables = [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
         return "\n\n".join(
             latex(table, caption=f"{table.title}. {self.caption()}", label=f"{self.name}-{number}")
-            for number, table in enumerate(tables, start=1)
+            for number, table in enumerate(self.tables(metrics), start=1)
         )
 
     def to_frame(self) -> Any:
@@ -260,13 +263,28 @@ class BenchResult:
         shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
         return seed_values(values, floors=shown, label=about.head)
 
+    def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
+        """Return a page with sentences, tables and figures; one file that needs nothing else."""
+        return render(
+            "comparison.html.j2",
+            room="fedlas.lab.report",
+            title=f"Comparison of methods: {self.name}",
+            made=made_by(),
+            sentences=self.sentences(metrics),
+            missing=self.missing(),
+            tables=self.tables(metrics),
+            caption=self.caption(),
+            pictures=[figure(self.figure(m), f"Methods by {column(m).title}") for m in metrics],
+        )
+
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
-        """Write ``comparison.tex``, and a figure for each metric as PDF and SVG; return their paths.
+        """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
 
         Raises:
             InputError: If the folder cannot be written to.
         """
-        written = [write_text(folder / "comparison.tex", self.to_latex(metrics) + "\n")]
+        texts = {"html": self.html(metrics), "tex": self.to_latex(metrics) + "\n"}
+        written = [write_text(folder / f"comparison.{kind}", text) for kind, text in texts.items()]
         for metric in metrics:
             picture = self.figure(metric).figure
             paths = (folder / f"comparison-{metric}.{kind}" for kind in ("pdf", "svg"))
