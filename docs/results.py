@@ -639,8 +639,8 @@ def _network(name: str) -> str:
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
-    "setting": _settings, "calibrated": _calibrated, "published": _published, "levels": _levels, "corrupted": _corrupted,
-    "detected": _detected, "repaired": _repaired,
+    "setting": _settings, "calibrated": _calibrated, "published": _published, "levels": _levels,
+    "corrupted": _corrupted, "detected": _detected, "repaired": _repaired,
 }  # fmt: skip
 
 
