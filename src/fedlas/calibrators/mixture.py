@@ -66,6 +66,7 @@ class CalibratedMixture(nn.Module):
         side_share: Weights of members and regressions, and the last map; None without features.
         keep_class: Whether the class with the largest logit gets the largest probability.
         dropped: Names of members that were left out.
+        notes: Sentences on rows that the fit left out.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class CalibratedMixture(nn.Module):
         *,
         keep_class: bool,
         dropped: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.kinds = dict(kinds)
         self.dropped = dropped
+        self.notes = notes
         self.members = nn.ModuleList(members)
         self.share = share
         self.side = side

@@ -11,13 +11,12 @@ from fedlas._core.check import check_choice, check_count
 from fedlas.calibrators._fit.doubts import at_bound, with_doubts
 from fedlas.calibrators._fit.state import must, scalar
 from fedlas.calibrators._fit.temperature_search import (
-    nearby_temperature,
     nll_temperature,
+    temperatures_of_parts,
 )
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
-from fedlas.metrics.sums import has_weights
 from fedlas.predictions import Predictions
 
 __all__ = ["ECE_GRID", "DriftTemperature", "TemperatureScaling"]
@@ -140,16 +139,19 @@ class TemperatureScaling(SingleTemperature):
             at_end = temperature in (ECE_GRID[0], ECE_GRID[-1])
             ends = [f"temperature {temperature:g}"] if at_end else []
             return Divided.at(temperature, at_bound(*ends, objective="ECE"))
-        if isinstance(start, Divided):
-            near = start.temperature.item()
-            return Divided.at(near if start.is_held else nearby_temperature(val, near))
         best = nll_temperature(val)
         return Divided.at(best.value, best.doubt)
+
+    def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
+        """Return maps of parts of the samples, by two steps from the map of all."""
+        if self.objective == "ece":
+            return super().fit_parts(val, parts, start)
+        return [Divided.at(each) for each in temperatures_of_parts(val, parts, start)]
 
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
     """Return the temperature of :data:`ECE_GRID` with the lowest ECE, the first among equals."""
-    sums = {temperature: BinSums(num_bins, has_weights(val)) for temperature in ECE_GRID}
+    sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     # Chunks outside, so that the logits come from memory once and not once for each temperature.
     for chunk in chunks(val):
         for temperature, bins in sums.items():

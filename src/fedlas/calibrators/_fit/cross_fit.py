@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import Predictions
-
-
-class Member(Protocol):
-    """What a mixture asks of a calibrator."""
-
-    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module:
-        """Return the map fitted on ``val``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +38,6 @@ class CrossFit:
         """All rows that are held out, fold by fold."""
         return torch.cat(self.held_out)
 
-    def train(self, fold: int, dear: bool) -> Predictions:
-        """Return the samples without a fold; for dear members a part of them."""
-        rows = (self.folds != fold) & (self.thinned if dear else True)
-        weights = None if self.val.weights is None else self.val.weights[rows]
-        return Predictions(
-            self.val.logits.cpu()[rows], self.val.target.cpu()[rows], weights=weights
-        )
-
     def whole(self, dear: bool) -> Predictions:
         """Return all samples without features; for dear members a part of them."""
         val = self.val if self.val.features is None else self.val._replaced(features=None)
@@ -60,7 +45,7 @@ class CrossFit:
 
     def log_probs(
         self,
-        members: Mapping[str, Member | None],
+        members: Mapping[str, Calibrator | None],
         maps: Mapping[str, nn.Module],
         dear: frozenset[str],
     ) -> Tensor:
@@ -71,19 +56,23 @@ class CrossFit:
             maps: Their maps of all samples.
             dear: Names of the members that are fitted on a part of the rows.
         """
+        inside = torch.stack([self.folds != fold for fold in range(len(self.held_out))])
+        parts = inside * weights_of(self.val)
+        fits: list[list[nn.Module]] = []
+        for name, member in members.items():
+            if member is None:
+                fits.append([nn.Identity()] * len(parts))
+                continue
+            rows = parts[:, self.thinned] if name in dear else parts
+            fits.append(member.fit_parts(self.whole(name in dear), rows, maps[name]))
         logits = self.val.logits.cpu()
-        parts = []
+        results = []
         for fold, rows in enumerate(self.held_out):
-            train = {kind: self.train(fold, kind) for kind in {name in dear for name in members}}
-            fits = [
-                nn.Identity() if member is None else member.fit_map(train[name in dear], maps[name])
-                for name, member in members.items()
+            results += [
+                torch.stack([fit[fold](each) for fit in fits])
+                for _, each in double_rows(logits[rows])
             ]
-            chunks = [
-                torch.stack([fit(each) for fit in fits]) for _, each in double_rows(logits[rows])
-            ]
-            parts.append(torch.cat(chunks, dim=1).log_softmax(dim=2))
-        return torch.cat(parts, dim=1)
+        return torch.cat(results, dim=1).log_softmax(dim=2)
 
 
 def label_log_probs(log_probs: Tensor, target: Tensor) -> Tensor:

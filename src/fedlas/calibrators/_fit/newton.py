@@ -12,7 +12,6 @@ Note:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,9 +29,12 @@ _SHRINK = (5**0.5 - 1) / 2
 
 
 class ConvexProblem(Protocol):
-    """A convex function of one vector, with the curvature at the point where it was last evaluated."""
+    """A convex function of a vector, or several, with the curvature where it was last evaluated.
 
-    def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
+    Points have the shape ``(..., P)``, values ``(...)``.
+    """
+
+    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient at ``point``, where :meth:`curvature` and :meth:`precondition` then apply."""
 
     def curvature(self, direction: Tensor) -> Tensor:
@@ -47,83 +49,88 @@ class Minimum:
     """Where the search ended.
 
     Attributes:
-        point: The vector.
-        value: The function there.
+        point: The vectors ``(..., P)``.
+        value: The functions there ``(...)``.
         gradient_norm: Norm of the gradient in the metric of the preconditioner, ``sqrt(g . M g)``. Half its square is
             about the distance of the value from the minimum, in any units of the parameters.
-        converged: Whether that norm is within the tolerance.
+        converged: Whether that norm is within the tolerance ``(...)``.
     """
 
     point: Tensor
-    value: float
-    gradient_norm: float
-    converged: bool
+    value: Tensor
+    gradient_norm: Tensor
+    converged: Tensor
 
 
 @torch.no_grad()
 def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) -> Minimum:
-    """Return the minimum of a convex problem.
+    """Return the minimum of a convex problem, or of several at once: each takes the steps that it would take alone.
 
     Args:
         problem: Twice differentiable, with a positive definite Hessian.
-        start: Float64 vector to start from.
+        start: Float64 vectors to start from ``(..., P)``.
         tolerance: Gradient norm to reach, in the metric of the preconditioner.
 
     Returns:
-        The last point; deterministic.
+        The last points; deterministic.
     """
     point = start
     value, gradient = problem.evaluate(point)
-    norm = _norm(problem, gradient)
+    rough = problem.precondition(gradient)
+    norm = (gradient * rough).sum(dim=-1).sqrt()
+    stuck = torch.zeros_like(norm, dtype=torch.bool)
     for _ in range(_MOST_STEPS):
-        if norm <= tolerance:
+        going = ~stuck & (norm > tolerance)
+        if not going.any():
             break
-        direction = _direction(problem, gradient, norm)
-        slope = float(gradient @ direction)
-        size = 1.0
+        direction = _direction(problem, gradient, rough, norm, going)
+        slope = (gradient * direction).sum(dim=-1)
+        size = going.double()
         for _ in range(_MOST_HALVINGS):
-            new_point = point + size * direction
+            new_point = point + size.unsqueeze(-1) * direction
             new_value, new_gradient = problem.evaluate(new_point)
             # Near the minimum the value changes by less than its rounding; the full step is accepted there.
-            if new_value <= value + _ENOUGH * size * slope + _ROUNDING * abs(value):
+            highest = value + _ENOUGH * size * slope + _ROUNDING * value.abs()
+            high = going & ~(new_value <= highest)
+            if not high.any():
                 break
-            size /= 2
-        else:
-            break
-        new_norm = _norm(problem, new_gradient)
-        if new_value >= value and new_norm >= norm:  # rounding prevents any further progress
-            break
-        point = new_point
-        value = new_value
-        gradient = new_gradient
-        norm = new_norm
+            size = torch.where(high, size / 2, size)
+        new_rough = problem.precondition(new_gradient)
+        new_norm = (new_gradient * new_rough).sum(dim=-1).sqrt()
+        # Rounding prevents any further progress where neither the value nor the gradient falls.
+        stuck = stuck | high | (going & (new_value >= value) & (new_norm >= norm))
+        moved = going & ~stuck
+        wide = moved.unsqueeze(-1)
+        point = torch.where(wide, new_point, point)
+        gradient = torch.where(wide, new_gradient, gradient)
+        rough = torch.where(wide, new_rough, rough)
+        value = torch.where(moved, new_value, value)
+        norm = torch.where(moved, new_norm, norm)
     return Minimum(point, value, norm, norm <= tolerance)
 
 
-def _norm(problem: ConvexProblem, gradient: Tensor) -> float:
-    return math.sqrt(float(gradient @ problem.precondition(gradient)))
-
-
-def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
+def _direction(
+    problem: ConvexProblem, gradient: Tensor, rough: Tensor, norm: Tensor, going: Tensor
+) -> Tensor:
     """Return a descent direction: an approximate solution of ``H d = -gradient``, more accurate near the minimum."""
     # Preconditioned conjugate gradients.
     direction = torch.zeros_like(gradient)
     residual = -gradient
-    rough = problem.precondition(residual)
-    search = rough
-    size = float(residual @ rough)
+    search = -rough
+    size = norm.square()
     # The accuracy of the step grows as the gradient falls, which keeps the convergence faster than linear.
-    goal = (min(0.1, math.sqrt(norm)) * norm) ** 2
+    goal = (norm.sqrt().clamp(max=0.1) * norm).square()
     for _ in range(_MOST_PRODUCTS):
         product = problem.curvature(search)
-        step = size / float(search @ product)
+        step = torch.where(going, size / (search * product).sum(dim=-1), 0.0).unsqueeze(-1)
         direction = direction + step * search
         residual = residual - step * product
         rough = problem.precondition(residual)
-        following = float(residual @ rough)
-        if following <= goal:
+        following = (residual * rough).sum(dim=-1)
+        going = going & (following > goal)
+        if not going.any():
             break
-        search = rough + following / size * search
+        search = rough + torch.where(going, following / size, 0.0).unsqueeze(-1) * search
         size = following
     return direction
 

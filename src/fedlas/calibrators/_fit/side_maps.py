@@ -8,30 +8,46 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.calibrators._fit.residual import Regressions
-from fedlas.calibrators._fit.state import Numbers
+from fedlas.calibrators._fit.state import Numbers, must
 
 _CLIP = 8.0
 """Standardized features are clipped here."""
 _TOP = 5
 """Largest log-probabilities that the adaptive temperature depends on."""
 _LEAST_LOG = -20.0
+NORM = 30.0
+"""Mean squared norm of the features in every basis, so that one path of ridges suits all."""
+_ONE_GROUP = NORM**-0.5
+"""An indicator of a group is 1 times this number's inverse in its direction."""
 
 
 class LinearBasis(Numbers):
-    """Standardized, clipped features in uncorrelated directions, the widest first.
+    """Standardized, clipped features in uncorrelated directions, the widest first; then indicators of groups.
 
     Attributes:
         mean: ``(D,)``.
         scale: Unit of each column ``(D,)``.
         rotation: ``(D, R)``.
         center: Mean after the rotation ``(R,)``.
+        groups: How many of the directions are indicators of groups, 0 in a row of none ``()``.
     """
 
-    shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R"}
+    shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R", "groups": ""}
     mean: Tensor
     scale: Tensor
     rotation: Tensor
     center: Tensor
+
+    groups: Tensor
+
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__(**numbers)
+        self.split = len(self.center) - int(self.groups)
+
+    def check(self, classes: int) -> None:
+        """Refuse more groups than directions too."""
+        super().check(classes)
+        must(0 <= self.split <= len(self.center), "groups must be directions")
 
     def forward(self, features: Tensor) -> Tensor:
         """Return directions ``(n, R)`` of features ``(n, D)``."""
@@ -57,7 +73,7 @@ class KernelBasis(Numbers):
     center: Tensor
 
     def forward(self, directions: Tensor) -> Tensor:
-        """Return kernel features ``(n, Q)`` of directions ``(n, R)``."""
+        """Return kernel features ``(n, Q)`` of directions ``(n, R)``, whatever the group."""
         return gaussian(directions, self.landmarks, self.width) @ self.rotation - self.center
 
 
@@ -76,7 +92,7 @@ class Offsets(Numbers):
     """Log-probabilities at one temperature, and at a temperature that depends on the sample.
 
     The second is ``z / T e^(b s)``, where ``s`` are the largest log-probabilities, their entropy and the logarithm of
-    the features' norm, standardized and clipped.
+    the features' norm, standardized and clipped, and the indicators of groups.
 
     Attributes:
         temperature: ``T ()``.
@@ -95,24 +111,25 @@ class Offsets(Numbers):
         """Return log-probabilities at the one temperature ``(n, C)``."""
         return (rows / self.temperature).log_softmax(dim=1)
 
-    def standard(self, log_probs: Tensor, directions: Tensor) -> Tensor:
-        """Return ``s (n, S)`` of log-probabilities at the one temperature and of features' directions."""
-        return ((sample_signs(log_probs, directions) - self.mean) / self.deviation).clamp(-4.0, 4.0)
+    def standard(self, log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+        """Return ``s (n, S)`` of log-probabilities at the one temperature, directions and indicators."""
+        signs = sample_signs(log_probs, directions, groups)
+        return ((signs - self.mean) / self.deviation).clamp(-4.0, 4.0)
 
-    def forward(self, rows: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, directions: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities at the one temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``."""
         log_probs = self.scaled(rows)
-        factor = (self.standard(log_probs, directions) * self.coefficients).sum(dim=1).exp()
+        factor = (self.standard(log_probs, directions, groups) * self.coefficients).sum(dim=1).exp()
         return log_probs, torch.stack([torch.ones_like(factor), factor], dim=1)
 
 
-def sample_signs(log_probs: Tensor, directions: Tensor) -> Tensor:
-    """Return the largest log-probabilities, the entropy and the log of the features' norm ``(n, S)``."""
+def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+    """Return the largest log-probabilities, the entropy, the log of the features' norm, and groups ``(n, S)``."""
     held = log_probs.clamp(min=_LEAST_LOG)
     top = held.topk(min(_TOP, held.shape[1]), dim=1).values
     entropy = -(held.exp() * held).sum(dim=1, keepdim=True)
     norm = (directions.square().sum(dim=1, keepdim=True) + 1e-12).log() / 2
-    return torch.cat([top, entropy, norm], dim=1)
+    return torch.cat([top, entropy, norm, groups * _ONE_GROUP], dim=1)
 
 
 class Gate(Numbers):
@@ -216,12 +233,13 @@ class SideInformation(nn.Module):
     def forward(self, rows: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities ``(n, K, C)`` of logits and features ``(n, D)``, and the gate ``(n, 1)``."""
         directions = self.linear(features)
-        log_probs, factors = self.offsets(rows, directions)
+        numbers = directions[:, : self.linear.split]
+        log_probs, factors = self.offsets(rows, numbers, directions[:, self.linear.split :])
         parts = []
         if self.linear_stack is not None:
             parts.append(self.linear_stack(directions, log_probs, factors))
         if self.kernel_stack is not None and self.kernel is not None:
-            parts.append(self.kernel_stack(self.kernel(directions), log_probs, factors))
+            parts.append(self.kernel_stack(self.kernel(numbers), log_probs, factors))
         return torch.cat(parts, dim=1), self.gate(directions)
 
     def only(self, chosen: list[int]) -> SideInformation:
