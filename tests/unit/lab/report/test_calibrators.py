@@ -170,7 +170,7 @@ def test_latex_compiles(benches, capsys):
     assert r"\textbf{" in text
     assert "two-sided paired t-test over 5 seeds" in text
     assert "for 3 comparisons" in text
-    assert r"\label{tab:2-benches-1}" in text
+    assert r"\label{tab:2-data-sets-1}" in text
     assert main(["compare-runs", folders[0], "ce:ls", *FEW, "--format", "latex"]) == 0
     check_latex(capsys.readouterr().out)
 
