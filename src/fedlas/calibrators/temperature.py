@@ -17,7 +17,6 @@ from fedlas.calibrators._fit.temperature_search import (
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.ece import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
-from fedlas.metrics.sums import has_weights
 from fedlas.predictions import Predictions
 
 __all__ = ["ECE_GRID", "DriftTemperature", "TemperatureScaling"]
@@ -149,7 +148,7 @@ class TemperatureScaling(SingleTemperature):
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
     """Return the temperature of :data:`ECE_GRID` with the lowest ECE, the first among equals."""
-    sums = {temperature: BinSums(num_bins, has_weights(val)) for temperature in ECE_GRID}
+    sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     # Chunks outside, so that the logits come from memory once and not once for each temperature.
     for chunk in chunks(val):
         for temperature, bins in sums.items():
