@@ -6,7 +6,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.main import _parse, main
+from fedlas.cli.main import main, run
 from fedlas.cli.report import report_folder
 from fedlas.cli.train import train
 from fedlas.lab.data import DATASETS
@@ -25,8 +25,7 @@ def evaluate_file(file, **options):
     for name, value in options.items():
         option = names.get(name, f"--{name.replace('_', '-')}")
         words += [] if value is False else [option] if value is True else [option, str(value)]
-    parsed = _parse(["evaluate", *words])
-    return parsed.run(parsed)
+    return run(["evaluate", *words])
 
 
 def predictions(classes=4, scale=4.0, seed=0, samples=200):

@@ -14,7 +14,7 @@ from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.export import export_model
 from fedlas.deploy.formats import FORMATS
-from fedlas.lab.runs.build import load_trained
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.export import test_images as images_of
 from fedlas.predictions import Predictions
 
