@@ -224,6 +224,15 @@ def test_columns_of_parquet_keep_their_types(calibration, tmp_path):
     pd.testing.assert_frame_equal(after, calibration.apply(live))
 
 
+def test_a_text_that_stands_in_every_row_is_not_written_out(calibration, tmp_path):
+    """A file of 50 kB took 1.6 GB: dictionaries became text for all rows at a time."""
+    live = pa.Table.from_pandas(frame(2000).drop(columns="y"), preserve_index=False)
+    live = live.append_column("more", pa.array(["x" * 200_000]).take(pa.array([0] * 2000)))
+    pq.write_table(live, tmp_path / "live.parquet", compression="zstd")
+    with pytest.raises(InputError, match=r"column 'more' of live\.parquet\. Leave out"):
+        apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.parquet")
+
+
 def test_arrays_stay_and_one_is_added(tmp_path):
     probs, target = scores(200, 3)
     logits = np.log(probs).astype("float32")
