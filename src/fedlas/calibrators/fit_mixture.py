@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.cross_fit import CrossFit, label_log_probs
 from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import (
     canonical_order,
@@ -16,14 +15,14 @@ from fedlas.calibrators._fit.folds import (
     stratified_folds,
     worth,
 )
-from fedlas.calibrators._fit.mixture import mixture_weights
+from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import Calibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
-from fedlas.calibrators.mixture import FEATURES, CalibratedMixture, Share
+from fedlas.calibrators.mixture import FEATURES, CalibratedMixture, CrossFit, Share, label_log_probs
 from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling

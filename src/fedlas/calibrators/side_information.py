@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.folds import canonical_order
-from fedlas.calibrators._fit.quasi_newton import minimize_all
-from fedlas.calibrators._fit.residual import ResidualProblem
+from fedlas.calibrators._fit.minimize import minimize_all
 from fedlas.calibrators._fit.side_maps import (
     NORM,
     Gate,
     KernelBasis,
     LinearBasis,
     Offsets,
+    ResidualProblem,
     ResidualStack,
     SideInformation,
     gaussian,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.minimize import minimize
 
 
 class Function:

@@ -4,7 +4,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators._fit import rowwise
-from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOM,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import double_rows, row_moments
 from fedlas.calibrators._fit.state import must
 from fedlas.predictions import Predictions

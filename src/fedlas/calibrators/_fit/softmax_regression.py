@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import columns_of, row_moments
 from fedlas.calibrators._fit.state import must
 
