@@ -141,6 +141,7 @@ def executor_of(args: argparse.Namespace) -> Executor:
 def _bench(args: argparse.Namespace) -> int:
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     executor = executor_of(args)
+    check_calibrators(args.calibrators)
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
@@ -219,7 +220,6 @@ def bench_group(
         InputError: As :func:`bench` for one recipe; for several only before the first starts.
     """
     calibrators = options.get("calibrators", ())
-    check_calibrators(calibrators)
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
     planned = group.plan(losses=losses, seeds=seeds, out=out)
