@@ -360,9 +360,7 @@ def bench_result(
         summary = at_stages(summary, calibrators, named=named)
         models[key] = report_model(summary)
     several = (
-        f"{len(models)} data sets"
-        if len(models) > 1
-        else next(iter(models.values())).summary.recipe
+        f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
     )
     result = BenchResult(name or several, models, kind)
     if not result.methods:
