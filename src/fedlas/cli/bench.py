@@ -240,7 +240,8 @@ def bench_group(
         status = max(status, done)
     if failed:
         say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
-    _compare_recipes(group, out, calibrators, left_out=failed)
+    if losses or len({tuple(recipe.methods) for recipe in group.recipes}) == 1:
+        _compare_recipes(group, out, calibrators, left_out=failed)
     say(*(f"then: {command}" for command in group.then), stderr=True)
     return status
 
@@ -248,10 +249,9 @@ def bench_group(
 def _compare_recipes(
     group: Group, out: Path | None, calibrators: Sequence[str], *, left_out: Sequence[str]
 ) -> None:
-    """Print the recipes of a group side by side, if their methods are the same."""
+    """Print the recipes of a group, whose methods are the same, side by side."""
     folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
-    methods = {tuple(each.methods) for each in group.recipes}
-    if len(folders) > 1 and len(methods) == 1 and is_main_process():
+    if len(folders) > 1 and is_main_process():
         say("", f"{group.name}: {len(folders)} recipes", style="bold")
         place = out or Path("runs") / Path(group.name).stem
         show_comparison(folders, calibrators or ["raw"], place)
