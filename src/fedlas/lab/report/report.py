@@ -68,7 +68,7 @@ class Report:
     model: ReportModel
 
 
-def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
+def write_report(folder: str | Path, *, replicates: int = REPLICATES, heading: str = "") -> Report:
     """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` there.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
@@ -77,6 +77,7 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
     Args:
         folder: A bench folder, see :func:`collect`.
         replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
+        heading: Title of the page; empty is that of the runs.
 
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
@@ -86,7 +87,7 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
     summary = model.summary
     texts = {
         "report.md": markdown_report(model),
-        "report.html": html_report(model),
+        "report.html": html_report(model, heading=heading),
         RESULTS: csv_text(results_table(summary)),
     }
     markdown, html, results = (
@@ -128,7 +129,7 @@ def markdown_report(model: ReportModel) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html_report(model: ReportModel) -> str:
+def html_report(model: ReportModel, *, heading: str = "") -> str:
     """Return ``report.html``; everything that comes from the runs is escaped."""
     summary = model.summary
     diagrams, diagram_notes, seed = _diagrams(model)
@@ -137,7 +138,8 @@ def html_report(model: ReportModel) -> str:
         "report.html.j2",
         room="fedlas.lab.report",
         summary=summary,
-        title=title(summary),
+        title=heading or title(summary),
+        made=_made_by(summary),
         statement=what_was_run(summary),
         commands=summary.commands,
         answers=answers(model),
@@ -167,6 +169,12 @@ def html_report(model: ReportModel) -> str:
         configurations=summary.configurations,
         environment=environment_table(summary.environment),
     )
+
+
+def _made_by(summary: Summary) -> str:
+    """Return which versions made the runs; no date, so that the same runs give the same bytes."""
+    versions = summary.environment.get("fedlas", [])
+    return f"Runs of fedlas {', '.join(versions)}." if versions else ""
 
 
 def _by_seed(model: ReportModel, stage: str) -> list[Any]:
