@@ -109,7 +109,7 @@ REPLICATED = ("average_precision", "ici")
 """Measures whose intervals need replicates, which take nearly all of the time."""
 KNOWN_SD = 0.8
 CLUSTER_SD = 1.0
-"""Of log-odds: what the model knows of a cluster and of a row (each), and what it does not know of a cluster."""
+"""Standard deviations of log-odds: what the model knows of a cluster and of a row; what it does not know."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(30)
 
 

@@ -229,9 +229,7 @@ def reach(values: Means, seeds: list[dict[str, str]]) -> str:
         f"{list(each.values()).count(-1)} lower, {list(each.values()).count(1)} higher"
         for each in tests
     ]
-    about = (
-        f"Of {len(sets)} data sets, t-tests over seeds with Holm's correction confirm {notes[0]}"
-    )
+    about = f"T-tests over seeds with Holm's correction confirm, out of {len(sets)} data sets, {notes[0]}"
     rows = table(["", "auto, side", "goal", "met"], cells)
     return f"{rows}\n\n{about}; cautiously {notes[1]}. Wilcoxon's p: {p:.1g}."
 
