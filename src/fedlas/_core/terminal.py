@@ -57,6 +57,7 @@ class Stream:
         # rich asks for these again and again
         self.encoding = getattr(stream, "encoding", None)
         self.isatty = getattr(stream, "isatty", bool)
+        self.rich_proxied_file = self
 
     def write(self, text: str) -> int:
         """Write ``text``."""
@@ -297,6 +298,27 @@ def steps(label: str, total: int, *, on: Any = None) -> Iterator[Callable[[str, 
                 write(printable(f"{label}: {done / max(total, 1):.0%}, {name}"))
 
         yield advance
+
+
+@contextmanager
+def passing_lines() -> Iterator[Any]:
+    """Give a console whose last line a notebook shows while the cell runs, and does not save; None elsewhere."""
+    with ExitStack() as stack:
+        write = _notebook_line(stack)
+        yield None if write is None else console(text=_Line(write))
+
+
+class _Line(StringIO):
+    """Text of which the last line is shown."""
+
+    def __init__(self, show: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._show = show
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._show(text.rstrip("\n"))
+        return len(text)
 
 
 def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
@@ -198,15 +196,14 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     Raises:
         InputError: If they contradict each other.
     """
-    values: dict[str, Any] = {
-        each.name: getattr(args, each.name, each.default) for each in fields(Columns)
-    }
+    values: dict[str, Any] = {each.name: getattr(args, each.name, None) for each in fields(Columns)}
     # An option that is given once holds a list; given again, each time one name.
     values = {
-        name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()
+        name: v[0] if isinstance(v, list) and len(v) == 1 else v
+        for name, v in values.items()
+        if v not in (None, False, "number")
     }
-    columns = Columns(**values)
-    return None if columns == Columns() else columns
+    return Columns(**values) if values else None
 
 
 def column_options(columns: Columns | None) -> str:
@@ -221,7 +218,7 @@ def column_options(columns: Columns | None) -> str:
         value: Any = getattr(columns, each.name, each.default)
         if not value or value == each.default:
             continue
-        option = "--sep" if each.name == "separator" else option_of(each.name)
+        option = "--sep" if each.name == "separator" else f"--{each.name.replace('_', '-')}"
         if each.name == "classes":
             value = ",".join(value)
         names = [value] if isinstance(value, str) else value
@@ -239,24 +236,6 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
-
-
-def command_words(error: InputError) -> InputError:
-    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
-
-    Example:
-        >>> print(command_words(InputError("calibrate='all' needs on=", "none", "Pass on=.")))
-        --calibrate all needs --on; got none. Pass --on.
-    """
-
-    def worded(text: str) -> str:
-        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
-        return re.sub(
-            option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text
-        )
-
-    expected, got, fix = error.parts
-    return InputError(worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.predictions import sources
-from fedlas.predictions.cells import TableChunk, floating, number_in
+from fedlas.predictions.cells import TableChunk, number_in
 from fedlas.predictions.sources import TableSource
 
 _LONGEST = 2**20
@@ -23,7 +23,7 @@ _LONGEST = 2**20
 _TEMPLATES = {
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
         "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
-        "Name columns of scores, or leave out rows of NA with --drop-missing.",
+        "Name columns of scores, or leave out rows of NA by drop_missing=True.",
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
         "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
     r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
@@ -81,8 +81,8 @@ class Arrow(TableSource):
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         return TableChunk(
             np.arange(self._rows, self._rows + table.num_rows) + 1,
-            {name: self._column(_whole(table.column(name)), name) for name in numbers},
-            {name: _plain_values(_whole(table.column(name))) for name in others},
+            {name: self._column(table.column(name), name) for name in numbers},
+            {name: _plain_values(table.column(name)) for name in others},
             self.label,
         )
 
@@ -110,12 +110,13 @@ class Arrow(TableSource):
 
     def _column(self, values: Any, name: str) -> NDArray[Any]:
         """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
+        # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
         types = pyarrow_module().types
         shape = [len(values)]
         if hasattr(values, "value_lengths"):
-            lengths = values.value_lengths().fill_null(0).to_numpy()
-            shape.append(int(lengths.max()))
-            for row in np.flatnonzero(lengths != lengths.max())[:1]:
+            lengths = np.from_dlpack(values.value_lengths().fill_null(0))
+            shape.append(max(1, int(lengths.max())))
+            for row in np.flatnonzero(lengths != shape[1])[:1]:
                 expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
                 got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
                 raise InputError(expected, got, "Write one number for each class.")
@@ -125,14 +126,22 @@ class Arrow(TableSource):
             texts = _plain_values(values)
             numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
             values = pyarrow_module().array([numbers[text] for text in texts], "float64")
-        if types.is_integer(values.type) or types.is_decimal(values.type):
-            values = values.cast("float64")
-        return floating(name, values.to_numpy(zero_copy_only=False), self.label).reshape(shape)
+        plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
+        if not any(is_kind(values.type) for is_kind in plain):
+            got = f"{values.type} in {self.label}"
+            raise InputError(f"column {name!r} must hold numbers", got, "Name columns of scores.")
+        kind = np.float32 if types.is_float32(values.type) else np.float64
+        values = values.cast("float32" if kind is np.float32 else "float64")
+        start = values.offset * values.type.bit_width // 8
+        array = np.frombuffer(values.buffers()[1], kind, len(values), start).copy()
+        if values.null_count:
+            array[np.from_dlpack(values.is_null().cast("uint8")) > 0] = np.nan
+        return array.reshape(shape)
 
 
-def _whole(column: Any) -> Any:
-    """Return a column as one array."""
-    return column.combine_chunks() if hasattr(column, "combine_chunks") else column
+def as_batch(table: Any) -> Any:
+    """Return a table as one record batch."""
+    return table.combine_chunks().to_batches()[0]
 
 
 def _plain_values(column: Any) -> list[Any]:
@@ -140,8 +149,8 @@ def _plain_values(column: Any) -> list[Any]:
     types = pyarrow_module().types
     texts = column.dictionary if types.is_dictionary(column.type) else column
     if types.is_string(texts.type) or types.is_large_string(texts.type):
-        lengths = pyarrow_module(".compute").binary_length(texts)
-        longest = pyarrow_module(".compute").max(lengths).as_py() or 0
+        compute = pyarrow_module(".compute")
+        longest = compute.max(compute.binary_length(texts)).as_py() or 0
         if longest > _LONGEST:
             fix = "Leave out columns of long text, or look for a quote that is never closed."
             got = f"{longest:,} bytes in a cell"

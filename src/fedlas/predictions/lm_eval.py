@@ -15,8 +15,8 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.json_rows import at_path, json_rows
 from fedlas.predictions.language import Answers
+from fedlas.predictions.lines import at_path, json_rows
 from fedlas.predictions.sources import Frame
 from fedlas.predictions.stated import LABEL, stated_confidence
 
@@ -175,7 +175,7 @@ def _scores(
             correct.append(pair[1])
             continue
         if sample.right is None:
-            fix = "Name fields with --confidence and --correct."
+            fix = "Name fields by confidence= and correct=."
             expected = f"free answers must have one of {', '.join(_RIGHT)}"
             raise InputError(expected, f"none in {sample.place}", fix)
         answer = _scored_answer(sample.fields)

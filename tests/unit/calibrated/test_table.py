@@ -224,6 +224,15 @@ def test_columns_of_parquet_keep_their_types(calibration, tmp_path):
     pd.testing.assert_frame_equal(after, calibration.apply(live))
 
 
+def test_a_text_that_stands_in_every_row_is_not_written_out(calibration, tmp_path):
+    """A file of 50 kB took 1.6 GB: dictionaries became text for all rows at a time."""
+    live = pa.Table.from_pandas(frame(2000).drop(columns="y"), preserve_index=False)
+    live = live.append_column("more", pa.array(["x" * 200_000]).take(pa.array([0] * 2000)))
+    pq.write_table(live, tmp_path / "live.parquet", compression="zstd")
+    with pytest.raises(InputError, match=r"column 'more' of live\.parquet\. Leave out"):
+        apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.parquet")
+
+
 def test_arrays_stay_and_one_is_added(tmp_path):
     probs, target = scores(200, 3)
     logits = np.log(probs).astype("float32")
@@ -403,8 +412,9 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(
     text, match = REFUSED[case]
     (tmp_path / "live.csv").write_text(text)
     (tmp_path / "out.csv").write_text("what was there")
-    with pytest.raises(InputError, match=match):
+    with pytest.raises(InputError, match=match) as caught:
         apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
+    assert "missing" not in caught.value.parts[2]  # every row stays
     assert (tmp_path / "out.csv").read_text() == "what was there"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live.csv", "out.csv"]
 
@@ -502,7 +512,10 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
         (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
         (["calibrate", "val.csv"], "which columns hold the scores"),
         (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),
-        (["apply", "cal.json", "live.csv", "--out", "out.npz"], "if, and only if, FILE is one"),
+        (
+            ["apply", "cal.json", "live.csv", "--out", "out.npz"],
+            "--out must be an .npz if, and only if",
+        ),
         (["apply", "other.json", "live.csv"], "calibration of a table"),
         (["apply", "cal.json", "none.csv"], "must exist"),
         (["apply", "cal.json", "notes.txt"], "must end in"),

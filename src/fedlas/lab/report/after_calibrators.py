@@ -14,11 +14,11 @@ import fedlas
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
 from fedlas._core.files import is_file, path_inside, write_json
-from fedlas._core.terminal import status
+from fedlas._core.terminal import steps
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.lab.runs.execute import recorded
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.measure import recorded
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.present.stages import SEED
 from fedlas.stats import Estimate
@@ -83,9 +83,8 @@ def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool =
     if not missing:
         return summary
     runs = []
-    with status() as show:
+    with steps(", ".join(missing), len(summary.runs)) as advance:
         for run in summary.runs:
-            show(f"{', '.join(missing)} of {run.name}")
             try:
                 run = _with(run, after_calibrators(run, missing))
             except InputError:
@@ -95,6 +94,7 @@ def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool =
                 if run.made_by is None:
                     return summary
             runs.append(run)
+            advance(run.name, 1)
     return replace(summary, runs=tuple(runs))
 
 

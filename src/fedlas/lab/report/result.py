@@ -18,7 +18,14 @@ from fedlas.lab.report.after_calibrators import RAW, at_stages
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
 from fedlas.lab.report.compare import measured_metric, pair_of, short_p
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model
-from fedlas.lab.report.verdict import TEST, answers, listed, short_legend, spread_note
+from fedlas.lab.report.verdict import (
+    TEST,
+    answers,
+    listed,
+    missing_notes,
+    short_legend,
+    spread_note,
+)
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
@@ -177,10 +184,21 @@ class BenchResult:
         if len(self.models) == 1:
             (model,) = self.models.values()
             legend = short_legend(model)
-            return [*self.sentences(), short_bench_table(model), Note(" ".join(legend))]
+            return [
+                *self.sentences(),
+                short_bench_table(model),
+                Note(" ".join(legend)),
+                *self.missing(),
+            ]
         spread = details or len(self.models) < 4
         tables = [self.table(metric, spread=spread) for metric in metrics]
-        return [*self.sentences(metrics), *tables, Note(self.caption())]
+        return [*self.sentences(metrics), *tables, Note(self.caption()), *self.missing()]
+
+    def missing(self) -> list[str]:
+        """Return sentences on runs without numbers, and why."""
+        notes = {name: missing_notes(model) for name, model in self.models.items()}
+        several = len(notes) > 1
+        return [f"{name}: {each}" if several else each for name in notes for each in notes[name]]
 
     def caption(self) -> str:
         """Return the sentences below a table in print: what the numbers are, over what, and by which test."""
@@ -256,10 +274,13 @@ class BenchResult:
         return written
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(printable(text))}</p>" for text in self.sentences())
-        tables = [block for block in self.blocks() if isinstance(block, Table)]
-        picture = themed_svg(self.figure(), f"{column(METRICS_SHOWN[0]).title} of the methods")
-        return sentences + "".join(map(html_table, tables)) + picture
+        parts = [
+            html_table(block)
+            if isinstance(block, Table)
+            else f"<p>{escape(printable(block if isinstance(block, str) else block.text))}</p>"
+            for block in self.blocks()
+        ]
+        return "".join(parts) + themed_svg(self.figure(), f"{METRICS_SHOWN[0]} of the methods")
 
     def _metric(self, metric: str) -> str:
         return [measured_metric(model.summary, metric) for model in self.models.values()][-1]

@@ -305,6 +305,12 @@ def missing_notes(model: ReportModel) -> list[str]:
         notes.append(
             "No seed is common to all methods, so means are over each method's own seeds, and nothing is tested."
         )
+    problems = [f"{each.name} failed: {each.reason}" for each in summary.failed]
+    problems += [f"{each.name} cannot be read: {each.reason}" for each in summary.unreadable]
+    problems += [f"{name} was stopped, or is still running" for name in summary.unfinished]
+    notes += [f"{each.removesuffix('.')}." for each in problems[:_MOST_NAMES]]
+    if len(problems) > _MOST_NAMES:
+        notes.append(f"{len(problems) - _MOST_NAMES} more runs are without numbers.")
     apart = [method for method in summary.derived if trained and method not in summary.tested]
     return notes + [
         f"{method} has n = {len(model.seeds[method])}: what is made of runs of several seeds counts once, by the "
