@@ -342,6 +342,25 @@ def test_one_column_holds_the_second_class_or_lists_of_all(tmp_path):
         lists.apply({"p": [[0.2, 0.3, 0.5]]})
 
 
+def test_confidences_with_covariates(tmp_path):
+    """What a column knows about a confidence alone goes into the map, is needed to apply it, and is saved."""
+    random = np.random.default_rng(0)
+    hard = random.integers(0, 2, 600)
+    confidence = random.uniform(0.6, 0.99, 600)
+    right = random.random(600) < np.where(hard, 0.4, confidence)
+    table = {"c": confidence, "ok": right.astype(int), "kind": np.where(hard, "hard", "easy")}
+    columns = {"confidence": "c", "correct": "ok", "covariates": "kind"}
+    calibration = fedlas.calibrate(pd.DataFrame(table), **columns)
+    assert calibration.calibrator.num_features == 2
+    after = calibration.apply({"c": [0.9, 0.9], "kind": ["hard", "easy"]})["calibrated_c"]
+    assert float(after[0]) < 0.55 < 0.8 < float(after[1])
+    loaded = fedlas.calibrated.TableCalibration.load(calibration.save(tmp_path / "c.json"))
+    again = loaded.apply({"c": [0.9, 0.9], "kind": ["hard", "easy"]})["calibrated_c"]
+    assert list(again) == list(after)
+    with pytest.raises(InputError, match="'kind'"):
+        loaded.apply({"c": [0.9]})
+
+
 def test_confidences_alone(tmp_path):
     probs, target = scores(300, 3)
     table = {"c": probs.max(1), "ok": probs.argmax(1) == target}
