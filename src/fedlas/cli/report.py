@@ -33,8 +33,10 @@ def add_report(add: AddSubcommand) -> None:
         "print only the table, to paste into a document (default: verdict and table)",
         choices=("markdown", "latex"),
     )
-    option(parser, "--title", "TEXT", "title of the page (default: of the runs)", default="")
     flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
+    option(
+        parser, "--title", "TEXT", "title of the page (default: it names recipe or run)", default=""
+    )
     add_replicates(parser)
 
 
@@ -44,7 +46,7 @@ def _report(args: argparse.Namespace) -> int:
         replicates=args.replicates,
         details=args.details,
         language=args.format,
-        title=args.title,
+        heading=args.title,
     )
 
 
@@ -60,7 +62,7 @@ def report_folder(
     replicates: int = REPLICATES,
     details: bool = False,
     language: str | None = None,
-    title: str = "",
+    heading: str = "",
 ) -> int:
     """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
 
@@ -73,8 +75,8 @@ def report_folder(
         if language is not None:
             fix = "In Python: fedlas.report(predictions).to_latex()."
             raise InputError("--format is for the folder of a bench", f"the run {folder}", fix)
-        return _report_run(folder, replicates=replicates, details=details, title=title)
-    written = write_report(folder, replicates=replicates, heading=title)
+        return _report_run(folder, heading, replicates=replicates, details=details)
+    written = write_report(folder, replicates=replicates, heading=heading)
     if language is not None:
         table = short_bench_table(written.model, aurc=True)
         say(*(latex(table) if language == "latex" else markdown(table)).split("\n"))
@@ -86,7 +88,7 @@ def report_folder(
     return 0
 
 
-def _report_run(folder: Path, *, replicates: int, details: bool, title: str) -> int:
+def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -> int:
     """Report a single run: its test predictions, before and after a temperature."""
     run = RunFolder(folder)
     evaluation = fedlas.report(
@@ -95,7 +97,7 @@ def _report_run(folder: Path, *, replicates: int, details: bool, title: str) -> 
         num_bins=run.num_bins,
         replicates=replicates,
         name=run.name,
-        title=title,
+        title=heading,
     )
     show_blocks(evaluation.blocks(details=details), details=details)
     say(f"report: {write_text(run.writable(folder / PAGE), evaluation.html())}")

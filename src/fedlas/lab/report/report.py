@@ -41,7 +41,7 @@ from fedlas.losses import LOSSES
 from fedlas.plots import seed_values, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
-from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, render
+from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, made_by, render
 from fedlas.present.table import (
     bullets,
     code_block,
@@ -72,12 +72,12 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES, heading: s
     """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` there.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
-    bytes.
+    bytes, but for the date of the page.
 
     Args:
         folder: A bench folder, see :func:`collect`.
         replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
-        heading: Title of the page; empty is that of the runs.
+        heading: Title of the page; empty for one that names the recipe.
 
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
@@ -130,7 +130,7 @@ def markdown_report(model: ReportModel) -> str:
 
 
 def html_report(model: ReportModel, *, heading: str = "") -> str:
-    """Return ``report.html``; everything that comes from the runs is escaped."""
+    """Return ``report.html``; everything that comes from the runs is escaped. An empty heading names the recipe."""
     summary = model.summary
     diagrams, diagram_notes, seed = _diagrams(model)
     first = model.tables[0][1]
@@ -139,7 +139,7 @@ def html_report(model: ReportModel, *, heading: str = "") -> str:
         room="fedlas.lab.report",
         summary=summary,
         title=heading or title(summary),
-        made=_made_by(summary),
+        made=made_by(),
         statement=what_was_run(summary),
         commands=summary.commands,
         answers=answers(model),
@@ -169,12 +169,6 @@ def html_report(model: ReportModel, *, heading: str = "") -> str:
         configurations=summary.configurations,
         environment=environment_table(summary.environment),
     )
-
-
-def _made_by(summary: Summary) -> str:
-    """Return which versions made the runs; no date, so that the same runs give the same bytes."""
-    versions = summary.environment.get("fedlas", [])
-    return f"Runs of fedlas {', '.join(versions)}." if versions else ""
 
 
 def _by_seed(model: ReportModel, stage: str) -> list[Any]:
