@@ -116,7 +116,7 @@ CHANGES: dict[str, Change] = {
 
 
 def alarms(args: argparse.Namespace, test: int) -> None:
-    found = dict.fromkeys((*WATCHES, "any"), 0)
+    found = dict.fromkeys((*WATCHES["top label"], "any"), 0)
     for trial in range(args.first, args.first + args.alarms):
         generator = torch.Generator().manual_seed(trial)
         seen = Watched.nothing(watches_of(card_of(test, generator), false_alarm=args.false_alarm))
@@ -136,7 +136,7 @@ def alarms(args: argparse.Namespace, test: int) -> None:
 
 def power(args: argparse.Namespace, test: int, change: str, good: int) -> None:
     """Median, lowest and highest number of samples until the first alarm, and which watches it came from."""
-    delays, first, early = [], dict.fromkeys(WATCHES, 0), 0
+    delays, first, early = [], dict.fromkeys(WATCHES["top label"], 0), 0
     for trial in range(args.first, args.first + args.power):
         generator, rng = torch.Generator().manual_seed(trial), np.random.default_rng(trial)
         seen = Watched.nothing(watches_of(card_of(test, generator), false_alarm=args.false_alarm))

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from fedlas.lab.report.after_auto import AUTO, with_auto
+from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.compare import Difference, method_differences
 from fedlas.lab.report.model import ReportModel, report_model
@@ -86,7 +86,11 @@ _BOARD = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- end -->)", re.DOTALL)
 @cache
 def model_of(study: str) -> ReportModel:
     """The packed runs of a study."""
-    return report_model(with_auto(with_estimates(collect(ROOT / study), replicates=0)))
+    return report_model(
+        with_calibrators(
+            with_estimates(collect(ROOT / study), replicates=0), [AUTO], required=False
+        )
+    )
 
 
 def filled(text: str) -> str:

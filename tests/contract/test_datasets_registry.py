@@ -35,10 +35,6 @@ def root(name, tmp_path, monkeypatch):
     return str(FAKES[name](tmp_path))
 
 
-def test_is_documented(name):
-    assert DATASETS[name].summary.endswith(".")
-
-
 @pytest.fixture
 def options(name):
     return OPTIONS.get(name, {})

@@ -44,10 +44,6 @@ def deep(model):
     return sum(1 for _ in model.modules()) > 100
 
 
-def test_is_documented(name):
-    assert MODELS[name].summary
-
-
 def test_logits_are_one_linear_of_pooled_features(model, images):
     seen = {}
     handle = model.fc.register_forward_hook(

@@ -20,7 +20,7 @@ import torch
 
 from fedlas._core.extras import MissingExtraError
 from fedlas.cli.main import _parse, main
-from fedlas.lab.bench.suite import load_group
+from fedlas.lab.benches.suite import load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
 from fedlas.lab.recipes.text import is_group, merged, parse_value, read_content

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fedlas
-from fedlas.lab.bench.suite import load_group
+from fedlas.lab.benches.suite import load_group
 from fedlas.losses import LOSSES
 
 ROOT = Path(__file__).parents[2]

@@ -102,7 +102,7 @@ KNOWN = {
     "fedlas.Predictions.from_frame": "its columns are options, which tests/unit/predictions names",
     "fedlas.cli.main": "tests/unit/cli calls it",
     "fedlas.lab.studies": "it takes a finished run, which tests/unit/lab makes",
-    "fedlas.lab.bench": "the bench alone calls it",
+    "fedlas.lab.benches": "the bench alone calls it",
 }
 """By the start of a call's name, why its errors may be of another kind."""
 

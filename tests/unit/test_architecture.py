@@ -18,7 +18,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [  # each may import only from later lines, and itself; docs/architecture.md shows them
     {"cli"},
     {"lab.tune"},
-    {"lab.bench"},
+    {"lab.benches"},
     {"lab.report"},
     {"lab.studies"},
     {"lab.runs"},

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from fedlas._core.check import InputError
@@ -89,6 +90,15 @@ class _RawFile(io.FileIO):
         except OSError as error:
             self.error = error
             raise
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an InputError unless a file can be made in an existing folder: before work that would be lost."""
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise not_writable(folder, error) from error
 
 
 def remove_parts(*folders: Path) -> None:

@@ -299,6 +299,27 @@ def steps(label: str, total: int, *, on: Any = None) -> Iterator[Callable[[str, 
         yield advance
 
 
+@contextmanager
+def passing_lines() -> Iterator[Any]:
+    """Give a console whose last line a notebook shows while the cell runs, and does not save; None elsewhere."""
+    with ExitStack() as stack:
+        write = _notebook_line(stack)
+        yield None if write is None else console(text=_Line(write))
+
+
+class _Line(StringIO):
+    """Text of which the last line is shown."""
+
+    def __init__(self, show: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._show = show
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._show(text.rstrip("\n"))
+        return len(text)
+
+
 def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
     """Return a function that shows a line below a notebook's cell until the stack closes; None outside of one."""
     ipython = sys.modules.get("IPython")

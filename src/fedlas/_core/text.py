@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
@@ -33,6 +34,11 @@ def printable(text: str, unchanged: str = "") -> str:
 def shortened(text: str, most: int = 2000) -> str:
     """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts as text: ``"a, b and c"``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def spreadsheet_cell(text: str) -> str:

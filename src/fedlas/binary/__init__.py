@@ -11,7 +11,12 @@ from fedlas.binary.integrated_calibration import IntegratedCalibration, integrat
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
 from fedlas.binary.positive_bins import PositiveBins, positive_bins
-from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration
+from fedlas.binary.recalibration import (
+    LogisticRecalibration,
+    SplineCurve,
+    logistic_recalibration,
+    spline_curve,
+)
 
 __all__ = [
     "Decision",
@@ -21,6 +26,7 @@ __all__ = [
     "NetBenefit",
     "PositiveBins",
     "Rule",
+    "SplineCurve",
     "auroc",
     "average_precision",
     "brier_skill",
@@ -32,4 +38,5 @@ __all__ = [
     "measures",
     "net_benefit",
     "positive_bins",
+    "spline_curve",
 ]

@@ -9,10 +9,11 @@ import numpy as np
 from fedlas._core.check import check_count
 from fedlas.binary.cell_draws import CellDraws
 from fedlas.binary.loess import sums_of
-from fedlas.binary.positive import Floats, Integers, Positive, normal_interval, positive_class
+from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+from fedlas.stats.influence import area_interval
 from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
 
 _MOST_EVENTS = 1024
@@ -25,7 +26,7 @@ def auroc(
     positive: int | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
-    """Return the area under the ROC curve of one class against the rest, with DeLong's interval.
+    """Return the area under the ROC curve of one class against the rest, with DeLong's interval in log-odds.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -59,10 +60,15 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
         error = math.sqrt(float(influence @ influence))
     else:
         error = data.error_of_mean(influence * data.num_samples / data.counts)
-    interval = normal_interval(area, error, confidence_level=confidence_level)
-    return Estimate(
-        area, max(interval.low, 0.0), min(interval.high, 1.0), confidence_level=confidence_level
+    ends = area_interval(
+        area,
+        error,
+        influence,
+        data.outcome.astype(np.int64),
+        clusters=data.clusters,
+        confidence_level=confidence_level,
     )
+    return Estimate(area, *ends, confidence_level=confidence_level)
 
 
 def average_precision(

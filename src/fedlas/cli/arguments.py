@@ -37,6 +37,22 @@ def add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str
     option(parser, name, metavar, text, type=path_argument)
 
 
+def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add the option that writes a page, its title, and the period of the samples."""
+    about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
+    add_path(parser, name, "FILE", about)
+    option(
+        parser, "--title", "TEXT", f"title of {name} (default: the name of the file)", default=""
+    )
+    option(
+        parser,
+        "--period",
+        "TEXT",
+        "when the samples were collected, for the page (default: not on it)",
+        default="",
+    )
+
+
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
     parser.add_argument(

@@ -11,12 +11,14 @@ from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
+from fedlas.cli.compare_runs import add_calibrators, show_comparison
 from fedlas.cli.report import report_folder, require_report_packages
-from fedlas.lab.bench.executors import EXECUTORS, Executor
-from fedlas.lab.bench.run_all import run_all
-from fedlas.lab.bench.suite import Group, dry_run_bench, load_group
+from fedlas.lab.benches.executors import EXECUTORS, Executor
+from fedlas.lab.benches.run_all import run_all
+from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
+from fedlas.lab.report.after_calibrators import check_calibrators
 from fedlas.lab.runs.folder import RunFolder
 
 _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
@@ -37,6 +39,7 @@ def add_bench(add: AddSubcommand) -> None:
         type=int,
         default=[],
     )
+    add_calibrators(parser)
     add_path(parser, "--out", "FOLDER", "folder of the runs and the report (default: runs/RECIPE)")
     flag(
         parser,
@@ -141,7 +144,8 @@ def _bench(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    return bench_group(group, **chosen, executor=executor, details=args.details)
+    options = {"calibrators": args.calibrators, "executor": executor, "details": args.details}
+    return bench_group(group, **chosen, **options)
 
 
 def bench(
@@ -150,6 +154,7 @@ def bench(
     losses: Sequence[str] = (),
     seeds: Sequence[int] = (),
     out: Path | None = None,
+    calibrators: Sequence[str] = (),
     executor: Executor | None = None,
     details: bool = False,
 ) -> int:
@@ -164,6 +169,7 @@ def bench(
     """
     # Plan the runs and say how many are left.
     require_report_packages()
+    check_calibrators(calibrators)
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
     methods = list(dict.fromkeys(run.loss for run in runs))
@@ -188,6 +194,8 @@ def bench(
     # Report what finished.
     if is_main_process():
         report_folder(folder, details=details)
+        if calibrators:
+            show_comparison([folder], calibrators, folder)
     if outcome.failed:
         failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
         say(failed, style="bold red", wrap=True, stderr=True)
@@ -210,6 +218,8 @@ def bench_group(
     Raises:
         InputError: As :func:`bench` for one recipe; for several only before the first starts.
     """
+    calibrators = options.get("calibrators", ())
+    check_calibrators(calibrators)
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
     planned = group.plan(losses=losses, seeds=seeds, out=out)
@@ -230,5 +240,18 @@ def bench_group(
         status = max(status, done)
     if failed:
         say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
+    _compare_recipes(group, out, calibrators, left_out=failed)
     say(*(f"then: {command}" for command in group.then), stderr=True)
     return status
+
+
+def _compare_recipes(
+    group: Group, out: Path | None, calibrators: Sequence[str], *, left_out: Sequence[str]
+) -> None:
+    """Print the recipes of a group side by side, if their methods are the same."""
+    folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
+    methods = {tuple(each.methods) for each in group.recipes}
+    if len(folders) > 1 and len(methods) == 1 and is_main_process():
+        say("", f"{group.name}: {len(folders)} recipes", style="bold")
+        place = out or Path("runs") / Path(group.name).stem
+        show_comparison(folders, calibrators or ["raw"], place)

@@ -62,6 +62,7 @@ def add_card(add: AddSubcommand) -> None:
         nargs="+",
         default=DEFAULT_RISKS,
     )
+    option(parser, "--title", "TEXT", "title of the page (default: of the model)", default="")
     option(
         parser,
         "--period",
@@ -69,6 +70,7 @@ def add_card(add: AddSubcommand) -> None:
         "when the test samples were collected (default: not on the card)",
         default="",
     )
+    flag(parser, "--top-label", "card of the predicted class of two (default: of the event)")
     add_rules(parser, "events found: 0.5, 0.8 and 0.9")
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
@@ -91,21 +93,17 @@ def _card(args: argparse.Namespace) -> int:
     check_card_place(out)
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
-    if args.period and len(places) == 1:
-        raise InputError("--period is for files", f"the run {places[0]}", "Leave it out.")
     rules = rules_given(args)
-    if rules and len(places) == 1:
-        fix = "Pass two files of predictions, or leave them out."
-        raise InputError(
-            "--cost-ratio, --budget, --recall and --precision are for files", places[0], fix
-        )
+    own = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
+    if any(own.values()) and len(places) == 1:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name, value in own.items() if value)
+        fix = "Pass two files of predictions, or leave it out."
+        raise InputError(f"{names}: for files", f"the run {places[0]}", fix)
     if len(places) > 1:
         try:
-            card = _card_of_files(
-                places, args.calibrate, columns, {**options, **rules, "period": args.period}
-            )
+            card = _card_of_files(places, args.calibrate, columns, {**options, **own})
         except InputError as error:
-            raise (command_words(error) if error.owner == "Rule" else error) from error
+            raise (command_words(error) if error.owner in ("Rule", "card") else error) from error
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."

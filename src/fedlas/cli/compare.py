@@ -1,4 +1,4 @@
-"""``fedlas compare``: pre-specified differences between methods of a bench, or two files of predictions."""
+"""``fedlas compare``: two files of predictions on the same samples; methods of benches are in ``compare_runs``."""
 
 from __future__ import annotations
 
@@ -10,60 +10,30 @@ from pathlib import Path
 from fedlas._core.check import InputError, check_number
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
-    NUM_BINS,
     AddSubcommand,
     add_columns,
     add_num_bins,
-    add_path,
     add_replicates,
     columns_of,
     flag,
-    laboratory,
     option,
 )
 from fedlas.cli.gate import add_gate, check_directed, check_gate, not_worse, show_gate
 from fedlas.predictions import PredictionTable, Reader, TopLabel
-from fedlas.predictions.tables import FORMATS
 from fedlas.present.table import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
-from fedlas.stats.estimates import REPLICATES, check_replicates
+from fedlas.stats.estimates import check_replicates
 from fedlas.stats.two_models import compare
 
 
 def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(_compare, "FOLDER A:B [A:B ...] | FILE FILE")
-    option(parser, "folder", "FOLDER", "folder of a bench, or a file of predictions", type=Path)
-    option(
-        parser,
-        "pairs",
-        "A:B",
-        "two methods: A minus B, e.g. fedlas:ls; or a file of another model's predictions",
-        nargs="+",
-    )
-    option(
-        parser,
-        "--metrics",
-        "NAME",
-        "metrics (default: ece; for files accuracy, nll, brier, ece)",
-        nargs="+",
-    )
-    option(
-        parser,
-        "--stage",
-        None,
-        "before or after a calibrator (default: raw)",
-        choices=["raw", "temperature", "auto"],
-        default="raw",
-    )
+    parser = add(_compare, "FILE FILE")
+    text = "predictions of two models on the same samples"
+    option(parser, "files", "FILE", text, nargs=2, type=Path)
+    metrics = "metrics (default: accuracy, nll, brier, ece)"
+    option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
-    add_path(
-        parser,
-        "--plot",
-        "FILE",
-        "also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
-    )
-    flag(parser, "--details", "show the other tests, and A and B too (default: the verdict)")
     add_columns(parser)
     add_num_bins(parser)
     add_replicates(parser)
@@ -71,7 +41,7 @@ def add_compare(add: AddSubcommand) -> None:
         parser,
         "--fail-if-worse",
         "NAME",
-        "for two files: metrics in which the first must not be worse beyond chance; else exit status 3 (default: none)",
+        "metrics in which the first must not be worse beyond chance; else exit status 3 (default: none)",
         nargs="+",
         default=(),
     )
@@ -84,52 +54,10 @@ def add_compare(add: AddSubcommand) -> None:
         default=0.0,
     )
     add_gate(parser)
-    flag(parser, "--json", "for two files: print JSON (default: a table)")
+    flag(parser, "--json", "print JSON (default: a table)")
 
 
 def _compare(args: argparse.Namespace) -> int:
-    columns = columns_of(args)
-    file = args.folder
-    if not file.is_file() and (file.is_dir() or file.suffix.lower() not in FORMATS):
-        if args.fail_if_worse:
-            got = f"the folder {file}"
-            fix = "Name two files of predictions."
-            raise InputError("--fail-if-worse is for two files of predictions", got, fix)
-        if (
-            columns is not None
-            or args.json
-            or (args.num_bins, args.replicates) != (NUM_BINS, REPLICATES)
-        ):
-            expected = (
-                "columns, --json, --num-bins and --replicates are for two files of predictions"
-            )
-            raise InputError(expected, f"the folder {file}", "Leave them out, or name two files.")
-        blocks = laboratory("report.compare", "compare_methods")(
-            file,
-            args.pairs,
-            metrics=args.metrics or ("ece",),
-            stage=args.stage,
-            details=args.details or args.markdown,
-            plot=args.plot,
-        )
-        show_blocks(blocks, as_markdown=args.markdown, details=args.details)
-        return 0
-    of_runs = {
-        "--plot": args.plot is not None,
-        "--stage": args.stage != "raw",
-        "--details": args.details,
-    }
-    if len(args.pairs) != 1 or any(of_runs.values()):
-        got = (
-            " ".join(name for name, is_on in of_runs.items() if is_on)
-            or f"{1 + len(args.pairs)} files"
-        )
-        fix = "Name two; compare more in pairs, and --plot, --stage and --details need runs."
-        raise InputError("two files of predictions can be compared, in a table", got, fix)
-    return _compare_files(args)
-
-
-def _compare_files(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse)
@@ -143,13 +71,13 @@ def _compare_files(args: argparse.Namespace) -> int:
         )
     check_replicates(args.replicates)
     reader = Reader(columns_of(args))
-    paths = (args.folder, Path(args.pairs[0]))
+    paths = args.files
     tables = [reader.read(path) for path in paths]
     _check_labels(*tables)
     say(*(f"note: {note}" for note in reader.notes), stderr=True)
     a, b = (table.predictions for table in tables)
     # The fewer metrics are compared, the fewer Holm's correction is for.
-    metrics = list(dict.fromkeys([*(args.metrics or ()), *args.fail_if_worse])) or None
+    metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
     compared = compare(a, b, metrics, num_bins=args.num_bins, replicates=args.replicates)
     if args.json:
         content = {

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_text
 from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -17,7 +16,7 @@ from fedlas.cli.arguments import (
     add_confidence_level,
     add_data_folder,
     add_num_bins,
-    add_path,
+    add_page,
     add_replicates,
     add_rules,
     add_samples,
@@ -33,7 +32,7 @@ from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.page import require_page_packages
+from fedlas.present.page import check_page, write_page
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
@@ -80,7 +79,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         default=(),
     )
     add_rules(parser)
-    add_path(parser, "--report", "HTML", "page to write, with reliability diagrams (default: none)")
+    add_page(parser, "--report", "page to write, with reliability diagrams")
     option(
         parser,
         "--require",
@@ -132,6 +131,8 @@ def _evaluate(args: argparse.Namespace) -> int:
                 notes=reader.notes,
                 grouped_by=args.groups or ("task" if more else "group"),
                 repair=f"fedlas evaluate {args.file} {repair}",
+                title=args.title,
+                period=args.period,
             )
         except InputError as error:
             raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
@@ -167,7 +168,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
     else:
         show_blocks(evaluation.blocks(details=args.details), details=args.details)
     if args.report is not None:
-        write_text(args.report, evaluation.html())
+        write_page(args.report, evaluation.html())
         if not args.json:
             say(f"report: {args.report}")
 
@@ -183,13 +184,14 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
         fix = "Leave their options out, or name a file of predictions."
         raise InputError("columns are for files", f"the folder {args.file}", fix)
     if args.report is None:
+        if args.title or args.period:
+            raise InputError(
+                "--title and --period are for the page", "no --report", "Add it, or leave them out."
+            )
         return
-    if args.report.suffix.lower() not in (".html", ".htm"):
-        fix = "Name a page, e.g. --report out.html."
-        raise InputError("--report must end in .html", args.report, fix)
     if args.report.resolve() in [
         path.resolve() for path in (args.file, args.on) if path is not None
     ]:
         fix = "It would replace predictions."
         raise InputError("--report must be another file", args.report, fix)
-    require_page_packages()
+    check_page("--report", args.report)

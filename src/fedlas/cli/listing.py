@@ -29,7 +29,7 @@ _REGISTRIES: dict[str, tuple[str, str, str]] = {
     "datasets": ("lab.data", "DATASETS", "data sets of recipes"),
     "models": ("lab.models", "MODELS", "backbones of recipes"),
     "uncertainty": ("lab.studies.uncertainty", "UNCERTAINTY", "methods on top of finished runs"),
-    "executors": ("lab.bench.executors", "EXECUTORS", "places for the runs of a bench"),
+    "executors": ("lab.benches.executors", "EXECUTORS", "places for the runs of a bench"),
     "ood": ("zoo.ood", "OOD_SCORES", "scores that detect other data"),
     "corruptions": ("lab.data.shift", "CORRUPTIONS", "corruptions of test images"),
 }

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -41,9 +42,7 @@ SUBCOMMANDS = {
     "evaluate": Subcommand(
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
-    "compare": Subcommand(
-        "Compare two models, or the methods of a bench.", "compare", writes=False
-    ),
+    "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
     "apply": Subcommand("Add calibrated scores to a table.", "apply"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
@@ -56,6 +55,7 @@ SUBCOMMANDS = {
     "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
     "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
     "report": Subcommand("Write the report of finished runs.", "report"),
+    "compare-runs": Subcommand("Compare methods of benches, over seeds and data.", "compare_runs"),
     "diagnose": Subcommand(
         "Show what FedLAS's indicator and gate did in runs.",
         "diagnose",
@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
+    if words[:1] == ["compare"] and any(map(Path.is_dir, map(Path, words[1:]))):
+        words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves) as output:
@@ -269,7 +272,9 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
             return made
 
         if name in names:
-            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name}")(add)
+            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(
+                add
+            )
         else:
             group.add_parser(name, help=summary)
     return parser, subcommands

@@ -7,9 +7,16 @@ import json
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_columns, add_path, columns_of, flag, option
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_columns,
+    add_page,
+    add_path,
+    columns_of,
+    flag,
+    option,
+)
 from fedlas.deploy.monitor.look import monitor
 from fedlas.present.monitor_page import (
     explanations,
@@ -18,7 +25,7 @@ from fedlas.present.monitor_page import (
     statistics_table,
     watches_table,
 )
-from fedlas.present.page import require_page_packages
+from fedlas.present.page import check_page, write_page
 from fedlas.present.table import terminal
 
 
@@ -51,16 +58,18 @@ def add_monitor(add: AddSubcommand) -> None:
         "FILE",
         "file of the state: resume from it, and update it (default: start afresh)",
     )
-    add_path(parser, "--page", "HTML", "write the history as a page (default: no page)")
+    add_page(parser, "--page", "write the history as a page")
     flag(parser, "--json", "print JSON (default: a table and sentences)")
     flag(parser, "--details", "print every watched mean (default: one for each watch)")
 
 
 def _monitor(args: argparse.Namespace) -> int:
     if args.page is not None:
-        if args.page.suffix.lower() not in (".html", ".htm"):
-            raise InputError("--page must end in .html", args.page, "Name the page so.")
-        require_page_packages()
+        check_page("--page", args.page)
+    elif args.title or args.period:
+        raise InputError(
+            "--title and --period are for the page", "no --page", "Add it, or leave them out."
+        )
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
     watcher = monitor(
@@ -76,14 +85,13 @@ def _monitor(args: argparse.Namespace) -> int:
     if args.json:
         say(*json.dumps(content, indent=2).split("\n"))
     else:
-        say(watcher.summary, wrap=True)
-        show(terminal(watches_table(content)))
         say(watcher.verdict, *reasons(content), wrap=True)
+        show(terminal(watches_table(content)))
         if args.details:
             show(terminal(statistics_table(content).where((0, 1, 2, 4))))
-        say(*explanations(content), wrap=True, style="dim")
+        say(watcher.summary, *explanations(content), wrap=True, style="dim")
     if args.page is not None:
-        write_text(args.page, monitor_page(watcher))
+        write_page(args.page, monitor_page(watcher, title=args.title, period=args.period))
         if not args.json:
             say(f"page: {args.page}")
     return watcher.status

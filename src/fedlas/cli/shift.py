@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fedlas._core.files import write_json
+from fedlas._core.files import check_writable, write_json
 from fedlas._core.terminal import Bar, say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates, flag, option
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
@@ -70,6 +70,8 @@ def _shift(args: argparse.Namespace) -> int:
     ]
     folders = [RunFolder(path, data_root=args.data) for path in args.runs]
     loaded = [load_trained(folder) for folder in folders]
+    for folder in folders:
+        check_writable(folder.path)
     with Bar("fedlas shift", total=len(chosen) * len(folders)) as bar:
         save_to = (
             (lambda place, part: folders[place].writable(folders[place].part_path(part)))

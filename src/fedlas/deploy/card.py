@@ -5,29 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fedlas._core.check import InputError, check_count, check_number, reason
+from fedlas._core.check import InputError, check_choice, check_count, check_number, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
+Subject = Literal["event", "top label"]
+"""What a card is about: the probability of the second of two classes, or the confidence of the predicted class."""
+
+
+def outcomes(predictions: AnyPredictions, subject: Subject) -> TopLabel:
+    """Return the probability of the event and whether it occurred, or the confidence and whether it is right."""
+    if subject == "event" and isinstance(predictions, Predictions):
+        probability = predictions.logits.double().softmax(dim=1)[:, 1]
+        return TopLabel(probability, predictions.target == 1)
+    return TopLabel(predictions.confidence, predictions.correct)
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """Result of a threshold of confidence on the test part.
+    """Result of a threshold on the test part.
 
     Attributes:
-        risk: Target share of wrong among accepted predictions.
-        threshold: Confidence from which predictions are accepted.
-        accepted: How many were.
-        wrong: Of these.
+        risk: Target share of wrong among accepted predictions; None where one acts on an event.
+        threshold: Confidence from which predictions are accepted, or probability from which one acts.
+        accepted: How many samples reach it.
+        wrong: Those of them that are wrong, or without an event.
     """
 
-    risk: float
+    risk: float | None
     threshold: float
     accepted: int
     wrong: int
@@ -48,6 +60,7 @@ class Card:
         bin_counts: Samples of the test part in each ``(B,)``, all of them together.
         thresholds: Those that the card vouches for.
         class_counts: Samples of the test part by predicted class ``(C,)``; None where they are not known.
+        subject: What sums, bins and thresholds are of.
     """
 
     name: str
@@ -60,6 +73,7 @@ class Card:
     bin_counts: Floats
     thresholds: tuple[Accepted, ...]
     class_counts: Floats | None
+    subject: Subject = "top label"
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -131,10 +145,21 @@ def _card(content: Mapping[str, Any]) -> Card:
         raise ValueError(f"{len(counts)} bins with {len(edges)} ends")
     if not gaps.count[0] > 0 or counts.sum() != gaps.count[0]:
         raise ValueError(f"{counts.sum():g} samples in bins, {gaps.count[0]:g} in cells")
-    thresholds = tuple(
-        _accepted(row["risk"], row["threshold"], row["test"], most=gaps)
+    subject: Subject = check_choice(
+        "subject", reference.get("subject", "top label"), ("event", "top label")
+    )
+    rows = [
+        (row["risk"], row["threshold"], row.get("test"))
         for row in content["selective"]["thresholds"]
-        if row["threshold"] is not None
+    ]
+    if subject == "event":
+        if num_classes != 2:
+            raise ValueError(f"an event of {num_classes} classes")
+        rows = [(None, row.get("threshold"), row) for row in content["event"]["decisions"]]
+    thresholds = tuple(
+        _accepted(risk, threshold, test, most=gaps)
+        for risk, threshold, test in rows
+        if threshold is not None
     )
     classwise = (
         None if reference.get("class_counts") is None else read_counts(reference, "class_counts")
@@ -154,15 +179,16 @@ def _card(content: Mapping[str, Any]) -> Card:
         counts,
         thresholds,
         classwise,
+        subject,
     )
 
 
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
     """Return a row of the thresholds, which holds no more samples than the test part."""
-    wrong, accepted = (check_count(name, test[name], low=0) for name in ("wrong", "accepted"))
+    names = ("false_alarms", "acted") if risk is None else ("wrong", "accepted")
+    wrong, accepted = (check_count(name, test[name], low=0) for name in names)
     if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
         raise ValueError(f"{wrong} wrong of {accepted} accepted samples")
-    share, cut = (
-        check_number(*pair, low=0, high=1) for pair in (("risk", risk), ("threshold", threshold))
-    )
+    share = None if risk is None else check_number("risk", risk, low=0, high=1)
+    cut = check_number("threshold", threshold, low=0, high=1)
     return Accepted(share, cut, accepted, wrong)

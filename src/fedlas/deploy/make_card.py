@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,18 +10,15 @@ import numpy as np
 import torch
 
 import fedlas
-from fedlas.binary import Rule
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
-from fedlas.deploy.card import FORMAT
-from fedlas.deploy.event_card import event_content
+from fedlas.deploy.card import FORMAT, Subject, outcomes
 from fedlas.metrics import evaluate
 from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats import ALPHA
-from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
 from fedlas.stats.noise_floor import p_said
 from fedlas.stats.rows import Floats
@@ -42,10 +39,8 @@ _FEW_CLASSES = 10
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
-Intervals = Callable[
-    [Mapping[str, AnyPredictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]
-]
-"""From predictions by stage and the names of metrics to interval and floor by stage and name, where there are any."""
+Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""By stage and name: a metric's value and, where it is known, its interval, floor and p-value."""
 
 
 def make_card(
@@ -57,10 +52,10 @@ def make_card(
     data: Mapping[str, Any],
     num_bins: int = 15,
     risks: Sequence[float] = DEFAULT_RISKS,
-    intervals: Intervals | None = None,
+    metrics: Metrics | None = None,
     replicates: int = 0,
     exported: Mapping[str, Any] | None = None,
-    rules: Sequence[Rule] = (),
+    event: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a calibration card, plain values for JSON.
 
@@ -74,10 +69,11 @@ def make_card(
             parts) and ``period`` (when the test samples were collected).
         num_bins: Bins of the calibration errors and of the reliability table.
         risks: Target shares of wrong among accepted predictions, each in (0, 1).
-        intervals: Computes interval, floor and p-value of the metrics; None omits them.
-        replicates: Of these, for the record.
+        metrics: The metrics of :func:`stages_of`, with what is known of them; None computes their values.
+        replicates: Of their intervals, for the record.
         exported: The exported file that the card belongs to, and how it was checked.
-        rules: Of two classes, what decides from which probability of the event to act.
+        event: Of two classes ``measures`` and ``joint_p`` by stage, and ``decisions``: the card is then about the
+            probability of the event. None: about the predicted class.
 
     Raises:
         InputError: If a risk is out of range, or predictions have weights, with which no threshold's bound holds.
@@ -88,8 +84,14 @@ def make_card(
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
     test = stages[STAGES[1]]
-    measured = {stage: _measured(each, num_bins) for stage, each in stages.items()}
-    noise = {} if intervals is None else intervals(stages, list(measured[STAGES[1]]))
+    subject: Subject = "top label" if event is None else "event"
+    if metrics is None:
+        metrics = {
+            stage: {
+                name: {"value": value} for name, value in evaluate(each, num_bins=num_bins).items()
+            }
+            for stage, each in stages.items()
+        }
     num_classes = 0
     class_counts = None
     samples_of = None
@@ -114,9 +116,7 @@ def make_card(
                 "test": test.num_samples,
             },
         },
-        "metrics": {
-            stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages
-        },
+        "metrics": {stage: _shown(each, num_classes) for stage, each in metrics.items()},
         "metrics_of": {
             "part": "test",
             "num_bins": num_bins,
@@ -131,21 +131,18 @@ def make_card(
                 for risk in risks
             ],
         },
-        "width": _width(val, test),
-        "reference": _reference(val, test, class_counts),
+        "width": _width(val, test, subject),
+        "reference": _reference(val, test, class_counts, subject),
         **({} if exported is None else {"exported": dict(exported)}),
+        **({} if event is None else {"event": dict(event)}),
     }
-    event = event_content(stages, val, rules, replicates=replicates)
-    if event is not None:
-        content["event"] = event
     return {**content, "limits": known_limits(content, samples_of or [], notes=calibration.notes)}
 
 
-def _measured(predictions: AnyPredictions, num_bins: int) -> dict[str, float]:
+def _shown(metrics: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     """Return the metrics of a card; of ten classes or fewer, five are most of them."""
-    values = evaluate(predictions, num_bins=num_bins)
-    few = isinstance(predictions, Predictions) and predictions.num_classes <= _FEW_CLASSES
-    return {name: value for name, value in values.items() if name != "top5" or not few}
+    few = 0 < num_classes <= _FEW_CLASSES
+    return {name: entry for name, entry in metrics.items() if name != "top5" or not few}
 
 
 def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:
@@ -153,18 +150,10 @@ def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPr
     return dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
 
 
-def _with_estimates(measured: Mapping[str, float], noise: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {
-        name: noise[name].plain() if name in noise else {"value": value}
-        for name, value in measured.items()
-    }
-
-
-def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
-    """Return the widths of Venn-ABERS bounds of test confidences: the fewer validation samples, the wider."""
-    val, test = (TopLabel(each.confidence, each.correct) for each in (val, test))
-    venn_abers, _ = fit_with_notes(VennAbers(), val)
-    low, high = venn_abers.interval(test).T
+def _width(val: AnyPredictions, test: AnyPredictions, subject: Subject) -> dict[str, Any]:
+    """Return the widths of Venn-ABERS bounds of test scores: the fewer validation samples, the wider."""
+    venn_abers, _ = fit_with_notes(VennAbers(), outcomes(val, subject))
+    low, high = venn_abers.interval(outcomes(test, subject)).T
     return {
         "method": "venn-abers",
         "mean": float((high - low).mean()),
@@ -173,15 +162,18 @@ def _width(val: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
 
 
 def _reference(
-    val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None
+    val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None, subject: Subject
 ) -> dict[str, Any]:
     """Return sums over the test part for ``fedlas monitor``, in cells that validation predictions choose."""
-    confidence, held_out = (each.confidence.cpu().double().numpy() for each in (test, val))
-    cells, bins = (_quantile_edges(held_out, number) for number in (CELLS, BINS))
+    held_out, tested = outcomes(val, subject), outcomes(test, subject)
+    chosen = held_out.confidence.cpu().double().numpy()
+    confidence = tested.confidence.cpu().double().numpy()
+    cells, bins = (_quantile_edges(chosen, number) for number in (CELLS, BINS))
     counts, _ = np.histogram(confidence, bins)
     return {
         "part": "test",
-        "gaps": GapSums.of(cells, confidence, test.correct.cpu().numpy()).plain(),
+        "subject": subject,
+        "gaps": GapSums.of(cells, confidence, tested.correct.cpu().numpy()).plain(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
         "class_counts": class_counts,

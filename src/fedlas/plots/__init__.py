@@ -14,22 +14,26 @@ from fedlas.plots.decision_curve import decision_curve
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram
 from fedlas.plots.positive_class import positive_reliability_diagram
+from fedlas.plots.ranks import critical_difference_diagram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.seeds import seed_values
-from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
+from fedlas.plots.theme import DARK, LIGHT, PAPER, Theme, new_axes, paper_axes
 from fedlas.plots.training import training_curves
 
 __all__ = [
     "DARK",
     "LIGHT",
+    "PAPER",
     "CalibrationCurve",
     "ConsistencyBand",
     "Theme",
     "calibration_curve",
     "consistency_band",
+    "critical_difference_diagram",
     "decision_curve",
     "new_axes",
+    "paper_axes",
     "positive_reliability_diagram",
     "reliability_diagram",
     "risk_coverage",

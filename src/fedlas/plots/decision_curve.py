@@ -10,7 +10,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_kinds
 from fedlas.binary.net_benefit import THRESHOLDS, net_benefit
 from fedlas.binary.positive import positive_class
-from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend
+from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, canvas, caption, legend
 from fedlas.predictions import Predictions
 
 
@@ -23,7 +23,7 @@ def decision_curve(
     positive: int | None = None,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
 ) -> Axes:
     """Draw net benefit over the threshold, of one model with its 95 % interval or of several on the same samples.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, as_numbers, check_number, describe
-from fedlas.plots.theme import Axes, ThemeName, canvas, caption, legend
+from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, legend
 
 _MOST_POINTS = 3000
 """Right predictions of a scatter plot; more overlap, and make the file large."""
@@ -22,7 +22,7 @@ def score_scatter(
     correct: Tensor,
     *,
     ax: Axes | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
 ) -> Axes:
     """Draw each sample's confidence over its score: right predictions as dots, wrong ones as crosses on top.
 
@@ -68,7 +68,7 @@ def score_bins(
     standard_error: Sequence[float],
     *,
     ax: Axes | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
 ) -> Axes:
     """Draw the signed gap, confidence minus accuracy, of groups of samples with rising score, with 95 % error bars.
 
@@ -109,7 +109,7 @@ def strength_histogram(
     *,
     alpha: float,
     ax: Axes | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
 ) -> Axes:
     """Draw the histograms of the strengths ``alpha_i`` of right and of wrong predictions, each summing to 100 %.
 

@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, as_numbers, check_count, check_kinds, describe
 from fedlas._core.extras import require
-from fedlas.plots.theme import REFERENCE, Axes, ThemeName, canvas, caption, legend_below, name_axis
+from fedlas.plots.theme import (
+    REFERENCE,
+    Axes,
+    ThemeOption,
+    canvas,
+    caption,
+    legend_below,
+    name_axis,
+)
 from fedlas.plots.theme import legend as draw_legend
 
 _TAIL = 0.005
@@ -23,7 +31,7 @@ def roc_curves(
     *,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw ROC curves: the share of OOD samples detected against the share of in-distribution ones flagged.
@@ -89,7 +97,7 @@ def score_histogram(
     num_bins: int = 40,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw the histograms of a score on in-distribution and on OOD samples, each summing to 1.

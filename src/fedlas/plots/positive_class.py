@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -9,13 +10,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_kinds
-from fedlas.binary import integrated_calibration, logistic_recalibration, positive_bins
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary import (
+    integrated_calibration,
+    logistic_recalibration,
+    positive_bins,
+    spline_curve,
+)
+from fedlas.binary.positive import Floats, positive_class
 from fedlas.plots.reliability import number_axes
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
-    ThemeName,
+    ThemeOption,
     canvas,
     caption,
     entitle,
@@ -25,6 +31,7 @@ from fedlas.plots.theme import (
 from fedlas.predictions import Predictions
 
 RiskScale = Literal["auto", "linear", "zoom", "logit"]
+Smoother = Literal["loess", "spline"]
 _STRIP_BINS = 50
 _STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
 """Distances between ticks: about five of them."""
@@ -40,9 +47,11 @@ def positive_reliability_diagram(
     num_bins: int = 10,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
     replicates: int = 199,
     scale: RiskScale = "linear",
+    axes_for: Sequence[Predictions] = (),
+    smoother: Smoother = "loess",
 ) -> Axes:
     r"""Draw frequency over probability of the positive class: bins with intervals, and a smooth curve with its band.
 
@@ -63,6 +72,10 @@ def positive_reliability_diagram(
         scale: ``"linear"`` from 0 to 1; ``"zoom"`` from 0 to where nearly all probabilities are; ``"logit"``, which
             spreads small probabilities; ``"auto"``: zoom where nearly all are below 0.6, logit where half are below
             0.02.
+        axes_for: Predictions whose probabilities all fit the axes, such as those before and after a calibrator, whose
+            diagrams can then be compared; empty: these.
+        smoother: Curve of the frequencies: ``"loess"``, or ``"spline"``, the restricted cubic spline of
+            :func:`~fedlas.binary.spline_curve`. ICI is that of the loess with both.
 
     Returns:
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
@@ -84,10 +97,15 @@ def positive_reliability_diagram(
     """
     data = positive_class(predictions, positive)
     check_choice("scale", scale, get_args(RiskScale))
-    shown = _shown(data, scale)
+    check_choice("smoother", smoother, get_args(Smoother))
+    compared = [positive_class(each, positive) for each in axes_for] or [data]
+    shown = _shown(np.concatenate([each.probability for each in compared]), scale)
     scheme = "equal-width" if shown.is_whole else "equal-mass"
     bins = positive_bins(predictions, positive=positive, num_bins=num_bins, scheme=scheme)
-    curve = integrated_calibration(predictions, positive=positive, replicates=replicates)
+    distance = integrated_calibration(predictions, positive=positive, replicates=replicates)
+    curve: Any = distance
+    if smoother == "spline":
+        curve = spline_curve(predictions, positive=positive)
 
     # The diagonal, the curve with its band, and the bins.
     axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
@@ -100,11 +118,11 @@ def positive_reliability_diagram(
     inside = (curve.probability >= shown.low) & (curve.probability <= shown.high)
     place = curve.probability[inside]
     low, frequency, high = (clip(each[inside]) for each in (curve.low, curve.frequency, curve.high))
-    if replicates:
+    if replicates or smoother == "spline":
         axes.fill_between(
             place, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
         )
-    axes.plot(place, frequency, color=palette.lines[2], linewidth=1.6, zorder=2)
+    axes.plot(place, frequency, color=palette.lines[2], linewidth=1.6, zorder=2, label=smoother)
     filled = (bins.count > 0) & (bins.probability <= shown.high)
     x = np.maximum(bins.probability[filled], shown.low)
     y = clip(bins.frequency[filled])
@@ -122,7 +140,7 @@ def positive_reliability_diagram(
     # Scales and text.
     shown.number(axes, both=True)
     axes.set_box_aspect(1)
-    name_axis(axes.yaxis, "frequency of the event", palette)
+    name_axis(axes.yaxis, f"frequency of the event ({smoother})", palette)
     try:
         slope = (
             f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
@@ -130,7 +148,9 @@ def positive_reliability_diagram(
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     subtitle(
-        axes, f"{slope}ICI {100 * curve.ici.value:.2f} %  ·  n = {data.num_samples:,}", palette
+        axes,
+        f"{slope}ICI {100 * distance.ici.value:.2f} %  ·  n = {data.num_samples:,}",
+        palette,
     )
     if title is not None:
         entitle(axes, title, palette, above_subtitle=True)
@@ -201,9 +221,9 @@ class _Shown:
             )
 
 
-def _shown(data: Positive, scale: RiskScale) -> _Shown:
+def _shown(probability: Floats, scale: RiskScale) -> _Shown:
     """Return what to show of these samples."""
-    middle, most = np.quantile(data.probability, [0.5, 0.995])
+    middle, most = np.quantile(probability, [0.5, 0.995])
     if scale == "auto":
         scale = "logit" if middle < 0.02 else "zoom" if most < 0.6 else "linear"
     if scale == "linear":
@@ -211,7 +231,7 @@ def _shown(data: Positive, scale: RiskScale) -> _Shown:
     if scale == "zoom":
         step = _STEPS[int(np.searchsorted(_STEPS, most / 5))]
         return _Shown(0.0, float(min(1.0, step * np.ceil(most / step))))
-    low, high = np.quantile(data.probability, [0.005, 0.999])
+    low, high = np.quantile(probability, [0.005, 0.999])
     return _Shown(
         float(np.clip(low, _LEAST, 0.5)),
         float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)),

@@ -14,14 +14,14 @@ from fedlas.plots.theme import (
     REFERENCE,
     Axes,
     Theme,
-    ThemeName,
+    ThemeOption,
     canvas,
     caption,
     entitle,
+    legend_below,
     name_axis,
     subtitle,
 )
-from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
 from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.proportion import wilson
@@ -42,7 +42,7 @@ def reliability_diagram(
     num_bins: int = 15,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
     legend: bool = True,
     band: bool = False,
     shares: bool = True,
@@ -104,7 +104,7 @@ def reliability_diagram(
     ece = float(share[filled] @ np.abs(x - y))
 
     # The diagonal and, on it, the band, the interval of each accuracy, the gaps and the points.
-    axes, palette = canvas(theme, ax, size=(3.6, 4.4 if shares else 3.9), grid="both")
+    axes, palette = canvas(theme, ax, size=(3.6, 4.6 if shares else 4.1), grid="both")
     # the ends of a logit axis are infinite
     inside = (0.0, 1.0) if scale == "linear" else (_LEAST, 1 - _LEAST)
     x = np.clip(x, *inside)
@@ -157,10 +157,9 @@ def reliability_diagram(
     subtitle(axes, f"ECE {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{worth}", palette)
     if title is not None:
         entitle(axes, title, palette, above_subtitle=True)
-    if legend and estimator == "bins":
-        _explain(axes, palette)
     if not shares:
         name_axis(axes.xaxis, "confidence", palette)
+        _explain(axes, palette, show=legend and estimator == "bins")
         return axes
 
     # The strip: the share of the samples in each bin.
@@ -169,8 +168,10 @@ def reliability_diagram(
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
     strip.bar(edges[:-1], share, np.diff(edges), **bar)
     number_axes(strip, scale, float(x.min()), float(x.max()), both=False)
-    strip.set(ylim=(0, 1), yticks=[0, 1])
+    top = float(share.max())
+    strip.set(ylim=(0, 1.05 * top), yticks=[0, top], yticklabels=["0", f"{top:.2g}"])
     caption(strip, palette, "confidence", "share")
+    _explain(strip, palette, show=legend and estimator == "bins")
     return axes
 
 
@@ -202,13 +203,13 @@ def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: boo
         axes.minorticks_off()
 
 
-def _explain(axes: Any, palette: Theme) -> None:
+def _explain(axes: Any, palette: Theme, *, show: bool) -> None:
+    """Name the colors below the axes, where they cover no point."""
+    if not show:
+        return
     patch = require("matplotlib.patches", extra="plots").Patch
     handles = [
         patch(facecolor=palette.over, edgecolor=palette.background, label="over-confident"),
         patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),
     ]
-    size: dict[str, Any] = {"handlelength": 1.6, "handleheight": 1.0}
-    draw_legend(
-        axes, palette, handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), **size
-    )
+    legend_below(axes, palette, handles=handles, handlelength=1.6, handleheight=1.0)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_kinds
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
-from fedlas.plots.theme import Axes, ThemeName, backing, canvas, caption, legend
+from fedlas.plots.theme import Axes, ThemeOption, backing, canvas, caption, legend
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
 
@@ -68,7 +68,7 @@ def risk_coverage_curve(
     *,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
 ) -> Axes:
     """Draw risk over coverage, between the curves of a random and of a perfect confidence.
 
@@ -124,7 +124,7 @@ def risk_coverage_curve(
     excess = excess_area_under_risk_coverage(predictions)
     axes.text(
         0.03, 0.96, f"AURC {100 * aurc:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
-        fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
+        fontweight="bold", color=palette.ink, bbox=backing(palette), **palette.text(),
     )  # fmt: skip
     legend(axes, palette, loc="upper left", bbox_to_anchor=(0.01, 0.9), ncols=3, handlelength=2.2)
     caption(axes, palette, "coverage, %", "risk (errors), %", title=title)

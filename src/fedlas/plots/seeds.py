@@ -10,7 +10,7 @@ from fedlas._core.extras import require
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
-    ThemeName,
+    ThemeOption,
     canvas,
     legend_below,
     legend_outside,
@@ -34,7 +34,7 @@ def seed_values(
     floors: Mapping[str, float] | None = None,
     zero: bool = False,
     ax: Axes | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw one row for each name: a dot for every seed, the mean, and the 95 % interval of the mean over seeds.

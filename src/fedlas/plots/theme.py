@@ -1,11 +1,12 @@
-"""Palettes for light and dark pages, legible in grayscale and with color blindness, and the style of all figures."""
+"""Palettes for light and dark pages and for print, legible with color blindness, and the style of all figures."""
 
 from __future__ import annotations
 
 import io
+import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +22,13 @@ else:
     Axes = Any
 
 
-ThemeName = Literal["light", "dark"]
+_COLUMNS = {"single": 3.35, "double": 6.9}
+"""Inches of a column of a journal, 85 mm, and of two, 175 mm."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors of one theme, as hex strings.
+    """Colors of one theme, as hex strings, and its font.
 
     Attributes:
         background: The page behind the axes.
@@ -37,6 +39,8 @@ class Theme:
         over: Over-confidence: confidence exceeds accuracy.
         under: Under-confidence. Differs from ``over`` in lightness too, and the plots hatch them differently.
         lines: One color per method; pair with :data:`DASHES` so that no two look alike in grayscale.
+        font: Family of all text, such as ``"serif"`` or ``"Times New Roman"``; empty is that of matplotlib.
+        size: Points of the names of axes; ticks, notes and titles are in proportion.
     """
 
     background: str
@@ -47,6 +51,13 @@ class Theme:
     over: str
     under: str
     lines: tuple[str, ...]
+    font: str = ""
+    size: float = 9.0
+
+    def text(self, share: float = 1.0) -> dict[str, Any]:
+        """Return size and family of a text whose size is this share of that of the names of axes."""
+        family = {"fontfamily": self.font} if self.font else {}
+        return {"fontsize": self.size * share, "parse_math": False, **family}
 
     def line(self, number: int) -> dict[str, Any]:
         """Return color and dashes of the method of this number."""
@@ -56,6 +67,8 @@ class Theme:
         }
 
 
+ThemeOption = Literal["light", "dark", "paper"] | Theme
+"""How to name a theme: a palette by name, or one's own."""
 LIGHT = Theme(
     background="#ffffff",
     ink="#1b1f24",
@@ -78,6 +91,8 @@ DARK = Theme(
     lines=("#d5d9de", "#f5a524", "#58b4f0", "#e58af2", "#5bd08a", "#ff7b72", "#d8cb4a", "#a5a0ff"),
 )
 """The palette of ``theme="dark"``."""
+PAPER = replace(LIGHT, muted="#33393f", size=8.0)
+"""The palette of ``theme="paper"``: for print at the size of a column. ``dataclasses.replace(PAPER, font="serif")``."""
 DASHES: tuple[Any, ...] = (
     "-",
     (0, (5, 1.5)),
@@ -92,14 +107,40 @@ REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
 """Style of lines to compare with: the diagonal, zero, a mean, a threshold."""
 
 
-def theme_named(name: str) -> Theme:
-    """Return the palette called ``"light"`` or ``"dark"``.
+def theme_named(name: str | Theme) -> Theme:
+    """Return the palette called ``"light"``, ``"dark"`` or ``"paper"``, or the one that is passed.
 
     Raises:
         InputError: For another name.
     """
-    palettes = {"light": LIGHT, "dark": DARK}
-    return palettes[check_choice("theme", name, palettes)]
+    palettes = {"light": LIGHT, "dark": DARK, "paper": PAPER}
+    return name if isinstance(name, Theme) else palettes[check_choice("theme", name, palettes)]
+
+
+def paper_axes(
+    width: Literal["single", "double"] | float = "single",
+    height: float | None = None,
+    *,
+    panels: int | None = None,
+) -> Any:
+    """Return an Axes on a new figure as wide as one or two columns of a journal, to draw on with ``theme="paper"``.
+
+    Args:
+        width: ``"single"`` (85 mm), ``"double"`` (175 mm), or inches.
+        height: Inches; None: 1.15 of the width of a panel.
+        panels: Number of Axes side by side, returned as an array; None: a single Axes.
+
+    Raises:
+        InputError: For another width.
+
+    Example:
+        >>> paper_axes("double", panels=2)[0].figure.get_size_inches().tolist()
+        [6.9, 3.97]
+    """
+    if isinstance(width, str):
+        width = _COLUMNS[check_choice("width", width, _COLUMNS)]
+    size = (width, round(1.15 * width / (panels or 1), 2) if height is None else height)
+    return new_axes(PAPER, size=size, panels=panels)
 
 
 def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
@@ -135,12 +176,16 @@ def _png(figure: Any) -> bytes:
 
 
 def canvas(
-    theme: str, ax: Axes | None, *, size: tuple[float, float] = (4.4, 3.4), grid: str = "both"
+    theme: str | Theme,
+    ax: Axes | None,
+    *,
+    size: tuple[float, float] = (4.4, 3.4),
+    grid: str = "both",
 ) -> tuple[Any, Theme]:
     """Return ``ax`` or, if it is None, a new Axes, in the style of the theme; and the palette.
 
     Args:
-        theme: Name of the palette.
+        theme: Name of the palette, or the palette.
         ax: The Axes of the caller, if any.
         size: Of a new figure, in inches.
         grid: Axis with grid lines: ``"x"``, ``"y"`` or ``"both"``.
@@ -149,7 +194,7 @@ def canvas(
         InputError: For an unknown theme, or another ``ax``.
     """
     palette = theme_named(theme)
-    axes: Any = new_axes(palette, size=size) if ax is None else ax
+    axes: Any = _own_axes(palette, size) if ax is None else ax
     if not hasattr(axes, "set_facecolor"):
         raise InputError(
             "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure."
@@ -157,6 +202,15 @@ def canvas(
     dress(axes, palette)
     axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
     return axes, palette
+
+
+def _own_axes(theme: Theme, size: tuple[float, float]) -> Any:
+    """Return an Axes on a new figure: of pyplot where that is in use, so that ``plt.show()`` shows it."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return new_axes(theme, size=size)
+    figure = pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
+    return figure.subplots()
 
 
 def caption(
@@ -177,9 +231,8 @@ def subtitle(ax: Any, text: str, theme: Theme) -> None:
         1.015,
         printable(text),
         transform=ax.transAxes,
-        fontsize=8,
         color=theme.muted,
-        parse_math=False,
+        **theme.text(8 / 9),
     )
 
 
@@ -187,14 +240,14 @@ def entitle(ax: Any, title: str, theme: Theme, *, above_subtitle: bool = False) 
     """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
     letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
     text = textwrap.fill(printable(str(title)), max(letters, 8))
-    style = {"color": theme.ink, "fontsize": 11, "fontweight": "bold", "parse_math": False}
+    style = {"color": theme.ink, "fontweight": "bold", **theme.text(11 / 9)}
     ax.set_title(text, loc="left", pad=16 if above_subtitle else 6, **style)
 
 
 def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> None:
     """Write ``text`` along ``axis`` literally: a dollar sign does not begin a formula."""
     label = getattr(axis.axes, f"set_{axis.axis_name}label")
-    label(printable(text), color=theme.ink, fontsize=9, loc=loc, parse_math=False)
+    label(printable(text), color=theme.ink, loc=loc, **theme.text())
 
 
 def name_ticks(axis: Any, places: Any, names: Sequence[str], **style: Any) -> None:
@@ -232,27 +285,30 @@ def _columns(names: Sequence[str], width: float, most: int) -> int:
     return max(1, min(len(names), most, int(1.1 * width / entry)))
 
 
-def legend(ax: Any, theme: Theme, *, size: float = 8, **placement: Any) -> None:
+def legend(ax: Any, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
     """Draw a frameless legend in the theme's colors, with literal names; ``placement`` goes to matplotlib."""
-    name_marks(ax.legend(frameon=False, fontsize=size, labelcolor=theme.ink, **placement))
+    font = {"size": theme.size * share, **({"family": theme.font} if theme.font else {})}
+    name_marks(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
 
 
-def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
+def legend_below(ax: Any, theme: Theme, *, most: int = 4, **marks: Any) -> None:
     """Draw a legend below ``ax``, in as many columns as fit its width.
 
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
         theme: Color of the names.
         most: Largest number of columns.
+        **marks: ``handles`` with labels; those of ``ax`` if there are none.
     """
     translation = require("matplotlib.transforms", extra="plots").ScaledTranslation
-    names = ax.get_legend_handles_labels()[1]
+    names = [each.get_label() for each in marks["handles"]] if marks else None
+    names = names or ax.get_legend_handles_labels()[1]
     width = ax.get_position().width * ax.figure.get_figwidth()
     # In points, not in shares of the height: tick labels and axis label take two lines below an axes of any height.
     below = ax.transAxes + translation(0, -34 / 72, ax.figure.dpi_scale_trans)
     legend(
-        ax, theme, size=8.5, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
-        ncols=_columns(names, width, most), handlelength=2.6,
+        ax, theme, share=8.5 / 9, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
+        ncols=_columns(names, width, most), **{"handlelength": 2.6, **marks},
     )  # fmt: skip
 
 
@@ -265,14 +321,15 @@ def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
         most: Largest number of columns.
     """
     marks = ax.get_legend_handles_labels()
-    style = {"frameon": False, "fontsize": 8.5, "labelcolor": theme.ink}
+    style = {"frameon": False, "fontsize": 8.5 / 9 * theme.size, "labelcolor": theme.ink}
     name_marks(ax.figure.legend(*marks, loc="outside lower center", ncols=most, **style))
 
 
 def dress(ax: Any, theme: Theme) -> None:
     """Give ``ax`` the theme's background, spines and tick colors."""
     ax.set_facecolor(theme.background)
-    ax.tick_params(colors=theme.muted, labelsize=8, length=3)
+    family = {"labelfontfamily": theme.font} if theme.font else {}
+    ax.tick_params(colors=theme.muted, labelsize=8 / 9 * theme.size, length=3, **family)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(theme.muted)

@@ -9,7 +9,7 @@ from typing import Any
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas.metrics import METRICS
-from fedlas.plots.theme import Axes, ThemeName, canvas, caption, legend_below
+from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, legend_below
 
 _SETTLING = 0.2
 """Share of the epochs, the first ones, that the vertical axis may cut off: they change most and matter least."""
@@ -22,7 +22,7 @@ def training_curves(
     *,
     metric: str,
     ax: Axes | None = None,
-    theme: ThemeName = "light",
+    theme: ThemeOption = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw ``metric`` over the epochs: the mean over seeds as a line, the range from lowest to highest seed as a band.

@@ -1,11 +1,10 @@
-"""``fedlas.card``: thresholds for a risk, metrics and limits of a model, as one object to print, show or save."""
+"""``fedlas.card``: thresholds, metrics and limits of a calibrated model, as one object to print, show or save."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,146 +13,133 @@ from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
 from fedlas._core.text import printable
+from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
-from fedlas.deploy.make_card import make_card, stages_of
+from fedlas.deploy.make_card import STAGES, make_card, stages_of
+from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.present.decision import rules_of
-from fedlas.present.metric_tables import (
-    NoiseText,
-    cell_of_metric,
-    classes_of,
-    noise_legend,
-    noise_text,
-)
-from fedlas.present.page import Answer, diagram, render
-from fedlas.present.positive_class import ROWS
-from fedlas.present.stages import DEFAULT, check_options, estimates_by_stage, is_same
-from fedlas.present.table import (
-    DASH,
-    Block,
-    Cell,
-    Column,
-    Table,
-    column,
-    html_table,
-    table_of,
-    text_of,
-)
-from fedlas.stats.estimates import REPLICATES, Estimate
-from fedlas.stats.noise_floor import p_text
+from fedlas.present.decision import decision_words, rules_of, rules_table
+from fedlas.present.evaluation import Evaluation
+from fedlas.present.metric_tables import classes_of, legend_of
+from fedlas.present.page import render
+from fedlas.present.positive_class import is_event, plain_measures
+from fedlas.present.report import measured_stages
+from fedlas.present.stages import DEFAULT, check_options, is_same
+from fedlas.present.table import DASH, Block, Note, Table, html_table, table_of, text_of
+from fedlas.present.verdict import effect
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
-_GLANCE = ("accuracy", "nll", "ece")
+RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
+"""Rules of two classes where none is asked for."""
+_CALIBRATED = STAGES[1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CalibrationCard:
-    """Thresholds for a risk, metrics and known limits of a model; see :func:`fedlas.card`.
+    """Thresholds, metrics and known limits of a model; see :func:`fedlas.card`.
 
     Attributes:
         content: Everything as plain values for JSON.
-        stages: Test predictions before and after calibration.
-        num_bins: Bins of the calibration errors.
+        evaluation: The test predictions, measured before and after calibration.
     """
 
     content: dict[str, Any]
-    stages: Mapping[str, AnyPredictions]
-    num_bins: int = 15
+    evaluation: Evaluation
 
     def __repr__(self) -> str:
         return self.text()
 
+    @property
+    def verdict(self) -> list[str]:
+        """Sentences: how calibrated the model is, what its calibrator does, and from where on to act or accept."""
+        evaluation = self.evaluation
+        sentences = [evaluation.verdicts[_CALIBRATED].text]
+        method = self.content["calibration"]["method"]
+        if method in evaluation.outcome.fitted:
+            before, after = map(evaluation.stage, STAGES)
+            calibrator = evaluation.outcome.fitted[method]
+            sentences.append(
+                effect(method, calibrator, before, after, replicates=evaluation.replicates)
+            )
+        if evaluation.positive:
+            chosen = evaluation.decisions[_CALIBRATED]
+            # Several are told by the table.
+            more = [decision_words(each, evaluation.event) for each in chosen if len(chosen) == 1]
+            return [*sentences, *more]
+        return [*sentences, _acceptance(self.content["selective"])]
+
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
-        content = self.content
-        thresholds = thresholds_table(content)
-        shown = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
-        parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
-        method = content["calibration"]["method"]
-        blocks: list[Block] = [
-            f"{content['model']['run']}: calibration {method}; {parts} samples; calibrated, on test:",
-            *(f"{answer.question}: {answer.text}" for answer in card_answers(content)),
-            decisions_table(content) if "event" in content else shown,
-            _origin(content),
-        ]
-        if not details:
-            return blocks
-        more = [thresholds] if "event" in content else []
-        return [*blocks, *more, card_metrics(content), *content["limits"]]
+        thresholds = thresholds_table(self.content)
+        first = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
+        blocks: list[Block] = [*self.verdict, self._decisions or first]
+        if details:
+            blocks += [thresholds] if self._decisions else []
+            blocks += [self._metrics, *self.content["limits"]]
+        return [*blocks, Note(f"{self.content['model']['run']}: {self._statement} {self._origin}")]
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
-        """Return thresholds and main metrics for a terminal; ``details`` adds all metrics and the known limits."""
+        """Return sentences and thresholds for a terminal; ``details`` adds all metrics and the known limits."""
         return text_of(self.blocks(details=details), details=details)
 
     def html(self) -> str:
         """Return a page that needs no other file."""
         content = self.content
         model = content["model"]
-        data = content["data"]
-        metrics = content["metrics"]
-        noise = [
-            _noise(each, column(name))
-            for measured in metrics.values()
-            for name, each in measured.items()
-        ]
         return render(
             "card.html.j2",
-            name=model["run"],
-            statement=f"{_statement(content)} {_origin(content)}",
-            answers=card_answers(content),
-            whole=card_metrics(content),
-            noise_notes=noise_legend(noise),
-            num_bins=self.num_bins,
+            title=self.evaluation.heading or f"Calibration card: {model['run']}",
+            made=self._origin,
+            statement=self._statement,
+            verdict=self.verdict,
+            event=self.evaluation.event if self.evaluation.positive else "",
+            whole=self._metrics,
+            noise_notes=legend_of(self.evaluation.estimates),
+            num_bins=self.evaluation.num_bins,
             thresholds=thresholds_table(content),
-            decisions=decisions_table(content) if "event" in content else None,
+            decisions=self._decisions,
             selective=content["selective"],
+            width=_width(content["width"]),
             level=f"{100 * content['selective']['level']:g}",
-            diagrams=[
-                diagram(stage, each, self.num_bins, band=True)
-                for stage, each in self.stages.items()
-            ],
+            diagrams=self.evaluation.diagrams(),
             limits=content["limits"],
             classes=model["classes"],
             exported=content.get("exported"),
-            about=[
-                (key, _text(value))
-                for key, value in _about(model, data)
-                if value not in (None, {}, [])
-            ],
+            about=[(key, _text(value)) for key, value in _about(content) if _is_known(value)],
         )
 
     def to_frame(self) -> Any:
-        """Return the thresholds as a pandas DataFrame, a row for each risk.
+        """Return the thresholds as a pandas DataFrame, a row for each rule or target risk.
 
         Raises:
             MissingExtraError: If pandas is not installed.
         """
         rows = [
-            {
-                "risk": row["risk"],
-                "threshold": row["threshold"],
-                **{f"test {k}": v for k, v in row.get("test", {}).items()},
-            }
+            {"risk": row["risk"], "threshold": row["threshold"]}
+            | {f"test {name}": value for name, value in row.get("test", {}).items()}
             for row in self.content["selective"]["thresholds"]
         ]
+        if self.evaluation.positive:
+            rows = self.content["event"]["decisions"]
+            rows = [
+                {
+                    name: each["value"] if isinstance(each, dict) else each
+                    for name, each in row.items()
+                }
+                for row in rows
+            ]
         return require("pandas", extra="tables").DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        sentences = "".join(
-            f"<p>{escape(printable(f'{a.question}: {a.text}'))}</p>"
-            for a in card_answers(self.content)
-        )
-        first = (
-            decisions_table(self.content)
-            if "event" in self.content
-            else thresholds_table(self.content)
-        )
-        return sentences + html_table(first) + html_table(card_metrics(self.content))
+        sentences = "".join(f"<p>{escape(printable(each))}</p>" for each in self.verdict)
+        tables = [self._decisions or thresholds_table(self.content), self._metrics]
+        return sentences + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
@@ -166,6 +152,40 @@ class CalibrationCard:
         page = self.html()
         write_json(path, self.content)
         return write_text(path.with_suffix(".html"), page)
+
+    @property
+    def _decisions(self) -> Table | None:
+        """From which probability of the event to act; None for a card of the predicted class."""
+        if not self.evaluation.positive:
+            return None
+        return rules_table(self.evaluation.decisions[_CALIBRATED])
+
+    @property
+    def _metrics(self) -> Table:
+        return self.evaluation.whole("Numbers on the test part")
+
+    @property
+    def _statement(self) -> str:
+        """What was trained and calibrated, on which data, and how many samples there are."""
+        model = self.content["model"]
+        data = self.content["data"]
+        sizes = data["samples"]
+        parts = [f"{sizes[part]:,} {part}" for part in ("train", "val", "test") if part in sizes]
+        trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
+        classes = (
+            f"{model['num_classes']} classes"
+            if model["num_classes"]
+            else "confidences of the predicted class only"
+        )
+        return f"{trained}{data['name']}: {classes}; {', '.join(parts)} samples. {_calibration(self.content)}."
+
+    @property
+    def _origin(self) -> str:
+        """When the card was made and by which version, and the period of the test samples."""
+        made = self.content.get("made", {})
+        period = self.content["data"].get("period")
+        samples = f"; test samples of {period}" if period else ""
+        return f"Made on {made['on']} by fedlas {made['fedlas']}{samples}."
 
 
 @check_kinds
@@ -180,13 +200,18 @@ def card(
     replicates: int = REPLICATES,
     classes: Sequence[str] | None = None,
     num_bins: int = 15,
+    title: str = "",
     period: str = "",
+    top_label: bool = False,
     cost_ratio: float | None = None,
     budget: float | None = None,
     recall: float | None = None,
     precision: float | None = None,
 ) -> CalibrationCard:
-    """Make the calibration card of a model from its predictions: thresholds for a risk, metrics and known limits.
+    """Make the calibration card of a model from its predictions: thresholds, metrics and known limits.
+
+    Of two classes the second is an event: the card says from which probability to act, and a monitor watches that
+    probability. Of more classes, and of confidences alone, it says which predictions may be accepted.
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
@@ -198,7 +223,9 @@ def card(
         replicates: Of intervals and noise floors; 0 computes none.
         classes: Names of the classes, where they are known.
         num_bins: Bins of the calibration errors.
+        title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
+        top_label: Whether the predicted class is the subject of two classes, too.
         cost_ratio: Of two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of as many as ``test`` holds.
         recall: The same for a share of the events to find; 0.5, 0.8 and 0.9 where nothing is asked for.
@@ -230,104 +257,101 @@ def card(
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
         raise InputError("calibrator must be a name or fitted", describe(value), fix)
-    content = make_card(
+    return card_of(
         val,
         test,
         calibration,
         model={"run": name, "classes": list(classes) if classes is not None else None},
         data={"name": data, **({"period": period} if period else {})},
-        num_bins=num_bins,
         risks=risks,
-        intervals=partial(estimates_by_stage, num_bins=num_bins, replicates=replicates),
         replicates=replicates,
+        num_bins=num_bins,
+        title=title,
+        top_label=top_label,
         rules=rules_of(cost_ratio, budget, recall, precision),
     )
-    return CalibrationCard(content, stages_of(test, calibration), num_bins)
 
 
-def card_answers(content: Mapping[str, Any]) -> list[Answer]:
-    """Return accuracy, NLL and ECE on test with their intervals, the calibration, and how uncertain confidences are."""
-    answers = event_answers(content["event"]) if "event" in content else []
-    for name in () if answers else filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
-        about = column(name)
-        entry = content["metrics"]["calibrated"][name]
-        text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
-        answers.append(Answer(about.title, f"{text}  {_noise(entry, about).text}".strip()))
-    mean, most = (f"{100 * content['width'][name]:.2f}" for name in ("mean", "95 %"))
-    width = f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
-    return [
-        *answers,
-        Answer(*_calibration(content["calibration"])),
-        Answer("Width of a confidence", width),
-    ]
+def card_of(
+    val: AnyPredictions,
+    test: AnyPredictions,
+    calibration: Calibration,
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    risks: Sequence[float],
+    replicates: int,
+    num_bins: int,
+    title: str = "",
+    top_label: bool = False,
+    rules: Sequence[Rule] = (),
+    exported: Mapping[str, Any] | None = None,
+) -> CalibrationCard:
+    """Measure both stages of the test predictions, and make the card of them.
 
+    Args:
+        val: As in :func:`card`.
+        test: As there.
+        calibration: Fitted on ``val``, or on other data.
+        model: Facts about the model, see :func:`~fedlas.deploy.make_card.make_card`, as are the next one and the last.
+        data: Facts about its data.
+        risks: As in :func:`card`.
+        replicates: As there.
+        num_bins: As there.
+        title: As there.
+        top_label: As there.
+        rules: Of two classes, what decides from which probability of the event to act.
+        exported: The exported file that the card belongs to.
 
-def event_answers(event: Mapping[str, Any]) -> list[Answer]:
-    """Return how often the event is expected and occurs, slope, ICI and AUROC of the calibrated probabilities."""
-    measured = event["measures"]["calibrated"]
-    percent = Column("", "%", places=4).format
-    joint = event["joint_p"]["calibrated"]
-    rates = " and ".join(percent(measured[name]["value"]) for name in ("expected", "observed"))
-    tested = "" if joint is None else f"; joint p = {p_text(joint)} of calibration"
-    answers = [Answer("Expected and observed", f"{rates} %{tested}")]
-    for name in ("slope", "ici", "auroc"):
-        if name in measured:
-            about = ROWS[name].column
-            unit = " %" if about.unit else ""
-            ends = [
-                about.format(measured[name][end])
-                for end in ("low", "high")
-                if end in measured[name]
-            ]
-            interval = f"  [{', '.join(ends)}]" if ends else ""
-            answers.append(
-                Answer(about.title, f"{about.format(measured[name]['value'])}{unit}{interval}")
-            )
-    return answers
-
-
-def decisions_table(content: Mapping[str, Any]) -> Table:
-    """Return from which probability of the event to act by each rule, and what that does on test."""
-    percent = Column("", "%", places=3).format
-    rows = []
-    for row in content["event"]["decisions"]:
-        words = f"{row['rule'].replace('_', ' ')} {row['value']:g}"
-        if "threshold" not in row:
-            rows.append([words, "none", *[DASH] * 4])
-            continue
-        counts = [
-            f"{row['acted']:,}",
-            f"{row['events_found']:,} of {row['events']:,}",
-            f"{row['false_alarms']:,}",
-        ]
-        benefit = row["net_benefit"]
-        ends = f"{1000 * benefit['value']:+.1f} [{1000 * benefit['low']:+.1f}, {1000 * benefit['high']:+.1f}]"
-        rows.append([words, percent(row["threshold"]), *counts, ends])
-    heads = ("rule", "act from %", "acts on", "events found", "alarms", "net benefit")
-    notes = [
-        "Chosen on validation, counted on test. Alarms: false ones. Net benefit: per 1,000, against none."
-    ]
-    return table_of(heads, rows, title="From which probability on to act", notes=notes)
-
-
-def card_metrics(content: Mapping[str, Any]) -> Table:
-    """Return one row for each metric, one column for each stage."""
-    stages = content["metrics"]
-    rows = []
-    for about in map(column, stages["calibrated"]):
-        entries = [measured[about.metric] for measured in stages.values()]
-        cells = [cell_of_metric(about, entry["value"], _noise(entry, about)) for entry in entries]
-        rows.append((Cell(about.head, tip=about.about), *cells))
-    return Table(
-        (Column("Metric", words=True), *map(Column, stages)),
-        tuple(rows),
-        "Metrics on the test part",
+    Raises:
+        InputError: If a number is out of range, predictions have weights, or rules are not for these predictions.
+    """
+    stages = stages_of(test, calibration)
+    is_binary = is_event(test) and not top_label
+    if rules and not is_binary:
+        fix = "Leave it out; from which confidence to accept predictions says risks=."
+        raise InputError(
+            f"{rules[0].name}= is for the event of two classes", "the predicted class", fix
+        )
+    level: dict[str, Any] = {"confidence_level": CONFIDENCE_LEVEL, "replicates": replicates}
+    decisions = {}
+    held_out = calibration.transform(val)
+    after = stages[_CALIBRATED]
+    if is_binary and isinstance(held_out, Predictions) and isinstance(after, Predictions):
+        decisions[_CALIBRATED] = [decide(held_out, after, rule) for rule in rules or RULES]
+    evaluation = Evaluation(
+        str(model["run"]),
+        stages,
+        **measured_stages(stages, event=is_binary, num_bins=num_bins, **level),
+        decisions=decisions,
+        num_bins=num_bins,
+        **level,
+        classes=tuple(model.get("classes") or ()),
+        heading=title,
     )
-
-
-def _noise(entry: Mapping[str, Any], about: Column) -> NoiseText:
-    """Return the interval, floor and p-value of a card's entry."""
-    return noise_text([Estimate.of(entry)] if "low" in entry else [], about.format)
+    if calibration.calibrator is not None:
+        evaluation.outcome.fitted[calibration.method] = calibration.calibrator
+    event = None
+    if is_binary:
+        event = {
+            "measures": plain_measures(evaluation.positive),
+            "joint_p": {stage: each.joint_p for stage, each in evaluation.positive.items()},
+            "decisions": [each.plain() for each in decisions[_CALIBRATED]],
+        }
+    content = make_card(
+        val,
+        test,
+        calibration,
+        model=model,
+        data=data,
+        num_bins=num_bins,
+        risks=risks,
+        metrics=evaluation.plain_metrics(),
+        replicates=replicates,
+        exported=exported,
+        event=event,
+    )
+    return CalibrationCard(content, evaluation)
 
 
 def thresholds_table(content: Mapping[str, Any]) -> Table:
@@ -345,52 +369,54 @@ def thresholds_table(content: Mapping[str, Any]) -> Table:
         val = row["val"]
         test = row["test"]
         share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
-        on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
+        on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']:,} of {val['accepted']:,}"]
         on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
-        everything = val["coverage"] == 1 == test["coverage"]
-        rows.append(
-            [risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test]
-        )
+        accept = "accept all" if _is_all(row) else f"{row['threshold']:.4f}"
+        rows.append([risk, accept, *on_val, *on_test])
     few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
     notes = [few] if needed else []
     return table_of(heads, rows, title="What may be accepted", notes=notes)
 
 
-def _statement(content: Mapping[str, Any]) -> str:
+def _is_all(row: Mapping[str, Any]) -> bool:
+    return bool(row["val"]["coverage"] == 1 == row["test"]["coverage"])
+
+
+def _acceptance(selective: Mapping[str, Any]) -> str:
+    """Return one sentence: from which confidence to accept predictions, at the lowest risk that there is."""
+    rows = selective["thresholds"]
+    row = next((each for each in rows if each["threshold"] is not None), None)
+    if row is None:
+        risk = max((each["risk"] for each in rows), default=0.0)
+        return f"No confidence keeps the risk at {100 * risk:g} %: have every prediction checked."
+    test = row["test"]
+    wrong = "" if test["risk"] is None else f", {100 * test['risk']:.2f} % of them wrong"
+    which = (
+        "all predictions"
+        if _is_all(row)
+        else f"predictions with a confidence of at least {row['threshold']:.4f}"
+    )
+    accepted = f"{100 * test['coverage']:.1f} % of the test part{wrong}"
+    return f"For a risk of {100 * row['risk']:g} %, accept {which}: {accepted}."
+
+
+def _width(width: Mapping[str, Any]) -> str:
+    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "95 %"))
+    return f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
+
+
+def _calibration(content: Mapping[str, Any]) -> str:
+    calibration = content["calibration"]
+    temperature = calibration.get("temperature")
+    if calibration["method"] == "none":
+        return "Calibration: none"
+    what = calibration["method"] + ("" if temperature is None else f" {temperature:.3f}")
+    return f"Calibration: {what}, fitted on {calibration['fitted on']}"
+
+
+def _about(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
     model = content["model"]
     data = content["data"]
-    samples = data["samples"]
-    parts = ", ".join(
-        f"{samples[part]:,} {part}" for part in ("train", "val", "test") if part in samples
-    )
-    trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
-    classes = (
-        f"{model['num_classes']} classes"
-        if model["num_classes"]
-        else "confidences of the predicted class only"
-    )
-    return f"{trained}{data['name']}: {classes}; {parts} samples."
-
-
-def _origin(content: Mapping[str, Any]) -> str:
-    """Return when the card was made and by which version, and the period of the test samples."""
-    made = content.get("made", {})
-    period = content["data"].get("period")
-    text = f"Made on {made.get('on', 'an unknown day')} by fedlas {made.get('fedlas', 'of an unknown version')}"
-    return f"{text}; test samples of {period}." if period else f"{text}."
-
-
-def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the calibration, as question and answer."""
-    method = calibration["method"]
-    temperature = calibration.get("temperature")
-    if method == "none":
-        return "Calibration", "none"
-    what = method if temperature is None else f"{method} {temperature:.3f}"
-    return "Calibration", f"{what}, fitted on {calibration['fitted on']}"
-
-
-def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, Any]]:
     prints = data.get("fingerprint", {})
     names = {"best_epoch": "epoch", "selected_by": "chosen by"}
     first = ("recipe", "loss", "seed", "architecture", "parameters", "best_epoch", "selected_by")
@@ -399,17 +425,18 @@ def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str,
         ("data", data.get("settings")),
         *((f"{part} part", prints.get(part)) for part in ("train", "test")),
         ("split", prints.get("split")),
-        *(
-            (name, model.get(key))
-            for name, key in (("commit", "commit"), ("uncommitted changes", "dirty"))
-        ),
+        ("commit", model.get("commit")),
+        ("uncommitted changes", model.get("dirty")),
         ("fedlas", model.get("fedlas")),
     ]
 
 
+def _is_known(value: Any) -> bool:
+    return value not in (None, {}, [])
+
+
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(
-            f"{key}: {_text(item)}" for key, item in value.items() if item not in (None, {}, [])
-        )
+        parts = [f"{key}: {_text(item)}" for key, item in value.items() if _is_known(item)]
+        return ", ".join(parts)
     return value if isinstance(value, str) else json.dumps(value)

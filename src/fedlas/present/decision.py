@@ -11,7 +11,7 @@ from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import stage_heads
 from fedlas.present.page import axes, figure
 from fedlas.present.positive_class import interval_text
-from fedlas.present.table import DASH, Cell, Column, Table
+from fedlas.present.table import DASH, Cell, Column, Table, table_of
 from fedlas.stats.estimates import Estimate
 
 Decisions = Mapping[str, Sequence[Decision]]
@@ -93,6 +93,28 @@ _ROWS: Mapping[str, Callable[[Decision], tuple[str, str]]] = {
     "net benefit": lambda each: _per_thousand(each.net_benefit),
     "... over acting on all": lambda each: _per_thousand(each.over_all),
 }
+
+
+def rules_table(decisions: Sequence[Decision]) -> Table:
+    """Return a row for each rule: from which probability of the event to act, and what that does on test."""
+    rows = []
+    for each in decisions:
+        rule = f"{each.rule.name.replace('_', ' ')} {each.rule.value:g}"
+        if each.threshold is None:
+            rows.append([rule, "none", *[DASH] * 4])
+            continue
+        counts = [
+            f"{each.acted:,}",
+            f"{each.events_found:,} of {each.events:,}",
+            f"{each.false_alarms:,}",
+        ]
+        benefit = " ".join(_per_thousand(each.net_benefit))
+        rows.append([rule, _SHARE(each.threshold), *counts, benefit])
+    heads = ("rule", "act from %", "acts on", "events found", "alarms", "net benefit")
+    notes = [
+        "Chosen on validation, counted on test. Alarms: false ones. Net benefit: per 1,000, against none."
+    ]
+    return table_of(heads, rows, title="From which probability on to act", notes=notes)
 
 
 def decision_words(decision: Decision, event: str) -> str:

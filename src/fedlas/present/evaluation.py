@@ -44,7 +44,7 @@ from fedlas.present.metric_tables import (
     size_of,
     with_meaning,
 )
-from fedlas.present.page import diagram, render
+from fedlas.present.page import diagram, made_by, render
 from fedlas.present.positive_class import (
     ROWS,
     event_frame,
@@ -88,6 +88,8 @@ class Evaluation:
         classes: Names of the classes; empty if they have none.
         grouped_by: Name of the groups.
         repair: How to fit a calibrator, for a reader of the verdict.
+        heading: Title of the page; empty is ``name``.
+        period: When the samples were collected.
     """
 
     name: str
@@ -107,6 +109,8 @@ class Evaluation:
     classes: tuple[str, ...] = ()
     grouped_by: str = "group"
     repair: str = REPAIR
+    heading: str = ""
+    period: str = ""
 
     def __repr__(self) -> str:
         return self.text()
@@ -142,8 +146,10 @@ class Evaluation:
         elif after:
             (name,) = self.outcome.predictions
             calibrator = self.outcome.fitted.get(name)
-            stages = self._stage(RAW), self._stage(after[0])
-            sentences.append(effect(name, calibrator, *stages, replicates=self.replicates))
+            before, calibrated = map(self.stage, self.stages)
+            sentences.append(
+                effect(name, calibrator, before, calibrated, replicates=self.replicates)
+            )
         elif first.is_clear:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
@@ -214,26 +220,16 @@ class Evaluation:
             whole = self._event_table("All measures", details=True)
         else:
             short = self._short("Main metrics")
-            whole = self._whole("All metrics")
-        # With the sentence stands its subject: the event of two classes, else the predicted class.
-        beside: list[Any] = []
-        diagrams: list[Any] = []
-        if self.positive:
-            beside = positive_diagrams(self.stages, self.positive, event=self.event)
-        else:
-            diagrams = [
-                diagram(stage, each, self.num_bins, band=True)
-                for stage, each in self.stages.items()
-            ]
+            whole = self.whole("All metrics")
+        diagrams = self.diagrams()
+        beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
             parts = {stage: check_predictions(each) for stage, each in self.stages.items()}
             beside.append(curve_picture(parts, self.decisions, self.event))
-        elif not self._compares:
-            beside = diagrams
-            diagrams = []
         return render(
             "evaluation.html.j2",
-            name=self.name,
+            heading=self.heading or f"Calibration of {self.name}",
+            made=made_by(self.period),
             size=size_of(self.stages[RAW]),
             title=self.title.removeprefix(f"{self.name}: "),
             num_bins=self.num_bins,
@@ -245,11 +241,31 @@ class Evaluation:
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
-            diagrams=diagrams,
+            diagrams=[] if beside else diagrams,
             event=self.event if self.positive else "",
             decisions=decision_tables(self.decisions) if self.decisions else [],
             level=f"{100 * self.confidence_level:g}",
         )
+
+    def diagrams(self) -> list[Any]:
+        """Draw a reliability diagram of each stage for a page: of the event, or of the predicted class."""
+        if self.positive:
+            return positive_diagrams(self.stages, self.positive, event=self.event)
+        return [
+            diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()
+        ]
+
+    def plain_metrics(self) -> dict[str, dict[str, Any]]:
+        """Return the metrics of each stage for JSON: an estimate where there is one, else the value."""
+        return {
+            stage: {
+                name: self.estimates[stage][name].plain()
+                if name in self.estimates.get(stage, {})
+                else {"value": value}
+                for name, value in values.items()
+            }
+            for stage, values in self.measured.items()
+        }
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each stage and metric: value, interval, noise floor and p-value.
@@ -304,7 +320,7 @@ class Evaluation:
             for svg in pictures
         )
         sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
-        tables = [self._main(self.title), *(table for _, table in self._group_tables(most=MOST))]
+        tables = [self._main(self.title), *self._group_tables(most=MOST)]
         return "".join([sentences, images, *map(html_table, tables)])
 
     @check_kinds
@@ -322,10 +338,10 @@ class Evaluation:
             if details or not self.groups:
                 blocks += with_meaning(self._event_table(self.title, details=details))
         elif details:
-            blocks.append(self._whole(self.title))
+            blocks.append(self.whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks += with_meaning(self._short(self.title))
-        blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
+        blocks += reversed(self._group_tables(most=None if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
         return [
             *blocks,
@@ -372,7 +388,8 @@ class Evaluation:
             return sentence
         return sentence.replace("Groups:", f"Groups {'before' if stage == RAW else stage}:", 1)
 
-    def _stage(self, stage: str) -> Stage:
+    def stage(self, stage: str) -> Stage:
+        """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""
         ici = self.positive[stage].get("ici") if stage in self.positive else None
         values = self.measured[stage]
         measure = "ECE" if ici is None else "ICI"
@@ -395,27 +412,25 @@ class Evaluation:
             self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes
         )
 
-    def _whole(self, title: str) -> Table:
+    def whole(self, title: str) -> Table:
+        """Return the table of all numbers: of the event, or of the predicted class."""
+        if self.positive:
+            return self._event_table(title, details=True)
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
-    def _group_tables(self, *, most: int | None) -> list[tuple[str, Table]]:
+    def _group_tables(self, *, most: int | None) -> list[Table]:
+        """Return a table for each stage, the last stage first; with all groups of an event one of their slopes, too."""
         tables = []
-        for stage, by_group in self.groups.items():
+        for stage, by_group in reversed(list(self.groups.items())):
             when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
             title = f"Groups by {self.grouped_by}, {when}"
             parts: Any = by_group
             if self.positive:
-                tables.append(
-                    (self._worst(stage), event_groups_table(parts, title=title, most=most))
-                )
-                if most is None:
-                    tables.append(
-                        ("", pooled_table(parts, title=f"Slopes by {self.grouped_by}, {when}"))
-                    )
+                tables.append(event_groups_table(parts, title=title, most=most))
+                slopes = f"Slopes by {self.grouped_by}, {when}"
+                tables += [pooled_table(parts, title=slopes)] if most is None else []
                 continue
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
-            tables.append(
-                (self._worst(stage), groups_table(parts, title=title, whole=whole, most=most))
-            )
+            tables.append(groups_table(parts, title=title, whole=whole, most=most))
         return tables

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fedlas._core.text import printable
 from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.state import Watched
 from fedlas.deploy.monitor.watches import Watch
@@ -20,13 +22,15 @@ from fedlas.plots.theme import (
     legend_height,
     name_ticks,
 )
-from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.page import MOST_WIDTH, axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of
 
 _LIMIT = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""
 _LEAST = 1e-2
 """Evidence below is drawn here: how far it fell says nothing."""
+_EQUALS = ("predicted as", "samples at probability")
+"""How the names of means begin in a watch without a leading one."""
 
 
 def watches_table(content: Mapping[str, Any]) -> Table:
@@ -37,7 +41,7 @@ def watches_table(content: Mapping[str, Any]) -> Table:
             rows.append((name, watch["why"], *[DASH] * 3))
             continue
         evidence = _power(watch["evidence"]) if watch["watched"] else DASH
-        rows.append((name, _state(watch), *_cells(_leading(name, watch), name), evidence))
+        rows.append((name, _state(watch), *_cells(_leading(watch), name), evidence))
     return table_of(("Watch", "State", "Live %", "On the card %", "Evidence"), rows, text=(0, 1))
 
 
@@ -48,7 +52,7 @@ def statistics_table(content: Mapping[str, Any]) -> Table:
         for name, watch in content["watches"].items()
         for each in watch.get("statistics", ())
     ]
-    heads = ("Mean of", "Live %", "On the card %", "Samples", "Evidence")
+    heads = ("Mean", "Live %", "On the card %", "Samples", "Evidence")
     return table_of(heads, rows, title="All watched means")
 
 
@@ -58,56 +62,65 @@ def reasons(content: Mapping[str, Any]) -> list[str]:
     for name in content["alarms"]:
         watch = content["watches"][name]
         worst = max(watch["statistics"], key=lambda each: each["evidence"])
-        live, card = _cells(worst, name)
-        after = f"seen after sample {watch['alarm_after']:,}"
-        lines.append(
-            f"{worst['name']}: {live} %, on the card {_percent(worst['card'], name)} ({card}) %; {after}."
+        live, chance = _cells(worst, name)
+        card = _percent(worst["card"], name)
+        where = (
+            f"{_capital(worst['name'])}: {live} % now, {card} % on the card (by chance {chance} %)"
         )
+        lines.append(f"{where}; noticed after sample {watch['alarm_after']:,}.")
     return lines
 
 
 def explanations(content: Mapping[str, Any]) -> list[str]:
     """Explain the columns, and how rare false alarms are."""
     watches = {name: watch for name, watch in content["watches"].items() if "statistics" in watch}
-    shown = ", ".join(_leading(name, watch)["name"] for name, watch in watches.items())
+    shown = "; ".join(f"{name}: {_leading(watch)['name']}" for name, watch in watches.items())
     threshold = next(watch["threshold"] for watch in watches.values())
     return [
-        f"Live: {shown}. On the card: the interval that its test samples leave. Evidence of {threshold:g} is an alarm.",
+        f"Live %: {shown}. On the card: where that mean lies by chance, as far as its test samples tell. Evidence of "
+        f"{threshold:g} is an alarm.",
         f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
         "quarter of it for each watch.",
     ]
 
 
-def monitor_page(monitor: Monitor) -> str:
-    """Return the page as HTML, which needs no other file."""
+def monitor_page(monitor: Monitor, *, title: str = "", period: str = "") -> str:
+    """Return the page as HTML, which needs no other file.
+
+    Args:
+        monitor: The monitor.
+        title: Its title; empty is that of the card.
+        period: When the live samples were collected.
+    """
     content = monitor.content
     stream = monitor._stream
+    watched = [watch for watch in stream.watches.values() if watch.test.samples]
+    looks = f"{content['looks']:,} look{'' if content['looks'] == 1 else 's'}"
     return render(
         "monitor.html.j2",
-        title=f"Monitor: {content['card']}",
-        alarm=content["alarm"],
-        verdict=monitor.verdict,
-        reasons=reasons(content),
-        statement=f"{monitor.summary}; {content['looks']:,} {'look' if content['looks'] == 1 else 'looks'}.",
+        title=title or f"Monitor of {content['card']}",
+        made=made_by(period),
+        verdict=[monitor.verdict, *reasons(content)],
+        statement=f"{monitor.summary} {looks}.",
         table=watches_table(content),
         notes=explanations(content),
-        pictures=[
-            _means(stream, content, watch)
-            for watch in stream.watches.values()
-            if watch.test.samples
-        ],
+        pictures=[_means(stream, content, watch) for watch in watched],
         width=stream.width,
         evidence=_evidence(stream),
         everything=statistics_table(content),
     )
 
 
-def _leading(name: str, watch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the statistic that stands for a watch: its first, or of the classes the one with the most evidence."""
+def _leading(watch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the statistic that stands for a watch: its first, or where none is, the one with the most evidence."""
     statistics: list[Mapping[str, Any]] = watch["statistics"]
-    return (
-        max(statistics, key=lambda each: each["evidence"]) if name == "classes" else statistics[0]
-    )
+    if statistics[0]["name"].startswith(_EQUALS):
+        return max(statistics, key=lambda each: each["evidence"])
+    return statistics[0]
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _state(watch: Mapping[str, Any]) -> str:
@@ -127,7 +140,13 @@ def _percent(share: float | None, name: str) -> str:
 
 
 def _power(evidence: float) -> str:
-    return f"{evidence:.2g}" if evidence < 1e4 else f"10^{math.log10(evidence):.0f}"
+    return (
+        f"{evidence:.2g}"
+        if evidence < 1e4
+        else "> 10^9"
+        if evidence > 1e9
+        else f"10^{math.log10(evidence):.0f}"
+    )
 
 
 def _ends(stream: Watched) -> Any:
@@ -138,7 +157,7 @@ def _ends(stream: Watched) -> Any:
 
 def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
     """Draw the watch's leading mean row by row, with the card's interval and the limits of chance."""
-    shown = _leading(watch.name, content["watches"][watch.name])
+    shown = _leading(content["watches"][watch.name])
     number = watch.statistics.index(shown["name"])
     history = stream.histories[watch.name]
     ax, _ = canvas("light", axes(2.9, 2.2))
@@ -173,7 +192,9 @@ def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
     if watch.name in stream.alarms:
         ax.axvline(stream.alarms[watch.name], color=LIGHT.over, linewidth=1.2)
     state = _state(content["watches"][watch.name])
-    caption(ax, LIGHT, "live samples", f"{shown['name']} %", title=f"{watch.name}: {state}")
+    label = textwrap.fill(printable(f"{shown['name']} %"), 26)
+    caption(ax, LIGHT, "live samples", title=f"{watch.name}: {state}")
+    ax.set_ylabel(label, color=LIGHT.ink, fontsize=9, parse_math=False)
     ax.set_xlim(0, stream.samples)
     ax.locator_params(nbins=4)
     return figure(ax, f"{shown['name']} over live samples, {state}")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import IO, Any
 
+import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
-from fedlas._core.files import write_atomically
+from fedlas._core.files import write_atomically, write_text
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
 from fedlas.predictions.predictions import AnyPredictions
@@ -32,6 +38,14 @@ class Answer:
     text: str
 
 
+def made_by(period: str = "") -> str:
+    """Return when a page is made and by which version, and the period of its samples."""
+    samples = f"; samples of {period}" if period else ""
+    return (
+        f"Made on {datetime.now(UTC).date().isoformat()} by fedlas {fedlas.__version__}{samples}."
+    )
+
+
 def require_page_packages() -> None:
     """Import what pages are made with, before work that would be lost without it.
 
@@ -39,6 +53,66 @@ def require_page_packages() -> None:
         MissingExtraError: If a package is not installed.
     """
     require_all(("jinja2", "bench"), ("matplotlib.figure", "plots"))
+
+
+_BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "msedge",
+)
+
+
+def check_page(option: str, path: Path) -> None:
+    """Check that a page of this name can be written, before the work.
+
+    Raises:
+        InputError: If the name does not end in ``.html``, or in ``.pdf`` where there is a browser to print it.
+        MissingExtraError: If a package is not installed.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".html", ".htm", ".pdf"):
+        raise InputError(f"{option} must end in .html or .pdf", path, "Name the page so.")
+    if kind == ".pdf" and _browser() is None:
+        fix = f"Write {path.with_suffix('.html')}, open it and print the page."
+        raise InputError("a .pdf needs Chromium, Chrome or Edge on the PATH", "none", fix)
+    require_page_packages()
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page as HTML, or printed to PDF by a browser.
+
+    Raises:
+        InputError: If it cannot be written, or the browser cannot print it.
+    """
+    if path.suffix.lower() != ".pdf":
+        return write_text(path, page)
+    browser = _browser()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "page.html")
+        printed = source.with_suffix(".pdf")
+        source.write_text(page, encoding="utf-8")
+        command = [str(browser), "--headless", "--disable-gpu", "--no-pdf-header-footer"]
+        # As root Chromium refuses its sandbox; the page is our own, and its policy forbids scripts and the network.
+        command += ["--no-sandbox"] if getattr(os, "geteuid", int)() == 0 else []
+        command += [
+            f"--user-data-dir={folder}/profile",
+            f"--print-to-pdf={printed}",
+            source.as_uri(),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if not printed.is_file():
+            reason = " ".join(done.stderr.split())[-200:]
+            fix = f"Write {path.with_suffix('.html')}, open it and print the page."
+            raise InputError("the browser must print the page", f"{browser}: {reason}", fix)
+        return write_atomically(path, lambda file: file.write(printed.read_bytes()))
+
+
+def _browser() -> str | None:
+    """Return the first browser on the PATH that prints pages."""
+    return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
 def render(template: str, *, room: str = ROOM, **context: Any) -> str:
@@ -51,7 +125,7 @@ def render(template: str, *, room: str = ROOM, **context: Any) -> str:
         room: Package whose ``templates`` hold it; it may extend those of this package.
         **context: Values by name.
     """
-    page: str = _environment(room).get_template(template).render(**context)
+    page: str = _environment(room).get_template(template).render(**{"made": "", **context})
     return page
 
 

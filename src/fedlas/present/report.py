@@ -62,6 +62,8 @@ def report(
     grouped_by: str = "group",
     notes: Sequence[str] = (),
     repair: str = REPAIR,
+    title: str = "",
+    period: str = "",
 ) -> Evaluation:
     """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
 
@@ -90,6 +92,8 @@ def report(
         grouped_by: Name of the groups, for titles.
         notes: Sentences to pass on.
         repair: How to fit a calibrator, for a reader of the verdict.
+        title: Title of the page; empty is ``name``.
+        period: When the samples were collected, such as ``"October 2026"``, for the page.
 
     Returns:
         An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
@@ -142,14 +146,6 @@ def report(
         if calibrate is not None:
             outcome = calibrated(calibrate, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
-    # Their metrics, intervals and tests.
-    measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    names = COMPARED if calibrate == ALL else list(measured[RAW])
-    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
-    z: dict[str, Any] = {}
-    for stage, each in stages.items() if replicates else ():
-        with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
-            z[stage] = spiegelhalter_test(each)
     by_group: dict[str, Any] = {}
     if groups is not None:
         by_group = _by_group(stages, groups, event=event, num_bins=num_bins, **level)
@@ -158,28 +154,55 @@ def report(
     rejected: Rejections = {}
     if reject and held_out is not None:
         rejected = rejections(stages, reject, held_out.validation(), fitted)
-    decisions: dict[str, Any] = {}
-    if rules:
-        decisions = _decisions(stages, rules, held_out, fitted, confidence_level)
+    names = COMPARED if calibrate == ALL else None
     return Evaluation(
         name,
         stages,
-        measured,
-        estimates,
-        z,
-        measures_by_stage(stages, **level) if event else {},
-        by_group,
-        rejected,
-        decisions,
-        outcome,
-        num_bins,
-        replicates,
-        confidence_level,
-        (*remarks, *outcome.notes),
-        tuple(classes),
-        grouped_by,
-        repair,
+        **measured_stages(stages, names, event=event, num_bins=num_bins, **level),
+        groups=by_group,
+        rejected=rejected,
+        decisions=_decisions(stages, rules, held_out, fitted, confidence_level),
+        outcome=outcome,
+        num_bins=num_bins,
+        **level,
+        notes=(*remarks, *outcome.notes),
+        classes=tuple(classes),
+        grouped_by=grouped_by,
+        repair=repair,
+        heading=title,
+        period=period,
     )
+
+
+def measured_stages(
+    stages: Mapping[str, AnyPredictions],
+    names: Sequence[str] | None = None,
+    *,
+    event: bool,
+    num_bins: int,
+    confidence_level: float,
+    replicates: int,
+) -> dict[str, Any]:
+    """Return metrics, estimates, tests and measures of the event, by the names of their fields of an evaluation.
+
+    Args:
+        stages: Predictions by stage.
+        names: Metrics that get an interval; None: all.
+        event: Whether the event of two classes is the subject.
+        num_bins: Bins of the calibration errors.
+        confidence_level: Level of the intervals.
+        replicates: Of intervals and tests.
+    """
+    level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
+    measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
+    names = list(next(iter(measured.values()))) if names is None else names
+    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
+    z: dict[str, Any] = {}
+    for stage, each in stages.items() if replicates else ():
+        with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
+            z[stage] = spiegelhalter_test(each)
+    positive = measures_by_stage(stages, **level) if event else {}
+    return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
 
 
 def _decisions(
@@ -191,7 +214,7 @@ def _decisions(
 ) -> dict[str, list[Decision]]:
     """Return the decision by each rule, of each stage: chosen on held-out predictions that it calibrates, too."""
     decisions = {}
-    for stage, each in stages.items():
+    for stage, each in stages.items() if rules else ():
         val = None
         if held_out is not None:
             raw = held_out.validation()

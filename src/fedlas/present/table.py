@@ -259,8 +259,15 @@ def html_table(table: Table) -> str:
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def latex(table: Table) -> str:
+def latex(table: Table, *, caption: str = "", label: str = "") -> str:
     r"""Return a LaTeX table with the rules of ``booktabs``; every text is escaped.
+
+    The best mean is bold, and one that is not distinguishable from it underlined.
+
+    Args:
+        table: The table.
+        caption: Put the table into a ``table`` environment with this caption and the marks of the table explained.
+        label: Label of that environment, without ``tab:``.
 
     Example:
         >>> print(latex(table_of(["loss", "ECE %"], [["ls_a", 1.5]])))
@@ -272,40 +279,53 @@ def latex(table: Table) -> str:
         \bottomrule
         \end{tabular}
     """
-    replaced = {
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "≤": r"$\le$",
-    }
-    replaced |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\to$", "—": "---"}
-    replaced |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
-    def line(texts: Iterable[str]) -> str:
-        return (
-            " & ".join(
-                "".join(replaced.get(sign, sign) for sign in printable(text)) for text in texts
-            )
-            + r" \\"
-        )
+    def shown(cell: Cell) -> str:
+        text = _LATEX.get(cell.mark, "{}").format(_escaped(cell.text))
+        return f"{text} {_escaped(cell.extra)}".strip()
 
     kinds = "".join(
         "l" if number == 0 or c.words else "r" for number, c in enumerate(table.columns)
     )
-    rows = [line(cell.text for cell in row) for row in table.rows]
-    head = line(c.head for c in table.columns)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{kinds}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
+    rows = [
+        [_escaped(c.head) for c in table.columns],
+        *([shown(c) for c in row] for row in table.rows),
+    ]
+    head, *body = [f"{' & '.join(row)} \\\\" for row in rows]
+    lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule", *body]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if not caption:
+        return "\n".join(lines)
+    used = {cell.mark for row in table.rows for cell in row}
+    legend = dict.fromkeys(
+        f"{text}: {about}." for mark, (text, about) in _LATEX_LEGEND.items() if mark in used
     )
+    caption = " ".join([_escaped(caption), *legend])
+    label = re.sub(r"[^0-9a-zA-Z-]+", "-", label)
+    before = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
+    ]
+    return "\n".join([*before, *lines, r"\end{table}"])
+
+
+_LATEX = {"best": r"\textbf{{{}}}", "leading": r"\textbf{{{}}}", "same": r"\underline{{{}}}"}
+_LATEX |= {"calibrated": "{}$^{{\\sim}}$", "untested": "{}$^{{?}}$"}
+_LATEX_LEGEND = {
+    "best": (r"\textbf{Bold}", "best mean"),
+    "leading": (r"\textbf{Bold}", "best mean"),
+    "same": (r"\underline{Underlined}", "not distinguishable from it"),
+    "untested": ("?", "not tested"),
+}
+_SIGNS = {"\\": r"\textbackslash{}", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+_SIGNS |= {"≤": r"$\le$", "~": r"$\sim$", "^": r"\textasciicircum{}", "→": r"$\to$", "—": "---"}
+_SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_SIGNS.get(sign, sign) for sign in printable(text))
 
 
 def csv_text(table: Table) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from fedlas._core.text import listed
 from fedlas.present.table import Column, Table, column, table_of
 from fedlas.stats.noise_floor import p_said
 from fedlas.stats.two_models import ModelDifference
@@ -20,12 +21,12 @@ def better_in(compared: Mapping[str, ModelDifference], names: tuple[str, str]) -
     for side, first, second in (("a", *names), ("b", *reversed(names))):
         parts = [_by(each) for each in compared.values() if each.better == side]
         if parts:
-            lines.append(f"{first} is better than {second} in {_and(parts)}.")
+            lines.append(f"{first} is better than {second} in {listed(parts)}.")
     same = [column(name).title for name, each in compared.items() if each.better is None]
     if same and lines:
-        lines.append(f"Not distinguishable: {_and(same)}.")
+        lines.append(f"Not distinguishable: {listed(same)}.")
     elif same:
-        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {_and(same)}.")
+        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {listed(same)}.")
     return lines
 
 
@@ -57,7 +58,3 @@ def _by(each: ModelDifference) -> str:
 def _signed(about: Column, value: float) -> str:
     text = about.format(abs(value))
     return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"
-
-
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))

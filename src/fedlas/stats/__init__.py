@@ -22,6 +22,7 @@ from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.optimism import Optimism, optimism
 from fedlas.stats.pooling import PartialPooling, partial_pooling
 from fedlas.stats.power import seeds_needed
+from fedlas.stats.ranks import RankComparison, compare_ranks
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
 from fedlas.stats.two_models import ModelDifference, PairedBootstrap, paired_bootstrap
@@ -40,12 +41,14 @@ __all__ = [
     "PairedBootstrap",
     "PairedTest",
     "PartialPooling",
+    "RankComparison",
     "RejectOption",
     "RiskThreshold",
     "SpiegelhalterTest",
     "bootstrap_interval",
     "bootstrap_intervals",
     "class_estimates",
+    "compare_ranks",
     "compare_to_best",
     "effective_samples",
     "estimates",

@@ -25,11 +25,10 @@ from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
 from fedlas.stats.gap_tests import GAPS, observed_gaps
-from fedlas.stats.influence import influence_of, standard_error
+from fedlas.stats.influence import area_interval, influence_of, standard_error
 from fedlas.stats.intervals import ALPHA, check_bootstrap, check_level, fewest_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, p_value
-from fedlas.stats.proportion import z_score
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
 from fedlas.stats.tables import mean_quantity
@@ -298,12 +297,15 @@ def estimated(
         for e in entries
     }
     for name, influence in moved.items():
-        reach = z_score(confidence_level) * standard_error(influence, rows.predictions)
-        low = max(values[name] - reach, 0.0)
-        high = min(values[name] + reach, 1.0)
-        estimates_by_name[name] = Estimate(
-            values[name], low, high, confidence_level=confidence_level
+        ends = area_interval(
+            values[name],
+            standard_error(influence, rows.predictions),
+            influence,
+            rows.target,
+            clusters=rows.clusters,
+            confidence_level=confidence_level,
         )
+        estimates_by_name[name] = Estimate(values[name], *ends, confidence_level=confidence_level)
     estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
     table = EstimateTable(
         estimates_by_name, _null(rows, tested, values, floors) if tested else None

@@ -4,8 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from scipy.interpolate import CubicSpline
 from sklearn.linear_model import LogisticRegression
 
+from fedlas import Predictions, binary
+from fedlas._core.check import InputError
 from fedlas.binary import logistic_recalibration
 
 
@@ -94,3 +98,33 @@ def test_equal_probabilities_have_no_slope(two_class):
 def test_level(predictions):
     with pytest.raises(ValueError, match="confidence_level must be below 1"):
         logistic_recalibration(predictions, confidence_level=1.0)
+
+
+def test_the_spline_is_the_natural_one_of_scipy():
+    """The same space of functions, spanned by natural splines that are 1 at one knot and 0 at the others."""
+    random = np.random.default_rng(0)
+    log_odds = random.normal(-1, 1.5, 3000)
+    risk = 1 / (1 + np.exp(-(0.6 * log_odds - 0.3 * np.sin(log_odds))))
+    happened = random.random(3000) < risk
+    logits = torch.from_numpy(np.stack([np.zeros(3000), log_odds], axis=1))
+    curve = binary.spline_curve(Predictions(logits, torch.from_numpy(happened).long()))
+    knots = np.log(curve.knots / (1 - curve.knots))
+    np.testing.assert_allclose(knots, np.quantile(log_odds, [0.05, 0.275, 0.5, 0.725, 0.95]))
+
+    def columns(x):
+        inside = np.clip(x, knots[0], knots[-1])
+        parts = []
+        for unit in np.eye(5):
+            spline = CubicSpline(knots, unit, bc_type="natural")
+            parts.append(spline(inside) + spline(inside, 1) * (x - inside))
+        return np.stack(parts, axis=1)
+
+    model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=10_000)
+    model.fit(columns(log_odds), happened)
+    places = np.log(curve.probability / (1 - curve.probability))
+    expected = model.predict_proba(columns(places))[:, 1]
+    np.testing.assert_allclose(curve.frequency, expected, atol=1e-5)
+    assert (curve.low < curve.frequency).all()
+    assert (curve.frequency < curve.high).all()
+    with pytest.raises(InputError, match="3, 4 or 5"):
+        binary.spline_curve(Predictions(logits, torch.from_numpy(happened).long()), num_knots=7)

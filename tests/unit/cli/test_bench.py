@@ -10,9 +10,9 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas.cli import bench
 from fedlas.cli.bench import add_executor, executor_of
-from fedlas.lab.bench.executors import Executor, LocalExecutor, attempt
-from fedlas.lab.bench.executors.slurm import SlurmExecutor
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.executors import Executor, LocalExecutor, attempt
+from fedlas.lab.benches.executors.slurm import SlurmExecutor
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 

@@ -264,25 +264,32 @@ def test_compare_two_files(files, capsys):
             ["top.csv", "shuffled.csv", *NAMED],
             "labels that differ in .* of 600 rows, first in row .*Sort both files",
         ),
-        (
-            ["top.npz", "top.npz", "top.npz"],
-            "two files of predictions can be compared, in a table; got 3 files",
-        ),
-        (["top.npz", "top.npz", "--plot", "a.png"], "got --plot"),
-        (["top.npz", "top.npz", "--stage", "auto", "--details"], "got --stage --details"),
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
         (
             ["top.npz", "top.npz", "--metrics", "nll"],
             "'nll' needs the probabilities of all classes",
         ),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),
-        (
-            [".", "a:b", "--json"],
-            "--json, --num-bins .* are for two files of predictions; got the folder",
-        ),
-        ([".", "a:b", "--num-bins", "10"], "are for two files of predictions; got the folder"),
     ],
 )
 def test_compare_refuses(files, given, message, capsys):
     assert main(["compare", *given]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["top.npz"], "the following arguments are required: FILE"),
+        (["top.npz"] * 3, "unrecognized arguments: 'top.npz'"),
+        (
+            ["top.npz", "top.npz", "--stage", "auto"],
+            "fedlas compare: error: there is no option '--stage'",
+        ),
+        ([".", "a:b", "--json"], "fedlas compare-runs: error: there is no option '--json'"),
+    ],
+)
+def test_files_and_folders_are_two_commands(files, given, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", *given])
+    assert message in capsys.readouterr().err

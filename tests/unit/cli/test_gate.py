@@ -131,7 +131,6 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
             "--margin must be",
         ),
         (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit shows"),
-        (["compare", ".", "a:b", "--fail-if-worse", "ece"], "two files of predictions"),
     ],
 )
 def test_wrong_arguments(folder, monkeypatch, capsys, args, match):

@@ -11,6 +11,7 @@ from fedlas._core import files
 from fedlas._core.check import InputError
 from fedlas._core.files import (
     check_name,
+    check_writable,
     path_inside,
     refuse_links,
     remove,
@@ -18,6 +19,7 @@ from fedlas._core.files import (
     write_atomically,
     write_text,
 )
+from fedlas.cli.main import main
 
 
 def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
@@ -218,3 +220,19 @@ def test_writers_side_by_side_each_write_a_whole_file(tmp_path):
         thread.join()
     assert path.read_text() in texts
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
+def test_a_folder_is_tried_before_work_that_would_be_lost(runs, tmp_path, monkeypatch, capsys):
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "TemporaryFile", refuse)
+    monkeypatch.setattr("fedlas.cli.shift.measure_shift", pytest.fail)
+    folder = runs("shared") / "ce-s0"
+    assert main(["shift", str(folder)]) == 2
+    assert (
+        f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
+    )

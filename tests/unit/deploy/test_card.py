@@ -185,7 +185,9 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
         card(tmp_path / "val.npz")
     assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "test: calibration auto; 1,500 val, 600 test samples" in said
+    assert said.index("is right in") < said.index("What may be accepted")
+    assert "For a risk of " in said
+    assert "test: test.npz: 4 classes; 1,500 val, 600 test samples." in said
     assert (
         "chose the calibration as well as the thresholds, so that the bound on their risk need not hold."
         in said
@@ -209,7 +211,9 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     other = fit_calibration("vector", predictions(2, 900)).calibrator
     saved = CalibratedModel(torch.nn.Identity(), other).save(tmp_path / "mine.safetensors")
     assert card(saved, *places, replicates=0, out=tmp_path / "c.json") == 0
-    assert "Calibration: vector, fitted on other data, see mine" in capsys.readouterr().out
+    assert "Calibration: vector, fitted on other data, see mine" in " ".join(
+        capsys.readouterr().out.split()
+    )
     content = json.loads((tmp_path / "c.json").read_text())
     wanted = evaluate(other.transform(test))
     assert content["model"]["run"] == "mine"
@@ -250,23 +254,31 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
         return Predictions(torch.stack([torch.zeros(3000), log_odds], dim=1), happened)
 
     val, test = rare(0), rare(1)
+    rules = {"cost_ratio": 9, "recall": 0.8}
     card = fedlas.card(
-        val, test, "temperature", replicates=0, cost_ratio=9, recall=0.8, name="churn"
+        val, test, "temperature", replicates=0, name="churn", title="Churn <1>", **rules
     )
     event = card.content["event"]
     assert [row["rule"] for row in event["decisions"]] == ["cost_ratio", "recall"]
     assert event["decisions"][0]["threshold"] == 0.1
     assert event["measures"]["calibrated"]["observed"]["value"] == test.target.double().mean()
     text = card.text()
-    assert "Expected and observed: " in text
+    assert text.startswith("Expects class 1 in ")
     assert "accept all" not in text
     assert "events found" in text
     card.save(tmp_path / "churn.json")
-    assert "From which probability on to act" in (tmp_path / "churn.html").read_text()
-    assert "no samples yet" in repr(fedlas.deploy.Monitor(tmp_path / "churn.json"))
+    page = (tmp_path / "churn.html").read_text()
+    assert "<h1>Churn &lt;1&gt;</h1>" in page
+    assert page.index("Expects class 1 in ") < page.index("From which probability on to act")
+    assert list(card.to_frame()["rule"]) == ["cost_ratio", "recall"]
     usual = fedlas.card(val, test, "none", replicates=0).content["event"]["decisions"]
     assert [(row["rule"], row["value"]) for row in usual] == [
         ("recall", 0.5),
         ("recall", 0.8),
         ("recall", 0.9),
     ]
+    other = fedlas.card(val, test, "none", replicates=0, top_label=True)
+    assert "event" not in other.content
+    assert "What may be accepted" in other.text()
+    with pytest.raises(InputError, match="for the event of two classes"):
+        fedlas.card(val, test, "none", replicates=0, top_label=True, recall=0.8)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import fedlas
 from fedlas._core.check import InputError
 from fedlas.cli import main
 from fedlas.deploy.calibration import fit_calibration, read_calibration
@@ -18,7 +19,7 @@ from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
 from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
 from fedlas.deploy.monitor.watches import GROUPS, WATCHES, LiveBatch, watches_of
-from fedlas.predictions import Columns, Predictions, open_table
+from fedlas.predictions import Columns, Predictions, TopLabel, open_table
 
 COLUMNS = Columns(logits="z_*", target="y")
 UNLABELLED = Columns(logits="z_*")
@@ -123,7 +124,7 @@ def test_without_a_change_there_is_no_alarm(card, tmp_path):
     file = write(tmp_path / "a.csv", live(0, 3000))
     found = look(card, [file], columns=COLUMNS)
     assert (found["alarms"], found["samples"], found["labeled"]) == ([], 3000, 3000)
-    assert set(found["watches"]) == set(WATCHES)
+    assert set(found["watches"]) == set(WATCHES["top label"])
     for watch in found["watches"].values():
         assert watch["watched"]
         for each in watch["statistics"]:
@@ -166,8 +167,8 @@ def test_a_class_that_takes_over_is_seen_without_labels(card, tmp_path):
     assert max(found["watches"]["classes"]["statistics"], key=lambda each: each["evidence"])[
         "name"
     ] in (
-        "class 0",
-        "class 1",
+        "predicted as class 0",
+        "predicted as class 1",
     )
 
 
@@ -188,7 +189,7 @@ def test_the_risk_of_what_a_threshold_accepts_is_watched(card):
             seen.watches["accuracy"].statistics, seen.watches["accuracy"].test.evidence_by_statistic
         )
     )
-    assert max(evidence, key=evidence.get) == f"wrong of those from {cut:.4g} on"
+    assert max(evidence, key=evidence.get) == f"wrong at confidence {cut:.4g} or more"
     assert evidence["accuracy"] < 1
 
 
@@ -199,7 +200,10 @@ def test_many_classes_are_watched_in_groups(card):
     (card.parent / "many.json").write_text(json.dumps(content))
     watch = watches_of(Card.read(card.parent / "many.json"), false_alarm=0.01)[-1]
     assert len(watch.statistics) == GROUPS
-    assert (watch.statistics[0], watch.statistics[-1]) == ("classes 0 to 31", "classes 969 to 999")
+    assert (watch.statistics[0], watch.statistics[-1]) == (
+        "predicted as classes 0 to 31",
+        "predicted as classes 969 to 999",
+    )
     values, has = watch.values(LiveBatch(np.ones(1000), None, np.arange(1000)))
     assert has.all()
     assert (values.sum(axis=1) == 1).all()
@@ -671,7 +675,7 @@ def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
     options = ["--logits", "z_*", "--target", "y", "--false-alarm", "0.05"]
     assert main(["monitor", str(card), str(good), *options]) == 0
     assert (
-        "no alarm: no change is shown in calibration, accuracy, confidence, classes."
+        "No alarm: no change shows in calibration, accuracy, confidence and classes."
         in capsys.readouterr().out
     )
     assert main(["monitor", str(card), str(good), str(bad), *options]) == 3
@@ -682,7 +686,7 @@ def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
     assert main(["monitor", str(card), str(good), "--logits", "z_*", "--details"]) == 0
     said = capsys.readouterr().out
     assert "no labels" in said
-    assert "no change is shown in confidence, classes." in said
+    assert "No alarm: no change shows in confidence and classes." in said
     assert "class 2" in said
     assert main(["monitor", str(card), str(good), "--target", "y"]) == 2
     assert "options must say which columns hold the scores" in capsys.readouterr().err
@@ -715,8 +719,61 @@ def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
         main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")])
         == 2
     )
-    assert "must end in .html" in capsys.readouterr().err
+    assert "must end in .html or .pdf" in capsys.readouterr().err
     assert (tmp_path / "state.json").read_text() == before
+
+
+def rare(seed, samples, *, shift=0.0, swap=0):
+    """Two classes, 5 % events; ``shift`` moves the log-odds of the model, ``swap`` events to other samples."""
+    generator = torch.Generator().manual_seed(seed)
+    log_odds = 1.2 * torch.randn(samples, generator=generator) - 3.5
+    happened = torch.bernoulli(log_odds.sigmoid(), generator=generator).long()
+    if swap:
+        happened = happened.roll(swap)
+    return Predictions(torch.stack([torch.zeros(samples), log_odds + shift], dim=1), happened)
+
+
+@pytest.fixture(scope="module")
+def event_card(tmp_path_factory):
+    path = tmp_path_factory.mktemp("event") / "card.json"
+    rules = {"cost_ratio": 9, "recall": 0.8}
+    fedlas.card(rare(0, 6000), rare(1, 6000), "none", replicates=0, **rules).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "alarms"),
+    [
+        ({}, set()),
+        ({"shift": 0.7}, {"calibration", "probability", "actions"}),
+        ({"shift": -0.7}, {"events", "probability", "actions"}),
+        ({"swap": 1}, {"calibration", "events"}),
+    ],
+)
+def test_a_card_of_an_event_has_its_probability_watched(event_card, change, alarms):
+    """At 5 % nearly every prediction is 'no': its confidence and its accuracy hide what happens to the event."""
+    watcher = Monitor(event_card)
+    watcher.update(rare(2, 12000, **change))
+    assert set(watcher.content["watches"]) == set(WATCHES["event"])
+    assert set(watcher.content["alarms"]) == alarms
+    names = [each["name"] for each in watcher.content["watches"]["events"]["statistics"]]
+    assert names[:2] == ["event rate", "false alarms at probability 0.1 or more"]
+    live = watcher.content["watches"]["events"]["statistics"][0]["live"]
+    assert live == pytest.approx(float(rare(2, 12000).target.double().mean()))
+
+
+def test_confidences_cannot_be_compared_with_a_card_of_an_event(event_card):
+    given = rare(2, 50)
+    with pytest.raises(InputError, match="both classes, since the card is about the event"):
+        Monitor(event_card).update(TopLabel(given.confidence, given.correct), raw=False)
+
+
+def test_false_alarms_with_a_card_of_an_event(event_card):
+    """Sixty streams of what the card was made of, at a rate of 0.2: twelve alarms on average at most."""
+    alarms = sum(
+        Monitor(event_card, false_alarm=0.2).update(rare(seed, 3000)) for seed in range(10, 70)
+    )
+    assert alarms <= 12
 
 
 @pytest.mark.parametrize("value", [None, "stream", [0.5], torch.zeros(3, 4)], ids=repr)

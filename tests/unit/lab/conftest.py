@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from fedlas.lab.bench import run_all
-from fedlas.lab.bench.executors import base
+from fedlas.lab.benches import run_all
+from fedlas.lab.benches.executors import base
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -46,8 +46,12 @@ def test_they_draw_where_they_are_told_and_touch_nothing_else(draw):
 @pytest.mark.parametrize("correct", [True, False])
 def test_extreme_predictions_draw(draw, correct, tmp_path):
     p = Predictions([[1e4, -1e4, 0.0]] * 3, [0 if correct else 1] * 3)
-    draw(p).figure.savefig(tmp_path / "a.svg")
-    draw(Predictions([[0.0, 0.0]], [int(correct)])).figure.savefig(tmp_path / "b.svg")
+    one = Predictions([[0.0, 0.0]], [0 if correct else 1])
+    for each in (p, one):
+        axes = draw(each)
+        axes.figure.savefig(tmp_path / "a.svg")
+        risk = axes.lines[0].get_ydata()
+        assert {float(value) for value in risk} == {0.0 if correct else 100.0}
 
 
 @pytest.mark.parametrize("draw", [*DRAW, risk_coverage])

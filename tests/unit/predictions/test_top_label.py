@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas import TopLabel, read_predictions
+from fedlas import Predictions, TopLabel, read_predictions
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,12 @@ def test_plots_take_it():
     pytest.importorskip("matplotlib")
     from fedlas import plots
 
-    top = TopLabel(
-        torch.rand(200, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 3 > 0
-    )
+    generator = torch.Generator().manual_seed(0)
+    p = Predictions(torch.randn(200, 4, generator=generator), torch.arange(200) % 4)
+    top = TopLabel(p.confidence, p.correct)
     for draw in (plots.reliability_diagram, plots.risk_coverage_curve):
-        draw(top)
+        pairs = zip(draw(top).lines, draw(p).lines, strict=True)
+        assert all(np.array_equal(one.get_xydata(), other.get_xydata()) for one, other in pairs)
 
 
 def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):

@@ -277,7 +277,7 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
     assert monitor.update(drawn(4000, sharpness=3, seed=3), raw=False)
     assert "ALARM" in repr(monitor)
-    assert "class a" in {
+    assert "predicted as class a" in {
         each["name"] for each in monitor.content["watches"]["classes"]["statistics"]
     }
 

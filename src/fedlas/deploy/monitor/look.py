@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds
+from fedlas._core.text import listed
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
@@ -25,11 +26,14 @@ ALARM = 3
 
 
 class Monitor:
-    """Watches predictions of a service for a change of calibration, accuracy, confidences or classes since its card.
+    """Watches predictions of a service for a change since its card.
 
-    Four watches look at each batch: calibration and accuracy (with the risk at the card's thresholds) where it has
-    labels, the distribution of confidences and the shares of the predicted classes always. Each is a sequential test,
-    see :class:`~fedlas.stats.drift.MeanDrift`, which holds however often one looks; none can silence another.
+    Four watches look at each batch. With a card of the predicted class: calibration and accuracy (with the risk at the
+    card's thresholds) where it has labels, the distribution of confidences and the shares of the predicted classes
+    always. With a card of the event of two classes: calibration and how often the event occurs (with the false alarms
+    at the card's thresholds) where it has labels, the distribution of its probabilities and the shares of samples to
+    act on always. Each is a sequential test, see :class:`~fedlas.stats.drift.MeanDrift`, which holds however often one
+    looks; none can silence another.
 
     Args:
         card: A calibration card, or its JSON file.
@@ -86,6 +90,7 @@ class Monitor:
         return {
             "card": self.card.name,
             "card_samples": int(self.card.gaps.count[0]),
+            "subject": self.card.subject,
             "live": "raw" if self._raw else "calibrated",
             **{name: getattr(stream, name) for name in ("samples", "labeled", "looks")},
             "false_alarm": self.false_alarm,
@@ -96,36 +101,36 @@ class Monitor:
                 name: _watch(watches[name], stream)
                 if name in watches
                 else {"watched": False, "why": "not on card", "alarm": False}
-                for name in WATCHES
+                for name in WATCHES[self.card.subject]
             },
         }
 
     @property
     def summary(self) -> str:
         """Number of samples and what they are compared with, as a sentence."""
-        content = self.content
-        samples = content["samples"]
-        labeled = content["labeled"]
+        samples = self._stream.samples
+        labeled = self._stream.labeled
         with_labels = {0: "without labels", samples: "with labels"}.get(
             labeled, f"{labeled:,} of them with labels"
         )
-        test = f"{content['card_samples']:,} test samples"
         taken = "raw, so the card's calibration is applied" if self._raw else "calibrated"
-        return f"{samples:,} live samples, {with_labels}, taken as {taken}; card of {content['card']}, {test}"
+        test = f"{int(self.card.gaps.count[0]):,} test samples"
+        return f"{samples:,} live samples, {with_labels}, taken as {taken}; card of {self.card.name}, {test}."
 
     @property
     def verdict(self) -> str:
         """Alarm or none, and by which watch, as a sentence."""
-        content = self.content
-        if content["alarm"]:
-            return f"ALARM after sample {content['alarm_after']:,}: {', '.join(content['alarms'])}."
-        watched = [name for name, each in content["watches"].items() if each["watched"]]
-        return f"no alarm: no change is shown in {', '.join(watched)}."
+        alarms = self._stream.alarms
+        if alarms:
+            names = sorted(alarms, key=lambda name: alarms[name])
+            return f"ALARM after sample {min(alarms.values()):,}: {listed(names)} changed since the card."
+        watched = [watch.name for watch in self._watches if watch.test.samples]
+        return f"No alarm: no change shows in {listed(watched)}."
 
     def __repr__(self) -> str:
         if not self._stream.samples:
             return f"Monitor of {self.card.name}, no samples yet"
-        return f"{self.summary}\n{self.verdict}"
+        return f"{self.verdict}\n{self.summary}"
 
 
 def monitor(
@@ -222,6 +227,10 @@ def _batch(
 ) -> LiveBatch:
     """Return confidences and outcomes from confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
+        if card.subject == "event":
+            fix = "Pass the probability of the event, or a card of the predicted class."
+            expected = "predictions must have both classes, since the card is about the event"
+            raise InputError(expected, f"confidences in {source}", fix)
         if raw and card.num_classes:
             fix = "Pass the scores of all classes, or say that the confidences are calibrated."
             raise InputError(
@@ -241,6 +250,9 @@ def _batch(
             expected = "predictions must be confidences, as the card's"
         raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
     logits = card.calibration(scores.double()) if raw else scores.double()
+    if card.subject == "event":
+        happened = None if outcome is None else torch.eq(outcome, 1).numpy()
+        return LiveBatch(logits.softmax(dim=1)[:, 1].numpy(), happened, None)
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())

@@ -265,11 +265,8 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
         test.active = active
         history = state.histories[name] = History.read(each["history"], test.least, test.most)
         # A label, or a class, that some samples lack is missing in the watch too; confidences are never.
-        expected = {
-            "calibration": state.labeled,
-            "accuracy": state.labeled,
-            "confidence": state.samples,
-        }
+        expected = dict.fromkeys(("calibration", "accuracy", "events"), state.labeled)
+        expected |= dict.fromkeys(("confidence", "probability", "actions"), state.samples)
         if (
             not history.count[:, 0].sum()
             == test.samples

@@ -1,4 +1,8 @@
-"""The four watches: calibration, accuracy, confidences and classes, each with a test of its own."""
+"""The four watches of a stream, each with a test of its own.
+
+With a card of the predicted class: calibration, accuracy, confidences and classes. With a card of an event:
+calibration, how often the event occurs, its probabilities, and how many samples are acted on.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,16 @@ from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
 
 Values = tuple[Floats, NDArray[np.bool_]]
-WATCHES = ("calibration", "accuracy", "confidence", "classes")
-"""Each may spend an equal share of the false alarms, whether it has something to watch or not."""
+WATCHES = {
+    "top label": ("calibration", "accuracy", "confidence", "classes"),
+    "event": ("calibration", "events", "probability", "actions"),
+}
+"""By the subject of the card. Each may spend an equal share of the false alarms, with something to watch or without."""
+_WORDS = {
+    "top label": ("accuracy", "confidence", "wrong"),
+    "event": ("event rate", "probability", "false alarms"),
+}
+"""How sentences name the mean outcome, the score, and the mistakes above a threshold."""
 _POINTS = 9
 """Confidences at which the share of samples below is watched."""
 _SATURATED = 2e-6
@@ -31,8 +43,8 @@ class LiveBatch:
     """Some live samples, in the order of time.
 
     Attributes:
-        confidence: Of the predicted class ``(n,)``, in ``[0, 1]``.
-        correct: Whether that is the label ``(n,)``; None without labels.
+        confidence: Of the predicted class ``(n,)``, in ``[0, 1]``; with a card of an event its probability.
+        correct: Whether that is the label, or the event occurred ``(n,)``; None without labels.
         predicted: Predicted class ``(n,)``; None where it is not known.
     """
 
@@ -81,9 +93,13 @@ def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
     Raises:
         InputError: If ``false_alarm`` is not in (0, 1).
     """
-    half = false_alarm / len(WATCHES) / 2
-    classes = [] if card.class_counts is None else [_classes(card, card.class_counts, half)]
-    return (_calibration(card, half), _accuracy(card, half), _confidence(card, half), *classes)
+    half = false_alarm / len(WATCHES[card.subject]) / 2
+    watches = [_calibration(card, half), _accuracy(card, half), _confidence(card, half)]
+    if card.subject == "event":
+        watches += [_actions(card, half)] if card.thresholds else []
+    elif card.class_counts is not None:
+        watches.append(_classes(card, card.class_counts, half))
+    return tuple(watches)
 
 
 def _calibration(card: Card, half: float) -> Watch:
@@ -100,10 +116,12 @@ def _calibration(card: Card, half: float) -> Watch:
         has[:, 1:] = cell[:, None] == np.arange(len(low) - 1)
         return np.repeat((batch.correct - batch.confidence)[:, None], len(low), axis=1), has
 
-    whole = "accuracy less confidence"
+    outcome, score, _ = _WORDS[card.subject]
+    whole = f"{outcome} minus {score}"
+    cells = itertools.pairwise(gaps.edges)
     names = (
         whole,
-        *(f"{whole}, {start:.5g}-{end:.5g}" for start, end in itertools.pairwise(gaps.edges)),
+        *(f"{whole.removeprefix('event ')} at {start:.3g}-{end:.3g}" for start, end in cells),
     )
     count = np.maximum(gaps.count, 1)
     variance = (gaps.right - 2 * gaps.products + gaps.squares) / count - (
@@ -117,7 +135,7 @@ def _calibration(card: Card, half: float) -> Watch:
 
 
 def _accuracy(card: Card, half: float) -> Watch:
-    """Return the watch of accuracy, and of errors among the samples that the card's thresholds accept."""
+    """Return the watch of the mean outcome, and of mistakes among the samples above the card's thresholds."""
     count = int(card.gaps.count[0])
     right = round(card.gaps.right[0])
     rows = [row for row in card.thresholds if row.accepted]
@@ -126,6 +144,9 @@ def _accuracy(card: Card, half: float) -> Watch:
     shares = [right / count, *(row.wrong / row.accepted for row in rows)]
     ends = [clopper_pearson(right, count, confidence_level=1 - miss)]
     for row in rows:
+        if row.risk is None:
+            ends.append(clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss))
+            continue
         # The card allows its target risk: only a risk above both that and the risk on the test part is a change.
         shown = clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss, sides=1)[1]
         ends.append((0.0, max(row.risk, shown)))
@@ -134,12 +155,13 @@ def _accuracy(card: Card, half: float) -> Watch:
         if batch.correct is None:
             return None
         has = np.ones((len(batch), 1 + len(rows)), dtype=bool)
-        has[:, 1:] = batch.confidence[:, None] >= cuts
+        has[:, 1:] = batch.confidence[:, None] >= cuts * (1.0 - 1e-12)
         wrong = np.repeat(~batch.correct[:, None], len(rows), axis=1)
         return np.concatenate([batch.correct[:, None], wrong], axis=1).astype(np.float64), has
 
-    names = ("accuracy", *(f"wrong of those from {row.threshold:.4g} on" for row in rows))
-    return _of_shares("accuracy", names, shares, ends, half, "no labels", values)
+    outcome, score, mistakes = _WORDS[card.subject]
+    names = (outcome, *(f"{mistakes} at {score} {row.threshold:.4g} or more" for row in rows))
+    return _of_shares(WATCHES[card.subject][1], names, shares, ends, half, "no labels", values)
 
 
 def _confidence(card: Card, half: float) -> Watch:
@@ -166,8 +188,10 @@ def _confidence(card: Card, half: float) -> Watch:
         )
         return statistics, np.ones_like(statistics, dtype=bool)
 
-    names = ("mean confidence", *(f"confidences below {point:.6g}" for point in points))
-    watch = _of_shares("confidence", names, [mean, *(below / count)], ends, half, "nothing", values)
+    score = _WORDS[card.subject][1]
+    names = (f"mean {score}", *(f"samples at {score} below {point:.6g}" for point in points))
+    shares = [mean, *(below / count)]
+    watch = _of_shares(WATCHES[card.subject][2], names, shares, ends, half, "nothing", values)
     watch.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
     return watch
 
@@ -190,11 +214,29 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
 
     called = card.classes or tuple(map(str, range(len(counts))))
     names = tuple(
-        f"class {called[g[0]]}" if len(g) == 1 else f"classes {called[g[0]]} to {called[g[-1]]}"
+        f"predicted as class {called[g[0]]}"
+        if len(g) == 1
+        else f"predicted as classes {called[g[0]]} to {called[g[-1]]}"
         for g in groups
     )
     shares = [n / samples for n in grouped]
     return _of_shares("classes", names, shares, ends, half, "no classes", values)
+
+
+def _actions(card: Card, half: float) -> Watch:
+    """Return the watch of the shares of samples on which one acts, at the card's thresholds."""
+    count = int(card.gaps.count[0])
+    cuts = np.array([row.threshold for row in card.thresholds])
+    acted = [row.accepted for row in card.thresholds]
+    ends = [clopper_pearson(n, count, confidence_level=1 - half / len(cuts)) for n in acted]
+
+    def values(batch: LiveBatch) -> Values:
+        above = batch.confidence[:, None] >= cuts * (1.0 - 1e-12)
+        return above.astype(np.float64), np.ones_like(above)
+
+    names = tuple(f"samples at probability {cut:.4g} or more" for cut in cuts)
+    shares = [n / count for n in acted]
+    return _of_shares("actions", names, shares, ends, half, "nothing", values)
 
 
 def _of_shares(

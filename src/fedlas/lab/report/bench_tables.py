@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from fedlas.lab.report.after_auto import AUTO
+from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.verdict import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.runs.claim import HEAD
@@ -40,31 +40,21 @@ def results_table(summary: Summary) -> Table:
     and ``_p``, its noise floor and the p-value of the calibration test.
     """
     about = ("temperature", "best_epoch", "epochs", "seconds", "parameters")
-    columns = [
-        *HEAD,
-        *about,
-        *(name for metric in summary.metrics for name in _csv_columns(metric)),
-    ]
     rows = []
     for run in summary.runs:
-        entries = {
-            "run": run.name,
-            **{name: getattr(run, name) for name in ("recipe", "loss", "seed", *about)},
-        }
         for stage, word in STAGES.items():
-            if values := run.measured[stage]:
-                row: dict[str, Any] = {**entries, "stage": word, **values}
-                for metric in values:
-                    if run.estimates and (estimate := run.estimates.get(metric, stage)):
-                        ends = (estimate.low, estimate.high, estimate.floor, estimate.p)
-                        row |= dict(zip(_csv_columns(metric)[1:], ends, strict=False))
-                rows.append([row.get(name) for name in columns])
-    return table_of(columns, rows)
-
-
-def _csv_columns(metric: str) -> list[str]:
-    names = [metric, f"{metric}_low", f"{metric}_high"]
-    return [*names, f"{metric}_floor", f"{metric}_p"] if is_calibration_error(metric) else names
+            if not (values := run.measured[stage]):
+                continue
+            row: dict[str, Any] = dict.fromkeys(HEAD)
+            row |= {"run": run.name, "stage": word}
+            row |= {name: getattr(run, name) for name in ("recipe", "loss", "seed", *about)}
+            for metric in summary.metrics:
+                row[metric] = values.get(metric)
+                ends = ("low", "high", "floor", "p")[: 4 if is_calibration_error(metric) else 2]
+                estimate = run.estimates.get(metric, stage) if run.estimates else None
+                row |= {f"{metric}_{end}": getattr(estimate, end, None) for end in ends}
+            rows.append(row)
+    return table_of(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
@@ -79,26 +69,26 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
     ranking = column("aurc", places=places + 1)
     after = model.after
     word = "auto" if after == AUTO else "after T"
-    shown = [
-        (accuracy, "test", accuracy),
-        (nll, "test", replace(nll, title="NLL raw")),
-        *[(ranking, "test", ranking)] * aurc,
+    keys = [
+        (accuracy, "test", ""),
+        (nll, "test", " raw"),
+        *[(ranking, "test", "")] * aurc,
+        (nll, after, f" {word}"),
+        (replace(ece, unit="% (floor)"), "test", " raw"),
+        (ece, after, f" {word}"),
     ]
-    shown += [
-        (nll, after, replace(nll, title=f"NLL {word}")),
-        (ece, "test", replace(ece, title="ECE raw", unit="% (floor)")),
-        (ece, after, replace(ece, title=f"ECE {word}")),
-    ]
+    # Methods with a calibrator in their name have one stage.
+    has_after = any(run.measured.get(after) for run in model.summary.runs)
     shown = [
-        each
-        for each in shown
-        if any(model.values(m, each[0].metric, each[1]) for m in model.methods)
+        (replace(about, title=about.title + when * has_after), stage)
+        for about, stage, when in keys
+        if any(model.values(m, about.metric, stage) for m in model.methods)
     ]
     rows = [
-        (Cell(method), *(_short_cell(model, method, about, stage) for about, stage, _ in shown))
+        (Cell(method), *(short_cell(model, method, about, stage) for about, stage in shown))
         for method in model.methods
     ]
-    table = Table((Column("method", words=True), *(head for *_, head in shown)), tuple(rows))
+    table = Table((Column("method", words=True), *(head for head, _ in shown)), tuple(rows))
     # One number of seeds for all is in the line below the table.
     if len({len(seeds) for seeds in model.seeds.values()}) == 1:
         return table
@@ -106,14 +96,13 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
     return Table((*table.columns, Column("seeds")), counts)
 
 
-def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> Cell:
-    """Return the mean, deviation and one mark: of the comparison, or ``~`` for a calibration error within noise."""
+def short_cell(model: ReportModel, method: str, about: Column, stage: str = "test") -> Cell:
+    """Return mean, deviation and mark of the comparison; with ~ where a calibration error is within noise."""
     cell = model.cell(method, about, stage)
     noise = model.noise(method, about, stage)
-    if not noise.floor:
-        return cell
-    cell = replace(cell, mark="calibrated" if noise.calibrated else cell.mark)
-    return replace(cell, extra=f"({noise.floor})") if stage == "test" else cell
+    if noise.floor and stage == "test":
+        return replace(cell, extra=f"({'~' * noise.calibrated}{noise.floor})")
+    return replace(cell, mark="calibrated") if noise.floor and noise.calibrated else cell
 
 
 def long_table(model: ReportModel) -> Table:
@@ -216,27 +205,14 @@ def published_table(summary: Summary) -> Table | None:
     rows = [row for row in rows if row["model"] == model] or rows
     if not rows:
         return None
+    keys = ("method", "source", "protocol", "model", *_METRICS, "note")
     cells = [
-        (
-            row["method"],
-            row["source"],
-            row["protocol"],
-            row["model"],
-            *(row[m] or DASH for m in _METRICS),
-            row["note"],
-        )
+        [row[key] or DASH * (key in _METRICS) for key in keys]
         for row in sorted(rows, key=lambda row: summary.methods.index(row["method"]))
     ]
-    heads = (
-        "method",
-        "source",
-        "protocol",
-        "model",
-        "accuracy %",
-        "ECE %",
-        "adaptive ECE %",
-        "note",
-    )
+    heads = [
+        f"{key.replace('_', ' ').replace('ece', 'ECE')}{' %' * (key in _METRICS)}" for key in keys
+    ]
     return table_of(
         heads, cells, title=f"Published numbers on {data}, test set", text=(0, 1, 2, 3, 7)
     )

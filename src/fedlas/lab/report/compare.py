@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 from fedlas._core.check import InputError, suggestion
-from fedlas.lab.report.after_auto import AUTO, with_auto
-from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
 from fedlas.plots.theme import LIGHT, legend_outside
-from fedlas.present.page import write_picture
-from fedlas.present.table import DASH, Block, Table, column, table_of
-from fedlas.stats import (
-    holm,
-    mean_interval,
-    paired_t_test,
-    seeds_needed,
-)
+from fedlas.present.table import DASH, Column, Table, column, table_of
+from fedlas.stats import PairedTest, holm, mean_interval, paired_t_test, seeds_needed
 
 LEVEL = 0.05
-STAGES = {"raw": "test", "temperature": "test_calibrated", "auto": AUTO}
-"""Stages as the command line calls them, by their keys among the metrics of a run."""
 
 
 @dataclass(frozen=True)
@@ -52,71 +42,24 @@ class Difference:
     mean: float
     interval: tuple[float, float] | None
     t: float | None
-    holm: float | None
-    needed: int | None
+    holm: float | None = None
+    needed: int | None = None
 
 
 CAPTION = (
     "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. needed: seeds for "
     "80 % power if the difference is as large as it looks; from few seeds a rough guess."
 )
-_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed")
+_HEADS = ("A - B", "seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed")
 NARROW = (0, 1, 4, 5, 6, 7)
 """Columns that fit a terminal: pair, seeds, difference, t, Holm, needed."""
 
 
-def compare_methods(
-    folder: Path,
-    pairs: Sequence[str],
-    *,
-    metrics: Sequence[str] = ("ece",),
-    stage: Literal["raw", "temperature", "auto"] = "raw",
-    details: bool = False,
-    plot: Path | None = None,
-) -> list[Block]:
-    """Return sentences and tables on the differences between methods of a bench, with tests over seeds.
-
-    Args:
-        folder: Folder of the bench.
-        pairs: ``A:B`` each: A minus B.
-        metrics: Registered metrics that the runs measured.
-        stage: As trained, or after the calibrator of this name; ``auto`` needs predictions, or the file of a report.
-        details: Include the means of A and of B.
-        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
-            .png, .pdf) says of which kind.
-
-    Raises:
-        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
-            no seed in common, or the picture cannot be written.
-    """
-    summary = with_auto(collect(folder)) if stage == "auto" else collect(folder)
-    if stage == "auto" and not any(run.measured.get(AUTO) for run in summary.runs):
-        fix = "Keep the runs' predictions, or use --stage temperature."
-        raise InputError("--stage auto needs predictions of every run", str(folder), fix)
-    names = [metric.lower() for metric in metrics]
-    by_metric = {
-        name: method_differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names
-    }
-    if plot is not None:
-        write_picture(differences_figure(by_metric), plot)
-    blocks: list[Block] = []
-    for metric, each in by_metric.items():
-        when = "as trained" if stage == "raw" else f"after {stage}"
-        table = differences_table(each, metric, f"{when}, {summary.recipe}")
-        blocks += [
-            *(sentence(difference, metric) for difference in each),
-            table if details else table.where(NARROW),
-        ]
-    blocks.append(CAPTION)
-    return blocks
-
-
 def differences_table(rows: Sequence[Difference], metric: str, about: str) -> Table:
     """Return a row for each pair; ``about`` follows the metric's name in the title."""
-    title = f"{f'{column(metric).title} {column(metric).unit}'.strip()}, {about}"
-    return table_of(
-        ["A - B", *_HEADS], [_cells(difference, metric) for difference in rows], title=title
-    )
+    shown = column(metric)
+    title = f"{f'{shown.title} {shown.unit}'.strip()}, {about}"
+    return table_of(_HEADS, [_cells(difference, shown) for difference in rows], title=title)
 
 
 def sentence(difference: Difference, metric: str) -> str:
@@ -128,15 +71,11 @@ def sentence(difference: Difference, metric: str) -> str:
     if difference.holm is None:
         return f"{first} - {second}: {n} seed{'s' * (n != 1)} without a spread cannot test the difference of {size}."
     if difference.holm > LEVEL:
-        more = (
-            ""
-            if difference.needed is None
-            else f" About {difference.needed} seeds would show one of this size."
-        )
+        needed = difference.needed
+        more = "" if needed is None else f" About {needed} seeds would show one of this size."
         return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
     way = "lower" if difference.mean < 0 else "higher"
-    p = _p(difference.holm)
-    p = f"p {p}" if p.startswith("<") else f"p = {p}"
+    p = f"p = {short_p(difference.holm)}".replace("= <", "<")
     return (
         f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
     )
@@ -156,98 +95,84 @@ def method_differences(
     Raises:
         InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
     """
-    metric = METRICS[metric].name if metric in METRICS else metric
-    if metric not in summary.metrics:
-        measured = list(summary.metrics)
-        fix = (
-            suggestion(metric, measured)
-            if metric not in METRICS
-            else f"They measured {', '.join(measured)}."
-        )
-        raise InputError("the runs must have measured the metric", repr(metric), fix)
+    metric = measured_metric(summary, metric)
     every = [
-        _difference(summary, _methods(summary, pair), metric, stage)
-        for pair in dict.fromkeys(pairs)
+        _difference(summary, pair_of(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)
     ]
     adjusted = iter(holm([difference.t for difference in every if difference.t is not None]))
     return [d if d.t is None else replace(d, holm=next(adjusted)) for d in every]
 
 
-def _methods(summary: Summary, pair: str) -> tuple[str, str]:
-    first, colon, second = pair.partition(":")
-    if not colon or not first or not second or first == second:
-        raise InputError(
-            "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
-        )
+def measured_metric(summary: Summary, metric: str) -> str:
+    """Return the registry name of a metric that the runs measured.
+
+    Raises:
+        InputError: If they did not.
+    """
+    metric = METRICS[metric].name if metric in METRICS else metric
+    if metric not in summary.metrics:
+        names = summary.metrics
+        fix = f"They measured {', '.join(names)}."
+        if metric not in METRICS:
+            fix = suggestion(metric, names)
+        raise InputError("the runs must have measured the metric", repr(metric), fix)
+    return metric
+
+
+def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
+    """Return the two methods of ``A:B``.
+
+    Raises:
+        InputError: If it is no pair, or a method has no finished run.
+    """
+    first, _, second = pair.partition(":")
+    if not first or not second or first == second:
+        fix = "Write e.g. fedlas:ls for FedLAS minus LS."
+        raise InputError("a pair must be A:B", repr(pair), fix)
     for method in (first, second):
         if method not in summary.methods:
-            raise InputError(
-                "a method must have a finished run",
-                f"{method!r} in {summary.folder}",
-                suggestion(method, summary.methods),
-            )
+            fix = suggestion(method, summary.methods)
+            got = f"{method!r} in {summary.folder}"
+            raise InputError("a method must have a finished run", got, fix)
     return first, second
 
 
 def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str) -> Difference:
-    values = zip(
-        summary.seeds, *(summary.values(method, metric, stage) for method in pair), strict=True
-    )
+    columns = [summary.values(method, metric, stage) for method in pair]
     # The tests are paired, so a seed counts only if both methods have a value.
-    both = [(seed, a, b) for seed, a, b in values if not (math.isnan(a) or math.isnan(b))]
+    both = [
+        row for row in zip(summary.seeds, *columns, strict=True) if not any(map(math.isnan, row))
+    ]
     if not both:
-        raise InputError(
-            "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
-        )
-    seeds, first, second = (tuple(column) for column in zip(*both, strict=True))
+        fix = "Run both with the same seeds."
+        raise InputError("a pair must have a seed in common", ":".join(pair), fix)
+    seeds, first, second = zip(*both, strict=True)
     gaps = [a - b for a, b in zip(first, second, strict=True)]
-    mean = fmean(gaps)
-    spread = stdev(gaps) if len(gaps) > 1 else 0.0
-    test = paired_t_test(first, second)
+    test: PairedTest = paired_t_test(first, second)
+    result = Difference(pair, seeds, (first, second), fmean(gaps), None, test.p_value)
     # Without spread the test has nothing to divide by, and there is no interval.
-    interval = None
+    if test.p_value is None or stdev(gaps) == 0:
+        return result
     needed = None
-    if test.p_value is not None and spread > 0:
-        interval = mean_interval(gaps, confidence_level=1 - LEVEL)
-        needed = _needed(mean, spread)
-    return Difference(
-        pair,
-        tuple(int(seed) for seed in seeds),
-        (first, second),
-        mean,
-        interval,
-        test.p_value,
-        None,
-        needed,
-    )
+    with suppress(InputError):  # no difference, or one that no affordable number of seeds finds
+        needed = seeds_needed(result.mean, stdev(gaps))
+    interval = mean_interval(gaps, confidence_level=1 - LEVEL)
+    return replace(result, interval=interval, needed=needed)
 
 
-def _needed(mean: float, spread: float) -> int | None:
-    try:
-        return seeds_needed(mean, spread)
-    except InputError:  # no difference, or one that no affordable number of seeds finds
-        return None
-
-
-def _cells(difference: Difference, metric: str) -> list[str]:
-    percent = column(metric).unit == "%"
-    scale, digits = (100, 2) if percent else (1, 4)
-
-    def form(value: float) -> str:
-        return f"{value * scale:.{digits}f}"
-
+def _cells(difference: Difference, about: Column) -> list[str]:
     def signed(value: float) -> str:
-        return f"{value * scale:+.{digits}f}"
+        return f"{'-' if value < 0 else '+'}{about.format(abs(value))}"
 
-    low_high = difference.interval
+    ends = ", ".join(map(signed, difference.interval or ()))
     return [
         " - ".join(difference.pair),
         str(len(difference.seeds)),
-        *(form(fmean(values)) for values in difference.values),
-        signed(difference.mean)
-        + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
-        *(_p(value) for value in (difference.t, difference.holm)),
-        DASH if difference.needed is None else str(difference.needed),
+        *(about.format(fmean(values)) for values in difference.values),
+        signed(difference.mean) + f" [{ends}]" * bool(ends),
+        short_p(difference.t),
+        short_p(difference.holm),
+        str(difference.needed or DASH),
     ]
 
 
@@ -258,24 +183,22 @@ def differences_figure(by_metric: Mapping[str, Sequence[Difference]]) -> Any:
         by_metric: For each metric the differences, the same pairs in the same order.
     """
     rows = max(map(len, by_metric.values()))
-    axes = new_axes(
-        LIGHT, size=(1.1 + 2.6 * len(by_metric), 1.1 + 0.26 * rows), panels=len(by_metric)
-    )
-    for ax, (metric, rows_of_metric) in zip(axes, by_metric.items(), strict=True):
-        scale = 100 if column(metric).unit == "%" else 1
+    size = (1.1 + 2.6 * len(by_metric), 1.1 + 0.26 * rows)
+    axes = new_axes(LIGHT, size=size, panels=len(by_metric))
+    for ax, (metric, differences) in zip(axes, by_metric.items(), strict=True):
+        about = column(metric)
+        scale = 100 if about.unit else 1
         values = {
             " - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)]
-            for d in rows_of_metric
+            for d in differences
         }
-        unit = " (points)" if scale == 100 else ""
-        first = ax is axes[0]
-        seed_values(
-            values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, legend=False
-        )
-        ax.tick_params(axis="y", labelleft=first)
+        label = f"{about.title}{' (points)' * bool(about.unit)}, A - B"
+        seed_values(values, label=label, zero=True, ax=ax, legend=False)
+        ax.tick_params(axis="y", labelleft=ax is axes[0])
     legend_outside(axes[0], LIGHT, most=3)
     return axes[0].figure
 
 
-def _p(value: float | None) -> str:
+def short_p(value: float | None) -> str:
+    """Return three decimals; a dash for None."""
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

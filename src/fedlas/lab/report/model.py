@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
 from statistics import fmean, stdev
 
-from fedlas.lab.report.after_auto import AUTO
+from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.present.metric_tables import NoiseText, noise_text
@@ -162,14 +162,22 @@ class ReportModel:
         )
 
 
-def report_model(summary: Summary) -> ReportModel:
-    """Return the model of a report; everything is compared and tested here, once for each metric and stage."""
-    keys = [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
+def report_model(
+    summary: Summary, keys: Iterable[Key] | None = None, higher: Mapping[str, bool] | None = None
+) -> ReportModel:
+    """Return the model of a report; everything is compared and tested here, once for each metric and stage.
+
+    Args:
+        summary: The runs.
+        keys: Metrics and stages; None for all metrics before and after temperature and auto.
+        higher: Whether higher is better, of metrics that are not registered.
+    """
+    keys = keys or [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
     model = ReportModel(
         summary,
         tuple(summary.methods),
         _seeds(summary),
-        {(metric, stage): summary.compare(metric, stage) for metric, stage in keys},
+        {key: summary.compare(*key, higher=(higher or {}).get(key[0])) for key in keys},
         next(filter(None, map(_samples, summary.runs)), None),
     )
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from fedlas._core.files import write_text
-from fedlas.lab.report.model import FEWEST_SEEDS, mark_of
+from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model
+from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, Chosen, RunResult
 from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
 from fedlas.present.page import MOST_WIDTH, axes, figure, render
-from fedlas.present.table import DASH, Cell, Column, Mark, Table, csv_text, plain_summary, table_of
-from fedlas.stats import ALPHA, Interval, compare_to_best
+from fedlas.present.table import Cell, Column, Table, csv_text, plain_summary, table_of
+from fedlas.stats import ALPHA, Estimate
 from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 
 MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
@@ -43,10 +44,29 @@ class OodSummary:
     replicates: int
     skipped: Sequence[str] = ()
 
+    @cached_property
+    def model(self) -> ReportModel:
+        """The runs in the report model: the other data set, the score and its stage are the stage of the metrics."""
+        runs = []
+        for each in self.runs:
+            measured = {}
+            estimates = {}
+            for row, intervals in each.detected.items():
+                stage = "/".join(row)
+                measured[stage] = {name: i.value for name, i in intervals.items()}
+                estimates[stage] = {
+                    name: Estimate(i.value, i.low, i.high) for name, i in intervals.items()
+                }
+            run = FinishedRun(each.folder, self.title, each.loss, each.seed, measured)
+            runs.append(replace(run, estimates=RunEstimates(estimates)))
+        keys = [(metric, stage) for run in runs for stage in run.measured for metric in COMPARED]
+        higher = {m: bool(DETECTION[m].metadata["higher_is_better"]) for m in COMPARED}
+        return report_model(Summary(Path(), tuple(runs)), keys, higher)
+
     @property
     def methods(self) -> list[str]:
         """Losses."""
-        return list(dict.fromkeys(run.loss for run in self.runs))
+        return self.model.summary.methods
 
     @property
     def data(self) -> list[str]:
@@ -58,46 +78,13 @@ class OodSummary:
         """Heading of the report."""
         return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
 
-    @property
-    def common_seeds(self) -> set[int]:
-        """Seeds that every loss has."""
-        return set.intersection(
-            *({run.seed for run in self.runs if run.loss == method} for method in self.methods)
-        )
-
-    def runs_of(self, method: str) -> list[RunResult]:
-        """Return the runs behind a loss's numbers: of the seeds that all losses have, or all if there is no such."""
-        common = self.common_seeds
-        return [
-            run for run in self.runs if run.loss == method and (not common or run.seed in common)
-        ]
-
-    def intervals(self, method: str, data: str, row: Row, metric: str) -> list[Interval]:
-        """Return a metric of each of the loss's runs that has it."""
-        every = (run.detected.get((data, *row)) for run in self.runs_of(method))
-        return [metrics[metric] for metrics in every if metrics is not None]
-
-    def cell(self, method: str, data: str, row: Row, metric: str, mark: Mark = "") -> Cell:
+    def cell(self, method: str, data: str, row: Row, metric: str) -> Cell:
         """Return mean and deviation over seeds; with one seed, the value and its interval over the test images."""
-        intervals = self.intervals(method, data, row, metric)
-        if not intervals:
-            return Cell(DASH)
-        values = [100 * interval.value for interval in intervals]
-        if len(values) > 1:
-            return Cell(f"{fmean(values):.2f}", f"{stdev(values):.2f}", mark, number=fmean(values))
-        ends = f"[{100 * intervals[0].low:.1f}, {100 * intervals[0].high:.1f}]"
-        return Cell(f"{values[0]:.1f}", mark=mark, extra=ends, number=values[0])
-
-    def marks(self, data: str, row: Row, metric: str) -> dict[str, Mark]:
-        """Return the mark of each loss with a value at every common seed; none with few seeds."""
-        count = len(self.common_seeds)
-        every = {m: [i.value for i in self.intervals(m, data, row, metric)] for m in self.methods}
-        values = {method: numbers for method, numbers in every.items() if len(numbers) == count}
-        if len(values) < 2 or count < FEWEST_SEEDS:
-            return {}
-        higher = bool(DETECTION[metric].metadata["higher_is_better"])
-        comparison = compare_to_best(values, higher_is_better=higher, alpha=ALPHA)
-        return {method: mark_of(method, comparison) for method in values}
+        places = 4 if len(self.model.seeds[method]) > 1 else 3
+        about = replace(column_of(metric), places=places)
+        cell = self.model.cell(method, about, "/".join((data, *row)))
+        extra = "" if cell.spread else "".join(cell.details)
+        return replace(cell, extra=extra, details=(), tip="")
 
     def ranked(self, method: str, data: str) -> list[Row]:
         """Return scores with the stages at which some run has them, the best by mean AUROC first."""
@@ -117,11 +104,14 @@ def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> l
             rows = tuple(
                 (
                     Cell(title_of(*row)),
-                    *(summary.cell(method, data, row, metric) for metric in names),
+                    *(
+                        replace(summary.cell(method, data, row, metric), mark="")
+                        for metric in names
+                    ),
                 )
                 for row in summary.ranked(method, data)
             )
-            n = len(summary.runs_of(method))
+            n = len(summary.model.seeds[method])
             heading = f"{method}, {n} seed{'s' * (n != 1)}: {summary.runs[0].data} vs {data}"
             tables.append(Table(heads, rows, heading))
     return tables
@@ -135,10 +125,7 @@ def method_tables(summary: OodSummary) -> list[Table]:
         for metric in COMPARED:
             rows = []
             for row in summary.ranked(summary.methods[0], data):
-                marks = summary.marks(data, row, metric)
-                cells = (
-                    summary.cell(m, data, row, metric, marks.get(m, "")) for m in summary.methods
-                )
+                cells = (summary.cell(m, data, row, metric) for m in summary.methods)
                 rows.append((Cell(title_of(*row)), *cells))
             heading = f"{column_of(metric).head}: {summary.runs[0].data} vs {data}"
             tables.append(Table(heads, tuple(rows), heading))
@@ -182,7 +169,7 @@ def statement(summary: OodSummary) -> list[str]:
             f"{first.data} (in): {first.num_test:,} test images; {label} (out): {number:,}. Chance: AUROC 50, AUPR-in "
             f"{100 * share:.1f}, AUPR-out {100 * (1 - share):.1f}, FPR95 95."
         )
-    seeds = [len(summary.runs_of(method)) for method in summary.methods]
+    seeds = [len(each) for each in summary.model.seeds.values()]
     # The spread over seeds includes training; with one seed only the images can be resampled.
     if max(seeds) > 1:
         lines.append(f"Mean ± sample standard deviation over seeds (n = {max(seeds)}).")

@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.registry import Entry
-from fedlas.lab.report.after_auto import AUTO, with_auto
+from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import (
     environment_table,
     link,
@@ -81,7 +81,8 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
     """
-    model = report_model(with_auto(with_estimates(collect(folder), replicates=replicates)))
+    summary = with_estimates(collect(folder), replicates=replicates)
+    model = report_model(with_calibrators(summary, [AUTO], required=False))
     summary = model.summary
     texts = {
         "report.md": markdown_report(model),

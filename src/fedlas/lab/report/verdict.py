@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from statistics import fmean
 
-from fedlas.lab.report.after_auto import AUTO
+from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
 from fedlas.lab.runs.intervals import failure_reasons
 from fedlas.lab.runs.summary import Summary, is_ranked
@@ -212,7 +212,8 @@ def short_legend(model: ReportModel) -> list[str]:
         else "Mean over each method's own seeds"
     )
     after = "Auto: calibrated" if model.after == AUTO else "After T: temperature scaling"
-    lines = [f"{spread}, lowest NLL first. Raw: as trained. {after}."]
+    has_after = any(run.measured.get(model.after) for run in model.summary.runs)
+    lines = [f"{spread}, lowest NLL first.{f' Raw: as trained. {after}.' * has_after}"]
     if any(noise.floor for noise in model.all_noise):
         lines.append(
             "(floor): ECE of a calibrated model by chance. ~ within noise of it: no evidence."
@@ -304,6 +305,12 @@ def missing_notes(model: ReportModel) -> list[str]:
         notes.append(
             "No seed is common to all methods, so means are over each method's own seeds, and nothing is tested."
         )
+    problems = [f"{each.name} failed: {each.reason}" for each in summary.failed]
+    problems += [f"{each.name} cannot be read: {each.reason}" for each in summary.unreadable]
+    problems += [f"{name} was stopped, or is still running" for name in summary.unfinished]
+    notes += [f"{each.removesuffix('.')}." for each in problems[:_MOST_NAMES]]
+    if len(problems) > _MOST_NAMES:
+        notes.append(f"{len(problems) - _MOST_NAMES} more runs are without numbers.")
     apart = [method for method in summary.derived if trained and method not in summary.tested]
     return notes + [
         f"{method} has n = {len(model.seeds[method])}: what is made of runs of several seeds counts once, by the "

@@ -95,7 +95,7 @@ class RunFolder:
     checkpoint_path = _File(CHECKPOINT)
     metrics_path = _File("metrics.json")
     intervals_path = _File("intervals.json")
-    auto_path = _File("auto.json")
+    calibrated_path = _File("calibrated.json")
     shift_path = _File("shift.json")
     predictions_path = _File("predictions")
     work_path = _File("work")

@@ -20,7 +20,7 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
     """Pack the finished runs of a bench folder, those that are packed already included.
 
     A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,
-    environments, metrics, intervals and log; also the metrics after ``auto`` of a report and those of ``fedlas shift``.
+    environments, metrics, intervals and log; also metrics after calibrators and those of ``fedlas shift``.
     Checkpoint and predictions stay in its folder, which nothing removes.
 
     Args:
@@ -41,7 +41,7 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
         paths = (
             *small,
             folder.intervals_path,
-            folder.auto_path,
+            folder.calibrated_path,
             folder.shift_path,
             folder.log_path,
         )

@@ -248,17 +248,26 @@ class Summary:
         ]
         return estimates if len(estimates) == len(runs) else []
 
-    def compare(self, metric: str, stage: str = "test") -> Comparison | None:
+    def compare(
+        self, metric: str, stage: str = "test", *, higher: bool | None = None
+    ) -> Comparison | None:
         """Return the best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
 
         A method made of other runs takes part if it has all these seeds.
+
+        Args:
+            metric: Name of a metric.
+            stage: Key of ``measured``.
+            higher: Whether higher is better, of a metric that is not registered.
 
         Returns:
             None if the metric is not registered (then the better direction is unknown), is not ranked, or has
             no values.
         """
-        if not is_ranked(metric):
-            return None
+        if higher is None:
+            if not is_ranked(metric):
+                return None
+            higher = bool(METRICS[metric].higher_is_better)
         left_out = self.incomplete(metric, stage)
         values = {
             method: self.values(method, metric, stage)
@@ -268,9 +277,7 @@ class Summary:
         values = {method: v for method, v in values.items() if not all(map(math.isnan, v))}
         if not values:
             return None
-        return compare_to_best(
-            values, higher_is_better=bool(METRICS[metric].higher_is_better), alpha=ALPHA
-        )
+        return compare_to_best(values, higher_is_better=higher, alpha=ALPHA)
 
 
 def is_ranked(metric: str) -> bool:

@@ -15,14 +15,12 @@ from fedlas._core.check import InputError
 from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.export import Exported, export_model
-from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.models import build_model
 from fedlas.lab.runs.build import Trained, load_trained, splits_at_hand
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
-from fedlas.present.card import CalibrationCard
-from fedlas.present.stages import estimates_by_stage
+from fedlas.present.card import CalibrationCard, card_of
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -181,12 +179,11 @@ def run_card(
             "a card needs the folder of a finished run", f"{folder.path}: {error}", fix
         ) from error
     # The run's own files hold the card's facts about the model and its data.
-    test = folder.predictions("test")
     config = folder.config or {}
     last = folder.starts[-1] if folder.starts else {}
-    content = make_card(
+    return card_of(
         folder.predictions("val"),
-        test,
+        folder.predictions("test"),
         calibration,
         model={
             "run": run.name,
@@ -206,11 +203,9 @@ def run_card(
         },
         num_bins=folder.num_bins,
         risks=risks,
-        intervals=partial(estimates_by_stage, num_bins=folder.num_bins, replicates=replicates),
         replicates=replicates,
         exported=exported,
     )
-    return CalibrationCard(content, stages_of(test, calibration), folder.num_bins)
 
 
 def _split_sizes(folder: RunFolder) -> dict[str, int]:

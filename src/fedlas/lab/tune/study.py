@@ -17,7 +17,7 @@ from fedlas._core.files import no_device, remove
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas._core.terminal import say
-from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Task
+from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
 from fedlas.lab.runs.build import threads_for

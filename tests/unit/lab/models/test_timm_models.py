@@ -53,13 +53,6 @@ def test_nothing_is_downloaded(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["timm:vit_tiny_patch16_224", "timm:resnet50", "timm:vit_base_patch16_384.augreg_in1k"]
-)
-def test_known_names(name):
-    assert callable(builder_of(name))
-
-
-@pytest.mark.parametrize(
     ("name", "message"),
     [
         (

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fedlas.lab.bench.run_all import run_all
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.runs.build import load_trained

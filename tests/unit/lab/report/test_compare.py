@@ -5,7 +5,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.report.compare import compare_methods, differences_figure, method_differences
+from fedlas.lab.report.compare import differences_figure, method_differences
 from fedlas.lab.runs.collect import collect
 from fedlas.stats import holm, paired_t_test
 
@@ -93,7 +93,7 @@ def test_the_table(tmp_path, capsys):
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
     assert "paired t-test over seeds" in out
     assert main(["compare", str(tmp_path), "fedlas:ls", "--stage", "auto"]) == 2
-    assert "needs predictions" in capsys.readouterr().err
+    assert "calibrators need predictions" in capsys.readouterr().err
 
 
 def test_the_picture_shows_the_differences_of_each_metric(tmp_path):
@@ -125,24 +125,32 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "options", "message"),
+    ("arguments", "message"),
     [
-        (["fedlas"], {}, "a pair must be A:B"),
-        (["fedlas:fedlas"], {}, "a pair must be A:B"),
-        (["fedlas:"], {}, "a pair must be A:B"),
-        (["fedls:ls"], {}, "Did you mean 'fedlas'"),
-        (["fedlas:ls"], {"metrics": ["eec"]}, "Did you mean 'ece'"),
-        (["fedlas:ls"], {"metrics": ["ks"]}, "They measured"),
+        ([":fedlas"], "a pair must be A:B"),
+        (["fedlas:fedlas"], "a pair must be A:B"),
+        (["fedlas:"], "a pair must be A:B"),
+        (["fedls:ls"], "Did you mean 'fedlas'"),
+        (["fedlas:ls", "--metrics", "eec"], "Did you mean 'ece'"),
+        (["fedlas:ls", "--metrics", "ks"], "They measured"),
+        (["fedlas@auto:ls@auto"], "calibrators need predictions"),
+        (["--calibrators", "atuo"], "Did you mean 'auto'"),
+        (["fedlas@auto:ls", "--stage", "auto"], "--stage is for methods without a calibrator"),
+        (["none"], "the folder must exist"),
     ],
 )
-def test_what_cannot_be_compared(tmp_path, pairs, options, message):
-    write(tmp_path)
-    with pytest.raises(InputError, match=message):
-        compare_methods(tmp_path, pairs, **options)
+def test_what_cannot_be_compared(tmp_path, arguments, message, capsys):
+    assert main(["compare-runs", str(write(tmp_path)), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_folder_is_said(capsys):
+    assert main(["compare-runs", "fedlas:ls"]) == 2
+    assert "a folder of a bench must be named" in capsys.readouterr().err
 
 
 def test_no_seed_in_common(tmp_path):
     write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03]})
     (tmp_path / "ls-s0" / "metrics.json").unlink()
     with pytest.raises(InputError, match="seed in common; got ls:ce"):
-        compare_methods(tmp_path, ["ls:ce"])
+        method_differences(collect(tmp_path), ["ls:ce"], metric="ece")

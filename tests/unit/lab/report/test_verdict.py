@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedlas.cli.report import show_bench
-from fedlas.lab.report.after_auto import with_auto
+from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import short_bench_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
@@ -120,19 +120,22 @@ def test_columns_after_auto_are_of_all_methods_or_of_none(model, tmp_path):
         "ECE auto % ↓",
     ]
     run = model.summary.runs[0]
-    stored = json.loads((run.path / "auto.json").read_text())
-    assert stored["metrics"] == run.measured["auto"]
+    path = run.path / "calibrated.json"
+    stored = json.loads(path.read_text())
+    assert stored["after"]["auto"]["metrics"] == run.measured["auto"]
     # Other predictions, or a file that is damaged, are calibrated anew.
-    (run.path / "auto.json").write_text(
-        json.dumps({**stored, "test": "0", "metrics": {"nll": 9.0}})
-    )
-    assert with_auto(replace(model.summary, runs=(run,))).runs[0].measured == run.measured
-    (run.path / "auto.json").write_text(json.dumps({**stored, "metrics": {"nll": 10**400}}))
-    assert with_auto(replace(model.summary, runs=(run,))).runs[0].measured == run.measured
+    other = {**stored, "test": "0", "after": {"auto": {"metrics": {"nll": 9.0}}}}
+    huge = {**stored, "after": {"auto": {"metrics": {"nll": 10**400}}}}
+    for content in (json.dumps(other), json.dumps(huge), json.dumps([stored]), "{"):
+        path.write_text(content)
+        assert (
+            with_calibrators(replace(model.summary, runs=(run,)), [AUTO]).runs[0].measured
+            == run.measured
+        )
     # A method without predictions and without that file has none; then there is a temperature for all.
     lacking = replace(run, folder=RunFolder(tmp_path))
     plain = replace(model.summary, runs=(lacking, *model.summary.runs[1:]))
-    assert with_auto(plain) is plain
+    assert with_calibrators(plain, [AUTO], required=False) is plain
 
 
 @pytest.fixture(scope="module")

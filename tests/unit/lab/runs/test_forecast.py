@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlas.lab.bench.suite import Group, dry_run_bench
+from fedlas.lab.benches.suite import Group, dry_run_bench
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.folder import RunFolder

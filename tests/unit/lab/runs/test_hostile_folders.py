@@ -11,9 +11,9 @@ import yaml
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.bench.executors.local import Worker, open_log
-from fedlas.lab.bench.executors.slurm import job_folder
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.executors.local import Worker, open_log
+from fedlas.lab.benches.executors.slurm import job_folder
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
 from fedlas.lab.runs.build import load_trained
@@ -121,7 +121,7 @@ def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(
 
 
 FILES = [
-    "auto.json", "checkpoint.pt", "config.yaml", "data.json", "data_root.txt", "environment.json", "error.txt",
+    "calibrated.json", "checkpoint.pt", "config.yaml", "data.json", "data_root.txt", "environment.json", "error.txt",
     "intervals.json", "log.jsonl", "metrics.json", "predictions/test.npz", "splits.npz", "../runs.zip",
 ]  # fmt: skip
 

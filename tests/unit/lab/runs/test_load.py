@@ -8,7 +8,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.build import load_trained, splits_at_hand

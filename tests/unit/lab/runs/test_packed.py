@@ -8,7 +8,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.report.report import write_report

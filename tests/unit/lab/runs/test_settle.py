@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs import execute as execution

@@ -8,8 +8,8 @@ import yaml
 
 from fakes_tuning import Touchy
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors import LocalExecutor
-from fedlas.lab.bench.suite import load_group
+from fedlas.lab.benches.executors import LocalExecutor
+from fedlas.lab.benches.suite import load_group
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train import loop
 from fedlas.lab.train.log import read_log

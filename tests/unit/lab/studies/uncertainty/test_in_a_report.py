@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model

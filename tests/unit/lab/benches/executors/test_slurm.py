@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors.slurm import SlurmExecutor
+from fedlas.lab.benches.executors.slurm import SlurmExecutor
 
 pytest.importorskip("submitit")
 

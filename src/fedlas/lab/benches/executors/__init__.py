@@ -4,10 +4,10 @@ In: tasks, each a run with what another process needs to do it. Out: a ``Result`
 """
 
 # Importing a module registers its executor.
-from fedlas.lab.bench.executors import local, ray, slurm  # noqa: F401
-from fedlas.lab.bench.executors.base import EXECUTORS, Executor, Task, TaskResult, attempt
-from fedlas.lab.bench.executors.local import LocalExecutor
-from fedlas.lab.bench.executors.progress import JointProgress
+from fedlas.lab.benches.executors import local, ray, slurm  # noqa: F401
+from fedlas.lab.benches.executors.base import EXECUTORS, Executor, Task, TaskResult, attempt
+from fedlas.lab.benches.executors.local import LocalExecutor
+from fedlas.lab.benches.executors.progress import JointProgress
 
 __all__ = [
     "EXECUTORS",

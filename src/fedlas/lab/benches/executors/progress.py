@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fedlas._core.terminal import Bar, say
-from fedlas.lab.bench.executors.base import Task, TaskResult
+from fedlas.lab.benches.executors.base import Task, TaskResult
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress
 

@@ -8,7 +8,7 @@ import pytest
 from fedlas._core.check import InputError
 from fedlas.cli import bench as room
 from fedlas.cli.bench import bench_group
-from fedlas.lab.bench.suite import dry_run_bench, load_group
+from fedlas.lab.benches.suite import dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.text import is_group, read_content, shipped_names

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
-from fedlas.lab.bench.executors import (
+from fedlas.lab.benches.executors import (
     Executor,
     JointProgress,
     LocalExecutor,

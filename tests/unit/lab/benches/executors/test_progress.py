@@ -5,8 +5,8 @@ import re
 import pytest
 from rich.console import Console
 
-from fedlas.lab.bench.executors import JointProgress, TaskResult
-from fedlas.lab.bench.executors import progress as module
+from fedlas.lab.benches.executors import JointProgress, TaskResult
+from fedlas.lab.benches.executors import progress as module
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from rich.console import Console
 import fedlas
 from fedlas._core.check import InputError
 from fedlas.cli import bench
-from fedlas.lab.bench.run_all import notes_of, run_all
+from fedlas.lab.benches.run_all import notes_of, run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.execute import alarms_of
@@ -74,7 +74,7 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
     outcome, text = run(tmp_path, ["failing", "ce", "diverging", "fedlas"])
     assert outcome.finished == ["ce-s0", "fedlas-s0"]
     # what the report needs is computed where the run is
-    assert (tmp_path / "ce-s0" / "auto.json").exists()
+    assert (tmp_path / "ce-s0" / "calibrated.json").exists()
     assert outcome.failed["failing-s0"] == "RuntimeError: [no luck]"
     assert "finite" in outcome.failed["diverging-s0"]
     assert "[1/4] failing-s0  failed: RuntimeError: [no luck]" in text

@@ -16,8 +16,15 @@ from typing import Any
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas._core.files import refuse_links
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Task, TaskResult, result_of
-from fedlas.lab.bench.executors.local import work
+from fedlas.lab.benches.executors.base import (
+    EXECUTORS,
+    Events,
+    Executor,
+    Task,
+    TaskResult,
+    result_of,
+)
+from fedlas.lab.benches.executors.local import work
 
 
 @EXECUTORS.register("slurm")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 
-from fedlas.lab.bench.executors.local import exit_text, launch
+from fedlas.lab.benches.executors.local import exit_text, launch
 from fedlas.lab.train.checkpoint import load_checkpoint
 
 pytestmark = [

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors import EXECUTORS, LocalExecutor, Task, attempt
-from fedlas.lab.bench.executors.local import work
+from fedlas.lab.benches.executors import EXECUTORS, LocalExecutor, Task, attempt
+from fedlas.lab.benches.executors.local import work
 
 
 @pytest.mark.parametrize("name", EXECUTORS)

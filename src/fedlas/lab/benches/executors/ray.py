@@ -18,8 +18,15 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Task, TaskResult, result_of
-from fedlas.lab.bench.executors.local import work
+from fedlas.lab.benches.executors.base import (
+    EXECUTORS,
+    Events,
+    Executor,
+    Task,
+    TaskResult,
+    result_of,
+)
+from fedlas.lab.benches.executors.local import work
 
 
 @EXECUTORS.register("ray")

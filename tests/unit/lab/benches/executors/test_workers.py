@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedlas.lab.bench.executors import local
+from fedlas.lab.benches.executors import local
 
 
 class Ends:

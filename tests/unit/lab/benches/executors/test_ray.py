@@ -6,8 +6,8 @@ import json
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors import LocalExecutor
-from fedlas.lab.bench.executors.ray import RayExecutor
+from fedlas.lab.benches.executors import LocalExecutor
+from fedlas.lab.benches.executors.ray import RayExecutor
 
 PRINT = print
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors import LocalExecutor, base, local
-from fedlas.lab.bench.executors.local import _devices
+from fedlas.lab.benches.executors import LocalExecutor, base, local
+from fedlas.lab.benches.executors.local import _devices
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import keep_estimates
 

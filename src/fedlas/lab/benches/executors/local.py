@@ -22,7 +22,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.files import no_device, refuse_links, write_json
-from fedlas.lab.bench.executors.base import (
+from fedlas.lab.benches.executors.base import (
     EXECUTORS,
     Events,
     Executor,
@@ -343,7 +343,7 @@ def context() -> Any:
         return multiprocessing.get_context("spawn")
     starter = multiprocessing.get_context("forkserver")
     # The first keeps the server from outliving this process while it imports the others.
-    modules = "fedlas.lab.runs.orphan fedlas.lab.bench.executors.local accelerate rich.progress filelock torch._dynamo"
+    modules = f"fedlas.lab.runs.orphan {__name__} accelerate rich.progress filelock torch._dynamo"
     starter.set_forkserver_preload(modules.split())
     return starter
 

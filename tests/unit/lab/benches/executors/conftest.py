@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlas.lab.bench.executors import Task
+from fedlas.lab.benches.executors import Task
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.train.log import TrainingProgress, read_log

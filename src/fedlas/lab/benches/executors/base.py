@@ -18,7 +18,7 @@ from fedlas._core.registry import Registry
 from fedlas._core.terminal import is_main_process
 from fedlas.lab.data.disk import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.report.after_auto import after_auto
+from fedlas.lab.report.after_calibrators import AUTO, after_calibrators
 from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.execute import execute
@@ -95,10 +95,11 @@ def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     except BusyError as error:
         return TaskResult(run.name, busy=str(error))
     if task.report and is_main_process():
-        with suppress(ValueError):  # what of the folder cannot be used is for the report to say
+        # what of the folder cannot be used is for the report to say
+        with suppress(ValueError, InputError):
             finished = read_run(RunFolder(run.folder))
             keep_estimates(finished)
-            after_auto(finished)
+            after_calibrators(finished, [AUTO])
     return TaskResult(run.name, line=_line(metrics))
 
 

@@ -1,0 +1,224 @@
+"""Test metrics of finished runs after calibrators that are fitted on the validation predictions; nothing is trained."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import file_digest, sha256
+from typing import Any
+
+import fedlas
+from fedlas._core.check import InputError, check_choice
+from fedlas._core.extras import require
+from fedlas._core.files import is_file, path_inside, write_json
+from fedlas._core.terminal import steps
+from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators.base import fit_with_notes
+from fedlas.lab.runs.execute import recorded
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
+from fedlas.present.stages import SEED
+from fedlas.stats import Estimate
+from fedlas.stats.estimates import REPLICATES, estimated
+
+AUTO = "auto"
+"""The calibrator of every report; also the key of its metrics in a run."""
+RAW = "raw"
+"""The name of predictions without a calibrator."""
+KEYS = {RAW: "test", "temperature": "test_calibrated"}
+"""Keys in ``metrics.json`` of what every run has."""
+
+
+@dataclass
+class After:
+    """Numbers of one run after one calibrator.
+
+    Attributes:
+        metrics: Test metrics by registry name.
+        estimates: The estimate of its ECE, which has the noise floor.
+        notes: Warnings of the fit.
+        code: Digest of the file of an own calibrator; empty for those of the package, None where there is no file.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    code: str | None = ""
+
+
+@dataclass
+class _Kept:
+    """Content of ``calibrated.json``: numbers by calibrator, and the predictions and the version they are of."""
+
+    val: str
+    test: str
+    num_bins: int
+    fedlas: str = fedlas.__version__
+    format: str = "fedlas.calibrated/1"
+    after: dict[str, After] = field(default_factory=dict)
+
+
+def check_calibrators(names: Sequence[str]) -> None:
+    """Raise InputError for a name that is neither a calibrator's nor ``raw``."""
+    for name in names:
+        check_choice("the calibrator", name, (RAW, *CALIBRATORS))
+
+
+def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool = True) -> Summary:
+    """Return the summary with metrics after each calibrator, for every run.
+
+    Args:
+        summary: The runs.
+        names: Registered calibrators, or ``raw``.
+        required: Raise where a run has no such metrics; else return the summary unchanged if it is a trained run.
+
+    Raises:
+        InputError: As :func:`after_calibrators`, or for an unknown calibrator.
+    """
+    check_calibrators(names)
+    missing = [name for name in names if name not in KEYS]
+    if not missing:
+        return summary
+    runs = []
+    with steps(", ".join(missing), len(summary.runs)) as advance:
+        for run in summary.runs:
+            try:
+                run = _with(run, after_calibrators(run, missing))
+            except InputError:
+                if required:
+                    raise
+                # Missing, damaged or unlabeled predictions: the report lists such runs elsewhere.
+                if run.made_by is None:
+                    return summary
+            runs.append(run)
+            advance(run.name, 1)
+    return replace(summary, runs=tuple(runs))
+
+
+def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = True) -> Summary:
+    """Return the runs as of methods: a loss and a calibrator after it, such as ``ce@temperature``.
+
+    Args:
+        summary: The runs, as trained.
+        calibrators: Registered calibrators, or ``raw``, whose methods have the names of the losses.
+        named: Whether the calibrator is a part of the method's name.
+
+    Raises:
+        InputError: As :func:`with_calibrators`.
+    """
+    runs = []
+    every = with_calibrators(summary, calibrators).runs
+    # All calibrators of a loss follow each other, and all seeds of a method.
+    for loss in summary.methods:
+        for name in calibrators:
+            key = KEYS.get(name, name)
+            method = f"{loss}@{name}" if named and name != RAW else loss
+            for run in every:
+                if run.loss == loss:
+                    known = run.estimates or RunEstimates()
+                    stages = {"test": known.stages.get(key, {})}
+                    measured = {"test": run.measured.get(key, {})}
+                    estimates = replace(known, stages=stages)
+                    runs.append(replace(run, loss=method, measured=measured, estimates=estimates))
+    return replace(summary, runs=tuple(runs))
+
+
+def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After]:
+    """Return numbers after calibrators, from the run's file or computed and kept there.
+
+    Args:
+        run: The run.
+        names: Registered calibrators.
+
+    Raises:
+        InputError: If one cannot be fitted, or there are neither predictions nor the file.
+
+    State:
+        Keeps them in the run's ``calibrated.json``, where that can be written, until its predictions, the version of
+        fedlas or the code of an own calibrator change. A pack has that file and no predictions.
+    """
+    folder = run.folder
+    stored = _stored(folder)
+    if not all(is_file(folder.part_path(part)) for part in ("val", "test")):
+        if stored is None or not stored.after.keys() >= {*names}:
+            fix = "Keep the runs' predictions, or compare after temperature."
+            raise InputError("calibrators need predictions of every run", folder.path, fix)
+        return {name: stored.after[name] for name in names}
+    now = _Kept(_digest(folder, "val"), _digest(folder, "test"), folder.num_bins)
+    if stored is not None and replace(stored, after={}) == now:
+        now = stored
+    codes = {name: _code(name) for name in names}
+    todo = [n for n in names if n not in now.after or now.after[n].code != codes[n]]
+    for name in todo:
+        try:
+            now.after[name] = replace(_measured(folder, name), code=codes[name])
+        except InputError as error:
+            expected, got, fix = error.parts
+            raise InputError(f"{name} of {run.name}: {expected}", got, fix) from error
+    if todo:
+        _keep(folder, now)
+    return {name: now.after[name] for name in names}
+
+
+def _with(run: FinishedRun, after: Mapping[str, After]) -> FinishedRun:
+    estimates = run.estimates or RunEstimates()
+    stages = dict(estimates.stages)
+    measured = dict(run.measured)
+    notes = list(run.notes)
+    for name, each in after.items():
+        stages[name] = each.estimates
+        measured[name] = each.metrics
+        notes += [f"{name}: {note}" for note in each.notes if name != AUTO]
+    estimates = replace(estimates, stages=stages)
+    return replace(run, measured=measured, estimates=estimates, notes=tuple(notes))
+
+
+def _measured(folder: RunFolder, name: str) -> After:
+    """Fit one calibrator and measure the test predictions after it."""
+    entry = CALIBRATORS[name]
+    val = folder.predictions(entry.metadata.get("part", "val"))
+    test = folder.predictions("test")
+    calibrator, notes = fit_with_notes(entry.value(), val, unlabeled=test)
+    calibrated = calibrator.transform(test)
+    options: dict[str, Any] = {"num_bins": folder.num_bins, "replicates": REPLICATES, "seed": SEED}
+    table = estimated(calibrated, ["ece"], **options)[0] if test.num_samples > 1 else {}
+    return After(recorded(calibrated, folder.num_bins), dict(table), notes)
+
+
+def _digest(folder: RunFolder, part: str) -> str:
+    with folder.part_path(part).open("rb") as content:
+        return file_digest(content, "sha256").hexdigest()
+
+
+def _code(name: str) -> str | None:
+    kind = CALIBRATORS[name].value
+    if kind.__module__.startswith("fedlas."):
+        return ""
+    try:
+        return sha256(inspect.getsource(sys.modules[kind.__module__]).encode()).hexdigest()
+    except (OSError, TypeError):  # typed into an interpreter
+        return None
+
+
+def _keep(folder: RunFolder, content: _Kept) -> None:
+    """Write the file, without calibrators whose code could change unseen."""
+    after = {name: each for name, each in content.after.items() if each.code is not None}
+    plain = require("msgspec", extra="bench").to_builtins(replace(content, after=after))
+    # read-only folders and infinite values: computed again each time
+    with suppress(InputError, ValueError):
+        # A run's folder may itself be a link that leads out of the bench.
+        write_json(path_inside(folder.path.parent, folder.calibrated_path), plain)
+
+
+def _stored(folder: RunFolder) -> _Kept | None:
+    """Return the content of the file; None if it cannot be used."""
+    msgspec = require("msgspec", extra="bench")
+    try:
+        text = folder.text(folder.calibrated_path)
+        content: _Kept = msgspec.json.decode(text or "null", type=_Kept)
+    except (OSError, ValueError, InputError, msgspec.MsgspecError):
+        return None
+    return content if content.format == _Kept.format else None

@@ -1,0 +1,324 @@
+"""Methods of one or several benches side by side: tables, ranks over data sets, figures; for print, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from math import isnan
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas._core.files import write_text
+from fedlas._core.text import printable
+from fedlas.lab.report.after_calibrators import RAW, at_stages
+from fedlas.lab.report.bench_tables import short_bench_table, short_cell
+from fedlas.lab.report.compare import measured_metric, pair_of, short_p
+from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model
+from fedlas.lab.report.verdict import (
+    TEST,
+    answers,
+    listed,
+    missing_notes,
+    short_legend,
+    spread_note,
+)
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.intervals import with_estimates
+from fedlas.lab.runs.summary import is_ranked
+from fedlas.metrics import METRICS
+from fedlas.plots import critical_difference_diagram, seed_values
+from fedlas.present.page import themed_svg, write_picture
+from fedlas.present.table import (
+    Block,
+    Cell,
+    Column,
+    Note,
+    Table,
+    column,
+    html_table,
+    latex,
+    table_of,
+)
+from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_test
+from fedlas.stats.estimates import REPLICATES
+
+METRICS_SHOWN = ("nll", "ece")
+_FEW = 6
+"""Data sets from which Wilcoxon's test can have a p-value of 0.05."""
+
+
+@dataclass(frozen=True, eq=False)
+class BenchResult:
+    """The outcome of a bench, or of several: of each data set or model a report model with the same methods.
+
+    A notebook shows it as tables and a figure.
+
+    Attributes:
+        name: Name of the whole.
+        models: Report model of each data set or model, by name. A method is a loss, or a loss and the calibrator after
+            it, such as ``ce@temperature``.
+
+    Example:
+        >>> from fedlas.lab import bench
+        >>> result = bench(train, val, test, models={"mlp": model_fn}, losses=["ce", "ls"])  # doctest: +SKIP
+        >>> print(result.to_latex())  # doctest: +SKIP
+    """
+
+    name: str
+    models: Mapping[str, ReportModel]
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods that every data set or model has, in the order of the first."""
+        first, *others = self.models.values()
+        return [m for m in first.summary.methods if all(m in o.summary.methods for o in others)]
+
+    def table(self, metric: str | None = None, *, spread: bool = True) -> Table:
+        """Return a row for each method.
+
+        Args:
+            metric: Columns are data sets or models, and the mean rank where the metric has a direction; None for a
+                table of one of them, whose columns are metrics.
+            spread: Show the standard deviation over seeds.
+        """
+        if metric is None:
+            (model,) = self.models.values()
+            table = short_bench_table(model, aurc=True)
+            return replace(table, title=self.name)
+        about = column(self._metric(metric), places=3)
+        ranked = len(self.models) > 1 and len(self.methods) > 1 and is_ranked(about.metric)
+        ranks = self.ranks(about.metric).ranks if ranked else {}
+        rows = []
+        for method in ranks or self.methods:
+            cells = [short_cell(model, method, about) for model in self.models.values()]
+            cells = [cell if spread else replace(cell, spread="") for cell in cells]
+            rank = [Cell(f"{ranks[method]:.2f}", number=ranks[method])] if ranks else []
+            rows.append((Cell(method), *cells, *rank))
+        heads = [replace(about, title=name, unit="", arrow="") for name in self.models]
+        last = [Column("mean rank")] if ranks else []
+        title = f"{about.head}, {self.name}"
+        return Table((Column("method", words=True), *heads, *last), tuple(rows), title)
+
+    def ranks(self, metric: str = "nll") -> RankComparison:
+        """Return the mean ranks of the methods over data sets or models, with their tests.
+
+        Args:
+            metric: A metric with a direction; each value that is ranked is a mean over seeds.
+
+        Raises:
+            InputError: If there are fewer than two data sets or two methods, or the metric has no direction.
+        """
+        metric = self._metric(metric)
+        if not is_ranked(metric):
+            raise InputError("the metric must have a direction", metric, "Rank by nll or brier.")
+        higher = bool(METRICS[metric].higher_is_better)
+        means = {
+            m: [fmean(o.values(m, metric)) for o in self.models.values()] for m in self.methods
+        }
+        return compare_ranks(means, higher_is_better=higher)
+
+    def sentences(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[str]:
+        """Return the verdict: of one data set by tests over seeds, of several by tests over data sets."""
+        if len(self.models) == 1:
+            (model,) = self.models.values()
+            return [f"{answer.question}: {answer.text}" for answer in answers(model)]
+        return [
+            text
+            for m in metrics
+            if is_ranked(m) and len(self.methods) > 1
+            for text in self._ranked(m)
+        ]
+
+    def _ranked(self, metric: str) -> list[str]:
+        ranks = self.ranks(metric)
+        n = ranks.n
+        order = ", ".join(f"{method} {rank:.2f}" for method, rank in ranks.ranks.items())
+        known = (
+            "differ beyond chance" if ranks.friedman_p <= ALPHA else "do not differ beyond chance"
+        )
+        pairs = [sorted(pair, key=lambda method: ranks.ranks[method]) for pair in ranks.p_values]
+        better = [
+            f"{a} is better than {b} (p = {short_p(min(p, 1.0))})".replace("= <", "<")
+            for (a, b), p in zip(pairs, ranks.p_values.values(), strict=True)
+            if p <= ALPHA
+        ]
+        few = f" With fewer than {_FEW} data sets it cannot find any." * (n < _FEW)
+        return [
+            f"Mean rank by {column(metric).title} over {n} data sets: {order}. They {known} "
+            f"(Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's test from "
+            f"{ranks.critical_difference:.2f} on.".replace("= <", "<"),
+            f"Wilcoxon, Holm over {len(pairs)} pairs: {listed(better, 4) if better else 'no pair differs'}.{few}",
+        ]
+
+    def pairs_table(self, pairs: Sequence[str], metric: str) -> Table:
+        """Return pre-specified pairs ``A:B`` over data sets, with Wilcoxon's test and Holm's correction over them.
+
+        Raises:
+            InputError: If a pair is none, or a method is missing.
+        """
+        metric = self._metric(metric)
+        about = column(metric)
+        named = [[pair_of(o.summary, pair) for o in self.models.values()][-1] for pair in pairs]
+        rows = []
+        tests = []
+        for pair in named:
+            a, b = ([fmean(o.values(m, metric)) for o in self.models.values()] for m in pair)
+            gaps = [x - y for x, y in zip(a, b, strict=True)]
+            tests.append(wilcoxon_test(a, b).p_value or 0.0)
+            lower = sum(gap < 0 for gap in gaps)
+            mean = fmean(gaps)
+            size = f"{'-' if mean < 0 else '+'}{about.format(abs(mean))}"
+            rows.append([" - ".join(pair), f"{lower} of {len(gaps)}", size, short_p(tests[-1])])
+        rows = [[*row, short_p(p)] for row, p in zip(rows, holm(tests), strict=True)]
+        heads = ("A - B", "A lower in", "mean difference", "Wilcoxon", "Holm")
+        return table_of(heads, rows, title=f"{about.title} {about.unit}".strip() + f", {self.name}")
+
+    def blocks(
+        self, metrics: Sequence[str] = METRICS_SHOWN, *, details: bool = False
+    ) -> list[Block]:
+        """Return sentences, tables and notes, for a terminal."""
+        if len(self.models) == 1:
+            (model,) = self.models.values()
+            legend = short_legend(model)
+            return [
+                *self.sentences(),
+                short_bench_table(model),
+                Note(" ".join(legend)),
+                *self.missing(),
+            ]
+        spread = details or len(self.models) < 4
+        tables = [self.table(metric, spread=spread) for metric in metrics]
+        return [*self.sentences(metrics), *tables, Note(self.caption()), *self.missing()]
+
+    def missing(self) -> list[str]:
+        """Return sentences on runs without numbers, and why."""
+        notes = {name: missing_notes(model) for name, model in self.models.items()}
+        several = len(notes) > 1
+        return [f"{name}: {each}" if several else each for name in notes for each in notes[name]]
+
+    def caption(self) -> str:
+        """Return the sentences below a table in print: what the numbers are, over what, and by which test."""
+        models = list(self.models.values())
+        sizes = {f"{m.samples:,}" for m in models if m.samples}
+        count = f" ({', '.join(sorted(sizes))} samples)" * (0 < len(sizes) < 4)
+        n = min(len(model.summary.common_seeds) for model in models)
+        others = len(self.methods) - 1
+        parts = [f"Test set{count}. {spread_note(models[0])}"]
+        if n < FEWEST_SEEDS:
+            parts.append(f"Fewer than {FEWEST_SEEDS} seeds: no method is marked as best.")
+        elif others:
+            plural = f"{others} comparison{'s' * (others != 1)}"
+            parts.append(
+                f"In each column the best mean is compared with the others by a two-sided {TEST} over {n} seeds, "
+                f"p ≤ {ALPHA:g} after Holm's correction for {plural}."
+            )
+        if any(noise.floor for model in models for noise in model.all_noise):
+            parts.append(
+                "In brackets: the ECE that a calibrated model has by chance; ~: within noise of it."
+            )
+        return " ".join(parts)
+
+    def to_latex(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
+        """Return LaTeX: one table of one data set; of several a table for each metric. It needs ``booktabs``."""
+        tables = [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
+        return "\n\n".join(
+            latex(table, caption=f"{table.title}. {self.caption()}", label=f"{self.name}-{number}")
+            for number, table in enumerate(tables, start=1)
+        )
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with a row for each data set, method and seed; metrics are fractions."""
+        rows = []
+        for name, model in self.models.items():
+            for run in model.summary.runs:
+                loss, _, calibrator = run.loss.partition("@")
+                about = {
+                    "bench": name,
+                    "loss": loss,
+                    "calibrator": calibrator or RAW,
+                    "seed": run.seed,
+                }
+                rows.append({**about, **run.measured["test"]})
+        return require("pandas", extra="stats").DataFrame(rows)
+
+    def figure(self, metric: str = "nll") -> Any:
+        """Return matplotlib's Axes: a dot for each seed; of several data sets the critical-difference diagram."""
+        if len(self.models) > 1:
+            return critical_difference_diagram(self.ranks(metric))
+        (model,) = self.models.values()
+        about = column(self._metric(metric))
+        scale = 100 if about.unit else 1
+        values = {
+            m: [scale * v for v in model.values(m, about.metric) if not isnan(v)]
+            for m in model.methods
+        }
+        floors = {m: model.noise(m, about).floor_value for m in values}
+        shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
+        return seed_values(values, floors=shown, label=about.head)
+
+    def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
+        """Write ``comparison.tex``, and a figure for each metric as PDF and SVG; return their paths.
+
+        Raises:
+            InputError: If the folder cannot be written to.
+        """
+        written = [write_text(folder / "comparison.tex", self.to_latex(metrics) + "\n")]
+        for metric in metrics:
+            picture = self.figure(metric).figure
+            paths = (folder / f"comparison-{metric}.{kind}" for kind in ("pdf", "svg"))
+            written += [write_picture(picture, path) for path in paths]
+        return written
+
+    def _repr_html_(self) -> str:
+        parts = [
+            html_table(block)
+            if isinstance(block, Table)
+            else f"<p>{escape(printable(block if isinstance(block, str) else block.text))}</p>"
+            for block in self.blocks()
+        ]
+        return "".join(parts) + themed_svg(self.figure(), f"{METRICS_SHOWN[0]} of the methods")
+
+    def _metric(self, metric: str) -> str:
+        return [measured_metric(model.summary, metric) for model in self.models.values()][-1]
+
+
+def bench_result(
+    folders: Mapping[str, Path] | Sequence[Path],
+    calibrators: Sequence[str] = (RAW,),
+    *,
+    name: str = "",
+    named: bool = True,
+    replicates: int = REPLICATES,
+) -> BenchResult:
+    """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
+
+    Args:
+        folders: Folders of benches; by name, or they have the names of their folders.
+        calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
+        name: Name of the whole; empty for the recipe, or the number of benches.
+        named: Whether the names of the methods name the calibrator.
+        replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
+
+    Raises:
+        InputError: If a folder holds no finished run, a calibrator cannot be fitted, or no method is common to all.
+    """
+    if not isinstance(folders, Mapping):
+        folders = {(path.name or path.resolve().name): path for path in folders}
+    models = {}
+    for key, folder in folders.items():
+        summary = collect(folder)
+        summary = with_estimates(summary, replicates=replicates)
+        summary = at_stages(summary, calibrators, named=named)
+        models[key] = report_model(summary)
+    several = (
+        f"{len(models)} benches" if len(models) > 1 else next(iter(models.values())).summary.recipe
+    )
+    result = BenchResult(name or several, models)
+    if not result.methods:
+        got = "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items())
+        raise InputError("the benches must have a method in common", got, "Run the same losses.")
+    return result

@@ -1,0 +1,217 @@
+"""Calibrators as methods of finished runs; nothing is trained."""
+
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fedlas.calibrators import CALIBRATORS, BiasCorrectedTemperature
+from fedlas.cli import main
+from fedlas.errors import InputError
+from fedlas.lab.report.after_calibrators import after_calibrators, at_stages
+from fedlas.lab.report.compare import method_differences
+from fedlas.lab.report.result import bench_result as result_of
+from fedlas.lab.runs.collect import collect, read_run
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.pack import pack
+from fedlas.metrics import evaluate
+from fedlas.stats import compare_ranks, paired_t_test
+
+TWO = ["temperature", "my-bias"]
+FEW = ["--replicates", "39"]
+bench_result = partial(result_of, replicates=39)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_calibrator():
+    CALIBRATORS.add(
+        "my-bias", type("MyBias", (BiasCorrectedTemperature,), {"__module__": __name__})
+    )
+    yield
+    del CALIBRATORS._entries["my-bias"]
+
+
+@pytest.fixture(scope="module")
+def benches(bench_writer, tmp_path_factory):
+    """Three benches of two losses and five seeds."""
+    folder = tmp_path_factory.mktemp("benches")
+    for number, name in enumerate("abc"):
+        seeds = range(10 * number, 10 * number + 5)
+        bench_writer(folder / name, losses=("ce", "ls"), seeds=seeds, samples=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(benches):
+    return benches / "a"
+
+
+@pytest.fixture(scope="module")
+def result(bench):
+    return bench_result([bench], ["raw", *TWO])
+
+
+def test_each_loss_has_a_method_for_each_calibrator(bench, result):
+    assert result.methods == [
+        "ce", "ce@temperature", "ce@my-bias", "ls", "ls@temperature", "ls@my-bias",
+    ]  # fmt: skip
+    run = RunFolder(bench / "ce-s2")
+    after = (
+        CALIBRATORS["my-bias"]
+        .value()
+        .fit(run.predictions("val"))
+        .transform(run.predictions("test"))
+    )
+    (model,) = result.models.values()
+    assert model.summary.values("ce@my-bias", "nll")[2] == evaluate(after)["nll"]
+    assert model.summary.values("ce@temperature", "nll")[2] == run.metrics["test_calibrated"]["nll"]
+    assert model.summary.values("ce", "nll")[2] == run.metrics["test"]["nll"]
+
+
+def test_a_planned_pair_is_tested_between_calibrators(result):
+    (model,) = result.models.values()
+    pairs = ["ce@my-bias:ce@temperature", "ls@my-bias:ls@temperature"]
+    first, second = method_differences(model.summary, pairs, metric="nll")
+    values = (model.summary.values(name, "nll") for name in pairs[0].split(":"))
+    assert first.t == paired_t_test(*values).p_value
+    assert first.holm >= first.t
+    assert min(first.holm, second.holm) == min(1.0, 2 * min(first.t, second.t))
+
+
+def test_what_is_kept_is_taken_until_predictions_or_code_change(bench, tmp_path, monkeypatch):
+    path = shutil.copytree(bench / "ce-s0", tmp_path / "ce-s0")
+    run = read_run(RunFolder(path))
+    after = after_calibrators(run, ["my-bias"])
+    assert set(after["my-bias"].estimates) == {"ece"}
+
+    def refuse(*_):
+        raise AssertionError("fitted again")
+
+    kind = CALIBRATORS["my-bias"].value
+    monkeypatch.setattr(kind, "fit", refuse)
+    assert after_calibrators(run, ["my-bias"]) == after
+    kept = json.loads((path / "calibrated.json").read_text())
+    kept["after"]["my-bias"]["code"] = "another"
+    (path / "calibrated.json").write_text(json.dumps(kept))
+    with pytest.raises(AssertionError, match="fitted again"):
+        after_calibrators(run, ["my-bias"])
+    # One without a file of its own is never kept.
+    monkeypatch.undo()
+    monkeypatch.setattr(kind, "__module__", "__nowhere__")
+    monkeypatch.setitem(__import__("sys").modules, "__nowhere__", type(json)("__nowhere__"))
+    assert after_calibrators(run, ["my-bias"])["my-bias"].metrics == after["my-bias"].metrics
+    assert "my-bias" not in json.loads((path / "calibrated.json").read_text())["after"]
+
+
+def test_a_pack_needs_no_predictions(bench, tmp_path):
+    folder = shutil.copytree(bench, tmp_path / "bench")
+    whole = bench_result([folder], TWO).to_frame()
+    pack(folder, replicates=0)
+    for run in folder.glob("*-s*"):
+        shutil.rmtree(run)
+    assert bench_result([folder], TWO).to_frame().equals(whole)
+    with pytest.raises(InputError, match="calibrators need predictions of every run"):
+        bench_result([folder], ["isotonic"])
+
+
+def test_a_calibrator_that_cannot_be_fitted_names_the_run(bench):
+    with pytest.raises(InputError, match=r"feature-clipping of ce-s0: .*features"):
+        at_stages(collect(bench), ["feature-clipping"])
+
+
+def test_one_bench_has_metrics_as_columns(bench, result, capsys):
+    table = result.table()
+    assert [each.title for each in table.columns] == ["method", "Accuracy", "NLL", "AURC", "ECE"]
+    best = min(table.rows, key=lambda row: row[2].number)
+    assert best[2].mark in ("best", "leading")
+    assert all(re.fullmatch(r"\(~?\d+\.\d\)", row[4].extra) for row in table.rows)
+    assert main(["compare-runs", str(bench), "--calibrators", "raw", *TWO, *FEW]) == 0
+    out = capsys.readouterr().out
+    assert "Lowest NLL: " in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_several_benches_have_ranks(benches, capsys, tmp_path):
+    folders = [benches / name for name in "abc"]
+    result = bench_result(folders, TWO)
+    means = {
+        method: [
+            sum(values) / 5
+            for model in result.models.values()
+            for values in [model.summary.values(method, "nll")]
+        ]
+        for method in result.methods
+    }
+    assert result.ranks("nll").ranks == compare_ranks(means, higher_is_better=False).ranks
+    table = result.table("nll")
+    assert [each.title for each in table.columns] == ["method", "a", "b", "c", "mean rank"]
+    ranks = [row[-1].number for row in table.rows]
+    assert ranks == sorted(ranks)
+    names = [f"{tmp_path}/ranks.{kind}" for kind in ("pdf", "svg")]
+    command = ["compare-runs", *map(str, folders), "--calibrators", *TWO, *FEW]
+    assert main([*command, "--plot", *names]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Mean rank by NLL over 3 data sets: " in out
+    assert "With fewer than 6 data sets it cannot find any" in out
+    assert [Path(name).read_bytes()[:4] for name in names] == [b"%PDF", b"<?xm"]
+    assert main([*command[:4], "ce@my-bias:ce@temperature", "--metrics", "nll", *FEW]) == 0
+    assert re.search(r"ce@my-bias - ce@temperature +\d of 3 ", capsys.readouterr().out)
+
+
+def test_latex_compiles(benches, capsys):
+    """Checked by a reader of LaTeX: environments and braces close, and rows have as many cells as columns."""
+    folders = [str(benches / name) for name in "ab"]
+    assert main(["compare-runs", *folders, "--calibrators", *TWO, *FEW, "--format", "latex"]) == 0
+    text = capsys.readouterr().out
+    check_latex(text)
+    assert text.count(r"\begin{table}") == 2
+    assert r"\textbf{" in text
+    assert "two-sided paired t-test over 5 seeds" in text
+    assert "for 3 comparisons" in text
+    assert r"\label{tab:2-benches-1}" in text
+    assert main(["compare-runs", folders[0], "ce:ls", *FEW, "--format", "latex"]) == 0
+    check_latex(capsys.readouterr().out)
+
+
+def check_latex(text):
+    """Assert that a document of tables is well-formed, as LaTeX would."""
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        stack.append(name) if kind == "begin" else stack.pop() == name or pytest.fail(name)
+    assert not stack
+    depth = 0
+    for sign in re.sub(r"\\[{}]", "", text):
+        depth += (sign == "{") - (sign == "}")
+        assert depth >= 0
+    assert depth == 0
+    assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+    assert not re.search(r"(?<!\\)[%#_]", re.sub(r"\\label\{[^}]*\}", "", text))
+    assert text.isascii()
+    for columns, body in re.findall(
+        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S
+    ):
+        rows = [row for row in body.split("\\\\") if "&" in row]
+        assert rows
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
+
+
+def test_files_for_print_are_written(benches, tmp_path):
+    written = bench_result([benches / "a", benches / "b"], TWO, name="mine").write(tmp_path)
+    assert [path.name for path in written] == [
+        "comparison.tex", "comparison-nll.pdf", "comparison-nll.svg", "comparison-ece.pdf", "comparison-ece.svg",
+    ]  # fmt: skip
+    check_latex(written[0].read_text())
+
+
+def test_a_notebook_escapes_names(bench, tmp_path):
+    folder = shutil.copytree(bench, tmp_path / "<b>")
+    page = bench_result([folder, bench], ["raw"])._repr_html_()
+    assert "<b>" not in page.replace("<p><b>", "")
+    assert page.count("<table>") == 2
+    assert "<svg" in page
+    frame = bench_result([folder], ["raw"]).to_frame()
+    assert list(frame.columns[:4]) == ["bench", "loss", "calibrator", "seed"]
+    assert len(frame) == 10
