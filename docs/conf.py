@@ -112,8 +112,8 @@ NAVIGATION = {
         "models",
         "integrations",
     ),
-    "CONTRIBUTING": ("docs/architecture", "CHANGELOG"),
-    "docs/architecture": ("/RELEASING", "/SECURITY", "/CODE_OF_CONDUCT"),
+    "CONTRIBUTING": ("docs/architecture",),
+    "docs/architecture": ("/CHANGELOG", "/RELEASING", "/SECURITY", "/CODE_OF_CONDUCT"),
 }
 """Pages below a page; the first are the bar at the top, those below them the margin at the left."""
 

@@ -16,7 +16,6 @@ from fedlas.calibrators import CALIBRATORS
 from fedlas.plots import LIGHT
 from fedlas.present.page import themed_svg
 
-NO_NETWORK = Config(KernelManager={"transport": "ipc"})
 _OWN_CALIBRATORS = dict(CALIBRATORS._entries)
 
 
@@ -31,26 +30,29 @@ def begin(_settings: Any, _script: str) -> None:
 def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> str:
     """Save the open figures as files that follow the reader's theme."""
     files = []
-    example = variables["example_globals"].get("__doc__", "").strip().split("\n")[0]
+    script = Path(variables["src_file"]).read_text(encoding="utf-8")
+    example = script.strip('"\n').split("\n", 1)[0]
     for number, path in zip(plt.get_fignums(), variables["image_path_iterator"], strict=False):
         axes = plt.figure(number).axes
         panels = ", ".join(ax.get_title() or ax.get_ylabel() for ax in axes)
         files.append(Path(path).with_suffix(".svg"))
-        files[-1].write_text(themed_svg(axes[0], f"{example} {panels}"), encoding="utf-8")
+        drawn = themed_svg(axes[0], f"{example} {panels}").replace("#000000", "var(--ink)")
+        files[-1].write_text(drawn, encoding="utf-8")
     plt.close("all")
     return str(figure_rst(files, settings["src_dir"], f"Figure of: {example}"))
 
 
 def run_notebooks(app: Any) -> None:
     """Run the notebooks that a build made; ``-D run_notebooks=NAME*`` runs fewer."""
-    for path in sorted(
-        Path(app.srcdir, "docs", "gallery").glob(f"{app.config.run_notebooks}.ipynb")
-    ):
+    pages = Path(app.srcdir, "docs", "gallery")
+    for path in sorted(pages.glob(f"{app.config.run_notebooks}.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        if not any(cell.get("outputs") for cell in notebook.cells):
-            with tempfile.TemporaryDirectory() as folder:
-                NotebookClient(notebook, timeout=300, config=NO_NETWORK).execute(cwd=folder)
-            nbformat.write(notebook, path)
+        if any(cell.get("outputs") for cell in notebook.cells):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+            NotebookClient(notebook, startup_timeout=600, config=sockets).execute(cwd=folder)
+        nbformat.write(notebook, path)
 
 
 def arrange(app: Any, tree: nodes.document) -> None:
