@@ -10,7 +10,6 @@ import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.scan import top_label_is_enough
 from fedlas.stats import (
     bootstrap_interval,
     bootstrap_intervals,
@@ -20,8 +19,9 @@ from fedlas.stats import (
 )
 
 NEEDS_ALL = r"needs the probabilities of all classes; got a TopLabel.*Pass Predictions"
-ENOUGH = [entry.name for entry in METRICS.entries() if top_label_is_enough(entry)]
-OTHERS = [entry.name for entry in METRICS.entries() if not top_label_is_enough(entry)]
+ONE = TopLabel([0.5], [True])
+ENOUGH = [entry.name for entry in METRICS.entries() if not entry.lacks(ONE)]
+OTHERS = [entry.name for entry in METRICS.entries() if entry.lacks(ONE)]
 
 
 def predictions(samples=300, classes=5, dtype=torch.float32, seed=0):

@@ -91,9 +91,10 @@ def _is_internal(frame: FrameType) -> bool:
 _CARRIED = {
     "Batch",
     "Columns",
-    "OnePass",
     "PredictionTable",
     "Reader",
+    "Statistic",
+    "Sums",
     "TableReader",
     "open_table",
 }

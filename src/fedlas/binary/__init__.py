@@ -10,7 +10,7 @@ from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
-from fedlas.binary.positive_bins import PositiveBins, positive_bins
+from fedlas.binary.positive import PositiveBins, positive_bins
 from fedlas.binary.recalibration import (
     LogisticRecalibration,
     SplineCurve,

@@ -13,8 +13,8 @@ from fedlas.binary.net_benefit import Totals
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.intervals import check_level
-from fedlas.stats.proportion import clopper_pearson, weighted_share, z_score
+from fedlas.stats.intervals import check_level, z_score
+from fedlas.stats.proportion import clopper_pearson, weighted_share
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ import math
 import numpy as np
 
 from fedlas._core.check import check_count
-from fedlas.binary.cell_draws import CellDraws
-from fedlas.binary.loess import sums_of
+from fedlas.binary.cells import CellDraws, sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
-from fedlas.stats.influence import area_interval
-from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
+from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
 
 _MOST_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""

@@ -11,15 +11,15 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.binary.positive import Positive, counted, positive_class
-from fedlas.binary.recalibration import logistic_recalibration
+from fedlas.binary.recalibration import events_test, logistic_recalibration, wald_estimate
 from fedlas.metrics.groups import group_numbers
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_labeled
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.intervals import Interval, check_level
+from fedlas.stats.intervals import check_level, z_score
 from fedlas.stats.pooling import partial_pooling
-from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, two_sided, z_score
+from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.result_table import ResultTable
 
 
@@ -128,8 +128,8 @@ def _measured(part: Predictions, positive: int | None, confidence_level: float) 
     shift = None
     try:
         line = logistic_recalibration(part, positive=positive, confidence_level=confidence_level)
-        slope = _estimate(line.slope, 1.0)
-        shift = _estimate(line.in_the_large, 0.0)
+        lines = (wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0))
+        slope, shift = (None if each.p is None else each for each in lines)
     except InputError:  # one outcome alone, or outcomes that a threshold separates
         pass
     ratio = _ratio(data, events, expected, observed, confidence_level)
@@ -141,30 +141,17 @@ def _ratio(
 ) -> Estimate:
     """Return observed over expected with its interval and test."""
     mean = max(expected, 1e-300)
-    options: dict[str, Any] = {"confidence_level": confidence_level}
-    if data.is_plain:
-        low, high = clopper_pearson(events, data.num_samples, **options)
-        p = poisson_binomial_p(data.probability, events)
-        return Estimate(
-            observed / mean, low / mean, high / mean, p=p, test="Poisson binomial", **options
-        )
-    gaps = data.outcome - data.probability
-    error = data.error_of_mean(gaps - data.mean(gaps))
-    p = two_sided(data.mean(gaps) / error) if error > 0 else 1.0
     ratio = observed / mean
-    spread = data.error_of_mean(data.outcome - ratio * data.probability)
-    reach = np.exp(z_score(confidence_level) * spread / observed) if observed > 0 else np.inf
-    return Estimate(ratio, ratio / reach, ratio * reach, p=p, test="Wald", **options)
-
-
-def _estimate(interval: Interval, ideal: float) -> Estimate | None:
-    if not 0.0 < interval.standard_error < np.inf:
-        return None
-    p = two_sided((interval.value - ideal) / interval.standard_error)
-    level = interval.confidence_level
-    return Estimate(
-        interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald"
-    )
+    if data.is_plain:
+        ends = clopper_pearson(events, data.num_samples, confidence_level=confidence_level)
+        low, high = (end / mean for end in ends)
+    else:
+        spread = data.error_of_mean(data.outcome - ratio * data.probability)
+        reach = np.exp(z_score(confidence_level) * spread / observed) if observed > 0 else np.inf
+        low = ratio / reach
+        high = ratio * reach
+    p, test = events_test(data)
+    return Estimate(ratio, low, high, p=p, confidence_level=confidence_level, test=test)
 
 
 def _pooled(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas.binary.cell_draws import CellDraws
-from fedlas.binary.loess import Loess, sums_of
+from fedlas.binary.cells import CellDraws, Loess, sums_of
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval

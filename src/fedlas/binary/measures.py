@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas.binary.discrimination import area_estimate, precision_estimate
 from fedlas.binary.integrated_calibration import curve_and_tests
-from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
-from fedlas.binary.recalibration import logistic_recalibration
+from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.recalibration import (
+    events_test,
+    logistic_recalibration,
+    tested,
+    wald_estimate,
+)
 from fedlas.predictions import Predictions
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
-from fedlas.stats.intervals import Interval, check_level
-from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, two_sided, wilson
+from fedlas.stats.estimates import (
+    CONFIDENCE_LEVEL,
+    REPLICATES,
+    Estimate,
+    EstimateTable,
+    share_estimate,
+)
+from fedlas.stats.intervals import Interval, check_level, normal_interval
+from fedlas.stats.proportion import clopper_pearson, wilson
 
 
 def measures(
@@ -68,10 +78,10 @@ def measures(
     try:
         line = logistic_recalibration(predictions, positive=positive, **level)
         numbers |= {
-            "observed_to_expected": _ratio(data, line.observed_to_expected),
-            "in_the_large": _wald(line.in_the_large, 0.0),
-            "slope": _wald(line.slope, 1.0),
-            "intercept": _wald(line.intercept, 0.0),
+            "observed_to_expected": tested(line.observed_to_expected, *events_test(data)),
+            "in_the_large": wald_estimate(line.in_the_large, 0.0),
+            "slope": wald_estimate(line.slope, 1.0),
+            "intercept": wald_estimate(line.intercept, 0.0),
         }
     except InputError:  # the outcomes can be separated; all else was checked above
         pass
@@ -97,43 +107,15 @@ def _rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
     squares = (data.probability - data.outcome) ** 2
     return {
         "observed": Estimate(observed, *ends, **level),
-        "expected": _mean(data, data.probability, level),
-        "brier": _mean(data, squares, level),
+        "expected": _mean(data, data.probability, confidence_level),
+        "brier": _mean(data, squares, confidence_level),
     }
 
 
-def _mean(data: Positive, values: Floats, level: dict[str, Any]) -> Estimate:
+def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
     """Return a mean of numbers in [0, 1] with its normal interval."""
     value = data.mean(values)
-    ends = normal_interval(value, data.error_of_mean(values - value), **level)
-    return Estimate(value, max(ends.low, 0.0), min(ends.high, 1.0), **level)
-
-
-def _wald(interval: Interval, ideal: float) -> Estimate:
-    """Return the estimate with the p-value of Wald's test that the number is the ``ideal`` one."""
-    p = None
-    if 0.0 < interval.standard_error < math.inf:
-        p = two_sided((interval.value - ideal) / interval.standard_error)
-    level = interval.confidence_level
-    return Estimate(
-        interval.value, interval.low, interval.high, p=p, confidence_level=level, test="Wald"
-    )
-
-
-def _ratio(data: Positive, interval: Interval) -> Estimate:
-    """Return observed over expected with the p-value of the number of positives, given their probabilities."""
-    if data.is_plain:
-        test = "Poisson binomial"
-        p = poisson_binomial_p(data.probability, int(data.outcome.sum()))
-    else:
-        test = "Wald"
-        gaps = data.outcome - data.probability
-        error = data.error_of_mean(gaps - data.mean(gaps))
-        p = two_sided(data.mean(gaps) / error) if error > 0 else 1.0
-    level = interval.confidence_level
-    return Estimate(
-        interval.value, interval.low, interval.high, p=p, confidence_level=level, test=test
-    )
+    return share_estimate(value, data.error_of_mean(values - value), confidence_level)
 
 
 def brier_skill(

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError, as_numbers, describe
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking import ROUNDING
 from fedlas.predictions import Predictions
-from fedlas.stats.proportion import z_score
+from fedlas.stats.intervals import z_score
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 """Thresholds where none are chosen."""
@@ -154,30 +154,15 @@ class Totals:
         samples = self._data.num_samples
         value = (sums(self.positives) - weight * sums(self.others)) / samples
         squares = sums(self._square_positives) + weight**2 * sums(self._square_others)
-        if self._data.weights is None:
-            variance = squares / samples - value**2
-        else:
-            # Around the mean, as each row adds its weight times what it brings less the mean.
-            all_squares = self._square_positives[0] + self._square_others[0]
-            crossed = self._crossed(first, weight, below=below)
-            variance = (squares - 2.0 * value * crossed + value**2 * all_squares) / samples
+        # Around the mean, as each row adds its weight times what it brings less the mean.
+        all_squares = self._square_positives[0] + self._square_others[0]
+        crossed = sums(self._square_positives) - weight * sums(self._square_others)
+        variance = (squares - 2.0 * value * crossed + value**2 * all_squares) / samples
         error = np.sqrt(np.maximum(variance, 0.0) / samples)
         if self._data.clusters is not None:
-            error = np.array(
-                [
-                    self._clustered(*each, below=below)
-                    for each in zip(first, weight, value, strict=True)
-                ]
-            )
+            thresholds = zip(first, weight, value, strict=True)
+            error = np.array([self._clustered(*each, below=below) for each in thresholds])
         return (-value if below else value), error
-
-    def _crossed(self, first: Integers, weight: Floats, *, below: bool) -> Floats:
-        """Return the sums of squared weights times what the samples bring."""
-        hits = self._square_positives
-        needless = self._square_others
-        if below:
-            return (hits[0] - hits[first]) - weight * (needless[0] - needless[first])
-        return hits[first] - weight * needless[first]
 
     def _clustered(self, first: int, weight: float, value: float, *, below: bool) -> float:
         """Return the standard error of the mean from sums over clusters."""

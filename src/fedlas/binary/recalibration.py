@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class
+from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
-from fedlas.stats.intervals import Interval, check_level
-from fedlas.stats.proportion import z_score
+from fedlas.stats.estimates import Estimate
+from fedlas.stats.intervals import Interval, check_level, normal_interval, z_score
+from fedlas.stats.proportion import poisson_binomial_p, two_sided
 
 _STEPS = 100
 _POINTS = 201
@@ -265,7 +266,10 @@ def _restricted_cubic(x: Floats, knots: Floats) -> Floats:
     """Return the columns of the spline ``(N, K)``: a constant, a line, and a bend for each knot but the last two."""
     columns = [np.ones_like(x), x]
     *bends, last_but_one, last = knots if len(knots) > 2 else (0.0, 1.0)
-    cube = lambda knot: np.maximum(x - knot, 0.0) ** 3  # noqa: E731
+
+    def cube(knot: float) -> Floats:
+        return np.maximum(x - knot, 0.0) ** 3
+
     for knot in bends:
         share = (last - knot) / (last - last_but_one)
         bend = cube(knot) - share * cube(last_but_one) + (share - 1.0) * cube(last)
@@ -302,3 +306,27 @@ def _log_likelihood(data: Positive, log_odds: Floats) -> float:
 def _sigmoid(log_odds: Floats) -> Floats:
     # tanh never overflows, unlike the exponential of a large negative number.
     return 0.5 * (1.0 + np.tanh(0.5 * log_odds))
+
+
+def wald_estimate(interval: Interval, ideal: float) -> Estimate:
+    """Return the estimate with Wald's p-value that the number is ``ideal``; without one if it has no standard error."""
+    p = None
+    if 0.0 < interval.standard_error < math.inf:
+        p = two_sided((interval.value - ideal) / interval.standard_error)
+    return tested(interval, p, "Wald")
+
+
+def tested(interval: Interval, p: float | None, test: str) -> Estimate:
+    """Return an interval as an estimate with the p-value of a test."""
+    ends = (interval.low, interval.high)
+    level = interval.confidence_level
+    return Estimate(interval.value, *ends, p=p, confidence_level=level, test=test)
+
+
+def events_test(data: Positive) -> tuple[float, str]:
+    """Return the p-value of the number of events, given their probabilities, and the test's name."""
+    if data.is_plain:
+        return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
+    gaps = data.outcome - data.probability
+    error = data.error_of_mean(gaps - data.mean(gaps))
+    return (two_sided(data.mean(gaps) / error) if error > 0 else 1.0), "Wald"

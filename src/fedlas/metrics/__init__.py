@@ -4,16 +4,16 @@ How a metric streams:
 
 1. :func:`~fedlas.metrics.scan.chunks` cuts the predictions into chunks that fit the processor's cache. A
    :class:`Chunk` computes softmax, confidence, outcome and other quantities when a metric first asks for them.
-2. A *statistic* takes chunk after chunk in (``update``) and keeps sums: of confidences and outcomes in bins
-   (``EqualWidth``), of a number of each row (``RowMean``), of probabilities in bins of each class (``ClasswiseSums``),
-   on a fine grid (``FineGrid``); or all confidences, where they must be sorted (``EqualMass``).
-3. The *value* of a metric is a formula of these sums: :func:`expected_calibration_error` is ``mean_gap`` of the table
+2. A :class:`Statistic` takes chunk after chunk in (``update``) and keeps weighted float64 sums (:class:`Sums`): of
+   confidences and outcomes in bins (``EqualWidth``), of a number of each row (``RowMean``), of probabilities in bins of
+   each class (``ClasswiseSums``), on a fine grid (``FineGrid``); or all confidences, where they must be sorted
+   (``EqualMass``).
+3. A metric is a formula of the statistic's ``table()``: :func:`expected_calibration_error` is ``mean_gap`` of the table
    that ``EqualWidth`` gathered. Metrics with the same statistic share it.
-4. :class:`OnePass` holds both. The registry :data:`METRICS` holds a ``OnePass`` for each metric; ``evaluate`` fills the
-   statistics of all in one pass over the rows, and a metric's own function is a pass of its own.
-5. Sums are whole numbers, see :mod:`fedlas.metrics.sums`: chunks, batches, shards and ranks add up bit for bit. So
-   :class:`StreamingMetrics` keeps the same statistics from batch to batch and gives the same numbers. What must be
-   sorted is replaced by the fine grid there, with a bound on the error (:class:`Approximation`).
+4. The registry :data:`METRICS` holds a record (:class:`Metric`) for each; ``evaluate`` fills the statistics of all in
+   one pass over the rows, and a metric's own function is a pass of its own.
+5. Chunks, batches, shards and ranks add up within 1e-12. So :class:`StreamingMetrics` keeps the same statistics from
+   batch to batch. What must be sorted is replaced by the fine grid there, with a bound on the error.
 6. The bootstrap (:mod:`fedlas.stats`) builds the same tables for many replicates at a time and calls the same formula.
 """
 
@@ -40,10 +40,11 @@ from fedlas.metrics.groups import (
     calibration_by_group,
 )
 from fedlas.metrics.ks import ks_calibration_error
+from fedlas.metrics.metric import METRICS, Metric
 from fedlas.metrics.ranking_scores import auroc, average_precision
 from fedlas.metrics.rmsce import root_mean_square_calibration_error
 from fedlas.metrics.row_mean import accuracy, brier_score, negative_log_likelihood, top_k_accuracy
-from fedlas.metrics.scan import METRICS, Approximation, Chunk, Metric, OnePass, Statistic, Sums
+from fedlas.metrics.scan import Chunk
 from fedlas.metrics.selective import (
     area_under_generalized_risk_coverage,
     area_under_risk_coverage,
@@ -57,18 +58,17 @@ from fedlas.metrics.signed import (
 from fedlas.metrics.smooth import smooth_calibration_error
 from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
 from fedlas.metrics.streaming import StreamingClasses, StreamingGroups, StreamingMetrics
+from fedlas.metrics.sums import Statistic, Sums
 from fedlas.metrics.true_error import true_calibration_error
 
 __all__ = [
     "METRICS",
-    "Approximation",
     "Bins",
     "BrierDecomposition",
     "Chunk",
     "ClassCalibration",
     "GroupCalibration",
     "Metric",
-    "OnePass",
     "Statistic",
     "StreamingClasses",
     "StreamingGroups",

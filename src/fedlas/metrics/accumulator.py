@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -13,27 +13,31 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.ranks import sum_across_ranks, world_size
-from fedlas.metrics.scan import Statistic, scan
+from fedlas.metrics.scan import Gathers, scan
 from fedlas.predictions import Predictions
 
 
 class Accumulator(ABC):
-    """int64 tensors that samples are taken into, in memory that does not depend on how many come.
+    """float64 tensors that samples are taken into, in memory that does not depend on how many come.
 
     Args:
-        weighted: Whether samples have weights. Some tensors are float64 then.
+        weighted: Whether samples have weights.
 
     State:
-        ``state_dict()`` holds int64 tensors on the CPU alone, with weights float64 ones too. Adding those of two
-        objects adds what they took in.
+        ``state_dict()`` holds float64 tensors on the CPU. Adding those of two objects adds what they took in, but for
+        rounding.
     """
 
     @check_kinds
     def __init__(self, *, weighted: bool = False) -> None:
         self.weighted = weighted
-        self._parts: Iterable[Any] = ()
-        """What the samples are taken into."""
-        self._sums = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}
+        self._parts: list[Any] = []
+        self._sums = {"num_samples": torch.zeros(1, dtype=torch.float64, device="cpu")}
+
+    def _add_part(self, part: Any, form: str = "{}") -> None:
+        """Let samples be taken into sums, whose tensors are saved under the names that ``form`` makes of theirs."""
+        self._parts.append(part)
+        self._sums |= {form.format(name): tensor for name, tensor in part.tensors().items()}
 
     @property
     def _tensors(self) -> dict[str, Tensor]:
@@ -66,22 +70,14 @@ class Accumulator(ABC):
             A new object; this one keeps its own samples and can go on.
 
         Note:
-            A collective: every rank must call it. One sum of as many integers as ``state_dict()`` holds, and one of
-            its float64 numbers if there are weights.
+            A collective: every rank must call it. One sum of as many numbers as ``state_dict()`` holds.
         """
         total = self._empty()
-        kinds = [torch.int64, torch.float64] if self.weighted else [torch.int64]
-        for kind in kinds:
-            mine, sums = (
-                [tensor for tensor in each._tensors.values() if tensor.dtype is kind]
-                for each in (self, total)
-            )
-            flat = torch.cat([tensor.flatten() for tensor in mine])
-            flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
-            for tensor, part in zip(
-                sums, flat.split([tensor.numel() for tensor in mine]), strict=True
-            ):
-                tensor.copy_(part.view_as(tensor))
+        flat = torch.cat([tensor.flatten() for tensor in self._tensors.values()])
+        flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
+        parts = flat.split([tensor.numel() for tensor in self._tensors.values()])
+        for tensor, part in zip(total._tensors.values(), parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
         return total
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -112,9 +108,9 @@ class Accumulator(ABC):
             )
         before = self.state_dict()
         self._replace(state)
-        samples = int(self._sums["num_samples"])
-        checks = (part.possible for part in self._parts if hasattr(part, "possible"))
-        if samples < 0 or not all(possible(samples) for possible in checks):
+        samples = float(self._sums["num_samples"])
+        checks = (part.possible(samples, weighted=self.weighted) for part in self._parts)
+        if not (0 <= samples < math.inf and all(checks)):
             self._replace(before)
             fix = "Save it again: this one was damaged or edited."
             raise InputError("the state must be of samples", "sums that no samples give", fix)
@@ -144,29 +140,31 @@ class Accumulator(ABC):
         """Return another one, made with the same arguments."""
         return type(self)(**self._options)
 
-    @contextmanager
-    def _taking(self, samples: int) -> Iterator[None]:
-        """Count ``samples`` that the block takes in; if it fails, at whatever point, restore everything."""
-        before = self.state_dict()
+    def _take(self, batch: Predictions, statistics: Iterable[Gathers]) -> None:
+        """Fill ``statistics``, whose sums are among the tensors; if that fails, at whatever point, restore them."""
+        before = {name: tensor.clone() for name, tensor in self._sums.items()}
         try:
-            yield
-            self._sums["num_samples"] += samples
+            scan(batch, statistics)
+            self._sums["num_samples"] += batch.num_samples
         except BaseException:
             self._replace(before)
             raise
 
-    def _take(self, batch: Predictions, statistics: Iterable[Statistic]) -> None:
-        """Fill ``statistics``, whose sums are among the tensors; if that fails, at whatever point, restore them."""
-        with self._taking(batch.num_samples):
-            scan(batch, statistics)
-
-    def _check_weights(self, weights: Any) -> None:
+    def _batch(self, logits: Any, target: Any, weights: Any, **arrays: Any) -> Predictions:
+        """Return a batch, if it has weights where the others have some, and as many classes."""
         if (weights is not None) is not self.weighted:
             raise InputError(
                 "every batch must have weights" if self.weighted else "no batch must have weights",
                 "weights" if weights is not None else "none",
                 f"Make it with weighted={not self.weighted}.",
             )
+
+        batch = Predictions(logits, target, weights=weights, **arrays)
+        classes = getattr(self, "num_classes", batch.num_classes)
+        if classes != batch.num_classes:
+            fix = "Make one for each number of classes."
+            raise InputError(f"logits must be (N, {classes})", describe(batch.logits), fix)
+        return batch
 
     def _check_samples(self) -> None:
         if not self.num_samples:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas.metrics.grids import ClassGrid
-from fedlas.metrics.ranking import Floats, Ranking, equal_mass_gaps, ranking
-from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass
-from fedlas.metrics.sums import UNIT_BITS, averaging_one
+from fedlas.metrics.metric import METRICS
+from fedlas.metrics.ranking import Floats, Ranking, Runs, SampleRuns, equal_mass_error
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import Statistic, averaging_one
 from fedlas.predictions import Predictions
 
 # Probabilities held at a time: 32 MiB of float64.
@@ -32,10 +32,11 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
         yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
 
 
-class EveryClass:
+class EveryClass(Statistic):
     """Statistic: the predictions themselves, of which every class is sorted in turn."""
 
     takes_weights = True
+    streaming = ClassGrid
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.num_bins = num_bins
@@ -44,32 +45,21 @@ class EveryClass:
     def update(self, chunk: Chunk) -> None:
         """Do nothing: a sort needs all rows."""
 
-    def rankings(self) -> Iterator[Ranking]:
+    def table(self) -> Iterator[SampleRuns]:
         """Yield the samples by ascending probability, for one class after the other."""
         target = self._predictions.target.cpu()
         weights = averaging_one(self._predictions)
         for label, probs in enumerate(_columns(self._predictions)):
-            yield ranking(probs, target == label, weights)
+            yield SampleRuns(probs, target == label, weights, self.num_bins)
 
 
-def mean_equal_mass_gap(classes: Any) -> Floats:
+def mean_equal_mass_error(classes: Iterable[Runs]) -> Floats:
     """Return ``1 / C * sum_c sum_b |gap_cb| / N`` in bins of equal mass of every class ``(...,)``."""
-    total: Floats = np.zeros(())
-    count = 0
-    for runs in classes.rankings():
-        total = total + np.abs(equal_mass_gaps(runs, classes.num_bins)).sum(axis=-1)
-        count += runs.num_samples
-    return total / count
+    return np.mean([equal_mass_error(runs) for runs in classes], axis=0)
 
 
-def _grid_error(grid: ClassGrid) -> float:
-    """Return the error from the cuts, and from the rounding of every probability."""
-    errors = [each.equal_mass_error(grid.num_bins) / each.num_samples for each in grid.rankings()]
-    return sum(errors) / len(errors) + 2.0**-UNIT_BITS
-
-
-_ACE = OnePass(EveryClass, mean_equal_mass_gap)
-_STREAMING = Approximation(OnePass(ClassGrid, mean_equal_mass_gap), _grid_error)
+def _grid_error(classes: Iterable[Ranking]) -> float:
+    return float(np.mean([runs.equal_mass_error() for runs in classes]))
 
 
 @METRICS.register(
@@ -79,8 +69,9 @@ _STREAMING = Approximation(OnePass(ClassGrid, mean_equal_mass_gap), _grid_error)
     default=False,
     zero_if_calibrated=True,
     paper="Nixon et al. 2019, Measuring calibration in deep learning",
-    one_pass=_ACE,
-    streaming=_STREAMING,
+    statistic=EveryClass,
+    formula=mean_equal_mass_error,
+    error=_grid_error,
 )
 def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Classwise ECE with bins of equal mass, ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``.
@@ -113,4 +104,4 @@ def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: 
     Source:
         Nixon et al. 2019 (CVPR workshops), equation for ACE; https://arxiv.org/abs/1904.01685
     """
-    return _ACE(predictions, num_bins=num_bins)
+    return float(mean_equal_mass_error(EveryClass.of(predictions, num_bins).table()))

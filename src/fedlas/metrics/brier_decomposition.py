@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedlas._core.check import check_count
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.row_mean import RowMean
-from fedlas.metrics.scan import METRICS, OnePass, scan
-from fedlas.metrics.sums import has_weights, nonzero
+from fedlas.metrics.scan import scan
+from fedlas.metrics.sums import RowMean, nonzero
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -49,24 +49,20 @@ def refinement_part(table: ClassTable) -> Floats:
     return _variance(table).sum(axis=-1) / table.num_samples
 
 
-def calibration_bias(table: ClassTable) -> Floats:
+def calibration_bias(table: ClassTable, squares: Floats) -> float:
     """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample.
 
-    With weights, the last ``n_cb`` is the effective number of samples.
+    The last ``n_cb`` is the effective number of samples, from the sums of their squared weights ``squares``.
     """
-    count = table.count()
-    effective = count if table.squares is None else count**2 / nonzero(table.squares)
-    return (_variance(table) / nonzero(effective - 1.0, least=1e-9)).sum(
-        axis=-1
-    ) / table.num_samples
+    effective = table.count() ** 2 / nonzero(squares)
+    bias = _variance(table) / nonzero(effective - 1.0, least=1e-9)
+    return float(bias.sum() / table.num_samples)
 
 
 def _variance(table: ClassTable) -> Floats:
     return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 
-_CALIBRATION = OnePass(ClasswiseSums, lambda sums: calibration_part(sums.table()))
-_REFINEMENT = OnePass(ClasswiseSums, lambda sums: refinement_part(sums.table()))
 _PAPER = "Murphy 1973, A new vector partition of the probability score"
 
 
@@ -107,14 +103,20 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     """
     predictions = check_predictions(predictions)
     sums = ClasswiseSums(predictions, check_count("num_bins", num_bins))
-    errors = RowMean(lambda chunk: chunk.squared_error, has_weights(predictions))
+    errors = RowMean(lambda chunk: chunk.squared_error)
     scan(predictions, [sums, errors])
-    parts = (calibration_part, refinement_part, calibration_bias)
-    calibration, refinement, bias = (float(part(sums.table())) for part in parts)
+    table = sums.table()
+    brier = errors.table()
+    calibration = float(calibration_part(table))
+    refinement = float(refinement_part(table))
     # The last part is what remains, so that the three add up to the score.
-    return BrierDecomposition(
-        errors.mean, calibration, refinement, errors.mean - calibration - refinement, bias
-    )
+    within = brier - calibration - refinement
+    squares = table.count()
+    if predictions.weights is not None:
+        squared = replace(predictions, weights=predictions.weights**2)
+        squares = ClasswiseSums.of(squared, num_bins).table().count()
+    bias = calibration_bias(table, squares)
+    return BrierDecomposition(brier, calibration, refinement, within, bias)
 
 
 @METRICS.register(
@@ -126,7 +128,8 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     default=False,
     zero_if_calibrated=True,
     paper=_PAPER,
-    one_pass=_CALIBRATION,
+    statistic=ClasswiseSums,
+    formula=calibration_part,
 )
 def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Calibration part of the Brier score: see :func:`brier_decomposition`.
@@ -149,7 +152,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
         >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
     """
-    return _CALIBRATION(predictions, num_bins=num_bins)
+    return float(calibration_part(ClasswiseSums.of(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -159,7 +162,8 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     percent=False,
     default=False,
     paper=_PAPER,
-    one_pass=_REFINEMENT,
+    statistic=ClasswiseSums,
+    formula=refinement_part,
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.
@@ -178,4 +182,4 @@ def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
         >>> brier_refinement(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
         0.5
     """
-    return _REFINEMENT(predictions, num_bins=num_bins)
+    return float(refinement_part(ClasswiseSums.of(predictions, num_bins).table()))

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.ece import Bins, BinTable, EqualWidth, bins_of, mean_gap
+from fedlas.metrics.ece import Bins, BinTable, EqualWidth, bins_of
 from fedlas.metrics.grids import FineGrid
+from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import (
     Floats,
     Ranking,
-    equal_mass_gaps,
+    SampleRuns,
+    equal_mass_error,
     equal_mass_places,
-    ranking,
     sorted_samples,
+    sums_between,
 )
-from fedlas.metrics.scan import METRICS, Approximation, Chunk, OnePass, Variant
-from fedlas.metrics.sums import averaging_one, nonzero, refuse_weights
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import Statistic, averaging_one, nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 
 Scheme = Literal["equal-width", "equal-mass"]
 
@@ -49,33 +51,26 @@ def equal_mass_bins(
     values, right, share = sorted_samples(confidence, outcome, weights)
     places = equal_mass_places(values, share, num_bins)
     ends = np.concatenate(([0], places, np.full(num_bins - len(places), len(values))))
-    table = np.zeros((4, num_bins))
-    for b, (start, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
-        part = values[start:end]
-        hits = right[start:end]
-        if share is None:
-            table[:3, b] = end - start, part.sum(dtype=np.float64), np.count_nonzero(hits)
-        else:
-            weight = share[start:end]
-            table[:, b] = weight.sum(), (part * weight).sum(), weight[hits].sum(), (weight**2).sum()
+    weight = np.ones(len(values)) if share is None else share
+    sums = sums_between(
+        places[None], np.stack([weight, values * weight, right * weight, weight**2])
+    )
+    count, total, hits, squares = np.pad(sums, ((0, 0), (0, num_bins - 1 - len(places))))
     edges = np.zeros(num_bins + 1)
     edges[1:] = np.where(ends[1:] > 0, values[ends[1:] - 1], 0.0)
     edges[1 + len(places) :] = 1.0
-    count, total, hit, squares = table
-    return torch.from_numpy(edges), BinTable(
-        count, total - hit, hit, len(values), None if share is None else squares
-    )
+    return torch.from_numpy(edges), BinTable(count, total - hits, hits, len(values), squares)
 
 
-class EqualMass:
+class EqualMass(Statistic):
     """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory.
 
     ``weights (N,)`` average 1 over those above 0; None if every sample counts once.
     """
 
     takes_weights = True
-
     top_label = True
+    streaming = FineGrid
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
@@ -92,21 +87,20 @@ class EqualMass:
         self.correct[rows] = chunk.correct
         self._filled = rows.stop
 
-    def ranking(self) -> Ranking:
+    def table(self) -> SampleRuns:
         """Return the samples, those of equal confidence together."""
-        return ranking(self.confidence, self.correct, self.weights)
+        return SampleRuns(self.confidence, self.correct, self.weights, self.num_bins)
 
-    def table(self) -> BinTable:
-        """Return sums over bins of equal mass."""
-        return equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)[1]
-
-    def bins(self) -> Bins:
+    def bins(self, *, weighted: bool = False) -> Bins:
         """Return means over bins of equal mass."""
         edges, table = equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)
-        return bins_of(edges, table, None if self.weights is None else table.num_samples)
+        return bins_of(edges, table, table.num_samples if weighted else None)
 
 
-_SCHEMES: dict[str, Any] = {"equal-width": EqualWidth, "equal-mass": EqualMass}
+_SCHEMES: dict[str, type[EqualWidth | EqualMass]] = {
+    "equal-width": EqualWidth,
+    "equal-mass": EqualMass,
+}
 
 
 def reliability_bins(
@@ -132,14 +126,15 @@ def reliability_bins(
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
     statistic = _SCHEMES[check_choice("scheme", scheme, _SCHEMES)]
-    return OnePass(statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).bins()
+    predictions = check_measurable(predictions)
+    return statistic.of(predictions, num_bins).bins(weighted=predictions.weights is not None)
 
 
-def _reference_adaptive(statistic: EqualMass) -> float:
+def _reference_adaptive(predictions: AnyPredictions, num_bins: int) -> float:
     """Return bins between interpolated order statistics, open below even at the first: the least belongs to none."""
-    refuse_weights(statistic)
+    refuse_weights(predictions)
+    statistic = EqualMass.of(predictions, num_bins)
     confidence = statistic.confidence.numpy()
-    num_bins = statistic.num_bins
     samples = len(confidence)
     edges = np.interp(
         np.linspace(0, samples, num_bins + 1), np.arange(samples), np.sort(confidence)
@@ -157,32 +152,15 @@ def largest_gap(bins: BinTable) -> Floats:
     return (np.abs(bins.gaps) / nonzero(bins.count)).max(axis=-1)
 
 
-def _fine_cut(grid: FineGrid) -> float:
-    runs = grid.ranking()
-    return float(np.abs(equal_mass_gaps(runs, grid.num_bins)).sum()) / runs.num_samples
-
-
-def _fine_cut_error(grid: FineGrid) -> float:
-    runs = grid.ranking()
-    return runs.equal_mass_error(grid.num_bins) / runs.num_samples
-
-
-_MCE = OnePass(EqualWidth, lambda bins: largest_gap(bins.table()))
-_FINE = Approximation(OnePass(FineGrid, _fine_cut), _fine_cut_error)
-_ADAPTIVE = {
-    "exact": OnePass(EqualMass, lambda bins: mean_gap(bins.table())),
-    "reference": OnePass(EqualMass, _reference_adaptive),
-}
-
-
 @METRICS.register(
     "adaptive_ece",
     order=60,
     title="Adaptive ECE",
     zero_if_calibrated=True,
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
-    one_pass=_ADAPTIVE["exact"],
-    streaming=_FINE,
+    statistic=EqualMass,
+    formula=equal_mass_error,
+    error=Ranking.equal_mass_error,
 )
 def adaptive_ece(
     predictions: Predictions | TopLabel, *, num_bins: int = 15, variant: Variant = "exact"
@@ -216,7 +194,9 @@ def adaptive_ece(
     Source:
         Nguyen & O'Connor 2015; for networks Mukhoti et al. 2020, "Calibrating deep neural networks using focal loss".
     """
-    return _ADAPTIVE[check_choice("variant", variant, _ADAPTIVE)](predictions, num_bins=num_bins)
+    if check_choice("variant", variant, VARIANTS) == "reference":
+        return _reference_adaptive(predictions, num_bins)
+    return float(equal_mass_error(EqualMass.of(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -225,7 +205,8 @@ def adaptive_ece(
     title="MCE",
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
-    one_pass=_MCE,
+    statistic=EqualWidth,
+    formula=largest_gap,
 )
 def maximum_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.
@@ -247,4 +228,4 @@ def maximum_calibration_error(predictions: Predictions | TopLabel, *, num_bins: 
         >>> maximum_calibration_error(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))
         0.5
     """
-    return _MCE(predictions, num_bins=num_bins)
+    return float(largest_gap(EqualWidth.of(predictions, num_bins).table()))

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, check_choice
+from fedlas._core.check import check_choice
 from fedlas.metrics.ece import width_bin
+from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import METRICS, Chunk, OnePass, Variant, in_units
-from fedlas.metrics.sums import CellSums, has_weights, in_range, refuse_weights
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import CellSums, Sums, in_range, refuse_weights
 from fedlas.predictions import Predictions
 
 
@@ -29,7 +30,6 @@ class ClassTable:
         count: How many there are, computed when asked for.
         num_samples: ``N``, of all bins of a class together.
         num_classes: ``C``.
-        squares: Sum of the squared weights of each bin; None if every sample counts once.
 
     With weights all of these are weighted sums, and ``num_samples`` is the sum of the weights.
     """
@@ -39,7 +39,6 @@ class ClassTable:
     count: Callable[[], Floats]
     num_samples: float
     num_classes: int
-    squares: Floats | None = None
 
 
 def mean_over_classes(table: ClassTable) -> Floats:
@@ -53,190 +52,89 @@ def errors_by_class(table: ClassTable) -> Floats:
     return gaps.reshape(*gaps.shape[:-1], table.num_classes, -1).sum(axis=-1) / table.num_samples
 
 
-class ClasswiseSums:
+class ClasswiseSums(Sums):
     """Statistic: for each class and bin, sums over the samples whose probability of the class is in the bin.
 
     A row of probabilities adds up to 1, so fewer than ``num_bins`` of its entries are beyond the first bin. Only those
     are sorted into bins; the first bin is what they leave of the column's sum.
 
-    Args:
-        predictions: Any with as many classes as those to come, and weights if they have.
-        num_bins: ``B``.
-
     Attributes:
-        weights: :class:`WeightedClasses`, which takes all samples in where they have weights; else None.
+        shape: ``(C, B)``.
+        num_labels: Samples of weight above 0 with the label ``(C,)`` float64.
     """
-
-    takes_weights = True
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.shape = (predictions.num_classes, num_bins)
         cells = predictions.num_classes * num_bins
-        self.weights = WeightedClasses(self.shape) if has_weights(predictions) else None
-        self._probs = CellSums(cells, False)
-        self._beyond, self._labels = (CellSums(cells, False, bits=0) for _ in range(2))
-        self._underflowed, self._rows = (
-            torch.zeros(size, dtype=torch.int64, device="cpu")
-            for size in (predictions.num_classes, 1)
+        self._cells = CellSums(cells, "probs", "labels")
+        self.num_labels, self._underflowed = torch.zeros(
+            2, predictions.num_classes, dtype=torch.float64, device="cpu"
         )
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        if self.weights is not None:
-            self.weights.update(chunk)
-            return
         classes, num_bins = self.shape
+        sums = self._cells.values
+        weights = chunk.weights
+        target_bin = width_bin(chunk.target_probs, num_bins)
         # The sum of each column goes to the first bin; then the entries beyond it move to theirs.
-        by_class = self._probs.values.view(self.shape)
-        by_class[:, 0] += chunk.class_sums
+        first = sums[:2].view(2, classes, num_bins)[:, :, 0]
+        first[0] += weights.sum()
+        first[1] += chunk.class_sums
         if num_bins > 1:
             # all that are beyond the first bin, and few others
-            probs, label = _above(chunk.probs, 0.99 / num_bins)
-            units = in_units(probs)
+            probs, row, label = _above(chunk.probs, 0.99 / num_bins)
+            weight = weights[row]
+            terms = torch.stack([weight, weight * probs])
             cell = label * num_bins + width_bin(probs, num_bins)
-            self._probs.values.index_add_(0, cell, units)
-            by_class[:, 0] -= torch.zeros(classes, dtype=torch.int64, device="cpu").index_add_(
-                0, label, units
-            )
-            self._beyond.add(cell)
-        self._labels.add(chunk.target * num_bins + width_bin(chunk.target_probs, num_bins))
-        self._underflowed += torch.bincount(
-            chunk.target[chunk.target_probs == 0], minlength=classes
-        )
-        self._rows += len(chunk.target)
+            sums[:2].index_add_(1, cell, terms)
+            first.index_add_(1, label, -terms)
+            first.clamp_(min=0.0)  # rounding
+        sums[2].index_add_(0, chunk.target * num_bins + target_bin, weights)
+        self.num_labels.index_add_(0, chunk.target, (weights > 0).double())
+        self._underflowed.index_add_(0, chunk.target, (chunk.target_probs == 0).double())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        if self.weights is not None:
-            return self.weights.tensors()
-        sums = {
-            "probs": self._probs.values,
-            "beyond": self._beyond.values,
-            "labels": self._labels.values,
-        }
-        return {**sums, "underflowed": self._underflowed, "rows": self._rows}
+        """Return the sums ``(3, C B)``, and two numbers of each class ``(C,)``."""
+        labels = {"num_labels": self.num_labels, "underflowed": self._underflowed}
+        return {"sums": self._cells.values, **labels}
 
-    def possible(self, samples: int) -> bool:
+    def possible(self, samples: float, *, weighted: bool) -> bool:
         """Return whether ``samples`` samples can give these sums."""
-        if self.weights is not None:
-            return self.weights.possible(samples)
-        counts = (self._beyond.values, self._underflowed)
-        most = samples * (1 + 1e-6) + 1e-6  # probabilities are rounded
-        return (
-            self.num_samples == samples
-            and self._labels.counts(samples)
-            and in_range(self._probs.floats(), 0, most)
-            and all(in_range(count, 0, samples) for count in counts)
-        )
-
-    @property
-    def num_samples(self) -> int:
-        """``N``."""
-        return int(self._rows)
-
-    @property
-    def count(self) -> Tensor:
-        """Samples ``(C, B)`` int64; every row adds up to ``N``."""
-        count = self._beyond.values.view(self.shape).clone()
-        count[:, 0] = self.num_samples - count[:, 1:].sum(dim=1)
-        return count
-
-    @property
-    def probs(self) -> Tensor:
-        """Sum of the class's probability ``(C, B)`` float64."""
-        return self._probs.floats().view(self.shape)
-
-    @property
-    def labels(self) -> Tensor:
-        """Samples of which the class is the label ``(C, B)`` int64."""
-        return self._labels.values.view(self.shape)
+        counts = (self.num_labels, self._underflowed)
+        numbers = all(in_range(count, 0, samples) for count in counts)
+        return numbers and self._cells.possible(samples, weighted=weighted, each=self.shape[0])
 
     def table(self) -> ClassTable:
         """Return the sums as formulas take them."""
-        if self.weights is not None:
-            return self.weights.table()
-        probs, labels, count = (
-            each.double().flatten().numpy() for each in (self.probs, self.labels, self.count)
-        )
-        return ClassTable(probs, labels, lambda: count, self.num_samples, self.shape[0])
+        count, probs, labels = self._cells.arrays()
+        return ClassTable(probs, labels, lambda: count, float(labels.sum()), self.shape[0])
 
-    @property
-    def reference_gaps(self) -> Tensor:
+    def reference_gaps(self) -> Floats:
         """As published: without classes beyond the last label, and with probabilities that underflowed in no bin."""
-        gaps = self.probs - self.labels
-        gaps[:, 0] += self._underflowed
-        return gaps[: int(self.labels.sum(dim=1).nonzero().max()) + 1]
+        _, probs, labels = self._cells.arrays().reshape(3, *self.shape)
+        gaps = probs - labels
+        gaps[:, 0] += self._underflowed.numpy()
+        return gaps[: int(np.flatnonzero(labels.sum(axis=1)).max()) + 1]
 
 
-class WeightedClasses:
-    """The same sums of samples with weights, in float64 and without the shortcut for the first bin.
-
-    Args:
-        shape: ``(C, B)``.
-    """
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self._sums = {
-            name: torch.zeros(shape[0] * shape[1], dtype=torch.float64, device="cpu")
-            for name in ("probs", "count", "squares", "labels")
-        }
-        self.num_labels = torch.zeros(shape[0], dtype=torch.int64, device="cpu")
-
-    def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
-        if chunk.weights is None:
-            return
-        classes, num_bins = self.shape
-        probs = chunk.probs.cpu()
-        weights = chunk.weights[:, None].expand(-1, classes)
-        cell = width_bin(probs, num_bins) + torch.arange(classes, device="cpu") * num_bins
-        label_cell = cell.gather(1, chunk.target[:, None]).squeeze(1)
-        cell = cell.reshape(-1)
-        terms = {"probs": probs * weights, "count": weights, "squares": weights**2}
-        for name, each in terms.items():
-            self._sums[name].index_add_(0, cell, each.reshape(-1))
-        self._sums["labels"].index_add_(0, label_cell, chunk.weights)
-        self.num_labels += torch.bincount(chunk.target[chunk.weights > 0], minlength=classes)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        return {**self._sums, "num_labels": self.num_labels}
-
-    def possible(self, samples: int) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
-        finite = all(in_range(values, 0, LARGEST) for values in self._sums.values())
-        most = self._sums["count"] * (1 + 1e-6) + 1e-6  # probabilities are rounded
-        parts = all(in_range(self._sums[name], 0, most) for name in ("probs", "labels"))
-        return finite and parts and in_range(self.num_labels, 0, samples)
-
-    def table(self) -> ClassTable:
-        """Return the sums as formulas take them."""
-        probs, count, squares, labels = (each.numpy() for each in self._sums.values())
-        return ClassTable(probs, labels, lambda: count, float(labels.sum()), self.shape[0], squares)
-
-
-def _above(probs: Tensor, edge: float) -> tuple[Tensor, Tensor]:
-    """Return the entries of ``probs (n, C)`` above ``edge`` and their classes, ``(E,)`` on the CPU."""
+def _above(probs: Tensor, edge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the entries of ``probs (n, C)`` above ``edge``, their rows and classes, ``(E,)`` on the CPU."""
     if probs.device.type != "cpu":
         row, label = (probs > edge).nonzero(as_tuple=True)
-        return probs[row, label].cpu(), label.cpu()
+        return probs[row, label].cpu(), row.cpu(), label.cpu()
     # NumPy finds them several times faster; a quotient is cheaper than a remainder.
     flat = probs.numpy().reshape(-1)
-    classes = probs.shape[1]
-    place = np.flatnonzero(flat > edge)
-    return torch.from_numpy(flat[place]), torch.from_numpy(place - place // classes * classes)
+    above = np.flatnonzero(flat > edge)
+    place = torch.from_numpy(above)
+    row = place // probs.shape[1]
+    return torch.from_numpy(flat[above]), row, place - row * probs.shape[1]
 
 
-def _reference(sums: ClasswiseSums) -> float:
-    refuse_weights(sums)
-    return float(sums.reference_gaps.abs().sum(dim=1).mean()) / sums.num_samples
-
-
-_CLASSWISE = {
-    "exact": OnePass(ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
-    "reference": OnePass(ClasswiseSums, _reference),
-}
+def _reference(predictions: Predictions, num_bins: int) -> float:
+    refuse_weights(predictions)
+    sums = ClasswiseSums.of(predictions, num_bins)
+    return float(np.abs(sums.reference_gaps()).sum(axis=1).mean()) / predictions.num_samples
 
 
 @METRICS.register(
@@ -245,7 +143,8 @@ _CLASSWISE = {
     title="Classwise ECE",
     zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
-    one_pass=_CLASSWISE["exact"],
+    statistic=ClasswiseSums,
+    formula=mean_over_classes,
 )
 def classwise_calibration_error(
     predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact"
@@ -274,9 +173,9 @@ def classwise_calibration_error(
     Note:
         The static calibration error (SCE) of Nixon et al. 2019 is this number.
 
-        Probabilities are rounded to multiples of 2e-10, so that sums of them do not depend on the order of samples.
-
     Source:
         Kull et al. 2019, section 2, where it is called classwise-ECE.
     """
-    return _CLASSWISE[check_choice("variant", variant, _CLASSWISE)](predictions, num_bins=num_bins)
+    if check_choice("variant", variant, VARIANTS) == "reference":
+        return _reference(predictions, num_bins)
+    return float(mean_over_classes(ClasswiseSums.of(predictions, num_bins).table()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.metrics.ece import BinTable, EqualWidth
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import METRICS, OnePass
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -29,8 +29,6 @@ def debiased_square(bins: BinTable) -> Floats:
 _ONE = 1e-9
 """An effective number of samples this close to 1 is one sample's."""
 
-_DEBIASED = OnePass(EqualWidth, lambda bins: debiased_square(bins.table()))
-
 
 @METRICS.register(
     "debiased_ece2",
@@ -42,7 +40,8 @@ _DEBIASED = OnePass(EqualWidth, lambda bins: debiased_square(bins.table()))
     detail=True,
     unbiased=True,
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
-    one_pass=_DEBIASED,
+    statistic=EqualWidth,
+    formula=debiased_square,
 )
 def debiased_squared_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
@@ -76,4 +75,4 @@ def debiased_squared_calibration_error(
     Source:
         Kumar et al. 2019, the debiased estimator; https://arxiv.org/abs/1909.10155
     """
-    return _DEBIASED(predictions, num_bins=num_bins)
+    return float(debiased_square(EqualWidth.of(predictions, num_bins).table()))

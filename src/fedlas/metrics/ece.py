@@ -4,9 +4,7 @@
 
 - Edges: bin ``b`` is ``(b / B, (b + 1) / B]``, and 0 belongs to the first (:func:`width_bin`).
 - Ties: of equal logits the first class is predicted; a confidence that rounding moved across an edge lies on the edge.
-- Weights: sums over samples become weighted sums, and ``N`` the sum of the weights.
-- Sums are whole numbers without weights (:class:`~fedlas.metrics.sums.CellSums`), so that the order of samples, batches
-  and shards changes no bit.
+- Weights: sums over samples are weighted sums, ``N`` is the sum of the weights, and a weight is 1 where none is passed.
 """
 
 from __future__ import annotations
@@ -17,15 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import ROUNDING, Floats
-from fedlas.metrics.scan import METRICS, Chunk, OnePass
-from fedlas.metrics.sums import CellSums, has_weights, in_range, nonzero
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import CellSums, Sums, nonzero
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions
-
-# Rows binned at a time: keeps the index and float64 weights small beside the confidences themselves.
-_ROWS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +60,19 @@ class BinTable:
         gaps: Sum of ``confidence - outcome``: positive where the confidence is too high.
         outcome: Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
         num_samples: ``N``, of all bins together.
-        squares: Sum of the squared weights of each bin, and all others are weighted sums; None without weights.
+        squares: Sum of the squared weights of each bin, where all others are weighted sums.
     """
 
     count: Floats
     gaps: Floats
     outcome: Floats
     num_samples: float
-    squares: Floats | None = None
+    squares: Floats
 
     @property
     def effective_count(self) -> Floats:
         """``(sum w)**2 / sum w**2`` of each bin: of how many equally weighted samples a mean would be as sure."""
-        return self.count if self.squares is None else self.count**2 / nonzero(self.squares)
+        return self.count**2 / nonzero(self.squares)
 
 
 def mean_gap(bins: BinTable) -> Floats:
@@ -99,79 +93,49 @@ def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
     return Bins(edges, count, confidence, accuracy, torch.from_numpy(table.effective_count))
 
 
-class BinSums:
-    """Sums over bins of equal width, from which errors and :class:`Bins` follow.
+class BinSums(Sums):
+    """Sums over bins of equal width of confidence and any outcome, from which errors and :class:`Bins` follow."""
 
-    Args:
-        num_bins: ``B``.
-        weighted: Whether samples have weights: the sums are weighted, and float64 then.
-    """
+    def __init__(self, num_bins: int) -> None:
+        self.num_bins = num_bins
+        self.sums = CellSums(num_bins, "confidence", "outcome", "squares", "rows")
 
-    def __init__(self, num_bins: int, weighted: bool = False) -> None:
-        self._num_bins = num_bins
-        self._count = CellSums(num_bins, weighted, bits=0)
-        self._confidence = CellSums(num_bins, weighted)
-        self._outcome = CellSums(num_bins, weighted)
-        self._squares = (
-            torch.zeros(num_bins, dtype=torch.float64, device="cpu") if weighted else None
-        )
-        self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
+    def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor) -> None:
+        """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float, and their ``weights (n,)``."""
+        index = width_bin(confidence, self.num_bins)
+        terms = (weights * confidence, weights * outcome, weights**2, (weights > 0).double())
+        self.sums.add(index, weights, *terms)
 
-    def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor | None = None) -> None:
-        """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float, and their weights, if any."""
-        for start in range(0, len(confidence), _ROWS):
-            rows = slice(start, start + _ROWS)
-            part = confidence[rows]
-            weight = None if weights is None else weights[rows]
-            index = width_bin(part, self._num_bins)
-            self._count.add(index, weights=weight)
-            self._confidence.add(index, part, weight)
-            self._outcome.add(index, outcome[rows], weight)
-            if weight is not None and self._squares is not None and self._rows is not None:
-                self._squares.index_add_(0, index, weight**2)
-                self._rows += torch.count_nonzero(weight)
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        self.add(chunk.confidence, chunk.correct, chunk.weights)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self._count, "confidence": self._confidence, "outcome": self._outcome}
-        tensors = {name: each.values for name, each in sums.items()}
-        if self._squares is not None and self._rows is not None:
-            tensors |= {"squares": self._squares, "rows": self._rows}
-        return tensors
+        """Return the sums ``(5, B)``."""
+        return {"sums": self.sums.values}
 
-    def possible(self, samples: int) -> bool:
+    def possible(self, samples: float, *, weighted: bool) -> bool:
         """Return whether ``samples`` samples can give these sums."""
-        parts = self._confidence.is_part_of(self._count) and self._outcome.is_part_of(self._count)
-        rows = self._rows is None or in_range(self._rows, 0, samples)
-        squares = self._squares is None or in_range(self._squares, 0, LARGEST)
-        return self._count.counts(samples) and parts and rows and squares
+        return self.sums.possible(samples, weighted=weighted)
 
     def table(self) -> BinTable:
         """Return the sums as formulas take them."""
-        count, confidence, outcome = (
-            each.floats().numpy() for each in (self._count, self._confidence, self._outcome)
-        )
-        squares = None if self._squares is None else self._squares.numpy()
+        count, confidence, outcome, squares, _ = self.sums.arrays()
         return BinTable(count, confidence - outcome, outcome, float(count.sum()), squares)
 
-    def bins(self) -> Bins:
+    def bins(self, *, weighted: bool = False) -> Bins:
         """Return the sums as means."""
-        rows = None if self._rows is None else float(self._rows)
-        return bins_of(equal_width_edges(self._num_bins), self.table(), rows)
+        rows = float(self.sums.values[-1].sum()) if weighted else None
+        return bins_of(equal_width_edges(self.num_bins), self.table(), rows)
 
 
 class EqualWidth(BinSums):
     """Statistic: sums over bins of equal width, with right or wrong as the outcome."""
 
     top_label = True
-    takes_weights = True
 
-    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
-        super().__init__(num_bins, has_weights(predictions))
-
-    def update(self, chunk: Chunk) -> None:
-        """Take in the rows of ``chunk``."""
-        self.add(chunk.confidence, chunk.correct, chunk.weights)
+    def __init__(self, _predictions: object, num_bins: int) -> None:
+        super().__init__(num_bins)
 
 
 def width_bin(values: Tensor, num_bins: int) -> Tensor:
@@ -190,16 +154,14 @@ def equal_width_edges(num_bins: int) -> Tensor:
     return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
 
 
-_ECE = OnePass(EqualWidth, lambda bins: mean_gap(bins.table()))
-
-
 @METRICS.register(
     "ece",
     order=50,
     title="ECE",
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
-    one_pass=_ECE,
+    statistic=EqualWidth,
+    formula=mean_gap,
 )
 def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.
@@ -224,4 +186,4 @@ def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins:
     Source:
         Naeini et al. 2015; for networks Guo et al. 2017, "On calibration of modern neural networks", section 2.
     """
-    return _ECE(predictions, num_bins=num_bins)
+    return float(mean_gap(EqualWidth.of(predictions, num_bins).table()))

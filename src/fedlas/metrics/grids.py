@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import CellSums, has_weights, in_range
+from fedlas.metrics.sums import CellSums, Sums, in_range
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions
 
 WIDTH_BITS = 14
 """Cells of confidence are ``2**-14`` wide, and narrower near 1, where the confidences of most networks crowd."""
@@ -74,52 +73,46 @@ def class_probs(logits: Tensor) -> Tensor:
     return (below - below.logsumexp(dim=1, keepdim=True)).exp_()
 
 
-class _Grid:
-    """Number and sum of the probabilities in each cell, apart for wrong and right: ``(groups, 2, cells)``.
+class _Grid(Sums):
+    """Number and sum of the probabilities in each cell, apart for wrong and right: ``(groups, 2, cells)``."""
 
-    With weights, ``rows`` counts those above 0, to which the weights are scaled.
-    """
-
-    takes_weights = True
-
-    def __init__(self, predictions: AnyPredictions, num_bins: int, groups: int, cells: int) -> None:
+    def __init__(self, num_bins: int, groups: int, cells: int) -> None:
         self.num_bins = num_bins
         self._shape = (groups, 2, cells)
-        weighted = has_weights(predictions)
-        self._count = CellSums(2 * groups * cells, weighted, bits=0)
-        self._probs = CellSums(2 * groups * cells, weighted)
-        self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
+        self._cells = CellSums(2 * groups * cells, "probs")
+        # Samples of weight above 0, to which the weights are scaled.
+        self._rows = torch.zeros(1, dtype=torch.float64, device="cpu")
 
-    def _add(self, cell: Tensor, probs: Tensor, weights: Tensor | None, *, each: int = 1) -> None:
-        """Take in ``each`` probabilities of every row, in flat arrays, and the rows' weights."""
-        if self._rows is not None and weights is not None:
-            self._rows += torch.count_nonzero(weights)
-            weights = weights.repeat_interleave(each)
-        self._count.add(cell, weights=weights)
-        self._probs.add(cell, probs, weights)
+    def _add(self, cell: Tensor, probs: Tensor, weights: Tensor) -> None:
+        """Take in probabilities, in flat arrays that repeat the weights of rows for each group."""
+        self._rows += torch.count_nonzero(weights).double() / self._shape[0]
+        self._cells.add(cell, weights, weights * probs)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self._count.values, "probs": self._probs.values}
-        return sums if self._rows is None else {**sums, "rows": self._rows}
+        """Return the sums ``(2, groups 2 cells)``."""
+        return {"sums": self._cells.values, "rows": self._rows}
 
-    def possible(self, samples: int) -> bool:
+    def possible(self, samples: float, *, weighted: bool) -> bool:
         """Return whether ``samples`` samples can give these sums."""
-        counted = self._count.counts(samples, each=self._shape[0]) and self._probs.is_part_of(
-            self._count
-        )
-        return counted and (self._rows is None or in_range(self._rows, 0, samples))
+        rows = in_range(self._rows, 0, samples)
+        return rows and self._cells.possible(samples, weighted=weighted, each=self._shape[0])
 
-    def rankings(self) -> Iterator[Ranking]:
+    def table(self) -> Any:
         """Yield the cells of each group that are not empty, by ascending probability; weights average 1."""
-        total = self._count.floats()
-        scale = 1.0 if self._rows is None else self._shape[0] * float(self._rows / total.sum())
-        count, probs = (
-            scale * each.view(self._shape).numpy() for each in (total, self._probs.floats())
-        )
+        groups = self._shape[0]
+        sums = self._cells.arrays()
+        total = float(sums[0].sum())
+        scale = groups * float(self._rows) / total if total else 1.0
+        count, probs = (sums * scale).reshape(2, *self._shape)
         for (wrong, right), (wrong_probs, right_probs) in zip(count, probs, strict=True):
             filled = (wrong + right) > 0
-            yield Ranking(right[filled], wrong[filled], right_probs[filled], wrong_probs[filled])
+            yield Ranking(
+                right[filled],
+                wrong[filled],
+                right_probs[filled],
+                wrong_probs[filled],
+                self.num_bins,
+            )
 
 
 class FineGrid(_Grid):
@@ -127,51 +120,34 @@ class FineGrid(_Grid):
 
     top_label = True
 
-    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
-        super().__init__(predictions, num_bins, 1, NUM_CELLS)
+    def __init__(self, _predictions: object, num_bins: int) -> None:
+        super().__init__(num_bins, 1, NUM_CELLS)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        self._add(
-            confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct,
-            chunk.confidence,
-            chunk.weights,
-        )
+        cell = confidence_cell(chunk.confidence) + NUM_CELLS * chunk.correct
+        self._add(cell, chunk.confidence, chunk.weights)
 
-    def ranking(self) -> Ranking:
+    def table(self) -> Ranking:
         """Return the cells that are not empty, by ascending confidence."""
-        return next(self.rankings())
-
-    def masses(self) -> tuple[Tensor, Tensor, float]:
-        """Return position, gap and ``N`` of right and of wrong predictions of each cell, where the two go together."""
-        total = self._count.floats()
-        filled = total > 0
-        count = total[filled]
-        confidence = self._probs.floats()[filled]
-        right = filled.nonzero().squeeze(1) >= NUM_CELLS
-        return confidence / count, confidence - count * right, total.sum().item()
+        return next(super().table())
 
 
 class ClassGrid(_Grid):
-    """Statistic: for each class and cell of its grid, number and sum of its probabilities, and those of its label.
-
-    Args:
-        predictions: Any with as many classes as those to come.
-        num_bins: ``B``.
-    """
+    """Statistic: for each class and cell of its grid, number and sum of its probabilities, and those of its label."""
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.num_classes = predictions.num_classes
         self._bits = octave_bits(predictions.num_classes)
-        super().__init__(predictions, num_bins, self.num_classes, num_cells(self._bits))
+        super().__init__(num_bins, self.num_classes, num_cells(self._bits))
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         probs = class_probs(chunk.logits)
         cells = self._shape[2]
-        cell = probability_cell(probs, bits=self._bits) + 2 * cells * torch.arange(
-            self.num_classes, device="cpu"
-        )
+        first = 2 * cells * torch.arange(self.num_classes, device="cpu")
+        cell = probability_cell(probs, bits=self._bits) + first
         cell.scatter_add_(1, chunk.target[:, None], torch.full_like(cell[:, :1], cells))
+        weights = chunk.weights.repeat_interleave(self.num_classes)
         # Logits of any layout: what is computed of column-major ones is column-major, too, and has no flat view.
-        self._add(cell.reshape(-1), probs.reshape(-1), chunk.weights, each=self.num_classes)
+        self._add(cell.reshape(-1), probs.reshape(-1), weights)

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.metrics.sums import CellSums, has_weights, in_range
+from fedlas.metrics.sums import CellSums, nonzero
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
@@ -104,19 +104,12 @@ def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
     """Return the table of what :class:`ClasswiseSums` gathered."""
     table = sums.table()
     labels, probs = (
-        torch.from_numpy(each).view(sums.shape).sum(dim=1).tolist()
+        each.reshape(sums.shape).sum(axis=1) / table.num_samples
         for each in (table.labels, table.probs)
     )
-    errors = errors_by_class(table).tolist()
-    numbers = map(int, labels) if sums.weights is None else sums.weights.num_labels.tolist()
-    return {
-        label: ClassCalibration(
-            label, number, count / table.num_samples, total / table.num_samples, error
-        )
-        for label, (number, count, total, error) in enumerate(
-            zip(numbers, labels, probs, errors, strict=True)
-        )
-    }
+    columns = (sums.num_labels.long(), labels, probs, errors_by_class(table))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {label: ClassCalibration(label, *row) for label, row in enumerate(rows)}
 
 
 def calibration_by_group(
@@ -154,10 +147,9 @@ def calibration_by_group(
     predictions = check_measurable(predictions)
     check_count("num_bins", num_bins)
     names, number = group_numbers(predictions, groups)
-    sums = GroupSums(len(names), num_bins, has_weights(predictions))
-    statistic = RowsInGroups(torch.from_numpy(number), sums)
-    scan(predictions, [statistic])
-    return statistic.sums.table(names)
+    sums = GroupSums(len(names), num_bins)
+    scan(predictions, [RowsInGroups(torch.from_numpy(number), sums)])
+    return sums.by_name(names)
 
 
 def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
@@ -203,75 +195,52 @@ def group_labels(groups: Any) -> NDArray[Any]:
 
 
 class GroupSums:
-    """Sums over bins of confidence of equal width, for each group of samples anew.
+    """Sums over bins of confidence of equal width, for each group of samples anew."""
 
-    Args:
-        num_groups: ``G``.
-        num_bins: ``B``.
-        weighted: Whether samples have weights: the sums are weighted, and float64 then.
-    """
-
-    def __init__(self, num_groups: int, num_bins: int, weighted: bool = False) -> None:
+    def __init__(self, num_groups: int, num_bins: int) -> None:
         self.shape = (num_groups, num_bins)
-        self.weighted = weighted
-        cells = num_groups * num_bins
-        self._count, self._right = (CellSums(cells, weighted, bits=0) for _ in range(2))
-        self._confidence = CellSums(cells, weighted)
-        self._rows = torch.zeros(num_groups, dtype=torch.int64, device="cpu") if weighted else None
+        self._cells = CellSums(num_groups * num_bins, "right", "confidence", "rows")
 
-    def add(
-        self, confidence: Tensor, correct: Tensor, group: Tensor, weights: Tensor | None = None
-    ) -> None:
-        """Take in samples with ``confidence (n,)``, ``correct (n,)`` and the number of their group ``(n,)`` int64."""
-        cell = group * self.shape[1] + width_bin(confidence, self.shape[1])
-        self._count.add(cell, weights=weights)
-        self._right.add(cell, correct, weights)
-        self._confidence.add(cell, confidence, weights)
-        if weights is not None and self._rows is not None:
-            self._rows += torch.bincount(group[weights > 0], minlength=self.shape[0])
+    def add(self, chunk: Chunk, group: Tensor) -> None:
+        """Take in the rows of ``chunk`` with the number of their group ``(n,)`` int64."""
+        weights = chunk.weights
+        cell = group * self.shape[1] + width_bin(chunk.confidence, self.shape[1])
+        terms = (weights * chunk.correct, weights * chunk.confidence, (weights > 0).double())
+        self._cells.add(cell, weights, *terms)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {
-            "count": self._count.values,
-            "right": self._right.values,
-            "confidence": self._confidence.values,
-        }
-        return sums if self._rows is None else {**sums, "rows": self._rows}
+        """Return the sums ``(4, G B)``."""
+        return {"sums": self._cells.values}
 
-    def possible(self, samples: int) -> bool:
+    def possible(self, samples: float, *, weighted: bool) -> bool:
         """Return whether ``samples`` samples can give these sums."""
-        parts = self._right.is_part_of(self._count) and self._confidence.is_part_of(self._count)
-        return (
-            self._count.counts(samples)
-            and parts
-            and (self._rows is None or in_range(self._rows, 0, samples))
-        )
+        return self._cells.possible(samples, weighted=weighted)
 
-    def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
-        """Return the groups that have samples, by name ``(G,)``."""
-        count, right, confidence = (
-            part.floats().view(self.shape) for part in (self._count, self._right, self._confidence)
-        )
+    def table(self) -> list[GroupCalibration]:
+        """Return the groups in their order."""
+        count, right, confidence, rows = self._cells.arrays().reshape(4, *self.shape)
         gaps = confidence - right
-        parts = (right, confidence, gaps.abs(), gaps.clamp(min=0), (-gaps).clamp(min=0))
-        samples = count.sum(dim=1)
-        means = zip(*((part.sum(dim=1) / samples).tolist() for part in parts), strict=True)
-        numbers = samples.long() if self._rows is None else self._rows
-        rows = zip(names, numbers.tolist(), means, strict=True)
-        return {name: GroupCalibration(number, *values) for name, number, values in rows if number}
+        parts = (right, confidence, np.abs(gaps), np.maximum(gaps, 0.0), np.maximum(-gaps, 0.0))
+        samples = nonzero(count.sum(axis=1))
+        means = np.stack([part.sum(axis=1) / samples for part in parts], axis=1).tolist()
+        numbers = rows.sum(axis=1).astype(np.int64).tolist()
+        return [GroupCalibration(number, *row) for number, row in zip(numbers, means, strict=True)]
+
+    def by_name(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
+        """Return the groups that have samples, by name ``(G,)``."""
+        rows = zip(names, self.table(), strict=True)
+        return {name: each for name, each in rows if each.num_samples}
 
 
 class RowsInGroups:
-    """Statistic: :class:`GroupSums` of rows that come in the order of their groups' numbers ``(N,)``."""
+    """Fills :class:`GroupSums` with rows that come in the order of their groups' numbers ``(N,)``."""
 
     def __init__(self, group: Tensor, sums: GroupSums) -> None:
-        self.sums = sums
+        self._sums = sums
         self._group = group
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         rows = len(chunk.confidence)
-        weights = chunk.weights if self.sums.weighted else None
-        self.sums.add(chunk.confidence, chunk.correct, self._group[:rows], weights)
+        self._sums.add(chunk, self._group[:rows])
         self._group = self._group[rows:]

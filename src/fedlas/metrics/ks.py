@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.metrics.calibration_error import EqualMass
-from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.ranking import Floats, Runs
-from fedlas.metrics.scan import METRICS, Approximation, OnePass
-from fedlas.metrics.sums import UNIT_BITS
+from fedlas.metrics.metric import METRICS
+from fedlas.metrics.ranking import Floats, Ranking, Runs
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -17,22 +15,13 @@ def largest_cumulated_gap(runs: Runs) -> Floats:
     return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 
 
-def _error(grid: FineGrid) -> float:
+def _error(runs: Ranking) -> float:
     """Bound the error: within a cell the sum stays in the range of all wrong or all right samples first."""
-    runs = grid.ranking()
     before = np.cumsum(runs.gaps) - runs.gaps
     highest = before + runs.wrong_confidence
     lowest = before - (runs.right - runs.right_confidence)
-    return (
-        float(np.maximum(highest, -lowest).max() / runs.num_samples - largest_cumulated_gap(runs))
-        + 2.0**-UNIT_BITS
-    )
-
-
-_KS = OnePass(EqualMass, lambda samples: largest_cumulated_gap(samples.ranking()))
-_STREAMING = Approximation(
-    OnePass(FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error
-)
+    largest = np.maximum(highest, -lowest).max() / runs.num_samples
+    return float(largest - largest_cumulated_gap(runs))
 
 
 @METRICS.register(
@@ -42,8 +31,9 @@ _STREAMING = Approximation(
     default=False,
     zero_if_calibrated=True,
     paper="Gupta et al. 2021, Calibration of neural networks using splines",
-    one_pass=_KS,
-    streaming=_STREAMING,
+    statistic=EqualMass,
+    formula=largest_cumulated_gap,
+    error=_error,
 )
 def ks_calibration_error(predictions: Predictions | TopLabel) -> float:
     """Largest gap of the cumulated samples, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
@@ -70,4 +60,4 @@ def ks_calibration_error(predictions: Predictions | TopLabel) -> float:
     Source:
         Gupta et al. 2021 (ICLR); https://arxiv.org/abs/2006.12800
     """
-    return _KS(predictions)
+    return float(largest_cumulated_gap(EqualMass.of(predictions).table()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,10 @@ class Runs(Protocol):
     """
 
     @property
+    def num_bins(self) -> int:
+        """``B`` of formulas with bins."""
+
+    @property
     def num_samples(self) -> int:
         """``N``, of all groups together."""
 
@@ -44,19 +49,21 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """:class:`Runs` of samples, or of cells of a grid that hold samples of nearly equal confidence; all ``(G,)``.
+    """:class:`Runs` that are cells of a grid, which hold samples of nearly equal confidence; all ``(G,)``.
 
     Attributes:
         right: Samples of each run that are correct.
         wrong: Samples that are not; no run is empty.
         right_confidence: Sum of the confidences of those that are correct.
         wrong_confidence: Sum of the confidences of the others.
+        num_bins: ``B`` of formulas with bins.
     """
 
     right: Floats
     wrong: Floats
     right_confidence: Floats
     wrong_confidence: Floats
+    num_bins: int = 15
 
     @property
     def count(self) -> Floats:
@@ -73,37 +80,55 @@ class Ranking:
         """Sum of ``confidence - correct`` of each run."""
         return self.right_confidence + self.wrong_confidence - self.right
 
-    def equal_mass_error(self, num_bins: int) -> float:
-        """Bound the difference of the sum of ``|equal_mass_gaps|`` from that of the single samples in the runs.
+    def equal_mass_error(self) -> float:
+        """Bound how far :func:`equal_mass_error` is from that of the single samples in the runs.
 
         Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         """
-        run = np.searchsorted(
-            np.cumsum(self.count), equal_mass_ranks(self.num_samples, num_bins), side="right"
-        )
-        return 2 * float(
-            np.maximum(self.wrong_confidence, self.right - self.right_confidence)[run].sum()
-        )
+        ranks = equal_mass_ranks(self.num_samples, self.num_bins)
+        run = np.searchsorted(np.cumsum(self.count), ranks, side="right")
+        gaps = np.maximum(self.wrong_confidence, self.right - self.right_confidence)
+        return 2 * float(gaps[run].sum()) / self.num_samples
 
 
-def ranking(confidence: Tensor, correct: Tensor, weights: Tensor | None = None) -> Ranking:
-    """Return the ranking of single samples; runs are those of equal confidence, see :func:`starts_of_ties`.
+class SampleRuns:
+    """:class:`Runs` of single samples, summed when asked for; equal ones are chains, see :func:`starts_of_ties`.
 
     Args:
         confidence: ``(N,)`` on the CPU.
         correct: ``(N,)`` bool.
         weights: ``(N,)``, averaging 1 over those above 0; None if every sample counts once.
+        num_bins: ``B`` of formulas with bins.
     """
-    values, outcomes, weight = sorted_samples(confidence, correct, weights)
-    share: Any = 1.0 if weight is None else weight
-    starts = starts_of_ties(values)
-    values = values.astype(np.float64)
-    # Wrong ones are summed and not subtracted: what is left of equal sums would not be 0.
-    right, wrong = (np.add.reduceat(which * share, starts) for which in (outcomes, ~outcomes))
-    right_confidence, wrong_confidence = (
-        np.add.reduceat(values * which * share, starts) for which in (outcomes, ~outcomes)
-    )
-    return Ranking(right, wrong, right_confidence, wrong_confidence)
+
+    def __init__(
+        self, confidence: Tensor, correct: Tensor, weights: Tensor | None, num_bins: int
+    ) -> None:
+        self.num_bins = num_bins
+        self._values, self._correct, self._weights = sorted_samples(confidence, correct, weights)
+        self._starts = starts_of_ties(self._values)
+        self.num_samples = len(self._values)
+
+    @cached_property
+    def count(self) -> Floats:
+        """Samples of each run ``(G,)``."""
+        if self._weights is None:
+            return np.diff(self._starts, append=self.num_samples).astype(np.float64)
+        return self._sums(1.0)
+
+    @cached_property
+    def wrong(self) -> Floats:
+        """Wrong ones among them ``(G,)``."""
+        return self._sums(~self._correct)
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Sum of ``confidence - correct`` ``(G,)``."""
+        return self._sums(self._values.astype(np.float64) - self._correct)
+
+    def _sums(self, values: Any) -> Floats:
+        weighted = values if self._weights is None else values * self._weights
+        return np.add.reduceat(weighted, self._starts, dtype=np.float64)
 
 
 def sorted_samples(
@@ -170,38 +195,19 @@ def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
     return cut[(cut > 0) & (cut < num_samples)]
 
 
-def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
-    """Sum of ``confidence - correct`` in bins of as equal counts as whole runs allow ``(..., B)``.
+def equal_mass_error(runs: Runs) -> Floats:
+    """Return ``sum_b |gap_b| / N`` over bins of as equal counts as whole runs allow ``(...,)``.
 
     A cut that falls within a run moves to its nearer end, the upper one if both are as near.
     """
-    return sums_between(equal_mass_cuts(runs, num_bins), runs.gaps)
+    gaps = sums_between(equal_mass_cuts(runs), runs.gaps)
+    return np.abs(gaps).sum(axis=-1) / runs.num_samples
 
 
-def equal_mass_cuts(runs: Runs, num_bins: int) -> Integers:
+def equal_mass_cuts(runs: Runs) -> Integers:
     """Return how many runs are below each cut between these bins ``(R or 1, cuts)``."""
     upto = np.cumsum(runs.count, axis=-1)
-    return runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
-
-
-def equal_mass_gaps_of_rows(
-    weights: Floats, gaps: Floats, starts: Integers, num_samples: int, num_bins: int
-) -> Floats:
-    """Return :func:`equal_mass_gaps` of rows whose runs begin at ``starts (G,)``, without the sums of every run.
-
-    Args:
-        weights: How often each row counts ``(R or 1, N)``, by ascending confidence.
-        gaps: ``weight * (confidence - correct)`` ``(R, N)``.
-        starts: First row of each run.
-        num_samples: Sum of the weights.
-        num_bins: Number of bins.
-    """
-    ends = np.append(starts[1:], weights.shape[1])
-    upto = np.cumsum(weights, axis=1)
-    cuts = runs_below_cuts(
-        upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins
-    )
-    return sums_between(np.append(starts, weights.shape[1])[cuts], gaps)
+    return runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, runs.num_bins)
 
 
 def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:

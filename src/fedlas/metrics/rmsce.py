@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.metrics.ece import BinTable, EqualWidth
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import METRICS, OnePass
 from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
@@ -17,9 +17,6 @@ def root_mean_square_gap(bins: BinTable) -> Floats:
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 
 
-_RMSCE = OnePass(EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
-
-
 @METRICS.register(
     "rmsce",
     order=150,
@@ -27,7 +24,8 @@ _RMSCE = OnePass(EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
     default=False,
     zero_if_calibrated=True,
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",
-    one_pass=_RMSCE,
+    statistic=EqualWidth,
+    formula=root_mean_square_gap,
 )
 def root_mean_square_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
@@ -55,4 +53,4 @@ def root_mean_square_calibration_error(
     Source:
         Hendrycks et al. 2019, https://arxiv.org/abs/1812.04606; called l2 calibration error by Kumar, Liang & Ma 2019.
     """
-    return _RMSCE(predictions, num_bins=num_bins)
+    return float(root_mean_square_gap(EqualWidth.of(predictions, num_bins).table()))

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from fedlas.metrics.calibration_error import EqualMass
-from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.ranking import Floats, Runs
-from fedlas.metrics.scan import METRICS, Approximation, OnePass
+from fedlas.metrics.metric import METRICS
+from fedlas.metrics.ranking import Floats, Ranking, Runs
 from fedlas.metrics.sums import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
@@ -64,9 +63,8 @@ def excess_area(runs: Runs) -> Floats:
     return np.maximum(0.0, area(runs) - area_of(count, count * [0.0, 1.0]))
 
 
-def _error(grid: FineGrid) -> float:
+def _error(runs: Ranking) -> float:
     """Bound the error: within a cell all right samples may come first, or all wrong ones."""
-    runs = grid.ranking()
     right = runs.right[::-1]
     wrong = runs.wrong[::-1]
     none = np.zeros_like(wrong)
@@ -81,22 +79,11 @@ def _error(grid: FineGrid) -> float:
     return float(max(value - lowest, highest - value))
 
 
-def _generalized_error(grid: FineGrid) -> float:
+def _generalized_error(runs: Ranking) -> float:
     """Bound the error: within a cell all pairs of a right and a wrong sample may be in one order."""
-    runs = grid.ranking()
     return float((0.5 * runs.right * runs.wrong).sum()) / float(runs.num_samples) ** 2
 
 
-_AURC = OnePass(EqualMass, lambda samples: area(samples.ranking()))
-_EXCESS = OnePass(EqualMass, lambda samples: excess_area(samples.ranking()))
-_GENERALIZED = OnePass(EqualMass, lambda samples: generalized_area(samples.ranking()))
-_STREAMING_GENERALIZED = Approximation(
-    OnePass(FineGrid, lambda grid: generalized_area(grid.ranking())), _generalized_error
-)
-_STREAMING_AURC = Approximation(OnePass(FineGrid, lambda grid: area(grid.ranking())), _error)
-_STREAMING_EXCESS = Approximation(
-    OnePass(FineGrid, lambda grid: excess_area(grid.ranking())), _error
-)
 _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation for deep neural classifiers"
 
 
@@ -106,8 +93,9 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     title="AURC",
     default=False,
     paper=_PAPER,
-    one_pass=_AURC,
-    streaming=_STREAMING_AURC,
+    statistic=EqualMass,
+    formula=area,
+    error=_error,
 )
 def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
@@ -130,7 +118,7 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     Source:
         Geifman et al. 2019 (ICLR); https://arxiv.org/abs/1805.08206
     """
-    return _AURC(predictions)
+    return float(area(EqualMass.of(predictions).table()))
 
 
 @METRICS.register(
@@ -139,8 +127,9 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     title="E-AURC",
     default=False,
     paper=_PAPER,
-    one_pass=_EXCESS,
-    streaming=_STREAMING_EXCESS,
+    statistic=EqualMass,
+    formula=excess_area,
+    error=_error,
 )
 def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """AURC minus the least possible with as many errors: what the order of confidences loses, apart from accuracy.
@@ -162,7 +151,7 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
     Source:
         Geifman et al. 2019 (ICLR); https://arxiv.org/abs/1805.08206
     """
-    return _EXCESS(predictions)
+    return float(excess_area(EqualMass.of(predictions).table()))
 
 
 @METRICS.register(
@@ -171,8 +160,9 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
     title="AUGRC",
     default=False,
     paper="Traub et al. 2024, Overcoming common flaws in the evaluation of selective classification systems",
-    one_pass=_GENERALIZED,
-    streaming=_STREAMING_GENERALIZED,
+    statistic=EqualMass,
+    formula=generalized_area,
+    error=_generalized_error,
 )
 def area_under_generalized_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean share of samples that are wrong and accepted over all coverages: the risk that an accepted error does harm.
@@ -200,4 +190,4 @@ def area_under_generalized_risk_coverage(predictions: Predictions | TopLabel) ->
     Source:
         Traub et al. 2024 (NeurIPS), with the relation to AUROC; https://arxiv.org/abs/2407.01032
     """
-    return _GENERALIZED(predictions)
+    return float(generalized_area(EqualMass.of(predictions).table()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.metrics.ece import BinTable, EqualWidth
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import METRICS, OnePass
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -25,9 +25,6 @@ def mean_signed_gap(bins: BinTable) -> Floats:
     return bins.gaps.sum(axis=-1) / bins.num_samples
 
 
-_OVER_ECE = OnePass(EqualWidth, lambda bins: over_gap(bins.table()))
-_UNDER_ECE = OnePass(EqualWidth, lambda bins: under_gap(bins.table()))
-_GAP = OnePass(EqualWidth, lambda bins: mean_signed_gap(bins.table()))
 _FEDLAS = (
     "FedLAS 2026, Feature-modulated bidirectional label smoothing for neural network calibration"
 )
@@ -41,7 +38,8 @@ _FEDLAS = (
     detail=True,
     zero_if_calibrated=True,
     paper=_FEDLAS,
-    one_pass=_OVER_ECE,
+    statistic=EqualWidth,
+    formula=over_gap,
 )
 def overconfident_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
@@ -73,7 +71,7 @@ def overconfident_calibration_error(
     Source:
         FedLAS 2026, where ECE is split into the two; https://arxiv.org/abs/2606.28654
     """
-    return _OVER_ECE(predictions, num_bins=num_bins)
+    return float(over_gap(EqualWidth.of(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -84,7 +82,8 @@ def overconfident_calibration_error(
     detail=True,
     zero_if_calibrated=True,
     paper=_FEDLAS,
-    one_pass=_UNDER_ECE,
+    statistic=EqualWidth,
+    formula=under_gap,
 )
 def underconfident_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
@@ -108,7 +107,7 @@ def underconfident_calibration_error(
     Source:
         FedLAS 2026; https://arxiv.org/abs/2606.28654
     """
-    return _UNDER_ECE(predictions, num_bins=num_bins)
+    return float(under_gap(EqualWidth.of(predictions, num_bins).table()))
 
 
 @METRICS.register(
@@ -118,7 +117,8 @@ def underconfident_calibration_error(
     higher_is_better=None,
     default=False,
     paper="Yates 1982, External correspondence: decompositions of the mean probability score",
-    one_pass=_GAP,
+    statistic=EqualWidth,
+    formula=mean_signed_gap,
 )
 def confidence_gap(predictions: Predictions | TopLabel) -> float:
     """Mean confidence minus accuracy: positive if the model is too confident on the whole, negative if too little.
@@ -141,4 +141,4 @@ def confidence_gap(predictions: Predictions | TopLabel) -> float:
     Source:
         Yates 1982, who calls it bias.
     """
-    return _GAP(predictions)
+    return float(mean_signed_gap(EqualWidth.of(predictions).table()))

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from fedlas._core.check import check_choice
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.grids import WIDTH_BITS, FineGrid
-from fedlas.metrics.ranking import Floats, Integers
-from fedlas.metrics.scan import METRICS, OnePass, Variant
-from fedlas.metrics.sums import refuse_weights
+from fedlas.metrics.metric import METRICS, VARIANTS, Variant
+from fedlas.metrics.ranking import Floats, Integers, Ranking
+from fedlas.metrics.sums import nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
@@ -46,15 +47,21 @@ class Spectra:
     fewest: int = STEPS
 
 
-def on_nodes(position: Floats, gap: Floats) -> Floats:
-    """Divide gaps ``(G,)`` between the nodes around their positions ``(STEPS + 1,)``: size and center stay."""
-    place = position * STEPS
+def gaps_on_nodes(runs: Ranking) -> Floats:
+    """Return the gaps divided between the nodes around their positions ``(STEPS + 1,)``: size and center stay.
+
+    Those of right and of wrong predictions of a cell are at their own mean confidence.
+    """
+    count = np.concatenate([runs.wrong, runs.right])
+    confidence = np.concatenate([runs.wrong_confidence, runs.right_confidence])
+    right = np.concatenate([np.zeros_like(runs.wrong), runs.right])
+    gap = (confidence - right) / runs.num_samples
+    place = STEPS * confidence / nonzero(count)
     node = np.minimum(np.floor(place).astype(np.int64), STEPS - 1)
     upper = place - node
-    sums = np.bincount(node, gap * (1 - upper), STEPS + 1) + np.bincount(
-        node + 1, gap * upper, STEPS + 1
-    )
-    return sums.astype(np.float64)  # integers if there is no gap at all
+    lower = np.bincount(node, gap * (1 - upper), STEPS + 1)
+    sums = lower + np.bincount(node + 1, gap * upper, STEPS + 1)
+    return sums.astype(np.float64)
 
 
 def spectrum(nodes: Floats) -> NDArray[np.complex128]:
@@ -158,21 +165,20 @@ def fixed_scales(
     return result
 
 
-def smooth_error(source: FineGrid | Spectra) -> Floats:
+def smooth_error(source: Ranking | Spectra) -> Floats:
     """Return the scale of every row that equals the integral of its gaps smoothed on it."""
-    if isinstance(source, FineGrid):
-        position, gap, num_samples = source.masses()
-        nodes = on_nodes(position.numpy(), gap.numpy() / num_samples)
-        return smooth_error(Spectra(spectrum(nodes)[None]))[0]
+    if isinstance(source, Ranking):
+        return smooth_error(Spectra(spectrum(gaps_on_nodes(source))[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
     total = np.abs(source.values[:, 0].real) / 2
     smoothed = SmoothedGaps(source.values, fewest=source.fewest)
     return fixed_scales(smoothed, total, guess=source.guess, precision=source.precision)
 
 
-def _published(statistic: EqualMass) -> float:
+def _published(predictions: AnyPredictions) -> float:
     """Search as the published package: halve the bracket to below 0.001, and take the value at its upper end."""
-    refuse_weights(statistic)
+    refuse_weights(predictions)
+    statistic = EqualMass.of(predictions)
     confidence = statistic.confidence.double().numpy()
     correct = statistic.correct.numpy()
     low = 0.0
@@ -215,12 +221,6 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     return float(np.abs(gap).mean() / (density.mean() + 1e-4))
 
 
-_SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
-    "exact": OnePass(FineGrid, smooth_error),
-    "reference": OnePass(EqualMass, _published),
-}
-
-
 @METRICS.register(
     "smooth_ece",
     order=90,
@@ -228,7 +228,8 @@ _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
     detail=True,
     zero_if_calibrated=True,
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
-    one_pass=_SMOOTH["exact"],
+    statistic=FineGrid,
+    formula=smooth_error,
 )
 def smooth_calibration_error(
     predictions: Predictions | TopLabel, *, variant: Variant = "exact"
@@ -267,4 +268,6 @@ def smooth_calibration_error(
         Błasiok & Nakkiran 2024 (ICLR), with the reflected Gaussian kernel at its fixed-point scale;
         https://arxiv.org/abs/2309.12236
     """
-    return _SMOOTH[check_choice("variant", variant, _SMOOTH)](predictions)
+    if check_choice("variant", variant, VARIANTS) == "reference":
+        return _published(predictions)
+    return float(smooth_error(FineGrid.of(predictions).table()))

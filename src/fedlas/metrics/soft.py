@@ -6,23 +6,18 @@ import math
 
 from torch import Tensor
 
-from fedlas.metrics.row_mean import row_mean
-from fedlas.metrics.scan import METRICS, Chunk
-from fedlas.metrics.true_error import label_probs_of
+from fedlas.metrics.metric import METRICS
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import mean_of
+from fedlas.metrics.true_error import expected_accuracy, label_probs_of
 from fedlas.predictions import Predictions
-
-
-def _accuracy(chunk: Chunk) -> Tensor:
-    return label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu().double()
 
 
 def _nll(chunk: Chunk) -> Tensor:
     label_probs = label_probs_of(chunk).cpu().double()
     # From the logits, as NLL is: the logarithm of a probability that underflows would be infinite.
     below = (chunk.logits.amax(dim=1, keepdim=True) - chunk.logits).cpu().double()
-    return (label_probs * below).sum(dim=1) - label_probs.sum(
-        dim=1
-    ) * chunk.confidence.double().log()
+    return (label_probs * below).sum(dim=1) + label_probs.sum(dim=1) * chunk.log_total
 
 
 def _brier(chunk: Chunk) -> Tensor:
@@ -32,9 +27,6 @@ def _brier(chunk: Chunk) -> Tensor:
     return ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
 
 
-_ACCURACY = row_mean(_accuracy, between=(0, 1))
-_NLL = row_mean(_nll, between=(0, math.inf))
-_BRIER = row_mean(_brier, between=(0, 2))
 _NEEDS = frozenset({"label_probs"})
 
 
@@ -46,7 +38,8 @@ _NEEDS = frozenset({"label_probs"})
     default=False,
     paper="folklore",
     needs=_NEEDS,
-    one_pass=_ACCURACY,
+    quantity=expected_accuracy,
+    between=(0, 1),
 )
 def soft_accuracy(predictions: Predictions) -> float:
     """Expected accuracy for labels drawn from ``label_probs``: ``mean_i q_i[predicted_i]``.
@@ -69,7 +62,7 @@ def soft_accuracy(predictions: Predictions) -> float:
         >>> soft_accuracy(p)
         0.625
     """
-    return _ACCURACY(predictions)
+    return mean_of(expected_accuracy, predictions)
 
 
 @METRICS.register(
@@ -80,7 +73,8 @@ def soft_accuracy(predictions: Predictions) -> float:
     default=False,
     paper="Peterson et al. 2019, Human uncertainty makes classification more robust",
     needs=_NEEDS,
-    one_pass=_NLL,
+    quantity=_nll,
+    between=(0, math.inf),
 )
 def soft_negative_log_likelihood(predictions: Predictions) -> float:
     """Expected NLL for labels drawn from ``label_probs``, the cross-entropy ``mean_i sum_k -q_ik log p_ik``.
@@ -103,7 +97,7 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
         Peterson et al. 2019 (ICCV), with the votes of about 50 people on each CIFAR-10 test image;
         https://arxiv.org/abs/1908.07086
     """
-    return _NLL(predictions)
+    return mean_of(_nll, predictions)
 
 
 @METRICS.register(
@@ -114,7 +108,8 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
     default=False,
     paper="Brier 1950, Verification of forecasts expressed in terms of probability",
     needs=_NEEDS,
-    one_pass=_BRIER,
+    quantity=_brier,
+    between=(0, 2),
 )
 def soft_brier_score(predictions: Predictions) -> float:
     """Expected Brier score for labels drawn from ``label_probs``, ``mean_i sum_k (p_ik - q_ik)**2 + q_ik (1 - q_ik)``.
@@ -134,4 +129,4 @@ def soft_brier_score(predictions: Predictions) -> float:
         >>> soft_brier_score(p)  # 2 * 0.25**2 + 2 * 0.75 * 0.25
         0.5
     """
-    return _BRIER(predictions)
+    return mean_of(_brier, predictions)

@@ -1,8 +1,8 @@
-"""Metrics of more samples than memory holds: sums that grow with the bins, not with the samples, and add up exactly."""
+"""Metrics of more samples than memory holds: sums that grow with the bins, not with the samples, and add up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -30,8 +30,8 @@ from fedlas.metrics.groups import (
     RowsInGroups,
     class_table,
 )
-from fedlas.metrics.scan import METRICS, AnyOnePass, Approximation, Metric, Sums
-from fedlas.metrics.sums import check_takes_weights
+from fedlas.metrics.metric import METRICS, Metric
+from fedlas.metrics.sums import Sums, check_takes_weights
 from fedlas.predictions import Predictions
 
 _MOST_PENDING = 2**18
@@ -41,24 +41,23 @@ _MOST_PENDING = 2**18
 class StreamingMetrics(Accumulator):
     """Metrics of samples that come batch by batch, in memory that does not depend on how many come.
 
-    Everything is kept as integer sums, so batches, shards and ranks add up exactly, in any order. The numbers equal
-    those of :func:`~fedlas.evaluate` to the last bit but for metrics that need all confidences at once (adaptive ECE,
-    KS, AURC and ACE): these come from a fixed grid, and :meth:`error_bounds` says how far they can be off.
+    Everything is kept as float64 sums, so batches, shards and ranks add up in any order, and the numbers equal those of
+    :func:`~fedlas.evaluate`, within 1e-12. Only metrics that need all confidences at once (adaptive ECE, KS, AURC and
+    ACE) come from a fixed grid, and :meth:`error_bounds` says how far they can be off.
 
     Args:
         num_classes: ``C``.
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
         num_bins: Number of bins of the metrics that have any, at least 1.
-        weighted: Whether every sample comes with a weight. The sums of weights are plain float64 sums: they add up over
-            batches and shards as well, but for rounding.
+        weighted: Whether every sample comes with a weight.
 
     Raises:
         InputError: For options out of range, or a metric that is unknown or cannot be computed from sums, or knows of
             no weights and shall have some.
 
     State:
-        ``state_dict()`` holds int64 tensors, with weights float64 ones too: with the default metrics and 15 bins, 1 MiB
-        and 500 bytes a class; ACE has 35 MiB at most up to 511 classes, and 70 kB a class beyond.
+        ``state_dict()`` holds float64 tensors: with the default metrics and 15 bins, 1 MiB and 500 bytes a class; ACE
+        has 35 MiB at most up to 511 classes, and 70 kB a class beyond.
 
     Note:
         The same rows must come in one precision from one device: a GPU's softmax differs in the last bit. Small batches
@@ -90,30 +89,32 @@ class StreamingMetrics(Accumulator):
             raise InputError(
                 "metrics must be names", describe(metrics), "Pass a list of names."
             ) from error
+        empty = template(self.num_classes)
         entries = _default_entries() if names is None else [METRICS[name] for name in names]
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._rows_pending = 0
-        self._needs_label_probs = any("label_probs" in entry.needs for entry in entries)
-        self._entries = {entry.name: entry for entry in entries}
-        self._passes: dict[str, AnyOnePass] = {}
-        self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
-        self._parts = self._statistics.values()
-        empty = template(self.num_classes, weighted=weighted)
-        for entry in entries:
-            one_pass = _streaming_pass(entry, empty)
-            self._passes[entry.name] = one_pass
-            if one_pass.statistic not in self._statistics:
-                statistic = one_pass.statistic(empty, self.num_bins)
-                check_takes_weights(empty, takes_weights=getattr(statistic, "takes_weights", False))
-                self._statistics[one_pass.statistic] = statistic
-                self._sums |= {
-                    f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()
-                }
+        self._needs_label_probs = any("label_probs" in each.needs for each in entries)
+        self._entries = {each.name: each for each in entries}
+        self._sources: dict[str, Sums] = {}
+        by_source: dict[object, Sums] = {}
+        for metric in entries:
+            statistic = metric.new_sums(empty, self.num_bins)
+            if statistic is None:
+                able = [each.name for each in METRICS.entries() if each.new_sums(empty, 1)]
+                expected = "metrics must be such as sums are enough for"
+                raise InputError(expected, repr(metric.name), suggestion("", able))
+            if weighted and not statistic.takes_weights:
+                check_takes_weights(template(1, weighted=True), takes_weights=False)
+            source = metric.quantity or type(statistic)
+            if source not in by_source:
+                by_source[source] = statistic
+                self._add_part(statistic, metric.name + ".{}")
+            self._sources[metric.name] = by_source[source]
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Registry names of the metrics."""
-        return tuple(self._passes)
+        return tuple(self._sources)
 
     def update(
         self,
@@ -142,16 +143,12 @@ class StreamingMetrics(Accumulator):
             if self._rows_pending * self.num_classes >= _MOST_PENDING:
                 self._take_pending()
             return
-        self._check_weights(weights)
-        batch = Predictions(logits, target, label_probs=label_probs, weights=weights)
-        if batch.num_classes != self.num_classes:
-            fix = "Make one for each number of classes."
-            raise InputError(f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
+        batch = self._batch(logits, target, weights, label_probs=label_probs)
         if self._needs_label_probs and label_probs is None:
             fix = "Pass them with every batch, or leave that metric out."
             raise InputError("update needs label_probs", "none", fix)
         self._take_pending()
-        self._take(batch, self._statistics.values())
+        self._take(batch, self._parts)
 
     def _can_wait(self, logits: Any, target: Any) -> bool:
         """Return whether a batch is small, surely valid, and like those that wait."""
@@ -181,7 +178,7 @@ class StreamingMetrics(Accumulator):
             self._pending = []
             try:
                 logits, target = (torch.cat(each) for each in zip(*pending, strict=True))
-                self._take(Predictions(logits, target), self._statistics.values())
+                self._take(Predictions(logits, target), self._parts)
             except BaseException:
                 self._pending = pending
                 raise
@@ -211,20 +208,16 @@ class StreamingMetrics(Accumulator):
         """
         self._check_samples()
         self._take_pending()
-        return {
-            name: float(each.value(self._statistics[each.statistic]))
-            for name, each in self._passes.items()
-        }
+        return {name: self._entries[name].of(each) for name, each in self._sources.items()}
 
     def error_bounds(self) -> dict[str, float]:
         """Return how far each number of :meth:`compute` can be from the metric's own function; mostly 0."""
         self._check_samples()
         self._take_pending()
-        bounds = dict.fromkeys(self._passes, 0.0)
-        for name, one_pass in self._passes.items():
-            approximation: Approximation[Any] | None = self._entries[name].streaming
-            if approximation is not None and approximation.one_pass is one_pass:
-                bounds[name] = approximation.error(self._statistics[one_pass.statistic])
+        bounds = {}
+        for name, each in self._sources.items():
+            error = self._entries[name].error
+            bounds[name] = 0.0 if error is None else error(each.table())
         return bounds
 
     @property
@@ -235,25 +228,7 @@ class StreamingMetrics(Accumulator):
 def _default_entries() -> list[Metric]:
     """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
     empty = template(1)
-    return [entry for entry in default_metrics(empty) if not entry.needs and _pass_of(entry, empty)]
-
-
-def _streaming_pass(entry: Metric, empty: Predictions) -> AnyOnePass:
-    if one_pass := _pass_of(entry, empty):
-        return one_pass
-    able = [each.name for each in METRICS.entries() if _pass_of(each, empty)]
-    raise InputError(
-        "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able)
-    )
-
-
-def _pass_of(entry: Metric, empty: Predictions) -> AnyOnePass | None:
-    """Return the metric's own pass if its statistic is made of sums, else the one for streaming, if any."""
-    one_pass: AnyOnePass | None = entry.one_pass
-    if one_pass is not None and isinstance(one_pass.statistic(empty, 1), Sums):
-        return one_pass
-    approximation: Approximation[Any] | None = entry.streaming
-    return None if approximation is None else approximation.one_pass
+    return [each for each in default_metrics(empty) if not each.needs and each.new_sums(empty, 1)]
 
 
 def template(num_classes: int, *, weighted: bool = False) -> Predictions:
@@ -264,7 +239,7 @@ def template(num_classes: int, *, weighted: bool = False) -> Predictions:
 
 
 class StreamingClasses(Accumulator):
-    """Stream :func:`~fedlas.metrics.calibration_by_class`; the result is the same to the last bit.
+    """Stream :func:`~fedlas.metrics.calibration_by_class`; the results agree within 1e-12.
 
     Args:
         num_classes: ``C``.
@@ -275,7 +250,7 @@ class StreamingClasses(Accumulator):
         InputError: For options out of range.
 
     State:
-        ``O(C B)`` int64 sums; batches, shards and ranks add up exactly, see :class:`~fedlas.metrics.StreamingMetrics`.
+        ``O(C B)`` float64 sums, which add up as those of :class:`~fedlas.metrics.StreamingMetrics`.
 
     Example:
         >>> streaming = StreamingClasses(2)
@@ -288,9 +263,8 @@ class StreamingClasses(Accumulator):
         super().__init__(weighted=weighted)
         self.num_classes = check_count("num_classes", num_classes)
         self.num_bins = check_count("num_bins", num_bins)
-        self._statistic = ClasswiseSums(template(num_classes, weighted=weighted), num_bins)
-        self._parts = [self._statistic]
-        self._sums |= self._statistic.tensors()
+        self._statistic = ClasswiseSums(template(num_classes), num_bins)
+        self._add_part(self._statistic)
 
     def update(self, logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> None:
         """Take in a batch.
@@ -303,12 +277,7 @@ class StreamingClasses(Accumulator):
         Raises:
             InputError: As there.
         """
-        self._check_weights(weights)
-        batch = Predictions(logits, target, weights=weights)
-        if batch.num_classes != self.num_classes:
-            fix = "Make one for each number of classes."
-            raise InputError(f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
-        self._take(batch, [self._statistic])
+        self._take(self._batch(logits, target, weights), self._parts)
 
     def compute(self) -> dict[int, ClassCalibration]:
         """Return one entry for each of the ``C`` classes, in their order.
@@ -325,7 +294,7 @@ class StreamingClasses(Accumulator):
 
 
 class StreamingGroups(Accumulator):
-    """Stream :func:`~fedlas.metrics.calibration_by_group`; the result is the same to the last bit.
+    """Stream :func:`~fedlas.metrics.calibration_by_group`; the results agree within 1e-12.
 
     Args:
         groups: Every group there can be, hashable, such as ``["site A", "site B"]`` or ``range(10)``; all processes
@@ -337,8 +306,8 @@ class StreamingGroups(Accumulator):
         InputError: If there is no group, one is there twice, or ``num_bins`` is below 1.
 
     State:
-        ``O(G B)`` int64 sums, as there. Their names hold a digest of the groups' ``repr`` and the bins, so that a state
-        of others is not taken for one of these.
+        ``O(G B)`` float64 sums, as there. Their names hold a digest of the groups' ``repr`` and the bins, so that a
+        state of others is not taken for one of these.
 
     Example:
         >>> streaming = StreamingGroups(["easy", "hard"])
@@ -362,12 +331,9 @@ class StreamingGroups(Accumulator):
             raise InputError(
                 "groups must be at least one name, each once", got, "Name each group once."
             )
-        self._by_group = GroupSums(len(self.groups), num_bins, weighted)
-        self._parts = [self._by_group]
+        self._by_group = GroupSums(len(self.groups), num_bins)
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
-        self._sums |= {
-            f"{name}.{mark}": tensor for name, tensor in self._by_group.tensors().items()
-        }
+        self._add_part(self._by_group, "{}." + mark)
 
     def update(
         self,
@@ -388,8 +354,7 @@ class StreamingGroups(Accumulator):
         Raises:
             InputError: As :meth:`StreamingMetrics.update`, or if a group is unknown or there is not one a sample.
         """
-        self._check_weights(weights)
-        batch = Predictions(logits, target, weights=weights)
+        batch = self._batch(logits, target, weights)
         number = self._numbers(groups, batch.num_samples)
         self._take(batch, [RowsInGroups(number, self._by_group)])
 
@@ -400,7 +365,7 @@ class StreamingGroups(Accumulator):
             InputError: If there are no samples.
         """
         self._check_samples()
-        return self._by_group.table(self.groups)
+        return self._by_group.by_name(self.groups)
 
     def _numbers(self, groups: Any, samples: int) -> Tensor:
         names = _listed(groups)

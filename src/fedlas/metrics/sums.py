@@ -1,100 +1,177 @@
-"""Sums over cells of numbers in [0, 1], exact or weighted: chunks, shards and ranks add up bit for bit.
+"""What metrics gather from chunks: weighted sums in float64, which add up over chunks, batches, shards and ranks.
 
-A float64 sum rounds after every addition, so another order gives another last digit. Whole numbers do not round: each
-term is rounded once, to a multiple of ``2**-UNIT_BITS`` (2e-10), and what is added are these multiples.
-
-With weights of samples, sums become weighted sums, added in float64, whose last digits depend on the order; ``N``
-becomes the sum of the weights. Where a formula asks how *many* samples there are (ranks, coverages one by one), the
-weights are scaled so that they average 1: the sample of weight ``w`` then counts as ``w`` samples.
+Every sample has a weight, 1 where none are passed, and ``N`` is the sum of the weights. A float64 sum rounds after
+every addition, so another order changes the last digits: sums agree within 1e-12. Where a formula asks how *many*
+samples there are (ranks, coverages one by one), weights are scaled so that they average 1: the sample of weight ``w``
+then counts as ``w`` samples.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError
+from fedlas._core.check import LARGEST, InputError, check_count, check_finite
+from fedlas.metrics.scan import Chunk, scan
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
-UNIT_BITS = 32
-"""An int64 has room for ``2**31`` terms of such units."""
-# So many terms of 2**32 units are added by float64 without rounding.
-_TERMS = 2**20
-# Up to so many cells, adding all of a new set of sums is faster than finding those that change.
-_FEW = 2**10
+Quantity = Callable[[Chunk], Tensor]
+"""From a chunk of ``n`` rows to ``(n,)``, bool or float."""
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+_ROUNDING = 1e-6
+"""Relative excess of a stored sum over what samples can give, since probabilities are rounded."""
+
+
+class Statistic(ABC):
+    """Something gathered chunk by chunk, and the table that formulas take.
+
+    Args:
+        predictions: Those to come, or others of as many classes.
+        num_bins: ``B``; statistics without bins ignore it.
+
+    Attributes:
+        takes_weights: Whether it heeds the weights of a chunk. Metrics of any other refuse predictions with weights.
+        top_label: Whether it asks chunks for ``confidence``, ``correct`` and ``weights`` alone.
+        streaming: The :class:`Sums` that replace a statistic that keeps all samples; their table is nearly the same.
+    """
+
+    takes_weights: ClassVar[bool] = False
+    top_label: ClassVar[bool] = False
+    streaming: ClassVar[type[Sums] | None] = None
+
+    def __init__(self, predictions: Any, num_bins: int) -> None:  # noqa: ARG002
+        self.num_bins = num_bins
+
+    @abstractmethod
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+
+    @abstractmethod
+    def table(self) -> Any:
+        """Return what formulas take."""
+
+    @classmethod
+    def of(cls, predictions: AnyPredictions, num_bins: int = 15) -> Self:
+        """Return the statistic of ``predictions``, gathered in one pass.
+
+        Raises:
+            InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
+                enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
+        """
+        predictions = (check_measurable if cls.top_label else check_predictions)(predictions)
+        statistic = cls(predictions, check_count("num_bins", num_bins))
+        check_takes_weights(predictions, takes_weights=cls.takes_weights)
+        scan(predictions, [statistic])
+        return statistic
+
+
+class Sums(Statistic):
+    """A statistic that is nothing but float64 sums over weighted samples, so that shards can be added up."""
+
+    takes_weights = True
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that was gathered: float64 tensors on the CPU, themselves and not copies.
+
+        Adding to each the tensor of the same name of another statistic, gathered from other rows, gives the statistic
+        of all the rows.
+        """
+
+    def possible(self, samples: float, *, weighted: bool) -> bool:  # noqa: ARG002
+        """Return whether ``samples`` samples can give these sums."""
+        return True
 
 
 class CellSums:
-    """Sums over cells: exact whole numbers, or float64 if samples have weights.
+    """Sums over cells, the first of them of the weights.
 
     Args:
         size: Number of cells.
-        weighted: Whether terms are multiplied by weights.
-        bits: Bits behind the binary point that a term keeps; 0 for counts.
+        names: What the further sums are of.
 
     Attributes:
-        values: ``(size,)`` on the CPU, int64 in units of ``2**-bits``, or float64. Adding those of two objects adds
-            their sums.
+        values: ``(1 + len(names), size)`` float64 on the CPU. Adding those of two objects adds their sums.
     """
 
-    def __init__(self, size: int, weighted: bool, *, bits: int = UNIT_BITS) -> None:
-        self.values = torch.zeros(
-            size, dtype=torch.float64 if weighted else torch.int64, device="cpu"
-        )
-        self._array: NDArray[Any] = self.values.numpy()  # the same memory
-        self._weighted = weighted
-        self._scale = 2.0**bits
+    def __init__(self, size: int, *names: str) -> None:
+        self.values = torch.zeros(1 + len(names), size, dtype=torch.float64, device="cpu")
 
-    def add(self, cell: Tensor, terms: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Add ``terms (n,)`` in ``[0, 1]``, None for ones, times ``weights (n,)``, to the cells ``cell (n,)``."""
-        whole = len(cell) <= _TERMS
-        for start in range(0, len(cell), _TERMS):
-            rows = slice(start, start + _TERMS)
-            # NumPy, because most calls have few terms and its functions start in a third of the time.
-            part = cell if whole else cell[rows]
-            values, weight = (
-                None if each is None else (each if whole else each[rows]).numpy()
-                for each in (terms, weights)
-            )
-            if self._weighted and weight is not None:
-                values = weight if values is None else values * weight
-            elif values is not None:
-                # a power of 2: exact in single precision too
-                values = np.rint(values * self._scale)
-            if len(self._array) <= _FEW:
-                sums = np.bincount(part.numpy(), values, len(self._array))
-                # the sums are whole where it is
-                np.add(self._array, sums, out=self._array, casting="unsafe")
-            else:
-                added = torch.ones_like(part) if values is None else torch.from_numpy(values)
-                self.values.index_add_(0, part, added.to(self.values.dtype))
+    def add(self, cell: Tensor, *terms: Tensor) -> None:
+        """Add to the cells ``cell (n,)`` the weights ``(n,)`` and the further terms ``(n,)``, weighted where meant."""
+        self.values.index_add_(1, cell, torch.stack(terms))
 
-    def floats(self) -> Tensor:
-        """Return the sums ``(size,)`` as float64."""
-        return self.values if self._weighted else self.values.double() / self._scale
+    def arrays(self) -> NDArray[np.float64]:
+        """Return the sums as an array that shares their memory."""
+        array: NDArray[np.float64] = self.values.numpy()
+        return array
 
-    def counts(self, samples: int, *, each: int = 1) -> bool:
-        """Return whether it can count every one of ``samples``, ``each`` times; of weights, whether they are any."""
-        possible = in_range(self.values, 0, LARGEST if self._weighted else samples)
-        return possible and (self._weighted or int(self.values.sum()) == each * samples)
+    def possible(self, samples: float, *, weighted: bool, each: int = 1) -> bool:
+        """Return whether ``samples`` samples can give these sums, ``each`` terms of a sample."""
+        count = self.values[0]
+        if weighted:
+            return in_range(self.values, 0.0, LARGEST)
+        parts = in_range(self.values, -_ROUNDING, count * (1 + _ROUNDING) + _ROUNDING)
+        return parts and in_range(count, 0.0, samples) and float(count.sum()) == each * samples
 
-    def is_part_of(self, count: CellSums) -> bool:
-        """Return whether it can be of terms in ``[0, 1]``, one for each sample that ``count`` counts."""
-        # probabilities are rounded
-        return in_range(self.floats(), 0, count.floats() * (1 + 1e-6) + 1e-6)
+
+class RowMean(Sums):
+    """Statistic: the weighted mean over all samples of a quantity of each row.
+
+    Args:
+        quantity: From a chunk to ``(n,)``.
+        between: Least and largest value of the quantity, outside of which a stored sum is refused.
+    """
+
+    def __init__(self, quantity: Quantity, between: Range = ANY) -> None:
+        self.quantity = quantity
+        self._between = between
+        self._sums = torch.zeros(2, dtype=torch.float64, device="cpu")
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        values = self.quantity(chunk).cpu().double()
+        added = torch.stack([values @ chunk.weights, chunk.weights.sum()])
+        if not bool(added.isfinite().all()):
+            check_finite("the values of a mean", values)
+        self._sums += added
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sum and the weight of the rows ``(2,)``."""
+        return {"sum": self._sums}
+
+    def possible(self, samples: float, *, weighted: bool) -> bool:
+        """Return whether ``samples`` samples can give these sums."""
+        total, count = self._sums.tolist()
+        counted = 0 <= count <= LARGEST if weighted else count == samples
+        low, high = (count * bound if count else 0.0 for bound in self._between)
+        slack = _ROUNDING * count
+        return counted and low - slack <= total <= high + slack and abs(total) < math.inf
+
+    def table(self) -> float:
+        """Return the mean so far."""
+        total, count = self._sums.tolist()
+        return float(total / count)
+
+
+def mean_of(quantity: Quantity, predictions: AnyPredictions, *, top_label: bool = False) -> float:
+    """Return the mean of a quantity of each row; with ``top_label`` of a :class:`~fedlas.TopLabel` too."""
+    rows = RowMean(quantity)
+    scan((check_measurable if top_label else check_predictions)(predictions), [rows])
+    return rows.table()
 
 
 def in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
     """Return whether all of ``values`` are from ``low`` to ``high``; NaN is not."""
     return bool(((values >= low) & (values <= high)).all())
-
-
-def has_weights(predictions: Any) -> bool:
-    """Return whether the samples of ``predictions`` have weights."""
-    return getattr(predictions, "weights", None) is not None
 
 
 def averaging_one(predictions: Any) -> Tensor | None:
@@ -108,13 +185,13 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
     return np.where(count > least, count, 1.0)
 
 
-def refuse_weights(statistic: Any) -> None:
-    """Refuse a published variant, which knows of no weights, for a ``statistic`` that has some.
+def refuse_weights(predictions: Any) -> None:
+    """Refuse a published variant, which knows of no weights, for ``predictions`` that have some.
 
     Raises:
-        InputError: If its ``weights`` are not None.
+        InputError: If their weights are not None.
     """
-    if statistic.weights is not None:
+    if getattr(predictions, "weights", None) is not None:
         fix = 'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).'
         raise InputError(
             'predictions must have no weights with variant="reference"', "weights", fix
@@ -127,9 +204,10 @@ def check_takes_weights(predictions: Any, *, takes_weights: bool) -> None:
     Raises:
         InputError: If ``predictions`` have weights and the metric does not take them.
     """
-    if has_weights(predictions) and not takes_weights:
+    weights = getattr(predictions, "weights", None)
+    if weights is not None and not takes_weights:
         raise InputError(
             "predictions must have no weights, which are not used here",
-            f"weights of {len(predictions.weights)} samples",
+            f"weights of {len(weights)} samples",
             "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
         )

@@ -5,20 +5,20 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.metrics.ece import BinSums, BinTable, mean_gap
-from fedlas.metrics.scan import METRICS, Chunk, OnePass
-from fedlas.metrics.sums import has_weights
+from fedlas.metrics.ece import BinSums, mean_gap
+from fedlas.metrics.metric import METRICS
+from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
 
 
-def label_probs_of(given: Predictions | Chunk) -> Tensor:
+def label_probs_of(rows: Predictions | Chunk) -> Tensor:
     """Return the label distributions ``(n, C)`` of a chunk or of predictions.
 
     Raises:
         InputError: If there are none.
     """
-    if given.label_probs is not None:
-        return given.label_probs
+    if rows.label_probs is not None:
+        return rows.label_probs
     raise InputError(
         "predictions must carry label_probs",
         "none",
@@ -26,35 +26,21 @@ def label_probs_of(given: Predictions | Chunk) -> Tensor:
     )
 
 
-class TrueOutcome:
+class TrueOutcome(BinSums):
     """Statistic: sums over bins of equal width, with the known P(the predicted class is right) as the outcome."""
-
-    takes_weights = True
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         label_probs_of(predictions)
-        self._weighted = has_weights(predictions)
-        self.sums = BinSums(num_bins, self._weighted)
+        super().__init__(num_bins)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        outcome = label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
-        self.sums.add(chunk.confidence, outcome, chunk.weights if self._weighted else None)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return those of the bins."""
-        return self.sums.tensors()
-
-    def possible(self, samples: int) -> bool:
-        """Return whether ``samples`` samples can give these sums."""
-        return self.sums.possible(samples)
-
-    def table(self) -> BinTable:
-        """Return sums over the bins."""
-        return self.sums.table()
+        self.add(chunk.confidence, expected_accuracy(chunk).cpu(), chunk.weights)
 
 
-_TRUE = OnePass(TrueOutcome, lambda bins: mean_gap(bins.table()))
+def expected_accuracy(chunk: Chunk) -> Tensor:
+    """Return the label probability of the predicted class ``(n,)``."""
+    return label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
 
 
 @METRICS.register(
@@ -64,7 +50,8 @@ _TRUE = OnePass(TrueOutcome, lambda bins: mean_gap(bins.table()))
     zero_if_calibrated=True,
     paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",
     needs=frozenset({"label_probs"}),
-    one_pass=_TRUE,
+    statistic=TrueOutcome,
+    formula=mean_gap,
 )
 def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """ECE free of label noise, for data whose label distributions are known, or estimated from annotators' votes.
@@ -97,4 +84,4 @@ def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> f
         >>> true_calibration_error(p)
         0.125
     """
-    return _TRUE(predictions, num_bins=num_bins)
+    return float(mean_gap(TrueOutcome.of(predictions, num_bins).table()))

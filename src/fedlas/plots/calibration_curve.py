@@ -14,7 +14,7 @@ from fedlas.metrics import reliability_bins, smooth_calibration_error
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.intervals import check_level
-from fedlas.stats.weights import effective_samples
+from fedlas.stats.proportion import effective_samples
 
 Floats = NDArray[np.float64]
 Curve = Literal["smooth", "isotonic"]

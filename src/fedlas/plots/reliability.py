@@ -24,8 +24,7 @@ from fedlas.plots.theme import (
 )
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
 from fedlas.predictions.predictions import check_measurable
-from fedlas.stats.proportion import wilson
-from fedlas.stats.weights import effective_samples
+from fedlas.stats.proportion import effective_samples, wilson
 
 Estimator = Literal["bins", "smooth", "isotonic"]
 Scale = Literal["linear", "logit"]

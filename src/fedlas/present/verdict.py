@@ -16,8 +16,8 @@ from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate, EstimateTable
 from fedlas.stats.intervals import fewest_replicates
 from fedlas.stats.noise_floor import p_said, rejects
+from fedlas.stats.proportion import effective_samples
 from fedlas.stats.two_models import compare
-from fedlas.stats.weights import effective_samples
 
 ByName = Mapping[str, Estimate]
 _MOST = 2

@@ -22,11 +22,11 @@ from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.optimism import Optimism, optimism
 from fedlas.stats.pooling import PartialPooling, partial_pooling
 from fedlas.stats.power import seeds_needed
+from fedlas.stats.proportion import effective_samples
 from fedlas.stats.ranks import RankComparison, compare_ranks
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
 from fedlas.stats.two_models import ModelDifference, PairedBootstrap, paired_bootstrap
-from fedlas.stats.weights import effective_samples
 
 __all__ = [
     "ALPHA",

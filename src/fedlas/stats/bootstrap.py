@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from fedlas._core.check import check_kinds
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
@@ -101,7 +100,7 @@ def bootstrap_interval(
         (classwise ECE, ``benchmarks/weights.py``).
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
-        if it is a mean over samples (``fedlas.metrics.row_mean.row_mean``); any other is called on one resampled
+        if it is a mean over samples (``quantity=`` of its record); any other is called on one resampled
         :class:`~fedlas.Predictions` after another.
 
     Example:
@@ -115,13 +114,15 @@ def bootstrap_interval(
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
         Methods and their Application" (1997), section 5.2, for the basic interval.
     """
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    options |= {"num_bins": num_bins, "method": method}
-    return _intervals(predictions, [METRICS[metric]], **options)[METRICS[metric].name]
+    return _intervals(
+        predictions,
+        [METRICS[metric]],
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )[METRICS[metric].name]
 
 
 @check_kinds
@@ -160,13 +161,15 @@ def bootstrap_intervals(
     """
     predictions = check_measurable(predictions)
     entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    options |= {"num_bins": num_bins, "method": method}
-    return _intervals(predictions, entries, **options)
+    return _intervals(
+        predictions,
+        entries,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )
 
 
 def _intervals(
@@ -269,10 +272,9 @@ def plain_interval(
         interval = interval_from(
             value, samples, confidence_level=confidence_level, method="percentile"
         )
-        if rows.weights is not None or rows.clusters is not None:
-            weights = rows.all_once[0]
+        if not rows.is_plain:
             low, high = weighted_share(
-                hits, weights, rows.clusters, confidence_level=confidence_level
+                hits, rows.weights, rows.clusters, confidence_level=confidence_level
             )
             return replace(interval, low=low, high=high, method="wilson")
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)

@@ -17,13 +17,13 @@ import numpy as np
 
 from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
+from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
-from fedlas.metrics.scan import AnyOnePass, Metric
 from fedlas.stats.draws import DrawPurpose, random_state
+from fedlas.stats.proportion import effective_samples
 from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import Filled, SortedClasses
-from fedlas.stats.weights import effective_samples
+from fedlas.stats.tables import SortedClasses
 
 DRAWS = 100
 """Sets of labels that are drawn; their mean is over all cells as well, so that few are enough."""
@@ -31,11 +31,11 @@ STANDARD_ERRORS = 2.0
 """How far from the observed numbers the true ones are taken to be at most."""
 
 
-def cell_bias(entry: Metric, rows: Rows) -> tuple[float, float]:
+def cell_bias(metric: Metric, rows: Rows) -> tuple[float, float]:
     """Return how much of the metric is chance, at least and at most: what labels drawn anew add to it on average.
 
     Args:
-        entry: The metric's entry in ``METRICS``.
+        metric: Its record in ``METRICS``.
         rows: The samples.
 
     Returns:
@@ -43,14 +43,12 @@ def cell_bias(entry: Metric, rows: Rows) -> tuple[float, float]:
         sums of squares alone, to which chance adds the variance whatever the truth is; to an absolute gap that is
         larger than chance it adds nothing.
     """
-    one_pass: AnyOnePass | None = entry.one_pass
-    if one_pass is None or not entry.zero_if_calibrated:
+    if not metric.zero_if_calibrated or metric.formula is None:
         return 0.0, 0.0
-    value = one_pass.value
-    if one_pass.statistic is ClasswiseSums:
-        least, most = table_bias(rows.table(_width_cells), lambda table: value(Filled(table)))
-        return max(0.0, float(least)) if entry.squares else 0.0, float(most)
-    if one_pass.statistic is EveryClass:
+    if metric.statistic is ClasswiseSums:
+        least, most = table_bias(rows.table(_width_cells), metric.formula)
+        return max(0.0, float(least)) if metric.squares else 0.0, float(most)
+    if metric.statistic is EveryClass:
         return 0.0, float(table_bias(rows.table(_mass_cells), mean_over_classes)[1])
     return 0.0, 0.0
 
@@ -161,7 +159,7 @@ def _variance(labels: Floats, count: Floats) -> Floats:
 
 def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
     """Scale sums with weights to the effective number of samples: labels of few heavy samples vary more."""
-    if rows.weights is None:
+    if not rows.are_weighted:
         return table
     effective = effective_samples(rows.weights)
     count = table.count()
@@ -190,9 +188,9 @@ def _width_cells(rows: Rows) -> ClassTable:
 def _mass_cells(rows: Rows) -> ClassTable:
     """Return the same over the bins of equal mass."""
     sums = []
-    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_samples)))).rankings():
+    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_samples)))):
         right = runs.count - runs.wrong
-        cuts = equal_mass_cuts(runs, rows.num_bins)
+        cuts = equal_mass_cuts(runs)
         sums.append([sums_between(cuts, each) for each in (runs.gaps + right, right, runs.count)])
     probs, labels, count = (np.concatenate(each, axis=1)[0] for each in zip(*sums, strict=True))
     table = ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)

@@ -6,16 +6,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk
 from fedlas.stats.rows import Floats, Integers, Rows, starts_of_runs
 
-FIXED_POINT = 2.0**30
-"""Probabilities are rounded to multiples of its inverse, 1e-9, so that float64 sums of fewer than 2**23 of them are
-exact, and do not depend on the order in which a matrix product of so many threads happens to add. With weights of
-samples they round, and depend on it in the last digits."""
 _MOST_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
 _BLOCK_SUMS = 2**23
@@ -36,21 +31,21 @@ class ClassCells:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._num_cells = rows.num_classes * rows.num_bins
-        self._fixed = _fixed_point(rows.probs)
+        self._probs = rows.probs.astype(np.float64)
         probs = rows.probs.ravel()
         # all that are beyond the first bin, and few others
         place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
         place = place[rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
         self._beyond = _Entries(index, self._cell_of(index, label), self._num_cells)
-        self._beyond_probs = self._fixed.ravel()[place][self._beyond.order] / FIXED_POINT
+        self._beyond_probs = self._probs.ravel()[place][self._beyond.order]
         every = np.arange(rows.num_samples)
         self._labels = _Entries(every, self._cell_of(every, rows.target), self._num_cells)
 
     def probs(self, weights: Floats) -> Floats:
         """Return the sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
         return self._with_first(
-            self._beyond.sums(weights, self._beyond_probs), self._class_sums(weights)
+            self._beyond.sums(weights, self._beyond_probs), weights @ self._probs
         )
 
     def counts(self, weights: Floats) -> Floats:
@@ -74,31 +69,24 @@ class ClassCells:
         """
         # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
+        weights = self._rows.weights
         cells = self._cell_of(np.arange(len(predicted)), predicted)
         start = place // len(predicted) * self._num_cells
         size = replicates * self._num_cells
-        weights = self._rows.weights
-        moved = None if weights is None else weights[row]
-        counts = np.bincount(start + self._cell_of(row, label), moved, minlength=size)
-        counts -= np.bincount(start + cells[row], moved, minlength=size)
-        counts = counts.reshape(replicates, -1) + np.bincount(
-            cells, weights, minlength=self._num_cells
-        )
-        return counts.astype(np.float64)
+        counts = np.bincount(start + self._cell_of(row, label), weights[row], minlength=size)
+        counts -= np.bincount(start + cells[row], weights[row], minlength=size)
+        every = np.bincount(cells, weights, minlength=self._num_cells)
+        return np.asarray(counts.reshape(replicates, -1) + every)
 
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:
         """Put what ``sums (R, cells)`` leave of ``totals (R, C or 1)`` into the first bin of every class."""
         by_class = sums.reshape(len(sums), self._rows.num_classes, self._rows.num_bins)
-        # Both sides are exact multiples of 1 / FIXED_POINT, so an empty first bin gets 0 and no rounding error.
         by_class[:, :, 0] = totals - by_class.sum(axis=2)
         return sums
 
     def _cell_of(self, row: Integers, label: Integers) -> Integers:
         """Return the cell of each row's probability of ``label``."""
         return label * self._rows.num_bins + self._rows.bins_of(self._rows.probs[row, label])
-
-    def _class_sums(self, weights: Floats) -> Floats:
-        return np.asarray(weights @ self._fixed / FIXED_POINT)
 
 
 class ClassBlocks:
@@ -110,8 +98,8 @@ class ClassBlocks:
         rows: The rows and the number of bins.
 
     Attributes:
-        labels: Number of labels in each cell of each block ``(M, cells)``.
-        counts: Number of rows.
+        counts: Number of rows in each cell of each block ``(M, cells)``.
+        labels: Number of labels.
         drawn: Number of labels that were drawn from the probabilities, once for each row; of few classes alone.
     """
 
@@ -124,60 +112,47 @@ class ClassBlocks:
         # Rows may come in the order of their classes, so neighbors must not be a block.
         self._block = torch.from_numpy(random.permutation(rows.num_samples) % blocks)
         self._uniforms = torch.from_numpy(random.random_sample(rows.num_samples))
-        self._sums = [
-            torch.zeros(blocks, self._classes, self._num_bins, dtype=torch.float64)
-            for _ in range(4)
-        ]
-        self._sums[2][:, :, 0] = torch.bincount(self._block, minlength=blocks)[:, None]
+        self._sums = torch.zeros(4, blocks * cells, dtype=torch.float64)
         self._totals = torch.zeros(blocks, self._classes, dtype=torch.float64)
-        _, self.labels, self.counts, self.drawn = (
-            each.view(blocks, -1).numpy() for each in self._sums
-        )
+        shape = (blocks, self._classes, self._num_bins)
+        first = self._sums.view(4, *shape)[..., 0]
+        first[0] = torch.bincount(self._block, minlength=blocks)[:, None]
+        self._first_probs = first[1]
+        self.counts, self._probs, self.labels, self.drawn = self._sums.view(4, blocks, -1).numpy()
 
     @cached_property
     def probs(self) -> Floats:
         """Sum of the class's probability; asked for when all rows are in."""
-        self._sums[0][:, :, 0] += self._totals
-        return self._sums[0].view(len(self._totals), -1).numpy()
+        self._first_probs += self._totals
+        return self._probs
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         rows = len(chunk.target)
         classes = self._classes
         num_bins = self._num_bins
-        block = self._block[:rows]
-        uniforms = self._uniforms[:rows]
-        self._block, self._uniforms = self._block[rows:], self._uniforms[rows:]
+        block, self._block = self._block[:rows], self._block[rows:]
+        uniforms, self._uniforms = self._uniforms[:rows], self._uniforms[rows:]
         probs = chunk.probs.cpu()
-        exact = torch.from_numpy(_fixed_point(probs.numpy()) / FIXED_POINT)
-        all_probs, all_labels, all_counts, all_drawn = self._sums
+        exact = probs.double()
         # All probabilities go to the first bin, in a table of their own; then those beyond it move to theirs.
         self._totals.index_add_(0, block, exact)
-        place = np.flatnonzero(probs.numpy() > 0.99 / num_bins)
+        place = torch.from_numpy(np.flatnonzero(probs.numpy() > 0.99 / num_bins))
         row = place // classes
-        start = (block.numpy()[row] * classes + place - row * classes) * num_bins
-        bins = width_bin(probs.reshape(-1)[place], num_bins).numpy()
-        for sums, terms in (
-            (all_probs, exact.reshape(-1)[place]),
-            (all_counts, torch.ones(len(place)).double()),
-        ):
-            sums.view(-1).index_add_(0, torch.from_numpy(start + bins), terms)
-            sums.view(-1).index_add_(0, torch.from_numpy(start), -terms)
-        labels = [(all_labels, chunk.target.unsqueeze(1))]
+        start = (block[row] * classes + place - row * classes) * num_bins
+        beyond = probs.reshape(-1)[place]
+        terms = torch.stack([torch.ones(len(place), dtype=torch.float64), beyond.double()])
+        self._sums[:2].index_add_(1, start + width_bin(beyond, num_bins), terms)
+        self._sums[:2].index_add_(1, start, -terms)
+        labels = [chunk.target.unsqueeze(1)]
         if classes < FEW_CLASSES:
             total = exact.cumsum(dim=1)
             above = torch.searchsorted(total, (uniforms * total[:, -1]).unsqueeze(1), right=True)
-            labels.append((all_drawn, above.clamp_(max=classes - 1)))
-        for sums, label in labels:
-            cell = (block.unsqueeze(1) * classes + label) * num_bins + width_bin(
-                probs.gather(1, label), num_bins
-            )
-            sums.view(-1).index_add_(0, cell.squeeze(1), torch.ones(rows, dtype=torch.float64))
-
-
-def _fixed_point(probs: NDArray[np.floating]) -> Floats:
-    fixed = probs * np.float64(FIXED_POINT)
-    return np.rint(fixed, out=fixed)
+            labels.append(above.clamp_(max=classes - 1))
+        for sums, label in zip(self._sums[2:], labels, strict=False):
+            cell = (block.unsqueeze(1) * classes + label) * num_bins
+            cell += width_bin(probs.gather(1, label), num_bins)
+            sums.index_add_(0, cell.squeeze(1), torch.ones(rows, dtype=torch.float64))
 
 
 class _Entries:

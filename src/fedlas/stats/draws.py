@@ -17,7 +17,7 @@ import torch
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import (
     GroupsRedrawn,
@@ -27,7 +27,7 @@ from fedlas.stats.replicates import (
     Resampled,
     Turned,
 )
-from fedlas.stats.rows import Floats, Rows, rows_of
+from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import knows_groups, replicate_values
 
 BLOCK = 2**18
@@ -64,7 +64,7 @@ def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
     predictions = check_measurable(predictions)
     weights = predictions.weights
     if weights is not None and not bool(weights.all()):
-        predictions = rows_of(predictions, weights.nonzero().squeeze(1))
+        predictions = predictions.rows(weights.nonzero().squeeze(1))
     if predictions.num_samples < 2:
         raise InputError(
             "predictions must hold at least 2 samples", 1, "One sample has no spread: use more."

@@ -10,9 +10,9 @@ from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluate import default_metrics, entries_of, lacking, values_of
+from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import (
     AnyPredictions,
@@ -24,14 +24,20 @@ from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
-from fedlas.stats.gap_tests import GAPS, observed_gaps
-from fedlas.stats.influence import area_interval, influence_of, standard_error
-from fedlas.stats.intervals import ALPHA, check_bootstrap, check_level, fewest_replicates
-from fedlas.stats.joint import NullReplicates
+from fedlas.stats.intervals import (
+    ALPHA,
+    area_interval,
+    check_bootstrap,
+    check_level,
+    fewest_replicates,
+    influence_of,
+    normal_interval,
+    standard_error,
+)
+from fedlas.stats.joint import GAPS, NullReplicates, observed_gaps
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
-from fedlas.stats.tables import mean_quantity
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
@@ -171,12 +177,14 @@ def estimates(
     names = (
         [entry.name for entry in default_metrics(predictions)] if metrics is None else list(metrics)
     )
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    return estimated(predictions, names, num_bins=num_bins, **options)[0]
+    return estimated(
+        predictions,
+        names,
+        num_bins=num_bins,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )[0]
 
 
 def class_estimates(
@@ -219,12 +227,15 @@ def class_estimates(
         (True, 0.0, True)
     """
     predictions = check_predictions(predictions)
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    return estimated(predictions, [], num_bins=num_bins, by_class=True, **options)[1]
+    return estimated(
+        predictions,
+        [],
+        num_bins=num_bins,
+        by_class=True,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )[1]
 
 
 @on_one_thread
@@ -265,9 +276,8 @@ def estimated(
         values = values_of(predictions, asked, num_bins)
 
     # What most need is computed in one pass.
-    means = [quantity for entry in entries if (quantity := mean_quantity(entry, rows))]
-    statistics = {getattr(entry.one_pass, "statistic", None) for entry in entries}
-    if not (by_class or ClasswiseSums in statistics):
+    means = [metric.quantity for metric in entries if metric.quantity is not None]
+    if not (by_class or ClasswiseSums in {metric.statistic for metric in entries}):
         rows.gather([*means, confidence_of])
     elif rows.are_many:
         rows.gather([*means, confidence_of], ClassBlocks)
@@ -378,6 +388,13 @@ def _estimate(
     )
 
 
+def share_estimate(value: float, error: float, confidence_level: float) -> Estimate:
+    """Return a number in ``[0, 1]`` with its normal interval."""
+    ends = normal_interval(value, error, confidence_level=confidence_level)
+    low = max(ends.low, 0.0)
+    return Estimate(value, low, min(ends.high, 1.0), confidence_level=confidence_level)
+
+
 def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
     """Check a number of replicates before anything long begins.
 
@@ -406,4 +423,4 @@ def is_calibration_error(metric: str) -> bool:
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
-    return [name for name in metrics if name in METRICS and not lacking(METRICS[name], predictions)]
+    return [name for name in metrics if name in METRICS and not METRICS[name].lacks(predictions)]

@@ -1,14 +1,18 @@
-"""From the metric of bootstrap replicates to a confidence interval."""
+"""Confidence intervals: of bootstrap replicates, of normal numbers, and of metrics that know how samples move them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
-from fedlas.stats.rows import Floats
+from fedlas.metrics.metric import Metric
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.stats.rows import Floats, Integers
 
 Bounds = tuple[float, float]
 METHODS = ("auto", "percentile", "basic", "centered")
@@ -166,3 +170,89 @@ def fewest_replicates(confidence_level: float) -> int:
 def _tail_rank(replicates: int, confidence_level: float) -> int:
     # For the same reason 19 replicates would have no rank at level 0.9: the product is a little below 1.
     return math.floor((replicates + 1) * (1.0 - confidence_level) / 2.0 + 1e-9)
+
+
+def z_score(confidence_level: float) -> float:
+    """Return how many standard deviations a normal interval of this level reaches to each side."""
+    return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
+
+
+def student_score(confidence_level: float, degrees: float) -> float:
+    """Return how many standard errors Student's interval of this level reaches to each side.
+
+    Source:
+        The expansion of Abramowitz and Stegun 26.7.5, within 1e-3 from 4 degrees of freedom on.
+    """
+    z = z_score(confidence_level)
+    first = (z**3 + z) / 4.0
+    second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
+    third = (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0
+    fourth = (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0
+    return z + first / degrees + second / degrees**2 + third / degrees**3 + fourth / degrees**4
+
+
+def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
+    """Return ``value`` with ``z`` standard errors to both sides."""
+    reach = z_score(confidence_level) * error
+    return Interval(
+        value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal"
+    )
+
+
+def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
+    """Return how much each sample moves a metric ``(N,)``; None if the metric does not know."""
+    influence = entry.influence
+    if influence is None or not isinstance(predictions, Predictions):
+        return None
+    values: Floats | None = influence(predictions)
+    return values
+
+
+def standard_error(influence: Floats, predictions: AnyPredictions) -> float:
+    """Return the standard error of a metric from the influence of each sample, summed over clusters."""
+    if predictions.clusters is None:
+        return math.sqrt(float(influence @ influence))
+    number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
+    sums = np.bincount(number, influence)
+    return math.sqrt(float(sums @ sums) * len(sums) / max(len(sums) - 1, 1))
+
+
+def area_interval(
+    area: float,
+    error: float,
+    influence: Floats,
+    target: Integers,
+    *,
+    clusters: Integers | None = None,
+    confidence_level: float,
+) -> Bounds:
+    """Return the ends of the interval of an area under ROC curves: Student's, on the scale of log-odds.
+
+    Args:
+        area: The area, in ``[0, 1]``.
+        error: Its standard error, DeLong's.
+        influence: How much each sample moves it ``(N,)``.
+        target: Outcome of each sample ``(N,)``.
+        clusters: Cluster of each sample ``(N,)``; None: each is alone.
+        confidence_level: In ``(0, 1)``.
+
+    Note:
+        With few events the area is skewed and its error uncertain: ``z`` errors to both sides hold the area in 88 %
+        of test sets with 11 events (``results/coverage.md``). An area of 0 or 1 has no error; its other end is the one
+        that as many samples as the rarest outcome has would show in so few test sets.
+    """
+    count = np.unique(target, return_counts=True)[1]
+    if area in (0.0, 1.0) or error == 0.0:
+        end = (0.5 - confidence_level / 2.0) ** (1.0 / int(count.min()))
+        return {1.0: (end, 1.0), 0.0: (0.0, 1.0 - end)}.get(area, (area, area))
+    # Welch's degrees of freedom: the variance is a sum of one for each outcome.
+    variance = np.bincount(np.unique(target, return_inverse=True)[1], influence**2)
+    several = count > 1
+    parts = variance[several] ** 2 / (count[several] - 1)
+    degrees = max(float(variance.sum() ** 2 / parts.sum()), 1.0) if parts.any() else 1.0
+    if clusters is not None:
+        degrees = min(degrees, max(len(np.unique(clusters)) - 1, 1))
+    middle = math.log(area / (1.0 - area))
+    reach = student_score(confidence_level, degrees) * error / (area * (1.0 - area))
+    low, high = (0.5 + 0.5 * math.tanh(end / 2.0) for end in (middle - reach, middle + reach))
+    return low, high

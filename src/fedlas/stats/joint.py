@@ -1,11 +1,14 @@
-"""One p-value for several tests of the same hypothesis: the min-p of Westfall and Young."""
+"""One p-value for several tests of the same hypothesis: the min-p of Westfall and Young; two tests of gaps."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_numbers, describe
-from fedlas.stats.rows import Floats
+from fedlas.stats.replicates import Replicates
+from fedlas.stats.rows import Floats, Rows
 
 _DIGITS = 9
 """Decimals in which statistics count as equal: what differs less was rounded in another order."""
@@ -107,3 +110,33 @@ def _rank_from_top(values: Floats) -> Floats:
     """Return how many of ``values (R,)`` are at least as large as each, itself included."""
     ordered = np.sort(values)
     return len(values) - np.searchsorted(ordered, values, side="left").astype(np.float64)
+
+
+def _gap_statistics(gaps: Floats, confidence: Floats) -> dict[str, Floats]:
+    """Return mean and Spiegelhalter's z of gaps ``(R, G)`` at confidences ``(G,)``, without their scale."""
+    return {
+        "confidence": np.abs(gaps.sum(axis=1)),
+        "spiegelhalter": np.abs(gaps @ (1.0 - 2.0 * confidence)),
+    }
+
+
+def _statistic(name: str) -> Callable[[Replicates], Floats]:
+    return lambda block: _gap_statistics(block.gaps, block.groups.confidence)[name]
+
+
+GAPS: Mapping[str, Callable[[Replicates], Floats]] = {
+    name: _statistic(name) for name in ("confidence", "spiegelhalter")
+}
+"""The statistics of a block of replicates, by name."""
+
+
+def observed_gaps(rows: Rows) -> dict[str, float]:
+    """Return the same statistics of the rows themselves, by name."""
+    groups = rows.groups if rows.are_many else rows.singles
+    gaps = groups.count * groups.confidence - groups.right
+    if rows.are_weighted:
+        gaps = gaps * rows.weights[rows.order]
+    return {
+        name: float(value[0])
+        for name, value in _gap_statistics(gaps[None], groups.confidence).items()
+    }

@@ -12,7 +12,7 @@ from fedlas._core.check import check_choice, check_count, check_kinds, check_num
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.rows import Floats

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import check_count, check_number
+from fedlas._core.check import InputError, as_numbers, check_count, check_number, describe
 from fedlas.stats.intervals import check_level
-from fedlas.stats.weights import effective_samples
 
 
 def clopper_pearson(
@@ -177,25 +176,6 @@ def paired_shares(
     )
 
 
-def z_score(confidence_level: float) -> float:
-    """Return how many standard deviations a normal interval of this level reaches to each side."""
-    return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
-
-
-def student_score(confidence_level: float, degrees: float) -> float:
-    """Return how many standard errors Student's interval of this level reaches to each side.
-
-    Source:
-        The expansion of Abramowitz and Stegun 26.7.5, within 1e-3 from 4 degrees of freedom on.
-    """
-    z = z_score(confidence_level)
-    first = (z**3 + z) / 4.0
-    second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
-    third = (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0
-    fourth = (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0
-    return z + first / degrees + second / degrees**2 + third / degrees**3 + fourth / degrees**4
-
-
 def two_sided(z: float) -> float:
     """Return the two-sided p-value of a standard normal statistic."""
     return math.erfc(abs(z) / math.sqrt(2.0))
@@ -262,3 +242,36 @@ def _binomial(number: int, share: float) -> NDArray[np.float64]:
     return np.asarray(
         np.exp(coefficients + counts * math.log(share) + (number - counts) * math.log1p(-share))
     )
+
+
+def effective_samples(weights: Any) -> float:
+    """Return ``(sum w)**2 / sum w**2``: equally many samples of one weight give a mean as precise.
+
+    Args:
+        weights: ``(N,)``, at least 0, not all 0; a tensor or an array.
+
+    Returns:
+        A number in ``[1, N]``; ``N`` if all weights are equal.
+
+    Raises:
+        InputError: If they are no such weights.
+
+    Example:
+        >>> effective_samples([1.0, 1.0, 1.0, 1.0]), effective_samples([2.0, 0.0, 0.0, 0.0])
+        (4.0, 1.0)
+
+    Source:
+        Kish, "Survey Sampling" (1965), section 11.2; for importance weights Kong, "A note on importance sampling using
+        standardized weights" (1992).
+    """
+    values = as_numbers(weights)
+    if (
+        values.ndim != 1
+        or not len(values)
+        or not (values >= 0).all()
+        or not 0 < values.max() < np.inf
+    ):
+        fix = "Pass one weight for each sample."
+        raise InputError("weights must be (N,), at least 0, not all 0", describe(weights), fix)
+    values = values / values.max()  # squares of large and small weights stay numbers
+    return float(values.sum() ** 2 / (values**2).sum())

@@ -21,10 +21,11 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.metrics.classwise import ClassTable
+from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.class_cells import FEW_CLASSES, ClassBlocks, ClassCells
-from fedlas.stats.rows import Floats, Groups, Integers, Quantity, Rows, rows_of
+from fedlas.stats.rows import Floats, Groups, Integers, Rows
 
 T = TypeVar("T")
 
@@ -39,15 +40,18 @@ class Replicates(ABC):
         counts: How much each group counts ``(R or 1, G)``; adds up to ``N``. That is how often its rows occur or, if
             rows have weights, so many times their weights, scaled.
         right: The same for rows whose predicted class is the label ``(R, G)``.
-        squares: Sum of the squared weights of every occurrence of a row ``(R or 1, G)``; None if rows have no weights.
+        squares: Sum of the squared weights of every occurrence of a row ``(R or 1, G)``.
     """
 
-    rows: Rows
-    groups: Groups
-    size: int
     counts: Floats
     right: Floats
-    squares: Floats | None = None
+    squares: Floats
+
+    def __init__(self, rows: Rows, groups: Groups, size: int) -> None:
+        self.rows = rows
+        self.groups = groups
+        self.size = size
+        self._tables: dict[Any, Any] = {}
 
     @cached_property
     def gaps(self) -> Floats:
@@ -56,8 +60,8 @@ class Replicates(ABC):
 
     @property
     def expected_right(self) -> Floats:
-        """Sum of the label probabilities of the predicted class ``(R or 1, G)``."""
-        return self.counts * self.rows.expected_right(self.groups)
+        """Sum of the label probabilities of the predicted class ``(R or 1, G)``; the confidence if labels are drawn."""
+        return self.counts * self.groups.confidence
 
     def mean(self, _quantity: Quantity) -> Floats | None:
         """Mean over the rows of a quantity of each ``(R,)``; None where labels that were drawn change it."""
@@ -82,43 +86,31 @@ class Replicates(ABC):
         """Forget the tables: they refer to the block, which would stay in memory until cycles are collected."""
         self._tables.clear()
 
-    @cached_property
-    def _tables(self) -> dict[Any, Any]:
-        return {}
+    def _class_table(
+        self, probs: Floats, labels: Floats, counts: Callable[[], Floats]
+    ) -> ClassTable:
+        return ClassTable(probs, labels, counts, self.rows.num_samples, self.rows.num_classes)
 
 
-class Resampled(Replicates):
-    """Rows drawn with replacement.
+class RowReplicates(Replicates):
+    """Replicates of single rows: every row once, unless they are drawn.
 
     Args:
-        rows: What was drawn from.
-        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N`` unless clusters were drawn.
+        rows: The rows with their own labels.
+        size: ``R``.
     """
 
-    def __init__(self, rows: Rows, times: Floats) -> None:
-        self.rows = rows
-        self.groups = rows.singles
-        self.size = len(times)
-        self._times = times
+    def __init__(self, rows: Rows, size: int) -> None:
+        super().__init__(rows, rows.singles, size)
 
-    @cached_property
+    @property
     def weights(self) -> Floats:
-        """How often each row was drawn ``(R, N)``, in the order of the rows, times its weight."""
-        return self._times if self._of_rows is None else self._times * self._of_rows
-
-    @cached_property
-    def _of_rows(self) -> Floats | None:
-        """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
-        weights = self.rows.weights
-        if weights is None and self.rows.clusters is None:
-            return None
-        weights = self.rows.all_once[0] if weights is None else weights
-        scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._times, weights)
-        return scale[:, None] * weights
+        """How much each row counts ``(R or 1, N)``, in the order of the rows."""
+        return self.rows.weights[None]
 
     @property
     def labels(self) -> Integers:
-        """The rows' own labels ``(1, N)``, in the order of the rows."""
+        """The labels ``(R or 1, N)``, in the order of the rows."""
         return self.rows.target[None]
 
     @cached_property
@@ -127,16 +119,63 @@ class Resampled(Replicates):
         return self.weights.take(self.rows.order, axis=1)
 
     @cached_property
+    def squares(self) -> Floats:  # type: ignore[override]
+        """Of every row once ``(1, N)``."""
+        return self.counts**2
+
+    @property
+    def class_table(self) -> ClassTable:
+        """Of the labels of the replicates; probabilities and rows are those of every row once."""
+        cells = self.rows.table(ClassCells)
+        probs = self.rows.table(_probs_once)
+        labels = self._class_labels(cells, probs)
+        return self._class_table(probs, labels, lambda: cells.counts(self.weights))
+
+    def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
+        """Return the labels of every class and bin ``(R, cells)``."""
+        raise NotImplementedError
+
+
+class Resampled(RowReplicates):
+    """Rows drawn with replacement.
+
+    Args:
+        rows: What was drawn from.
+        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N`` unless clusters were drawn.
+    """
+
+    def __init__(self, rows: Rows, times: Floats) -> None:
+        super().__init__(rows, len(times))
+        self._times = times
+
+    @cached_property
+    def weights(self) -> Floats:
+        """How often each row was drawn ``(R, N)``, in the order of the rows, times its weight."""
+        return self._times if self.rows.is_plain else self._times * self._of_rows
+
+    @cached_property
+    def _of_rows(self) -> Floats:
+        """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
+        weights = self.rows.weights
+        scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._times, weights)
+        return scale[:, None] * weights
+
+    @cached_property
     def right(self) -> Floats:  # type: ignore[override]
         """With the rows' own labels."""
         return self.counts * self.groups.right
 
     @cached_property
-    def squares(self) -> Floats | None:  # type: ignore[override]
+    def squares(self) -> Floats:  # type: ignore[override]
         """Of every draw."""
-        if self.rows.weights is None or self._of_rows is None:
-            return None
+        if not self.rows.are_weighted:
+            return self.counts
         return (self.weights * self._of_rows).take(self.rows.order, axis=1)
+
+    @property
+    def expected_right(self) -> Floats:
+        """Of the rows' own label probabilities."""
+        return self.counts * self.rows.expected_right(self.groups)
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the weighted mean ``(R,)``; the quantity is computed once."""
@@ -149,21 +188,18 @@ class Resampled(Replicates):
         """Of the drawn rows."""
         cells = self.rows.table(ClassCells)
         weights = self.weights
-        rows = self.rows
-        probs = cells.probs(weights)
-        labels = cells.labels(weights)
-        return ClassTable(
-            probs, labels, lambda: cells.counts(weights), rows.num_samples, rows.num_classes
+        return self._class_table(
+            cells.probs(weights), cells.labels(weights), lambda: cells.counts(weights)
         )
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield every replicate with its rows copied as often as they were drawn."""
         for times in self._times:
             index = np.repeat(np.arange(len(times)), times.astype(np.int64))
-            yield rows_of(self.rows.predictions, torch.from_numpy(index))
+            yield self.rows.predictions.rows(torch.from_numpy(index))
 
 
-class Turned(Replicates):
+class Turned(RowReplicates):
     """Gaps between probability and label that keep or change their sign, all of a cluster together (wild bootstrap).
 
     Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
@@ -174,25 +210,8 @@ class Turned(Replicates):
     """
 
     def __init__(self, rows: Rows, signs: Floats) -> None:
-        self.rows = rows
-        self.groups = rows.singles
-        self.size = len(signs)
+        super().__init__(rows, len(signs))
         self.signs = signs
-
-    @property
-    def weights(self) -> Floats:
-        """Every row once ``(1, N)``, in the order of the rows, times its weight."""
-        return self.rows.all_once
-
-    @property
-    def labels(self) -> Integers:
-        """The rows' own labels ``(1, N)``, in the order of the rows."""
-        return self.rows.target[None]
-
-    @cached_property
-    def counts(self) -> Floats:  # type: ignore[override]
-        """Every row once ``(1, N)``, times its weight."""
-        return self.weights.take(self.rows.order, axis=1)
 
     @cached_property
     def right(self) -> Floats:  # type: ignore[override]
@@ -201,27 +220,9 @@ class Turned(Replicates):
         gaps = confidence - self.counts * self.groups.right
         return confidence - gaps * self.signs.take(self.rows.order, axis=1)
 
-    @property
-    def squares(self) -> Floats | None:  # type: ignore[override]
-        """Of every row once ``(1, N)``."""
-        return None if self.rows.weights is None else self.counts**2
-
-    @property
-    def expected_right(self) -> Floats:
-        """The confidence itself."""
-        return self.counts * self.groups.confidence
-
-    @property
-    def class_table(self) -> ClassTable:
-        """Of the turned gaps of every class."""
-        rows = self.rows
-        cells = rows.table(ClassCells)
+    def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
         signed = self.weights * self.signs
-        probs = rows.table(_probs_once)
-        labels = probs - (cells.probs(signed) - cells.labels(signed))
-        return ClassTable(
-            probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes
-        )
+        return probs - (cells.probs(signed) - cells.labels(signed))
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Refuse: a metric that is called on predictions needs labels.
@@ -234,7 +235,7 @@ class Turned(Replicates):
         raise InputError(expected, "a function of predictions", fix)
 
 
-class Redrawn(Replicates):
+class Redrawn(RowReplicates):
     """Labels drawn from the model's own probabilities, so that in these replicates it is perfectly calibrated.
 
     Args:
@@ -243,15 +244,8 @@ class Redrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
-        self.rows = rows
-        self.groups = rows.singles
-        self.size = len(uniforms)
+        super().__init__(rows, len(uniforms))
         self._uniforms = uniforms
-
-    @property
-    def weights(self) -> Floats:
-        """Every row once ``(1, N)``, in the order of the rows, times its weight."""
-        return self.rows.all_once
 
     @cached_property
     def labels(self) -> Integers:
@@ -259,50 +253,20 @@ class Redrawn(Replicates):
         return self.rows.draw(self._uniforms)
 
     @cached_property
-    def counts(self) -> Floats:  # type: ignore[override]
-        """Every row once ``(1, N)``, times its weight."""
-        return (
-            self.weights
-            if self.rows.weights is None
-            else self.weights.take(self.rows.order, axis=1)
-        )
-
-    @cached_property
     def right(self) -> Floats:  # type: ignore[override]
         """Without drawing the label itself, which costs much more."""
         # Rows.draw compares the same numbers, so both agree on which predictions are right.
-        correct = (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)
-        return correct.astype(np.float64) if self.rows.weights is None else self.counts * correct
+        return self.counts * (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)
 
-    @property
-    def squares(self) -> Floats | None:  # type: ignore[override]
-        """Of every row once ``(1, N)``."""
-        return None if self.rows.weights is None else self.counts**2
-
-    @property
-    def expected_right(self) -> Floats:
-        """The confidence itself: the known probabilities are those of the labels that were drawn."""
-        return self.counts * self.groups.confidence
-
-    @property
-    def class_table(self) -> ClassTable:
-        """Of the drawn labels; probabilities and rows are those of every row once."""
-        rows = self.rows
-        cells = self.rows.table(ClassCells)
-        labels = cells.drawn_labels(*rows.draw_others(self._uniforms), self.size)
-        probs = rows.table(_probs_once)
-        return ClassTable(
-            probs, labels, lambda: cells.counts(rows.all_once), rows.num_samples, rows.num_classes
-        )
+    def _class_labels(self, cells: ClassCells, _probs: Floats) -> Floats:
+        return cells.drawn_labels(*self.rows.draw_others(self._uniforms), self.size)
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Yield every replicate: the same logits with its labels, and the probabilities as the known ones."""
         predictions = self.rows.predictions
         if isinstance(predictions, TopLabel):
-            yield from (
-                TopLabel(predictions.confidence, labels == 0, predictions.weights)
-                for labels in self.labels
-            )
+            for labels in self.labels:
+                yield TopLabel(predictions.confidence, labels == 0, predictions.weights)
             return
         label_probs = None if predictions.label_probs is None else predictions.probs
         for labels in self.labels:
@@ -310,7 +274,7 @@ class Redrawn(Replicates):
 
 
 def _probs_once(rows: Rows) -> Floats:
-    return rows.table(ClassCells).probs(rows.all_once)
+    return rows.table(ClassCells).probs(rows.weights[None])
 
 
 class GroupsResampled(Replicates):
@@ -332,13 +296,16 @@ class GroupsResampled(Replicates):
         blocks: np.random.RandomState,
         normal: Floats,
     ) -> None:
-        self.rows = rows
-        self.groups = rows.groups
-        self.size = len(counts)
-        self.counts = counts
+        super().__init__(rows, rows.groups, len(counts))
+        self.counts = self.squares = counts
         self.right = right
         self._blocks = blocks
         self._normal = normal
+
+    @property
+    def expected_right(self) -> Floats:
+        """Of the rows' own label probabilities."""
+        return self.counts * self.rows.expected_right(self.groups)
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
@@ -349,15 +316,11 @@ class GroupsResampled(Replicates):
     def class_table(self) -> ClassTable:
         """Of the blocks that were drawn."""
         sums = class_blocks(self.rows)
-        rows = self.rows
         number = len(sums.probs)
-        times = self._blocks.multinomial(
-            number, np.full(number, 1 / number), size=self.size
-        ).astype(np.float64)
-        probs = times @ sums.probs
-        labels = times @ sums.labels
-        return ClassTable(
-            probs, labels, lambda: times @ sums.counts, rows.num_samples, rows.num_classes
+        drawn = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
+        times = drawn.astype(np.float64)
+        return self._class_table(
+            times @ sums.probs, times @ sums.labels, lambda: times @ sums.counts
         )
 
 
@@ -371,38 +334,24 @@ class GroupsRedrawn(Replicates):
     """
 
     def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
-        self.rows = rows
-        self.groups = rows.groups
-        self.size = len(right)
-        self.counts = rows.groups.count[None]
+        super().__init__(rows, rows.groups, len(right))
+        self.counts = self.squares = rows.groups.count[None]
         self.right = right
         self._random = random
-
-    @property
-    def expected_right(self) -> Floats:
-        """The confidence itself: the known probabilities are those of the labels that were drawn."""
-        return self.counts * self.groups.confidence
 
     @cached_property
     def class_table(self) -> ClassTable:
         """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
         sums = class_blocks(self.rows)
-        rows = self.rows
         counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
-        if rows.num_classes < FEW_CLASSES:
+        if self.rows.num_classes < FEW_CLASSES:
             signs = self._random.standard_normal((self.size, len(sums.probs)))
             labels = probs + signs @ (sums.drawn - sums.probs)
         else:
-            share = np.clip(
-                np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0), 0.0, 1.0
-            )
+            share = np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0).clip(0, 1)
             size = (self.size, len(counts))
-            labels = self._random.binomial(counts.astype(np.int64), share, size=size).astype(
-                np.float64
-            )
-        return ClassTable(
-            probs[None], labels, lambda: counts[None], rows.num_samples, rows.num_classes
-        )
+            labels = self._random.binomial(counts.astype(np.int64), share, size=size)
+        return self._class_table(probs[None], labels.astype(np.float64), lambda: counts[None])
 
 
 def class_blocks(rows: Rows) -> ClassBlocks:

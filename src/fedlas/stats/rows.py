@@ -15,15 +15,14 @@ from torch import Tensor
 
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.ranking import starts_of_ties
-from fedlas.metrics.scan import Chunk, Statistic, scan
-from fedlas.metrics.sums import averaging_one
-from fedlas.metrics.true_error import label_probs_of
+from fedlas.metrics.scan import Chunk, Gathers, scan
+from fedlas.metrics.sums import Quantity, averaging_one
+from fedlas.metrics.true_error import expected_accuracy
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Quantity = Callable[[Chunk], Tensor]
 T = TypeVar("T")
 MANY_SAMPLES = 2**13
 MANY_PROBS = 2**22
@@ -100,7 +99,17 @@ class Rows:
     def are_many(self) -> bool:
         """Whether replicates draw groups of rows: there are many, without weights and clusters."""
         many = self.num_samples >= MANY_SAMPLES or self.num_samples * self.num_classes > MANY_PROBS
-        return many and self.weights is None and self.clusters is None
+        return many and self.is_plain
+
+    @property
+    def are_weighted(self) -> bool:
+        """Whether samples have weights."""
+        return self.predictions.weights is not None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether samples are independent and count once each."""
+        return not self.are_weighted and self.clusters is None
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
         """Return ``quantity`` of each row ``(N, ...)`` in its own dtype; cached after one pass over the logits."""
@@ -108,7 +117,7 @@ class Rows:
         return self._columns[quantity]
 
     def gather(
-        self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Statistic]
+        self, quantities: Iterable[Quantity], *statistics: Callable[[Rows], Gathers]
     ) -> None:
         """Compute the columns of several quantities, and make and fill ``statistics``, in one pass."""
         columns = {
@@ -131,10 +140,10 @@ class Rows:
         return self._means[quantity]
 
     @cached_property
-    def weights(self) -> Floats | None:
-        """Weights ``(N,)`` that average 1; None if every row counts once."""
+    def weights(self) -> Floats:
+        """Weights ``(N,)`` that average 1."""
         weights = averaging_one(self.predictions)
-        return None if weights is None else weights.numpy()
+        return np.ones(self.num_samples) if weights is None else weights.numpy()
 
     @cached_property
     def clusters(self) -> Integers | None:
@@ -146,11 +155,6 @@ class Rows:
     def num_units(self) -> int:
         """How many clusters, or rows, are drawn."""
         return self.num_samples if self.clusters is None else int(self.clusters.max()) + 1
-
-    @property
-    def all_once(self) -> Floats:
-        """How much each row counts if all are there once ``(1, N)``: 1, or its weight."""
-        return np.ones((1, self.num_samples)) if self.weights is None else self.weights[None]
 
     @cached_property
     def confidence(self) -> NDArray[Any]:
@@ -213,7 +217,7 @@ class Rows:
 
     def expected_right(self, groups: Groups) -> Floats:
         """Return the mean label probability of the predicted class in each group ``(G,)``; needs ``label_probs``."""
-        outcome = self.column(_expected_outcome)[self.order].astype(np.float64)
+        outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
     def table(self, make: Callable[[Rows], T]) -> T:
@@ -286,11 +290,6 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     return low - first
 
 
-def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
-    """Return the rows ``index`` of everything that ``predictions`` hold."""
-    return predictions.rows(index)
-
-
 def starts_of_runs(values: NDArray[Any]) -> Integers:
     """Return where runs of equal values begin, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
@@ -304,7 +303,3 @@ def confidence_of(chunk: Chunk) -> Tensor:
 def probs_of(chunk: Chunk) -> Tensor:
     """Quantity: the probability of each class ``(n, C)``."""
     return chunk.probs
-
-
-def _expected_outcome(chunk: Chunk) -> Tensor:
-    return label_probs_of(chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)

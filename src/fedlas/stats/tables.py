@@ -1,6 +1,6 @@
 """What metrics are computed from, for a block of replicates: the same tables as a statistic gives, with a leading axis.
 
-A metric's formula (:attr:`fedlas.metrics.OnePass.value`) takes either. A metric whose statistic has no table here is
+A metric's formula takes either. A metric whose statistic has no table here is
 called on the :class:`~fedlas.Predictions` of one replicate after another: right, but as slow as the metric is.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,97 +20,64 @@ from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.ece import BinTable, EqualWidth
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.grids import FineGrid, class_probs
-from fedlas.metrics.ranking import equal_mass_gaps_of_rows, starts_of_ties
-from fedlas.metrics.row_mean import mean_of_rows
-from fedlas.metrics.scan import AnyOnePass, Metric, Statistic
+from fedlas.metrics.metric import Metric
+from fedlas.metrics.ranking import starts_of_ties
 from fedlas.metrics.smooth import Spectra, smooth_calibration_error
+from fedlas.metrics.sums import Statistic
 from fedlas.metrics.true_error import TrueOutcome
-from fedlas.predictions import Predictions
-from fedlas.stats.replicates import Redrawn, Replicates, Resampled, Turned
-from fedlas.stats.rows import Floats, Integers, Quantity, Rows
+from fedlas.stats.replicates import Replicates, Turned
+from fedlas.stats.rows import Floats, Integers, Rows
 
-T = TypeVar("T")
 _FREQUENCIES = 2**11
 """Of the replicates of the smooth error: enough for scales from 0.001 on."""
 
 
-def replicate_values(entry: Metric, block: Replicates) -> Floats:
-    """Return the metric of every replicate ``(R,)``.
-
-    Args:
-        entry: The metric's entry in ``METRICS``.
-        block: The replicates; their rows hold the number of bins.
-    """
-    quantity = mean_quantity(entry, block.rows)
-    if quantity is not None and (means := block.mean(quantity)) is not None:
+def replicate_values(metric: Metric, block: Replicates) -> Floats:
+    """Return the metric of every replicate ``(R,)``; the rows of the block hold the number of bins."""
+    if metric.quantity is not None and (means := block.mean(metric.quantity)) is not None:
         return means
-    one_pass: AnyOnePass | None = entry.one_pass
-    if one_pass is not None and one_pass.statistic in TABLES:
-        values = np.asarray(one_pass.value(block.table(TABLES[one_pass.statistic])))
+    if metric.statistic in TABLES and metric.formula is not None:
+        values = np.asarray(metric.formula(block.table(TABLES[metric.statistic])))
         # one number says that the formula of somebody's metric knows of no replicates
         if values.ndim == 1:
             return np.broadcast_to(values, (block.size,))
-    return np.array(
-        [values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()]
-    )
+    num_bins = block.rows.num_bins
+    each = [values_of(one, [metric], num_bins)[metric.name] for one in block.predictions()]
+    return np.array(each)
 
 
-def knows_groups(entry: Metric, *, means: bool) -> bool:
+def knows_groups(metric: Metric, *, means: bool) -> bool:
     """Return whether groups of rows are enough for the metric; with ``means`` they are for a mean over rows, too."""
-    one_pass: AnyOnePass | None = entry.one_pass
-    if one_pass is None:
-        return False
-    if one_pass.value is mean_of_rows:
+    if metric.quantity is not None:
         return means
     # Formulas of others may know of no replicates, and need predictions one by one.
-    ours = entry.value.__module__.startswith("fedlas.metrics")
-    return ours and one_pass.statistic in TABLES and one_pass.statistic is not EveryClass
+    ours = metric.value.__module__.startswith("fedlas.metrics")
+    return ours and metric.statistic in TABLES and metric.statistic is not EveryClass
 
 
-def mean_quantity(entry: Metric, rows: Rows) -> Quantity | None:
-    """Return the quantity of each row that the metric is the mean of; None if it is no such mean."""
-    one_pass: AnyOnePass | None = entry.one_pass
-    if one_pass is None or one_pass.value is not mean_of_rows:
-        return None
-    quantity: Quantity = one_pass.statistic(rows.predictions, rows.num_bins).quantity
-    return quantity
-
-
-def share_of(entry: Metric, rows: Rows) -> NDArray[np.bool_] | None:
+def share_of(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
     """Return whether each row counts ``(N,)``, of a metric that is the share of rows that do; None for others."""
-    quantity = mean_quantity(entry, rows)
-    values = None if quantity is None else rows.column(quantity)
+    values = None if metric.quantity is None else rows.column(metric.quantity)
     return values if values is not None and values.dtype == np.bool_ else None
 
 
-@dataclass(frozen=True, eq=False)
-class Filled(Generic[T]):
-    """A statistic of which nothing but its table is known."""
-
-    sums: T
-
-    def table(self) -> T:
-        """Return the table."""
-        return self.sums
-
-
-def _width_bins(block: Replicates) -> Filled[BinTable]:
+def _width_bins(block: Replicates) -> BinTable:
     """Return sums over bins of equal width, without those that the rows leave empty."""
     return _bins(block, block.gaps, block.right)
 
 
-def _expected_bins(block: Replicates) -> Filled[BinTable]:
+def _expected_bins(block: Replicates) -> BinTable:
     """Return the same with the known probability of being right as the outcome."""
     expected = block.expected_right
     return _bins(block, block.counts * block.groups.confidence - expected, expected)
 
 
-def _bins(block: Replicates, *sums: Floats) -> Filled[BinTable]:
-    arrays = (block.counts, *sums, *([] if block.squares is None else [block.squares]))
-    count, gaps, right, *squares = (
-        np.add.reduceat(each, block.groups.width_starts, axis=1) for each in arrays
+def _bins(block: Replicates, gaps: Floats, outcome: Floats) -> BinTable:
+    count, gaps, outcome, squares = (
+        np.add.reduceat(each, block.groups.width_starts, axis=1)
+        for each in (block.counts, gaps, outcome, block.squares)
     )
-    return Filled(BinTable(count, gaps, right, block.rows.num_samples, *squares))
+    return BinTable(count, gaps, outcome, block.rows.num_samples, squares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,65 +88,66 @@ class RunSums:
     wrong: Floats
     gaps: Floats
     num_samples: int
+    num_bins: int
 
 
 class Ranked:
-    """What :class:`~fedlas.metrics.calibration_error.EqualMass` gives."""
+    """Runs of rows of equal confidence, summed when asked for."""
 
     def __init__(self, block: Replicates) -> None:
         self._block = block
+        self.num_samples = block.rows.num_samples
+        self.num_bins = block.rows.num_bins
 
-    def table(self) -> BinTable:
-        """Return gaps of bins of equal mass; nothing asks for more."""
-        block = self._block
-        rows = self._block.rows
-        nothing = np.empty(0)
-        starts = block.groups.tie_starts
-        gaps = equal_mass_gaps_of_rows(
-            block.counts, block.gaps, starts, rows.num_samples, rows.num_bins
-        )
-        return BinTable(nothing, gaps, nothing, rows.num_samples)
+    @cached_property
+    def count(self) -> Floats:
+        """Samples of each run ``(R or 1, G)``."""
+        return self._runs(self._block.counts)
 
-    def ranking(self) -> RunSums:
-        """Return rows of equal confidence together."""
-        block = self._block
+    @cached_property
+    def wrong(self) -> Floats:
+        """Wrong ones among them ``(R, G)``."""
+        return self._runs(self._block.counts - self._block.right)
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Sum of ``confidence - correct`` ``(R, G)``."""
+        return self._runs(self._block.gaps)
+
+    def _runs(self, values: Floats) -> Floats:
         starts = self._block.groups.tie_starts
-        sums = (block.counts, block.counts - block.right, block.gaps)
-        # With no ties every row is its own run.
-        count, wrong, gaps = (
-            s if len(starts) == s.shape[1] else np.add.reduceat(s, starts, axis=1) for s in sums
-        )
-        return RunSums(count, wrong, gaps, block.rows.num_samples)
+        # Without ties every row is its own run.
+        whole = len(starts) == values.shape[1]
+        return values if whole else np.add.reduceat(values, starts, axis=1)
 
 
-def _class_table(block: Replicates) -> Filled[ClassTable]:
+def _class_table(block: Replicates) -> ClassTable:
     """Return sums over every class and bin of its probability."""
-    return Filled(block.class_table)
+    return block.class_table
 
 
 class SortedClasses:
-    """What :class:`~fedlas.metrics.ace.EveryClass` gives: one class after another, all replicates at a time."""
+    """Runs of rows of equal probability of one class after another, all replicates at a time."""
 
-    def __init__(self, block: Resampled | Redrawn | Turned) -> None:
+    def __init__(self, block: Any) -> None:
         self._block = block
-        self.num_bins = block.rows.num_bins
 
-    def rankings(self) -> Iterator[RunSums]:
-        """Yield rows of equal probability of the class together."""
+    def __iter__(self) -> Iterator[RunSums]:
         block = self._block
+        rows = block.rows
         signs = block.signs if isinstance(block, Turned) else None
-        for label, (order, probs) in enumerate(
-            zip(*block.rows.table(_sorted_columns), strict=True)
-        ):
+        orders, values = rows.table(_sorted_columns)
+        for label, (order, probs) in enumerate(zip(orders, values, strict=True)):
             weights = block.weights.take(order, axis=1)
             starts = starts_of_ties(probs)
             right = block.labels.take(order, axis=1) == label
             gaps = weights * (probs - right)
             if signs is not None:
                 gaps = gaps * signs.take(order, axis=1)
-            sums = (weights, weights * ~right, gaps)
-            count, wrong, gaps = (np.add.reduceat(each, starts, axis=1) for each in sums)
-            yield RunSums(count, wrong, gaps, block.rows.num_samples)
+            count, wrong, gaps = (
+                np.add.reduceat(each, starts, axis=1) for each in (weights, weights * ~right, gaps)
+            )
+            yield RunSums(count, wrong, gaps, rows.num_samples, rows.num_bins)
 
 
 def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
@@ -212,7 +181,7 @@ def _smooth_error(rows: Rows) -> float:
     return smooth_calibration_error(rows.predictions)
 
 
-TABLES: Mapping[Callable[[Predictions, int], Statistic], Callable[[Any], Any]] = {
+TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
     EqualWidth: _width_bins,
     TrueOutcome: _expected_bins,
     EqualMass: Ranked,

@@ -15,17 +15,24 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import entries_of, lacking, values_of
-from fedlas.metrics.scan import Metric
+from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
-from fedlas.stats.influence import influence_of, standard_error
-from fedlas.stats.intervals import ALPHA, Interval, check_bootstrap, interval_from
+from fedlas.stats.intervals import (
+    ALPHA,
+    Interval,
+    check_bootstrap,
+    influence_of,
+    interval_from,
+    normal_interval,
+    standard_error,
+)
 from fedlas.stats.noise_floor import share_at_least
-from fedlas.stats.proportion import paired_shares, two_sided, z_score
+from fedlas.stats.proportion import paired_shares, two_sided
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows
@@ -113,14 +120,17 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    options |= {"num_bins": num_bins, "method": method}
     entry = METRICS[metric]
-    return paired_bootstraps(a, b, [entry], **options)[entry.name]
+    return paired_bootstraps(
+        a,
+        b,
+        [entry],
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )[entry.name]
 
 
 @on_one_thread
@@ -161,7 +171,7 @@ def paired_bootstraps(
             confidence_level=confidence_level,
             method=method,
         )
-        plain = both[0].weights is None and both[0].clusters is None
+        plain = both[0].is_plain
         hits, other_hits = (share_of(entry, rows) if plain else None for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if (
@@ -193,9 +203,7 @@ def _by_influence(
         name = entry.name
         difference = first[name] - second[name]
         error = standard_error(one - other, both[0].predictions)
-        reach = z_score(confidence_level) * error
-        ends = (difference - reach, difference + reach)
-        interval = Interval(difference, *ends, confidence_level, 0, float("nan"), error, "normal")
+        interval = normal_interval(difference, error, confidence_level=confidence_level)
         p_value = two_sided(difference / error) if error > 0 else float(difference == 0)
         pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
     return pairs
@@ -280,6 +288,7 @@ def compare(
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
+    top_label: bool = False,
 ) -> ResultTable[str, ModelDifference]:
     """Compare two models on the same samples, metric by metric, with paired tests.
 
@@ -287,11 +296,12 @@ def compare(
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
         metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes for AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
+            classes AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Of the paired bootstrap, at least 39 for level 0.95.
         seed: The same seed draws the same samples.
+        top_label: Whether two classes are compared by the predicted one, too.
 
     Returns:
         Difference by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame.
@@ -321,15 +331,20 @@ def compare(
     a, b = both
     check_same_samples(a, b)
     if metrics is None:
-        names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
-        metrics = [name for name in names if not any(lacking(METRICS[name], each) for each in both)]
+        event = not top_label and all(map(_of_event, both))
+        names = COMPARED_EVENTS if event else COMPARED
+        metrics = [name for name in names if not any(METRICS[name].lacks(each) for each in both)]
     entries = entries_of(metrics)
-    options: dict[str, Any] = {
-        "confidence_level": confidence_level,
-        "replicates": replicates,
-        "seed": seed,
-    }
-    pairs = paired_bootstraps(a, b, entries, method="auto", num_bins=num_bins, **options)
+    pairs = paired_bootstraps(
+        a,
+        b,
+        entries,
+        method="auto",
+        num_bins=num_bins,
+        confidence_level=confidence_level,
+        replicates=replicates,
+        seed=seed,
+    )
     p_values = {name: each.p_value for name, each in pairs.items()}
     if "accuracy" in p_values and a.weights is None and a.clusters is None:
         p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))

@@ -111,10 +111,10 @@ def test_ties_stay_together_at_the_nearer_end(ordered, num_bins, counts):
     )
 
 
-def test_more_samples_than_are_binned_at_a_time():
+def test_sums_hold_the_samples():
     confidence = torch.rand(2**16 + 3)
     sums = BinSums(3)
-    sums.add(confidence, confidence > 0.5)
+    sums.add(confidence, confidence > 0.5, torch.ones(2**16 + 3, dtype=torch.float64))
     table = sums.table()
     assert int(table.count.sum()) == 2**16 + 3
     assert float((table.gaps + table.outcome).sum()) == pytest.approx(

@@ -17,15 +17,11 @@ from fedlas.metrics.grids import (
     octave_bits,
     probability_cell,
 )
-from fedlas.metrics.ranking import ranking
-from fedlas.metrics.scan import scan
+from fedlas.metrics.ranking import SampleRuns
 
 
 def filled(confidence, correct):
-    top = TopLabel(confidence, correct)
-    grid = FineGrid(top, 15)
-    scan(top, [grid])
-    return grid
+    return FineGrid.of(TopLabel(confidence, correct)).table()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -68,12 +64,11 @@ def test_single_floats_are_told_apart_next_to_one():
     assert len(confidence_cell(below.float()).unique()) == 129
 
 
-def test_ranking_and_masses_hold_the_samples():
+def test_cells_hold_the_samples():
     torch.manual_seed(0)
     confidence, correct = torch.rand(3000).clamp(min=0.1), torch.rand(3000) > 0.4
-    grid = filled(confidence, correct)
-    runs, (position, gap, num_samples) = grid.ranking(), grid.masses()
-    assert runs.num_samples == num_samples == 3000
+    runs = filled(confidence, correct)
+    assert runs.num_samples == 3000
     assert float(runs.right.sum()) == int(correct.sum())
     assert float(runs.right_confidence.sum()) == pytest.approx(
         float(confidence[correct].double().sum()), rel=1e-12
@@ -81,17 +76,18 @@ def test_ranking_and_masses_hold_the_samples():
     assert float(runs.wrong_confidence.sum()) == pytest.approx(
         float(confidence[~correct].double().sum()), rel=1e-12
     )
-    assert float(gap.sum()) == pytest.approx(
+    assert float(runs.gaps.sum()) == pytest.approx(
         float((confidence.double() - correct.double()).sum()), rel=1e-12
     )
-    assert (position.sort().values.diff() >= 0).all()
+    position = (runs.right_confidence + runs.wrong_confidence) / runs.count
+    assert (np.diff(position) >= 0).all()
 
 
 def test_where_cells_hold_one_value_each_the_ranking_is_that_of_the_samples():
     values = torch.tensor([0.25, 0.5, 0.75, 0.875])
     confidence, correct = values[torch.randint(4, (200,))], torch.rand(200) > 0.5
-    coarse, fine = filled(confidence, correct).ranking(), ranking(confidence, correct)
-    for name in ("right", "wrong", "right_confidence", "wrong_confidence"):
+    coarse, fine = filled(confidence, correct), SampleRuns(confidence, correct, None, 15)
+    for name in ("count", "wrong", "gaps"):
         assert np.array_equal(getattr(coarse, name), getattr(fine, name)), name
 
 
@@ -132,9 +128,7 @@ def test_rankings_hold_the_samples():
     torch.manual_seed(0)
     logits = 2 * torch.randn(400, 4)
     p = Predictions(logits, torch.randint(4, (400,)))
-    grid = ClassGrid(p, 15)
-    scan(p, [grid])
-    for label, found in enumerate(grid.rankings()):
+    for label, found in enumerate(ClassGrid.of(p).table()):
         probs, own = class_probs(logits)[:, label], p.target == label
         assert found.num_samples == 400
         assert float(found.right.sum()) == int(own.sum())
@@ -146,7 +140,7 @@ def test_rankings_hold_the_samples():
         )
         position = (found.right_confidence + found.wrong_confidence) / found.count
         assert (np.diff(position) > 0).all()
-        assert found.num_samples == ranking(probs, own).num_samples
+        assert found.num_samples == SampleRuns(probs, own, None, 15).num_samples
 
 
 def test_equals_the_exact_one_where_a_cell_holds_one_value():

@@ -5,16 +5,14 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import METRICS
 from fedlas.metrics.calibration_error import equal_mass_bins
-from fedlas.metrics.ranking import equal_mass_gaps, ranking, starts_of_ties
-from fedlas.stats.rows import rows_of
+from fedlas.metrics.ranking import SampleRuns, equal_mass_cuts, starts_of_ties, sums_between
 
 
 def test_runs_by_hand():
-    runs = ranking(torch.tensor([0.5, 0.9, 0.5, 0.75]), torch.tensor([True, False, False, True]))
-    assert runs.right.tolist() == [1, 1, 0]
+    correct = torch.tensor([True, False, False, True])
+    runs = SampleRuns(torch.tensor([0.5, 0.9, 0.5, 0.75]), correct, None, 15)
     assert runs.wrong.tolist() == [1, 0, 1]
     assert runs.count.tolist() == [2, 1, 1]
-    assert runs.right_confidence.tolist() == [0.5, 0.75, 0]
     assert runs.gaps.tolist() == pytest.approx([0.0, -0.25, 0.9])
 
 
@@ -27,7 +25,8 @@ def test_bins_of_equal_mass_are_those_of_the_edges(num_bins, values):
         confidence = torch.randint(1, values + 1, (samples,)).float() / values
         correct = torch.rand(samples) < confidence
         _, table = equal_mass_bins(confidence, correct, num_bins)
-        gaps, expected = equal_mass_gaps(ranking(confidence, correct), num_bins), table.gaps
+        runs = SampleRuns(confidence, correct, None, num_bins)
+        gaps, expected = sums_between(equal_mass_cuts(runs), runs.gaps), table.gaps
         np.testing.assert_allclose(gaps[gaps != 0], expected[expected != 0], rtol=1e-9, atol=1e-9)
         assert np.abs(gaps).sum() == pytest.approx(np.abs(expected).sum(), abs=1e-9)
 
@@ -57,7 +56,7 @@ def test_the_order_of_classes_moves_no_metric_of_whole_logits(dtype):
             Predictions(logits, target),
             Predictions(logits[:, order], order.argsort()[target]),
         )
-        p, turned = (rows_of(each, unique.nonzero().squeeze(1)) for each in (p, turned))
+        p, turned = (each.rows(unique) for each in (p, turned))
         for name in ("aurc", "ks", "adaptive_ece", "ace", "ece"):
             assert METRICS[name].value(p) == pytest.approx(METRICS[name].value(turned), abs=1e-6), (
                 name

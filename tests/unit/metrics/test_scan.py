@@ -4,9 +4,8 @@ import torch
 from fedlas import Predictions
 from fedlas._core.check import LARGEST
 from fedlas.metrics import scan
-from fedlas.metrics.row_mean import RowMean
 from fedlas.metrics.scan import chunks
-from fedlas.metrics.sums import UNIT_BITS
+from fedlas.metrics.sums import RowMean
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_row_quantities_against_their_formulas(small_chunks):
     logits, target = predictions.logits.double(), predictions.target
     probs, onehot = logits.softmax(1), torch.nn.functional.one_hot(target, 9)
     nll = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-    torch.testing.assert_close(every(predictions, "nll"), nll, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(every(predictions, "nll"), nll, rtol=1e-14, atol=1e-14)
     squared_error = (probs - onehot).square().sum(1)
     torch.testing.assert_close(
         every(predictions, "squared_error"), squared_error, rtol=1e-6, atol=1e-7
@@ -107,13 +106,13 @@ def test_rows_need_not_be_contiguous(small_chunks):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("classes", [1, 3, 40])
-def test_class_sums_are_integers_that_no_chunking_changes(monkeypatch, classes, dtype):
-    predictions = random_predictions(9000, classes, dtype)  # more rows than are added in one go
-    expected = (predictions.probs.double() * 2.0**UNIT_BITS).round().long().sum(dim=0)
+def test_class_sums_do_not_depend_on_the_chunks(monkeypatch, classes, dtype):
+    predictions = random_predictions(9000, classes, dtype)
+    expected = predictions.probs.double().sum(dim=0)
     for elements in (scan.CHUNK_ELEMENTS, 7 * classes, classes):
         monkeypatch.setattr(scan, "CHUNK_ELEMENTS", elements)
         sums = [chunk.class_sums for chunk in chunks(predictions)]
-        assert torch.equal(torch.stack(sums).sum(dim=0), expected)
+        torch.testing.assert_close(torch.stack(sums).sum(dim=0), expected, rtol=1e-12, atol=0)
 
 
 def test_the_largest_logits_have_a_finite_nll():
@@ -123,7 +122,7 @@ def test_the_largest_logits_have_a_finite_nll():
         assert torch.isfinite(every(predictions, "nll")).all()
 
 
-def test_row_means_add_up_exactly():
+def test_row_means_add_up():
     predictions = random_predictions(101)
     whole, parts = RowMean(lambda chunk: chunk.nll), RowMean(lambda chunk: chunk.nll)
     scan.scan(predictions, [whole])
@@ -132,8 +131,7 @@ def test_row_means_add_up_exactly():
         scan.scan(Predictions(predictions.logits[rows], predictions.target[rows]), [part])
         for name, tensor in parts.tensors().items():
             tensor += part.tensors()[name]
-    assert parts.mean == whole.mean
-    assert isinstance(whole, scan.Sums)
+    assert parts.table() == pytest.approx(whole.table(), rel=1e-12)
 
 
 def test_a_row_quantity_that_is_not_finite_is_an_error_and_no_number():

@@ -8,8 +8,7 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import smooth_calibration_error
 from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.scan import scan
-from fedlas.metrics.smooth import STEPS, SmoothedGaps, fixed_scales, on_nodes, spectrum
+from fedlas.metrics.smooth import STEPS, SmoothedGaps, fixed_scales, gaps_on_nodes, spectrum
 
 
 def sampled(samples, classes=5, over=1.0, scale=2.0, seed=0):
@@ -40,11 +39,7 @@ def bound(predictions, scale):
 
 def smoothed_gap(predictions):
     """``scale -> integral``, as the metric has it."""
-    grid = FineGrid(predictions, 15)
-    scan(predictions, [grid])
-    position, gap, num_samples = grid.masses()
-    nodes = on_nodes(position.numpy(), gap.numpy() / num_samples)
-    gaps = SmoothedGaps(spectrum(nodes)[None])
+    gaps = SmoothedGaps(spectrum(gaps_on_nodes(FineGrid.of(predictions).table()))[None])
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 

@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, StreamingClasses, StreamingGroups, StreamingMetrics
 
 C, RANKS = 6, 2
-APPROXIMATE = [entry.name for entry in METRICS.entries() if entry.streaming is not None]
+APPROXIMATE = [entry.name for entry in METRICS.entries() if entry.error is not None]
 NAMES = [
     *evaluate(Predictions([[0.0, 1.0]], [0])),
     *(n for n in APPROXIMATE if not METRICS[n].default),
@@ -31,13 +31,18 @@ def filled(logits, target, **options):
     return streaming
 
 
+def close(values):
+    """Compare with numbers that were added up in another order."""
+    return pytest.approx(values, rel=1e-12, abs=1e-15)
+
+
 def number_of_bytes(streaming):
     return sum(tensor.numel() * tensor.element_size() for tensor in streaming.state_dict().values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("classes", [1, 2, 6, 300])
-def test_equals_evaluate_to_the_last_bit(dtype, classes):
+def test_equals_evaluate(dtype, classes):
     logits, target = data(classes=classes, dtype=dtype)
     streaming = StreamingMetrics(classes, num_bins=11)
     for rows in torch.arange(900).split(130):
@@ -46,10 +51,10 @@ def test_equals_evaluate_to_the_last_bit(dtype, classes):
     assert list(found) == list(expected)
     for name in expected:
         if name not in APPROXIMATE:
-            assert found[name] == expected[name], name
+            assert found[name] == close(expected[name]), name
 
 
-def test_every_split_and_order_gives_the_same_bits():
+def test_every_split_and_order_gives_the_same_numbers():
     logits, target = data()
     expected = filled(logits, target, metrics=NAMES).compute()
     for seed, sizes in enumerate(([900], [1, 899], [300, 300, 300], [7] * 128 + [4])):
@@ -60,7 +65,7 @@ def test_every_split_and_order_gives_the_same_bits():
         merged = parts[0]
         for part in parts[1:]:
             merged.merge(part)
-        assert merged.compute() == expected
+        assert merged.compute() == close(expected)
         assert merged.num_samples == 900
 
 
@@ -79,11 +84,11 @@ def test_the_layout_in_memory_does_not_matter(lay):
     strided.update(lay(logits), target, label_probs=lay(known))
     rows = mine if lay(logits).stride(0) > 1 + C else torch.arange(60)
     plain.update(logits[rows], target, label_probs=known[rows])
-    assert strided.compute() == plain.compute()
+    assert strided.compute() == close(plain.compute())
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("last", range(len(every_metric()._statistics)))
+@pytest.mark.parametrize("last", range(len(every_metric()._parts)))
 def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, error, last):
     """Whichever statistic fails, in the second chunk: those before it have seen more of the batch than those after."""
     logits, target = data(50)
@@ -91,7 +96,7 @@ def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, error, last):
     streaming = every_metric()
     streaming.update(logits, target, label_probs=known)
     before, chunks = streaming.state_dict(), []
-    failing = list(streaming._statistics.values())[last]
+    failing = streaming._parts[last]
     whole = failing.update
 
     def fails(chunk):
@@ -150,9 +155,9 @@ def test_small_batches_wait_and_every_result_has_them():
         waiting.update(batch, target[rows])
         batch.zero_()  # what waits is a copy
     assert waiting.num_samples == 900
-    assert pickle.loads(pickle.dumps(waiting)).compute() == expected
+    assert pickle.loads(pickle.dumps(waiting)).compute() == close(expected)
     for take in (StreamingMetrics.compute, lambda s: s.sum_across_ranks().compute()):
-        assert take(waiting) == expected
+        assert take(waiting) == close(expected)
     other = StreamingMetrics(C)
     other.update(logits[:5].double(), target[:5])
     other.update(logits[5:9], target[5:9])  # another precision: those before are taken in first
@@ -193,9 +198,8 @@ def test_batches_of_every_precision_wait(dtype):
     streaming = StreamingMetrics(C)
     for _ in range(2):
         streaming.update(logits[:3].to(dtype), target[:3])
-    assert (
-        streaming.compute()
-        == filled(logits[:3].to(dtype).repeat(2, 1), target[:3].repeat(2)).compute()
+    assert streaming.compute() == close(
+        filled(logits[:3].to(dtype).repeat(2, 1), target[:3].repeat(2)).compute()
     )
 
 
@@ -234,7 +238,7 @@ def test_label_probs():
     for rows in torch.arange(900).split(250):
         streaming.update(logits[rows], target[rows], label_probs=known[rows])
     expected = evaluate(Predictions(logits, target, label_probs=known))
-    assert streaming.compute() == {name: expected[name] for name in ("true_ece", "ece")}
+    assert streaming.compute() == close({name: expected[name] for name in ("true_ece", "ece")})
     with pytest.raises(ValueError, match="update needs label_probs; got none"):
         streaming.update(logits, target)
     assert streaming.num_samples == 900
@@ -279,7 +283,7 @@ def test_what_does_not_belong_together_is_refused_and_changes_nothing():
     for state in (
         StreamingMetrics(C, num_bins=9).state_dict(),
         {},
-        {**before, "ece.count": before["ece.count"].float()},
+        {**before, "ece.sums": before["ece.sums"].float()},
     ):
         with pytest.raises(ValueError, match=r"StreamingMetrics\.load_state_dict: the state"):
             streaming.load_state_dict(state)
@@ -338,14 +342,16 @@ def test_ranks_add_up_to_one_process(tmp_path):
     mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
     expected = filled(*data(), metrics=NAMES).compute()
     for rank, own in enumerate((100, 800)):
-        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (expected, 900, own)
+        values, *numbers = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert values == close(expected)
+        assert numbers == [900, own]
 
 
 def test_one_process_sums_to_a_copy():
     streaming = filled(*data())
     summed = streaming.sum_across_ranks()
     streaming.reset()
-    assert summed.compute() == filled(*data()).compute()
+    assert summed.compute() == close(filled(*data()).compute())
 
 
 def test_it_can_be_pickled():
@@ -380,13 +386,8 @@ def test_a_state_that_no_samples_give_is_refused_and_changes_nothing(make, weigh
     streaming.update(logits, target, **options)
     before, expected = streaming.state_dict(), streaming.compute()
     streaming.load_state_dict(before)
-    for name, tensor in before.items():
-        for value in (
-            -1,
-            *([float("nan"), float("inf")] if tensor.is_floating_point() else [2**60]),
-        ):
-            if weighted and (name, value) == ("num_samples", 2**60):
-                continue  # all others may have weight 0
+    for name in before:
+        for value in (-1, float("nan"), float("inf")):
             with pytest.raises(InputError, match="the state must be of samples"):
                 streaming.load_state_dict(with_entry(before, name, value))
     assert streaming.compute() == expected

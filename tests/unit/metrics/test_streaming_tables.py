@@ -1,4 +1,4 @@
-"""Tables by class and group that stream: those of the whole, to the last bit, whatever the parts."""
+"""Tables by class and group that stream: those of the whole, within 1e-12, whatever the parts."""
 
 import numpy as np
 import pytest
@@ -54,16 +54,25 @@ def expected(num_bins=15):
     return {classes: calibration_by_class(p, num_bins=num_bins), groups: in_order}
 
 
+def close(table):
+    """Compare with a table whose sums were added up in another order."""
+    return {name: pytest.approx(vars(row), rel=1e-12, abs=1e-15) for name, row in table.items()}
+
+
+def plain(table):
+    return {name: vars(row) for name, row in table.items()}
+
+
 @pytest.mark.parametrize("kind", [classes, groups])
 @pytest.mark.parametrize("num_bins", [1, 4, 15])
-def test_every_split_and_order_gives_the_bits_of_the_whole(kind, num_bins):
+def test_every_split_and_order_gives_the_whole(kind, num_bins):
     wanted = expected(num_bins)[kind]
     for seed, sizes in enumerate(([700], [1, 699], [50] * 14)):
         torch.manual_seed(seed)
         parts = [kind(rows, num_bins=num_bins) for rows in torch.randperm(700).split(sizes)]
         for part in parts[1:]:
             parts[0].merge(part)
-        assert parts[0].compute() == wanted
+        assert plain(parts[0].compute()) == close(wanted)
         assert list(parts[0].compute()) == list(wanted)
         assert parts[0].num_samples == 700
 
@@ -73,7 +82,8 @@ def test_state_is_saved_loaded_and_reset_and_does_not_grow(kind, tmp_path):
     streaming, other = kind(torch.arange(700)), kind(torch.arange(3))
     torch.save(streaming.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert other.compute() == streaming.compute() == expected()[kind]
+    assert other.compute() == streaming.compute()
+    assert plain(other.compute()) == close(expected()[kind])
     assert {k: v.shape for k, v in kind(torch.arange(1)).state_dict().items()} == {
         k: v.shape for k, v in streaming.state_dict().items()
     }
@@ -196,10 +206,7 @@ def worker(rank, folder):
     try:
         rows = torch.arange(0, 100) if rank == 0 else torch.arange(100, 700)
         found = [kind(rows).sum_across_ranks().compute() for kind in (classes, groups)]
-        torch.save(
-            [{name: vars(row) for name, row in table.items()} for table in found],
-            f"{folder}/{rank}.pt",
-        )
+        torch.save([plain(table) for table in found], f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -209,8 +216,6 @@ def test_ranks_add_up_to_one_process(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")
     mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
-    wanted = [
-        {name: vars(row) for name, row in expected()[kind].items()} for kind in (classes, groups)
-    ]
+    wanted = [close(expected()[kind]) for kind in (classes, groups)]
     for rank in range(RANKS):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == wanted

@@ -27,7 +27,7 @@ from fedlas.metrics import (
     smooth_calibration_error,
 )
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.scan import OnePass
+from fedlas.metrics.sums import Statistic
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
 """Metrics that depend on how many samples there are, and not on their shares alone."""
@@ -257,17 +257,19 @@ def test_published_conventions_know_of_no_weights(metric):
     assert metric(replace(CASES[1], weights=None), variant="reference") > 0
 
 
-class _Ignorant:
+class _Ignorant(Statistic):
     def update(self, chunk):
         pass
+
+    def table(self):
+        return 0.5
 
 
 def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
     p, plain = CASES[0], replace(CASES[0], weights=None)
-    one_pass = OnePass(lambda _p, _b: _Ignorant(), lambda _: 0.5)
     with pytest.raises(InputError, match="no weights"):
-        one_pass(p)
-    assert one_pass(plain) == 0.5
+        _Ignorant.of(p)
+    assert _Ignorant.of(plain).table() == 0.5
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries), raising=True)
     options = {
         "title": "t",

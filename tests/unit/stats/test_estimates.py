@@ -6,7 +6,7 @@ import torch
 
 import fedlas
 from fedlas import Predictions, evaluate
-from fedlas.metrics import METRICS, OnePass
+from fedlas.metrics import METRICS
 from fedlas.metrics.ece import EqualWidth
 from fedlas.stats import (
     Estimate,
@@ -136,14 +136,11 @@ def test_as_json_and_back():
 
 def test_a_formula_that_knows_of_no_replicates_is_called_for_each(monkeypatch):
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
-    one_pass = OnePass(EqualWidth, lambda bins: bins.table().gaps.max())
 
-    @METRICS.register(
-        "largest", title="L", higher_is_better=False, percent=False, paper="none", one_pass=one_pass
-    )
+    @METRICS.register("largest", statistic=EqualWidth, formula=lambda bins: bins.gaps.max())
     def largest(predictions, *, num_bins=15):
         """Largest sum of gaps."""
-        return one_pass(predictions, num_bins=num_bins)
+        return float(EqualWidth.of(predictions, num_bins).table().gaps.max())
 
     block = next(draws.resampled(Rows(sampled(), 15), replicates=5, seed=0))
     one_by_one = [largest(p) for p in block.predictions()]

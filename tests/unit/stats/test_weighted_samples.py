@@ -19,11 +19,9 @@ from fedlas.stats import (
 )
 from fedlas.stats.bootstrap import plain_interval
 from fedlas.stats.draws import redrawn, resampled, rows_for
-from fedlas.stats.proportion import weighted_share, wilson
-from fedlas.stats.rows import rows_of
+from fedlas.stats.proportion import effective_samples, weighted_share, wilson
 from fedlas.stats.tables import replicate_values
 from fedlas.stats.two_models import paired_bootstrap
-from fedlas.stats.weights import effective_samples
 
 ENTRIES = METRICS.entries()
 
@@ -54,7 +52,7 @@ def test_only_ratios_of_weights_matter_and_a_sample_of_weight_0_is_not_there():
     names = [entry.name for entry in ENTRIES if not entry.needs]
     options = {"metrics": names, "replicates": 99}
     found = estimates(p, **options)
-    for other in (replace(p, weights=1e-6 * p.weights), rows_of(p, p.weights.nonzero().squeeze(1))):
+    for other in (replace(p, weights=1e-6 * p.weights), p.rows(p.weights > 0)):
         for name, estimate in estimates(other, **options).items():
             plain, expected = estimate.plain(), found[name].plain()
             assert plain.pop("test", None) == expected.pop("test", None)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
-from fedlas.stats.weights import effective_samples
+from fedlas.stats.proportion import effective_samples
 
 _FREQUENT = 5
 """Rows that occur this often are scores of few values, unless labels show otherwise."""

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.registry import Registry
+from fedlas.metrics.ranking_scores import auroc_of_counts, pairs_in_order
 from fedlas.stats import Interval
-from fedlas.stats.auroc import auroc, pairs_in_order
 from fedlas.stats.intervals import check_bootstrap, interval_from
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.zoo.ood._counts import Counter, Counts, Floats
@@ -37,7 +37,7 @@ class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no differ
 @DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
 def _auroc(counts: Counts) -> Floats:
     """Probability that an OOD sample scores above an in-distribution one, plus half of that of a tie; 0.5 is chance."""
-    return auroc(counts.inside, counts.outside)
+    return auroc_of_counts(counts.inside, counts.outside)
 
 
 @DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)

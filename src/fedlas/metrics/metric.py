@@ -1,0 +1,138 @@
+"""The registry of metrics, and the record of each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from fedlas._core.registry import Entry, Registry
+from fedlas.metrics.ranking import Floats
+from fedlas.metrics.sums import ANY, Quantity, Range, RowMean, Statistic, Sums
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.top_label import TopLabel
+
+Variant = Literal["exact", "reference"]
+"""The definition, or the published code where that differs."""
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
+@dataclass(frozen=True)
+class Metric(Entry[Callable[..., float]]):
+    """One registered metric: its function, how it is computed and how it is shown.
+
+    It is the mean of a ``quantity`` of each row, or a ``formula`` of the table of a ``statistic``; both share the pass
+    of ``evaluate``, and the statistic with the other metrics that have the same. A metric with neither is called.
+
+    Attributes:
+        name: Registry name, lower-case.
+        value: The function, ``Predictions -> float``.
+        summary: First line of its docstring.
+        title: Column head in tables; the name where none is passed.
+        order: Place among the columns of tables; metrics of others come last.
+        default: Whether ``evaluate`` computes it.
+        higher_is_better: None if it has a sign and 0 is best.
+        percent: Whether reports multiply it by 100.
+        detail: Whether reports show it in their second table.
+        ranked: False if one gets better in it by getting worse in another, as O-ECE falls when all confidences do:
+            reports keep its arrow and its noise floor, and mark no best.
+        paper: Where it comes from.
+        needs: Optional arrays of ``Predictions`` without which it is skipped.
+        statistic: What it is computed from.
+        formula: From the statistic's table to the metric. Where the arrays of a table have a leading axis of
+            replicates, as those of the bootstrap have, it gives one value for each.
+        error: From the table of the statistic's ``streaming`` to how far the formula of it can be from the metric.
+        quantity: From a chunk of ``n`` rows to ``(n,)``, of which the metric is the mean.
+        between: Least and largest value of the quantity.
+        top_label: Whether it takes a :class:`~fedlas.TopLabel` too; a statistic knows by itself.
+        weighted: Whether a metric that is called heeds ``predictions.weights``; others refuse them.
+        several_labels: Whether it raises InputError where all samples have one label.
+        zero_if_calibrated: Whether it is never negative, and goes to 0 with growing ``N`` if the model is calibrated.
+        squares: Whether it is a sum of squared gaps, of which a part is chance whatever the truth.
+        unbiased: Whether its mean over test sets is what it estimates, though that of its bootstrap replicates is not,
+            so that their bias must not be taken off the value.
+        influence: From predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired
+            tests come from its sums in place of replicates.
+    """
+
+    title: str = ""
+    order: float = math.inf
+    default: bool = True
+    higher_is_better: bool | None = False
+    percent: bool = True
+    detail: bool = False
+    ranked: bool = True
+    paper: str = ""
+    needs: frozenset[str] = frozenset()
+    statistic: type[Statistic] | None = None
+    formula: Callable[[Any], float | Floats] | None = None
+    error: Callable[[Any], float] | None = None
+    quantity: Quantity | None = None
+    between: Range = ANY
+    top_label: bool = False
+    weighted: bool = False
+    several_labels: bool = False
+    zero_if_calibrated: bool = False
+    squares: bool = False
+    unbiased: bool = False
+    influence: Callable[[Any], Floats | None] | None = None
+
+    def lacks(self, predictions: AnyPredictions) -> bool:
+        """Return whether ``predictions`` do not hold what it needs: the other classes, or an optional array."""
+        if isinstance(predictions, TopLabel):
+            return not (self.top_label or (self.statistic is not None and self.statistic.top_label))
+        return any(getattr(predictions, name) is None for name in self.needs)
+
+    def new_statistic(self, predictions: AnyPredictions, num_bins: int) -> Statistic | None:
+        """Return what it is computed from, empty; None if it is called."""
+        if self.quantity is not None:
+            return RowMean(self.quantity, self.between)
+        return None if self.statistic is None else self.statistic(predictions, num_bins)
+
+    def new_sums(self, predictions: AnyPredictions, num_bins: int) -> Sums | None:
+        """Return the same made of sums, which can be added up; None if there is no such."""
+        kind = self.statistic
+        if kind is not None and kind.streaming is not None:
+            return kind.streaming(predictions, num_bins)
+        statistic = self.new_statistic(predictions, num_bins)
+        return statistic if isinstance(statistic, Sums) else None
+
+    def of(self, statistic: Statistic) -> float:
+        """Return the metric of a filled statistic."""
+        table = statistic.table()
+        return float(table if self.formula is None else self.formula(table))
+
+    def called(self, predictions: AnyPredictions, num_bins: int) -> float:
+        """Return what the function gives, with ``num_bins`` if it takes it."""
+        takes_bins = "num_bins" in inspect.signature(self.value).parameters
+        return float(self.value(predictions, **({"num_bins": num_bins} if takes_bins else {})))
+
+
+class MetricRegistry(Registry[Callable[..., float]]):
+    """Metrics by name, in the order of their columns."""
+
+    def add(self, name: str, value: Callable[..., float], **fields: Any) -> None:
+        """Register a function ``Predictions -> float`` with the fields of :class:`Metric`."""
+        super().add(name, value)
+        metadata = {"paper": fields.get("paper", "")}
+        fields = {"title": name, **fields}
+        self._entries[name] = Metric(name, value, self._entries[name].summary, metadata, **fields)
+        # Sorting is stable: metrics of others keep the order of their registration.
+        self._entries = {each.name: each for each in sorted(self.entries(), key=_order)}
+
+    def __getitem__(self, name: str) -> Metric:
+        return cast(Metric, super().__getitem__(name))
+
+    def entries(self) -> list[Metric]:  # type: ignore[override]  # narrower
+        """Return all metrics, in the order of their columns."""
+        return cast("list[Metric]", super().entries())
+
+
+def _order(metric: Metric) -> float:
+    return metric.order
+
+
+METRICS = MetricRegistry("metric", ignores_case=True)
+"""Functions ``Predictions -> float``, each with its :class:`Metric` record."""
