@@ -78,7 +78,7 @@ examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries;
 	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
 docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as errors
-	rm -rf site docs/gallery
+	rm -rf site docs/gallery examples/gallery/runs
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . site
 	@echo "open site/index.html"
 

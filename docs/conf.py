@@ -125,6 +125,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "gallery.begin"),
     "download_all_examples": False,
     "show_signature": False,
+    "write_computation_times": False,
     "min_reported_time": 1e9,
 }
 
