@@ -50,7 +50,7 @@ NAVIGATION = {
         "troubleshooting",
         "Develop </CONTRIBUTING>",
     ),
-    "docs/any-model": ("calibrators", "tables", "language-models", "production", "own-calibrator"),
+    "docs/any-model": ("calibrators", "tables", "language-models", "production"),
     "docs/reliability-diagram": ("predictions", "binary", "metrics", "uncertainty"),
     "docs/which-loss": (
         "losses",
@@ -61,8 +61,10 @@ NAVIGATION = {
         "tuning",
         "trackers",
         "own-loss",
+        "bench-paper",
     ),
     "docs/method": ("references",),
+    "docs/own-loss": ("own-calibrator",),
     "results/README": (
         "LEADERBOARD",
         "cifar100-45000/README",

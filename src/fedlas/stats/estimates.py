@@ -416,11 +416,15 @@ def is_calibration_error(metric: str) -> bool:
         >>> [name for name in ("accuracy", "ece", "classwise_ece", "debiased_ece2") if is_calibration_error(name)]
         ['ece', 'classwise_ece', 'debiased_ece2']
     """
-    if metric not in METRICS:
-        return False
-    return is_error(METRICS[metric]) or METRICS[metric].higher_is_better is None
+    entry = METRICS.get(metric)
+    return entry is not None and (is_error(entry) or entry.higher_is_better is None)
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
-    return [name for name in metrics if name in METRICS and not METRICS[name].lacks(predictions)]
+    entries = map(METRICS.get, metrics)
+    return [
+        name
+        for name, entry in zip(metrics, entries, strict=True)
+        if entry is not None and not entry.lacks(predictions)
+    ]
