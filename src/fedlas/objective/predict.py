@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,40 +16,34 @@ from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_la
 from fedlas.predictions import MultiLabel, Predictions
 
 
-@overload
-def predict(
-    model: Any,
-    loader: Iterable[Any],
-    *,
-    device: str | torch.device | None = None,
-    features: bool | Callable[..., Tensor] = False,
-    head: str | nn.Module | None = None,
-    observe: Callable[[Tensor, Tensor], None] | None = None,
-    label: int | str | None = None,
-    weights: int | str | None = None,
-    clusters: int | str | None = None,
-    ignore_index: int | None = -100,
-    max_rows: int | None = None,
-    multi_label: Literal[False] = False,
-) -> Predictions: ...
+class Options(TypedDict, total=False):
+    """Keywords of :func:`predict`."""
+
+    device: str | torch.device | None
+    features: bool | Callable[..., Tensor]
+    head: str | nn.Module | None
+    observe: Callable[[Tensor, Tensor], None] | None
+    label: int | str | None
+    weights: int | str | None
+    clusters: int | str | None
+    ignore_index: int | None
+    max_rows: int | None
 
 
 @overload
 def predict(
-    model: Any,
-    loader: Iterable[Any],
-    *,
-    device: str | torch.device | None = None,
-    features: bool | Callable[..., Tensor] = False,
-    head: str | nn.Module | None = None,
-    observe: Callable[[Tensor, Tensor], None] | None = None,
-    label: int | str | None = None,
-    weights: int | str | None = None,
-    clusters: int | str | None = None,
-    ignore_index: int | None = -100,
-    max_rows: int | None = None,
-    multi_label: Literal[True],
+    model: Any, loader: Iterable[Any], *, multi_label: Literal[True], **options: Unpack[Options]
 ) -> MultiLabel: ...
+
+
+@overload
+def predict(
+    model: Any,
+    loader: Iterable[Any],
+    *,
+    multi_label: Literal[False] = False,
+    **options: Unpack[Options],
+) -> Predictions: ...
 
 
 @check_kinds
