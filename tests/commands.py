@@ -1,6 +1,6 @@
 """A subcommand called with keyword arguments, which raises what its errors are made of."""
 
-from fedlas.cli.main import _parse
+from fedlas.cli.main import run
 
 
 def command(name, *places, **options):
@@ -11,5 +11,4 @@ def command(name, *places, **options):
             continue
         values = [] if value is True else value if isinstance(value, list | tuple) else [value]
         words += [f"--{key.replace('_', '-')}", *map(str, values)]
-    parsed = _parse(words)
-    return parsed.run(parsed)
+    return run(words)

@@ -4,13 +4,15 @@
 ``OPTIONS[name]`` holds the options that a fake needs because it is small.
 """
 
+import csv
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 
 FAKES = {}
-OPTIONS = {"imagenet": {"partial": True}}
+OPTIONS = {"imagenet": {"partial": True}, "texts": {"encoder": "fakes_data:counted_letters"}}
 
 
 def fake(name):
@@ -252,3 +254,75 @@ def image_folder(folder):
                     height=40,
                 )
     return folder
+
+
+def counted_letters(texts):
+    """An encoder of texts: how often they hold each of four letters."""
+    return [[text.count(letter) for letter in "abcd"] for text in texts]
+
+
+def rows_of_table(count=60):
+    """Header and rows of numbers, a text column, a text and a label."""
+    random = np.random.default_rng(0)
+    head = ["size", "weight", "color", "text", "label"]
+    rows = []
+    for row in range(count):
+        label = ("cat", "dog", "fox")[row % 3]
+        size, weight = random.normal(row % 3, 1, 2).round(3)
+        rows.append([size, weight, ("red", "blue")[row % 2], "abcd"[row % 3] * 3, label])
+    return head, rows
+
+
+def write_csv(path, head, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
+    return path
+
+
+@fake("table")
+@fake("texts")
+def table(folder):
+    return write_csv(folder / "animals.csv", *rows_of_table())
+
+
+@fake("image-list")
+def image_list(folder):
+    rows = []
+    for number in range(12):
+        name = f"images/{number}.png"
+        picture(folder / name, seed=number)
+        rows.append([name, ("cat", "dog")[number % 2]])
+    return write_csv(folder / "labels.csv", ["path", "label"], rows)
+
+
+def write_hf_split(folder, table, features):
+    """Write a split as ``datasets.save_to_disk`` does."""
+    import pyarrow as pa
+
+    folder.mkdir(parents=True)
+    name = "data-00000-of-00001.arrow"
+    with (
+        pa.OSFile(str(folder / name), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": features}))
+
+
+@fake("hf")
+def hugging_face(folder):
+    import pyarrow as pa
+
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+    }
+    for split, count in (("train", 12), ("test", 4)):
+        files = [picture(folder / f"{n}.png", seed=n, width=9, height=9) for n in range(count)]
+        images = [{"bytes": file.read_bytes(), "path": None} for file in files]
+        labels = [n % 2 for n in range(count)]
+        table = pa.table({"image": images, "label": labels})
+        write_hf_split(folder / "saved" / split, table, features)
+    (folder / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    return folder / "saved"

@@ -18,7 +18,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.lab.report.compare import method_differences
-from fedlas.lab.runs.claim import run_folders
+from fedlas.lab.runs.bench_folder import run_folders
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy

@@ -80,8 +80,7 @@ def test_splits_and_becomes_batches(name, root, options):
         (splits.batches(splits.test, batch_size=8), splits.test),
     ):
         x, target, index = next(iter(batches))
-        size = splits.image_size
-        assert x.shape == (len(index), splits.in_channels, size, size)
+        assert x.shape == (len(index), *splits.train.shape)
         assert x.dtype == torch.float32
         assert torch.isfinite(x).all()
         assert torch.equal(target, part.target[index])

@@ -10,7 +10,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas.cli import main
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.execute import recorded
+from fedlas.lab.runs.measure import recorded
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.predictions import Predictions
 

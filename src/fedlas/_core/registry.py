@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -96,12 +97,17 @@ class Registry(Generic[T]):
         Raises:
             InputError: For an unknown name or option; the message names the nearest one.
         """
+        return self.builder(name, options, **offered)()
+
+    def builder(
+        self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any
+    ) -> Callable[[], Any]:
+        """Return the class or function with its arguments, ready to be called; the rest as :meth:`build`."""
         value: Any = self[name].value
         self.check_options(name, options, offered)
         parameters = inspect.signature(value).parameters
-        return value(
-            **{key: offer for key, offer in offered.items() if key in parameters}, **(options or {})
-        )
+        passed = {key: offer for key, offer in offered.items() if key in parameters}
+        return partial(value, **passed, **(options or {}))
 
     def check_options(
         self, name: str, options: Mapping[str, Any] | None = None, /, offered: Container[str] = ()

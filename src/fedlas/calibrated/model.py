@@ -19,8 +19,7 @@ from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features import find_head
 from fedlas.features.head import part_of
 from fedlas.features.read import ComputedFeatures, HeadInput, NoFeatures, Reader
-from fedlas.objective.batches import moved
-from fedlas.objective.call import Arguments, class_logits, logits_of
+from fedlas.objective.call import Arguments, class_logits, logits_of, moved
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import device_of
 

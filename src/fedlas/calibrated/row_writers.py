@@ -47,7 +47,9 @@ def row_writer(
     if formats[0] != formats[1] and ".npz" in formats:
         fix = "Name a file that ends in .npz." if formats[0] == ".npz" else "Write .parquet."
         raise InputError(
-            "--out must be an .npz if, and only if, FILE is one", f"{suffix} for {first.label}", fix
+            "out= must be an .npz if, and only if, the file that is read is one",
+            f"{suffix} for {first.label}",
+            fix,
         )
     with ExitStack() as stack:
         if isinstance(first, Archive):
@@ -89,15 +91,14 @@ class TextWriter:
     def write(self, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows, and what is added to them."""
         compute = _arrow(".compute")
-        scalar = _arrow().scalar
         if self._is_json:  # the brace moves behind the numbers
             trimmed = compute.ascii_rtrim_whitespace(rows.cast("string")).cast("binary")
             rows = compute.binary_slice(trimmed, 0, -1)
         parts = [rows]
         for before, values in zip(self._before, arrays, strict=True):
-            parts += [scalar(before), self._texts(values)]
+            parts += [_scalar(before), self._texts(values)]
         lines = compute.binary_join_element_wise(
-            *parts, scalar(b"}" if self._is_json else b""), scalar(b"")
+            *parts, _scalar(b"}" if self._is_json else b""), _scalar(b"")
         )
         content = memoryview(lines.buffers()[2])[: _end(lines)]
         if self._is_first and self._is_json:  # it begins with the end of a line that is not there
@@ -118,10 +119,13 @@ class TextWriter:
     def _texts(self, values: NDArray[Any]) -> Any:
         arrow = _arrow()
         compute = _arrow(".compute")
-        texts = arrow.array(values.reshape(-1)).cast("string")
+        # From buffers, since array() imports pandas.
+        kind = arrow.float32() if values.dtype == np.float32 else arrow.float64()
+        content = arrow.py_buffer(np.ascontiguousarray(values))
+        texts = arrow.Array.from_buffers(kind, values.size, [None, content]).cast("string")
         if values.ndim > 1:
-            offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-            lists = compute.binary_join(arrow.ListArray.from_arrays(offsets, texts), ", ")
+            lists = arrow.FixedSizeListArray.from_arrays(texts, values.shape[1])
+            lists = compute.binary_join(lists.cast(arrow.list_(texts.type)), ", ")
             texts = compute.binary_join_element_wise("[", lists, "]", "")
         if self.table.decimal_point == ",":
             texts = compute.replace_substring(texts, ".", ",")
@@ -278,6 +282,13 @@ class ArchiveWriter:
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:
     return archive.open(name, "w", force_zip64=True)
+
+
+def _scalar(text: bytes) -> Any:
+    """Return a text for pyarrow, whose own function imports pandas."""
+    arrow = _arrow()
+    ends = arrow.py_buffer(np.array([0, len(text)], dtype=np.int32))
+    return arrow.Array.from_buffers(arrow.binary(), 1, [None, ends, arrow.py_buffer(text)])[0]
 
 
 def _end(lines: Any) -> int:

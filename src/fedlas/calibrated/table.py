@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -93,7 +94,7 @@ class TableCalibration:
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
-            fix = "Name the column of the labels: --target y, or --correct ok for confidences."
+            fix = "Name the column of the labels: target='y', or correct='ok' for confidences."
             raise InputError("the rows must have labels", "no column of them", fix)
         samples = Samples.joined(reader.samples(), reader.label)
         _check_logits(columns, samples, reader.label)
@@ -152,7 +153,7 @@ class TableCalibration:
                 column are named.
         """
         reader = live_reader(self, Frame(columns_of_arrow(frame)))
-        parts = [calibrated_columns(self, each, reader.label) for each in reader.samples()]
+        parts = [calibrated_columns(self, each, reader.label) for each in live_samples(reader)]
         if not parts:
             raise InputError("there must be at least one row", "none", "Check the frame.")
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -276,6 +277,20 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
     return TableReader(source, live, copy.deepcopy(calibration.covariates) or Covariates())
 
 
+_DROPS = re.compile(r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or ")
+
+
+def live_samples(reader: TableReader) -> Iterator[Samples]:
+    """Yield the samples of some rows at a time; errors advise to drop none, since every row stays."""
+    try:
+        yield from reader.samples()
+    except InputError as error:
+        expected, got, fix = error.parts
+        fix = _DROPS.sub("", fix)
+        error.parts = (expected, got, fix[:1].upper() + fix[1:])
+        raise
+
+
 def calibrated_columns(
     calibration: TableCalibration, samples: Samples, label: str
 ) -> list[NDArray[Any]]:
@@ -321,8 +336,8 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
 def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
     """Refuse probabilities that are named as logits."""
     if columns.kind == "logits" and are_probabilities(samples.scores):
-        fix = "Fit and apply one kind: name probabilities with --probs, or write logits."
-        raise InputError("columns of --logits must hold logits", f"probabilities in {label}", fix)
+        fix = "Fit and apply one kind: name probabilities by probs=, or write logits."
+        raise InputError("columns of logits= must hold logits", f"probabilities in {label}", fix)
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:

@@ -22,6 +22,7 @@ from fedlas.calibrated.table import (
     calibrated_columns,
     columns_of_arrow,
     live_reader,
+    live_samples,
 )
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
@@ -123,7 +124,7 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
     added = row_writer(table, file, suffix, calibration.added, calibration.scores)
     # One chunk is calibrated and written while the next is read.
     with ThreadPoolExecutor(1) as pool, added as writer:
-        for samples in reader.samples():
+        for samples in live_samples(reader):
             if writing is not None:
                 writing.result()
             rows += len(samples.scores)

@@ -126,6 +126,24 @@ class Calibrator(ABC):
             warnings of :meth:`fit`.
         """
 
+    def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
+        """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
+
+        Args:
+            val: All samples.
+            parts: Weights of the samples in each part ``(F, N)``; 0: not in it.
+            start: The map of all.
+        """
+        maps = []
+        for weights in parts:
+            inside = weights > 0
+            logits = val.logits[inside.to(val.logits.device)]
+            target = val.target[inside.to(val.logits.device)]
+            plain = val.weights is None
+            part = Predictions(logits, target, weights=None if plain else weights[inside])
+            maps.append(self.fit_map(part, start))
+        return maps
+
     @property
     def map(self) -> Any:
         """The fitted module, from float64 logits ``(n, C)`` to calibrated ones; its attributes are what was fitted.
@@ -420,7 +438,7 @@ C = TypeVar("C", bound=Calibrator)
 def fit_with_notes(
     calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
 ) -> tuple[C, tuple[str, ...]]:
-    """Fit the calibrator on ``val``; return it with the texts of its warnings.
+    """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
 
     One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
     """
@@ -432,4 +450,4 @@ def fit_with_notes(
             notes = (
                 "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
             )
-    return calibrator, (*notes, *texts)
+    return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from fedlas._core.errors import InputError
 from fedlas._core.files import path_argument
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns, option_of
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
@@ -221,7 +219,7 @@ def column_options(columns: Columns | None) -> str:
         value: Any = getattr(columns, each.name, each.default)
         if not value or value == each.default:
             continue
-        option = "--sep" if each.name == "separator" else option_of(each.name)
+        option = "--sep" if each.name == "separator" else f"--{each.name.replace('_', '-')}"
         if each.name == "classes":
             value = ",".join(value)
         names = [value] if isinstance(value, str) else value
@@ -239,24 +237,6 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")
-
-
-def command_words(error: InputError) -> InputError:
-    """Return an error of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
-
-    Example:
-        >>> print(command_words(InputError("calibrate='all' needs on=", "none", "Pass on=.")))
-        --calibrate all needs --on; got none. Pass --on.
-    """
-
-    def worded(text: str) -> str:
-        option = r"\b([a-z]+(?:_[a-z]+)*)=(?:'([^']*)')?"
-        return re.sub(
-            option, lambda m: f"--{m[1].replace('_', '-')}{f' {m[2]}' if m[2] else ''}", text
-        )
-
-    expected, got, fix = error.parts
-    return InputError(worded(expected), worded(got), worded(fix))
 
 
 def laboratory(module: str, name: str) -> Any:

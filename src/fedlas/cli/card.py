@@ -18,7 +18,6 @@ from fedlas.cli.arguments import (
     add_path,
     add_rules,
     columns_of,
-    command_words,
     flag,
     laboratory,
     option,
@@ -100,10 +99,7 @@ def _card(args: argparse.Namespace) -> int:
         fix = "Pass two files of predictions, or leave it out."
         raise InputError(f"{names}: for files", f"the run {places[0]}", fix)
     if len(places) > 1:
-        try:
-            card = _card_of_files(places, args.calibrate, columns, {**options, **own})
-        except InputError as error:
-            raise (command_words(error) if error.owner in ("Rule", "card") else error) from error
+        card = _card_of_files(places, args.calibrate, columns, {**options, **own})
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."

@@ -49,14 +49,10 @@ def _table(checked: Checked) -> Any:
     source = checked.source
     published = checked.expected
     rows = []
-    for label in ("train", "test"):
+    for label in source.parts:
         counts = checked.counts(label)
         of_class = _range([int(counts.min()), int(counts.max())])
-        count = (
-            ""
-            if published is None
-            else f"{published.train if label == 'train' else published.test:,}"
-        )
+        count = "" if published is None else f"{getattr(published, label):,}"
         shape = source.train.shape
         sizes = "not read" if len(shape) == 3 else f"{shape[0]:,} features"
         if checked.sizes[label]:
@@ -82,6 +78,8 @@ def _verdict(name: str, checked: Checked) -> list[str]:
             *(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")),
             fix,
         ]
-    read = "every image was read" if checked.decoded else "images were not read (leave out --quick)"
+    read = (
+        "every sample was read" if checked.decoded else "images were not read (leave out --quick)"
+    )
     size = "is as published" if checked.expected is not None else "can be used"
     return [f"{name} {size}; {read}."]

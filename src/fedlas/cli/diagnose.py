@@ -18,9 +18,9 @@ from fedlas._core.files import write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.lab.report.diagnose_page import diagnose_page
-from fedlas.lab.runs.claim import find_runs, leave_out
+from fedlas.lab.runs.bench_folder import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose.study import (
+from fedlas.lab.studies.diagnose import (
     RunGroup,
     Study,
     grouped,

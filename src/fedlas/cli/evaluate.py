@@ -22,7 +22,6 @@ from fedlas.cli.arguments import (
     add_samples,
     column_options,
     columns_of,
-    command_words,
     flag,
     laboratory,
     option,
@@ -113,29 +112,26 @@ def _evaluate(args: argparse.Namespace) -> int:
             predictions = reader.read([args.file, *more])
         repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
         repair += column_options(columns)
-        try:
-            evaluation = report(
-                predictions,
-                on=held_out,
-                calibrate=args.calibrate,
-                reject=args.reject,
-                cost_ratio=args.cost_ratio,
-                budget=args.budget,
-                recall=args.recall,
-                precision=args.precision,
-                top_label=args.top_label,
-                num_bins=args.num_bins,
-                confidence_level=args.confidence_level,
-                replicates=args.replicates,
-                name=args.file.name,
-                notes=reader.notes,
-                grouped_by=args.groups or ("task" if more else "group"),
-                repair=f"fedlas evaluate {args.file} {repair}",
-                title=args.title,
-                period=args.period,
-            )
-        except InputError as error:
-            raise (command_words(error) if error.owner in ("report", "Rule") else error) from error
+        evaluation = report(
+            predictions,
+            on=held_out,
+            calibrate=args.calibrate,
+            reject=args.reject,
+            cost_ratio=args.cost_ratio,
+            budget=args.budget,
+            recall=args.recall,
+            precision=args.precision,
+            top_label=args.top_label,
+            num_bins=args.num_bins,
+            confidence_level=args.confidence_level,
+            replicates=args.replicates,
+            name=args.file.name,
+            notes=reader.notes,
+            grouped_by=args.groups or ("task" if more else "group"),
+            repair=f"fedlas evaluate {args.file} {repair}",
+            title=args.title,
+            period=args.period,
+        )
     _show(evaluation, args)
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
@@ -189,9 +185,9 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
                 "--title and --period are for the page", "no --report", "Add it, or leave them out."
             )
         return
+    check_page("--report", args.report)
     if args.report.resolve() in [
         path.resolve() for path in (args.file, args.on) if path is not None
     ]:
         fix = "It would replace predictions."
         raise InputError("--report must be another file", args.report, fix)
-    check_page("--report", args.report)

@@ -7,6 +7,8 @@ positional FOLDER, and shows types in place of sentences. Neither this module no
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -113,16 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(words: list[str], *, resumes: bool) -> int:
     try:
-        parsed = _parse(words)
         with warnings.catch_warnings():
-            warnings.showwarning = _once(warnings.showwarning)
-            return int(parsed.run(parsed))
+            warnings.showwarning = _once(warnings.showwarning, words[:1])
+            return run(words)
     except LostOutputError:
         return 0
-    except InputError as error:
-        error.owner = error.owner or " ".join(["fedlas", *words[:1]])
-        return _fail(str(error))
-    except MissingExtraError as error:
+    except (InputError, MissingExtraError) as error:
         return _fail(str(error))
     except OSError as error:  # a name that is too long, a folder that may not be searched
         place = f" ({error.filename!s:.200})" if error.filename else ""
@@ -147,6 +145,43 @@ def _status(words: list[str], *, resumes: bool) -> int:
         _leave_processes()
 
 
+def run(words: list[str]) -> int:
+    """Run a subcommand and return its exit status.
+
+    Raises:
+        InputError: What the command line prints, in the words of the subcommand.
+    """
+    parsed = _parse(words)
+    try:
+        return int(parsed.run(parsed))
+    except InputError as error:
+        expected, got, fix = (in_options(part, words[0]) for part in error.parts)
+        error.parts = (expected, got, fix)
+        if (error.owner or "").partition(".")[0] in _CALLED:
+            error.owner = f"fedlas {words[0]}"
+        raise
+
+
+def in_options(text: str, subcommand: str) -> str:
+    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+
+    Example:
+        >>> print(in_options("calibrate='all' needs held-out predictions; got no on=.", "evaluate"))
+        --calibrate all needs held-out predictions; got no --on.
+    """
+    options = _parsers([subcommand])[1][subcommand].options
+
+    def worded(match: re.Match[str]) -> str:
+        option = f"--{match[1].replace('_', '-')}"
+        value = f" {shlex.quote(match[2])}" if match[2] else ""
+        return f"{option}{value}" if option in options else match[0]
+
+    return _KEYWORD.sub(worded, text)
+
+
+_KEYWORD = re.compile(r"(?<![\w.])([a-z]+(?:_[a-z]+)*)=(?:'([^']*)'|True)?")
+_CALLED = ("", "card", "report", "Rule", "TableCalibration")
+"""Public names that a subcommand calls, which errors show no user of it."""
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 """Texts of PyTorch's errors, on an accelerator and on a processor."""
 
@@ -156,7 +191,7 @@ def _fail(text: str) -> int:
     return 2
 
 
-def _once(other: Callable[..., None]) -> Callable[..., None]:
+def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., None]:
     """Return a function that shows each warning of this library once, as a line, and passes on those of others."""
     shown: set[str] = set()
 
@@ -166,7 +201,7 @@ def _once(other: Callable[..., None]) -> Callable[..., None]:
             other(message, category, *place, **more)
         elif text not in shown:
             shown.add(text)
-            print(f"fedlas: warning: {text}", file=sys.stderr)
+            print(f"fedlas: warning: {in_options(text, words[0])}", file=sys.stderr)
 
     return show
 

@@ -25,8 +25,9 @@ from fedlas.lab.report.ood import (
     warnings,
     write_files,
 )
-from fedlas.lab.runs.claim import find_runs, finished, leave_out, must_be_finished
-from fedlas.lab.runs.comparable import check_alike
+from fedlas.lab.runs.begin import finished, must_be_finished
+from fedlas.lab.runs.bench_folder import find_runs, leave_out
+from fedlas.lab.runs.collect import check_alike
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.ood.measure import Chosen, measure_run
 from fedlas.lab.studies.ood.sets import parse_sets

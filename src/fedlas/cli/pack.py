@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, option
-from fedlas.lab.runs.pack import pack
+from fedlas.lab.runs.collect import pack
 
 
 def add_pack(add: AddSubcommand) -> None:

@@ -12,8 +12,8 @@ from fedlas._core.files import check_writable, write_json
 from fedlas._core.terminal import Bar, say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates, flag, option
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
-from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.shift import measure_shift
 from fedlas.present.table import Cell, Table, table_of, terminal
 from fedlas.stats.estimates import check_replicates

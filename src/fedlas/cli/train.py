@@ -10,8 +10,10 @@ from fedlas.cli.arguments import AddSubcommand, add_path, option
 from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.runs.build import limited_to, threads_for
-from fedlas.lab.runs.execute import alarms_of, execute
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.forecast import threads_for
+from fedlas.lab.runs.measure import alarms_of
+from fedlas.lab.runs.train import limited_to
 from fedlas.present.metric_tables import short_table
 from fedlas.present.table import show_blocks
 

@@ -11,7 +11,7 @@ from fedlas._core.check import InputError, check_kinds, describe
 from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
-from fedlas.objective.param_groups import groups_of
+from fedlas.objective.objective import groups_of
 
 __all__ = ["DropInLoss"]
 

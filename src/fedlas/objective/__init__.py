@@ -3,8 +3,7 @@
 In: a model, a criterion, batches. Out: a loss to train on, or ``Predictions``.
 """
 
-from fedlas.objective.objective import Objective
-from fedlas.objective.param_groups import param_groups
+from fedlas.objective.objective import Objective, param_groups
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.objective.predict import predict
 

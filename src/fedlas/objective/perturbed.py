@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.streams import derive
-from fedlas.objective.batches import read_batch
+from fedlas.objective.call import read_batch
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.predictions import sources
-from fedlas.predictions.cells import TableChunk, floating, number_in
+from fedlas.predictions.cells import TableChunk, number_in
 from fedlas.predictions.sources import TableSource
 
 _LONGEST = 2**20
@@ -23,7 +23,7 @@ _LONGEST = 2**20
 _TEMPLATES = {
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
         "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
-        "Name columns of scores, or leave out rows of NA with --drop-missing.",
+        "Name columns of scores, or leave out rows of NA by drop_missing=True.",
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
         "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
     r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
@@ -110,10 +110,11 @@ class Arrow(TableSource):
 
     def _column(self, values: Any, name: str) -> NDArray[Any]:
         """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
+        # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
         types = pyarrow_module().types
         shape = [len(values)]
         if hasattr(values, "value_lengths"):
-            lengths = values.value_lengths().fill_null(0).to_numpy()
+            lengths = np.from_dlpack(values.value_lengths().fill_null(0))
             shape.append(int(lengths.max()))
             for row in np.flatnonzero(lengths != lengths.max())[:1]:
                 expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
@@ -125,9 +126,17 @@ class Arrow(TableSource):
             texts = _plain_values(values)
             numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
             values = pyarrow_module().array([numbers[text] for text in texts], "float64")
-        if types.is_integer(values.type) or types.is_decimal(values.type):
-            values = values.cast("float64")
-        return floating(name, values.to_numpy(zero_copy_only=False), self.label).reshape(shape)
+        plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
+        if not any(is_kind(values.type) for is_kind in plain):
+            got = f"{values.type} in {self.label}"
+            raise InputError(f"column {name!r} must hold numbers", got, "Name columns of scores.")
+        kind = np.float32 if types.is_float32(values.type) else np.float64
+        values = values.cast("float32" if kind is np.float32 else "float64")
+        start = values.offset * values.type.bit_width // 8
+        array = np.frombuffer(values.buffers()[1], kind, len(values), start).copy()
+        if values.null_count:
+            array[np.from_dlpack(values.is_null().cast("uint8")) > 0] = np.nan
+        return array.reshape(shape)
 
 
 def _whole(column: Any) -> Any:

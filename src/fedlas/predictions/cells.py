@@ -19,7 +19,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 from fedlas._core.text import shortened
 
-_FIX = "Fill it in, remove the row, or add --drop-missing."
+_FIX = "Fill it in or remove the row, or pass drop_missing=True."
 _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
@@ -176,7 +176,7 @@ class TableChunk:
             word = text.lower() if number is None else str(number)
             if word not in _RIGHT | _WRONG:
                 expected = f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect"
-                fix = _FIX if not text else "Name columns of labels with --predicted and --target."
+                fix = _FIX if not text else "Name columns of labels by predicted= and target=."
                 raise InputError(
                     expected, f"{shortened(repr(value), 60) if text else 'none'} in {place}", fix
                 )
@@ -279,11 +279,11 @@ class Labels:
             names = ",".join(str(number) for number in range(1, min(len(self.positions), 12) + 1))
             dots = ",..." if len(self.positions) > 12 else ""
             return (
-                f"If they count from 1, subtract 1, or name the classes: --classes {names}{dots}."
+                f"If they count from 1, subtract 1, or name the classes: classes='{names}{dots}'."
             )
         if not self.names and len(self.positions) == 2:
-            return f"Name both classes, the one that the column is about last: --classes OTHER,{shortened(text, 60)}."
-        return "Name the classes in the order of the columns with --classes, or correct the label."
+            return f"Name both classes, the one that the column is about last: classes='OTHER,{shortened(text, 60)}'."
+        return "Name the classes in the order of the columns by classes=, or correct the label."
 
 
 def cell_text(value: Any) -> str:

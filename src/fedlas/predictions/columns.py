@@ -137,7 +137,7 @@ class Columns:
         kinds = [option_of(name) for name in _SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
             fix = "Say what the columns hold: the file does not show it."
-            expected = "only one of --logits, --probs and --confidence can name columns"
+            expected = "only one of logits=, probs= and confidence= can name columns"
             raise InputError(expected, " and ".join(kinds), fix)
         for option, partners in _PARTNERS.items():
             if (
@@ -148,13 +148,13 @@ class Columns:
                 expected = f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}"
                 raise InputError(expected, kinds[0], "Name such columns, or leave it out.")
         if self.correct is not None and (self.predicted is not None or self.target is not None):
-            got = "--correct with one of these"
+            got = "correct= with one of these"
             fix = "Leave one or the other out."
-            expected = "outcomes must be named once, by --correct or by --predicted and --target"
+            expected = "outcomes must be named once, by correct= or by predicted= and target="
             raise InputError(expected, got, fix)
-        check_choice("--confidence-as", self.confidence_as, CONFIDENCE_FORMS)
+        check_choice("confidence_as=", self.confidence_as, CONFIDENCE_FORMS)
         if self.format is not None:
-            check_choice("--format", self.format, ["table", "lm-eval"])
+            check_choice("format=", self.format, ["table", "lm-eval"])
         if self.separator is not None and len(self.separator) != 1:
             fix = "Write ';' or ',', or leave it out."
             raise InputError("the separator must be one character", repr(self.separator), fix)
@@ -229,9 +229,9 @@ class Columns:
         columns: list[str] = []
         for pattern in patterns:
             if pattern in names or not set(pattern) & set("*?["):
-                _check_exists(pattern, names, "--covariates", where)
+                _check_exists(pattern, names, "covariates=", where)
                 if pattern in used:
-                    fix = "Leave it out of --covariates."
+                    fix = "Leave it out of covariates=."
                     raise InputError(
                         "covariates must be other columns than scores and labels",
                         repr(pattern),
@@ -245,7 +245,7 @@ class Columns:
             else:
                 got = f"none of {few(names)} in {where}"
                 raise InputError(
-                    f"--covariates {pattern!r} must match a column", got, "Name the columns."
+                    f"covariates={pattern!r} must match a column", got, "Name the columns."
                 )
         return tuple(dict.fromkeys(columns))
 
@@ -274,11 +274,11 @@ class Columns:
         )
         if kind == "confidence" and len(scores) > 1:
             fix = (
-                "Name the column of the predicted class's probability; of all classes name --probs."
+                "Name the column of the predicted class's probability; of all classes name probs=."
             )
-            raise InputError("--confidence must name one column", ", ".join(scores), fix)
+            raise InputError("confidence= must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
-        votes, _ = _find(_words(self.label_probs, names), names, used, "--label-probs", where)
+        votes, _ = _find(_words(self.label_probs, names), names, used, "label_probs=", where)
         for shared in ("groups", "clusters"):  # may be one of the others
             single.pop(shared, None)
         _check_once(
@@ -310,8 +310,8 @@ class NumberColumns:
 
 
 def option_of(name: str) -> str:
-    """Return the command-line option of a field of :class:`Columns`."""
-    return f"--{name.replace('_', '-')}"
+    """Return how messages name a field of :class:`Columns`; the command line makes ``--name`` of it."""
+    return f"{name}="
 
 
 def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
@@ -349,7 +349,7 @@ def _find(
             if len(matches) < 2:
                 got = f"{len(matches)} of {few(names)} in {where}"
                 fix = "Name the columns; a single one is the positive class of two."
-                raise InputError(f"{option} {pattern!r} must match at least two columns", got, fix)
+                raise InputError(f"{option}{pattern!r} must match at least two columns", got, fix)
             matched = _matched(pattern, matches)
             _check_order(matched, pattern, where)
         columns += matches
@@ -404,7 +404,7 @@ def _check_increasing(names: Sequence[str], where: str) -> None:
     numbers = _numbers(names)
     if numbers != sorted(numbers):
         expected = "columns of classes must be numbered from 0 or 1 in order"
-        fix = "They are sorted as text: list them in the order of the classes, or name these classes with --classes."
+        fix = "They are sorted as text: list them in the order of the classes, or name these classes by classes=."
         raise InputError(expected, f"{few([str(number) for number in numbers])} in {where}", fix)
 
 

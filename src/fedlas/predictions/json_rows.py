@@ -99,7 +99,7 @@ def numbers_at(
 
 def _fix(value: Any, name: str) -> str:
     if isinstance(value, dict) and "logprob" in value:
-        return "Add --confidence-as mean, sum or min for log-probabilities of tokens."
+        return "Pass confidence_as= mean, sum or min for log-probabilities of tokens."
     if isinstance(value, dict):
         return f"Name a number in it: {few([f'{name}.{key}' for key in value])}."
     return "Name another column."

@@ -172,7 +172,7 @@ class Answers:
         kind = ""
         if refusals:
             kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
-        fix = "Add --drop-missing to leave them out"
+        fix = "Pass drop_missing=True to leave them out"
         if self.counts["empty"] == count:
             fix = "Check the path, which leads to nothing"
         elif len(self.rows) == count:

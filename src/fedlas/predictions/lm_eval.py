@@ -175,7 +175,7 @@ def _scores(
             correct.append(pair[1])
             continue
         if sample.right is None:
-            fix = "Name fields with --confidence and --correct."
+            fix = "Name fields by confidence= and correct=."
             expected = f"free answers must have one of {', '.join(_RIGHT)}"
             raise InputError(expected, f"none in {sample.place}", fix)
         answer = _scored_answer(sample.fields)

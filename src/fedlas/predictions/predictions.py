@@ -95,7 +95,7 @@ class Predictions:
             warn_user(
                 "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
                 "these are almost surely probabilities, whose softmax is nearly flat. Pass "
-                "Predictions.from_probs(probs, target); on the command line name them with --probs, not --logits."
+                "Predictions.from_probs(probs, target), or name them by probs= in place of logits=."
             )
         vars(self)["logits"] = logits
         self._check_others()

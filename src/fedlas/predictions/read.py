@@ -64,7 +64,7 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     raise InputError(
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
-        "Add --logits 'PREFIX*' (or a,b,c) or --probs likewise, and --target NAME; or --confidence and --correct NAME.",
+        "Pass logits='PREFIX*' (or a,b,c) or probs= likewise, and target='NAME'; or confidence= and correct='NAME'.",
     )
 
 
@@ -159,14 +159,14 @@ def _read(
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
         fix = (
-            "Add --correct NAME, or --predicted NAME and --target NAME."
+            "Pass correct='NAME', or predicted='NAME' and target='NAME'."
             if of_top_label
-            else "Add --target NAME."
+            else "Pass target='NAME'."
         )
         name = (
-            "--correct must say which predictions are right"
+            "correct= must say which predictions are right"
             if of_top_label
-            else "--target must name the labels"
+            else "target= must name the labels"
         )
         raise InputError(name, "none", fix)
     samples = Samples.joined(reader.samples(), reader.label)
@@ -196,7 +196,7 @@ def is_log(path: Path, columns: Columns) -> bool:
     """
     named = [option for option in _FIXED if getattr(columns, option)]
     if columns.format == "lm-eval" and named:
-        fix = "Leave these options out, or add --format table."
+        fix = "Leave these options out, or pass format='table'."
         expected = "samples of lm-evaluation-harness have fixed columns"
         raise InputError(expected, ", ".join(map(option_of, named)), fix)
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")

@@ -27,9 +27,9 @@ MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 NO_GROUP = "missing"
 """Group of the rows without one, where rows without a value are left out."""
 _FIXES = {
-    "logits": "name them with --logits.",
-    "percent": "add --percent, or divide by 100.",
-    "normalize": "Add --normalize to divide each row by its sum.",
+    "logits": "name them by logits=.",
+    "percent": "pass percent=True, or divide by 100.",
+    "normalize": "Pass normalize=True to divide each row by its sum.",
 }
 
 
@@ -286,10 +286,10 @@ class TableReader:
             confidence = chunk.finite(names, "confidences") * self._scale
         if confidence.shape[1] > 1:
             fix = (
-                "Name the column of the predicted class's probability; of all classes name --probs."
+                "Name the column of the predicted class's probability; of all classes name probs=."
             )
             raise InputError(
-                "--confidence must hold one number a row", f"{confidence.shape[1]}", fix
+                "confidence= must hold one number a row", f"{confidence.shape[1]}", fix
             )
         most = 1.0 + SUM_TOLERANCE
         confidence = self._probs.in_range(
@@ -341,7 +341,7 @@ class TableReader:
         if names and len(names) != num_classes:
             got = f"{len(names)} for {num_classes} classes"
             raise InputError(
-                "--classes must name every class, in the order of the columns", got, "Name all."
+                "classes= must name every class, in the order of the columns", got, "Name all."
             )
         self.classes = names or parts
         self._num_classes = num_classes

@@ -17,13 +17,6 @@ from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
-from fedlas.present.decision import (
-    Decisions,
-    curve_picture,
-    decision_tables,
-    decision_words,
-    plain_decisions,
-)
 from fedlas.present.groups import (
     MOST,
     event_groups_table,
@@ -40,6 +33,7 @@ from fedlas.present.metric_tables import (
     Measured,
     ZTests,
     metrics_table,
+    plain_metrics,
     short_table,
     size_of,
     with_meaning,
@@ -47,8 +41,13 @@ from fedlas.present.metric_tables import (
 from fedlas.present.page import diagram, made_by, render
 from fedlas.present.positive_class import (
     ROWS,
+    Decisions,
+    curve_picture,
+    decision_tables,
+    decision_words,
     event_frame,
     event_table,
+    plain_decisions,
     plain_measures,
     positive_diagrams,
 )
@@ -178,10 +177,7 @@ class Evaluation:
         """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         if self.estimates:
-            content["intervals"] = {
-                stage: {name: each.plain() for name, each in by_name.items()}
-                for stage, by_name in self.estimates.items()
-            }
+            content["intervals"] = plain_measures(self.estimates)
         if self.z:
             content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
         joint = {
@@ -255,18 +251,6 @@ class Evaluation:
             diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()
         ]
 
-    def plain_metrics(self) -> dict[str, dict[str, Any]]:
-        """Return the metrics of each stage for JSON: an estimate where there is one, else the value."""
-        return {
-            stage: {
-                name: self.estimates[stage][name].plain()
-                if name in self.estimates.get(stage, {})
-                else {"value": value}
-                for name, value in values.items()
-            }
-            for stage, values in self.measured.items()
-        }
-
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each stage and metric: value, interval, noise floor and p-value.
 
@@ -276,34 +260,18 @@ class Evaluation:
             MissingExtraError: If pandas is not installed.
         """
         rows = event_frame(self._events)
-        for stage, values in self.measured.items():
-            for name, value in values.items():
-                if name in self._events.get(stage, {}):
-                    continue
-                each = self.estimates.get(stage, {}).get(name)
-                rows.append(
-                    (
-                        stage,
-                        name,
-                        value,
-                        *((each.low, each.high, each.floor, each.p) if each else [None] * 4),
-                    )
-                )
+        columns = ["value", "low", "high", "floor", "p"]
+        for stage, values in plain_metrics(self.measured, self.estimates).items():
+            rows += [
+                (stage, name, *map(entry.get, columns))
+                for name, entry in values.items()
+                if name not in self._events.get(stage, {})
+            ]
             if stage in self.z and not self.positive:
-                rows.append(
-                    (
-                        stage,
-                        "spiegelhalter_z",
-                        self.z[stage].z,
-                        None,
-                        None,
-                        0.0,
-                        self.z[stage].p_value,
-                    )
-                )
-        return require("pandas", extra="tables").DataFrame(
-            rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
-        )
+                z, p = self.z[stage]
+                rows.append((stage, "spiegelhalter_z", z, None, None, 0.0, p))
+        frame = require("pandas", extra="tables").DataFrame
+        return frame(rows, columns=["stage", "metric", *columns])
 
     def to_latex(self) -> str:
         """Return the table of main metrics in LaTeX; it needs the package ``booktabs``."""

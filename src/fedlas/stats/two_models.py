@@ -281,6 +281,7 @@ def compare(
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
+    top_label: bool = False,
 ) -> ResultTable[str, ModelDifference]:
     """Compare two models on the same samples, metric by metric, with paired tests.
 
@@ -288,11 +289,12 @@ def compare(
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
         metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes for AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
+            classes AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
         seed: The same seed draws the same samples.
+        top_label: Whether two classes are compared by the predicted one, too.
 
     Returns:
         Difference by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame.
@@ -322,7 +324,8 @@ def compare(
     a, b = both
     check_same_samples(a, b)
     if metrics is None:
-        names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
+        event = not top_label and all(map(_of_event, both))
+        names = COMPARED_EVENTS if event else COMPARED
         metrics = [name for name in names if not any(lacks(METRICS[name], each) for each in both)]
     entries = entries_of(metrics)
     pairs = paired_bootstraps(

@@ -403,8 +403,9 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(
     text, match = REFUSED[case]
     (tmp_path / "live.csv").write_text(text)
     (tmp_path / "out.csv").write_text("what was there")
-    with pytest.raises(InputError, match=match):
+    with pytest.raises(InputError, match=match) as caught:
         apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
+    assert "missing" not in caught.value.parts[2]  # every row stays
     assert (tmp_path / "out.csv").read_text() == "what was there"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live.csv", "out.csv"]
 
@@ -502,7 +503,10 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
         (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
         (["calibrate", "val.csv"], "which columns hold the scores"),
         (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),
-        (["apply", "cal.json", "live.csv", "--out", "out.npz"], "if, and only if, FILE is one"),
+        (
+            ["apply", "cal.json", "live.csv", "--out", "out.npz"],
+            "--out must be an .npz if, and only if",
+        ),
         (["apply", "other.json", "live.csv"], "calibration of a table"),
         (["apply", "cal.json", "none.csv"], "must exist"),
         (["apply", "cal.json", "notes.txt"], "must end in"),

@@ -6,7 +6,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.main import _parse, main
+from fedlas.cli.main import main, run
 from fedlas.cli.report import report_folder
 from fedlas.cli.train import train
 from fedlas.lab.data import DATASETS
@@ -25,8 +25,7 @@ def evaluate_file(file, **options):
     for name, value in options.items():
         option = names.get(name, f"--{name.replace('_', '-')}")
         words += [] if value is False else [option] if value is True else [option, str(value)]
-    parsed = _parse(["evaluate", *words])
-    return parsed.run(parsed)
+    return run(["evaluate", *words])
 
 
 def predictions(classes=4, scale=4.0, seed=0, samples=200):
@@ -222,7 +221,7 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
     page.write_bytes(test.read_bytes())
     before = test.read_bytes()
     for place in (test, tmp_path / "page", tmp_path / "page.txt"):
-        with pytest.raises(InputError, match=r"--report must end in \.html"):
+        with pytest.raises(InputError, match=r"--report must end in \.html or \.pdf"):
             evaluate_file(test, html=place)
     for options in ({"file": page}, {"file": test, "on": page}):
         with pytest.raises(InputError, match="--report must be another file"):

@@ -110,8 +110,8 @@ def test_a_page_of_confidences(files, capsys):
         (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
-        (["top.csv"], r"columns conf, said, is, site. Add .*; or --confidence and --correct NAME"),
-        (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Add --correct NAME"),
+        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence and --correct NAME"),
+        (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
     ],
 )  # fmt: skip
 def test_evaluate_refuses(files, given, message, capsys):
@@ -213,7 +213,7 @@ def test_probabilities_taken_for_logits_are_warned_of(files, capsys):
         warnings.simplefilter("always")
         assert main(["evaluate", "probs.npz", "--replicates", "0"]) == 0
     assert "almost surely probabilities" in (said := capsys.readouterr().err)
-    assert "name them with --probs" in said
+    assert "name them by --probs" in said
     assert (
         main(
             [

@@ -14,8 +14,8 @@ from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.starter import choose_settings, starter_recipe
-from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.load import load_trained
 
 
 def fill(root, *, classes=("day", "night"), images=12, size=(10, 14)):

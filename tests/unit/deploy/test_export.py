@@ -14,7 +14,7 @@ from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.export import export_model
 from fedlas.deploy.formats import FORMATS
-from fedlas.lab.runs.build import load_trained
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.export import test_images as images_of
 from fedlas.predictions import Predictions
 
@@ -144,7 +144,7 @@ def test_nonsense(run_folder, tmp_path):
     for options, message in (
         ({"format": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
-        ({"calibrate": "drift-temperature"}, "--calibrate"),
+        ({"calibrate": "drift-temperature"}, "the calibrator must be one of"),
         ({"inputs": tmp_path / "net.npz"}, "--inputs are for FILE"),
     ):
         with pytest.raises(InputError, match=message):

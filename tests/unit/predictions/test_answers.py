@@ -123,7 +123,7 @@ ANSWERS = [
 
 def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
     file = write(tmp_path, ANSWERS)
-    message = r'3 of 5 answers, 1 of them a refusal \("I don\'t know"\), in rows 2, 3, 5 of t.jsonl\. .*--drop-missing'
+    message = r'3 of 5 answers, 1 of them a refusal \("I don\'t know"\), in rows 2, 3, 5 of t.jsonl\. .*drop_missing='
     with pytest.raises(InputError, match=f"must state a confidence; got none in {message}"):
         read(file, "r.answer", "words")
     table = read(file, "r.answer", "words", drop_missing=True)
@@ -174,7 +174,7 @@ def test_missing_logprobs_are_counted_and_wrong_ones_named(tmp_path):
         ([{"a": {"b": 0.5}, "right": 1}], {"confidence": "a.c"}, "no number in row 1, column 'a.c'"),
         ([{"a": {"b": 0.5}, "right": 1}], {"confidence": "x.c"}, "must name a column of t.jsonl"),
         ([{"a": {"b": 0.5}, "right": 1}], {"confidence": "a"}, r"numbers; got .*row 1.*a\.b"),
-        ([CHAT | {"right": 1}], {"confidence": "choices.0.logprobs.content"}, "row 1.*--confidence-as"),
+        ([CHAT | {"right": 1}], {"confidence": "choices.0.logprobs.content"}, "row 1.*confidence_as="),
         ([{"a": {"b": "x"}, "right": 1}], {"confidence": "a.b"}, "no number in row 1"),
         ([{"a": {"b": [1, 2]}, "y": 0}, {"a": {"b": [1]}, "y": 0}], {"logits": "a.b", "target": "y"}, "1 in row 2"),
     ],

@@ -42,7 +42,7 @@ def test_a_separator_and_percent_may_be_named(tmp_path):
     text = "a,1;b;y\n90;10;0\n30;70;1\n"
     table = read(tmp_path, text, probs=["a,1", "b"], target="y", percent=True, separator=";")
     np.testing.assert_allclose(table.predictions.probs, PROBS[:2])
-    with pytest.raises(InputError, match="--percent"):
+    with pytest.raises(InputError, match="percent="):
         read(tmp_path, text, probs=["a,1", "b"], target="y")
     with pytest.raises(InputError, match="one character"):
         Columns(probs="a,b", separator=";;")

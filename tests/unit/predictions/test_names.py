@@ -102,7 +102,7 @@ def test_columns_numbered_from_one_take_labels_from_one():
     frame = sorted_by_name("class_", 1, 4)
     for names in ("class_*", "c*", ["class_1", "class_2", "class_3"]):
         assert read(frame, probs=names).correct.all()
-        with pytest.raises(InputError, match=r"0 in row 1 .*--classes"):
+        with pytest.raises(InputError, match=r"0 in row 1 .*classes="):
             read(frame | {"y": [0, 1, 2]}, probs=names)
     assert read(
         frame | {"y": ["class_1", "class_2", "class_3"]}, probs="class_1,class_2,class_3"

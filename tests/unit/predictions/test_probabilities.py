@@ -79,7 +79,7 @@ def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
     kept = np.round(probs, 3)
     # 0.003 less than 1, where rounding four numbers loses 0.002 at most
     kept[7] = [0.5, 0.25, 0.125, 0.122]
-    with pytest.raises(InputError, match=r"sum to 1; got 0\.997 in row 8 .*--normalize"):
+    with pytest.raises(InputError, match=r"sum to 1; got 0\.997 in row 8 .*normalize="):
         read(table(tmp_path, kept, target))
     kept[7] = [0.0, 0.0, 0.5, 0.502]  # two numbers above 0 add 0.001 at most
     with pytest.raises(InputError, match=r"sum to 1; got 1\.002 in row 8"):
@@ -109,11 +109,11 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
             lambda p: 100 * p,
             r"must be in \[0, 1\]; got .* in row 1, column 'p_0'.*look like percentages",
         ),
-        (np.log, r"must be in \[0, 1\]; got .*These look like logits: name them with --logits"),
-        (lambda p: 5 * p, r"must be in \[0, 1\]; got .*name them with --logits. Add --normalize"),
+        (np.log, r"must be in \[0, 1\]; got .*These look like logits: name them by logits="),
+        (lambda p: 5 * p, r"must be in \[0, 1\]; got .*name them by logits=. Pass normalize="),
         (
             lambda p: 0.5 * p,
-            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*Add --normalize",
+            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*Pass normalize=",
         ),
     ],
 )
@@ -140,10 +140,10 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
         found.notes[0]
         == "4 of 6 rows lack a value and were left out: 'p_1' (2), 'p_0' (1), 'y' (1)."
     )
-    with pytest.raises(InputError, match=r"numbers; got 'NA' in row 3.*'p_1'.*--drop-missing"):
+    with pytest.raises(InputError, match=r"numbers; got 'NA' in row 3.*'p_1'.*drop_missing="):
         read(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("p_0,p_1,y\n,0.5,1\n0.5,0.4,1\n")
-    with pytest.raises(InputError, match=r"no number in row 1.*'p_0'.*--drop-missing"):
+    with pytest.raises(InputError, match=r"no number in row 1.*'p_0'.*drop_missing="):
         read(tmp_path / "t.csv")
     with pytest.raises(InputError, match=r"got 0\.9 in row 2"):  # rows keep their numbers
         read(tmp_path / "t.csv", drop_missing=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -17,42 +17,49 @@ _KEPT = 2**23
 
 
 def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of ``logits (N, C)`` in order, as ``(which rows, float64 on the CPU)``.
+    """Yield the rows of ``logits (..., N, C)`` in order, as ``(which rows, float64 on the CPU)``.
 
     Always on the CPU: not every accelerator has float64, and sums there may differ between runs. Rows that are float64
     on the CPU already are not copied: do not write to them.
     """
-    rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
-    for start in range(0, logits.shape[0], rows):
-        part = slice(start, min(start + rows, logits.shape[0]))
-        yield part, logits[part].detach().cpu().double()
+    samples = logits.shape[-2]
+    rows = max(1, _CHUNK_ELEMENTS * samples // max(1, logits.numel()))
+    for start in range(0, samples, rows):
+        part = slice(start, min(start + rows, samples))
+        yield part, logits[..., part, :].detach().cpu().double()
 
 
-class Columns:
-    """Float64 columns ``(C, n)`` of some rows of ``logits (N, C)`` at a time, after ``change``, and which rows.
-
-    The softmax of few classes takes a tenth of the time over the first dimension. Can be read again and again; at most
-    64 MiB are kept in between, and more are computed again.
-
-    Args:
-        logits: ``(N, C)``.
-        change: From a fresh array ``(C, n)`` to one of that shape; it may write to it.
-    """
+class _Columns:
+    """Some rows as columns at a time, computed at each iteration."""
 
     def __init__(self, logits: Tensor, change: Callable[[Tensor], Tensor]) -> None:
         self._logits = logits
         self._change = change
-        self._kept: list[tuple[slice, Tensor]] | None = None
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        if self._logits.numel() > _KEPT:
-            return self._computed()
-        self._kept = self._kept or list(self._computed())
-        return iter(self._kept)
-
-    def _computed(self) -> Iterator[tuple[slice, Tensor]]:
         for part, rows in double_rows(self._logits):
-            yield part, self._change(rows.T.clone(memory_format=torch.contiguous_format))
+            yield part, self._change(rows.mT.clone(memory_format=torch.contiguous_format))
+
+
+def columns_of(
+    logits: Tensor, change: Callable[[Tensor], Tensor]
+) -> Iterable[tuple[slice, Tensor]]:
+    """Return some rows of ``logits (..., N, C)`` at a time as float64 columns ``(..., C, n)``, and which rows.
+
+    The softmax of few classes takes a tenth of the time over the first dimension. Can be read again and again; at most
+    64 MiB are kept for that, and more are computed again.
+
+    Args:
+        logits: ``(..., N, C)``.
+        change: From a fresh array ``(..., C, n)`` to one of that shape; it may write to it.
+    """
+    columns = _Columns(logits, change)
+    return list(columns) if logits.numel() <= _KEPT else columns
+
+
+def blocks(parts: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+    """Return weights of parts of the samples ``(F, N)`` in blocks whose logits fit the cache together."""
+    return parts.split(max(1, _CHUNK_ELEMENTS // logits.numel()))
 
 
 def weights_of(val: Predictions) -> Tensor:
@@ -92,31 +99,29 @@ def total_nll(val: Predictions, function: Callable[[Tensor], Tensor]) -> float:
     return total
 
 
-def column_moments(
-    logits: Tensor, function: Callable[[Tensor], Tensor], weights: Tensor | None = None
+def row_moments(
+    rows: Tensor, weights: Tensor, function: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each column of ``function(logits)``; the deviation is 1 where it would be 0.
+    """Return mean and deviation of the columns of some rows; the deviation is 1 where it would be 0.
 
     Args:
-        logits: ``(N, C)``.
-        function: From float64 rows ``(n, C)`` to ``(n, ...)``.
-        weights: Weight of each row ``(N,)``; None: 1.
+        rows: ``(..., N, C)``.
+        weights: ``(..., N)``.
+        function: From float64 rows ``(..., n, C)`` to ``(..., n, M)``; None: the rows.
 
     Returns:
-        Two float64 tensors of the shape of one row of the result.
+        Two float64 tensors ``(..., M)``.
     """
-    weights = (
-        torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
-    )
+    total = weights.sum(dim=-1, keepdim=True)
 
-    def average(of: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = [
-            torch.tensordot(weights[part], of(function(rows)), dims=1)
-            for part, rows in double_rows(logits)
-        ]
-        return torch.stack(parts).sum(dim=0) / weights.sum()
+    def average(change: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = []
+        for part, each in double_rows(rows):
+            changed = change(each if function is None else function(each))
+            parts.append((weights[..., None, part] @ changed).squeeze(-2))
+        return torch.stack(parts).sum(dim=0) / total
 
-    mean = average(lambda rows: rows)
-    deviation = average(lambda rows: (rows - mean).square()).sqrt()
+    mean = average(lambda each: each)
+    deviation = average(lambda each: (each - mean.unsqueeze(-2)).square()).sqrt()
     # The deviation of a constant column is rounding, and must not be divided by.
     return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import say
 from fedlas.lab.benches.executors import (
     Executor,
@@ -18,15 +19,16 @@ from fedlas.lab.benches.executors import (
     attempt,
 )
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.build import build_objective, threads_for
-from fedlas.lab.runs.claim import check_bench_folder, check_claim, check_data, is_run, run_folders
-from fedlas.lab.runs.collect import read_run
-from fedlas.lab.runs.comparable import as_begun, check_alike
+from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled
+from fedlas.lab.runs.bench_folder import check_bench_folder, is_run, run_folders
+from fedlas.lab.runs.collect import check_alike, read_run
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
 from fedlas.lab.runs.environment import code_changes, environment
-from fedlas.lab.runs.execute import alarms_of, counted
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.forecast import threads_for
 from fedlas.lab.runs.intervals import lacks_estimates
+from fedlas.lab.runs.measure import alarms_of, counted
+from fedlas.lab.runs.train import build_objective
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:
@@ -69,7 +71,9 @@ def run_all(
             configuration or on other data, data or model cannot be had, or the executor cannot start.
     """
     executor = executor or LocalExecutor(workers=1)
-    _check_folders([as_begun(run) for run in runs])
+    device = new_accelerator().device
+    local = isinstance(executor, LocalExecutor)
+    _check_folders([settled(run, device) if local else begun(run) for run in runs])
     todo = [run for run in runs if not _is_done(run)]
     threads = None
     new = [run for run in todo if not RunFolder(run.folder).is_finished]
@@ -176,10 +180,14 @@ def _check_folders(runs: Sequence[Run]) -> None:
     planned = {run.folder for run in runs}
     siblings = [folder for folder in _siblings(runs) if folder.path not in planned]
     others = [(f.name, f.config) for f in siblings if is_run(f) and f.config and not f.is_derived]
-    check_alike(
-        [*others, *((run.name, run.config()) for run in runs)],
-        "Use the old settings, or another --out for the new ones.",
-    )
+    configs = [*others, *((run.name, run.config()) for run in runs)]
+    # What the machines of a cluster decide is not known yet.
+    free = {key for run in runs for key in left_open(run)}
+    known = [
+        (name, {**config, "train": {k: v for k, v in config["train"].items() if k not in free}})
+        for name, config in configs
+    ]
+    check_alike(known, "Use the old settings, or another --out for the new ones.")
 
 
 def _siblings(runs: Sequence[Run]) -> list[RunFolder]:

@@ -11,7 +11,7 @@ from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
 from fedlas.lab.recipes.text import is_group, read_content
-from fedlas.lab.runs.claim import check_bench_folder
+from fedlas.lab.runs.bench_folder import check_bench_folder
 from fedlas.lab.runs.forecast import Forecast, forecast, train_size
 
 _KEYS = ("title", "recipes", "methods", "seeds", "then")

@@ -11,7 +11,7 @@ from fedlas.lab.data.batches import Batches
 from fedlas.lab.data.files import Files
 
 # Importing a module registers its data set.
-from fedlas.lab.data.sets import archives, embedded, folders, mnist, torchvision_sets  # noqa: F401
+from fedlas.lab.data.sets import archives, embedded, folders, mnist, tables, torchvision_sets  # noqa: F401
 from fedlas.lab.data.splits import Splits, split
 
 __all__ = ["DATASETS", "Batches", "Files", "Images", "Source", "Splits", "load_dataset", "split"]

@@ -13,8 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, check_number, describe, suggestion
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.registry import Registry
-from fedlas.lab.data.files import Files
-from fedlas.lab.data.items import Items, shown
+from fedlas.lab.data.files import Files, Items, shown
 
 Flip = bool | Literal["alternating"]
 
@@ -129,7 +128,7 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as its authors or the user's folders divide it: a training and a test part.
+    """A data set as its authors or the user's folders divide it: training and test part, perhaps validation.
 
     Args:
         name: Registry name or path, for messages and reports.
@@ -144,6 +143,7 @@ class Source:
             samples in use; with an empty tuple, inputs are not normalized.
         std: Standard deviation of each, in the same units; None or empty exactly when ``mean`` is.
         mistaken_for: Pairs of class names, a class and the one it is mistaken for, for asymmetric label noise.
+        val: Validation part; None: a seed draws it from the training part.
 
     Raises:
         InputError: If the parts differ in shape, images are not square, labels are outside ``[0, C)``, there are
@@ -159,6 +159,13 @@ class Source:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     mistaken_for: tuple[tuple[str, str], ...] = ()
+    val: Part | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts by name, without validation if a seed draws it."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def __post_init__(self) -> None:
         # Classes and shapes.
@@ -167,12 +174,17 @@ class Source:
         fix = "Add images of another class: with one class there is nothing to classify."
         got = f"{count} ({', '.join(self.classes)})"
         expect(count >= 2, "a data set needs at least two classes", got, fix)
-        alike = self.test.shape == shape and (len(shape) != 3 or shape[1] == shape[2])
-        got = f"train {self.train.shape}, test {self.test.shape}"
+        alike = all(part.shape == shape for part in self.parts.values())
+        alike = alike and (len(shape) != 3 or shape[1] == shape[2])
+        got = ", ".join(f"{name} {part.shape}" for name, part in self.parts.items())
         fix = "Crop or resize them first (the folder loader does it with image_size)."
         expect(alike, "all inputs must be square and of one shape", got, fix)
+        kinds = {part.images.dtype for part in self.parts.values() if isinstance(part, Images)}
+        got = ", ".join(map(str, kinds))
+        fix = "Convert all to uint8, or all to float32."
+        expect(len(kinds) <= 1, "all inputs must be of one type", got, fix)
         # Labels.
-        for part, images in (("train", self.train), ("test", self.test)):
+        for part, images in self.parts.items():
             low = int(images.target.min())
             high = int(images.target.max())
             expected = f"{part} labels must be in [0, {count}) for {count} classes"

@@ -16,8 +16,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas._core.pixels import multiply_add
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Flip, Images, Part
-from fedlas.lab.data.files import Files
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Files, Items
 
 
 class Epochs:

@@ -28,7 +28,7 @@ class Checked:
 
     Attributes:
         source: The data set.
-        sizes: For ``train`` and ``test``: height and width in pixels of the images that were read, with counts; empty
+        sizes: For each part: height and width in pixels of the images that were read, with counts; empty
             for rows of features.
         expected: Published counts; None for the user's own data, and with options, which may choose a part.
         problems: One sentence for each problem; empty if there is none.
@@ -42,7 +42,7 @@ class Checked:
     decoded: bool
 
     def counts(self, part: str) -> Tensor:
-        """Return images of each class in ``train`` or ``test``, ``(C,)``."""
+        """Return samples of each class in a part, ``(C,)``."""
         return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)
 
 
@@ -73,7 +73,7 @@ def check_dataset(
     entry = DATASETS[name]
     accept = {"partial": True} if "partial" in inspect.signature(entry.value).parameters else {}
     source = load_dataset(name, root, **{**accept, **(options or {})})
-    parts = {"train": source.train, "test": source.test}
+    parts = source.parts
     total = sum(len(part) for part in parts.values() if isinstance(part, Files))
     expected: Expected | None = None if options else entry.metadata.get("expected")
     checked = Checked(source, {}, expected, [], decoded=not quick or not total)

@@ -60,20 +60,22 @@ def class_folders(
 
 
 def divided_images(
-    root: str | None, *, layout: str, deep: bool
-) -> tuple[Path, tuple[Listed, Listed], tuple[str, ...]]:
-    """Return the user's own images: root, training and test part, and class names.
+    root: str | None, *, layout: str, deep: bool, val_from_train: bool = True
+) -> tuple[Path, dict[str, Listed], tuple[str, ...]]:
+    """Return the user's own images: root, parts ``train``, ``test`` and perhaps ``val``, and class names.
 
-    The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part. Without
-    such folders, a stratified fifth of all images is the test part, the same for every seed.
+    The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part, unless
+    validation is not to be drawn from it. Without such folders, a stratified fifth of all images is the test part, the
+    same for every seed.
 
     Args:
         root: Folder from the user.
         layout: A sentence that says how the folders should be arranged.
         deep: Look for images in folders below the class folders too.
+        val_from_train: Whether a seed draws the validation part from the training part; else ``val`` is it.
 
     Raises:
-        InputError: As :func:`images_by_part`.
+        InputError: As :func:`images_by_part`, or if there is no folder ``val`` next to ``train`` and ``test``.
     """
     place, parts = images_by_part(root, layout=layout, deep=deep)
     classes = tuple(next(iter(parts.values())))
@@ -81,17 +83,24 @@ def divided_images(
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
         for by_class in parts.values()
     )
+    if not val_from_train:
+        if len(rest) != 2:
+            expected = "with val_from_train=false there must be folders train, val and test"
+            got = f"{', '.join(filter(None, parts)) or 'no parts'} in {place}"
+            raise InputError(expected, got, "Leave it out: a seed then draws validation images.")
+        return place, {"train": first, "val": rest[0], "test": rest[1]}, classes
     if rest:
-        return (
-            place,
-            ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]),
-            classes,
-        )
+        more = [image for part in rest[:-1] for image in part]
+        return place, {"train": [*first, *more], "test": rest[-1]}, classes
     # With one set, a stratified part of it is the test part: the same for every seed.
     target = np.array([label for _, label in first], dtype=np.int64)
     size = round(_TEST_FRACTION * len(target))
     train, test = hold_out(target, size, classes, stream(Purpose.FIXED_TEST))
-    return place, ([first[row] for row in train], [first[row] for row in test]), classes
+    divided: dict[str, Listed] = {
+        "train": [first[row] for row in train],
+        "test": [first[row] for row in test],
+    }
+    return place, divided, classes
 
 
 def images_by_part(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -179,11 +180,11 @@ _READABLE = "every file with an image suffix must be a readable image"
 _SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
 
 
-def open_image(file: Path, *, channels: int = 3, upright: bool = True) -> Any:
+def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -> Any:
     """Decode one image file into a PIL image of mode RGB or L.
 
     Args:
-        file: The file.
+        file: The file, or its content.
         channels: 3 for color, 1 for gray.
         upright: Apply the EXIF rotation.
 
@@ -192,10 +193,14 @@ def open_image(file: Path, *, channels: int = 3, upright: bool = True) -> Any:
     """
     pil: Any = require("PIL.Image", extra="data")
     fix = "Repair or remove the file."
-    if os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
+    source: Any = file
+    if isinstance(file, bytes):
+        source = io.BytesIO(file)
+        file = Path(f"image of {len(file):,} bytes")
+    elif os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
         raise InputError(_READABLE, f"{file}, which is no file", fix)
     try:
-        with pil.open(file, formats=_FORMATS) as opened:
+        with pil.open(source, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
                 got = f"{file} of {opened.width:,} x {opened.height:,}"
                 raise InputError(
@@ -230,7 +235,7 @@ def check_channels(channels: object) -> None:
 
 
 def read_images(
-    files: Sequence[Path],
+    files: Sequence[Path | bytes],
     *,
     image_size: int | None = None,
     channels: int = 3,
@@ -240,7 +245,7 @@ def read_images(
     """Decode all files into memory, on every core.
 
     Args:
-        files: At least one.
+        files: Files or their contents, at least one.
         image_size: Resize the shorter side to this many pixels and crop the center square; None keeps the size.
         channels: 3 for color, 1 for gray.
         upright: Apply the EXIF rotation.
@@ -253,7 +258,7 @@ def read_images(
         InputError: If a file cannot be read, the images are not square and of one size, or they need more memory.
     """
 
-    def read(file: Path) -> NDArray[np.uint8]:
+    def read(file: Path | bytes) -> NDArray[np.uint8]:
         image = open_image(file, channels=channels, upright=upright)
         if image_size is not None:
             bilinear = require("PIL.Image", extra="data").Resampling.BILINEAR
@@ -273,14 +278,17 @@ def read_images(
     # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
+    def named(row: int) -> object:
+        return f"image {row}" if isinstance(files[row], bytes) else files[row]
+
     def fill(row: int) -> None:
         image = read(files[row])
         height, width = image.shape[1:]
         if height != width:
-            got = f"{files[row]} with {height} x {width}"
+            got = f"{named(row)} with {height} x {width}"
             raise InputError("without image_size all images must be square", got, _SET_SIZE)
         if image.shape != first.shape:
-            got = f"{files[row]} with {height} x {width} and {files[0]} with {first.shape[1]} x {first.shape[2]}"
+            got = f"{named(row)} with {height} x {width} and {named(0)} with {first.shape[1]} x {first.shape[2]}"
             raise InputError("without image_size all images must be of one size", got, _SET_SIZE)
         images[row] = image
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Flip, Images, Part, Source, expect
@@ -201,7 +201,6 @@ class Splits:
         )
 
 
-@check_kinds
 def split(
     source: Source,
     *,
@@ -212,14 +211,16 @@ def split(
 ) -> Splits:
     """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
 
-    The validation part is drawn from the training part, then ``train_size`` images from the rest; the test part is
-    drawn from the official one. Every class keeps its share as exactly as whole numbers allow. The validation part does
-    not depend on ``train_size``. Every class has a training image; a small class may be missing in validation.
+    The validation part is that of the source, or is drawn from the training part. Then ``train_size`` images are drawn
+    from the rest, and the test part from the official one. Every class keeps its share as exactly as whole numbers
+    allow. The validation part does not depend on ``train_size``. Every class has a training image; a small class may be
+    missing in validation.
 
     Args:
         source: The data set.
         seed: Whole number >= 0.
-        val_size: Number of validation images, or their fraction of the training part (a float in (0, 1)).
+        val_size: Number of validation images, or their fraction of the training part (a float in (0, 1)); not used if
+            the source has a validation part.
         train_size: Number of training images, at least one per class; None for all that validation leaves.
         test_size: Number of test images; None for all.
 
@@ -233,10 +234,12 @@ def split(
         (100, 60, 2000)
     """
     # How many images each part gets.
+    fix = "Load one by its name."
+    expect(isinstance(source, Source), "source must be a Source", describe(source), fix)
     check_count("seed", seed, low=0)
     available = len(source.train)
     num_classes = source.num_classes
-    val_count = _val_count(val_size, available)
+    val_count = _val_count(val_size, available) if source.val is None else 0
     largest = available - num_classes
     rest = available - val_count
     expected = f"val_size must leave an image of each of the {num_classes} classes to train on: at most {largest} of "
@@ -265,16 +268,17 @@ def split(
     tested, counts = _draw(source.test, Purpose.SPLIT_TEST, seed, num_classes)
     indices = {
         "train": choose_positions(groups, for_train, skip=for_val),
-        "val": choose_positions(groups, for_val),
+        "val": choose_positions(groups, for_val)
+        if source.val is None
+        else np.arange(len(source.val)),
         "test": choose_positions(
             tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)
         ),
     }
     # The parts stay on the device of the source.
+    sources = {"val": source.train, **source.parts}
     parts: dict[str, Any] = {
-        name: (source.test if name == "test" else source.train).take(
-            torch.from_numpy(rows).to(source.train.target.device)
-        )
+        name: sources[name].take(torch.from_numpy(rows).to(source.train.target.device))
         for name, rows in indices.items()
     }
     mean, std = source.mean, source.std

@@ -1,13 +1,13 @@
 """Backbones by name.
 
-In it: small networks of our own, torchvision's and timm's, and pre-trained weights from a file. In: a registry name (or
-``timm:NAME``), classes, channels and image size. Out: a module from images to logits.
+In it: small networks of our own, torchvision's, timm's and Hugging Face's, and pre-trained weights from a file.
+In: a registry name (or ``timm:NAME``), classes, channels and image size. Out: a module from images to logits.
 """
 
 from __future__ import annotations
 
 # Importing a module registers its models.
-from fedlas.lab.models import airnet, mlp, residual, timm_models, torchvision_models  # noqa: F401
+from fedlas.lab.models import airnet, library_models, mlp, residual, torchvision_models  # noqa: F401
 from fedlas.lab.models.base import LIBRARIES, MODELS, build_model
 
 __all__ = ["LIBRARIES", "MODELS", "build_model"]

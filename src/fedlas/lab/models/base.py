@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, check_number
+from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.registry import Registry
 
 Builder = Callable[..., nn.Module]
@@ -47,7 +47,6 @@ def check_inputs(name: str, shape: Sequence[int]) -> None:
         raise InputError(f"the model must take rows of {shape[0]} features", name, fix)
 
 
-@check_kinds
 def build_model(
     name: str, *, num_classes: int, in_channels: int, image_size: int = 32, **options: Any
 ) -> nn.Module:
@@ -70,20 +69,13 @@ def build_model(
         >>> build_model("mlp", num_classes=3, in_channels=1, image_size=8, hidden=(16,)).fc
         Linear(in_features=16, out_features=3, bias=True)
     """
-    for argument, value in (
-        ("num_classes", num_classes),
-        ("in_channels", in_channels),
-        ("image_size", image_size),
-    ):
+    size = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    for argument, value in size.items():
         check_count(argument, value)
     registry: Registry[Builder] = Registry("model")
-    registry.add(name.lower(), builder_of(name))
-    size: dict[str, int] = {
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "image_size": image_size,
-    }
-    model: nn.Module = registry.build(name.lower(), options, **size)
+    registry.add(str(name).lower(), builder_of(name))
+    build = registry.builder(str(name).lower(), options, **size)
+    model: nn.Module = build()
     return model
 
 

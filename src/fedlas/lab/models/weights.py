@@ -15,6 +15,7 @@ from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.features import find_head
+from fedlas.lab.models.library_models import load_pretrained
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the weights in a checkpoint, in the order of search."""
@@ -29,8 +30,9 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
     Args:
         model: The model, changed in place.
-        path: ``.safetensors``, or a file of ``torch.save`` that holds tensors only: a state dict, or a mapping with one
-            under a key such as ``state_dict`` or ``model``. It is read with ``weights_only=True``, so no code runs.
+        path: ``.safetensors``; a folder with ``model.safetensors`` in it; or a file of ``torch.save`` that holds
+            tensors only: a state dict, or a mapping with one under a key such as ``state_dict`` or ``model``. It is
+            read with ``weights_only=True``, so no code runs.
 
     Returns:
         Notes, one sentence each, e.g. that the head starts untrained.
@@ -42,6 +44,8 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     Note:
         For a model of timm, position embeddings of another image size are interpolated as timm does it.
     """
+    if hasattr(model, "from_pretrained") and Path(path).is_dir():
+        return _load_hf(model, _existing(path).parent)
     # Bring the keys into the model's form.
     weights = _unwrapped(read_weights(path), model)
     clean = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
@@ -75,6 +79,20 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
         raise _misfit(model, path, misfits)
     model.load_state_dict(state | {k: v for k, v in weights.items() if k in state})
     return tuple(notes)
+
+
+def _load_hf(model: nn.Module, folder: Path) -> tuple[str, ...]:
+    """Load a checkpoint of transformers: all of it, except for a head with another number of classes."""
+    head = next(name for name, module in model.named_modules() if module is find_head(model))
+    try:
+        missing, unknown = load_pretrained(model, folder)
+    except Exception as error:  # transformers raises many kinds for damaged files
+        raise _misfit(model, folder, " ".join(str(error).split())[:200]) from error
+    others = missing - {f"{head}.weight", f"{head}.bias"}
+    if others or unknown:
+        got = f"{len(others)} missing and {len(unknown)} unknown weights"
+        raise _misfit(model, folder, f"{got}: {', '.join([*sorted(others), *unknown][:5])}")
+    return (f"{folder.name}: the head {head!r} starts untrained",) if missing else ()
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -126,11 +144,12 @@ def weights_digest(path: str | Path) -> str:
 
 
 def _existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
+    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
         raise InputError(
-            "the file of model.weights must exist", path, "Download it first, and check the path."
+            "the file of model.weights must exist", file, "Download it first, and check the path."
         )
-    return Path(path)
+    return file
 
 
 def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:

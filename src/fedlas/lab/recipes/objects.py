@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.registry import Registry
-from fedlas.lab.data import Images, Source, Splits
+from fedlas.lab.data import Images, Source
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Items
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 
-_CHANGES = ("label_noise", "long_tail", "cross_fit", "workers")
+_CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
 """Keys of ``data`` that change or read the parts that are passed; the others would choose them."""
 
 
@@ -27,8 +26,7 @@ class Objects:
     """Parts of a data set, and functions that build a model and losses.
 
     Attributes:
-        source: Training and test part.
-        val: Validation part.
+        source: Training, validation and test part.
         model: Called with those of ``num_classes``, ``in_channels`` and ``image_size`` that are its parameters; None
             builds the registered model of the recipe.
         losses: Functions that build losses, by name; called as ``model`` with ``num_classes``, ``num_samples``,
@@ -36,26 +34,8 @@ class Objects:
     """
 
     source: Source
-    val: Part
     model: Callable[..., nn.Module] | None = None
     losses: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
-
-    def splits(self) -> Splits:
-        """Return the parts unchanged, with all their positions."""
-        source = self.source
-        parts = {"train": source.train, "val": self.val, "test": source.test}
-        return Splits(
-            source.name,
-            source.train,
-            self.val,
-            source.test,
-            indices={name: np.arange(len(part)) for name, part in parts.items()},
-            mean=(),
-            std=(),
-            classes=source.classes,
-            flip=False,
-            crop_padding=0,
-        )
 
     def build(self, kind: str, name: str, options: Mapping[str, Any], **offered: Any) -> nn.Module:
         """Build the model, or the loss of that name."""
@@ -114,9 +94,7 @@ def recipe_of_objects(
     }
     most = max(int(part.target.max()) for part in parts.values())
     classes = tuple(str(label) for label in range(most + 1))
-    source = Source(name, parts["train"], parts["test"], classes, mean=(), std=())
-    # The same checks hold of validation.
-    replace(source, test=parts["val"])
+    source = Source(name, parts["train"], parts["test"], classes, mean=(), std=(), val=parts["val"])
     content["data"] = {
         "name": name,
         "val_size": len(parts["val"]),
@@ -129,7 +107,7 @@ def recipe_of_objects(
         if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
             expected = "a loss must be named with lower-case letters, digits and + . _ -"
             raise InputError(expected, repr(loss), "Rename it: its runs get folders of that name.")
-    return replace(recipe, objects=Objects(source, parts["val"], model, losses or {}))
+    return replace(recipe, objects=Objects(source, model, losses or {}))
 
 
 def part_of(data: Any, name: str) -> Part:

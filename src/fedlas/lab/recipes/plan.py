@@ -70,8 +70,9 @@ class Run:
         del recipe["data"]["root"], recipe["data"]["workers"]
         # Unused options are left out, so that a run folder stays valid when a new release has another option.
         averaging = self.recipe.train.average != "none"
-        # Null is decided before a run begins.
-        recipe["train"]["channels_last"] = bool(self.recipe.train.channels_last)
+        noise = recipe["data"]["label_noise"]
+        if noise is not None and noise["seed"] is None:
+            del noise["seed"]
         for section, unused in _UNUSED.items():
             values = recipe[section]
             for key, value in unused.items():
@@ -85,14 +86,14 @@ class Run:
 
 
 _OPTIONAL_DATA = (
-    "split_seed hold_out_classes long_tail label_noise cross_fit corruption test_mean test_std"
+    "split_seed hold_out_classes long_tail long_tail_seed label_noise cross_fit corruption test_mean "
+    "test_std"
 )
 _UNUSED: dict[str, dict[str, Any]] = {
-    "model": dict.fromkeys(("bayesian", "weights")),
+    "model": {"bayesian": None, "weights": None, "tune": "full"},
     "data": dict.fromkeys(_OPTIONAL_DATA.split()),
     "train": {
         "accumulate": 1,
-        "channels_last": False,
         "average": "none",
         "average_decay": ...,
         "average_start": ...,
@@ -214,7 +215,7 @@ def build_loss(
     loss: torch.nn.Module = (
         objects.build("loss", name, run.loss_options, **offered)
         if own
-        else LOSSES.build(name, run.loss_options, **offered)
+        else LOSSES.builder(name, run.loss_options, **offered)()
     )
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):

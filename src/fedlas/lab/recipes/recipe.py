@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fedlas._core.check import InputError, check_count, check_number, suggestion
 from fedlas._core.extras import require
@@ -35,8 +35,9 @@ class DataConfig:
             as unknown ones, for ``fedlas ood``. The other classes get new numbers from 0.
         long_tail: Training images of the first class for each of the last; the classes between shrink exponentially.
             Null keeps all images.
-        label_noise: Wrong training labels: a section with ``rate`` and ``kind`` (``symmetric`` or ``asymmetric``); null
-            changes no label. ``splits.npz`` says which labels are wrong.
+        long_tail_seed: Seed of the images that are kept; null is that of the division into parts.
+        label_noise: Wrong training labels: a section with ``rate``, ``kind`` (``symmetric`` or ``asymmetric``) and
+            ``seed`` (null is that of the division); null changes no label. ``splits.npz`` says which labels are wrong.
         cross_fit: Number of models, at least 2, each trained without one part of the training images, whose predictions
             of that part are for the losses ``cross-fitted`` and ``instance-smoothing``. Others do not use them.
         corruption: Corrupted test images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null corrupts
@@ -56,6 +57,7 @@ class DataConfig:
     split_seed: int | None = None
     hold_out_classes: list[int | str] | None = None
     long_tail: float | None = None
+    long_tail_seed: int | None = None
     label_noise: LabelNoise | None = None
     cross_fit: int | None = None
     corruption: Corruption | None = None
@@ -65,7 +67,8 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, low in (("split_seed", 0), ("cross_fit", 2), ("workers", 0)):
+        counts = {"split_seed": 0, "long_tail_seed": 0, "cross_fit": 2, "workers": 0}
+        for name, low in counts.items():
             if (value := getattr(self, name)) is not None:
                 check_count(f"data.{name}", value, low=low)
         if check_number("data.val_size", self.val_size) <= 0:
@@ -96,6 +99,8 @@ class ModelConfig:
         name: Registered model, or ``timm:NAME``.
         weights: File of pre-trained weights to start from (see :func:`fedlas.lab.models.weights.load_weights`); null
             starts untrained.
+        tune: ``full`` trains all weights; ``head`` the classifier alone, a linear probe, with everything before it as
+            in testing: no dropout, and batch norms keep their statistics.
         bayesian: Gaussian weights (Bayes by backprop): ``true``, or a section of options; null has plain weights. The
             prior replaces weight decay, which must be 0.
         options: Options of the model, such as ``width``; a recipe has them next to the name.
@@ -103,6 +108,7 @@ class ModelConfig:
 
     name: str
     weights: str | None = None
+    tune: Literal["full", "head"] = "full"
     bayesian: BayesianConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -303,6 +309,10 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
 
     # Checks that need several sections.
     recipe = Recipe(name=name, **ready)
+    if recipe.model.tune == "head" and (recipe.model.bayesian or recipe.train.average == "swa"):
+        expected = "model.tune=head takes neither model.bayesian nor train.average=swa"
+        fix = "Both change the weights before the head: leave them out, or write model.tune=full."
+        raise InputError(expected, "both" if recipe.model.bayesian else "swa", fix)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
         expected = (

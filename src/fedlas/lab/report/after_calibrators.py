@@ -17,8 +17,8 @@ from fedlas._core.files import is_file, path_inside, write_json
 from fedlas._core.terminal import steps
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.lab.runs.execute import recorded
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.measure import recorded
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.present.stages import SEED
 from fedlas.stats import Estimate

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.verdict import marks_notes, missing_notes, noise_notes, spread_note
-from fedlas.lab.runs.claim import HEAD
+from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of

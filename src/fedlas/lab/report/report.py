@@ -32,7 +32,7 @@ from fedlas.lab.report.verdict import (
     title,
     what_was_run,
 )
-from fedlas.lab.runs.claim import RESULTS
+from fedlas.lab.runs.bench_folder import RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary

@@ -1,20 +1,26 @@
-"""Reads a bench folder: finished and other runs, with reasons."""
+"""Reads a bench folder: finished and other runs, with reasons; and packs the finished ones."""
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, reason
-from fedlas._core.files import no_device
-from fedlas.lab.runs.claim import check_metrics, leave_out, run_folders
-from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
-from fedlas.lab.runs.folder import RunFolder
+from fedlas._core.files import no_device, write_atomically
+from fedlas.lab.runs.begin import check_metrics
+from fedlas.lab.runs.bench_folder import leave_out, run_folders
+from fedlas.lab.runs.folder import PACK_MARK, RUNS, RunFolder, is_derived
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import NUMBERS, STAGES, FinishedRun, Problem, Summary
+from fedlas.lab.train.checkpoint import differences
 from fedlas.losses import LOSSES
+from fedlas.stats.estimates import REPLICATES
 
 
 def collect(folder: str | Path) -> Summary:
@@ -202,3 +208,148 @@ def read_run(folder: RunFolder) -> FinishedRun:
 def _finite(value: float | None) -> float | None:
     """Return a finite number, or None for null, NaN and infinities: something that was not measured."""
     return value if value is not None and math.isfinite(value) else None
+
+
+Config = Mapping[str, Any]
+
+
+def check_config(config: Config) -> None:
+    """Refuse a configuration that is not built like one of a run, so that it can be compared.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    runs = config.get("runs") if is_derived(config) else {"": {"config": config}}
+    for run in runs.values() if isinstance(runs, dict) else [None]:
+        inner = run.get("config") if isinstance(run, dict) else None
+        if not isinstance(inner, dict) or not isinstance(inner.get("data") or {}, dict):
+            raise ValueError("config.yaml is not the configuration of a run")
+
+
+def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
+    """Refuse runs that cannot share a table: they may differ in loss and seed, the runs of one loss in seed only.
+
+    Args:
+        configs: Name and configuration of each run.
+        fix: Fix to suggest.
+
+    Raises:
+        InputError: For the first run that differs otherwise; every difference is named.
+    """
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, config in configs:
+        loss = config.get("loss")
+        shared = {key: value for key, value in config.items() if key not in ("loss", "seed")}
+        of_loss = str(loss.get("name") if isinstance(loss, dict) else loss)
+        for group, part in (("", shared), (f"loss {of_loss}", {"loss": loss})):
+            other, settings = first.setdefault(group, (name, part))
+            if changes := differences(settings, part):
+                expected = (
+                    "all runs of one folder must have the same configuration but for loss and seed"
+                )
+                raise InputError(
+                    expected, f"{name}, which differs from {other} in {'; '.join(changes)}", fix
+                )
+
+
+def check_data_alike(configs: Iterable[tuple[str, Config]], fix: str) -> None:
+    """Refuse folders whose runs, or the runs they are made of, were given other data.
+
+    In all else they may differ, as that may be the point: a hyper-ensemble, a network with dropout.
+
+    Args:
+        configs: Name and configuration of each folder.
+        fix: Fix to suggest.
+
+    Raises:
+        InputError: For the first that differs; every difference is named.
+    """
+    sections: list[tuple[str, Config]] = []
+    for name, config in configs:
+        for run in _runs(config):
+            data = dict(run.get("data") or {})
+            if data.get("test_size") is None:
+                # the test set is the same whatever the validation part
+                data.pop("split_seed", None)
+            sections.append((name, {"data": data}))
+    check_alike(sections, fix)
+
+
+def settings_note(config: Config, other: str, trained: Config) -> str | None:
+    """Return a note on settings of the member runs that differ from those of ``other``; None if none does.
+
+    Args:
+        config: Of what was made of runs.
+        other: Name of a run in the same folder.
+        trained: That run's configuration.
+    """
+    changes: dict[str, None] = {}
+    for run in _runs(config):
+        changes |= dict.fromkeys(
+            differences(_settings(trained), _settings(run), words=("there", "here"))
+        )
+    return f"its runs differ from {other} in {'; '.join(changes)}" if changes else None
+
+
+def _runs(config: Config) -> list[Config]:
+    """Return configurations of the runs it is made of, or its own."""
+    if not is_derived(config):
+        return [config]
+    return [run["config"] for run in config["runs"].values()]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("loss", "seed")}
+
+
+def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> tuple[Path, Summary]:
+    """Pack the finished runs of a bench folder, those that are packed already included.
+
+    A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,
+    environments, metrics, intervals and log; also metrics after calibrators and those of ``fedlas shift``.
+    Checkpoint and predictions stay in its folder, which nothing removes.
+
+    Args:
+        bench: The bench folder.
+        replicates: Of intervals that are not there yet, as they cannot be computed from a pack; 0 computes none.
+        console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
+
+    Returns:
+        ``runs.zip``, and the runs of the bench folder, of which the finished ones are packed.
+
+    Raises:
+        InputError: As :func:`~fedlas.lab.runs.collect.collect`, or if the file cannot be written.
+    """
+    summary = with_estimates(collect(bench), replicates=replicates, console=console)
+    texts: dict[str, dict[str, str]] = {}
+    for folder in (run.folder for run in summary.runs):
+        small = (folder.config_path, folder.data_path, folder.environment_path, folder.metrics_path)
+        paths = (
+            *small,
+            folder.intervals_path,
+            folder.calibrated_path,
+            folder.shift_path,
+            folder.log_path,
+        )
+        texts[folder.name] = {
+            path.name: text for path in paths if (text := folder.text(path)) is not None
+        }
+    return write_pack(bench, texts), summary
+
+
+def write_pack(bench: Path, runs: Mapping[str, Mapping[str, str]]) -> Path:
+    """Write ``runs.zip`` atomically: the same texts give the same bytes.
+
+    Args:
+        bench: The bench folder.
+        runs: For each run the text of its files, by name of the file.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.comment = PACK_MARK
+        for run, files in runs.items():
+            for name, text in files.items():
+                about = zipfile.ZipInfo(f"{run}/{name}")  # without the time of today
+                about.external_attr = 0o644 << 16
+                archive.writestr(about, text, zipfile.ZIP_DEFLATED, 9)
+    return write_atomically(bench / RUNS, lambda file: file.write(buffer.getvalue()))

@@ -18,7 +18,7 @@ from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.disk import data_folder
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Items
 from fedlas.lab.data.shift.variants import (
     OpenSet,
     corrupted,
@@ -40,20 +40,20 @@ def prepare_data(run: Run) -> Splits:
     """Return the three parts of a run's data; they depend on the seed, or on ``data.split_seed``, not on the loss."""
     data = run.recipe.data
     seed = run.seed if data.split_seed is None else data.split_seed
-    if run.recipe.objects is not None:
-        splits = run.recipe.objects.splits()
-    else:
-        splits = split(
-            _source(run),
-            seed=derive(seed, "split"),
-            val_size=data.val_size,
-            train_size=data.train_size,
-            test_size=data.test_size,
-        )
+    splits = split(
+        source_of(run),
+        seed=derive(seed, "split"),
+        val_size=data.val_size,
+        train_size=data.train_size,
+        test_size=data.test_size,
+    )
+    # Each may have a seed of its own, so that one can change while the others stay.
     if data.long_tail is not None:
-        splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
+        tail = seed if data.long_tail_seed is None else data.long_tail_seed
+        splits = long_tailed(splits, data.long_tail, seed=derive(tail, "long tail"))
     if data.label_noise is not None:
-        splits = with_label_noise(splits, data.label_noise, seed=derive(seed, "label noise"))
+        noise = seed if data.label_noise.seed is None else data.label_noise.seed
+        splits = with_label_noise(splits, data.label_noise, seed=derive(noise, "label noise"))
     if data.corruption is not None:
         splits = replace(splits, test=corrupted(splits.test, data.corruption))
     return replace(splits, workers=data.workers)
@@ -75,16 +75,19 @@ def data_root(run: Run) -> Path | None:
 
 def source_of(run: Run) -> Source:
     """Return the data set of the run, before a seed divides it."""
-    source: Source = _source(run) if run.recipe.objects is None else run.recipe.objects.source
-    return source
+    if run.recipe.objects is not None:
+        passed: Source = run.recipe.objects.source
+        return passed
+    if run.recipe.data.options.get("python"):
+        expected = "the data of the run must be passed again, since it was made of Python objects"
+        raise InputError(expected, run.folder, "Rerun the program that trained it.")
+    source = _open_set(*_source_key(run))
+    return source.known if isinstance(source, OpenSet) else source
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
     """Return the fingerprint of the run's data set; it is the same for every seed."""
-    fingerprint = source_fingerprint(source_of(run))
-    if run.recipe.objects is None:
-        return fingerprint
-    return {**fingerprint, "val": _part_fingerprint(run.recipe.objects.val)}
+    return source_fingerprint(source_of(run))
 
 
 def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
@@ -119,15 +122,6 @@ def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenS
     source = load_dataset(name, root, **json.loads(options))
     classes = json.loads(held_out)
     return open_set(source, classes) if classes else source
-
-
-def _source(run: Run) -> Source:
-    """Return the part of the data set to train and test on."""
-    if run.recipe.data.options.get("python"):
-        expected = "the data of the run must be passed again, since it was made of Python objects"
-        raise InputError(expected, run.folder, "Rerun the program that trained it.")
-    source = _open_set(*_source_key(run))
-    return source.known if isinstance(source, OpenSet) else source
 
 
 def unknown_images(run: Run) -> Part:
@@ -165,7 +159,7 @@ def _source_key(run: Run) -> tuple[str, str | None, str, str]:
 
 @lru_cache(maxsize=1)
 def source_fingerprint(source: Source) -> dict[str, Any]:
-    """Return the size, shape and SHA-256 of the training and the test part; plain values for ``data.json``.
+    """Return the size, shape and SHA-256 of each part; plain values for ``data.json``.
 
     Example:
         >>> from fedlas.lab.data import load_dataset
@@ -174,10 +168,7 @@ def source_fingerprint(source: Source) -> dict[str, Any]:
         >>> first["train"]["samples"], first == source_fingerprint(load_dataset("synthetic", **small))
         (300, True)
     """
-    return {
-        name: _part_fingerprint(part)
-        for name, part in (("train", source.train), ("test", source.test))
-    }
+    return {name: _part_fingerprint(part) for name, part in source.parts.items()}
 
 
 def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,6 +23,7 @@ from fedlas._core.files import (
     path_inside,
     write_atomically,
 )
+from fedlas._core.text_archive import TextArchive
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.recipes.yaml_text import parse_yaml
@@ -34,8 +33,6 @@ from fedlas.predictions import Predictions
 
 FORMAT = 1
 """Format of ``metrics.json``."""
-BEFORE_AUTO = {"precision": "fp32", "channels_last": False}
-"""Values of the section ``train`` in a ``config.yaml`` that lacks them."""
 _DEFAULT_BINS = 15
 _LONGEST_PATH = 4096
 _NEVER = {
@@ -122,8 +119,10 @@ class RunFolder:
         return self._packed(self.metrics_path) is not None
 
     def _packed(self, path: Path) -> str | None:
-        stands_alone = is_file(self.config_path) or is_file(self.metrics_path)
-        return None if stands_alone else packed_text(self.path, path.name)
+        if is_file(self.config_path) or is_file(self.metrics_path):
+            return None
+        pack = _pack(self.path.parent)
+        return None if pack is None else pack.text(self.path.name, path.name)
 
     def holds(self, path: Path) -> bool:
         """Return whether one of its text files is there, on disk or packed."""
@@ -331,8 +330,6 @@ class RunFolder:
                 raise InputError(
                     expected, f"{section or 'the key'} {strange[0]} in {self.config_path}", fix
                 )
-        if isinstance(train := content.get("train") or {}, dict):
-            content["train"] = BEFORE_AUTO | train
         options = {key: value for key, value in config["loss"].items() if key != "name"}
         recipe = recipe_from(
             str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}}
@@ -343,12 +340,6 @@ class RunFolder:
 RUNS = "runs.zip"
 PACK_MARK = b"fedlas runs 1"
 """Comment of the zip: a file of another kind is not refused but ignored."""
-_MOST_BYTES = 2**21
-"""Largest file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
-_FREE_BYTES = 2**22
-_MOST_RATIO = 10
-"""All files together may be larger than the zip by this factor, or ``_FREE_BYTES``; text shrinks to a third."""
-_FIX = f"Restore {RUNS} from where it came, or remove it."
 
 
 def packed_names(bench: Path) -> list[str]:
@@ -357,72 +348,18 @@ def packed_names(bench: Path) -> list[str]:
     Raises:
         InputError: If its pack cannot be read.
     """
-    return list(dict.fromkeys(run for run, _ in _entries(bench)))
+    return list(_pack(bench) or ())
 
 
-def packed_text(folder: Path, file: str) -> str | None:
-    """Return the text of a file of a run from the pack of its bench; None if it is not packed.
-
-    Args:
-        folder: The run folder, which need not exist.
-        file: Name of the file.
-
-    Raises:
-        InputError: If the pack cannot be read.
-    """
-    path = folder.parent / RUNS
-    key = (folder.name, file)
-    if key not in _entries(folder.parent):
-        return None
-    archive, entries = _read(path, *_version(path))
-    if entries[key].file_size > _MOST_BYTES:
-        raise InputError(
-            f"a file must have at most {_MOST_BYTES:,} bytes", f"{'/'.join(key)} in {path}", _FIX
-        )
-    try:
-        return archive.read(entries[key]).decode()
-    except Exception as error:  # the decompressors raise anything for damaged bytes
-        raise InputError(
-            "the pack must be a whole zip", f"{path}: {'/'.join(key)} ({error})", _FIX
-        ) from error
-
-
-Entries = Mapping[tuple[str, str], zipfile.ZipInfo]
-
-
-def _entries(bench: Path) -> Entries:
+def _pack(bench: Path) -> TextArchive | None:
     path = bench / RUNS
-    return _read(path, *_version(path))[1] if is_file(path) else {}
-
-
-def _version(path: Path) -> tuple[int, int]:
-    """Return values that change when the file does: the archive in memory counts until then."""
+    if not is_file(path):
+        return None
     about = path.stat()
-    return about.st_mtime_ns, about.st_size
+    return _read(path, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=16)
-def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
-    """Return the archive and its files by run and name; empty if the ``runs.zip`` is of another program."""
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise InputError("the pack must be a readable zip", f"{path} ({error})", _FIX) from error
-    entries: dict[tuple[str, str], zipfile.ZipInfo] = {}
-    for about in archive.infolist() if archive.comment == PACK_MARK else ():
-        run, _, file = about.filename.partition("/")
-        # Names become parts of paths, so a file from elsewhere must not choose them freely.
-        names = (
-            check_name("the name of a run", run, _FIX),
-            check_name("the name of a file", file, _FIX),
-        )
-        if names in entries:
-            raise InputError(
-                "each file must be in the pack once", f"{about.filename} twice in {path}", _FIX
-            )
-        entries[names] = about
-    total = sum(about.file_size for about in entries.values())
-    if total > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):
-        got = f"{path} with {total:,} in {path.stat().st_size:,}"
-        raise InputError(f"the pack must be compressed at most {_MOST_RATIO} times", got, _FIX)
-    return archive, entries
+def _read(path: Path, *_version: int) -> TextArchive:
+    """Return the pack, kept in memory until the file changes."""
+    return TextArchive(path, PACK_MARK)

@@ -1,17 +1,24 @@
-"""Steps of a run before it is done, and how far it has come."""
+"""Steps and threads of a run before it is done, and how far it has come."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file
+from fedlas._core.ranks import has_accelerator
 from fedlas.lab.data import DATASETS
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import LEFT_OUT, fold_runs
+from fedlas.lab.runs.data import prepare_data, source_of
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.train import LEFT_OUT, fold_runs, plain_model
 from fedlas.lab.train.config import TrainConfig
 
 
@@ -96,3 +103,47 @@ def _epochs_done(folder: RunFolder, every: int) -> int:
         return len(folder.log) // every * every
     except (InputError, ValueError, KeyError):  # the run itself will say what is wrong with it
         return 0
+
+
+SMALL = 5e9
+"""Floating-point operations of a forward pass of one batch, below which a model counts as small.
+
+A processor core does so many in about a tenth of a second. Threads that share less work than that mostly wait for each
+other, most of all while other processes compute, too.
+"""
+
+
+def threads_for(run: Run) -> int | None:
+    """Return 1 for a small model where there is no GPU; else None, which means all threads that PyTorch uses.
+
+    Sums of several threads round differently. So this depends on the recipe alone, and not on how many runs there are
+    at a time or what else the machine does.
+
+    Raises:
+        InputError: If the data cannot be read, or the model not built.
+    """
+    if has_accelerator():
+        return None
+    source = source_of(run)
+    with torch.random.fork_rng(devices=[]):
+        model = plain_model(run, source)
+        each = forward_operations(model, source.train.shape)
+    return 1 if run.recipe.train.batch_size * each < SMALL else None
+
+
+def forward_operations(model: nn.Module, shape: Sequence[int]) -> int:
+    """Count the operations of a forward pass of one input of a shape; a multiply-add is two."""
+    total = 0
+
+    def count(layer: Any, _: Any, output: Any) -> None:
+        nonlocal total
+        total += 2 * output.numel() * layer.weight[0].numel()
+
+    # Torch's own counter takes seconds to import; nearly all operations are in these layers.
+    layers = [layer for layer in model.eval().modules() if isinstance(layer, nn.Linear | _ConvNd)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        model(torch.zeros(1, *shape))
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -140,8 +140,6 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
         content.get(key) != value for key, value in _about(run, replicates).items()
     ):
         return True
-    if "classes" not in content:
-        return True
     stages = content["stages"]
     # Metrics that cannot be measured are listed in the file; otherwise they would be computed again each time.
     omitted = {
@@ -235,10 +233,6 @@ def _checked(
         if apart
         else []
     )
-    if superseded := _dict(content.get("superseded")):
-        reasons.append(
-            f"its {FILE} is of an earlier version, whose intervals of {', '.join(superseded)} are not used"
-        )
     classes = {
         int(label): estimate for label, estimate in _estimates(content.get("classes")).items()
     }

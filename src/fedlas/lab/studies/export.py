@@ -14,12 +14,13 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.export import Exported, export_model
+from fedlas.deploy.export import export_model
+from fedlas.deploy.exported import Exported
 from fedlas.lab.models import build_model
-from fedlas.lab.runs.build import Trained, load_trained, splits_at_hand
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.load import Trained, load_trained, splits_at_hand
 from fedlas.present.card import CalibrationCard, card_of
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS

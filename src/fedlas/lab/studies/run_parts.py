@@ -9,9 +9,9 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
-from fedlas.lab.runs.build import load_trained
-from fedlas.lab.runs.claim import is_run, run_folders
+from fedlas.lab.runs.bench_folder import is_run, run_folders
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.cells import few

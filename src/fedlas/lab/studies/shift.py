@@ -16,9 +16,10 @@ from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Images, Part
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.variants import corrupted
-from fedlas.lab.runs.build import Trained
 from fedlas.lab.runs.data import as_tested
-from fedlas.lab.runs.execute import predictions_of, recorded
+from fedlas.lab.runs.load import Trained
+from fedlas.lab.runs.measure import recorded
+from fedlas.lab.runs.predict import predictions_of
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import estimates
 

@@ -75,7 +75,7 @@ def precision_text(used: Precision, requested: Precision, device: torch.device) 
     """Return the precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
     native, why = native_precision(device)
     if requested == "auto":
-        reason = f"auto: {why}" if used == native else "auto: as the run, or one beside it, began"
+        reason = f"auto: {why}" if used == native else "auto: as the run began"
     else:
         reason = "of the recipe"
     slow = "" if emulation_warning(used, device) is None else "; emulated here, which is slow"

@@ -108,8 +108,10 @@ class _Training:
         # The main process decides, so that all start at the same epoch. Then each reads the shared file.
         path = job.folder / CHECKPOINT
         saved = load_checkpoint(path, job.identity) if on_main(accelerator, path.exists) else None
+        # Module of each model whose input hooks get: that of the objective, and of its average.
+        self.read: dict[nn.Module, nn.Module] = {}
         if job.hooks:
-            _read_in(job.objective, job.objective.model)
+            self.read[job.objective.model] = _read_in(job.objective, job.objective.model)
         self.engine = Engine(job.objective, config, accelerator)
         self.optimizer = build_optimizer(job.objective, job.optimizer)
         self.schedule = build_schedule(self.optimizer, job.schedule, epochs=config.epochs)
@@ -188,6 +190,9 @@ class _Training:
         hooks = self.job.hooks
         objective = engine.wrapped
         objective.train()
+        for layer in self.job.objective.model.modules() if self.job.frozen else ():
+            if not any(parameter.requires_grad for parameter in layer.parameters()):
+                layer.eval()
         # loss, hits, samples: read once, at the end
         totals = torch.zeros(3, device=accelerator.device)
         for step, batch in enumerate(self.job.train, start=1):
@@ -232,7 +237,9 @@ class _Training:
             for hook in job.hooks:
                 hook.on_held_out(logits, features)
 
-        head = _read_in(job.objective, model)
+        if model not in self.read:
+            self.read[model] = _read_in(job.objective, model)
+        head = self.read[model]
         predictions = predict(model, job.val, device=device, head=head, observe=observe)
         added: dict[str, Any] = {}
         for hook in job.hooks:

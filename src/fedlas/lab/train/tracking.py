@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from sys import stderr
 from types import TracebackType
 from typing import Any, Self
 
@@ -85,8 +84,7 @@ class Tracking:
     def __enter__(self) -> Self:
         for name, options in self.options.items():
             try:
-                with redirect_stdout(stderr):
-                    self._trackers[name] = self._start(name, dict(options))
+                self._trackers[name] = self._start(name, dict(options))
             except Exception as error:
                 self._close()
                 got = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -152,8 +150,7 @@ class Tracking:
 
     def _try(self, name: str, action: Callable[[], object]) -> None:
         try:
-            with redirect_stdout(stderr):
-                action()
+            action()
         except Exception as error:  # noqa: BLE001 - training must survive the failure of a tool
             # or the tool would take the next run of this process for the same one
             with suppress(Exception):

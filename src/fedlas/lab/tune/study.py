@@ -20,11 +20,10 @@ from fedlas._core.terminal import say
 from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
-from fedlas.lab.runs.build import threads_for
-from fedlas.lab.runs.claim import check_vacant, locked
+from fedlas.lab.runs.begin import check_vacant, locked, settled
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.forecast import forecast
+from fedlas.lab.runs.forecast import forecast, threads_for
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError
@@ -218,14 +217,20 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
     example = tuning.runs(tuning.methods[0])[0]
     executor.ready(Task.of(example, ""))  # refuses to be one of several processes
     data = data_fingerprint(example)
+    accelerator = new_accelerator()
+    local = isinstance(executor, LocalExecutor)
+    fixed = settled(example, accelerator.device) if local else example
     threads = threads_for(example)  # an error in the data shows here
     if not (tuning.folder / STORAGE).exists():
         check_vacant(tuning.folder, [RunFolder.lock_path.name])
-    with locked(tuning.folder, new_accelerator()):
+    with locked(tuning.folder, accelerator):
         studies = load_studies(tuning)
         for method in tuning.methods:
             _prepare(
-                studies[method.name], tuning, method, {**tuning.config(method), "images": data}
+                studies[method.name],
+                tuning,
+                method,
+                {**tuning.config(method), "train": fixed.config()["train"], "images": data},
             )
         while trials := _next_round(tuning, studies):
             _run_round(tuning, trials, executor, threads)

@@ -13,7 +13,7 @@ from fedlas.cli import bench
 from fedlas.lab.benches.run_all import notes_of, run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import alarms_of
+from fedlas.lab.runs.measure import alarms_of
 from fedlas.losses import LOSSES
 
 TINY = [

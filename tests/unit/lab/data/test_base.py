@@ -120,7 +120,7 @@ def test_source_counts_columns_of_label_probs():
 
 
 def test_unknown_name_names_the_nearest():
-    with pytest.raises(InputError, match=r"load_dataset: .*'cifar-10'.*'cifar10'"):
+    with pytest.raises(InputError, match=r".*'cifar-10'.*'cifar10'"):
         load_dataset("cifar-10")
 
 

@@ -40,6 +40,37 @@ def test_with_three_folders_val_joins_train(root):
     assert sum("/val/" in path for path in paths(source.train)) == 4
 
 
+def test_val_need_not_join_train(root):
+    with pytest.raises(InputError, match="folders train, val and test; got train, val in"):
+        load(root, val_from_train=False)
+    for name in ("ant", "bee"):
+        picture(root / "test" / name / "t.jpg")
+    source = load(root, val_from_train=False)
+    assert all("/val/" in path for path in paths(source.val))
+    assert (len(source.train), len(source.val), len(source.test)) == (12, 4, 2)
+
+
+def test_labels_in_a_file_next_to_the_images(tmp_path):
+    file = FAKES["image-list"](tmp_path)
+    source = load_dataset("image-list", str(file), resize=20, crop=16)
+    assert (len(source.train), len(source.test), source.classes) == (10, 2, ("cat", "dog"))
+    lines = file.read_text().splitlines()
+    parts = ["part", *["train"] * 6, *["val"] * 2, *["test"] * 4]
+    file.write_text("\n".join(f"{line},{part}" for line, part in zip(lines, parts, strict=True)))
+    source = load_dataset("image-list", str(file), part="part")
+    assert {name: len(part) for name, part in source.parts.items()} == {
+        "train": 6,
+        "val": 2,
+        "test": 4,
+    }
+    file.write_text(file.read_text().replace("val", "dev"))
+    with pytest.raises(InputError, match="must say train, test or val; got train, dev, test"):
+        load_dataset("image-list", str(file), part="part")
+    (tmp_path / "images" / "3.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 12 missing .* images/3\.png"):
+        load_dataset("image-list", str(file))
+
+
 def test_undivided_gives_a_fixed_stratified_fifth_to_test(tmp_path):
     for name in ("ant", "bee"):
         for row in range(10):

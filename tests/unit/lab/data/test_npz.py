@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.lab.data import load_dataset
+from fedlas.lab.data import load_dataset, split
 
 COLOR = np.arange(4 * 5 * 5 * 3, dtype=np.uint8).reshape(4, 5, 5, 3)
 GOOD = {
@@ -44,13 +44,11 @@ def test_class_names_in_bytes(tmp_path):
     ("changes", "words"),
     [
         ({"test_target": None}, r"the file must hold .*test_target; got .*mine.npz with \['"),
-        (
-            {"train_images": COLOR / 255},
-            r"train_images must be uint8 .*got \(4, 5, 5, 3\) float64.*astype",
-        ),
-        ({"train_images": COLOR[0, 0]}, "train_images must be uint8"),
+        ({"train_images": COLOR[0, 0, 0]}, "train_images must be numbers"),
+        ({"train_images": COLOR.astype("U3")}, "train_images must be numbers"),
+        ({"train_images": np.full((4, 3), np.nan)}, "inputs must be finite"),
+        ({"train_images": COLOR / 255}, "of one type; got torch"),
         ({"train_images": COLOR[:0], "train_target": np.zeros(0, int)}, "at least one image"),
-        ({"test_images": np.zeros((2, 3, 5, 5), np.uint8)}, r"channels last; got \(2, 3, 5, 5\)"),
         (
             {"train_target": np.array([0, 1, 2])},
             r"train_target must be whole numbers \(4,\).*got \(3,\)",
@@ -85,6 +83,42 @@ def test_class_names_in_bytes(tmp_path):
 def test_other_arrays_are_refused(tmp_path, changes, words):
     with pytest.raises(InputError, match=words):
         load_dataset("npz", write(tmp_path / "mine.npz", **changes))
+
+
+def test_floats_keep_their_values_and_channels_may_come_first(tmp_path):
+    floats = {
+        "train_images": COLOR.transpose(0, 3, 1, 2) / 7.0,
+        "test_images": COLOR[:2].transpose(0, 3, 1, 2) / 7.0,
+    }
+    path = write(tmp_path / "mine.npz", **floats)
+    source = load_dataset("npz", path)
+    assert source.train.images.dtype == torch.float32
+    np.testing.assert_allclose(source.train.images, floats["train_images"], rtol=1e-6)
+    assert torch.equal(
+        load_dataset("npz", path, channels="first").train.images, source.train.images
+    )
+    rows = load_dataset(
+        "npz", write(tmp_path / "rows.npz", train_images=np.eye(4), test_images=np.eye(4)[:2])
+    )
+    assert rows.train.images.tolist() == np.eye(4).tolist()
+    splits = split(source, seed=0, val_size=1)
+    x = torch.cat([inputs for inputs, *_ in splits.batches(splits.train, batch_size=4)])
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_other_names_and_a_validation_part(tmp_path):
+    arrays = {name.replace("images", "x"): value for name, value in GOOD.items()}
+    np.savez(tmp_path / "mine.npz", **arrays, val_x=COLOR[:3], val_target=np.array([0, 1, 2]))
+    names = {f"{part}_images": f"{part}_x" for part in ("train", "val", "test")}
+    source = load_dataset("npz", str(tmp_path / "mine.npz"), arrays=names)
+    assert source.val.target.tolist() == [0, 1, 2]
+    splits = split(source, seed=3, val_size=0.1)
+    assert (len(splits.train), len(splits.val), splits.indices["val"].tolist()) == (4, 3, [0, 1, 2])
+    with pytest.raises(InputError, match=r"must hold train_x, .*test_target"):
+        load_dataset("npz", write(tmp_path / "other.npz"), arrays={"train_images": "train_x"})
+    for wrong in ({"images": "x"}, ["x"]):
+        with pytest.raises(InputError, match=r"data\.arrays must"):
+            load_dataset("npz", str(tmp_path / "mine.npz"), arrays=wrong)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300, -30])

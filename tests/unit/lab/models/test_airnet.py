@@ -6,8 +6,8 @@ from fedlas._core.check import InputError
 from fedlas.lab.models import build_model
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.train import build_objective
 
 
 def build(**options):

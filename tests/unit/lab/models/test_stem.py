@@ -37,7 +37,7 @@ def test_how_far_the_stem_shrinks(name, stem, size, expected):
 
 
 def test_an_unknown_stem():
-    with pytest.raises(InputError, match=r"build_model: stem .*got 'imagent'"):
+    with pytest.raises(InputError, match=r"stem .*got 'imagent'"):
         build_model("resnet50", num_classes=3, in_channels=3, stem="imagent")
 
 

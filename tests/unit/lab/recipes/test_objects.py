@@ -6,17 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fedlas.lab.bench.run_all import run_all
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from fedlas._core.check import InputError
+from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.plan import plan
-from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.train.log import TrainingProgress
 
 QUICK = {"train": {"epochs": 2, "batch_size": 32, "precision": "fp32"}}
@@ -109,7 +110,8 @@ def test_a_stopped_run_of_objects_ends_with_the_same_bits(tmp_path, kind):
 
 
 def test_a_dataset_draws_other_noise_in_each_epoch_and_the_same_in_a_second_pass():
-    splits = recipe([Jittered(*part) for part in PARTS]).objects.splits()
+    run = plan(recipe([Jittered(*part) for part in PARTS]), losses=["ce"], seeds=[0])[0]
+    splits = prepare_data(run)
     batches = splits.training_batches(batch_size=32, seed=0)
     passes = []
     for epoch in (0, 0, 1):

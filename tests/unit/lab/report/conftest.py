@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from fedlas.lab.report.report import write_report as write_everything
-from fedlas.lab.runs.execute import recorded
+from fedlas.lab.runs.measure import recorded
 from fedlas.predictions import Predictions
 
 # Intervals and pages of runs have tests of their own, which take their time.

@@ -14,9 +14,8 @@ from fedlas.errors import InputError
 from fedlas.lab.report.after_calibrators import after_calibrators, at_stages
 from fedlas.lab.report.compare import method_differences
 from fedlas.lab.report.result import bench_result as result_of
-from fedlas.lab.runs.collect import collect, read_run
+from fedlas.lab.runs.collect import collect, pack, read_run
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.pack import pack
 from fedlas.metrics import evaluate
 from fedlas.stats import compare_ranks, paired_t_test
 

@@ -310,24 +310,6 @@ def test_the_legend_says_how_many_replicates_there_were_and_that_some_have_fewer
     assert noise_legend([], several=True) == []
 
 
-def test_what_a_file_calls_superseded_is_not_used(folder):
-    """So are the intervals of the debiased square in older files of published results, whose predictions are gone."""
-    path = folder / "ce-s0" / FILE
-    before = noise(folder).runs[0].estimates
-    content = json.loads(path.read_text())
-    old = {stage: metrics.pop("debiased_ece2") for stage, metrics in content["stages"].items()}
-    path.write_text(json.dumps({**content, "superseded": {"debiased_ece2": old}}))
-    shutil.rmtree(folder / "ce-s0" / "predictions")
-    kept = noise(folder).runs[0].estimates
-    assert kept.reasons == (
-        "its intervals.json is of an earlier version, whose intervals of debiased_ece2 are not used",
-    )
-    for stage, metrics in before.stages.items():
-        assert kept.stages[stage] == {
-            name: found for name, found in metrics.items() if name != "debiased_ece2"
-        }
-
-
 def test_signed_and_vanishing_metrics_have_a_floor():
     found = {name for name in METRICS if is_calibration_error(name)}
     assert {

@@ -11,10 +11,11 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import execute as cross_fit
+from fedlas.lab.runs import train as cross_fit
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import cross_fitted_probs, execute, fold_runs, folds_of
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.forecast import forecast
+from fedlas.lab.runs.train import cross_fitted_probs, fold_runs, folds_of
 from fedlas.metrics import negative_log_likelihood
 from fedlas.predictions import Predictions
 
@@ -79,7 +80,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, monkeypatch):
             execute(run)
         left.append(forecast(run).left)
     resumed = execute(run)
-    assert len(calls) == 4 + 2  # the folds, one of them twice; validation and test of the run
+    assert len(calls) == 4  # both folds, each of them twice
     assert left == [4 + 8, 8]  # the second fold and the run itself; the run itself
     for measured in (whole, resumed):
         measured.pop("seconds")

@@ -9,7 +9,7 @@ import pytest
 from fedlas._core.check import InputError
 from fedlas.lab.report.report import write_report
 from fedlas.lab.runs import folder as room
-from fedlas.lab.runs.claim import find_runs, run_folders
+from fedlas.lab.runs.bench_folder import find_runs, run_folders
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.predictions import Predictions
 

@@ -8,9 +8,10 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.train import build_objective
 from fedlas.predictions import Predictions
 
 TINY = [

@@ -10,7 +10,7 @@ from fedlas.cli import main
 from fedlas.deploy.card import check_card_place
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.claim import check_bench_folder
+from fedlas.lab.runs.bench_folder import check_bench_folder
 from fedlas.lab.runs.execute import execute
 
 TINY = [

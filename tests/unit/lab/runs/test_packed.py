@@ -12,11 +12,10 @@ from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.report.report import write_report
-from fedlas.lab.runs.claim import find_runs, run_folders
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.bench_folder import find_runs, run_folders
+from fedlas.lab.runs.collect import collect, pack, write_pack
 from fedlas.lab.runs.folder import RUNS as PACK
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.pack import pack, write_pack
 from runs import RUNS
 
 

@@ -12,11 +12,11 @@ import yaml
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import claim as ownership
-from fedlas.lab.runs.build import build_objective
-from fedlas.lab.runs.claim import BusyError, claim, finished
+from fedlas.lab.runs import begin as ownership
+from fedlas.lab.runs.begin import BusyError, claim, finished
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute, training_batches
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.train import build_objective, training_batches
 from fedlas.losses import LOSSES
 from fedlas.predictions import Predictions
 

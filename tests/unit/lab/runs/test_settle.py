@@ -13,8 +13,7 @@ from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs import execute as execution
-from fedlas.lab.runs.claim import finished
-from fedlas.lab.runs.comparable import as_begun, settled
+from fedlas.lab.runs.begin import begun, finished, settled
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import warn_once
@@ -46,7 +45,7 @@ def machine(monkeypatch):
 
 def used(run):
     config = yaml.safe_load((run.folder / "config.yaml").read_text())["train"]
-    return config["precision"], config.get("channels_last", False)
+    return config["precision"], config["channels_last"]
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -83,7 +82,7 @@ def test_resumed_on_another_machine_it_keeps_its_own_and_warns(
     with caplog.at_level(logging.WARNING, "fedlas"):
         execute(run)
     assert used(run) == ("bf16", True)
-    expected = "bf16 (auto: as the run, or one beside it, began; emulated here, which is slow)"
+    expected = "bf16 (auto: as the run began; emulated here, which is slow)"
     assert RunFolder(run.folder).starts[1]["precision"] == expected
     assert "train.precision=bf16 is emulated here" in caplog.text
     assert "--precision fp32" in caplog.text
@@ -94,31 +93,31 @@ def test_runs_of_a_bench_have_one_precision_and_say_it_once(machine, tmp_path, c
     first = planned(tmp_path)
     execute(first)
     machine(bf16=True)
-    second = planned(tmp_path, loss="ls", seed=3)
+    with pytest.raises(InputError, match=r"train\.precision: 'fp32' before, 'bf16' now"):
+        run_all([first, planned(tmp_path, loss="ls", seed=3)])
+    second = planned(tmp_path, "train.precision=fp32", loss="ls", seed=3)
     assert run_all([first, second]).finished == ["ce-s0", "ls-s3"]
     assert used(second) == ("fp32", True)
-    assert " ".join(capsys.readouterr().err.split()).count("precision fp32 (auto: as the run") == 1
+    assert " ".join(capsys.readouterr().err.split()).count("precision fp32 (of the recipe") == 1
 
 
-def test_a_run_of_another_experiment_decides_nothing(machine, tmp_path):
+def test_neighbors_decide_nothing(machine, tmp_path):
     machine(bf16=False)
     execute(planned(tmp_path))
-    (tmp_path / "a-broken-one").mkdir()
-    (tmp_path / "a-broken-one" / "config.yaml").write_text("{")
     machine(bf16=True)
-    other = planned(tmp_path, "optimizer.lr=0.2", seed=1)
-    assert as_begun(other) == other
+    other = planned(tmp_path, seed=1)
+    assert begun(other) == other
     assert settled(other, CPU).recipe.train.precision == "bf16"
 
 
-def test_a_recorded_run_without_a_layout_is_the_same_run(machine, tmp_path):
+def test_a_finished_run_of_another_precision_is_read_on_any_machine(machine, tmp_path):
     machine(bf16=True)
     old = planned(tmp_path, "train.precision=bf16", "train.channels_last=false")
     execute(old)
-    assert "channels_last" not in yaml.safe_load((old.folder / "config.yaml").read_text())["train"]
+    assert used(old) == ("bf16", False)
     machine(bf16=False)
     now = planned(tmp_path)
-    assert as_begun(now).config() == old.config()
+    assert begun(now).config() == old.config()
     assert execute(now) == finished(old)
     assert RunFolder(old.folder).run.recipe.train == old.recipe.train
 
@@ -128,17 +127,17 @@ def test_what_is_asked_for_is_not_changed_and_refused_where_it_differs(machine, 
     run = planned(tmp_path)
     execute(run)
     asked = planned(tmp_path, "train.precision=fp32")
-    assert as_begun(asked).recipe.train.precision == "fp32"
+    assert begun(asked).recipe.train.precision == "fp32"
     with pytest.raises(InputError, match=r"precision: 'bf16' before, 'fp32' now"):
         execute(asked)
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert {record["precision"] for record in log} == {"bf16"}
 
 
-def test_only_folder_and_neighbors_are_looked_at(machine, tmp_path):
+def test_looking_changes_nothing(machine, tmp_path):
     machine(bf16=True)
     run = planned(tmp_path / "new")
-    assert as_begun(run) == run
+    assert begun(run) == run
     assert not run.folder.exists()
     fixed = settled(run, CPU).recipe.train
     assert fixed == replace(run.recipe.train, precision="bf16", channels_last=True)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedlas.cli import main
-from fedlas.lab.runs.build import load_trained
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.shift import measure_shift
 
 OWN = ["data.mean=[0.3]", "data.std=[0.3]", "data.test_mean=[0.6]", "data.test_std=[0.1]"]

@@ -2,8 +2,8 @@ import torch
 
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import build
-from fedlas.lab.runs.build import forward_operations, threads_for
+from fedlas.lab.runs import forecast
+from fedlas.lab.runs.forecast import forward_operations, threads_for
 
 
 def run(*overrides):
@@ -18,7 +18,7 @@ def test_a_small_model_has_one_thread_and_others_all():
 
 
 def test_with_an_accelerator_nothing_is_changed(monkeypatch):
-    monkeypatch.setattr(build, "has_accelerator", lambda: True)
+    monkeypatch.setattr(forecast, "has_accelerator", lambda: True)
     assert threads_for(run()) is None
 
 

@@ -33,7 +33,7 @@ from fedlas.lab.benches.executors.base import (
     failed,
     finish,
 )  # fmt: skip
-from fedlas.lab.runs.build import available_cores, limited_to
+from fedlas.lab.runs.train import available_cores, limited_to
 
 _SIGNALS = [
     getattr(signal, name)

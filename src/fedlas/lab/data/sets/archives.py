@@ -68,7 +68,7 @@ def load_cub(root: str | None = None, *, view: View) -> Source:
         for part in ("1", "0")
     )
     classes = tuple(name.partition(".")[2].replace("_", " ") or name for name in names.values())
-    return streamed_source("cub", folder / "images", (train, test), classes, view)
+    return streamed_source("cub", folder / "images", {"train": train, "test": test}, classes, view)
 
 
 @DATASETS.register(
@@ -121,7 +121,7 @@ def load_imagenet(root: str | None = None, *, partial: bool = False, view: View)
         f"{name} ({synset})" if name in twice else name
         for name, synset in zip(names, synsets, strict=True)
     )
-    return streamed_source("imagenet", folder, (train, test), tuple(classes), view)
+    return streamed_source("imagenet", folder, {"train": train, "test": test}, tuple(classes), view)
 
 
 @DATASETS.register(

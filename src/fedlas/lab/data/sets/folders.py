@@ -2,86 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.lab.data.base import DATASETS, Images, Source
+from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.base import DATASETS, Images, Part, Source, expect
 from fedlas.lab.data.class_folders import Listed, divided_images
-from fedlas.lab.data.disk import check_channels, read_images, required_root, unreadable
+from fedlas.lab.data.disk import (
+    check_channels,
+    read_images,
+    require_listed,
+    required_root,
+    unreadable,
+)
 from fedlas.lab.data.files import Files, View, with_view
+from fedlas.lab.data.sets.tables import TEST_FRACTION, column_of, labels_of, read_table
+from fedlas.lab.data.splits import hold_out
 
 _NEEDED = ("train_images", "train_target", "test_images", "test_target")
+_VAL = ("val_images", "val_target")
 _RECIPE = (
     "Write it with numpy.savez(path, train_images=..., train_target=..., test_images=..., test_target=...): "
-    "images uint8 (N, H, W, 3) or (N, H, W), targets whole numbers (N,)."
+    "images (N, H, W, 3), (N, 3, H, W) or (N, H, W), or rows of features (N, D); targets whole numbers (N,). "
+    "data.arrays={train_images: NAME, ...} names other arrays."
 )
+Channels = Literal["auto", "last", "first"]
 
 
 @DATASETS.register("npz", files="an .npz file with {train,test}_images and {train,test}_target")
-def load_npz(root: str | None = None) -> Source:
+def load_npz(
+    root: str | None = None,
+    *,
+    arrays: Mapping[str, str] | None = None,
+    channels: Channels = "auto",
+) -> Source:
     """Your own arrays: an .npz file with {train,test}_images and {train,test}_target.
 
     Args:
-        root: Path of the file. Images are uint8 ``(N, H, W, channels)`` or gray ``(N, H, W)``, square; targets are
-            whole numbers from 0 without gaps. An optional array ``classes`` of strings names the classes.
+        root: Path of the file. Images are square, ``(N, H, W)`` or with channels; uint8 or, in any other numbers, as
+            they are. Arrays ``(N, D)`` are rows of features. Targets are whole numbers from 0 without gaps. Arrays
+            ``val_images`` and ``val_target`` are the validation part; ``classes``, strings, names the classes.
+        arrays: Other names in the file, such as ``{train_images: X_train, train_target: y_train}``.
+        channels: Axis of the channels: ``last``, ``first``, or ``auto``, first where the second axis has at most 4
+            entries and the last more.
 
     Raises:
         InputError: If the file is missing, truncated, holds pickled objects or arrays of another shape or dtype.
     """
-    return read_npz("npz", required_root(root, "an .npz file"))
+    check_choice("channels", channels, get_args(Channels))
+    named = {} if arrays is None else arrays
+    expect(
+        isinstance(named, Mapping),
+        "data.arrays must map names to those in the file",
+        describe(named),
+        "Write e.g. {train_images: X_train}.",
+    )
+    for key in named:
+        check_choice("data.arrays", key, _KEYS)
+    return read_npz("npz", required_root(root, "an .npz file"), named, channels)
 
 
-def read_npz(name: str, path: Path) -> Source:
+def read_npz(
+    name: str, path: Path, named: Mapping[str, str] | None = None, channels: str = "auto"
+) -> Source:
     """Return the source called ``name`` in the file ``path``; see :func:`load_npz`."""
+    places = {key: str((named or {}).get(key, key)) for key in _KEYS}
     try:
         with open_arrays(path) as archive:
-            missing = [key for key in _NEEDED if key not in archive]
+            missing = [places[key] for key in _NEEDED if places[key] not in archive]
             arrays: dict[str, np.ndarray] = (
-                {} if missing else {key: archive[key] for key in _KEYS if key in archive}
+                {}
+                if missing
+                else {key: archive[place] for key, place in places.items() if place in archive}
             )
             names = archive.names
     except (OSError, ValueError) as error:
         fix = f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}"
         raise unreadable("the file must be an .npz of plain arrays", path, error, fix) from error
     if missing:
-        raise InputError(
-            f"the file must hold {', '.join(_NEEDED)}", f"{path} with {names}", _RECIPE
-        )
-    train, test = (images_from_arrays(arrays, part) for part in ("train", "test"))
-    classes = _class_names(arrays.get("classes"), int(train.target.max()) + 1)
-    return Source(name, train, test, classes)
+        expected = f"the file must hold {', '.join(places[key] for key in _NEEDED)}"
+        raise InputError(expected, f"{path} with {names}", _RECIPE)
+    stored = ["train", "test", *(["val"] if arrays.keys() >= {*_VAL} else [])]
+    parts: dict[str, Part] = {part: images_from_arrays(arrays, part, channels) for part in stored}
+    classes = _class_names(arrays.get("classes"), int(parts["train"].target.max()) + 1)
+    return Source(name, parts["train"], parts["test"], classes, val=parts.get("val"))
 
 
-_KEYS = (*_NEEDED, "classes")
+_KEYS = (*_NEEDED, *_VAL, "classes")
 
 
-def images_from_arrays(arrays: dict[str, Any], part: str) -> Images:
+def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto") -> Images:
     """Check ``{part}_images`` and ``{part}_target`` and return them with the channels second."""
     images = arrays[f"{part}_images"]
     target = arrays[f"{part}_target"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
-        expected = (
-            f"{part}_images must be uint8 (N, H, W, channels) or (N, H, W) with at least one image"
-        )
-        raise InputError(
-            expected, describe(images), "Scale to 0..255 and convert with .astype(numpy.uint8)."
-        )
-    # A second axis of at most 4 before a long last one is most likely the channels.
-    if images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]:
-        raise InputError(
-            f"{part}_images must have the channels last",
-            describe(images),
-            "Use .transpose(0, 2, 3, 1).",
-        )
+    if images.dtype.kind not in "buif" or images.ndim not in (2, 3, 4) or 0 in images.shape:
+        expected = f"{part}_images must be numbers (N, D), (N, H, W) or (N, H, W, channels), at least one image"
+        raise InputError(expected, describe(images), "Convert them.")
+    if images.dtype != np.uint8 or images.ndim == 2:
+        images = images.astype(np.float32)
     if target.shape != (len(images),) or target.dtype.kind not in "iu":
         expected = f"{part}_target must be whole numbers ({len(images)},) like the {len(images)} {part}_images"
         raise InputError(expected, describe(target), "Pass one class index per image.")
-    stacked = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    # A second axis of at most 4 before a long last one is most likely the channels.
+    likely = images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]
+    first = likely if channels == "auto" else channels == "first"
+    stacked = images[:, None] if images.ndim == 3 else images
+    if images.ndim == 4 and not first:
+        stacked = images.transpose(0, 3, 1, 2)
     return Images(
         torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(target.astype(np.int64))
     )
@@ -119,6 +152,7 @@ def load_folder(
     image_size: int | None = None,
     channels: int = 3,
     max_gib: float = 4.0,
+    val_from_train: bool = True,
 ) -> Source:
     """Your own images: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or ROOT/CLASS/*.
 
@@ -133,6 +167,8 @@ def load_folder(
             and must all be square and of one size.
         channels: 3 for color, 1 for gray.
         max_gib: Most memory the images may take, in GiB.
+        val_from_train: Whether the seed draws validation images from the training part; false uses the folder ``val``
+           , and ``val_size`` not at all.
 
     Returns:
         A source with the folder names, sorted, as classes. It has no flips and no crops unless you ask for them, since
@@ -146,16 +182,19 @@ def load_folder(
     if image_size is not None:
         check_count("image_size", image_size)
     check_number("max_gib", max_gib, low=0, low_open=True)
-    place, parts, classes = divided_images(root, layout=_LAYOUT, deep=False)
-    files = [place / name for part in parts for name, _ in part]
-    target = torch.tensor([label for part in parts for _, label in part])
+    place, listed, classes = divided_images(
+        root, layout=_LAYOUT, deep=False, val_from_train=val_from_train
+    )
+    files = [place / name for part in listed.values() for name, _ in part]
     images = torch.from_numpy(
         read_images(files, image_size=image_size, channels=channels, max_gib=max_gib)
     )
-    border = len(parts[0])
-    train = Images(images[:border], target[:border])
-    test = Images(images[border:], target[border:])
-    return Source(f"folder {place}", train, test, classes)
+    pixels = images.split([len(part) for part in listed.values()])
+    parts = {
+        name: Images(each, torch.tensor([label for _, label in part]))
+        for (name, part), each in zip(listed.items(), pixels, strict=True)
+    }
+    return Source(f"folder {place}", parts["train"], parts["test"], classes, val=parts.get("val"))
 
 
 @DATASETS.register(
@@ -163,7 +202,9 @@ def load_folder(
     files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**",
 )
 @with_view(View(upright=True))
-def load_image_folder(root: str | None = None, *, channels: int = 3, view: View) -> Source:
+def load_image_folder(
+    root: str | None = None, *, channels: int = 3, val_from_train: bool = True, view: View
+) -> Source:
     """Your own large images, read when needed: ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or ROOT/CLASS/**.
 
     As in torchvision's ``ImageFolder``, classes are the names of the folders, sorted, and images may be in folders
@@ -173,6 +214,7 @@ def load_image_folder(root: str | None = None, *, channels: int = 3, view: View)
         root: The folder.
         view: Resizing and cropping; each field of :class:`~fedlas.lab.data.files.View` is an option.
         channels: 3 for color, 1 for gray.
+        val_from_train: As for ``folder``.
 
     Returns:
         A source with flips and ImageNet's mean and standard deviation. The folders ``train`` and ``test`` are its
@@ -184,14 +226,16 @@ def load_image_folder(root: str | None = None, *, channels: int = 3, view: View)
         InputError: If folders or images are missing, there is only one class, or the parts have other classes.
     """
     check_channels(channels)
-    place, parts, classes = divided_images(root, layout=_LAYOUT, deep=True)
+    place, parts, classes = divided_images(
+        root, layout=_LAYOUT, deep=True, val_from_train=val_from_train
+    )
     return streamed_source(f"image-folder {place}", place, parts, classes, view, channels=channels)
 
 
 def streamed_source(
     name: str,
     folder: Path,
-    parts: tuple[Listed, Listed],
+    parts: Mapping[str, Listed],
     classes: tuple[str, ...],
     view: View,
     *,
@@ -202,7 +246,7 @@ def streamed_source(
     Args:
         name: Registry name or path.
         folder: The paths are relative to it.
-        parts: Images of the training and of the test part.
+        parts: Images of the parts ``train``, ``test`` and perhaps ``val``.
         classes: Class names.
         view: Resizing and cropping.
         channels: 3 for color, 1 for gray (with statistics 0.5 and 0.25).
@@ -210,15 +254,64 @@ def streamed_source(
     Raises:
         InputError: As :class:`Source`.
     """
-    train, test = (
-        Files.of(
-            folder,
-            [path for path, _ in part],
-            [label for _, label in part],
-            view,
-            channels=channels,
-        )
-        for part in parts
-    )
+    files: dict[str, Part] = {}
+    for label, part in parts.items():
+        paths, target = zip(*part, strict=True)
+        files[label] = Files.of(folder, paths, target, view, channels=channels)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.25,))
-    return Source(name, train, test, classes, flip=True, mean=mean, std=std)
+    val = files.get("val")
+    return Source(
+        name, files["train"], files["test"], classes, flip=True, mean=mean, std=std, val=val
+    )
+
+
+@DATASETS.register("image-list", files="a .csv file of paths and labels, next to the images")
+@with_view(View(upright=True))
+def load_image_list(
+    root: str | None = None,
+    *,
+    path: str = "path",
+    target: str = "label",
+    part: str | None = None,
+    channels: int = 3,
+    view: View,
+) -> Source:
+    """Your own large images, read when needed, with their labels in a .csv file of paths and labels.
+
+    Args:
+        root: Path of the file. Paths of images are relative to its folder.
+        path: Column of the paths.
+        target: Column of the labels.
+        part: Column that says ``train``, ``val`` or ``test``; null takes a stratified fifth as the test part, the same
+            for every seed. Rows of ``val`` are the validation part.
+        channels: 3 for color, 1 for gray.
+        view: Resizing and cropping; each field of :class:`~fedlas.lab.data.files.View` is an option.
+
+    Returns:
+        A source with flips and ImageNet's mean and standard deviation; classes are sorted.
+
+    Raises:
+        InputError: If the file cannot be read, a column or an image is missing, or a part has another name.
+    """
+    check_channels(channels)
+    file = required_root(root, "a .csv file")
+    table = read_table(file)
+    names = [str(name) for name in column_of(table, path, "path").to_pylist()]
+    require_listed(file.parent, names, file.name)
+    target_of, classes = labels_of([column_of(table, target, "target").to_pylist()], target)
+    rows = list(zip(names, target_of[0].tolist(), strict=True))
+    if part is None:
+        size = round(TEST_FRACTION * len(rows))
+        train, test = hold_out(target_of[0], size, classes, stream(Purpose.FIXED_TEST))
+        listed = {"train": [rows[row] for row in train], "test": [rows[row] for row in test]}
+    else:
+        parts = column_of(table, part, "part").to_pylist()
+        listed = {}
+        for name, row in zip(parts, rows, strict=True):
+            listed.setdefault(str(name), []).append(row)
+        if not {"train", "test"} <= listed.keys() <= {"train", "val", "test"}:
+            expected = f"column {part!r} must say train, test or val"
+            raise InputError(expected, ", ".join(listed), "Rename the parts.")
+    return streamed_source(
+        f"image-list {file}", file.parent, listed, classes, view, channels=channels
+    )

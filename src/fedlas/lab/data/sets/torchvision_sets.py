@@ -177,10 +177,11 @@ def load_aircraft(root: str | None = None, *, level: Level = "variant", view: Vi
     names = [[Path(path).name for path in part._image_files] for part in parts]
     folder = Path(parts[0]._image_files[0]).parent
     require_listed(folder, [name for part in names for name in part], f"images_{level}_*.txt")
-    train, test = (
-        [*zip(files, part._labels, strict=True)] for files, part in zip(names, parts, strict=True)
-    )
-    return streamed_source("aircraft", folder, (train, test), tuple(parts[0].classes), view)
+    listed = {
+        each: [*zip(files, part._labels, strict=True)]
+        for each, files, part in zip(("train", "test"), names, parts, strict=True)
+    }
+    return streamed_source("aircraft", folder, listed, tuple(parts[0].classes), view)
 
 
 def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) -> Any:

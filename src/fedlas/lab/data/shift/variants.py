@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_choice, check_number, suggestion
+from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
-from fedlas.lab.data.files import Files
-from fedlas.lab.data.items import Items
+from fedlas.lab.data.files import Files, Items
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
@@ -58,6 +57,7 @@ class LabelNoise:
         rate: Share of each class's training images that get a wrong label, in (0, 1).
         kind: ``"symmetric"`` draws any other class, each equally likely. ``"asymmetric"`` takes the class that it is
             mistaken for, if the data set names one (CIFAR-10, CIFAR-100), else the next class.
+        seed: Seed of the labels that are changed; None is that of the division into parts.
 
     Raises:
         InputError: For another kind, or a rate out of range.
@@ -66,9 +66,12 @@ class LabelNoise:
     rate: float
     # not Kind: a recipe would refuse a misspelled one before the check can suggest another
     kind: str = "symmetric"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("data.label_noise.kind", self.kind, get_args(Kind))
+        if self.seed is not None:
+            check_count("data.label_noise.seed", self.seed, low=0)
         check_number(
             "data.label_noise.rate", self.rate, low=0, high=1, low_open=True, high_open=True
         )
@@ -214,10 +217,8 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     # Training images of the held-out classes are dropped, or the classes would not be unknown.
     others = [number for number in range(source.num_classes) if number not in numbers]
     unknown = _of_classes(source.test, numbers)
-    train, test = (_of_classes(part, others) for part in (source.train, source.test))
-    inner = replace(
-        source, train=train, test=test, classes=tuple(source.classes[number] for number in others)
-    )
+    parts: dict[str, Any] = {n: _of_classes(part, others) for n, part in source.parts.items()}
+    inner = replace(source, **parts, classes=tuple(source.classes[number] for number in others))
     # no probabilities of classes that the model does not have
     unknown = unknown.with_target(unknown.target)
     return OpenSet(inner, unknown, tuple(source.classes[number] for number in numbers))

@@ -17,9 +17,9 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
-from fedlas.lab.runs.build import Trained, load_trained
 from fedlas.lab.runs.data import as_tested, outputs_fingerprint
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.lab.studies.ood.sets import Named, unknown_sets
 from fedlas.objective import predict
 from fedlas.predictions import Predictions

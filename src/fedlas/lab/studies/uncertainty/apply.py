@@ -16,10 +16,10 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import remove, write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.registry import Registry
-from fedlas.lab.runs.claim import BusyError, claim, finished, locked, must_be_finished
+from fedlas.lab.runs.begin import BusyError, claim, finished, locked, must_be_finished
 from fedlas.lab.runs.environment import note_start
-from fedlas.lab.runs.execute import measure
 from fedlas.lab.runs.folder import FORMAT, RunFolder
+from fedlas.lab.runs.measure import measure
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
 
@@ -192,8 +192,9 @@ def apply_method(derived: Derived) -> dict[str, Any]:
 def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(derived.folder)
-    with locked(derived.folder, accelerator):
-        metrics = on_main(accelerator, lambda: claim(derived, common_data(derived.members)))
+    with locked(
+        derived.folder, accelerator, lambda: claim(derived, common_data(derived.members))
+    ) as metrics:
         if metrics is not None:
             return metrics
         if accelerator.is_main_process:

@@ -11,9 +11,10 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_choice, check_count
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
-from fedlas.lab.runs.build import build_objective, load_trained
-from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.predict import held_out_predictions
+from fedlas.lab.runs.train import build_objective, train_run, training_job
 from fedlas.lab.studies.uncertainty.apply import MethodResult, method, shared_predictions
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions

@@ -15,14 +15,10 @@ from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import taker_of_targets
-from fedlas.lab.runs.build import load_trained
-from fedlas.lab.runs.execute import (
-    held_out_predictions,
-    train_run,
-    training_job,
-    unknown_predictions,
-)
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.predict import held_out_predictions, unknown_predictions
+from fedlas.lab.runs.train import train_run, training_job
 from fedlas.lab.studies.uncertainty.apply import MethodResult, method
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES

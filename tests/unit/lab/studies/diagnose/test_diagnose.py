@@ -12,10 +12,9 @@ import torch
 from fedlas.cli import main
 from fedlas.cli.diagnose import summary_table
 from fedlas.lab.report.diagnose_page import diagnose_page
-from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose import study_run
-from fedlas.lab.studies.diagnose.study import grouped
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.studies.diagnose import grouped, study_run
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +201,7 @@ def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch)
     from dataclasses import replace
 
     from fedlas.lab.report import diagnose_page as page
-    from fedlas.lab.runs.build import splits_at_hand
+    from fedlas.lab.runs.load import splits_at_hand
 
     def other(run, data):
         splits, _ = splits_at_hand(run, data=data)

@@ -11,9 +11,9 @@ import yaml
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.calibrators import TemperatureScaling
-from fedlas.lab.runs.build import load_trained
-from fedlas.lab.runs.claim import BusyError
+from fedlas.lab.runs.begin import BusyError
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, MethodResult, apply_method, plan_method
 from fedlas.lab.studies.uncertainty.apply import open_members
 from fedlas.metrics import METRICS, evaluate

@@ -11,10 +11,12 @@ from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute, predictions_of
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.predict import predictions_of
+from fedlas.lab.runs.train import build_objective
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.studies.uncertainty.ensembles import orthogonal_ensemble
 from fedlas.lab.train.checkpoint import load_checkpoint

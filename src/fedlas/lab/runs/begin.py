@@ -1,15 +1,14 @@
-"""Run folders: those in a bench, and a folder's owner, completion and lock."""
+"""The folder of a run before and while it is worked on: whose it is, whether it is finished, its lock."""
 
 from __future__ import annotations
 
-import logging
-import re
-import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
@@ -23,10 +22,12 @@ from fedlas._core.files import (
     write_text,
 )
 from fedlas._core.ranks import on_main
+from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.yaml_text import dump_yaml
-from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError, packed_names
+from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
 from fedlas.lab.runs.summary import NUMBERS
 from fedlas.lab.train.checkpoint import differences
+from fedlas.lab.train.engine import suited
 
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
 _FIRST = [
@@ -50,6 +51,44 @@ class Claim(Protocol):
 
 class BusyError(InputError):
     """Another process is working on the run folder."""
+
+
+_OPEN = {"precision": "auto", "channels_last": None}
+"""Settings of training that a recipe may leave to the machine, and the values that do so."""
+
+
+def left_open(run: Run) -> list[str]:
+    """Return the settings of training that the recipe of a run leaves to the machine."""
+    return [key for key, value in _OPEN.items() if getattr(run.recipe.train, key) == value]
+
+
+def begun(run: Run) -> Run:
+    """Return the run with the precision and layout that its folder began with; only reads."""
+    try:
+        section = (RunFolder(run.folder).config or {}).get("train")
+    except UnreadableError:
+        return run  # its use will say what is wrong with it
+    if not isinstance(section, Mapping):
+        return run
+    decided = {key: section[key] for key in left_open(run) if key in section}
+    train = replace(run.recipe.train, **decided)
+    return replace(run, recipe=replace(run.recipe, train=train))
+
+
+def settled(run: Run, device: torch.device) -> Run:
+    """Return the run with precision and layout decided: as it began, or what suits the device; only reads."""
+    run = begun(run)
+    return replace(run, recipe=replace(run.recipe, train=suited(run.recipe.train, device)))
+
+
+def opened(run: Run, device: torch.device) -> tuple[Run, dict[str, Any] | None]:
+    """Return the settled run, and the contents of its ``metrics.json`` if it is finished; only reads.
+
+    Raises:
+        InputError: As :func:`finished`.
+    """
+    run = settled(run, device)
+    return run, finished(run)
 
 
 def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | None:
@@ -191,13 +230,18 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def locked(folder: Path, accelerator: Any) -> Iterator[None]:
-    """Keep other runs out of the folder; the main process holds the lock, which goes with it, however it ends."""
+def locked(
+    folder: Path, accelerator: Any, action: Callable[[], Any] = lambda: None
+) -> Iterator[Any]:
+    """Keep other runs out of the folder, and give what ``action`` returns on the main process once it has the lock.
+
+    The main process holds the lock, which goes with it, however it ends.
+    """
     filelock = require("filelock", extra="bench")
     lock = filelock.FileLock(RunFolder(folder).lock_path)
 
     # The main process takes the lock for all: a second process of the same run would find it taken.
-    def acquire() -> None:
+    def enter() -> Any:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             refuse_links(folder, RunFolder(folder).lock_path)
@@ -210,16 +254,13 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
             ) from error
         except OSError as error:
             raise not_writable(folder, error) from error
-
-    # The folder may be a stranger's, and most of what is written into it comes after hours of training.
-    def check_links() -> None:
+        # The folder may be a stranger's, and most of what is written into it comes after hours of training.
         for path in folder.iterdir():
             refuse_links(folder, path)
+        return action()
 
-    on_main(accelerator, acquire)
     try:
-        on_main(accelerator, check_links)
-        yield
+        yield on_main(accelerator, enter)
     finally:
         lock.release()
 
@@ -247,118 +288,3 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
         if folder.data is None:
             write_json(folder.data_path, dict(data))
     return metrics
-
-
-def run_folders(bench: Path) -> list[RunFolder]:
-    """Return the packed runs and visible folders in ``bench``, by name; None if it is no folder."""
-    if not bench.is_dir():
-        return []
-    folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [
-        RunFolder(path)
-        for path in sorted({*folders, *(bench / name for name in packed_names(bench))})
-    ]
-
-
-def leave_out(name: str, reason: object) -> str:
-    """Warn that a run cannot be read and is left out; return the text of the warning."""
-    text = left_out(name, reason)
-    logging.getLogger("fedlas").warning("%s", text)
-    return text
-
-
-def left_out(name: str, reason: object) -> str:
-    """Return the text that names a run left out of a report, and the reason."""
-    return f"{name} is left out: {reason}"
-
-
-def find_runs(
-    folders: Sequence[Path],
-    why_not: Callable[[RunFolder], str | None],
-    *,
-    content: str,
-    data: str | None = None,
-) -> tuple[list[RunFolder], list[str]]:
-    """Return the runs that were named, and those in bench folders that can be used.
-
-    Args:
-        folders: Run folders, taken without a look into them, or folders of benches.
-        why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
-            that it raises leaves the run out, with a warning.
-        content: Content that a bench must have, such as ``"finished runs"``.
-        data: Where the runs' data is; None searches the usual places.
-
-    Returns:
-        The runs, and a sentence for each that is left out.
-
-    Raises:
-        InputError: If a folder is neither a run's nor a bench's, or no run is found.
-    """
-    expected = f"a folder must be a run, or hold {content}"
-    fix = "Pass one that fedlas train or bench made."
-    runs: list[RunFolder] = []
-    notes: list[str] = []
-    for folder in folders:
-        # A run that is named is taken unseen, so that its use reports what is wrong with it.
-        if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
-            runs.append(RunFolder(folder, data_root=data))
-            continue
-        # The runs of a bench are filtered: one that does not qualify is noted, and the others are used.
-        before = len(runs) + len(notes)
-        for run in (replace(each, data_root=data) for each in run_folders(folder)):
-            try:
-                reason = why_not(run)
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                notes.append(leave_out(run.name, error))
-            else:
-                runs += [run] if reason == "" else []
-                notes += [left_out(run.name, reason)] if reason else []
-        if len(runs) + len(notes) == before:
-            raise InputError(expected, folder, fix)
-    if not runs:
-        raise InputError(expected, f"{', '.join(map(str, folders))}: {'; '.join(notes)}", fix)
-    return runs, notes
-
-
-RESULTS = "results.csv"
-"""Table of a report, one row a run and stage."""
-HEAD = ("run", "recipe", "loss", "seed", "stage")
-"""Its first columns."""
-_RUN = re.compile(r".+-s\d+")
-
-
-def is_run(folder: RunFolder) -> bool:
-    """Return whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
-    try:
-        return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
-    except UnreadableError:
-        return False
-
-
-def check_bench_folder(folder: Path) -> None:
-    """Refuse a folder that is a run's, or holds only files of something else; only reads.
-
-    A bench's own folder is known by a run in it, or by the ``results.csv`` of a report. Recipes may lie in a new one.
-
-    Raises:
-        InputError: If it is none.
-    """
-    itself = RunFolder(folder)
-    if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
-        fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
-        raise InputError(
-            "--out must be a folder for runs", f"{folder}, which is a run or a study", fix
-        )
-    try:
-        children = run_folders(folder)
-    except OSError:
-        children = []  # what is wrong with it is said below
-    table = folder / RESULTS
-    if any(_RUN.fullmatch(child.name) or is_run(child) for child in children):
-        return
-    if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(
-        ",".join(HEAD)
-    ):
-        return
-    recipes = [path.name for pattern in ("*.yaml", "*.yml") for path in folder.glob(pattern)]
-    check_vacant(folder, (".slurm", ".trackers", ".workers", *recipes))

@@ -27,10 +27,10 @@ from fedlas.diagnose import (
 from fedlas.diagnose.indicator import FailureCases, ScoreBins
 from fedlas.diagnose.monitor import alarm_kind, gate_outputs
 from fedlas.lab.recipes.plan import Run, build_loss
-from fedlas.lab.runs.build import load_trained
-from fedlas.lab.runs.claim import must_be_finished
+from fedlas.lab.runs.begin import must_be_finished
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
 from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
 from fedlas.objective.predict import predict

@@ -1,0 +1,80 @@
+"""Zips of small text files from strangers: checked for size, names and copies before anything is unpacked."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.files import check_name, no_device
+
+_MOST_BYTES = 2**21
+"""Largest file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
+_FREE_BYTES = 2**22
+_MOST_RATIO = 10
+"""All files together may be larger than the zip by this factor, or ``_FREE_BYTES``; text shrinks to a third."""
+
+
+class TextArchive:
+    """The text files of a zip, each in one folder; none if the zip has another comment, since it is another program's.
+
+    Args:
+        path: The zip.
+        mark: Comment that the zip must have.
+
+    Raises:
+        InputError: If it cannot be read, a name could not be part of a path, a file is there twice, or the files are
+            much larger than the zip.
+    """
+
+    def __init__(self, path: Path, mark: bytes) -> None:
+        self.path = path
+        self._fix = f"Restore {path.name} from where it came, or remove it."
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            got = f"{path} ({error})"
+            raise InputError("the pack must be a readable zip", got, self._fix) from error
+        self._files: dict[tuple[str, str], zipfile.ZipInfo] = {}
+        for about in self._zip.infolist() if self._zip.comment == mark else ():
+            folder, _, file = about.filename.partition("/")
+            # Names become parts of paths, so a file from elsewhere must not choose them freely.
+            names = (
+                check_name("the name of a run", folder, self._fix),
+                check_name("the name of a file", file, self._fix),
+            )
+            if names in self._files:
+                got = f"{about.filename} twice in {path}"
+                raise InputError("each file must be in the pack once", got, self._fix)
+            self._files[names] = about
+        total = sum(about.file_size for about in self._files.values())
+        size = path.stat().st_size
+        if total > max(_FREE_BYTES, _MOST_RATIO * size):
+            expected = f"the pack must be compressed at most {_MOST_RATIO} times"
+            raise InputError(expected, f"{path} with {total:,} in {size:,}", self._fix)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the folders, each once."""
+        return iter(dict.fromkeys(folder for folder, _ in self._files))
+
+    def text(self, folder: str, file: str) -> str | None:
+        """Return the content of a file, UTF-8; None if it is not there.
+
+        Raises:
+            InputError: If it is damaged or larger than two megabytes.
+        """
+        about = self._files.get((folder, file))
+        if about is None:
+            return None
+        got = f"{folder}/{file} in {self.path}"
+        if about.file_size > _MOST_BYTES:
+            expected = f"a file must have at most {_MOST_BYTES:,} bytes"
+            raise InputError(expected, got, self._fix)
+        try:
+            return self._zip.read(about).decode()
+        except Exception as error:  # the decompressors raise anything for damaged bytes
+            raise InputError(
+                "the pack must be a whole zip", f"{got} ({error})", self._fix
+            ) from error

@@ -1,0 +1,354 @@
+"""Rows of features: tables in CSV and Parquet, texts by a sentence encoder, data sets of Hugging Face on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_choice, describe, suggestion
+from fedlas._core.extras import require
+from fedlas._core.files import no_device, read_json
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.base import DATASETS, Images, Source
+from fedlas.lab.data.disk import read_images, required_root, unreadable
+from fedlas.lab.data.splits import hold_out
+
+Missing = Literal["refuse", "mean"]
+Rows = NDArray[np.float32]
+Encode = Callable[..., NDArray[Any]]
+"""From a table and the rows of its training part to inputs ``(N, ...)``."""
+
+_MOST_CATEGORIES = 100
+TEST_FRACTION = 0.2
+_TABLE = "a .csv or .parquet file"
+_LABELS = "labels must be class names or whole numbers, none missing"
+
+
+@DATASETS.register("table", files="a .csv or .parquet file with a column of labels")
+def load_table(
+    root: str | None = None,
+    *,
+    target: str = "label",
+    features: Sequence[str] | None = None,
+    test: str | None = None,
+    missing: Missing = "refuse",
+) -> Source:
+    """Your own table: a .csv or .parquet file with a column of labels and columns of features.
+
+    Args:
+        root: Path of the file.
+        target: Column of the labels.
+        features: Columns of the features; null takes all others. Numbers stay, lists of numbers become several columns,
+            and text becomes a column a category.
+        test: File of the test part; null takes a stratified fifth of the rows, the same for every seed.
+        missing: ``mean`` puts the mean of the training part in the place of a missing number; ``refuse`` raises.
+
+    Returns:
+        A source of float32 rows ``(N, D)``, each feature normalized by the training part; classes are sorted.
+
+    Raises:
+        InputError: If a file cannot be read, a column is missing or of dates, has more than 100 categories or, without
+            ``missing=mean``, missing numbers; or if a label is missing.
+    """
+    check_choice("missing", missing, get_args(Missing))
+    path = required_root(root, _TABLE)
+    tables = [read_table(path), *([] if test is None else [read_table(path.parent / test)])]
+    names = [name for name in tables[0].column_names if name != target]
+    return _source(
+        f"table {path}",
+        tables,
+        target,
+        partial(_features, names if features is None else list(features), missing),
+    )
+
+
+@DATASETS.register("texts", files="a .csv or .parquet file with columns of texts and labels")
+def load_texts(
+    root: str | None = None,
+    *,
+    target: str = "label",
+    text: str = "text",
+    encoder: str | None = None,
+    test: str | None = None,
+) -> Source:
+    """Your own texts, as the features of a sentence encoder: a .csv or .parquet file with texts and labels.
+
+    Args:
+        root: Path of the file.
+        target: Column of the labels.
+        text: Column of the texts.
+        encoder: ``module:function`` of yours, which must be given. It is called with a list of texts and returns
+            features ``(N, D)``. The module is read from the working folder, or imported.
+        test: As for ``table``.
+
+    Returns:
+        A source of float32 rows ``(N, D)``, each feature normalized by the training part; classes are sorted.
+
+    Raises:
+        InputError: As for ``table``, or if the encoder cannot be imported or returns something else.
+    """
+    path = required_root(root, _TABLE)
+    tables = [read_table(path), *([] if test is None else [read_table(path.parent / test)])]
+    return _source(f"texts {path}", tables, target, partial(_encoded, text, encoder))
+
+
+@DATASETS.register("hf", files="a folder that datasets.save_to_disk wrote")
+def load_hf(
+    root: str | None = None,
+    *,
+    target: str = "label",
+    train: str = "train",
+    test: str | None = "test",
+    inputs: str | None = None,
+    encoder: str | None = None,
+    image_size: int | None = None,
+    channels: int = 3,
+) -> Source:
+    """A data set of Hugging Face on disk, as ``datasets.save_to_disk`` writes it: images, texts or numbers.
+
+    Args:
+        root: The folder; nothing is downloaded.
+        target: Column of the labels.
+        train: Split to train on.
+        test: Split to test on; null takes a stratified fifth of the training part, the same for every seed.
+        inputs: Column of images, texts or lists; null takes the column of images or, without one, all others.
+        encoder: As for ``texts``, for a column of texts.
+        image_size: Images are resized to it and cropped; null: all must be square and of one size.
+        channels: Channels of images, 1 or 3.
+
+    Returns:
+        A source of uint8 images or of float32 rows ``(N, D)``; classes in the order of the data set.
+
+    Raises:
+        InputError: If the folder or a split cannot be read, a column is missing, or as ``table`` and ``texts``.
+    """
+    folder = required_root(root, "a folder that datasets.save_to_disk wrote")
+    splits = (
+        read_json(folder / "dataset_dict.json")["splits"]
+        if (folder / "dataset_dict.json").is_file()
+        else [""]
+    )
+    chosen = [""] if splits == [""] else [train, *([] if test is None else [test])]
+    if not {*chosen} <= {*splits}:
+        expected = f"the data set must have the splits {', '.join(chosen)}"
+        fix = "Name them with data.train and data.test; null for test holds out a fifth."
+        raise InputError(expected, f"{folder} with {', '.join(splits)}", fix)
+    tables = [_arrow_split(folder / split) for split in chosen]
+    about = _info(folder / chosen[0])
+    kinds = {name: each.get("_type") for name, each in about.items() if isinstance(each, dict)}
+    column = inputs or next((name for name, kind in kinds.items() if kind == "Image"), None)
+    encode: Encode = partial(
+        _features, [n for n in tables[0].column_names if n != target], "refuse"
+    )
+    if column is not None and kinds.get(column) == "Image":
+        encode = partial(_images, column, image_size, channels)
+    elif encoder is not None:
+        encode = partial(_encoded, column or "text", encoder)
+    elif column is not None:
+        encode = partial(_features, [column], "refuse")
+    classes = about.get(target, {}).get("names")
+    return _source(f"hf {folder}", tables, target, encode, classes=classes)
+
+
+def read_table(path: Path) -> Any:
+    """Return the ``pyarrow.Table`` in a .csv or .parquet file.
+
+    Raises:
+        InputError: If it cannot be read or has another suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise InputError(f"the table must be {_TABLE}", path, "Convert it.")
+    try:
+        if suffix == ".csv":
+            return require("pyarrow.csv", extra="tables").read_csv(no_device(path))
+        return require("pyarrow.parquet", extra="tables").read_table(no_device(path))
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise unreadable(f"the table must be {_TABLE}", path, error, "Check the file.") from error
+
+
+def _arrow_split(folder: Path) -> Any:
+    """Return the table of a split: its Arrow files, of streams or of files, in their order."""
+    arrow: Any = require("pyarrow", extra="tables")
+    expected = "a split must be Arrow files that state.json lists"
+    try:
+        names = [each["filename"] for each in read_json(folder / "state.json")["_data_files"]]
+        tables = []
+        for name in names:
+            with arrow.memory_map(str(no_device(folder / Path(name).name))) as file:
+                tables.append(arrow.ipc.open_stream(file).read_all())
+        return arrow.concat_tables(tables)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fix = "Write it with datasets.save_to_disk."
+        raise InputError(expected, f"{folder} ({error})", fix) from error
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    """Return what ``dataset_info.json`` says of each column; nothing without it."""
+    path = folder / "dataset_info.json"
+    features = read_json(path).get("features") if path.is_file() else None
+    return features if isinstance(features, dict) else {}
+
+
+def _source(
+    name: str,
+    tables: list[Any],
+    target: str,
+    encode: Encode,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Source:
+    """Return a source of one table, divided, or of a training and a test table."""
+    labels = [column_of(table, target, "target").to_pylist() for table in tables]
+    targets, names = labels_of(labels, target, classes)
+    arrow: Any = require("pyarrow", extra="tables")
+    table = arrow.concat_tables(tables, promote_options="default")
+    rows = np.split(np.arange(table.num_rows), [len(targets[0])])
+    if len(tables) == 1:
+        size = round(TEST_FRACTION * len(targets[0]))
+        rows = [*hold_out(targets[0], size, names, stream(Purpose.FIXED_TEST))]
+    inputs = torch.from_numpy(encode(table, rows[0]))
+    every = torch.from_numpy(np.concatenate(targets))
+    train, test = (Images(inputs[part], every[part]) for part in rows)
+    return Source(name, train, test, names)
+
+
+def labels_of(
+    columns: Sequence[list[Any]], name: str, classes: Sequence[str] | None = None
+) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
+    """Return the class index of each label of each column, and the names of the classes.
+
+    Args:
+        columns: Labels of each table.
+        name: Name of the column.
+        classes: Names of the classes, if labels number them; None sorts the labels.
+
+    Raises:
+        InputError: If a label is missing, or neither text nor a whole number.
+    """
+    known = sorted(
+        {label for column in columns for label in column if label is not None}, key=_rank
+    )
+    if any(None in column for column in columns) or any(_odd(label) for label in known):
+        got = f"{name!r} with {', '.join(map(repr, known[:5]))}"
+        raise InputError(_LABELS, got, "Remove the rows, or name another column of labels.")
+    number = {label: place for place, label in enumerate(known)}
+    if classes is not None:
+        number = {label: int(label) for label in known}
+    targets = [np.array([number[label] for label in column], dtype=np.int64) for column in columns]
+    return targets, tuple(map(str, known if classes is None else classes))
+
+
+def _rank(label: object) -> tuple[int, Any]:
+    """Sort numbers by value, before text."""
+    return (0, label) if isinstance(label, int | float) else (1, str(label))
+
+
+def _odd(label: object) -> bool:
+    """Return whether a label is neither text nor a whole number."""
+    whole = isinstance(label, float) and label.is_integer()
+    return not (isinstance(label, str | int) or whole)
+
+
+def column_of(table: Any, name: str, option: str) -> Any:
+    """Return a column of a table as one ``pyarrow.Array``; ``option`` names the option that chose it."""
+    if name not in table.column_names:
+        fix = suggestion(name, table.column_names)
+        raise InputError(f"data.{option} must name a column of the table", repr(name), fix)
+    return table.column(name).combine_chunks()
+
+
+def _features(names: list[str], missing: str, table: Any, train: NDArray[np.int64]) -> Rows:
+    """Return features ``(N, D)``: numbers, lists of numbers, and a column for each category of text."""
+    columns = [_numbers(table, name, missing, train) for name in names]
+    if not columns:
+        raise InputError("the table must have a column of features", "none", "Add one.")
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _numbers(table: Any, name: str, missing: str, train: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the column as numbers ``(N, k)``."""
+    types = require("pyarrow", extra="tables").types
+    column = column_of(table, name, "features")
+    kind = column.type
+    if types.is_list(kind) or types.is_fixed_size_list(kind) or types.is_large_list(kind):
+        lists = column.to_pylist()
+        lengths = {len(each) if each is not None else 0 for each in lists}
+        if len(lengths) != 1:
+            expected = f"lists of column {name!r} must have one length"
+            raise InputError(expected, f"{len(lengths)} lengths", "Pad or drop them.")
+        values = np.array(lists, dtype=np.float64)
+    elif types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+        values = np.array(column.to_pylist(), dtype=np.float64)[:, None]  # None becomes NaN
+    elif types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
+        return _one_hot(column.to_pylist(), name)
+    else:
+        expected = "features must be numbers, lists of numbers or text"
+        fix = "Convert it, or choose columns with data.features=[...]."
+        raise InputError(expected, f"column {name!r} of {kind}", fix)
+    absent = np.isnan(values)
+    if absent.any() and missing == "refuse":
+        got = f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number"
+        fix = "Set data.missing=mean, remove the rows, or choose columns with data.features=[...]."
+        raise InputError("every row must have all its features", got, fix)
+    present = np.ma.masked_array(values, absent)[train]  # the test part decides no mean
+    return np.where(absent, present.mean(axis=0).filled(0.0), values)
+
+
+def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
+    """Return a column of 0 and 1 for each category; a missing text is a category of its own."""
+    texts = [value or "" for value in values]
+    categories = {text: place for place, text in enumerate(sorted(set(texts)))}
+    if len(categories) > _MOST_CATEGORIES:
+        expected = f"a column of text must have at most {_MOST_CATEGORIES} categories"
+        fix = "Choose columns with data.features=[...], or encode it with the data set texts."
+        raise InputError(expected, f"{len(categories):,} in {name!r}", fix)
+    places = np.array([categories[text] for text in texts])
+    return np.eye(len(categories))[places]
+
+
+def _encoded(column: str, encoder: str | None, table: Any, _train: NDArray[np.int64]) -> Rows:
+    """Return the features of the texts by the user's encoder."""
+    texts = [text or "" for text in column_of(table, column, "text").to_pylist()]
+    features = np.asarray(_function(encoder)(texts), dtype=np.float32)
+    if features.ndim != 2 or len(features) != len(texts):
+        expected = f"{encoder} must return features ({len(texts)}, D)"
+        raise InputError(expected, describe(features), "Return a row for each text.")
+    return features
+
+
+def _function(name: str | None) -> Any:
+    """Return the function ``module:function``, from an installed module or a file in the working folder."""
+    module, _, function = str(name).partition(":")
+    try:
+        file = Path(f"{module}.py")
+        spec = importlib.util.spec_from_file_location(module, file) if file.is_file() else None
+        if spec is not None and spec.loader is not None:
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+        else:
+            loaded = import_module(module)
+        return getattr(loaded, function)
+    except (ImportError, AttributeError, ValueError) as error:
+        expected = "data.encoder must be module:function"
+        fix = "Put MODULE.py into the working folder, or install it."
+        raise InputError(expected, f"{name!r} ({error})", fix) from error
+
+
+def _images(
+    column: str, image_size: int | None, channels: int, table: Any, _train: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the images of a column of encoded bytes."""
+    contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]
+    if None in contents:
+        fix = "Embed them before saving: dataset.castcolumn_of(..., Image(decode=True))."
+        raise InputError("images must lie in the data set", f"paths in {column!r}", fix)
+    return read_images(contents, image_size=image_size, channels=channels)

@@ -1,0 +1,155 @@
+"""Models of other libraries: ``timm:NAME``, and image classifiers of Hugging Face by a local checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import require
+from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, check_dropout
+
+
+@LIBRARIES.register("timm", url="https://huggingface.co/docs/timm")
+def timm_builder(name: str) -> Builder:
+    """Any model of timm by its name; untrained, unless ``model.weights`` names a file.
+
+    Args:
+        name: Name in timm, e.g. ``vit_base_patch16_384``, with an optional ``.TAG`` of pre-trained weights.
+
+    Raises:
+        InputError: If timm has no such model; the message names the closest one.
+    """
+    _checked_name(name)
+
+    def build(
+        num_classes: int,
+        in_channels: int,
+        *,
+        image_size: int = 224,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        global_pool: str | None = None,
+    ) -> nn.Module:
+        """Return a model of timm.
+
+        Args:
+            num_classes: ``C``.
+            in_channels: Channels of an image.
+            image_size: Height and width of an image; some models accept no other after they are built.
+            dropout: Rate of dropout on the features, before the classifier, in [0, 1).
+            drop_path: Rate at which residual branches are skipped in training, in [0, 1).
+            global_pool: Pooling of the last map or the tokens, e.g. ``avg`` or ``token``; null is the model's own.
+        """
+        # drop_path, global_pool and img_size are passed only if needed, since many models lack them.
+        options: dict[str, Any] = {"drop_rate": check_dropout(dropout)}
+        if drop_path:
+            options["drop_path_rate"] = check_dropout(drop_path, option="drop_path")
+        if global_pool is not None:
+            options["global_pool"] = global_pool
+        timm = require("timm", extra="timm")
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if config is not None and config.fixed_input_size:
+            options["img_size"] = image_size
+        try:
+            model: nn.Module = timm.create_model(
+                name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            expected = f"timm must accept in_chans={in_channels}, {', '.join(f'{k}={v}' for k, v in options.items())}"
+            raise InputError(
+                expected, reason, "Choose another image_size or leave the option out."
+            ) from error
+        return model
+
+    return build
+
+
+def _checked_name(name: str) -> str:
+    timm = require("timm", extra="timm")
+    model, dot, _ = name.partition(".")
+    if timm.is_model(model) and (not dot or name in timm.list_pretrained(f"{model}.*")):
+        return name
+    # timm has over a thousand names, so only those with the same first part are suggested.
+    names = timm.list_pretrained(f"{model}*") if dot else timm.list_models()
+    head = re.split(r"[_.]", name)[0]
+    near = [each for each in names if each.startswith(head)] or names
+    raise InputError(
+        "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near)
+    )
+
+
+def load_pretrained(model: Any, folder: Path) -> tuple[set[str], list[str]]:
+    """Load a checkpoint into a model of transformers, which knows older names of weights.
+
+    Args:
+        model: A ``PreTrainedModel``.
+        folder: With ``config.json`` and ``model.safetensors``; nothing else is read, and nothing is downloaded.
+
+    Returns:
+        Names of the model's weights that the checkpoint does not fill, and of those in it that the model lacks.
+
+    State:
+        The weights of the checkpoint are in the model.
+    """
+    loaded, about = type(model).from_pretrained(
+        folder,
+        config=model.config,
+        ignore_mismatched_sizes=True,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    mismatched = {name if isinstance(name, str) else name[0] for name in about["mismatched_keys"]}
+    open_names = {*about["missing_keys"], *mismatched}
+    state = {k: v for k, v in loaded.state_dict().items() if k not in open_names}
+    model.load_state_dict(model.state_dict() | state)
+    return open_names, sorted(about["unexpected_keys"])
+
+
+@MODELS.register("hf", url="https://huggingface.co/docs/transformers")
+def build_hf(
+    num_classes: int, in_channels: int, *, image_size: int = 224, checkpoint: str | None = None
+) -> nn.Module:
+    """Image classifier of transformers, built from a local checkpoint's ``config.json``; ``model.weights`` fills it.
+
+    Args:
+        num_classes: ``C``; a head of another number starts untrained.
+        in_channels: Channels of an image; those of the checkpoint.
+        image_size: Height and width of an image; that of the checkpoint, if it is bound to one.
+        checkpoint: Folder that ``save_pretrained`` wrote, which must be given. Nothing is downloaded, and no code in it
+            is run.
+
+    Raises:
+        InputError: If there is no such folder, it is no image classifier's, or channels or size differ from its own.
+    """
+    if checkpoint is None or not (Path(checkpoint) / "config.json").is_file():
+        expected = "model.checkpoint must be a folder with the config.json of a model"
+        fix = "Save one with model.save_pretrained(FOLDER) where there is a network."
+        raise InputError(expected, checkpoint, fix)
+    transformers: Any = require("transformers", extra="hf")
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            checkpoint, local_files_only=True, trust_remote_code=False
+        )
+        config.num_labels = num_classes
+        model: nn.Module = transformers.AutoModelForImageClassification.from_config(
+            config, trust_remote_code=False
+        )
+    except (
+        Exception
+    ) as error:  # transformers raises many kinds for a configuration it does not know
+        expected = "the checkpoint must be of an image classifier that transformers knows"
+        got = f"{checkpoint} ({' '.join(str(error).split())[:200]})"
+        raise InputError(expected, got, "Choose another checkpoint.") from error
+    channels = getattr(config, "num_channels", in_channels)
+    size = getattr(config, "image_size", image_size)
+    if channels != in_channels or size != image_size:
+        expected = f"images must be those of the checkpoint: {channels} channels, {size} x {size}"
+        fix = f"Set data.channels={channels} and data.crop={size} or data.image_size={size}."
+        raise InputError(expected, f"{in_channels} channels, {image_size} x {image_size}", fix)
+    return model

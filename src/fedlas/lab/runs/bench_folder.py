@@ -1,0 +1,129 @@
+"""Folders of runs: those in a bench, those that a command can use, and whether a folder is one."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas.lab.runs.begin import check_vacant
+from fedlas.lab.runs.folder import RunFolder, UnreadableError, packed_names
+
+
+def run_folders(bench: Path) -> list[RunFolder]:
+    """Return the packed runs and visible folders in ``bench``, by name; None if it is no folder."""
+    if not bench.is_dir():
+        return []
+    folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [
+        RunFolder(path)
+        for path in sorted({*folders, *(bench / name for name in packed_names(bench))})
+    ]
+
+
+def leave_out(name: str, reason: object) -> str:
+    """Warn that a run cannot be read and is left out; return the text of the warning."""
+    text = left_out(name, reason)
+    logging.getLogger("fedlas").warning("%s", text)
+    return text
+
+
+def left_out(name: str, reason: object) -> str:
+    """Return the text that names a run left out of a report, and the reason."""
+    return f"{name} is left out: {reason}"
+
+
+def find_runs(
+    folders: Sequence[Path],
+    why_not: Callable[[RunFolder], str | None],
+    *,
+    content: str,
+    data: str | None = None,
+) -> tuple[list[RunFolder], list[str]]:
+    """Return the runs that were named, and those in bench folders that can be used.
+
+    Args:
+        folders: Run folders, taken without a look into them, or folders of benches.
+        why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
+            that it raises leaves the run out, with a warning.
+        content: Content that a bench must have, such as ``"finished runs"``.
+        data: Where the runs' data is; None searches the usual places.
+
+    Returns:
+        The runs, and a sentence for each that is left out.
+
+    Raises:
+        InputError: If a folder is neither a run's nor a bench's, or no run is found.
+    """
+    expected = f"a folder must be a run, or hold {content}"
+    fix = "Pass one that fedlas train or bench made."
+    runs: list[RunFolder] = []
+    notes: list[str] = []
+    for folder in folders:
+        # A run that is named is taken unseen, so that its use reports what is wrong with it.
+        if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
+            runs.append(RunFolder(folder, data_root=data))
+            continue
+        # The runs of a bench are filtered: one that does not qualify is noted, and the others are used.
+        before = len(runs) + len(notes)
+        for run in (replace(each, data_root=data) for each in run_folders(folder)):
+            try:
+                reason = why_not(run)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                notes.append(leave_out(run.name, error))
+            else:
+                runs += [run] if reason == "" else []
+                notes += [left_out(run.name, reason)] if reason else []
+        if len(runs) + len(notes) == before:
+            raise InputError(expected, folder, fix)
+    if not runs:
+        raise InputError(expected, f"{', '.join(map(str, folders))}: {'; '.join(notes)}", fix)
+    return runs, notes
+
+
+RESULTS = "results.csv"
+"""Table of a report, one row a run and stage."""
+HEAD = ("run", "recipe", "loss", "seed", "stage")
+"""Its first columns."""
+_RUN = re.compile(r".+-s\d+")
+
+
+def is_run(folder: RunFolder) -> bool:
+    """Return whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
+    try:
+        return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
+    except UnreadableError:
+        return False
+
+
+def check_bench_folder(folder: Path) -> None:
+    """Refuse a folder that is a run's, or holds only files of something else; only reads.
+
+    A bench's own folder is known by a run in it, or by the ``results.csv`` of a report. Recipes may lie in a new one.
+
+    Raises:
+        InputError: If it is none.
+    """
+    itself = RunFolder(folder)
+    if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
+        fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
+        raise InputError(
+            "--out must be a folder for runs", f"{folder}, which is a run or a study", fix
+        )
+    try:
+        children = run_folders(folder)
+    except OSError:
+        children = []  # what is wrong with it is said below
+    table = folder / RESULTS
+    if any(_RUN.fullmatch(child.name) or is_run(child) for child in children):
+        return
+    if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(
+        ",".join(HEAD)
+    ):
+        return
+    recipes = [path.name for pattern in ("*.yaml", "*.yml") for path in folder.glob(pattern)]
+    check_vacant(folder, (".slurm", ".trackers", ".workers", *recipes))

@@ -1,0 +1,150 @@
+"""Finished runs, loaded again: the model with its best weights, and the data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import is_file
+from fedlas.lab.data import Splits
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.begin import check_data, must_be_finished
+from fedlas.lab.runs.data import data_fingerprint, prepare_data
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.train import build_objective, plain_model
+from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
+from fedlas.objective import Objective
+
+ENCODER = "FEDLAS_ENCODER"
+"""Environment variable that names the encoder of texts that a run folder may have called."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        run: The plan of the run.
+        objective: Model and loss with the weights of the best epoch, in ``eval()``.
+        splits: Its data, split as it was.
+        metrics: Contents of its ``metrics.json``.
+    """
+
+    run: Run
+    objective: Objective
+    splits: Splits
+    metrics: dict[str, Any]
+
+    def to(self, device: torch.device | str) -> Trained:
+        """Return the same with model and data on a device."""
+        return replace(self, objective=self.objective.to(device), splits=self.splits.to(device))
+
+
+def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Trained:
+    """Return a finished run with its best weights.
+
+    Args:
+        folder: A run folder.
+        data: Where its data is, unless ``folder`` says so; None looks where it was, then in the usual places.
+
+    Raises:
+        InputError: If it is no folder of a finished run, its files cannot be read, or the data is not what it was
+            trained on.
+    """
+    folder = _opened(folder, data)
+    metrics = must_be_finished(folder)
+    folder = _with_data(folder)
+    run = folder.run
+    check_data(folder, data_fingerprint(run))
+    splits = prepare_data(run)
+    path = folder.checkpoint_path
+    if is_file(path):  # else reading it says so
+        _check_size(run, splits, path)
+    objective = build_objective(run, splits, pretrained=False)
+    restore_module(objective, load_checkpoint(path, run.config())["best"]["objective"], path)
+    return Trained(run, objective.eval(), splits, metrics)
+
+
+def splits_at_hand(
+    folder: Path | RunFolder, *, data: str | None = None
+) -> tuple[Splits | None, str]:
+    """Return the data of a run, for what is better shown than not, such as images and names of classes.
+
+    Args:
+        folder: A run folder.
+        data: As :func:`load_trained`.
+
+    Returns:
+        The splits, and why there are none: the data is not there, is not what the run was trained on, or cannot be
+        read; the caller says if it shows less.
+    """
+    try:
+        opened = _with_data(_opened(folder, data))
+        check_data(opened, data_fingerprint(opened.run))
+        return prepare_data(opened.run), ""
+    except (InputError, MissingExtraError) as error:
+        return None, str(error)
+    except (KeyError, TypeError, AttributeError, OSError) as error:  # an edited configuration
+        return None, f"its configuration cannot be read ({type(error).__name__}: {error})"
+
+
+def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
+    if isinstance(folder, RunFolder):
+        return folder if data is None else replace(folder, data_root=data)
+    return RunFolder(folder, data_root=data)
+
+
+def _check_encoder(run: Run) -> None:
+    """Refuse to import what the configuration of a stranger names, unless the user names it too.
+
+    Raises:
+        InputError: If the data are texts, and the environment does not name their encoder.
+    """
+    encoder = run.recipe.data.options.get("encoder")
+    if encoder is not None and os.environ.get(ENCODER) != encoder:
+        expected = (
+            f"{ENCODER} must name the encoder of the run's texts, which is imported and called"
+        )
+        fix = f"If you trust it, set {ENCODER}={encoder}."
+        raise InputError(expected, f"{encoder} in {run.folder}", fix)
+
+
+def _with_data(folder: RunFolder) -> RunFolder:
+    """Return the same folder with the place of its data: as told, else where it was, else in the usual places.
+
+    A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
+    """
+    if folder.config and not folder.is_derived:
+        _check_encoder(folder.run)
+    root = folder.kept_root if folder.data_root is None else None
+    if root is None or folder.data is None:
+        return folder
+    if os.path.isdir(root) or is_file(Path(root)):  # noqa: PTH112 - Path.is_dir raises where it may not search
+        return replace(folder, data_root=root)
+    try:
+        data_fingerprint(folder.run)
+    except InputError as error:
+        expected = "the data of the run must be where it was at training"
+        got = f"{root}, which does not exist"
+        raise InputError(
+            expected, got, "Say where it is now: --data PATH, or data=PATH in Python."
+        ) from error
+    return folder
+
+
+def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
+    """Refuse a model larger than its checkpoint: the configuration of a stranger may ask for any memory."""
+    with torch.device("meta"):
+        size = sum(
+            each.numel() * each.element_size() for each in plain_model(run, splits).parameters()
+        )
+    if size > checkpoint.stat().st_size:
+        expected = "the model of the run must fit into its checkpoint"
+        got = f"{size:,} bytes of weights for {checkpoint}"
+        raise InputError(expected, got, "Use the configuration that it was trained with.")

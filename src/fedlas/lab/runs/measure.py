@@ -1,0 +1,75 @@
+"""Metrics of a run, before and after a temperature, and the alarms of its training."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.base import fit_with_notes
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train.log import alarm_epochs
+from fedlas.metrics import METRICS, evaluate
+from fedlas.predictions import Predictions
+
+
+def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
+    """Return metrics before and after temperature scaling, which is fitted on validation by NLL.
+
+    Returns:
+        ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
+        fits warned of), and the metrics ``val``, ``test``, ``test_calibrated``. Without ``val`` the temperatures are
+        None, and ``val`` and ``test_calibrated`` are empty.
+    """
+    if val is None:
+        unknown: dict[str, Any] = {
+            "temperature": None,
+            "temperature_ece": None,
+            "notes": [],
+            "val": {},
+        }
+        return {**unknown, "test": recorded(test, num_bins), "test_calibrated": {}}
+    scaling, notes = fit_with_notes(TemperatureScaling(), val)
+    grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
+    return {
+        "temperature": scaling.temperature,
+        "temperature_ece": grid.temperature,
+        "notes": [*notes, *more],
+        "val": recorded(val, num_bins),
+        "test": recorded(test, num_bins),
+        "test_calibrated": recorded(scaling.transform(test), num_bins),
+    }
+
+
+def recorded(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
+    """Return the default metrics and AURC, since a loss may pay for calibration with the order."""
+    return {**evaluate(predictions, num_bins=num_bins), "aurc": METRICS["aurc"].value(predictions)}
+
+
+def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Return a line if gate or indicator raised alarms after the warm-up of finished runs; none without alarms.
+
+    Args:
+        runs: Finished runs.
+        folder: Of the run, or of all runs of a bench.
+    """
+    names = []
+    for run in runs:
+        epochs = run.recipe.train.epochs
+        warmup = run.recipe.schedule.warmup_epochs
+        if alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
+            names.append(run.name)
+    command = shlex.join(["fedlas", "diagnose", str(folder), "--details"])
+    return (
+        [f"Gate or indicator raised alarms in {counted(names)}; look at them: {command}"]
+        if names
+        else []
+    )
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return the name of one run, or how many there are."""
+    return names[0] if len(names) == 1 else f"{len(names)} runs"

@@ -1,0 +1,78 @@
+"""Predictions of a run's model on the parts of its data, and their files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from fedlas.features import find_head
+from fedlas.lab.data import Splits
+from fedlas.lab.data.base import Part
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.data import (
+    HELD_OUT,
+    as_tested,
+    held_out,
+    outputs_fingerprint,
+    unknown_images,
+)
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.objective import Objective
+from fedlas.objective.predict import predict
+from fedlas.predictions import Predictions
+from fedlas.zoo.ood import Outputs
+
+
+def predictions_of(
+    model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool
+) -> Predictions:
+    """Predict one part of the data, with the label probabilities where they are known."""
+    batches = splits.batches(part, batch_size=batch_size)
+    # Named here, it need not be searched for by a run of the model.
+    network = model.model if isinstance(model, Objective) else model
+    head = find_head(network) if features else None
+    predictions = predict(model, batches, features=features, head=head)
+    probs = part.label_probs
+    return replace(predictions, label_probs=None if probs is None else probs.cpu())
+
+
+def held_out_predictions(
+    run: Run, splits: Splits, model: nn.Module, *, features: bool = False
+) -> tuple[Predictions, Predictions]:
+    """Predict the validation and the test part of a run, each under its own normalization."""
+    size = run.recipe.train.batch_size
+    val, test = (
+        predictions_of(model, by, part, batch_size=size, features=features)
+        for by, part in held_out(run, splits)
+    )
+    return val, test
+
+
+def unknown_predictions(
+    run: Run, splits: Splits, model: nn.Module, *, features: bool = False
+) -> Predictions:
+    """Predict the test images of the classes that a run holds out; their targets are all 0.
+
+    Raises:
+        InputError: If it holds out none.
+    """
+    part = unknown_images(run)
+    # Their labels are no classes of the model.
+    part = part.with_target(part.target * 0).to(splits.test.target.device)
+    size = run.recipe.train.batch_size
+    return predictions_of(model, as_tested(run, splits), part, batch_size=size, features=features)
+
+
+def save_predictions(
+    run: Run, splits: Splits, model: nn.Module, val: Predictions, test: Predictions
+) -> None:
+    """Save the predictions of a finished training; those of held-out classes where ``fedlas ood`` looks for them."""
+    folder = RunFolder(run.folder)
+    val.save(folder.part_path("val"))
+    test.save(folder.part_path("test"))
+    if run.recipe.data.hold_out_classes:
+        features = run.recipe.train.save_features
+        unknown = unknown_predictions(run, splits, model, features=features)
+        about = outputs_fingerprint(run.folder, unknown_images(run))
+        Outputs.of(unknown).save(folder.part_path(f"ood-{HELD_OUT}"), about=about)

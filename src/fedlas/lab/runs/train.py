@@ -1,0 +1,292 @@
+"""The training of a run: its model, loss and job; and models of folds, whose predictions are targets of some losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas._core.files import remove
+from fedlas._core.ranks import on_main
+from fedlas._core.streams import (
+    Purpose,
+    derive,
+    restore_rng_state,
+    rng_state,
+    seed_everything,
+    stream,
+)
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.base import fit_with_notes
+from fedlas.diagnose import monitors
+from fedlas.features import find_head
+from fedlas.lab.data import Source, Splits
+from fedlas.lab.data.splits import shuffled_classes
+from fedlas.lab.models.base import build_model, check_inputs
+from fedlas.lab.models.weights import load_weights
+from fedlas.lab.recipes.plan import Run, build_loss, check_targets, taker_of_targets
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.predict import predictions_of
+from fedlas.lab.train.checkpoint import CHECKPOINT
+from fedlas.lab.train.job import EpochBatches, TrainingJob
+from fedlas.lab.train.log import warn_once
+from fedlas.lab.train.loop import Fitted, fit
+from fedlas.objective import Objective
+from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty
+from fedlas.zoo.uncertainty.bayesian_layers import to_bayesian
+
+_FIRST_IMAGES = 5_000
+"""Training images that a model with ``fit_inputs`` gets before it is trained."""
+
+
+def build_objective(
+    run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True
+) -> Objective:
+    """Return the model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
+
+    Args:
+        run: The run.
+        splits: Its data.
+        rank: Of this process.
+        pretrained: Read the recipe's file of weights, if it names one, and fit the model's input layer, if it has one
+            to be fitted; not needed where a checkpoint follows.
+
+    State:
+        Seeds the global generators for training; for each rank differently, or all would drop out the same units.
+    """
+    # Each step draws from a seed of its own, so a loss that draws numbers does not change the initial weights.
+    seed_everything(derive(run.seed, "model"))
+    model = plain_model(run, splits)
+    if pretrained and (fit_inputs := getattr(model, "fit_inputs", None)) is not None:
+        first = splits.train.take(torch.arange(min(len(splits.train), _FIRST_IMAGES)))
+        fit_inputs(torch.cat([images for images, *_ in splits.batches(first, batch_size=256)]))
+    if run.recipe.model.weights is not None and pretrained:
+        for note in load_weights(model, run.recipe.model.weights):
+            warn_once(note)
+    if run.recipe.train.save_features:
+        find_head(model)  # an error after the last epoch would come too late
+    if run.recipe.model.tune == "head":
+        model.requires_grad_(False)
+        find_head(model).requires_grad_(True)
+    # Weights are loaded before the conversion, because their names are those of the plain layers.
+    bayesian = run.recipe.model.bayesian
+    penalty = None
+    if bayesian is not None:
+        model = to_bayesian(model, bayesian)
+        penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
+    seed_everything(derive(run.seed, "criterion"))
+    loss = build_loss(
+        run,
+        num_classes=splits.num_classes,
+        num_samples=len(splits.train),
+        num_features=_head_inputs(model),
+    )
+    objective = Objective(model, loss, features=run.features, penalty=penalty)
+    # Processes must draw different numbers, or each would augment and drop out alike.
+    seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
+    return objective
+
+
+def plain_model(run: Run, data: Splits | Source) -> nn.Module:
+    """Return the model of a run, for the shape of its data."""
+    shape = (*data.train.shape, 1, 1)
+    model = run.recipe.model
+    size = {"num_classes": data.num_classes, "in_channels": shape[0], "image_size": shape[1]}
+    objects = run.recipe.objects
+    if objects is not None and objects.model is not None:
+        return objects.build("model", model.name, model.options, **size)
+    check_inputs(model.name, data.train.shape)
+    return build_model(model.name, **size, **model.options)
+
+
+def _head_inputs(model: nn.Module) -> int | None:
+    """Return the length of the head's input; None without one linear head: a loss that needs it then complains."""
+    try:
+        length = getattr(find_head(model), "in_features", None)
+    except InputError:
+        return None
+    return length if isinstance(length, int) else None
+
+
+def training_job(
+    run: Run, objective: Objective, splits: Splits, accelerator: Any, *, watch_norms: bool = False
+) -> TrainingJob:
+    """Return the job that trains an objective as the recipe of a run says, in the run's folder.
+
+    Args:
+        run: Recipe, seed (of the order of the data) and folder.
+        objective: Model and loss; not necessarily those that :func:`build_objective` makes of the run.
+        splits: The data; need not be those of the run's seed.
+        accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
+        watch_norms: Log how the feature norm relates to held-out samples where the loss has no indicator.
+
+    Raises:
+        InputError: As :func:`training_batches`.
+    """
+    recipe = run.recipe
+    return TrainingJob(
+        objective,
+        training_batches(run, splits, accelerator),
+        splits.batches(splits.val, batch_size=recipe.train.batch_size),
+        folder=run.folder,
+        config=recipe.train,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        identity=run.config(),
+        accelerator=accelerator,
+        name=run.name,
+        frozen=run.recipe.model.tune == "head",
+        hooks=monitors(objective.criterion, norms=watch_norms),
+    )
+
+
+def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:
+    """Do the job of a run, or resume it where an earlier start stopped.
+
+    A loss that takes targets gets them first, from models of folds that are trained in folders below the run's.
+
+    Raises:
+        InputError: As :func:`fedlas.lab.train.loop.fit`.
+    """
+    # A checkpoint holds the targets.
+    loss = check_targets(run, job.objective.criterion)
+    if loss is not None and not on_main(job.accelerator, (run.folder / CHECKPOINT).exists):
+
+        def train_fold(fold: Run, objective: Objective, splits: Splits) -> None:
+            name = f"{job.name} {fold.folder.name}"
+            fold_job = training_job(fold, objective, splits, job.accelerator)
+            fit(replace(fold_job, name=name, show=job.show, hooks=()))
+
+        loss.set_targets(cross_fitted_probs(run, splits, job.accelerator, train_fold))
+    return fit(job)
+
+
+def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches:
+    """Return the training batches of this process.
+
+    Raises:
+        InputError: If the last batch has fewer samples than there are processes.
+    """
+    train = run.recipe.train
+    processes = int(accelerator.num_processes)
+    last = len(splits.train) % train.batch_size
+    if 0 < last < processes and not train.drop_last:
+        expected = f"the last batch must have a sample for each of {processes} processes"
+        got = f"{last} of {len(splits.train)} training samples in it"
+        raise InputError(expected, got, "Set train.drop_last=true, or another train.batch_size.")
+    return splits.training_batches(
+        batch_size=train.batch_size,
+        drop_last=train.drop_last,
+        seed=derive(run.seed, "order"),
+        rank=accelerator.process_index,
+        world_size=processes,
+    )
+
+
+FOLD_LOSS = "ce"
+"""Loss of the models of the folds."""
+LEFT_OUT = "left-out"
+"""Name of the predictions on the part that a model was not trained on."""
+
+
+def fold_runs(run: Run) -> list[Run]:
+    """Return the runs of the folds, in folders inside the run's; none for a loss that takes no targets."""
+    loss = build_loss(run, num_classes=10, num_samples=1000)
+    folds = run.recipe.data.cross_fit
+    if folds is None or taker_of_targets(loss) is None:
+        return []
+    plain = replace(run.recipe, data=replace(run.recipe.data, cross_fit=None))
+    names = [f"fold-{number + 1}-of-{folds}" for number in range(folds)]
+    return [
+        replace(run, recipe=plain, loss=FOLD_LOSS, folder=run.folder / "cross-fit" / name)
+        for name in names
+    ]
+
+
+def folds_of(
+    target: NDArray[np.int64], num_classes: int, folds: int, *, seed: int
+) -> NDArray[np.int64]:
+    """Return the fold of each sample ``(N,)``: folds of equal size, with classes divided as equally as possible."""
+    order = np.concatenate(shuffled_classes(target, num_classes, stream(Purpose.CROSS_FIT, seed)))
+    fold = np.empty_like(order)
+    fold[order] = np.arange(len(order)) % folds
+    return fold
+
+
+def cross_fitted_probs(
+    run: Run, splits: Splits, accelerator: Any, train: Callable[[Run, Objective, Splits], object]
+) -> Tensor:
+    """Return probabilities ``(N, C)`` of all training samples, each by a model that was trained without it.
+
+    One temperature, fitted on these held-out predictions, calibrates them.
+
+    Args:
+        run: The run that they are for; its seed decides the folds.
+        splits: Its data.
+        accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
+        train: Trains an objective as a run says, on the training part of splits.
+
+    State:
+        Each model has a folder, whose predictions stay and whose checkpoint goes; one that is finished is not trained
+        again. The global generators are as they were.
+    """
+    runs = fold_runs(run)
+    target = splits.train.target.cpu()
+    device = splits.train.target.device
+    folds = folds_of(
+        target.numpy(), splits.num_classes, len(runs), seed=derive(run.seed, "cross-fit")
+    )
+    fold = torch.from_numpy(folds).to(device)
+    logits = torch.empty(len(target), splits.num_classes)
+    random = rng_state()
+    for number, each in enumerate(runs):
+        rest, left_out = (
+            chosen.nonzero().squeeze(1) for chosen in (fold != number, fold == number)
+        )
+        path = RunFolder(each.folder).part_path(LEFT_OUT)
+        if not on_main(accelerator, path.exists):
+            part = replace(splits, train=splits.train.take(rest), clean_target=None)
+            objective = build_objective(each, part, rank=int(accelerator.process_index))
+            each.folder.mkdir(parents=True, exist_ok=True)
+            train(each, objective, part)
+            size = run.recipe.train.batch_size
+            images = splits.train.take(left_out)
+            predictions = predictions_of(objective, splits, images, batch_size=size, features=False)
+            if accelerator.is_main_process:
+                predictions.save(path)
+                remove(RunFolder(each.folder).checkpoint_path, inside=run.folder)
+            accelerator.wait_for_everyone()
+        logits[left_out.cpu()] = Predictions.load(path).logits
+    restore_rng_state(random)
+    held_out = Predictions(logits, target)
+    temperature, _ = fit_with_notes(TemperatureScaling(), held_out)
+    return temperature.transform(held_out).probs
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use, by its affinity and the limit of its container."""
+    return int(require("joblib", extra="bench").cpu_count())
+
+
+@contextmanager
+def limited_to(threads: int | None) -> Iterator[None]:
+    """Compute with ``threads`` threads of PyTorch and of NumPy's linear algebra; None changes nothing."""
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with require("threadpoolctl", extra="bench").threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
