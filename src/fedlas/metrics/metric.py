@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
@@ -128,12 +128,11 @@ class MetricRegistry(Registry[Callable[..., float]]):
         # Sorting is stable: metrics of others keep the order of their registration.
         self._entries = {each.name: each for each in sorted(self.entries(), key=_order)}
 
-    def __getitem__(self, name: str) -> Metric:
-        return cast(Metric, super().__getitem__(name))
+    if TYPE_CHECKING:
 
-    def entries(self) -> list[Metric]:  # type: ignore[override]  # narrower
-        """Return all metrics, in the order of their columns."""
-        return cast("list[Metric]", super().entries())
+        def get(self, name: object) -> Metric | None: ...  # noqa: D102
+        def __getitem__(self, name: str) -> Metric: ...
+        def entries(self) -> list[Metric]: ...  # type: ignore[override]  # noqa: D102
 
 
 def _order(metric: Metric) -> float:

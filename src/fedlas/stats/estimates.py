@@ -400,11 +400,11 @@ def is_calibration_error(metric: str) -> bool:
         >>> [name for name in ("accuracy", "ece", "classwise_ece", "debiased_ece2") if is_calibration_error(name)]
         ['ece', 'classwise_ece', 'debiased_ece2']
     """
-    if metric not in METRICS:
-        return False
-    return is_error(METRICS[metric]) or METRICS[metric].higher_is_better is None
+    entry = METRICS.get(metric)
+    return entry is not None and (is_error(entry) or entry.higher_is_better is None)
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
-    return [name for name in metrics if name in METRICS and not lacks(METRICS[name], predictions)]
+    entries = zip(metrics, map(METRICS.get, metrics), strict=True)
+    return [name for name, each in entries if each is not None and not lacks(each, predictions)]

@@ -1,16 +1,23 @@
-"""``fedlas calibrate``: fits a calibrator on a table with labels, and writes it for ``fedlas apply``."""
+"""``fedlas calibrate`` fits a calibrator on a table with labels; ``fedlas apply`` adds its scores to any table."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.files import read_json
 from fedlas._core.terminal import say
-from fedlas.calibrated.table import FORMAT
-from fedlas.calibrated.table_files import STANDARD, calibrate_table
+from fedlas.calibrated.table import FORMAT, TableCalibration
+from fedlas.calibrated.table_files import (
+    STANDARD,
+    apply_to_files,
+    calibrate_table,
+    local_files,
+    open_tables,
+)
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -21,6 +28,7 @@ from fedlas.cli.arguments import (
 )
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
+from fedlas.predictions.tables import FORMATS
 
 _SUFFIX = ".calibration.json"
 
@@ -44,7 +52,7 @@ def add_calibrate(add: AddSubcommand) -> None:
 
 def _calibrate(args: argparse.Namespace) -> int:
     columns = columns_of(args) or Columns()
-    out = _out(args.files[0]) if args.out is None else args.out
+    out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
     calibration = calibrate_table(args.files, args.method, columns)
     calibration.save(out)
@@ -64,7 +72,7 @@ def apply_line(out: Path, file: str) -> str:
     return f"fedlas apply {shlex.quote(str(out))} {live} --out LIVE.calibrated{Path(live).suffix}"
 
 
-def _out(file: str) -> Path:
+def _place_of_calibration(file: str) -> Path:
     if file == STANDARD or set(file) & set("*?["):
         fix = "Add --out cal.json."
         raise InputError(
@@ -90,3 +98,53 @@ def check_place(out: Path) -> None:
     if not is_calibration:
         fix = "Choose another --out, or move that file away."
         raise InputError("what is there must be a calibration, to be replaced", out, fix)
+
+
+def add_apply(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(_apply, "CALIBRATION FILE [FILE ...]")
+    option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
+    text = "scores (.csv, .jsonl, .parquet, .npz), with labels or not; several files or '*.csv' are one table; - reads"
+    option(parser, "files", "FILE", f"{text} standard input", nargs="+")
+    add_path(
+        parser,
+        "--out",
+        "FILE",
+        "file to write, .csv, .jsonl, .parquet or .npz; - is standard output (default: FILE.calibrated)",
+    )
+    option(
+        parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
+    )
+
+
+def _apply(args: argparse.Namespace) -> int:
+    calibration = TableCalibration.load(args.calibration)
+    separator = args.separator or calibration.columns.separator
+    with local_files(args.files) as files:
+        out = _place_of_table(args, files)
+        to_standard = str(out) == STANDARD
+        table = open_tables(files, separator)
+        applied = apply_to_files(calibration, table, None if to_standard else out)
+    say(*(f"note: {note}" for note in applied.notes), stderr=True)
+    names = ", ".join(applied.columns[:6]) + (
+        f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
+    )
+    unit = "logits" if calibration.columns.kind == "logits" else "probabilities from 0 to 1"
+    say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
+    if not to_standard:
+        say(f"table: {out}")
+    return 0
+
+
+def _place_of_table(args: argparse.Namespace, files: Sequence[Path]) -> Path:
+    """Return the file to write, which is none that is read."""
+    if args.out is None and STANDARD not in args.files:
+        return files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
+    if args.out is None or str(args.out) == STANDARD:
+        return Path(STANDARD)
+    if args.out.resolve() in [path.resolve() for path in (*files, args.calibration)]:
+        raise InputError("--out must be another file", args.out, "It would replace what is read.")
+    if args.out.suffix.lower() not in FORMATS:
+        fix = f"Name a file that ends in {files[0].suffix}."
+        raise InputError(f"--out must end in {', '.join(FORMATS)}", args.out, fix)
+    return Path(args.out)
