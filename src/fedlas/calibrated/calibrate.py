@@ -125,9 +125,6 @@ def calibrate(
         )
     calibrator = calibrator_of(method)
     several = isinstance(calibrator, MultiLabelCalibration)
-    if several and weights is not None:
-        fix = "Leave weights out, or repeat samples."
-        raise InputError("several labels a sample must have no weights", repr(weights), fix)
     reader = _reader(calibrator, features, head)
     runner = Runner(
         network,
@@ -160,7 +157,7 @@ def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Call
     """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collected_labels(runner)
-        calibrator.fit(labels.logits, labels.target, labels.features)
+        calibrator.fit(labels.logits, labels.target, labels.features, labels.weights)
         return lambda: _labels_in_sample(calibrator, labels)
     val, total = collected(runner, most=MOST_LOGITS)
     calibrator.fit(val)

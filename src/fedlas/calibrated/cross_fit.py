@@ -111,8 +111,12 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
 def _rows(val: AnyPredictions, mask: Tensor) -> AnyPredictions:
     if isinstance(val, Predictions):
         return val.rows(mask)
-    weights = None if val.weights is None else val.weights[mask]
-    return TopLabel(val.confidence[mask], val.correct[mask], weights)
+    others = {
+        name: value[mask]
+        for name in ("weights", "features")
+        if (value := getattr(val, name)) is not None
+    }
+    return TopLabel(val.confidence[mask], val.correct[mask], **others)
 
 
 def _joined(parts: list[AnyPredictions]) -> AnyPredictions:

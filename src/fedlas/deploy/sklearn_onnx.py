@@ -166,7 +166,10 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
 def _refused(last: Any, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:160]
     got = f"{type(last).__name__} ({type(error).__name__}: {reason})"
-    fix = "Save the model by skops or pickle instead, or choose another estimator."
+    fix = (
+        "Save the model by skops or pickle instead, or choose another estimator, such as "
+        "GradientBoostingClassifier or LightGBM."
+    )
     return InputError("skl2onnx must convert the estimator", got, fix)
 
 
