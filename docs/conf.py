@@ -49,6 +49,7 @@ NAVIGATION = {
         "scale",
         "own-loss",
         "own-calibrator",
+        "bench-paper",
     ),
     "results/README": (
         "LEADERBOARD",

@@ -217,7 +217,7 @@ def test_json_lines_keep_their_bytes(calibration, tmp_path, monkeypatch, block):
 def test_columns_of_parquet_keep_their_types(calibration, tmp_path):
     live = frame(70).drop(columns="y")
     live["region"] = pd.Categorical(["a", "b"] * 35)
-    live["at"] = pd.Timestamp("2026-01-01")
+    live["at"] = pd.Series(pd.Timestamp("2026-01-01"), live.index, dtype="datetime64[ms]")
     pq.write_table(pa.Table.from_pandas(live), tmp_path / "live.parquet", row_group_size=20)
     apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.parquet")
     after = pd.read_parquet(tmp_path / "out.parquet")
